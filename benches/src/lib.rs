@@ -1,0 +1,1 @@
+//! Benchmarks of Obol and of the peers measured beside it.

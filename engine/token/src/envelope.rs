@@ -1,0 +1,413 @@
+//! The clear part of a token: 184 bytes whose offsets are fixed by TBAC r41, section 3.0.
+
+use core::fmt;
+use sha2::{Digest, Sha256};
+
+use crate::suite::Suite;
+use crate::tlv::MAX_VALUE_BYTES;
+
+/// Token format version.
+const VERSION: u8 = 0x03;
+/// `msg_type` of the enterprise profile, the only one accepted.
+const MSG_ENTERPRISE: u8 = 0x03;
+/// `request_format`: the request travels beside the token.
+const FORMAT_DIRECT: u8 = 0x00;
+/// `request_format`: the request is enveloped in the token; outside base conformance.
+const FORMAT_ENVELOPED: u8 = 0x01;
+
+/// Bytes covered as additional data by the AEAD, and by the signature.
+pub(crate) const AAD_BYTES: usize = 104;
+/// Bytes before the ciphertext in suite 1.
+pub(crate) const HEADER_BYTES: usize = 184;
+/// The longest body: a scope of 32,767 bytes, four 32-byte fields, and their headers.
+pub const MAX_BODY_BYTES: usize = (3 + MAX_VALUE_BYTES) + 4 * (2 + 32);
+/// The longest token in bytes.
+pub const MAX_TOKEN_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
+/// The longest token as text, in characters: base64url without padding of [`MAX_TOKEN_BYTES`].
+pub const MAX_TOKEN_TEXT: usize = MAX_TOKEN_BYTES.div_ceil(3) * 4;
+
+/// A session's number, unique at its Authentication Service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// Reads the 16 lower-case hex digits that [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        crate::text::from_hex::<8>(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl serde::Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        crate::text::hex_array::deserialize::<D, 8>(from).map(|bytes| Self(u64::from_be_bytes(bytes)))
+    }
+}
+
+/// A token's unique name inside its session: 22 characters of base64url.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Jti([u8; 22]);
+
+impl Jti {
+    /// The name made of 16 random bytes.
+    pub fn from_random(random: [u8; 16]) -> Self {
+        use base64::Engine as _;
+        let mut text = [0; 22];
+        // 16 bytes are 22 characters; the slice cannot be too short.
+        let _written = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode_slice(random, &mut text);
+        Self(text)
+    }
+
+    /// Reads 22 characters of the base64url alphabet.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text: [u8; 22] = text.try_into().ok()?;
+        text.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_')).then_some(Self(text))
+    }
+
+    /// The 22 characters as bytes.
+    pub fn as_bytes(&self) -> &[u8; 22] {
+        &self.0
+    }
+
+    /// The 22 characters as text.
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Jti {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Jti {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Jti({self})")
+    }
+}
+
+/// A resource server's identifier, with the hash under which the envelope names it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Audience {
+    uri: String,
+    hash: [u8; 32],
+}
+
+impl Audience {
+    /// The audience with this identifier, compared byte for byte: nothing is normalised.
+    pub fn new(uri: impl Into<String>) -> Self {
+        let uri = uri.into();
+        let hash = Sha256::digest(uri.as_bytes()).into();
+        Self { uri, hash }
+    }
+
+    /// The identifier.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// SHA-256 of the identifier.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.uri)
+    }
+}
+
+/// Why bytes are not a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FramingError {
+    /// Shorter than the fixed header, or longer than [`MAX_TOKEN_BYTES`].
+    Length,
+    /// Not format version 3.
+    Version,
+    /// An `alg_id` this build has no suite for.
+    Algorithm,
+    /// A `msg_type` other than enterprise.
+    MessageType,
+    /// `request_format` 0x01, which is outside base conformance (`NON_JSON_POP_NOT_SUPPORTED`).
+    Enveloped,
+    /// A `request_format` that does not exist.
+    RequestFormat,
+    /// `jti` holds a byte outside the base64url alphabet.
+    Jti,
+    /// `jti_pad` is not zero.
+    Padding,
+}
+
+impl fmt::Display for FramingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Length => "the token is shorter than its header or longer than the limit",
+            Self::Version => "unknown token version",
+            Self::Algorithm => "unknown alg_id",
+            Self::MessageType => "msg_type is not enterprise (0x03)",
+            Self::Enveloped => "request_format 0x01 is not supported",
+            Self::RequestFormat => "unknown request_format",
+            Self::Jti => "jti is not base64url",
+            Self::Padding => "jti_pad is not zero",
+        })
+    }
+}
+
+impl core::error::Error for FramingError {}
+
+/// Where the parts of a suite 1 token lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) aad: &'a [u8; AAD_BYTES],
+    /// R_tok.
+    pub(crate) nonce_point: &'a [u8; 32],
+    pub(crate) tag: &'a [u8; 16],
+    /// σ_tok.
+    pub(crate) signature: &'a [u8; 32],
+    pub(crate) ciphertext: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn split(token: &'a [u8]) -> Option<Self> {
+        let (aad, rest) = token.split_first_chunk()?;
+        let (nonce_point, rest) = rest.split_first_chunk()?;
+        let (tag, rest) = rest.split_first_chunk()?;
+        let (signature, ciphertext) = rest.split_first_chunk()?;
+        Some(Self { aad, nonce_point, tag, signature, ciphertext })
+    }
+}
+
+/// The same places, to write to.
+pub(crate) struct PartsMut<'a> {
+    pub(crate) aad: &'a mut [u8; AAD_BYTES],
+    pub(crate) nonce_point: &'a mut [u8; 32],
+    pub(crate) tag: &'a mut [u8; 16],
+    pub(crate) signature: &'a mut [u8; 32],
+    pub(crate) ciphertext: &'a mut [u8],
+}
+
+impl<'a> PartsMut<'a> {
+    pub(crate) fn split(token: &'a mut [u8]) -> Option<Self> {
+        let (aad, rest) = token.split_first_chunk_mut()?;
+        let (nonce_point, rest) = rest.split_first_chunk_mut()?;
+        let (tag, rest) = rest.split_first_chunk_mut()?;
+        let (signature, ciphertext) = rest.split_first_chunk_mut()?;
+        Some(Self { aad, nonce_point, tag, signature, ciphertext })
+    }
+}
+
+/// A token whose framing is sound. Nothing in it is authenticated yet.
+#[derive(Clone, Copy)]
+pub struct Envelope<'a> {
+    suite: Suite,
+    jti: Jti,
+    parts: Parts<'a>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Checks the framing (cascade step 1).
+    pub fn parse(token: &'a [u8]) -> Result<Self, FramingError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(FramingError::Length);
+        }
+        let parts = Parts::split(token).ok_or(FramingError::Length)?;
+        let suite = check_first_bytes(parts.aad)?;
+        if field::<2>(parts.aad, 102) != [0, 0] {
+            return Err(FramingError::Padding);
+        }
+        let jti = Jti::parse(&field::<22>(parts.aad, 80)).ok_or(FramingError::Jti)?;
+        Ok(Self { suite, jti, parts })
+    }
+
+    /// The suite the token claims; it must equal its session's.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The session the token claims to belong to.
+    pub fn session_id(&self) -> SessionId {
+        SessionId(self.u64_at(4))
+    }
+
+    /// The AEAD nonce: a 4-byte minting instance prefix and a 64-bit counter.
+    pub fn iv(&self) -> [u8; 12] {
+        field(self.parts.aad, 12)
+    }
+
+    /// When the token was issued, in Unix seconds.
+    pub fn issued_at(&self) -> u64 {
+        self.u64_at(24)
+    }
+
+    /// When the token ends, in Unix seconds.
+    pub fn expires_at(&self) -> u64 {
+        self.u64_at(32)
+    }
+
+    /// The policy epoch the token was minted under.
+    pub fn policy_epoch(&self) -> u64 {
+        self.u64_at(40)
+    }
+
+    /// SHA-256 of the audience the token is for.
+    pub fn audience_hash(&self) -> [u8; 32] {
+        field(self.parts.aad, 48)
+    }
+
+    /// The token's unique name inside its session.
+    pub fn jti(&self) -> Jti {
+        self.jti
+    }
+
+    pub(crate) fn parts(&self) -> &Parts<'a> {
+        &self.parts
+    }
+
+    fn u64_at(&self, offset: usize) -> u64 {
+        u64::from_be_bytes(field(self.parts.aad, offset))
+    }
+}
+
+impl fmt::Debug for Envelope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("suite", &self.suite)
+            .field("session_id", &self.session_id())
+            .field("issued_at", &self.issued_at())
+            .field("expires_at", &self.expires_at())
+            .field("policy_epoch", &self.policy_epoch())
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_first_bytes(aad: &[u8; AAD_BYTES]) -> Result<Suite, FramingError> {
+    let [version, alg_id, msg_type, request_format] = field::<4>(aad, 0);
+    if version != VERSION {
+        return Err(FramingError::Version);
+    }
+    let suite = Suite::from_alg_id(alg_id).ok_or(FramingError::Algorithm)?;
+    if msg_type != MSG_ENTERPRISE {
+        return Err(FramingError::MessageType);
+    }
+    match request_format {
+        FORMAT_DIRECT => Ok(suite),
+        FORMAT_ENVELOPED => Err(FramingError::Enveloped),
+        _ => Err(FramingError::RequestFormat),
+    }
+}
+
+/// `N` bytes at a constant offset inside the clear header.
+fn field<const N: usize>(aad: &[u8; AAD_BYTES], offset: usize) -> [u8; N] {
+    aad.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
+}
+
+/// What the clear header says, for minting.
+pub(crate) struct Header<'a> {
+    pub(crate) suite: Suite,
+    pub(crate) session_id: SessionId,
+    pub(crate) iv: [u8; 12],
+    pub(crate) issued_at: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) policy_epoch: u64,
+    pub(crate) audience_hash: &'a [u8; 32],
+    pub(crate) jti: Jti,
+}
+
+impl Header<'_> {
+    /// Appends the 104 bytes of additional data.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[VERSION, self.suite.alg_id(), MSG_ENTERPRISE, FORMAT_DIRECT]);
+        out.extend_from_slice(&self.session_id.0.to_be_bytes());
+        out.extend_from_slice(&self.iv);
+        out.extend_from_slice(&self.issued_at.to_be_bytes());
+        out.extend_from_slice(&self.expires_at.to_be_bytes());
+        out.extend_from_slice(&self.policy_epoch.to_be_bytes());
+        out.extend_from_slice(self.audience_hash);
+        out.extend_from_slice(self.jti.as_bytes());
+        out.extend_from_slice(&[0, 0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed() -> Vec<u8> {
+        let mut token = Vec::new();
+        Header {
+            suite: Suite::Tbac,
+            session_id: SessionId(0xDEAD),
+            iv: [9; 12],
+            issued_at: 1,
+            expires_at: 2,
+            policy_epoch: 3,
+            audience_hash: &[4; 32],
+            jti: Jti::from_random([5; 16]),
+        }
+        .write(&mut token);
+        token.resize(HEADER_BYTES, 0);
+        token
+    }
+
+    #[test]
+    fn the_header_reads_back_as_written() {
+        let token = framed();
+        let envelope = Envelope::parse(&token).unwrap();
+        assert_eq!(envelope.session_id(), SessionId(0xDEAD));
+        assert_eq!((envelope.issued_at(), envelope.expires_at(), envelope.policy_epoch()), (1, 2, 3));
+        assert_eq!(envelope.iv(), [9; 12]);
+        assert_eq!(envelope.audience_hash(), [4; 32]);
+        assert_eq!(envelope.jti(), Jti::from_random([5; 16]));
+    }
+
+    #[test]
+    fn each_wrong_framing_byte_is_named() {
+        let cases = [
+            (0, 0x02, FramingError::Version),
+            (1, 0x00, FramingError::Algorithm),
+            (2, 0x08, FramingError::MessageType),
+            (2, 0x09, FramingError::MessageType),
+            (3, 0x01, FramingError::Enveloped),
+            (3, 0x02, FramingError::RequestFormat),
+            (80, b'+', FramingError::Jti),
+            (102, 1, FramingError::Padding),
+            (103, 1, FramingError::Padding),
+        ];
+        for (offset, byte, error) in cases {
+            let mut token = framed();
+            token[offset] = byte;
+            assert_eq!(Envelope::parse(&token).unwrap_err(), error, "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn every_length_below_the_header_and_above_the_limit_is_refused() {
+        let mut token = framed();
+        for cut in 0..HEADER_BYTES {
+            assert_eq!(Envelope::parse(&token[..cut]).unwrap_err(), FramingError::Length);
+        }
+        token.resize(MAX_TOKEN_BYTES + 1, 0);
+        assert_eq!(Envelope::parse(&token).unwrap_err(), FramingError::Length);
+    }
+
+    #[test]
+    fn session_ids_are_sixteen_hex_digits() {
+        assert_eq!(SessionId::parse("00000000deadbeef"), Some(SessionId(0xDEAD_BEEF)));
+        assert_eq!(SessionId(0xDEAD_BEEF).to_string(), "00000000deadbeef");
+        assert_eq!(SessionId::parse("deadbeef"), None);
+        assert_eq!(SessionId::parse("00000000DEADBEEF"), None);
+    }
+}

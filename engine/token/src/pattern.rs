@@ -1,0 +1,340 @@
+//! Patterns: which resources a scope covers, and which arguments it allows.
+//!
+//! Two languages that look alike and are not (TBAC r41, sections 3.2, 3.3 and 8.1). Resource patterns work on
+//! whole segments between `/`; parameter patterns work on bytes. Both are matched without backtracking.
+
+/// One segment of a resource pattern.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Segment {
+    /// Exactly these bytes (`\*` stands for a star).
+    Literal(String),
+    /// `*`: exactly one segment.
+    One,
+    /// `**`: any number of segments, also none.
+    Many,
+}
+
+/// A resource pattern, split into segments. Nothing is normalised: `a//b` has an empty segment in the middle.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResourcePattern {
+    segments: Vec<Segment>,
+}
+
+impl ResourcePattern {
+    /// Splits a pattern.
+    pub fn parse(pattern: &str) -> Self {
+        let segments = pattern
+            .split('/')
+            .map(|segment| match segment {
+                "*" => Segment::One,
+                "**" => Segment::Many,
+                literal => Segment::Literal(literal.replace("\\*", "*")),
+            })
+            .collect();
+        Self { segments }
+    }
+
+    /// Whether everything this pattern covers is covered by `parent` (section 8.1).
+    ///
+    /// Two literal patterns are in the relation when the parent is a whole-segment prefix of the child; otherwise
+    /// segments are compared one by one, and `*` covers one segment, `**` any number. The relation is not
+    /// transitive across the two rules, on purpose: compare child and parent directly, never through a third.
+    pub fn is_within(&self, parent: &Self) -> bool {
+        let literal = |pattern: &Self| pattern.segments.iter().all(|s| matches!(s, Segment::Literal(_)));
+        if literal(self) && literal(parent) {
+            return self.segments.starts_with(&parent.segments);
+        }
+        self.segments_within(parent)
+    }
+
+    /// Dynamic programming over segments: `covered[i]` tells whether the child's first `i` segments are covered
+    /// by the parent's segments read so far. Time is the product of the two lengths in segments.
+    fn segments_within(&self, parent: &Self) -> bool {
+        let mut covered = vec![false; self.segments.len() + 1];
+        if let Some(empty) = covered.first_mut() {
+            *empty = true;
+        }
+        for segment in &parent.segments {
+            covered = if *segment == Segment::Many {
+                covered
+                    .iter()
+                    .scan(false, |reached, now| {
+                        *reached |= *now;
+                        Some(*reached)
+                    })
+                    .collect()
+            } else {
+                let steps = covered.iter().zip(&self.segments).map(|(now, child)| {
+                    *now && match segment {
+                        Segment::One => *child != Segment::Many,
+                        literal => child == literal,
+                    }
+                });
+                core::iter::once(false).chain(steps).collect()
+            };
+        }
+        covered.last().copied().unwrap_or(false)
+    }
+}
+
+/// Whether a scope's `resource` allows a request for `requested`.
+///
+/// A bare `*` as the whole of a token's resource means the whole tool, as does `**`; in every other place `*` is
+/// one segment.
+pub fn resource_allows(granted: &str, requested: &str) -> bool {
+    granted == "*" || ResourcePattern::parse(requested).is_within(&ResourcePattern::parse(granted))
+}
+
+/// The most work one argument may cost: pattern words times argument bytes. An argument of a mebibyte against a
+/// pattern of 1,024 bytes stays below it.
+const MAX_PARAMETER_STEPS: usize = 1 << 24;
+
+/// Whether an argument matches a pattern of `allowed_parameters`: `*` is any run without `/`, `**` any run, `?`
+/// one byte but `/`, and `\` takes the next byte as it is.
+///
+/// Runs an automaton with one bit for each byte of the pattern, 64 at a time, so no pattern can make it
+/// backtrack. An argument that would cost more than a fixed bound does not match.
+pub fn parameter_matches(pattern: &[u8], argument: &[u8]) -> bool {
+    let automaton = Automaton::new(pattern);
+    if automaton.words().saturating_mul(argument.len()) > MAX_PARAMETER_STEPS {
+        return false;
+    }
+    automaton.accepts(argument)
+}
+
+/// What a pattern takes at one place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Atom {
+    Byte(u8),
+    AnyButSlash,
+}
+
+/// Position `i` means that the first `i` atoms have been matched. A star is no atom: it lets its position loop.
+struct Automaton {
+    atoms: Vec<Atom>,
+    /// Positions that may stay where they are on any byte but `/`.
+    loops: Vec<u64>,
+    /// Positions that may stay where they are on any byte.
+    loops_slash: Vec<u64>,
+}
+
+impl Automaton {
+    fn new(pattern: &[u8]) -> Self {
+        let words = pattern.len() / 64 + 1;
+        let mut automaton = Self { atoms: Vec::new(), loops: vec![0; words], loops_slash: vec![0; words] };
+        let mut rest = pattern;
+        while let Some((&first, tail)) = rest.split_first() {
+            rest = match (first, tail) {
+                (b'*', [b'*', tail @ ..]) => {
+                    set(&mut automaton.loops, automaton.atoms.len());
+                    set(&mut automaton.loops_slash, automaton.atoms.len());
+                    tail
+                }
+                (b'*', tail) => {
+                    set(&mut automaton.loops, automaton.atoms.len());
+                    tail
+                }
+                (b'\\', [escaped, tail @ ..]) => {
+                    automaton.atoms.push(Atom::Byte(*escaped));
+                    tail
+                }
+                (b'?', tail) => {
+                    automaton.atoms.push(Atom::AnyButSlash);
+                    tail
+                }
+                (byte, tail) => {
+                    automaton.atoms.push(Atom::Byte(byte));
+                    tail
+                }
+            };
+        }
+        automaton
+    }
+
+    fn words(&self) -> usize {
+        self.loops.len()
+    }
+
+    fn accepts(&self, argument: &[u8]) -> bool {
+        let mut steps = Steps::new(&self.atoms, self.words());
+        let mut positions = vec![0_u64; self.words()];
+        set(&mut positions, 0);
+        for &byte in argument {
+            let loops = if byte == b'/' { &self.loops_slash } else { &self.loops };
+            let step = steps.on(byte);
+            let mut carry = 0;
+            for ((position, step), stay) in positions.iter_mut().zip(step).zip(loops) {
+                let moved = *position & step;
+                let next = moved << 1 | carry | *position & stay;
+                carry = moved >> 63;
+                *position = next;
+            }
+        }
+        is_set(&positions, self.atoms.len())
+    }
+}
+
+/// For each byte that occurs, the positions whose atom takes it; worked out the first time the byte is seen.
+struct Steps<'a> {
+    atoms: &'a [Atom],
+    words: usize,
+    known: [Option<Box<[u64]>>; 256],
+}
+
+impl<'a> Steps<'a> {
+    fn new(atoms: &'a [Atom], words: usize) -> Self {
+        Self { atoms, words, known: [const { None }; 256] }
+    }
+
+    fn on(&mut self, byte: u8) -> &[u64] {
+        let Self { atoms, words, known } = self;
+        known.get_mut(usize::from(byte)).map_or(&[], |slot| {
+            slot.get_or_insert_with(|| {
+                let mut bits = vec![0; *words];
+                for (position, atom) in atoms.iter().enumerate() {
+                    let takes = match atom {
+                        Atom::Byte(own) => *own == byte,
+                        Atom::AnyButSlash => byte != b'/',
+                    };
+                    if takes {
+                        set(&mut bits, position);
+                    }
+                }
+                bits.into()
+            })
+        })
+    }
+}
+
+fn set(bits: &mut [u64], position: usize) {
+    if let Some(word) = bits.get_mut(position / 64) {
+        *word |= 1 << (position % 64);
+    }
+}
+
+fn is_set(bits: &[u64], position: usize) -> bool {
+    bits.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn within(child: &str, parent: &str) -> bool {
+        ResourcePattern::parse(child).is_within(&ResourcePattern::parse(parent))
+    }
+
+    #[test]
+    fn the_published_examples_hold() {
+        for (child, parent) in [
+            ("*", "*"),
+            ("public/*", "public/*"),
+            ("public/docs", "public/*"),
+            ("public/docs/api", "public/**"),
+            ("public/docs/api", "public/docs"),
+            ("\\*name", "*"),
+            ("*", "**"),
+            ("a/b/c", "**"),
+            ("a/b", "a/**/b"),
+            ("a/x/y/b", "a/**/b"),
+            ("a/**", "a/**"),
+        ] {
+            assert!(within(child, parent), "{child} is within {parent}");
+        }
+        for (child, parent) in [
+            ("public/docs", "public/docs/api"),
+            ("public/docs/api", "public/*"),
+            ("public/docs", "public/do"),
+            ("*", "public/*"),
+            ("**", "*"),
+            ("a/**", "a/*"),
+            ("a/b", "*"),
+            ("a//b", "a/b"),
+            ("a/../b", "a/b"),
+        ] {
+            assert!(!within(child, parent), "{child} is not within {parent}");
+        }
+    }
+
+    #[test]
+    fn a_bare_star_as_a_whole_resource_means_the_tool() {
+        assert!(resource_allows("*", "a/b"));
+        assert!(resource_allows("**", "a/b"));
+        assert!(!resource_allows("public/*", "*"));
+    }
+
+    fn matches(pattern: &str, argument: &str) -> bool {
+        parameter_matches(pattern.as_bytes(), argument.as_bytes())
+    }
+
+    #[test]
+    fn parameter_patterns_match_bytes() {
+        for (pattern, argument) in [
+            ("/reports/*", "/reports/q3.pdf"),
+            ("/reports/**", "/reports/2025/q3.pdf"),
+            ("a?c", "abc"),
+            ("\\*", "*"),
+            ("\\?", "?"),
+            ("\\\\", "\\"),
+            ("", ""),
+            ("*", ""),
+            ("**", "a/b"),
+            ("*.pdf", "a.pdf.pdf"),
+            ("??", "é"),
+        ] {
+            assert!(matches(pattern, argument), "{pattern} matches {argument}");
+        }
+        for (pattern, argument) in [
+            ("/reports/*", "/reports/2025/q3.pdf"),
+            ("a?c", "a/c"),
+            ("a?c", "ac"),
+            ("\\*", "x"),
+            ("", "x"),
+            ("*", "a/b"),
+            ("?", "é"),
+        ] {
+            assert!(!matches(pattern, argument), "{pattern} does not match {argument}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_made_to_backtrack_is_matched_all_the_same() {
+        let pattern = "*a".repeat(60) + "b";
+        assert!(!matches(&pattern, &"a".repeat(100_000)));
+        assert!(matches(&pattern, &("a".repeat(100_000) + "b")));
+    }
+
+    #[test]
+    fn an_argument_over_the_step_bound_does_not_match() {
+        let words = 1 << 8;
+        let pattern = "**".to_owned() + &"?".repeat(64 * words - 64);
+        assert!(matches(&pattern, &"a".repeat(64 * words)));
+        assert!(!matches(&pattern, &"a".repeat(MAX_PARAMETER_STEPS / words + 1)));
+    }
+
+    /// Says the same by brute force.
+    fn naive(pattern: &[u8], argument: &[u8]) -> bool {
+        match pattern {
+            [] => argument.is_empty(),
+            [b'*', b'*', rest @ ..] => (0..=argument.len()).any(|skip| naive(rest, &argument[skip..])),
+            [b'*', rest @ ..] => {
+                let run = argument.iter().position(|byte| *byte == b'/').unwrap_or(argument.len());
+                (0..=run).any(|skip| naive(rest, &argument[skip..]))
+            }
+            [b'\\', escaped, rest @ ..] => argument.first() == Some(escaped) && naive(rest, &argument[1..]),
+            [b'?', rest @ ..] => argument.first().is_some_and(|b| *b != b'/') && naive(rest, &argument[1..]),
+            [byte, rest @ ..] => argument.first() == Some(byte) && naive(rest, &argument[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_automaton_agrees_with_brute_force(pattern in "[ab/*?\\\\]{0,9}", argument in "[ab/*?]{0,9}") {
+            prop_assert_eq!(
+                parameter_matches(pattern.as_bytes(), argument.as_bytes()),
+                naive(pattern.as_bytes(), argument.as_bytes())
+            );
+        }
+    }
+}

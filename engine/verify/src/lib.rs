@@ -1,0 +1,1 @@
+//! Offline verification of single-use tokens: the cascade, the session table and the spent set.

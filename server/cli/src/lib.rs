@@ -1,0 +1,1 @@
+//! One binary for every role: demo, sidecar, resource server and the tools around them.

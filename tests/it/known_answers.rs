@@ -1,0 +1,204 @@
+//! The token format against known answers: our own vectors always, the published ones of TBAC r41 where they
+//! are at hand.
+
+use std::path::PathBuf;
+
+use curve25519_dalek::{RistrettoPoint, Scalar};
+use obol_token::text::{bytes_from_hex, from_hex, to_hex};
+use obol_token::{
+    Audience, ChannelKeys, Envelope, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey,
+    SessionMaterial, Suite, TokenSeed, Validity, VerifierSecret,
+};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+/// Inputs and expected values of one token, in the shape of `tests/vectors/`.
+#[derive(Deserialize)]
+struct Vector {
+    name: String,
+    session: Session,
+    #[serde(with = "obol_token::text::hex_array")]
+    jti_random: [u8; 16],
+    #[serde(with = "obol_token::text::hex_array")]
+    iv: [u8; 12],
+    #[serde(with = "obol_token::text::hex_array")]
+    response_key: [u8; 32],
+    nonce_seed: Option<String>,
+    issued_at: u64,
+    expires_at: u64,
+    policy_epoch: u64,
+    scope: Scope,
+    expected: Expected,
+}
+
+#[derive(Deserialize)]
+struct Session {
+    session_id: SessionId,
+    #[serde(with = "obol_token::text::hex_array")]
+    session_key: [u8; 32],
+    #[serde(with = "obol_token::text::hex_array")]
+    verifier_secret: [u8; 32],
+    #[serde(with = "obol_token::text::hex_array")]
+    mutual_auth: [u8; 32],
+    #[serde(with = "obol_token::text::hex_array")]
+    sek_public: [u8; 32],
+}
+
+#[derive(Deserialize, serde::Serialize, PartialEq, Debug, Default)]
+struct Expected {
+    audience_hash: String,
+    token_encryption_key: String,
+    signing_scalar_le: String,
+    privilege_key: String,
+    privilege_signature: String,
+    request_key: String,
+    response_key: String,
+    response_iv: String,
+    scope_tlv: String,
+    token: String,
+}
+
+impl Vector {
+    fn material(&self) -> SessionMaterial {
+        SessionMaterial::new(
+            self.session.session_id,
+            Suite::Tbac,
+            SessionKey::from_bytes(self.session.session_key),
+            VerifierSecret::from_bytes(self.session.verifier_secret),
+            MutualAuth::from_bytes(self.session.mutual_auth),
+            self.session.sek_public,
+        )
+    }
+
+    fn compute(&self) -> Expected {
+        let material = self.material();
+        let jti = Jti::from_random(self.jti_random);
+        let keys = material.token_keys(&jti);
+        let scope_tlv = self.scope.to_tlv().unwrap();
+        let channel =
+            ChannelKeys::derive(self.session.session_id, &jti, &ResponseKey::from_bytes(self.response_key));
+        let seed = TokenSeed {
+            jti,
+            iv: self.iv,
+            response_key: ResponseKey::from_bytes(self.response_key),
+            nonce: self.nonce_seed.as_deref().map(|hex| Zeroizing::new(from_hex(hex).unwrap())),
+        };
+        let validity = Validity { issued_at: self.issued_at, expires_at: self.expires_at };
+        let tokens =
+            Minter::new(&material, &self.scope, self.policy_epoch).unwrap().mint(validity, &[seed]).unwrap();
+        Expected {
+            audience_hash: to_hex(Audience::new(self.scope.aud.as_str()).hash()),
+            token_encryption_key: to_hex(keys.encryption()),
+            signing_scalar_le: to_hex(keys.signing_scalar_bytes().as_slice()),
+            privilege_key: to_hex(material.privilege_key(self.policy_epoch).as_slice()),
+            privilege_signature: to_hex(&material.privilege_signature(self.policy_epoch, &scope_tlv)),
+            request_key: to_hex(channel.request_key()),
+            response_key: to_hex(channel.response_key()),
+            response_iv: to_hex(channel.response_iv()),
+            scope_tlv: to_hex(&scope_tlv),
+            token: to_hex(&tokens[0]),
+        }
+    }
+}
+
+fn own_vectors_path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/token-suite1.json")
+}
+
+/// Set `OBOL_BLESS=1` to write what the code computes now; the diff then shows what a change did to the format.
+#[test]
+fn own_vectors_are_reproduced_and_open() {
+    let text = std::fs::read_to_string(own_vectors_path()).unwrap();
+    let vectors: Vec<Vector> = serde_json::from_str(&text).unwrap();
+    if std::env::var_os("OBOL_BLESS").is_some() {
+        let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (entry, vector) in document.as_array_mut().unwrap().iter_mut().zip(&vectors) {
+            entry["expected"] = serde_json::to_value(vector.compute()).unwrap();
+        }
+        std::fs::write(own_vectors_path(), serde_json::to_string_pretty(&document).unwrap() + "\n").unwrap();
+    }
+    assert!(vectors.len() >= 3);
+    for vector in vectors {
+        assert_eq!(vector.compute(), vector.expected, "{}", vector.name);
+        let token = bytes_from_hex(&vector.expected.token).unwrap();
+        let body = vector.material().open(&Envelope::parse(&token).unwrap()).unwrap();
+        assert_eq!(body.scope().unwrap(), vector.scope, "{}", vector.name);
+    }
+}
+
+/// Where the published vectors are: `OBOL_TBAC_VECTORS`, or `shared/vectors/tbac-r41` beside the checkout.
+fn published_vectors() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors/tbac-r41");
+    let path = std::env::var_os("OBOL_TBAC_VECTORS").map_or(beside, PathBuf::from);
+    if path.join("expected.json").is_file() {
+        return Some(path);
+    }
+    eprintln!(
+        "SKIPPED: the published TBAC r41 vectors are not at {}. Copy `test-vectors/v1` of the TBAC reference \
+         implementation somewhere and set OBOL_TBAC_VECTORS to that folder.",
+        path.display()
+    );
+    None
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+fn big_endian_scalar(hex: &str) -> Scalar {
+    let mut bytes: [u8; 32] = from_hex(hex).unwrap();
+    bytes.reverse();
+    Scalar::from_canonical_bytes(bytes).unwrap()
+}
+
+#[test]
+fn published_vectors_are_reproduced_byte_for_byte() {
+    let Some(folder) = published_vectors() else { return };
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join(name)).unwrap()).unwrap()
+    };
+    let (inputs, expected) = (read("inputs.json"), read("expected.json"));
+    let text = |name: &str| inputs[name].as_str().unwrap();
+
+    let sek = RistrettoPoint::mul_base(&big_endian_scalar(text("SEK_scalar_hex"))).compress();
+    let nonce = sha256("conformance-vector-rtok-seed-v1");
+    let vector = Vector {
+        name: "published".to_owned(),
+        session: Session {
+            session_id: SessionId::parse(text("session_id_hex")).unwrap(),
+            session_key: from_hex(text("K_session_hex")).unwrap(),
+            verifier_secret: sha256(text("verifier_secret_src")),
+            mutual_auth: sha256(text("mutual_auth_src")),
+            sek_public: sek.to_bytes(),
+        },
+        jti_random: core::array::from_fn(|i| u8::try_from(i).unwrap()),
+        iv: from_hex(text("token_iv_hex")).unwrap(),
+        response_key: sha256(text("response_key_src")),
+        nonce_seed: Some(to_hex(&nonce).repeat(2)),
+        issued_at: inputs["iat"].as_u64().unwrap(),
+        expires_at: inputs["exp"].as_u64().unwrap(),
+        policy_epoch: inputs["policy_epoch"].as_u64().unwrap(),
+        scope: serde_json::from_value(inputs["scope"].clone()).unwrap(),
+        expected: Expected::default(),
+    };
+    assert_eq!(Jti::from_random(vector.jti_random).as_str(), text("jti"));
+
+    let computed = vector.compute();
+    let signing = Scalar::from_canonical_bytes(from_hex(&computed.signing_scalar_le).unwrap()).unwrap();
+    assert_eq!(signing, big_endian_scalar(expected["tqs_sk_hex"].as_str().unwrap()));
+    assert_eq!(to_hex(RistrettoPoint::mul_base(&signing).compress().as_bytes()), expected["TQS_PK_hex"]);
+    for (name, value) in [
+        ("aud_hash_hex", &computed.audience_hash),
+        ("K_tok_enc_hex", &computed.token_encryption_key),
+        ("K_priv_hex", &computed.privilege_key),
+        ("priv_sig_hex", &computed.privilege_signature),
+        ("K_req_hex", &computed.request_key),
+        ("K_resp_hex", &computed.response_key),
+        ("IV_resp_hex", &computed.response_iv),
+        ("scope_tlv_hex", &computed.scope_tlv),
+        ("token_hex", &computed.token),
+    ] {
+        assert_eq!(*value, expected[name], "{name}");
+    }
+}
