@@ -1,1 +1,77 @@
-//! A durable queue of single-use tokens on redb: mint, store, claim, hand out once, flush for good.
+//! A durable queue of single-use tokens: minted ahead in batches, stored in [redb], handed out once and never again.
+//!
+//! What lives here: sessions and what they may mint, batches on their way from grant to token, the store, refill and
+//! flush. The API is synchronous; two threads of the queue's own do all minting and all writing, so that a caller of
+//! [`Queue::dequeue`] never waits for the disk.
+//!
+//! What it promises, also across a crash, a kill and a power cut:
+//!
+//! 1. *At most once, for ever.* A token is handed out only after its removal from the store is durable. A crash burns
+//!    at most what was claimed and not handed out yet; it repeats nothing.
+//! 2. *Flush is final.* Once [`Queue::flush`] has begun, nothing in its scope is handed out; once it has returned, no
+//!    crash brings it back.
+//! 3. *Never stale.* No token is handed out with less life left than configured, whatever the clock does.
+//! 4. *Policy holds at hand-out.* A denied tool gets no token, even if one waits.
+//! 5. *Fail-stop.* After a failed write nothing is handed out.
+//! 6. *Nothing readable at rest.* Without the master key the files yield no token and no session.
+//! 7. *A caller never waits for the disk.*
+//!
+//! What it must not know: sockets, HTTP, who asks.
+//!
+//! ```
+//! use obol_queue::{FlushScope, MasterKey, Queue, SessionDocument};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let key = "11".repeat(32);
+//! # let document = format!(r#"{{"obol_session":1,"session_id":"0000000000000007","suite":1,
+//! #   "agent_instance_id":"agent-1","org_id":"example","iss":"auth","sub":"key","established_at":1,
+//! #   "expires_at":4000000000,"policy_epoch":1,
+//! #   "resource_servers":[{{"aud":"https://api.example","K_session":"{key}","verifier_secret":"{key}",
+//! #     "mutual_auth":"{key}","SEK_PK":"{key}"}}],
+//! #   "grants":[{{"tool":"search","aud":"https://api.example","action":"read","resource":"docs/**"}}]}}"#);
+//! let master_key = MasterKey::load_or_create(folder.path().join("master.key"))?;
+//! let queue = Queue::open(folder.path().join("tokens.redb"), master_key)?;
+//! queue.provision(SessionDocument::from_json(document.as_bytes())?)?;
+//!
+//! let token = queue.dequeue_within("search", std::time::Duration::from_secs(5))?;
+//! println!("Authorization: TBAC {}", token.to_text().as_str());
+//!
+//! queue.flush(&FlushScope::All, "credentials leaked")?;
+//! assert!(queue.dequeue("search").is_err());
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod clock;
+mod demand;
+mod error;
+mod files;
+mod master_key;
+mod operate;
+mod partition;
+mod queue;
+mod recover;
+mod refiller;
+mod row;
+mod seal;
+mod session;
+mod shared;
+mod slots;
+mod store;
+mod writer;
+
+pub use batch::Token;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
+pub use master_key::{MasterKey, MasterKeyError};
+pub use obol_token::{SessionId, Suite};
+pub use operate::{FlushScope, Flushed};
+pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
+/// The storage a queue runs on; implement it to inject faults.
+pub use redb::StorageBackend;
+pub use session::{
+    DEFAULT_TTL_SECS, DocumentError, MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_RESOURCE_SERVERS, MAX_TOOL_BYTES,
+    MAX_TTL_SECS, SessionDocument, is_tool_name,
+};
+pub use shared::SessionState;

@@ -1,0 +1,169 @@
+//! Time: where it comes from, and what happens when it jumps.
+//!
+//! Tokens live by the wall clock, because the resource server judges them by its own. A wall clock can step.
+//! [`Timeline`] keeps the latest time it has seen: a step forward expires tokens (they may be fine, but the
+//! resource server would refuse them), a step back makes the age of everything minted before it unknown, so
+//! all of that is given up rather than revived.
+
+use core::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How far the clock may run backwards, in seconds, before it counts as a step: time services slew by less.
+const TOLERANCE_SECS: u64 = 2;
+
+/// A source of wall-clock time.
+pub trait Clock: Send + Sync + fmt::Debug + 'static {
+    /// Now, in Unix seconds.
+    fn unix_seconds(&self) -> u64;
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+}
+
+/// A clock that tests set.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    /// Starts at this time, in Unix seconds.
+    pub fn new(unix_seconds: u64) -> Self {
+        Self(AtomicU64::new(unix_seconds))
+    }
+
+    /// Jumps to this time.
+    pub fn set(&self, unix_seconds: u64) {
+        self.0.store(unix_seconds, Ordering::SeqCst);
+    }
+
+    /// Moves forward.
+    pub fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn unix_seconds(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl<C: Clock> Clock for std::sync::Arc<C> {
+    fn unix_seconds(&self) -> u64 {
+        (**self).unix_seconds()
+    }
+}
+
+/// One look at the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Moment {
+    /// Unix seconds.
+    pub(crate) now: u64,
+    /// Counts backward steps. What was minted in another era is never handed out.
+    pub(crate) era: u64,
+}
+
+/// The clock together with the latest time it ever showed.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    clock: Box<dyn Clock>,
+    latest: AtomicU64,
+    era: AtomicU64,
+}
+
+impl Timeline {
+    /// Continues from the latest time an earlier process saw. Tells whether the clock is behind it, in which case
+    /// everything that process left behind must be given up.
+    pub(crate) fn resume(clock: Box<dyn Clock>, latest_before: u64) -> (Self, bool) {
+        let now = clock.unix_seconds();
+        let behind = now.saturating_add(TOLERANCE_SECS) < latest_before;
+        let latest = if behind { now } else { now.max(latest_before) };
+        (Self { clock, latest: AtomicU64::new(latest), era: AtomicU64::new(0) }, behind)
+    }
+
+    /// Looks at the clock. Inside the tolerance, time stands still rather than run backwards.
+    pub(crate) fn look(&self) -> Moment {
+        let now = self.clock.unix_seconds();
+        // The latest time is read before the era and written after it: whoever sees the time of a new era also
+        // sees that it is new.
+        let latest = self.latest.load(Ordering::Acquire);
+        let era = self.era.load(Ordering::Acquire);
+        if now == latest {
+            return Moment { now, era };
+        }
+        if now > latest {
+            self.latest.fetch_max(now, Ordering::AcqRel);
+            return Moment { now, era };
+        }
+        if now.saturating_add(TOLERANCE_SECS) >= latest {
+            return Moment { now: latest, era };
+        }
+        self.step_back(now, latest)
+    }
+
+    /// Begins a new era, once for any number of callers that notice the same step.
+    fn step_back(&self, now: u64, latest: u64) -> Moment {
+        // The era moves first: between the two writes a caller may see the new era with the old, later time, which
+        // only expires more.
+        let era = self.era.fetch_add(1, Ordering::AcqRel) + 1;
+        let _lost_race = self.latest.compare_exchange(latest, now, Ordering::AcqRel, Ordering::Acquire);
+        tracing::warn!(
+            from = latest,
+            to = now,
+            "the clock stepped back; everything minted before is given up"
+        );
+        Moment { now, era }
+    }
+
+    /// The latest time seen, in Unix seconds; what a later process must not fall behind.
+    pub(crate) fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn timeline(start: u64, latest_before: u64) -> (Arc<ManualClock>, Timeline, bool) {
+        let clock = Arc::new(ManualClock::new(start));
+        let (timeline, behind) = Timeline::resume(Box::new(Arc::clone(&clock)), latest_before);
+        (clock, timeline, behind)
+    }
+
+    #[test]
+    fn a_small_step_back_holds_time_still() {
+        let (clock, timeline, _) = timeline(100_000, 0);
+        timeline.look();
+        clock.set(99_999);
+        assert_eq!(timeline.look(), Moment { now: 100_000, era: 0 });
+    }
+
+    #[test]
+    fn a_large_step_back_begins_one_new_era() {
+        let (clock, timeline, _) = timeline(100_000, 0);
+        let before = timeline.look();
+        clock.set(100_000 - 86_400);
+        let after = timeline.look();
+        assert_ne!(before.era, after.era);
+        assert_eq!(timeline.look(), after);
+        clock.set(100_000);
+        assert_eq!(timeline.look().era, after.era, "a step forward is no new era");
+    }
+
+    #[test]
+    fn a_process_that_starts_behind_says_so_and_one_ahead_does_not() {
+        assert!(timeline(1000, 5000).2);
+        assert!(!timeline(4999, 5000).2);
+        assert!(!timeline(5001, 5000).2);
+        assert_eq!(timeline(4999, 5000).1.look().now, 5000);
+    }
+}

@@ -1,0 +1,185 @@
+//! Refill follows demand: how many tokens a tool should have waiting.
+//!
+//! Pure arithmetic over what was observed, so that it can be simulated. Two numbers come out: how many tokens to
+//! keep ready in memory, enough for the time a refill takes, and how many to keep in all, never more than the
+//! observed rate would use before they expire.
+
+use std::time::Duration;
+
+/// How fast old observations fade: the weight of the newest one.
+const RATE_WEIGHT: f64 = 0.3;
+/// Ready tokens cover this many refill times at the observed rate.
+const REFILL_MARGIN: f64 = 4.0;
+/// All waiting tokens together cover this share of a token's usable life at the observed rate. In a queue drawn
+/// oldest first a token waits that share of its life, so at a steady rate none expires, and a rate that doubles is
+/// still covered.
+const DEPTH_SHARE: f64 = 0.5;
+/// A tool that nobody has used for this many token lives is let go cold: nothing is minted until it is asked for.
+const WARM_LIVES: u32 = 10;
+/// What a refill is assumed to take before one was observed.
+const FIRST_REFILL: Duration = Duration::from_millis(20);
+
+/// Limits that configuration sets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Tokens in a batch under little load.
+    pub(crate) batch: u16,
+    /// The most tokens in one batch.
+    pub(crate) max_batch: u16,
+    /// The most tokens kept ready in memory for one tool.
+    pub(crate) max_ready: usize,
+    /// The most tokens kept for one tool in all.
+    pub(crate) max_depth: usize,
+}
+
+/// What is known about one tool's use.
+#[derive(Clone, Debug)]
+pub(crate) struct Demand {
+    /// Tokens a second.
+    rate: f64,
+    refill: Duration,
+    handed_out: u64,
+    idle: Duration,
+}
+
+/// What waits for one tool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// In memory, or on the way there.
+    pub(crate) ready: usize,
+    /// On disk, or on the way there.
+    pub(crate) stored: usize,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Plan {
+    /// Take batches out of the store until this many more tokens are ready.
+    pub(crate) claim: usize,
+    /// Mint this many tokens.
+    pub(crate) mint: usize,
+    /// In batches of this size.
+    pub(crate) batch: u16,
+    /// Ask again once no more than this many are ready.
+    pub(crate) low_water: usize,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self { rate: 0.0, refill: FIRST_REFILL, handed_out: 0, idle: Duration::ZERO }
+    }
+}
+
+impl Demand {
+    /// Notes how many tokens were handed out in all, `elapsed` after the last look.
+    pub(crate) fn observe(&mut self, handed_out: u64, elapsed: Duration) {
+        let used = handed_out.saturating_sub(self.handed_out);
+        self.handed_out = handed_out;
+        self.idle = if used > 0 { Duration::ZERO } else { self.idle.saturating_add(elapsed) };
+        let seconds = elapsed.as_secs_f64();
+        if seconds > 0.0 {
+            #[allow(clippy::cast_precision_loss)] // A rate needs no 53rd bit.
+            let now = used as f64 / seconds;
+            // A long gap outweighs what came before it.
+            let weight = 1.0 - (1.0 - RATE_WEIGHT).powf(seconds.max(0.1) * 4.0);
+            self.rate += weight * (now - self.rate);
+        }
+    }
+
+    /// Notes that somebody asked and found nothing: the tool is in use, whatever the rate says.
+    pub(crate) fn missed(&mut self) {
+        self.idle = Duration::ZERO;
+    }
+
+    /// Notes how long it took from asking for a refill to having it.
+    pub(crate) fn refilled(&mut self, took: Duration) {
+        self.refill = (self.refill * 7 + took) / 8;
+    }
+
+    /// When somebody who found nothing should ask again.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.refill.clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+
+    /// What should be done now. `usable` is how long a fresh token can wait before it is too old to hand out.
+    pub(crate) fn plan(&self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+        let warm = self.idle <= usable * WARM_LIVES;
+        let batch = self.batch_size(usable, limits);
+        let floor = if warm { usize::from(batch) } else { 0 };
+        let depth = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE).clamp(floor, limits.max_depth);
+        let ready = tokens(self.rate * self.refill.as_secs_f64() * REFILL_MARGIN)
+            .max(floor)
+            .clamp(floor, limits.max_ready)
+            .min(depth);
+        let all = waiting.ready + waiting.stored;
+        // Refill in whole steps: below three quarters, up to the full depth.
+        let mint = if all <= low_water(depth) { depth.saturating_sub(all) } else { 0 };
+        let claim = if waiting.ready <= low_water(ready) { ready.saturating_sub(waiting.ready) } else { 0 };
+        Plan { claim: claim.min(waiting.stored + mint), mint, batch, low_water: low_water(ready) }
+    }
+
+    /// Large batches under load, small ones where most of a batch would expire unused.
+    fn batch_size(&self, usable: Duration, limits: &Limits) -> u16 {
+        let in_a_life = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE);
+        let wanted = (in_a_life / 8).max(usize::from(limits.batch)).min(usize::from(limits.max_batch));
+        u16::try_from(wanted).unwrap_or(limits.max_batch)
+    }
+}
+
+/// The number of tokens at which a refill to `full` begins.
+fn low_water(full: usize) -> usize {
+    full - full.div_ceil(4)
+}
+
+/// Rounds up to whole tokens.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` from f64 saturates.
+fn tokens(amount: f64) -> usize {
+    amount.ceil().max(0.0) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
+    const USABLE: Duration = Duration::from_secs(55);
+
+    fn plan(demand: &Demand, ready: usize, stored: usize) -> Plan {
+        demand.plan(Waiting { ready, stored }, USABLE, &LIMITS)
+    }
+
+    #[test]
+    fn a_fresh_tool_gets_one_batch_ahead_of_need() {
+        let low_water = 7;
+        assert_eq!(plan(&Demand::default(), 0, 0), Plan { claim: 10, mint: 10, batch: 10, low_water });
+        assert_eq!(plan(&Demand::default(), 10, 0), Plan { claim: 0, mint: 0, batch: 10, low_water });
+    }
+
+    #[test]
+    fn an_idle_tool_goes_cold_and_a_miss_warms_it() {
+        let mut demand = Demand::default();
+        demand.observe(0, USABLE * (WARM_LIVES + 1));
+        assert_eq!(plan(&demand, 0, 0).mint, 0);
+        demand.missed();
+        assert_eq!(plan(&demand, 0, 0).mint, 10);
+    }
+
+    #[test]
+    fn depth_follows_the_rate_and_stays_below_what_would_expire() {
+        let mut demand = Demand::default();
+        for second in 1..=60 {
+            demand.observe(100 * second, Duration::from_secs(1));
+        }
+        let plan = plan(&demand, 0, 0);
+        assert!((2000..=100 * 55).contains(&plan.mint), "{plan:?}");
+        assert_eq!(plan.batch, 64);
+    }
+
+    #[test]
+    fn nothing_exceeds_the_limits_at_any_rate() {
+        let mut demand = Demand::default();
+        demand.observe(u64::MAX, Duration::from_millis(1));
+        let plan = plan(&demand, 0, 0);
+        assert!(plan.mint <= LIMITS.max_depth && plan.claim <= LIMITS.max_ready, "{plan:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! One error for each thing a caller can do.
+
+use core::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why the queue cannot do its work any more. The text is for the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unavailable(pub(crate) String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the token store failed and nothing will be handed out until a restart: {}", self.0)
+    }
+}
+
+impl core::error::Error for Unavailable {}
+
+/// Why a queue could not be opened. Nothing on disk was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A file or its folder could not be read, written or created.
+    Io(PathBuf, std::io::Error),
+    /// A file can be read or written by others, or belongs to somebody else.
+    Permissions(PathBuf),
+    /// Another process has the store open.
+    InUse(PathBuf),
+    /// The file is something else than a token store.
+    NotAStore(PathBuf),
+    /// The store was written by another version of the format.
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it was written by.
+        found: u32,
+        /// The version this build reads.
+        supported: u32,
+    },
+    /// The store is sealed under another master key.
+    WrongMasterKey(PathBuf),
+    /// The database and its key file do not belong together.
+    Mismatch(PathBuf),
+    /// The store is damaged.
+    Corrupted(PathBuf, String),
+    /// The system's random number generator failed.
+    Randomness,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "cannot use {}: {error}", path.display()),
+            Self::Permissions(path) => write!(
+                f,
+                "{} must be a regular file that belongs to you and is closed to others; check its owner and run \
+                 `chmod 600 {}`",
+                path.display(),
+                path.display()
+            ),
+            Self::InUse(path) => write!(
+                f,
+                "{} is open in another process; stop that one, or give this one a store of its own",
+                path.display()
+            ),
+            Self::NotAStore(path) => write!(
+                f,
+                "{} is not a token store; name another path, or move the file away to start afresh",
+                path.display()
+            ),
+            Self::Version { path, found, supported } => write!(
+                f,
+                "{} has format {found}, this build reads format {supported}; use the matching build, or move the \
+                 file away to start afresh (tokens minted ahead are lost, nothing else)",
+                path.display()
+            ),
+            Self::WrongMasterKey(path) => write!(
+                f,
+                "{} is sealed under another master key; name the key file it was created with, or move the store \
+                 away to start afresh",
+                path.display()
+            ),
+            Self::Mismatch(path) => write!(
+                f,
+                "{} and its .keys file do not belong together; restore the pair, or move both away to start afresh",
+                path.display()
+            ),
+            Self::Corrupted(path, what) => write!(
+                f,
+                "{} is damaged ({what}); move it and its .keys file away to start afresh (tokens minted ahead are \
+                 lost, nothing else)",
+                path.display()
+            ),
+            Self::Randomness => f.write_str("the system's random number generator failed"),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Why a session was not taken. The queue is as it was.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// A session with this number is there already, or was flushed.
+    Exists(obol_token::SessionId),
+    /// The session's time is over.
+    Expired,
+    /// A flush came in between; the session was taken and ended at once.
+    Flushed(obol_token::SessionId),
+    /// The queue holds as many sessions as it may.
+    TooMany(usize),
+    /// The store failed.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for ProvisionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists(id) => write!(
+                f,
+                "session {id} was provisioned before; a session number is used once, establish a new session"
+            ),
+            Self::Expired => {
+                f.write_str("the session's expires_at lies in the past; establish a new session")
+            }
+            Self::Flushed(id) => {
+                write!(f, "a flush came in between and ended session {id}; establish a new session")
+            }
+            Self::TooMany(limit) => write!(f, "the queue already holds {limit} sessions; flush some first"),
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ProvisionError {}
+
+impl From<Unavailable> for ProvisionError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// Why no token was handed out. None was used up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DequeueError {
+    /// No token is ready at the moment.
+    Empty {
+        /// Whether new ones are being minted.
+        renewal_pending: bool,
+        /// When it makes sense to ask again.
+        retry_after: Duration,
+    },
+    /// The session has no grant for the tool, or policy denies it.
+    PolicyDenied,
+    /// No session is provisioned, or its time is over.
+    NoSession,
+    /// The session was ended by a flush.
+    SessionFlushed,
+    /// The tool is granted for several audiences and none was named.
+    AudienceNeeded(Vec<String>),
+    /// The store failed; nothing is handed out any more.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for DequeueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { renewal_pending: true, retry_after } => {
+                write!(f, "no token is ready; new ones are being minted, ask again in {retry_after:?}")
+            }
+            Self::Empty { renewal_pending: false, retry_after } => {
+                write!(f, "no token is ready; ask again in {retry_after:?}")
+            }
+            Self::PolicyDenied => f.write_str(
+                "this session may not use the tool; check the tool's name, or have it granted and establish a new \
+                 session",
+            ),
+            Self::NoSession => f.write_str("no session is active; authenticate, or provision a session"),
+            Self::SessionFlushed => {
+                f.write_str("the session was ended by a flush; authenticate again to go on")
+            }
+            Self::AudienceNeeded(audiences) => {
+                write!(f, "the tool is granted for several audiences; name one of: {}", audiences.join(", "))
+            }
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DequeueError {}
+
+impl From<Unavailable> for DequeueError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}

@@ -1,0 +1,455 @@
+//! The queue as its users see it.
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use event_listener::{EventListener, Listener};
+use obol_token::{SessionId, Suite};
+use redb::StorageBackend;
+
+use crate::batch::Token;
+use crate::clock::{Clock, SystemClock};
+use crate::demand::Limits;
+use crate::error::{DequeueError, OpenError, Unavailable};
+use crate::master_key::MasterKey;
+use crate::partition::Partition;
+use crate::recover::{self, Files};
+use crate::refiller::Refiller;
+use crate::shared::{Route, Session, SessionState, Settings, Shared};
+use crate::writer::Job;
+
+/// A durable queue of single-use tokens. Share it by reference or in an `Arc`; every method takes `&self`.
+///
+/// Dropping it waits for what is being written and gives up the tokens that were claimed and not handed out.
+#[derive(Debug)]
+pub struct Queue {
+    pub(crate) shared: Arc<Shared>,
+    refiller: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// How a queue is opened.
+#[derive(Debug)]
+pub struct QueueBuilder {
+    settings: Settings,
+    clock: Box<dyn Clock>,
+}
+
+/// Which token to draw. A tool's name alone is enough where one session is in use and grants it for one audience.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Draw<'a> {
+    /// The tool.
+    pub tool: &'a str,
+    /// The resource server; needed only where the tool is granted for several.
+    pub audience: Option<&'a str>,
+    /// The session; the one provisioned last if not said.
+    pub session: Option<SessionId>,
+}
+
+impl<'a> From<&'a str> for Draw<'a> {
+    fn from(tool: &'a str) -> Self {
+        Self { tool, audience: None, session: None }
+    }
+}
+
+/// What waits for a tool, or for all tools of the current session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// Tokens waiting, in memory and on disk.
+    pub queue_depth: u64,
+    /// Seconds left of the next token; 0 if none is ready. Exact to within one batch.
+    pub ttl: u64,
+    /// Whether the current session is active.
+    pub session_active: bool,
+    /// Whether tokens are being minted or fetched from disk.
+    pub renewal_pending: bool,
+}
+
+/// What identifies a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Its number.
+    pub session_id: SessionId,
+    /// The agent it was established for; empty once flushed.
+    pub agent_instance_id: String,
+    /// When it was established, in Unix seconds.
+    pub established_at: u64,
+    /// When it ends, in Unix seconds.
+    pub expires_at: u64,
+    /// The negotiated suite.
+    pub suite: Suite,
+    /// Active or flushed.
+    pub state: SessionState,
+}
+
+/// Numbers about one tool in one session, for one audience.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToolStatus {
+    /// The session.
+    pub session_id: SessionId,
+    /// The tool.
+    pub tool: String,
+    /// The resource server.
+    pub audience: String,
+    /// Tokens in memory, ready to be handed out.
+    pub ready: u64,
+    /// Tokens on disk.
+    pub stored: u64,
+    /// Tokens minted since the queue was opened.
+    pub minted: u64,
+    /// Tokens handed out since the queue was opened.
+    pub handed_out: u64,
+    /// Tokens that became too old while they waited, since the queue was opened.
+    pub expired: u64,
+    /// Tokens given up for other reasons, such as a flush, since the queue was opened.
+    pub discarded: u64,
+    /// Whether tokens are being minted or fetched from disk.
+    pub renewal_pending: bool,
+    /// Whether policy denies the tool.
+    pub denied: bool,
+}
+
+impl Queue {
+    /// Opens a store with default settings, or creates it: the database at `path` and its key file at `path.keys`.
+    pub fn open(path: impl Into<PathBuf>, master_key: MasterKey) -> Result<Self, OpenError> {
+        Self::builder().open(path, master_key)
+    }
+
+    /// Settings to open a store with.
+    pub fn builder() -> QueueBuilder {
+        QueueBuilder::default()
+    }
+
+    /// Hands out one token, once and for ever, without waiting for the disk.
+    pub fn dequeue<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Token, DequeueError> {
+        let draw = draw.into();
+        self.shared.check()?;
+        self.with_partition(&draw, |session, partition| self.take(session, partition))
+    }
+
+    /// As [`Self::dequeue`], but waits at most `patience` for a token to become ready.
+    pub fn dequeue_within<'a>(
+        &self,
+        draw: impl Into<Draw<'a>>,
+        patience: Duration,
+    ) -> Result<Token, DequeueError> {
+        let draw = draw.into();
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.dequeue(draw) {
+                Err(DequeueError::Empty { .. }) if Instant::now() < deadline => {}
+                answer => return answer,
+            }
+            let ready = self.watch(draw)?;
+            // Looked at again after the watch began: a token that came in between is not missed.
+            match self.dequeue(draw) {
+                Err(DequeueError::Empty { .. }) => ready.wait_until(deadline),
+                answer => return answer,
+            };
+        }
+    }
+
+    /// Something to wait on until tokens for this draw may have become ready: a future, and a blocking wait. It may
+    /// also end for other reasons, such as a flush; draw again and see.
+    pub fn watch<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Ready, DequeueError> {
+        self.with_partition(&draw.into(), |_, partition| Ok(Ready(partition.available.listen())))
+    }
+
+    fn take(&self, session: &Session, partition: &Arc<Partition>) -> Result<Token, DequeueError> {
+        if partition.is_denied() {
+            return Err(DequeueError::PolicyDenied);
+        }
+        let Some(ready) = partition.take(&self.shared.timeline) else {
+            return Err(self.why_empty(session, partition));
+        };
+        if partition.wants_refill() {
+            self.shared.refills.ask(partition);
+        }
+        Ok(Token::new(ready.token, session.id, ready.expires_at))
+    }
+
+    #[cold]
+    fn why_empty(&self, session: &Session, partition: &Arc<Partition>) -> DequeueError {
+        if let Err(failed) = self.shared.check() {
+            return failed.into();
+        }
+        if !session.is_active() {
+            return DequeueError::SessionFlushed;
+        }
+        if self.shared.timeline.look().now >= session.expires_at {
+            return DequeueError::NoSession;
+        }
+        if partition.ask_refill() {
+            self.shared.refills.ask(partition);
+        }
+        let retry_after = partition.refill.lock().demand.retry_after();
+        DequeueError::Empty { renewal_pending: partition.renewal_pending(), retry_after }
+    }
+
+    fn with_partition<R>(
+        &self,
+        draw: &Draw<'_>,
+        act: impl FnOnce(&Session, &Arc<Partition>) -> Result<R, DequeueError>,
+    ) -> Result<R, DequeueError> {
+        match draw.session {
+            None => {
+                let current = self.shared.current.load();
+                let session = current.as_ref().ok_or(DequeueError::NoSession)?;
+                on_route(session, draw, act)
+            }
+            Some(id) => {
+                let session = self.shared.sessions.read().get(&id).cloned().ok_or(DequeueError::NoSession)?;
+                on_route(&session, draw, act)
+            }
+        }
+    }
+
+    /// What waits for one tool of the current session, or for all of them.
+    pub fn status(&self, tool: Option<&str>) -> Result<Status, DequeueError> {
+        self.shared.check()?;
+        let Some(session) = self.shared.current.load_full() else {
+            return Ok(Status { queue_depth: 0, ttl: 0, session_active: false, renewal_pending: false });
+        };
+        let now = self.shared.timeline.look().now;
+        let mut partitions = session
+            .partitions
+            .iter()
+            .filter(|partition| tool.is_none_or(|tool| partition.tool() == tool))
+            .peekable();
+        if tool.is_some() && session.is_active() && partitions.peek().is_none() {
+            return Err(DequeueError::PolicyDenied);
+        }
+        let none = Status {
+            queue_depth: 0,
+            ttl: 0,
+            session_active: session.is_active() && now < session.expires_at,
+            renewal_pending: false,
+        };
+        Ok(partitions.fold(none, |sum, partition| Status {
+            queue_depth: sum.queue_depth + partition.depth(),
+            ttl: sum.ttl.max(partition.next_expiry().saturating_sub(now)),
+            renewal_pending: sum.renewal_pending || partition.renewal_pending(),
+            ..sum
+        }))
+    }
+
+    /// The session that draws without a session number use, if there is one.
+    pub fn session_info(&self) -> Option<SessionInfo> {
+        self.shared.current.load().as_deref().map(info)
+    }
+
+    /// All sessions the queue knows, oldest first.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let mut sessions: Vec<_> = self.shared.sessions.read().values().cloned().collect();
+        sessions.sort_by_key(|session| session.order);
+        sessions.iter().map(|session| info(session)).collect()
+    }
+
+    /// Numbers about every tool of every session.
+    pub fn tools(&self) -> Vec<ToolStatus> {
+        let mut tools = Vec::new();
+        self.shared.for_each_partition(|partition| tools.push(tool_status(partition)));
+        tools.sort_by(|a, b| (a.session_id, &a.tool, &a.audience).cmp(&(b.session_id, &b.tool, &b.audience)));
+        tools
+    }
+
+    /// Whether the queue can do its work; the reason where it cannot.
+    pub fn health(&self) -> Result<(), Unavailable> {
+        self.shared.check()
+    }
+
+    /// Waits until everything asked for so far is durable.
+    pub fn sync(&self) -> Result<(), Unavailable> {
+        self.write(|reply| Job::Barrier { reply })
+    }
+
+    /// Sends a job to the writer and waits for its answer.
+    pub(crate) fn write(&self, job: impl FnOnce(crate::writer::Reply) -> Job) -> Result<(), Unavailable> {
+        let (reply, answer) = crossbeam::channel::bounded(1);
+        let gone = || Unavailable("the writer has stopped".to_owned());
+        self.shared.jobs.send(job(reply)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+fn on_route<R>(
+    session: &Session,
+    draw: &Draw<'_>,
+    act: impl FnOnce(&Session, &Arc<Partition>) -> Result<R, DequeueError>,
+) -> Result<R, DequeueError> {
+    if !session.is_active() {
+        return Err(DequeueError::SessionFlushed);
+    }
+    match session.route(draw.tool, draw.audience) {
+        Route::One(partition) => act(session, partition),
+        Route::NotGranted => Err(DequeueError::PolicyDenied),
+        Route::Ambiguous(audiences) => Err(DequeueError::AudienceNeeded(audiences)),
+    }
+}
+
+fn info(session: &Session) -> SessionInfo {
+    SessionInfo {
+        session_id: session.id,
+        agent_instance_id: session.agent_instance_id.clone(),
+        established_at: session.established_at,
+        expires_at: session.expires_at,
+        suite: session.suite,
+        state: session.state(),
+    }
+}
+
+fn tool_status(partition: &Partition) -> ToolStatus {
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    ToolStatus {
+        session_id: partition.session_id,
+        tool: partition.tool().to_owned(),
+        audience: partition.audience().to_owned(),
+        ready: partition.ready_len() as u64,
+        stored: read(&partition.count.stored),
+        minted: read(&partition.count.minted),
+        handed_out: read(&partition.count.handed_out),
+        expired: read(&partition.count.expired),
+        discarded: read(&partition.count.discarded),
+        renewal_pending: partition.renewal_pending(),
+        denied: partition.is_denied(),
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.stop();
+        if let Some(refiller) = self.refiller.take() {
+            let _panicked = refiller.join();
+        }
+        let _gone = self.shared.jobs.send(Job::Stop);
+        if let Some(writer) = self.writer.take() {
+            let _panicked = writer.join();
+        }
+    }
+}
+
+impl Default for QueueBuilder {
+    fn default() -> Self {
+        Self {
+            settings: Settings {
+                limits: Limits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 },
+                min_life: 5,
+                max_sessions: 10_000,
+            },
+            clock: Box::new(SystemClock),
+        }
+    }
+}
+
+impl QueueBuilder {
+    /// Tokens in a batch under little load; more load makes larger batches. 10 if not said, at least 1.
+    #[must_use]
+    pub fn batch(mut self, tokens: u16) -> Self {
+        self.settings.limits.batch = tokens.max(1);
+        self.settings.limits.max_batch = self.settings.limits.max_batch.max(tokens);
+        self
+    }
+
+    /// The most tokens kept in memory for one tool: what a crash can cost. 256 if not said.
+    #[must_use]
+    pub fn max_ready(mut self, tokens: usize) -> Self {
+        self.settings.limits.max_ready = tokens.max(1);
+        self
+    }
+
+    /// The most tokens kept for one tool, in memory and on disk. 10,000 if not said.
+    #[must_use]
+    pub fn max_depth(mut self, tokens: usize) -> Self {
+        self.settings.limits.max_depth = tokens.max(1);
+        self
+    }
+
+    /// The least life a token has left when it is handed out. 5 s if not said, and never more than a quarter of the
+    /// tool's ttl.
+    #[must_use]
+    pub fn min_life(mut self, life: Duration) -> Self {
+        self.settings.min_life = life.as_secs();
+        self
+    }
+
+    /// The most sessions, flushed ones whose time is not over included. 10,000 if not said.
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.settings.max_sessions = sessions.max(1);
+        self
+    }
+
+    /// Another clock than the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// Opens a store, or creates it: the database at `path` and its key file at `path.keys`, both with mode 0600, in
+    /// a folder that exists.
+    pub fn open(self, path: impl Into<PathBuf>, master_key: MasterKey) -> Result<Queue, OpenError> {
+        let files = Files::open(&path.into())?;
+        self.start(files, master_key)
+    }
+
+    /// As [`Self::open`], on storage of the caller's own, as tests that inject faults need it.
+    pub fn open_with(
+        self,
+        database: impl StorageBackend,
+        keys: impl StorageBackend,
+        master_key: MasterKey,
+    ) -> Result<Queue, OpenError> {
+        let files =
+            Files { path: PathBuf::from("(storage)"), database: Box::new(database), keys: Box::new(keys) };
+        self.start(files, master_key)
+    }
+
+    fn start(self, files: Files, master_key: MasterKey) -> Result<Queue, OpenError> {
+        let path = files.path.clone();
+        let opened = recover::open(files, master_key, self.settings, self.clock)?;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(|error| OpenError::Io(path.clone(), error))
+        };
+        let writer = opened.writer;
+        let refiller = Refiller { shared: Arc::clone(&opened.shared) };
+        let mut queue = Queue { shared: opened.shared, refiller: None, writer: None };
+        queue.writer = Some(spawn("obol-writer", Box::new(move || writer.run()))?);
+        queue.refiller = Some(spawn("obol-refiller", Box::new(move || refiller.run()))?);
+        Ok(queue)
+    }
+}
+
+/// See [`Queue::watch`].
+pub struct Ready(EventListener);
+
+impl Ready {
+    /// Blocks until tokens may be ready, or until `deadline`. Tells which.
+    pub fn wait_until(self, deadline: Instant) -> bool {
+        self.0.wait_deadline(deadline).is_some()
+    }
+}
+
+impl Future for Ready {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ready")
+    }
+}

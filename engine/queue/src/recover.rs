@@ -1,0 +1,360 @@
+//! Opening a store: what an earlier process left behind, and what of it may still be used.
+//!
+//! | what is found | what it means | what happens |
+//! |---|---|---|
+//! | database blank | creation did not end, or the file is new | a fresh store |
+//! | root slot does not open | a flush of all was torn | a fresh root; every session counts as flushed |
+//! | session row does not open | its slot or the root was destroyed | the session counts as flushed |
+//! | partition slot does not open | a flush of its tool was torn | a fresh secret; its batches are given up |
+//! | batch of no known partition | its session is gone | the row is removed in the background |
+//! | the clock is behind the latest time noted | the age of what waits is unknown | all of it is given up |
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_token::SessionId;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use crate::clock::{Clock, Timeline};
+use crate::error::OpenError;
+use crate::files;
+use crate::master_key::MasterKey;
+use crate::partition::{Partition, PartitionKey};
+use crate::row::{RowHeader, SealedSession};
+use crate::seal::{SealingKey, SlotSecret};
+use crate::session::SessionDocument;
+use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
+use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
+use crate::store::{Contents, Store, StoreError, meta};
+use crate::writer::{Job, Writer};
+
+const CHECK_TEXT: &[u8] = b"obol token store";
+
+/// The two files of a store.
+pub(crate) struct Files {
+    pub(crate) path: PathBuf,
+    pub(crate) database: Box<dyn StorageBackend>,
+    pub(crate) keys: Box<dyn StorageBackend>,
+}
+
+impl Files {
+    /// Opens or creates `path` and, beside it, `path.keys`.
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let mut keys = path.as_os_str().to_owned();
+        keys.push(".keys");
+        Ok(Self { path: path.to_owned(), database: backend(path)?, keys: backend(Path::new(&keys))? })
+    }
+}
+
+fn backend(path: &Path) -> Result<Box<dyn StorageBackend>, OpenError> {
+    let file = private_file(path)?;
+    let backend =
+        FileBackend::new(file).map_err(|error| OpenError::Corrupted(path.to_owned(), error.to_string()))?;
+    Ok(Box::new(backend))
+}
+
+/// Opens a file of ours for reading and writing, or creates it, durably, closed to others and to other processes.
+fn private_file(path: &Path) -> Result<File, OpenError> {
+    let io = |error| OpenError::Io(path.to_owned(), error);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(files::PRIVATE_MODE)
+        .custom_flags(files::NO_FOLLOW)
+        .open(path)
+        .map_err(io)?;
+    if !files::is_private(&file).map_err(io)? {
+        return Err(OpenError::Permissions(path.to_owned()));
+    }
+    // Held as long as the file is open; redb locks the database in the same way.
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    files::sync_parent(path).map_err(io)?;
+    Ok(file)
+}
+
+/// A store that has been opened and checked, and the thread's worth of state to run it.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+}
+
+/// Opens a store and recovers what an earlier process left.
+pub(crate) fn open(
+    files: Files,
+    master: MasterKey,
+    settings: Settings,
+    clock: Box<dyn Clock>,
+) -> Result<Opened, OpenError> {
+    let path = files.path;
+    let failed = |error| store_error(&path, error);
+    let store = Store::open(BoxedBackend(files.database)).map_err(failed)?;
+    let is_new = store.is_blank().map_err(failed)?;
+    let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
+    if is_new {
+        let check = SealingKey::for_check(&master, slots.store_id());
+        let sealed = check.seal(CHECK_TEXT, &[]).map_err(|_| OpenError::Randomness)?;
+        store.initialise(slots.store_id(), &sealed).map_err(failed)?;
+    }
+    check_identity(&path, &store, &slots, &master)?;
+
+    let slots_key = SealingKey::for_slots(&master, slots.store_id());
+    let root = match slots.load(&slots_key, ROOT).map_err(|error| slot_error(&path, error))? {
+        Some(root) if !is_new => root,
+        _ => fresh_secret(&mut slots, &slots_key, ROOT).map_err(|error| slot_error(&path, error))?,
+    };
+    let contents = store.contents().map_err(failed)?;
+    let (timeline, behind) = Timeline::resume(clock, store.meta_u64(meta::LATEST_TIME).map_err(failed)?);
+    let policy = read_policy(&path, &store)?;
+    let boot = store.meta_u64(meta::BOOTS).map_err(failed)? + 1;
+    let latest = timeline.latest();
+    store
+        .commit(|tables| {
+            tables.put_meta(meta::BOOTS, &boot.to_be_bytes())?;
+            tables.put_meta(meta::LATEST_TIME, &latest.to_be_bytes())
+        })
+        .map_err(failed)?;
+
+    let next_partition = store.meta_u64(meta::NEXT_PARTITION).map_err(failed)?;
+    let (sender, receiver) = crossbeam::channel::bounded::<Job>(crate::writer::MAX_JOBS);
+    let foundation =
+        Foundation { settings, timeline, master, slots_key, slots, root, policy, boot, next_partition };
+    let shared = Arc::new(Shared::new(foundation, sender));
+    let mut recovery = Recovery { shared: &shared, batches: HashMap::new(), behind };
+    recovery.count_batches(&contents);
+    for (id, row) in &contents.sessions {
+        recovery.session(SessionId(*id), row).map_err(|error| slot_error(&path, error))?;
+    }
+    recovery.finish(&contents).map_err(|error| slot_error(&path, error))?;
+    let writer = Writer { shared: Arc::clone(&shared), store, jobs: receiver, saved_time: latest };
+    Ok(Opened { shared, writer })
+}
+
+/// Refuses a foreign or newer database, another's key file, and a wrong master key, before anything is changed.
+fn check_identity(path: &Path, store: &Store, slots: &KeySlots, master: &MasterKey) -> Result<(), OpenError> {
+    let failed = |error| store_error(path, error);
+    store.check_format().map_err(failed)?;
+    let id = store.meta(meta::STORE_ID).map_err(failed)?;
+    if id.as_deref() != Some(slots.store_id().as_slice()) {
+        return Err(OpenError::Mismatch(path.to_owned()));
+    }
+    let sealed = store.meta(meta::CHECK).map_err(failed)?.unwrap_or_default();
+    let check = SealingKey::for_check(master, slots.store_id());
+    if check.open(CHECK_TEXT, &sealed).is_none() {
+        return Err(OpenError::WrongMasterKey(path.to_owned()));
+    }
+    Ok(())
+}
+
+fn read_policy(path: &Path, store: &Store) -> Result<Policy, OpenError> {
+    match store.meta(meta::POLICY).map_err(|error| store_error(path, error))? {
+        None => Ok(Policy::default()),
+        // A policy that cannot be read must not turn into "everything is allowed".
+        Some(text) => serde_json::from_slice(&text).map_err(|_| {
+            OpenError::Corrupted(path.to_owned(), "the stored policy cannot be read".to_owned())
+        }),
+    }
+}
+
+struct Recovery<'a> {
+    shared: &'a Arc<Shared>,
+    /// Tokens on disk, for each partition.
+    batches: HashMap<u64, u64>,
+    behind: bool,
+}
+
+impl Recovery<'_> {
+    fn count_batches(&mut self, contents: &Contents) {
+        if self.behind {
+            tracing::warn!(
+                "the clock is behind the time the store was last used; all waiting tokens are given up"
+            );
+            return;
+        }
+        for (key, count) in &contents.batches {
+            *self.batches.entry(key.partition).or_default() += u64::from(*count);
+        }
+    }
+
+    fn session(&mut self, id: SessionId, row: &[u8]) -> Result<(), SlotError> {
+        let Some((header, sealed)) = RowHeader::split(row) else {
+            self.shared.chore(Chore::Forget { session: id });
+            return Ok(());
+        };
+        self.shared.next_order.fetch_max(header.order + 1, std::sync::atomic::Ordering::SeqCst);
+        let opened = match header.state {
+            SessionState::Active => self.open(id, header, sealed)?,
+            SessionState::Flushed => None,
+        };
+        let session = match opened {
+            Some(session) => session,
+            None => self.flushed(id, header),
+        };
+        self.adopt(Arc::new(session));
+        Ok(())
+    }
+
+    /// A session whose keys are there.
+    fn open(
+        &mut self,
+        id: SessionId,
+        header: RowHeader,
+        sealed: &[u8],
+    ) -> Result<Option<Session>, SlotError> {
+        let shared = self.shared;
+        let mut slots = shared.slots.lock();
+        let Some(secret) = slots.peek(&shared.slots_key, header.slot)? else { return Ok(None) };
+        let root = shared.root.read();
+        let key = SealingKey::for_session(&shared.master, &shared.store_id, &root, &secret, id.0);
+        let Some(SealedSession { places, document }) = header.open(id, &key, sealed) else { return Ok(None) };
+        let Ok(document) = SessionDocument::from_json(&document) else { return Ok(None) };
+        slots.claim(header.slot);
+
+        let identity = Identity {
+            id,
+            agent_instance_id: document.agent_instance_id,
+            suite: document.suite,
+            established_at: document.established_at,
+            expires_at: document.expires_at,
+            policy_epoch: document.policy_epoch,
+            order: header.order,
+            slot: header.slot,
+        };
+        let mut partitions = Vec::with_capacity(places.len());
+        for (place, grant) in places.iter().zip(document.grants) {
+            let (own, stored) = match slots.load(&shared.slots_key, place.slot)? {
+                Some(own) => (own, self.batches.get(&place.id).copied().unwrap_or(0)),
+                None => (fresh_secret(&mut slots, &shared.slots_key, place.slot)?, 0),
+            };
+            let key = SealingKey::for_batches(&shared.store_id, &root, &secret, &own, place.id);
+            let floor =
+                if self.behind { shared.sequence.load(std::sync::atomic::Ordering::SeqCst) } else { 0 };
+            let key = PartitionKey { key: Some(Arc::new(key)), slot: place.slot, floor };
+            let partition = Partition::new(place.id, &identity, grant, shared.settings.min_life, key);
+            partition.count.stored.store(stored, std::sync::atomic::Ordering::Relaxed);
+            partitions.push(Arc::new(partition));
+        }
+        Ok(Some(Session::new(identity, partitions, SessionState::Active)))
+    }
+
+    /// A session that was flushed, now or before; only its number is known any more.
+    fn flushed(&self, id: SessionId, header: RowHeader) -> Session {
+        if header.state == SessionState::Active {
+            self.shared.chore(Chore::Tombstone { session: id, row: header.tombstone() });
+        }
+        let identity = Identity {
+            id,
+            agent_instance_id: String::new(),
+            suite: obol_token::Suite::Tbac,
+            established_at: 0,
+            expires_at: header.expires_at,
+            policy_epoch: 0,
+            order: header.order,
+            slot: header.slot,
+        };
+        Session::new(identity, Vec::new(), SessionState::Flushed)
+    }
+
+    fn adopt(&self, session: Arc<Session>) {
+        let policy = self.shared.policy.lock();
+        for partition in &session.partitions {
+            partition.set_denied(policy.denied_tools.contains(partition.tool()));
+        }
+        drop(policy);
+        let younger =
+            self.shared.current.load().as_ref().is_none_or(|current| current.order <= session.order);
+        if younger {
+            self.shared.current.store(Some(Arc::clone(&session)));
+        }
+        self.shared.sessions.write().insert(session.id, session);
+    }
+
+    /// Clears away what belongs to nobody.
+    fn finish(&self, contents: &Contents) -> Result<(), SlotError> {
+        self.shared.slots.lock().destroy_unclaimed()?;
+        let mut known = BTreeSet::new();
+        self.shared.for_each_partition(|partition| {
+            known.insert(partition.id);
+        });
+        let found: BTreeSet<u64> = contents.batches.iter().map(|(key, _)| key.partition).collect();
+        for partition in found {
+            let orphan = !known.contains(&partition);
+            if orphan || self.behind {
+                let below = if orphan {
+                    u64::MAX
+                } else {
+                    self.shared.sequence.load(std::sync::atomic::Ordering::SeqCst)
+                };
+                self.shared.chore(Chore::Discard { partition, below });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fresh_secret(slots: &mut KeySlots, key: &SealingKey, index: u32) -> Result<SlotSecret, SlotError> {
+    let mut fresh = slots.write_fresh(key, &[index])?;
+    fresh.pop().map(|(_, secret)| secret).ok_or(SlotError::NotAKeyFile)
+}
+
+fn store_error(path: &Path, error: StoreError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        StoreError::InUse => OpenError::InUse(path),
+        StoreError::NotAStore => OpenError::NotAStore(path),
+        StoreError::Version(found) => OpenError::Version { path, found, supported: FORMAT_VERSION },
+        StoreError::Corrupted(what) | StoreError::Other(what) => OpenError::Corrupted(path, what),
+        StoreError::Io(error) => OpenError::Io(path, error),
+    }
+}
+
+fn slot_error(path: &Path, error: SlotError) -> OpenError {
+    let mut keys = path.as_os_str().to_owned();
+    keys.push(".keys");
+    let keys = PathBuf::from(keys);
+    match error {
+        SlotError::Io(error) => OpenError::Io(keys, error),
+        SlotError::NotAKeyFile => OpenError::Mismatch(path.to_owned()),
+        SlotError::Version(found) => OpenError::Version { path: keys, found, supported: FORMAT_VERSION },
+        SlotError::Randomness => OpenError::Randomness,
+    }
+}
+
+/// redb takes its backend by value; ours is chosen at run time.
+#[derive(Debug)]
+struct BoxedBackend(Box<dyn StorageBackend>);
+
+impl StorageBackend for BoxedBackend {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> std::io::Result<()> {
+        self.0.close()
+    }
+}

@@ -1,0 +1,149 @@
+//! Sealing at rest: AES-256-GCM under keys derived from the master key and the key slots.
+//!
+//! What each thing is sealed under decides what destroys it:
+//!
+//! | thing | key derived from | destroyed by |
+//! |---|---|---|
+//! | a key slot | master key | overwriting the slot |
+//! | a session's document | master key, root slot, session slot | flush of all, of the session |
+//! | a batch of tokens | root slot, session slot, partition slot | the same, and flush of the tool |
+
+use aes_gcm::aead::{Aead, AeadInOut, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::master_key::MasterKey;
+
+/// Identity of one store; part of every key and of all additional data, so nothing moves between stores.
+pub(crate) type StoreId = [u8; 16];
+
+const NONCE_BYTES: usize = 12;
+/// Bytes that sealing adds: nonce and tag.
+pub(crate) const OVERHEAD_BYTES: usize = NONCE_BYTES + 16;
+
+const LABEL_SLOTS: &[u8] = b"obol-slots-v1";
+const LABEL_CHECK: &[u8] = b"obol-check-v1";
+const LABEL_SESSION: &[u8] = b"obol-session-v1";
+const LABEL_BATCH: &[u8] = b"obol-batch-v1";
+
+/// The random number generator failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoRandomness;
+
+/// 32 random bytes from a key slot.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct SlotSecret(pub(crate) [u8; 32]);
+
+impl SlotSecret {
+    pub(crate) fn generate() -> Result<Self, NoRandomness> {
+        let mut secret = Self([0; 32]);
+        getrandom::fill(&mut secret.0).map_err(|_| NoRandomness)?;
+        Ok(secret)
+    }
+}
+
+/// A key that seals one kind of thing.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct SealingKey([u8; 32]);
+
+impl SealingKey {
+    /// For key slots.
+    pub(crate) fn for_slots(master: &MasterKey, store: &StoreId) -> Self {
+        Self::derive(store, &[master.expose()], LABEL_SLOTS, &[])
+    }
+
+    /// For the value that tells a wrong master key from damage.
+    pub(crate) fn for_check(master: &MasterKey, store: &StoreId) -> Self {
+        Self::derive(store, &[master.expose()], LABEL_CHECK, &[])
+    }
+
+    /// For one session's document.
+    pub(crate) fn for_session(
+        master: &MasterKey,
+        store: &StoreId,
+        root: &SlotSecret,
+        session: &SlotSecret,
+        session_id: u64,
+    ) -> Self {
+        Self::derive(store, &[master.expose(), &root.0, &session.0], LABEL_SESSION, &session_id.to_be_bytes())
+    }
+
+    /// For the batches of one partition.
+    pub(crate) fn for_batches(
+        store: &StoreId,
+        root: &SlotSecret,
+        session: &SlotSecret,
+        partition: &SlotSecret,
+        partition_id: u64,
+    ) -> Self {
+        Self::derive(store, &[&root.0, &session.0, &partition.0], LABEL_BATCH, &partition_id.to_be_bytes())
+    }
+
+    fn derive(store: &StoreId, secrets: &[&[u8; 32]], label: &[u8], context: &[u8]) -> Self {
+        // All secrets have one length, so their concatenation is unambiguous.
+        let mut material = Zeroizing::new(Vec::with_capacity(32 * secrets.len()));
+        for secret in secrets {
+            material.extend_from_slice(*secret);
+        }
+        let mut key = Self([0; 32]);
+        let done =
+            Hkdf::<Sha256>::new(Some(store), &material).expand_multi_info(&[label, context], &mut key.0);
+        debug_assert!(done.is_ok(), "HKDF output over 8,160 bytes");
+        key
+    }
+
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Seals under a fresh random nonce: nonce ‖ ciphertext ‖ tag.
+    pub(crate) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, NoRandomness> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|_| NoRandomness)?;
+        let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
+        sealed.extend_from_slice(&nonce);
+        let body = Aes256Gcm::new((&self.0).into())
+            .encrypt(&nonce.into(), Payload { msg: plaintext, aad: context })
+            // AES-GCM refuses only messages above 64 GiB.
+            .map_err(|_| NoRandomness)?;
+        sealed.extend_from_slice(&body);
+        Ok(sealed)
+    }
+
+    /// Opens what [`Self::seal`] made in the same context; `None` where anything differs.
+    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        let (body, tag) = rest.split_last_chunk::<16>()?;
+        let mut plaintext = Zeroizing::new(body.to_vec());
+        Aes256Gcm::new((&self.0).into())
+            .decrypt_inout_detached(nonce.into(), context, plaintext.as_mut_slice().into(), tag.into())
+            .ok()?;
+        Some(plaintext)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: u8) -> SealingKey {
+        let secret = |byte| SlotSecret([byte; 32]);
+        SealingKey::for_batches(&[0; 16], &secret(1), &secret(2), &secret(partition), 7)
+    }
+
+    #[test]
+    fn only_the_same_key_context_and_bytes_open() {
+        let sealed = key(3).seal(b"row", b"tokens").unwrap();
+        assert_eq!(key(3).open(b"row", &sealed).unwrap().as_slice(), b"tokens");
+        assert!(key(4).open(b"row", &sealed).is_none());
+        assert!(key(3).open(b"other row", &sealed).is_none());
+        for position in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[position] ^= 1;
+            assert!(key(3).open(b"row", &damaged).is_none(), "bit flip at {position}");
+            assert!(key(3).open(b"row", &sealed[..position]).is_none(), "cut at {position}");
+        }
+    }
+}

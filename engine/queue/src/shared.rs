@@ -1,0 +1,325 @@
+//! What the callers, the refiller and the writer share.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use crossbeam::channel::Sender;
+use obol_token::{SessionId, Suite};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::clock::Timeline;
+use crate::demand::Limits;
+use crate::error::Unavailable;
+use crate::master_key::MasterKey;
+use crate::partition::Partition;
+use crate::seal::{SealingKey, SlotSecret, StoreId};
+use crate::slots::KeySlots;
+use crate::writer::Job;
+
+/// Bits of a sequence number that count inside one boot; the boot's number stands above them.
+pub(crate) const BOOT_SHIFT: u32 = 40;
+
+/// Limits and settings of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    /// Tokens with less life left than this are not handed out, in seconds; a quarter of the ttl at most.
+    pub(crate) min_life: u64,
+    pub(crate) max_sessions: usize,
+}
+
+/// A session's life in this queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionState {
+    /// Tokens are minted and handed out.
+    Active,
+    /// A flush ended the session; its keys are destroyed.
+    Flushed,
+}
+
+const ACTIVE: u8 = 0;
+const FLUSHED: u8 = 1;
+
+/// A provisioned session.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) agent_instance_id: String,
+    pub(crate) suite: Suite,
+    pub(crate) established_at: u64,
+    pub(crate) expires_at: u64,
+    /// Counts provisionings; the youngest active session is the current one.
+    pub(crate) order: u64,
+    pub(crate) slot: u32,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+    by_tool: HashMap<Box<str>, Vec<usize>>,
+    state: AtomicU8,
+}
+
+/// A partition for each grant, or why there is none.
+pub(crate) enum Route<'a> {
+    One(&'a Arc<Partition>),
+    NotGranted,
+    Ambiguous(Vec<String>),
+}
+
+/// What identifies a session, without its tokens.
+pub(crate) struct Identity {
+    pub(crate) id: SessionId,
+    pub(crate) agent_instance_id: String,
+    pub(crate) suite: Suite,
+    pub(crate) established_at: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) policy_epoch: u64,
+    pub(crate) order: u64,
+    pub(crate) slot: u32,
+}
+
+impl Session {
+    pub(crate) fn new(identity: Identity, partitions: Vec<Arc<Partition>>, state: SessionState) -> Self {
+        let mut by_tool = HashMap::<Box<str>, Vec<usize>>::new();
+        for (index, partition) in partitions.iter().enumerate() {
+            by_tool.entry(partition.tool().into()).or_default().push(index);
+        }
+        let state = AtomicU8::new(if state == SessionState::Active { ACTIVE } else { FLUSHED });
+        let Identity { id, agent_instance_id, suite, established_at, expires_at, order, slot, .. } = identity;
+        Self {
+            id,
+            agent_instance_id,
+            suite,
+            established_at,
+            expires_at,
+            order,
+            slot,
+            partitions,
+            by_tool,
+            state,
+        }
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        if self.state.load(Ordering::SeqCst) == ACTIVE { SessionState::Active } else { SessionState::Flushed }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.state() == SessionState::Active
+    }
+
+    /// Ends the session for good: nothing of it is handed out from here on. Gives back how many tokens waited.
+    pub(crate) fn end(&self) -> u64 {
+        self.state.store(FLUSHED, Ordering::SeqCst);
+        let discarded = self.partitions.iter().map(|partition| partition.seal_off(|| u64::MAX)).sum();
+        for partition in &self.partitions {
+            partition.available.notify(usize::MAX);
+        }
+        discarded
+    }
+
+    pub(crate) fn route(&self, tool: &str, audience: Option<&str>) -> Route<'_> {
+        let Some(indices) = self.by_tool.get(tool) else { return Route::NotGranted };
+        let mut granted = indices.iter().filter_map(|index| self.partitions.get(*index));
+        match audience {
+            Some(audience) => granted
+                .find(|partition| partition.audience() == audience)
+                .map_or(Route::NotGranted, Route::One),
+            None => match (indices.len(), granted.next()) {
+                (1, Some(partition)) => Route::One(partition),
+                (_, None) => Route::NotGranted,
+                (_, Some(first)) => Route::Ambiguous(
+                    std::iter::once(first).chain(granted).map(|p| p.audience().to_owned()).collect(),
+                ),
+            },
+        }
+    }
+
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        let partitions = self.partitions.iter().map(|partition| partition.key().slot);
+        std::iter::once(self.slot).chain(partitions).collect()
+    }
+}
+
+/// What may be handed out at all, whatever was granted.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    /// Tokens minted under an older epoch are given up.
+    pub(crate) epoch: u64,
+    pub(crate) denied_tools: BTreeSet<String>,
+}
+
+/// Work that can wait: done by the writer, a bounded piece at a time.
+#[derive(Debug)]
+pub(crate) enum Chore {
+    /// Remove the rows of a partition below a sequence.
+    Discard { partition: u64, below: u64 },
+    /// Write down that a session was flushed, so that a restart still says so.
+    Tombstone { session: SessionId, row: Vec<u8> },
+    /// Forget a session whose time is over.
+    Forget { session: SessionId },
+    /// Overwrite key slots of a session that is gone and give them back.
+    Release { slots: Vec<u32> },
+}
+
+/// See the module's header.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) timeline: Timeline,
+    pub(crate) store_id: StoreId,
+    pub(crate) master: MasterKey,
+    pub(crate) slots_key: SealingKey,
+    pub(crate) slots: Mutex<KeySlots>,
+    pub(crate) root: RwLock<SlotSecret>,
+    pub(crate) sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
+    /// The session that calls without a session number use: the one provisioned last.
+    pub(crate) current: ArcSwapOption<Session>,
+    pub(crate) policy: Mutex<Policy>,
+    /// Serialises what changes sessions; counts flushes, so that a provisioning notices one that overtook it.
+    pub(crate) admin: Mutex<u64>,
+    pub(crate) jobs: Sender<Job>,
+    pub(crate) chores: Mutex<VecDeque<Chore>>,
+    pub(crate) refills: Refills,
+    pub(crate) sequence: AtomicU64,
+    pub(crate) counter: AtomicU64,
+    pub(crate) next_partition: AtomicU64,
+    pub(crate) next_order: AtomicU64,
+    pub(crate) era_seen: AtomicU64,
+    pub(crate) min_policy_epoch: AtomicU64,
+    failed: OnceLock<Unavailable>,
+    stopping: AtomicBool,
+}
+
+/// Everything a [`Shared`] starts from.
+pub(crate) struct Foundation {
+    pub(crate) settings: Settings,
+    pub(crate) timeline: Timeline,
+    pub(crate) master: MasterKey,
+    pub(crate) slots_key: SealingKey,
+    pub(crate) slots: KeySlots,
+    pub(crate) root: SlotSecret,
+    pub(crate) policy: Policy,
+    pub(crate) boot: u64,
+    pub(crate) next_partition: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(from: Foundation, jobs: Sender<Job>) -> Self {
+        let first = from.boot << BOOT_SHIFT;
+        Self {
+            settings: from.settings,
+            store_id: *from.slots.store_id(),
+            timeline: from.timeline,
+            master: from.master,
+            slots_key: from.slots_key,
+            slots: Mutex::new(from.slots),
+            root: RwLock::new(from.root),
+            sessions: RwLock::default(),
+            current: ArcSwapOption::empty(),
+            min_policy_epoch: AtomicU64::new(from.policy.epoch),
+            policy: Mutex::new(from.policy),
+            admin: Mutex::new(0),
+            jobs,
+            chores: Mutex::default(),
+            refills: Refills::default(),
+            sequence: AtomicU64::new(first),
+            counter: AtomicU64::new(first),
+            next_partition: AtomicU64::new(from.next_partition),
+            next_order: AtomicU64::new(0),
+            era_seen: AtomicU64::new(0),
+            failed: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the engine may still hand out.
+    pub(crate) fn check(&self) -> Result<(), Unavailable> {
+        self.failed.get().map_or(Ok(()), |failed| Err(failed.clone()))
+    }
+
+    /// Stops handing out, for good. The first reason stays.
+    pub(crate) fn fail(&self, reason: &dyn fmt::Display) -> Unavailable {
+        let failed = self.failed.get_or_init(|| {
+            tracing::error!(%reason, "the token store failed; nothing is handed out any more");
+            Unavailable(reason.to_string())
+        });
+        self.for_each_partition(|partition| {
+            partition.seal_off(|| u64::MAX);
+            partition.available.notify(usize::MAX);
+        });
+        failed.clone()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.refills.wake();
+    }
+
+    pub(crate) fn for_each_partition(&self, mut act: impl FnMut(&Arc<Partition>)) {
+        let sessions: Vec<_> = self.sessions.read().values().cloned().collect();
+        sessions.iter().flat_map(|session| &session.partitions).for_each(&mut act);
+    }
+
+    pub(crate) fn chore(&self, chore: Chore) {
+        self.chores.lock().push_back(chore);
+    }
+
+    /// Gives up everything minted before the clock last stepped back. Called before anything is claimed, so that a
+    /// batch of an earlier era can never be labelled with the present one: whoever mints takes its sequence first and
+    /// looks at the era afterwards, so what was minted in an earlier era has a sequence below the floor set here.
+    pub(crate) fn settle_era(&self) -> u64 {
+        let era = self.timeline.look().era;
+        let seen = self.era_seen.load(Ordering::Acquire);
+        if era != seen
+            && self.era_seen.compare_exchange(seen, era, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        {
+            let below = self.sequence.load(Ordering::SeqCst);
+            self.for_each_partition(|partition| {
+                partition.give_up(below);
+                self.chore(Chore::Discard { partition: partition.id, below });
+            });
+        }
+        era
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Partitions that asked for a refill.
+#[derive(Default)]
+pub(crate) struct Refills {
+    due: Mutex<Vec<Arc<Partition>>>,
+    signal: Condvar,
+}
+
+impl Refills {
+    /// Asks for a refill. A partition asks once until it was served ([`Partition::ask_refill`]), so this is bounded
+    /// by the number of partitions.
+    pub(crate) fn ask(&self, partition: &Arc<Partition>) {
+        self.due.lock().push(Arc::clone(partition));
+        self.signal.notify_one();
+    }
+
+    pub(crate) fn wake(&self) {
+        let _due = self.due.lock();
+        self.signal.notify_one();
+    }
+
+    /// Waits until somebody asks, or the time is over.
+    pub(crate) fn wait(&self, at_most: std::time::Duration) -> Vec<Arc<Partition>> {
+        let mut due = self.due.lock();
+        if due.is_empty() {
+            self.signal.wait_for(&mut due, at_most);
+        }
+        std::mem::take(&mut due)
+    }
+}

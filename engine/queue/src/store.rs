@@ -1,0 +1,319 @@
+//! The rows: what redb holds, and the one way to change it.
+//!
+//! Everything is written through [`Store::commit`], one durable transaction for any number of changes. It gives
+//! back a [`Committed`], without which no batch can become stored or claimed.
+//!
+//! **Commit mode.** Two-phase, durable at once. redb's one-phase commit trusts a non-cryptographic checksum to tell
+//! a whole commit from a torn one; two-phase needs no such trust and costs one more fsync, which group commit
+//! spreads over all that is pending. The file is checked as a whole when it is opened, so that damage is an error
+//! and not a surprise; with batches as rows that is a matter of milliseconds.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
+};
+
+use crate::batch::{BatchKey, MintedBatch, Row, UnconfirmedClaim};
+use crate::seal::StoreId;
+use crate::slots::FORMAT_VERSION;
+
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
+/// (partition, expires_at, sequence) → token count, sealed tokens.
+const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("batches");
+
+/// redb's page cache. Rows are read once, when they are claimed, and soon after they were written.
+const CACHE_BYTES: usize = 8 << 20;
+/// The most rows one transaction removes while tidying up, so that it never holds up a claim for long.
+pub(crate) const MAX_REMOVED_ROWS: usize = 4096;
+
+/// Names of the single values in the meta table.
+pub(crate) mod meta {
+    pub(crate) const FORMAT: &str = "format";
+    pub(crate) const STORE_ID: &str = "store_id";
+    pub(crate) const CHECK: &str = "check";
+    pub(crate) const BOOTS: &str = "boots";
+    pub(crate) const LATEST_TIME: &str = "latest_time";
+    pub(crate) const NEXT_PARTITION: &str = "next_partition";
+    pub(crate) const POLICY: &str = "policy";
+}
+
+/// Proof that a transaction is durable. Only [`Store::commit`] makes one.
+pub(crate) struct Committed(());
+
+/// What went wrong in the database.
+#[derive(Debug)]
+pub(crate) enum StoreError {
+    InUse,
+    NotAStore,
+    Version(u32),
+    Corrupted(String),
+    Io(std::io::Error),
+    Other(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => f.write_str("the database is open in another process"),
+            Self::NotAStore => f.write_str("the file is not a token store"),
+            Self::Version(found) => write!(f, "the database has format {found}"),
+            Self::Corrupted(what) => write!(f, "the database is damaged: {what}"),
+            Self::Io(error) => write!(f, "the database could not be read or written: {error}"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => Self::NotAStore,
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::Corrupted(what) => Self::Corrupted(what),
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+from_redb!(
+    DatabaseError,
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct Store {
+    db: Database,
+}
+
+/// What stands in the store when it is opened.
+pub(crate) struct Contents {
+    pub(crate) sessions: Vec<(u64, Vec<u8>)>,
+    pub(crate) batches: Vec<(BatchKey, u16)>,
+}
+
+impl Store {
+    /// Opens a database, or creates one in an empty file.
+    pub(crate) fn open(file: impl StorageBackend) -> Result<Self, StoreError> {
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(file)?;
+        Ok(Self { db })
+    }
+
+    /// Whether the database holds no store yet: creation did not get as far as its first commit.
+    pub(crate) fn is_blank(&self) -> Result<bool, StoreError> {
+        let txn = self.db.begin_read()?;
+        Ok(txn.list_tables()?.next().is_none())
+    }
+
+    /// Writes what identifies a new store.
+    pub(crate) fn initialise(&self, store_id: &StoreId, check: &[u8]) -> Result<Committed, StoreError> {
+        let ((), committed) = self.commit(|tables| {
+            tables.put_meta(meta::FORMAT, &FORMAT_VERSION.to_be_bytes())?;
+            tables.put_meta(meta::STORE_ID, store_id)?;
+            tables.put_meta(meta::CHECK, check)
+        })?;
+        Ok(committed)
+    }
+
+    /// Checks the format; anything that is not exactly ours is refused before it is touched.
+    pub(crate) fn check_format(&self) -> Result<(), StoreError> {
+        let format = self.meta(meta::FORMAT)?.ok_or(StoreError::NotAStore)?;
+        match <[u8; 4]>::try_from(format.as_slice()).map(u32::from_be_bytes) {
+            Ok(FORMAT_VERSION) => Ok(()),
+            Ok(other) => Err(StoreError::Version(other)),
+            Err(_) => Err(StoreError::NotAStore),
+        }
+    }
+
+    /// A single value.
+    pub(crate) fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let txn = self.db.begin_read()?;
+        let table = match txn.open_table(META) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_) | redb::TableError::TableTypeMismatch { .. }) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(table.get(name)?.map(|value| value.value().to_vec()))
+    }
+
+    /// A single number; 0 where it was never written.
+    pub(crate) fn meta_u64(&self, name: &str) -> Result<u64, StoreError> {
+        let value = self.meta(name)?;
+        Ok(value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+    }
+
+    /// All session rows, and where all batches lie; the sealed tokens themselves are not read.
+    pub(crate) fn contents(&self) -> Result<Contents, StoreError> {
+        let txn = self.db.begin_read()?;
+        let mut sessions = Vec::new();
+        for row in txn.open_table(SESSIONS)?.iter()? {
+            let (id, value) = row?;
+            sessions.push((id.value(), value.value().to_vec()));
+        }
+        let mut batches = Vec::new();
+        for row in txn.open_table(BATCHES)?.iter()? {
+            let (key, value) = row?;
+            batches.push((batch_key(key.value()), split_count(value.value()).0));
+        }
+        Ok(Contents { sessions, batches })
+    }
+
+    /// Applies changes in one durable transaction. On an error nothing of it was applied, or the store must not be
+    /// used any more; the caller cannot tell which and stops.
+    pub(crate) fn commit<R>(
+        &self,
+        changes: impl FnOnce(&mut Tables<'_>) -> Result<R, StoreError>,
+    ) -> Result<(R, Committed), StoreError> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_durability(redb::Durability::Immediate)?;
+        txn.set_two_phase_commit(true);
+        let result = {
+            let mut tables = Tables {
+                meta: txn.open_table(META)?,
+                sessions: txn.open_table(SESSIONS)?,
+                batches: txn.open_table(BATCHES)?,
+            };
+            changes(&mut tables)?
+        };
+        txn.commit()?;
+        Ok((result, Committed(())))
+    }
+}
+
+/// The tables inside one transaction.
+pub(crate) struct Tables<'txn> {
+    meta: Table<'txn, &'static str, &'static [u8]>,
+    sessions: Table<'txn, u64, &'static [u8]>,
+    batches: Table<'txn, (u64, u64, u64), &'static [u8]>,
+}
+
+impl Tables<'_> {
+    pub(crate) fn put_meta(&mut self, name: &'static str, value: &[u8]) -> Result<(), StoreError> {
+        self.meta.insert(name, value)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_session(&mut self, id: u64, row: &[u8]) -> Result<(), StoreError> {
+        self.sessions.insert(id, row)?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_session(&mut self, id: u64) -> Result<(), StoreError> {
+        self.sessions.remove(id)?;
+        Ok(())
+    }
+
+    pub(crate) fn put_batch(&mut self, batch: &MintedBatch) -> Result<(), StoreError> {
+        let row = batch.row();
+        let mut value = Vec::with_capacity(2 + row.sealed.len());
+        value.extend_from_slice(&row.count.to_be_bytes());
+        value.extend_from_slice(&row.sealed);
+        self.batches.insert((row.key.partition, row.key.expires_at, row.key.sequence), value.as_slice())?;
+        Ok(())
+    }
+
+    /// Takes the oldest batch of a partition that still lives after `stale_at`. What is older is removed on the way.
+    pub(crate) fn claim(
+        &mut self,
+        partition: u64,
+        stale_at: u64,
+    ) -> Result<(Option<UnconfirmedClaim>, Removed), StoreError> {
+        let removed = self.evict(partition, stale_at)?;
+        if removed.more {
+            return Ok((None, removed));
+        }
+        let Some(row) = self.oldest(partition)? else { return Ok((None, removed)) };
+        self.batches.remove((row.key.partition, row.key.expires_at, row.key.sequence))?;
+        Ok((Some(UnconfirmedClaim::new(row)), removed))
+    }
+
+    fn oldest(&self, partition: u64) -> Result<Option<Row>, StoreError> {
+        let mut rows = self.batches.range((partition, 0, 0)..=(partition, u64::MAX, u64::MAX))?;
+        let Some(row) = rows.next() else { return Ok(None) };
+        let (key, value) = row?;
+        let (count, sealed) = split_count(value.value());
+        Ok(Some(Row { key: batch_key(key.value()), count, sealed: sealed.to_vec() }))
+    }
+
+    /// Removes the batches of a partition that end at or before `stale_at`, unread.
+    pub(crate) fn evict(&mut self, partition: u64, stale_at: u64) -> Result<Removed, StoreError> {
+        self.remove_range((partition, 0, 0), (partition, stale_at, u64::MAX), |_| true)
+    }
+
+    /// Removes the batches of a partition whose sequence is below `below`, unread.
+    pub(crate) fn discard(&mut self, partition: u64, below: u64) -> Result<Removed, StoreError> {
+        self.remove_range((partition, 0, 0), (partition, u64::MAX, u64::MAX), |key| key.sequence < below)
+    }
+
+    /// Removes at most [`MAX_REMOVED_ROWS`] rows between two keys, both included.
+    fn remove_range(
+        &mut self,
+        from: (u64, u64, u64),
+        to: (u64, u64, u64),
+        wanted: impl Fn(BatchKey) -> bool,
+    ) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        let mut keys = Vec::new();
+        let walk = self.batches.range(from..=to)?.try_for_each(|row| {
+            let (key, value) = match row {
+                Ok(row) => row,
+                Err(error) => return ControlFlow::Break(Err(error)),
+            };
+            if keys.len() == MAX_REMOVED_ROWS {
+                return ControlFlow::Break(Ok(()));
+            }
+            if wanted(batch_key(key.value())) {
+                keys.push(key.value());
+                removed.tokens += u64::from(split_count(value.value()).0);
+            }
+            ControlFlow::Continue(())
+        });
+        if let ControlFlow::Break(ended) = walk {
+            ended?;
+            removed.more = true;
+        }
+        for key in keys {
+            self.batches.remove(key)?;
+        }
+        Ok(removed)
+    }
+}
+
+/// What tidying up removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Removed {
+    pub(crate) tokens: u64,
+    /// Whether rows are left over for the next transaction.
+    pub(crate) more: bool,
+}
+
+fn batch_key((partition, expires_at, sequence): (u64, u64, u64)) -> BatchKey {
+    BatchKey { partition, expires_at, sequence }
+}
+
+/// A row is never shorter than its count; if the file was damaged all the same, it counts nothing and opens nothing.
+fn split_count(value: &[u8]) -> (u16, &[u8]) {
+    value.split_first_chunk::<2>().map_or((0, &[]), |(count, sealed)| (u16::from_be_bytes(*count), sealed))
+}

@@ -1,0 +1,346 @@
+//! The writer: the one thread that changes the store.
+//!
+//! It collects all that is pending, applies it in one durable transaction, and only then lets the effects be seen:
+//! claimed batches become ready tokens, callers get their answers. One fsync pays for everything in the group. When a
+//! commit fails the writer stops for good and so does the queue ([`Shared::fail`]).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use obol_token::SessionId;
+
+use crate::batch::{ClaimedBatch, MintedBatch, UnconfirmedClaim};
+use crate::error::Unavailable;
+use crate::partition::Partition;
+use crate::shared::{Chore, Shared};
+use crate::store::{Committed, Store, StoreError, Tables, meta};
+
+/// The most jobs in one transaction.
+const MAX_GROUP: usize = 256;
+/// The most jobs that may wait; whoever sends more waits too.
+pub(crate) const MAX_JOBS: usize = 1024;
+/// The most pieces of chores done while the queue closes.
+const MAX_LAST_CHORES: usize = 256;
+/// How often chores are looked after while nothing else happens.
+const IDLE: Duration = Duration::from_millis(50);
+
+pub(crate) type Reply = Sender<Result<(), Unavailable>>;
+
+/// Something to be made durable.
+pub(crate) enum Job {
+    /// Put a minted batch into the store.
+    Store { partition: Arc<Partition>, batch: MintedBatch },
+    /// Take batches out until this many tokens are claimed.
+    Claim { partition: Arc<Partition>, tokens: usize },
+    /// Remove what has become too old.
+    Evict { partition: Arc<Partition> },
+    /// Write a session.
+    Session { id: SessionId, row: Vec<u8>, next_partition: u64, reply: Reply },
+    /// Write the policy.
+    Policy { text: Vec<u8>, reply: Reply },
+    /// Answer once everything before it is durable.
+    Barrier { reply: Reply },
+    /// End the thread.
+    Stop,
+}
+
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Store,
+    pub(crate) jobs: Receiver<Job>,
+    pub(crate) saved_time: u64,
+}
+
+/// What happens once the transaction is durable.
+#[derive(Default)]
+struct Effects {
+    stored: Vec<(Arc<Partition>, MintedBatch)>,
+    claimed: Vec<Claim>,
+    replies: Vec<Reply>,
+    released: Vec<u32>,
+    time: Option<u64>,
+}
+
+struct Claim {
+    partition: Arc<Partition>,
+    batches: Vec<UnconfirmedClaim>,
+    asked: usize,
+    expired: u64,
+}
+
+impl Writer {
+    pub(crate) fn run(mut self) {
+        loop {
+            let (jobs, stop) = self.collect();
+            if self.shared.check().is_err() {
+                refuse(jobs, &self.shared);
+            } else if let Err(error) = self.group(jobs) {
+                self.shared.fail(&error);
+            }
+            if stop {
+                return self.finish_chores();
+            }
+        }
+    }
+
+    /// Tidies up before the store is closed, so that the next to open it finds it clean; what does not get done is
+    /// found again then.
+    fn finish_chores(&mut self) {
+        for _ in 0..MAX_LAST_CHORES {
+            if self.shared.check().is_err() || self.shared.chores.lock().is_empty() {
+                return;
+            }
+            if let Err(error) = self.group(Vec::new()) {
+                self.shared.fail(&error);
+            }
+        }
+    }
+
+    /// Everything that waits, at most one group.
+    fn collect(&self) -> (Vec<Job>, bool) {
+        let mut jobs = Vec::new();
+        let has_chores = !self.shared.chores.lock().is_empty();
+        let first = match self.jobs.recv_timeout(if has_chores { Duration::ZERO } else { IDLE }) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => return (jobs, false),
+            Err(RecvTimeoutError::Disconnected) => return (jobs, true),
+        };
+        for job in std::iter::once(first).chain(self.jobs.try_iter().take(MAX_GROUP - 1)) {
+            if matches!(job, Job::Stop) {
+                return (jobs, true);
+            }
+            jobs.push(job);
+        }
+        (jobs, false)
+    }
+
+    fn group(&mut self, jobs: Vec<Job>) -> Result<(), StoreError> {
+        let chore = self.shared.chores.lock().pop_front();
+        if jobs.is_empty() && chore.is_none() {
+            return Ok(());
+        }
+        let era = self.shared.settle_era();
+        let mut effects = Effects::default();
+        let mut next_chore = None;
+        let committed = self.guarded(|writer| {
+            let ((), committed) = writer.store.commit(|tables| {
+                for job in jobs {
+                    writer.apply(job, tables, &mut effects)?;
+                }
+                if let Some(chore) = chore {
+                    next_chore = do_chore(chore, tables, &mut effects)?;
+                }
+                writer.save_time(tables, &mut effects)
+            })?;
+            Ok(committed)
+        });
+        match committed {
+            Ok(committed) => {
+                self.settle(effects, era, &committed);
+                if let Some(chore) = next_chore {
+                    self.shared.chore(chore);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let failed = self.shared.fail(&error);
+                for reply in effects.replies {
+                    let _gone = reply.send(Err(failed.clone()));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A panic inside the database, as a damaged file can cause one, is a failure like any other.
+    fn guarded(
+        &self,
+        act: impl FnOnce(&Self) -> Result<Committed, StoreError>,
+    ) -> Result<Committed, StoreError> {
+        catch_unwind(AssertUnwindSafe(|| act(self)))
+            .unwrap_or_else(|_| Err(StoreError::Other("the database gave up on damaged data".to_owned())))
+    }
+
+    fn apply(&self, job: Job, tables: &mut Tables<'_>, effects: &mut Effects) -> Result<(), StoreError> {
+        match job {
+            Job::Store { partition, batch } => {
+                // Given up while it waited: nobody could open it, or may.
+                if batch.row().key.sequence < partition.key().floor {
+                    let count = u64::from(batch.row().count);
+                    partition.count.storing.fetch_sub(count, Ordering::Relaxed);
+                    partition.count.discarded.fetch_add(count, Ordering::Relaxed);
+                    return Ok(());
+                }
+                tables.put_batch(&batch)?;
+                effects.stored.push((partition, batch));
+            }
+            Job::Claim { partition, tokens } => {
+                effects.claimed.push(self.claim(partition, tokens, tables)?);
+            }
+            Job::Evict { partition } => {
+                let removed = tables.evict(partition.id, self.stale_at(&partition))?;
+                forget_stored(&partition, removed.tokens);
+                partition.count.expired.fetch_add(removed.tokens, Ordering::Relaxed);
+            }
+            Job::Session { id, row, next_partition, reply } => {
+                // The reply is noted first: whatever fails from here on, the caller hears of it.
+                effects.replies.push(reply);
+                tables.put_meta(meta::NEXT_PARTITION, &next_partition.to_be_bytes())?;
+                tables.put_session(id.0, &row)?;
+            }
+            Job::Policy { text, reply } => {
+                effects.replies.push(reply);
+                tables.put_meta(meta::POLICY, &text)?;
+            }
+            Job::Barrier { reply } => effects.replies.push(reply),
+            Job::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn claim(
+        &self,
+        partition: Arc<Partition>,
+        asked: usize,
+        tables: &mut Tables<'_>,
+    ) -> Result<Claim, StoreError> {
+        let mut claim = Claim { partition, batches: Vec::new(), asked, expired: 0 };
+        let mut tokens = 0;
+        while tokens < asked {
+            let (batch, removed) = tables.claim(claim.partition.id, self.stale_at(&claim.partition))?;
+            claim.expired += removed.tokens;
+            let Some(batch) = batch else { break };
+            tokens += usize::from(batch.count());
+            claim.batches.push(batch);
+        }
+        Ok(claim)
+    }
+
+    /// Batches that end at or before this time are too old to be handed out, in Unix seconds.
+    fn stale_at(&self, partition: &Partition) -> u64 {
+        self.shared.timeline.look().now.saturating_add(partition.min_life).saturating_sub(1)
+    }
+
+    /// Notes the latest time seen along with whatever else is written.
+    fn save_time(&self, tables: &mut Tables<'_>, effects: &mut Effects) -> Result<(), StoreError> {
+        let latest = self.shared.timeline.latest();
+        if latest != self.saved_time {
+            tables.put_meta(meta::LATEST_TIME, &latest.to_be_bytes())?;
+            effects.time = Some(latest);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, effects: Effects, era: u64, committed: &Committed) {
+        if let Some(time) = effects.time {
+            self.saved_time = time;
+        }
+        for (partition, batch) in effects.stored {
+            let stored = batch.stored(committed);
+            let count = u64::from(stored.count);
+            partition.count.storing.fetch_sub(count, Ordering::Relaxed);
+            let key = partition.key();
+            if stored.sequence >= key.floor {
+                partition.count.stored.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        for claim in effects.claimed {
+            self.make_ready(claim, era, committed);
+        }
+        for reply in effects.replies {
+            let _gone = reply.send(Ok(()));
+        }
+        if !effects.released.is_empty() {
+            // The rows that hung on these slots are gone, durably; what is left is to overwrite them.
+            if let Err(error) = self.shared.slots.lock().destroy(&effects.released) {
+                self.shared.fail(&error);
+            }
+        }
+    }
+
+    /// Opens what was claimed and makes it ready. What does not open was flushed while it waited, or is damaged.
+    fn make_ready(&self, claim: Claim, era: u64, committed: &Committed) {
+        let partition = &claim.partition;
+        forget_stored(partition, claim.expired);
+        partition.count.expired.fetch_add(claim.expired, Ordering::Relaxed);
+        for batch in claim.batches {
+            self.open(partition, batch.confirm(committed), era);
+        }
+        let mut refill = partition.refill.lock();
+        refill.claiming = refill.claiming.saturating_sub(claim.asked);
+        if let Some(asked_at) = refill.asked_at.take() {
+            let took = Instant::now().saturating_duration_since(asked_at);
+            refill.demand.refilled(took);
+        }
+        drop(refill);
+        partition.renewal_done();
+        partition.available.notify(usize::MAX);
+    }
+
+    fn open(&self, partition: &Partition, batch: ClaimedBatch, era: u64) {
+        let count = u64::from(batch.count());
+        let key = partition.key();
+        if batch.sequence() >= key.floor {
+            forget_stored(partition, count);
+            let opened = key.key.as_ref().and_then(|key| batch.open(key));
+            let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
+            let latest = self.shared.timeline.latest();
+            match opened {
+                Some(batch) if batch.policy_epoch >= min_policy_epoch && batch.issued_at <= latest => {
+                    return partition.push(&key, batch, era);
+                }
+                Some(_) => {
+                    tracing::debug!(
+                        partition = partition.id,
+                        "a batch of an older policy or a later time is given up"
+                    );
+                }
+                None => {
+                    tracing::warn!(
+                        partition = partition.id,
+                        "a batch does not open; its tokens are given up"
+                    );
+                }
+            }
+        }
+        partition.count.discarded.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Does a bounded piece of a chore; gives back what is left of it.
+fn do_chore(
+    chore: Chore,
+    tables: &mut Tables<'_>,
+    effects: &mut Effects,
+) -> Result<Option<Chore>, StoreError> {
+    match chore {
+        Chore::Discard { partition, below } => {
+            let removed = tables.discard(partition, below)?;
+            return Ok(removed.more.then_some(Chore::Discard { partition, below }));
+        }
+        Chore::Tombstone { session, row } => tables.put_session(session.0, &row)?,
+        Chore::Forget { session } => tables.remove_session(session.0)?,
+        Chore::Release { slots } => effects.released.extend(slots),
+    }
+    Ok(None)
+}
+
+fn forget_stored(partition: &Partition, tokens: u64) {
+    let _always = partition
+        .count
+        .stored
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(tokens)));
+}
+
+/// Answers jobs that come after a failure.
+fn refuse(jobs: Vec<Job>, shared: &Shared) {
+    let Err(failed) = shared.check() else { return };
+    for job in jobs {
+        if let Job::Session { reply, .. } | Job::Policy { reply, .. } | Job::Barrier { reply } = job {
+            let _gone = reply.send(Err(failed.clone()));
+        }
+    }
+}
