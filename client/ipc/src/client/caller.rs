@@ -1,0 +1,114 @@
+//! One request at a time, over a connection that is opened again when needed.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::CallError;
+use crate::codec::{RequestId, ResponseError};
+use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Unwritten};
+use crate::endpoint::Endpoint;
+use crate::protocol::Protocol;
+use crate::refusal::Refusal;
+
+/// How long to give a restarting daemon before the second and last attempt to connect.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct Caller<P> {
+    endpoint: Endpoint,
+    options: ConnectOptions,
+    link: Option<Link>,
+    last_id: u64,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol> Caller<P> {
+    pub(crate) fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Self, ConnectError> {
+        let link = Some(Link::open(&endpoint, &options)?);
+        Ok(Self { endpoint, options, link, last_id: 0, protocol: PhantomData })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_answer_timeout(&mut self, answer_timeout: Duration) {
+        self.options.answer_timeout = answer_timeout;
+    }
+
+    /// Sends `request` and waits for its answer, for `wait` plus the answer timeout.
+    pub(crate) fn call(&mut self, request: &P::Request, wait: Duration) -> Result<P::Reply, CallError> {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = RequestId::Number(self.last_id);
+        let mut link = self.sent(&id, request)?;
+        let deadline = Instant::now() + wait + self.options.patience();
+        let method = P::method_of(request);
+        let codec = link.codec();
+        let outcome = link
+            .read(deadline, |body| {
+                let response = codec.decode_response(body)?;
+                check_id(response.id(), &id)?;
+                let unidentified = response.id().is_none();
+                let outcome = response.outcome::<P>(method)?;
+                if unidentified && outcome.is_ok() {
+                    return Err(ResponseError::new("a result for no request"));
+                }
+                Ok(outcome)
+            })
+            .and_then(|outcome: Result<Result<P::Reply, Refusal>, ResponseError>| {
+                outcome.map_err(Lost::Answer)
+            });
+        match outcome {
+            Ok(outcome) => {
+                self.link = Some(link);
+                outcome.map_err(CallError::Refused)
+            }
+            // The connection is dropped: an answer that comes late must not meet the next request.
+            Err(lost) => Err(CallError::Unanswered(lost)),
+        }
+    }
+
+    /// Sends `request` on the connection there is, or once more on a new one if not a byte of it went out. Takes the
+    /// connection out of `self`, so that it stays only if all goes well.
+    fn sent(&mut self, id: &RequestId, request: &P::Request) -> Result<Link, CallError> {
+        let mut last_attempt = false;
+        loop {
+            let mut link = self.open_link().map_err(CallError::NotSent)?;
+            let frame = match link.codec().encode_request::<P>(id, request) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.link = Some(link);
+                    return Err(CallError::Encode(error));
+                }
+            };
+            match link.write(&frame) {
+                Ok(()) => return Ok(link),
+                Err(Unwritten::Untouched(_)) if !last_attempt => last_attempt = true,
+                Err(Unwritten::Untouched(error)) => {
+                    return Err(CallError::NotSent(ConnectError::Closed(Arc::new(error))));
+                }
+                Err(Unwritten::Partly(error)) => return Err(CallError::Unanswered(Lost::from_io(error))),
+            }
+        }
+    }
+
+    fn open_link(&mut self) -> Result<Link, ConnectError> {
+        if let Some(link) = self.link.take() {
+            return Ok(link);
+        }
+        match Link::open(&self.endpoint, &self.options) {
+            Err(error) if error.may_pass() => {
+                thread::sleep(RECONNECT_PAUSE);
+                Link::open(&self.endpoint, &self.options)
+            }
+            other => other,
+        }
+    }
+}
+
+/// An answer must be to this request. A refusal without an id is to it as well: it was the only one under way.
+fn check_id(answered: Option<&RequestId>, asked: &RequestId) -> Result<(), ResponseError> {
+    match answered {
+        Some(answered) if answered != asked => Err(ResponseError::new("an answer to a request never made")),
+        _ => Ok(()),
+    }
+}

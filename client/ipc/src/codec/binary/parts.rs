@@ -1,0 +1,236 @@
+//! The binary form of every value and message. Fields and variants come in the order they are
+//! declared in; that order is the format.
+
+use super::{Binary, BinaryError, Input, Output};
+use crate::codec::RequestId;
+use crate::control::{
+    FlushParams, FlushResult, FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult,
+    SecurityEventParams, SessionState, SessionStatus, StatusResult, ToolStatus,
+};
+use crate::frame::EncodeError;
+use crate::message::{
+    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams, TokenStatusResult,
+};
+use crate::refusal::{ErrorCode, Refusal};
+use crate::secret::{SessionDocument, TokenText};
+use crate::time::UtcTime;
+use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, EventKind, Reason, SessionId, Tool, WaitMs};
+
+macro_rules! binary_text {
+    ($($type:ty: $text:ident;)+) => {$(
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                output.plain(self.$text())
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                Ok(Self::new(input.string()?)?)
+            }
+        }
+    )+};
+}
+
+binary_text! {
+    Tool: as_str;
+    Audience: as_str;
+    AgentInstanceId: as_str;
+    Reason: as_str;
+    EventKind: as_str;
+    TokenText: reveal;
+    SessionDocument: reveal;
+}
+
+macro_rules! binary_struct {
+    ($($type:ident { $($field:ident),* })+) => {$(
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                let Self { $($field),* } = self;
+                let _ = &output;
+                $( $field.put(output)?; )*
+                Ok(())
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                let _ = &input;
+                Ok(Self {
+                    $( $field: Binary::take(input).map_err(|error| error.in_field(stringify!($field)))?, )*
+                })
+            }
+        }
+    )+};
+}
+
+binary_struct! {
+    Empty {}
+    DequeueTokenParams { tool, wait_ms, audience }
+    DequeueTokenResult { token, tool, expires_at }
+    TokenStatusParams { tool }
+    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, tools }
+    SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
+    ProvisionParams { session }
+    ProvisionResult { session_id, grants }
+    FlushParams { scope, reason }
+    FlushResult { sessions_ended, partitions, tokens_discarded }
+    SecurityEventParams { kind, subject, reason }
+    PolicyParams { epoch, denied_tools }
+    StatusResult { version, pid, uptime_seconds, sessions, tools }
+    SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
+    ToolStatus { tool, audience, ready, stored, handed_out, minted, expired, renewal_pending }
+    HealthResult { ready, reason }
+}
+
+impl Binary for SessionId {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.as_u64().put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.u64().map(Self::from_u64)
+    }
+}
+
+impl Binary for UtcTime {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.unix_seconds().put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.u64().map(Self::from_unix_seconds)
+    }
+}
+
+impl Binary for WaitMs {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.as_millis().put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(input.u32()?)?)
+    }
+}
+
+impl Binary for AlgorithmSuite {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(&self.number())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(input.plain()?)?)
+    }
+}
+
+fn unknown_variant<T>(what: &str, number: u32) -> Result<T, BinaryError> {
+    Err(BinaryError::Other(format!("{number} is no {what}")))
+}
+
+impl Binary for RequestId {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        match self {
+            Self::Number(number) => 0_u32.put(output).and_then(|()| number.put(output)),
+            Self::Text(text) => 1_u32.put(output).and_then(|()| output.plain(text.as_str())),
+        }
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.u32()? {
+            0 => input.u64().map(Self::Number),
+            1 => Self::text(input.string()?)
+                .ok_or_else(|| BinaryError::Other("an id that is a string has at most 64 bytes".to_owned())),
+            other => unknown_variant("kind of request id", other),
+        }
+    }
+}
+
+impl Binary for FlushScope {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        match self {
+            Self::All => 0_u32.put(output),
+            Self::Session(session) => 1_u32.put(output).and_then(|()| session.put(output)),
+            Self::Tool(tool) => 2_u32.put(output).and_then(|()| tool.put(output)),
+            Self::Agent(agent) => 3_u32.put(output).and_then(|()| agent.put(output)),
+        }
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.u32()? {
+            0 => Ok(Self::All),
+            1 => SessionId::take(input).map(Self::Session),
+            2 => Tool::take(input).map(Self::Tool),
+            3 => AgentInstanceId::take(input).map(Self::Agent),
+            other => unknown_variant("kind of scope", other),
+        }
+    }
+}
+
+impl Binary for SessionState {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let number: u32 = match self {
+            Self::Active => 0,
+            Self::Expired => 1,
+            Self::Flushed => 2,
+        };
+        number.put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.u32()? {
+            0 => Ok(Self::Active),
+            1 => Ok(Self::Expired),
+            2 => Ok(Self::Flushed),
+            other => unknown_variant("state of a session", other),
+        }
+    }
+}
+
+impl Binary for ErrorCode {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let number: u32 = match self {
+            Self::ParseError => 0,
+            Self::InvalidRequest => 1,
+            Self::MethodNotAllowed => 2,
+            Self::InvalidArgument => 3,
+            Self::QueueEmpty { .. } => 4,
+            Self::PolicyDeny => 5,
+            Self::NoSession => 6,
+            Self::SessionFlushed => 7,
+            Self::Overloaded { .. } => 8,
+            Self::Unavailable => 9,
+        };
+        number.put(output)?;
+        match self {
+            Self::QueueEmpty { renewal_pending, retry_after_ms } => {
+                renewal_pending.put(output)?;
+                retry_after_ms.put(output)
+            }
+            Self::Overloaded { retry_after_ms } => retry_after_ms.put(output),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(match input.u32()? {
+            0 => Self::ParseError,
+            1 => Self::InvalidRequest,
+            2 => Self::MethodNotAllowed,
+            3 => Self::InvalidArgument,
+            4 => Self::QueueEmpty { renewal_pending: bool::take(input)?, retry_after_ms: input.u64()? },
+            5 => Self::PolicyDeny,
+            6 => Self::NoSession,
+            7 => Self::SessionFlushed,
+            8 => Self::Overloaded { retry_after_ms: input.u64()? },
+            9 => Self::Unavailable,
+            other => return unknown_variant("error code this version knows", other),
+        })
+    }
+}
+
+impl Binary for Refusal {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.code().put(output)?;
+        output.plain(self.message())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(ErrorCode::take(input)?, input.string()?))
+    }
+}

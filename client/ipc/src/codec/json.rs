@@ -1,0 +1,347 @@
+//! JSON-RPC 2.0, one message to a body.
+//!
+//! A message is read in two steps: first its envelope, whose members stay raw text, then its parameters or result. So
+//! an error in one part never hides the others, above all not the id.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::{MAX_REQUEST_ID_BYTES, RejectedRequest, Request, RequestId, ResponseError};
+use crate::frame::{EncodeError, EncodedFrame, FrameWriter};
+use crate::protocol::Protocol;
+use crate::protocol::sealed::{BodyReader, BodyWriter, Part};
+use crate::refusal::{ErrorCode, Refusal};
+
+#[cfg(test)]
+mod tests;
+
+const VERSION: &str = "2.0";
+
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Text(text) => serializer.serialize_str(text.as_str()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor;
+
+        impl Visitor<'_> for IdVisitor {
+            type Value = RequestId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(
+                    f,
+                    "a whole number from 0 to 2^64-1 or a string of at most {MAX_REQUEST_ID_BYTES} bytes"
+                )
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<RequestId, E> {
+                Ok(RequestId::Number(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RequestId, E> {
+                RequestId::text(text).ok_or_else(|| E::invalid_length(text.len(), &self))
+            }
+        }
+
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
+/// Reads a struct from the text of a JSON object. (serde would also take an array of its fields.)
+pub(crate) fn from_object<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err("a JSON object is needed here".to_owned());
+    }
+    serde_json::from_str(text).map_err(|error| without_position(&error))
+}
+
+/// serde_json's message without its line and column, which mean nothing inside a frame.
+fn without_position(error: &serde_json::Error) -> String {
+    let mut message = error.to_string();
+    if let Some(end) = message.rfind(" at line ") {
+        message.truncate(end);
+    }
+    message
+}
+
+/// Parameters or a result, in their raw text.
+struct RawText<'body>(&'body str);
+
+impl BodyReader for RawText<'_> {
+    type Error = String;
+
+    fn read<T: Part>(self) -> Result<T, String> {
+        from_object(self.0)
+    }
+}
+
+#[derive(Deserialize)]
+struct RequestEnvelope<'body> {
+    #[serde(borrow)]
+    jsonrpc: Option<&'body RawValue>,
+    #[serde(borrow)]
+    id: Option<&'body RawValue>,
+    #[serde(borrow)]
+    method: Option<&'body RawValue>,
+    #[serde(borrow)]
+    params: Option<&'body RawValue>,
+}
+
+/// What can be read of an envelope that is broken otherwise.
+#[derive(Deserialize)]
+struct IdOnly<'body> {
+    #[serde(borrow)]
+    id: Option<&'body RawValue>,
+}
+
+fn id_in(raw: Option<&RawValue>) -> Result<RequestId, String> {
+    let raw = raw.ok_or("needs an id, because every request is answered")?;
+    serde_json::from_str(raw.get()).map_err(|error| format!("has no usable id: {}", without_position(&error)))
+}
+
+pub(super) fn decode_request<P: Protocol>(body: &[u8]) -> Result<Request<P>, RejectedRequest> {
+    let envelope = request_envelope(body)?;
+    let reject = |id: Option<RequestId>, problem: &str| {
+        RejectedRequest::new(id, ErrorCode::InvalidRequest, format!("the request {problem}"))
+    };
+    let id = id_in(envelope.id).map_err(|problem| reject(None, &problem))?;
+    if string_in(envelope.jsonrpc).as_deref() != Some(VERSION) {
+        return Err(reject(Some(id), "needs \"jsonrpc\":\"2.0\""));
+    }
+    let Some(name) = string_in(envelope.method) else {
+        return Err(reject(Some(id), "needs the name of a method, a string"));
+    };
+    let Some(method) = P::METHODS.iter().copied().find(|method| P::method_name(*method) == name) else {
+        return Err(RejectedRequest::unknown_method::<P>(id, format_args!("`{name}`")));
+    };
+    let params = envelope.params.map_or("{}", RawValue::get);
+    match P::read_request(method, RawText(params)) {
+        Ok(call) => Ok(Request { id, call }),
+        Err(problem) => Err(RejectedRequest::invalid_params::<P>(id, method, problem)),
+    }
+}
+
+fn request_envelope(body: &[u8]) -> Result<RequestEnvelope<'_>, RejectedRequest> {
+    let not_json = |problem: String| {
+        let message = format!("the body is not JSON ({problem}); send one JSON-RPC 2.0 request per frame");
+        RejectedRequest::new(None, ErrorCode::ParseError, message)
+    };
+    let text = str::from_utf8(body).map_err(|_| not_json("not UTF-8".to_owned()))?;
+    if let Ok(envelope) = from_object(text) {
+        return Ok(envelope);
+    }
+    // Something is wrong; from here on it is worth a second look to say what.
+    let raw: &RawValue = serde_json::from_str(text).map_err(|error| not_json(without_position(&error)))?;
+    if raw.get().starts_with('[') {
+        let message = "batches are not supported; send each request in a frame of its own";
+        return Err(RejectedRequest::new(None, ErrorCode::InvalidRequest, message));
+    }
+    from_object(raw.get()).map_err(|problem| {
+        let id = from_object::<IdOnly<'_>>(raw.get()).ok().and_then(|envelope| id_in(envelope.id).ok());
+        RejectedRequest::new(id, ErrorCode::InvalidRequest, format!("the request: {problem}"))
+    })
+}
+
+fn string_in(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    let text = raw?.get();
+    // Without escapes, which is the rule, nothing needs to be copied.
+    match serde_json::from_str::<&str>(text) {
+        Ok(borrowed) => Some(Cow::Borrowed(borrowed)),
+        Err(_) => serde_json::from_str(text).ok().map(Cow::Owned),
+    }
+}
+
+#[derive(Serialize)]
+struct RequestMessage<'a, T> {
+    jsonrpc: &'static str,
+    id: &'a RequestId,
+    method: &'static str,
+    params: &'a T,
+}
+
+struct RequestWriter<'a> {
+    frame: &'a mut FrameWriter,
+    id: &'a RequestId,
+    method: &'static str,
+}
+
+impl BodyWriter for RequestWriter<'_> {
+    type Error = EncodeError;
+
+    fn write<T: Part>(self, params: &T) -> Result<(), EncodeError> {
+        let message = RequestMessage { jsonrpc: VERSION, id: self.id, method: self.method, params };
+        write_json(self.frame, &message)
+    }
+}
+
+pub(crate) fn write_json<T: Serialize>(frame: &mut FrameWriter, message: &T) -> Result<(), EncodeError> {
+    serde_json::to_writer(frame, message)
+        .map_err(|error| if error.is_io() { EncodeError::TooLong } else { EncodeError::Inexpressible })
+}
+
+pub(super) fn encode_request<P: Protocol>(
+    id: &RequestId,
+    request: &P::Request,
+) -> Result<EncodedFrame, EncodeError> {
+    let mut frame = FrameWriter::new();
+    let method = P::method_name(P::method_of(request));
+    P::write_request(request, RequestWriter { frame: &mut frame, id, method })?;
+    frame.finish()
+}
+
+#[derive(Serialize)]
+struct ReplyMessage<'a, T> {
+    jsonrpc: &'static str,
+    id: Option<&'a RequestId>,
+    result: &'a T,
+}
+
+#[derive(Serialize)]
+struct RefusalMessage<'a> {
+    jsonrpc: &'static str,
+    id: Option<&'a RequestId>,
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    code: i32,
+    message: &'a str,
+    data: ErrorData<'a>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorData<'a> {
+    #[serde(borrow, default)]
+    code: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewal_pending: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl ErrorData<'static> {
+    fn of(code: ErrorCode) -> Self {
+        let (renewal_pending, retry_after_ms) = match code {
+            ErrorCode::QueueEmpty { renewal_pending, retry_after_ms } => {
+                (Some(renewal_pending), Some(retry_after_ms))
+            }
+            ErrorCode::Overloaded { retry_after_ms } => (None, Some(retry_after_ms)),
+            _ => (None, None),
+        };
+        Self { code: Some(Cow::Borrowed(code.name())), renewal_pending, retry_after_ms }
+    }
+}
+
+struct ReplyWriter<'a> {
+    frame: &'a mut FrameWriter,
+    id: Option<&'a RequestId>,
+}
+
+impl BodyWriter for ReplyWriter<'_> {
+    type Error = EncodeError;
+
+    fn write<T: Part>(self, result: &T) -> Result<(), EncodeError> {
+        write_json(self.frame, &ReplyMessage { jsonrpc: VERSION, id: self.id, result })
+    }
+}
+
+pub(super) fn encode_response<P: Protocol>(
+    id: Option<&RequestId>,
+    outcome: Result<&P::Reply, &Refusal>,
+) -> Result<EncodedFrame, EncodeError> {
+    let mut frame = FrameWriter::new();
+    match outcome {
+        Ok(reply) => P::write_reply(reply, ReplyWriter { frame: &mut frame, id })?,
+        Err(refusal) => {
+            let code = refusal.code();
+            let error =
+                ErrorObject { code: code.number(), message: refusal.message(), data: ErrorData::of(code) };
+            write_json(&mut frame, &RefusalMessage { jsonrpc: VERSION, id, error })?;
+        }
+    }
+    frame.finish()
+}
+
+#[derive(Deserialize)]
+struct ResponseEnvelope<'body> {
+    #[serde(borrow)]
+    jsonrpc: Option<&'body RawValue>,
+    #[serde(borrow)]
+    id: Option<&'body RawValue>,
+    #[serde(borrow)]
+    result: Option<&'body RawValue>,
+    #[serde(borrow)]
+    error: Option<&'body RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ReceivedError<'body> {
+    code: i64,
+    #[serde(default)]
+    message: String,
+    #[serde(borrow, default)]
+    data: Option<&'body RawValue>,
+}
+
+/// A response whose envelope has been read.
+pub(super) struct Response<'body> {
+    pub(super) id: Option<RequestId>,
+    outcome: Result<&'body RawValue, &'body RawValue>,
+}
+
+pub(super) fn decode_response(body: &[u8]) -> Result<Response<'_>, ResponseError> {
+    let text = str::from_utf8(body).map_err(|_| ResponseError::new("not UTF-8"))?;
+    let envelope: ResponseEnvelope<'_> =
+        from_object(text).map_err(|problem| ResponseError::new(format_args!("the response: {problem}")))?;
+    if string_in(envelope.jsonrpc).as_deref() != Some(VERSION) {
+        return Err(ResponseError::new("no \"jsonrpc\":\"2.0\""));
+    }
+    let outcome = match (envelope.result, envelope.error) {
+        (Some(result), None) => Ok(result),
+        (None, Some(error)) => Err(error),
+        _ => return Err(ResponseError::new("neither a result nor an error, or both")),
+    };
+    let id = envelope.id.map(|raw| id_in(Some(raw))).transpose().map_err(ResponseError::new)?;
+    Ok(Response { id, outcome })
+}
+
+impl Response<'_> {
+    pub(super) fn outcome<P: Protocol>(
+        self,
+        method: P::Method,
+    ) -> Result<Result<P::Reply, Refusal>, ResponseError> {
+        match self.outcome {
+            Ok(result) => P::read_reply(method, RawText(result.get()))
+                .map(Ok)
+                .map_err(|problem| ResponseError::new(format_args!("{}: {problem}", P::method_name(method)))),
+            Err(error) => refusal_in(error).map(Err),
+        }
+    }
+}
+
+fn refusal_in(error: &RawValue) -> Result<Refusal, ResponseError> {
+    let error: ReceivedError<'_> =
+        from_object(error.get()).map_err(|problem| ResponseError::new(format_args!("error: {problem}")))?;
+    let data: ErrorData<'_> = error.data.and_then(|data| from_object(data.get()).ok()).unwrap_or_default();
+    let code =
+        ErrorCode::from_parts(data.code.as_deref(), error.code, data.renewal_pending, data.retry_after_ms);
+    match code {
+        Some(code) => Ok(Refusal::new(code, error.message)),
+        None => {
+            let name = data.code.unwrap_or_default();
+            Err(ResponseError::new(format_args!("unknown error {} {name}: {}", error.code, error.message)))
+        }
+    }
+}

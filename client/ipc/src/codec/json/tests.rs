@@ -1,0 +1,283 @@
+//! The JSON form, as the contract writes it.
+
+use super::*;
+use crate::control::{
+    ControlMethod, ControlProtocol, ControlReply, ControlRequest, FlushResult, HealthResult,
+};
+use crate::message::{
+    AgentMethod, AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult,
+    TokenStatusResult,
+};
+use crate::secret::TokenText;
+use crate::time::UtcTime;
+use crate::value::{AgentInstanceId, AlgorithmSuite, SessionId, Tool};
+
+fn agent_request(body: &str) -> Result<Request<AgentProtocol>, RejectedRequest> {
+    decode_request(body.as_bytes())
+}
+
+fn rejected(body: &str) -> (Option<RequestId>, ErrorCode, String) {
+    let rejected = agent_request(body).unwrap_err();
+    (rejected.id, rejected.refusal.code(), rejected.refusal.message().to_owned())
+}
+
+fn reply_text<P: Protocol>(reply: &P::Reply) -> String {
+    let frame = encode_response::<P>(Some(&RequestId::Number(1)), Ok(reply)).unwrap();
+    String::from_utf8(frame.body().to_vec()).unwrap()
+}
+
+fn result_text<P: Protocol>(reply: &P::Reply) -> String {
+    let text = reply_text::<P>(reply);
+    let result = text.strip_prefix(r#"{"jsonrpc":"2.0","id":1,"result":"#).unwrap();
+    result.strip_suffix('}').unwrap().to_owned()
+}
+
+#[test]
+fn requests_are_read_as_the_contract_writes_them() {
+    let request = agent_request(
+        r#"{"jsonrpc":"2.0","id":"a1","method":"dequeueToken","params":{"tool":"mail","waitMs":30000,"audience":"https://a"}}"#,
+    )
+    .unwrap();
+    assert_eq!(request.id, RequestId::text("a1").unwrap());
+    let AgentRequest::DequeueToken(params) = request.call else { panic!() };
+    assert_eq!(params.tool.as_str(), "mail");
+    assert_eq!(params.wait_ms.as_millis(), 30_000);
+    assert_eq!(params.audience.unwrap().as_str(), "https://a");
+
+    let request =
+        agent_request(r#" {"params" : {"tool":"mail"}, "method":"dequeueToken", "id": 0, "jsonrpc":"2.0"} "#)
+            .unwrap();
+    let AgentRequest::DequeueToken(params) = request.call else { panic!() };
+    assert_eq!((params.wait_ms.as_millis(), params.audience), (0, None));
+}
+
+#[test]
+fn params_may_be_left_out_where_none_are_needed() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo","params":null}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo","params":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tokenStatus"}"#,
+        r#"{"jsonrpc":"2.0","id":18446744073709551615,"method":"session\u0049nfo","later":[]}"#,
+    ] {
+        assert!(agent_request(body).is_ok(), "{body}");
+    }
+}
+
+#[test]
+fn results_are_written_as_the_contract_says() {
+    let reply = AgentReply::DequeueToken(DequeueTokenResult {
+        token: TokenText::new("dG9r").unwrap(),
+        tool: Tool::new("mail").unwrap(),
+        expires_at: 1_776_763_800,
+    });
+    assert_eq!(
+        reply_text::<AgentProtocol>(&reply),
+        r#"{"jsonrpc":"2.0","id":1,"result":{"token":"dG9r","tool":"mail","expiresAt":1776763800}}"#
+    );
+
+    let mut status = TokenStatusResult {
+        queue_depth: 9,
+        ttl: 60,
+        session_active: true,
+        renewal_pending: false,
+        tools: None,
+    };
+    assert_eq!(
+        result_text::<AgentProtocol>(&AgentReply::TokenStatus(status.clone())),
+        r#"{"queueDepth":9,"ttl":60,"sessionActive":true,"renewalPending":false}"#
+    );
+    status.tools = Some([(Tool::new("mail").unwrap(), 9)].into());
+    assert_eq!(
+        result_text::<AgentProtocol>(&AgentReply::TokenStatus(status)),
+        r#"{"queueDepth":9,"ttl":60,"sessionActive":true,"renewalPending":false,"tools":{"mail":9}}"#
+    );
+
+    let info = SessionInfoResult {
+        session_id: SessionId::from_u64(255),
+        agent_instance_id: AgentInstanceId::new("agent-1").unwrap(),
+        established_at: UtcTime::from_unix_seconds(1_776_763_800),
+        algorithm_suite: AlgorithmSuite::new(2).unwrap(),
+        expires_at: UtcTime::from_unix_seconds(1_776_767_400),
+    };
+    assert_eq!(
+        result_text::<AgentProtocol>(&AgentReply::SessionInfo(info)),
+        concat!(
+            r#"{"sessionId":"00000000000000ff","agentInstanceId":"agent-1","establishedAt":"2026-04-21T09:30:00Z","#,
+            r#""algorithmSuite":2,"expiresAt":"2026-04-21T10:30:00Z"}"#
+        )
+    );
+
+    let flushed = FlushResult { sessions_ended: 1, partitions: 2, tokens_discarded: 3 };
+    assert_eq!(
+        result_text::<ControlProtocol>(&ControlReply::Flush(flushed)),
+        r#"{"sessionsEnded":1,"partitions":2,"tokensDiscarded":3}"#
+    );
+    let health = HealthResult { ready: true, reason: None };
+    assert_eq!(result_text::<ControlProtocol>(&ControlReply::Health(health)), r#"{"ready":true}"#);
+    assert_eq!(result_text::<ControlProtocol>(&ControlReply::Drain(Empty {})), "{}");
+}
+
+#[test]
+fn errors_are_written_as_the_contract_says() {
+    let text = |refusal: &Refusal| {
+        let frame = encode_response::<AgentProtocol>(None, Err(refusal)).unwrap();
+        String::from_utf8(frame.body().to_vec()).unwrap()
+    };
+    let code = ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 };
+    assert_eq!(
+        text(&Refusal::new(code, "wait")),
+        concat!(
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"wait","#,
+            r#""data":{"code":"QUEUE_EMPTY","renewalPending":true,"retryAfterMs":250}}}"#
+        )
+    );
+    assert!(
+        text(&Refusal::overloaded(std::time::Duration::from_secs(1))).contains(r#""retryAfterMs":1000}"#)
+    );
+    assert!(text(&Refusal::policy_deny()).ends_with(r#""data":{"code":"POLICY_DENY"}}}"#));
+}
+
+#[test]
+fn a_session_document_travels_as_the_object_it_is() {
+    let body =
+        r#"{"jsonrpc":"2.0","id":1,"method":"provision","params":{"session":{"a":[1, {"b":"\u00e9"}]}}}"#;
+    let request = decode_request::<ControlProtocol>(body.as_bytes()).unwrap();
+    let ControlRequest::Provision(params) = &request.call else { panic!() };
+    assert_eq!(params.session.reveal(), r#"{"a":[1, {"b":"\u00e9"}]}"#);
+    let frame = encode_request::<ControlProtocol>(&request.id, &request.call).unwrap();
+    assert_eq!(frame.body(), body.as_bytes());
+}
+
+#[test]
+fn what_is_not_json_is_a_parse_error_without_an_id() {
+    for body in
+        ["", "x", "{", r#"{"jsonrpc":"2.0","id":1"#, r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo"} x"#]
+    {
+        assert!(matches!(rejected(body), (None, ErrorCode::ParseError, _)), "{body}");
+    }
+    let rejected = decode_request::<AgentProtocol>(b"{\"id\":\"\xff\"}").unwrap_err();
+    assert_eq!(rejected.refusal.code(), ErrorCode::ParseError);
+}
+
+#[test]
+fn what_is_no_request_keeps_its_id_where_it_has_a_usable_one() {
+    let one = || Some(RequestId::Number(1));
+    for (body, id) in [
+        ("[]", None),
+        (r#"[{"jsonrpc":"2.0","id":1,"method":"sessionInfo"}]"#, None),
+        ("1", None),
+        ("null", None),
+        ("{}", None),
+        (r#"{"jsonrpc":"2.0","method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":-1,"method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":1.0,"method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":18446744073709551616,"method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":{},"method":"sessionInfo"}"#, None),
+        (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"sessionInfo"}"#, None),
+        (r#"{"id":1,"method":"sessionInfo"}"#, one()),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"sessionInfo"}"#, one()),
+        (r#"{"jsonrpc":2.0,"id":1,"method":"sessionInfo"}"#, one()),
+        (r#"{"jsonrpc":"2.0","id":1}"#, one()),
+        (r#"{"jsonrpc":"2.0","id":1,"method":5}"#, one()),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo","method":"sessionInfo"}"#, one()),
+    ] {
+        let (got, code, message) = rejected(body);
+        assert_eq!((got, code), (id, ErrorCode::InvalidRequest), "{body}: {message}");
+    }
+    let long = format!(r#"{{"jsonrpc":"2.0","id":"{}","method":"sessionInfo"}}"#, "x".repeat(65));
+    assert!(matches!(rejected(&long), (None, ErrorCode::InvalidRequest, _)));
+    assert!(rejected("[1]").2.contains("batches are not supported"));
+    assert!(rejected(r#"{"jsonrpc":"2.0","method":"sessionInfo"}"#).2.contains("needs an id"));
+}
+
+#[test]
+fn unknown_methods_are_not_allowed_and_the_known_ones_named() {
+    for method in ["provision", "flush", "drain", "DequeueToken", "", "rpc.discover"] {
+        let (id, code, message) = rejected(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#));
+        assert_eq!((id, code), (Some(RequestId::Number(1)), ErrorCode::MethodNotAllowed));
+        assert!(message.contains("dequeueToken, tokenStatus, sessionInfo"), "{message}");
+    }
+    let body = br#"{"jsonrpc":"2.0","id":1,"method":"dequeueToken","params":{"tool":"mail"}}"#;
+    let rejected = decode_request::<ControlProtocol>(body).unwrap_err();
+    assert_eq!(rejected.refusal.code(), ErrorCode::MethodNotAllowed);
+}
+
+#[test]
+fn a_refused_parameter_is_named() {
+    for (params, named) in [
+        (r#"{"tool":"mail","wait":1}"#, "unknown field `wait`"),
+        (r#"{}"#, "missing field `tool`"),
+        (r#"{"tool":"mail","tool":"mail"}"#, "duplicate field `tool`"),
+        (r#"{"tool":5}"#, "tool: 1 to 256 bytes"),
+        (r#"{"tool":""}"#, "tool must be 1 to 256 bytes"),
+        (r#"{"tool":"mail","waitMs":30001}"#, "waitMs must be"),
+        (r#"{"tool":"mail","waitMs":"1"}"#, "waitMs: a whole number"),
+        (r#"{"tool":"mail","waitMs":1.5}"#, "waitMs: a whole number"),
+        (r#"{"tool":"mail","audience":""}"#, "audience must be"),
+        (r#"["mail",0,null]"#, "a JSON object is needed"),
+        (r#""mail""#, "a JSON object is needed"),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":"x","method":"dequeueToken","params":{params}}}"#);
+        let (id, code, message) = rejected(&body);
+        assert_eq!((id, code), (RequestId::text("x"), ErrorCode::InvalidArgument), "{params}");
+        assert!(message.contains(named) && message.contains("dequeueToken"), "{message}");
+        assert!(!message.contains(" at line "), "{message}");
+    }
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"sessionInfo","params":{"verbose":true}}"#;
+    assert!(rejected(body).2.contains("unknown field `verbose`"));
+}
+
+#[test]
+fn nesting_without_end_is_refused_without_a_crash() {
+    let deep = "[".repeat(60_000);
+    assert!(matches!(rejected(&deep), (None, ErrorCode::ParseError, _)));
+    let nested = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"dequeueToken","params":{{"tool":{nested}}}}}"#);
+    assert!(matches!(rejected(&body), (Some(_), ErrorCode::InvalidArgument, _)));
+}
+
+#[test]
+fn a_response_is_either_a_result_or_an_error() {
+    for body in [
+        "",
+        "{}",
+        "[]",
+        r#"{"jsonrpc":"2.0","id":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{"code":1,"message":""}}"#,
+        r#"{"jsonrpc":"1.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":[],"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}} x"#,
+    ] {
+        assert!(decode_response(body.as_bytes()).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn an_error_this_version_does_not_know_is_reported_in_the_daemons_words() {
+    let body =
+        br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32050,"message":"the moon","data":{"code":"MOON"}}}"#;
+    let response = decode_response(body).unwrap();
+    let error = response.outcome::<AgentProtocol>(AgentMethod::DequeueToken).unwrap_err().to_string();
+    assert!(error.contains("-32050 MOON: the moon"), "{error}");
+}
+
+#[test]
+fn plain_json_rpc_errors_are_understood() {
+    for (error, code) in [
+        (r#"{"code":-32601,"message":"Method not found"}"#, ErrorCode::MethodNotAllowed),
+        (r#"{"code":-32602,"message":"Invalid params","data":"text"}"#, ErrorCode::InvalidArgument),
+        (r#"{"code":-32700,"message":"Parse error","data":null}"#, ErrorCode::ParseError),
+        (
+            r#"{"code":-32001,"message":"","data":{"code":"QUEUE_EMPTY"}}"#,
+            ErrorCode::QueueEmpty { renewal_pending: false, retry_after_ms: 0 },
+        ),
+    ] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":null,"error":{error}}}"#);
+        let response = decode_response(body.as_bytes()).unwrap();
+        assert_eq!(response.id, None);
+        let refusal = response.outcome::<ControlProtocol>(ControlMethod::Status).unwrap().unwrap_err();
+        assert_eq!(refusal.code(), code);
+    }
+}

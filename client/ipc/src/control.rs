@@ -1,0 +1,266 @@
+//! The control protocol: what the operator may say on `control.sock`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Empty;
+use crate::protocol::protocol;
+use crate::protocol::sealed::{BodyReader, BodyWriter};
+use crate::secret::SessionDocument;
+use crate::time::UtcTime;
+use crate::value::{
+    AgentInstanceId, AlgorithmSuite, Audience, EventKind, Reason, SessionId, Tool, ValueError,
+};
+
+protocol! {
+    /// The operator's socket.
+    ControlProtocol { ControlMethod, ControlRequest, ControlReply }
+
+    /// Give the TQS a session to mint from.
+    Provision "provision" (ProvisionParams) -> ProvisionResult;
+    /// Destroy what was minted ahead.
+    Flush "flush" (FlushParams) -> FlushResult;
+    /// Tell the TQS of a security event, which destroys what was minted ahead for its subject.
+    SecurityEvent "securityEvent" (SecurityEventParams) -> FlushResult;
+    /// Put a new policy epoch into force.
+    Policy "policy" (PolicyParams) -> Empty;
+    /// Everything about sessions and queues that is not a secret.
+    Status "status" (Empty) -> StatusResult;
+    /// Whether the TQS can do its job.
+    Health "health" (Empty) -> HealthResult;
+    /// Stop handing out, finish what is under way, and exit.
+    Drain "drain" (Empty) -> Empty;
+}
+
+/// Parameters of `provision`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProvisionParams {
+    /// The session document, keys included.
+    pub session: SessionDocument,
+}
+
+/// Result of `provision`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionResult {
+    /// The session that is now there.
+    pub session_id: SessionId,
+    /// How many grants it has.
+    pub grants: u64,
+}
+
+/// What a flush or a security event is about. In JSON an object with exactly one of the members `all` (which must be
+/// `true`), `session`, `tool` and `agent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ScopeMember", into = "ScopeMember")]
+pub enum FlushScope {
+    /// Everything.
+    All,
+    /// One session.
+    Session(SessionId),
+    /// One tool, in every session.
+    Tool(Tool),
+    /// Every session of one running agent.
+    Agent(AgentInstanceId),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum ScopeMember {
+    All(bool),
+    Session(SessionId),
+    Tool(Tool),
+    Agent(AgentInstanceId),
+}
+
+impl TryFrom<ScopeMember> for FlushScope {
+    type Error = ValueError;
+
+    fn try_from(member: ScopeMember) -> Result<Self, ValueError> {
+        match member {
+            ScopeMember::All(true) => Ok(Self::All),
+            ScopeMember::All(false) => Err(ValueError::new("all", "true where it is given")),
+            ScopeMember::Session(session) => Ok(Self::Session(session)),
+            ScopeMember::Tool(tool) => Ok(Self::Tool(tool)),
+            ScopeMember::Agent(agent) => Ok(Self::Agent(agent)),
+        }
+    }
+}
+
+impl From<FlushScope> for ScopeMember {
+    fn from(scope: FlushScope) -> Self {
+        match scope {
+            FlushScope::All => Self::All(true),
+            FlushScope::Session(session) => Self::Session(session),
+            FlushScope::Tool(tool) => Self::Tool(tool),
+            FlushScope::Agent(agent) => Self::Agent(agent),
+        }
+    }
+}
+
+/// Parameters of `flush`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FlushParams {
+    /// What to destroy.
+    pub scope: FlushScope,
+    /// Why, for the log.
+    pub reason: Reason,
+}
+
+/// Result of `flush` and `securityEvent`: what was destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FlushResult {
+    /// Sessions that ended.
+    pub sessions_ended: u64,
+    /// Partitions of the queue (one per session, tool and audience) that were emptied.
+    pub partitions: u64,
+    /// Tokens that will now never be handed out.
+    pub tokens_discarded: u64,
+}
+
+/// Parameters of `securityEvent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecurityEventParams {
+    /// What happened.
+    pub kind: EventKind,
+    /// To whom or what.
+    pub subject: FlushScope,
+    /// Why, for the log.
+    pub reason: Reason,
+}
+
+/// Parameters of `policy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyParams {
+    /// The epoch from which this holds.
+    pub epoch: u64,
+    /// The tools no token is handed out for from now on.
+    pub denied_tools: Vec<Tool>,
+}
+
+/// Result of `status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusResult {
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// The sessions it holds.
+    pub sessions: Vec<SessionStatus>,
+    /// The queues it keeps.
+    pub tools: Vec<ToolStatus>,
+}
+
+/// One session in [`StatusResult`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// The session.
+    pub session_id: SessionId,
+    /// The running agent it belongs to.
+    pub agent_instance_id: AgentInstanceId,
+    /// The negotiated suite, 1 to 4.
+    pub algorithm_suite: AlgorithmSuite,
+    /// When it ends. In JSON: ISO 8601, UTC.
+    pub expires_at: UtcTime,
+    /// Whether tokens can still be drawn from it.
+    pub state: SessionState,
+}
+
+/// What has become of a session. In JSON: `active`, `expired` or `flushed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum SessionState {
+    /// Tokens can be drawn from it.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// It was flushed; its keys are destroyed.
+    Flushed,
+}
+
+/// One queue in [`StatusResult`]: a tool for an audience.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolStatus {
+    /// The tool.
+    pub tool: Tool,
+    /// The resource server its tokens are for.
+    pub audience: Audience,
+    /// Tokens claimed and ready in memory.
+    pub ready: u64,
+    /// Tokens in the store.
+    pub stored: u64,
+    /// Tokens handed out since the daemon started.
+    pub handed_out: u64,
+    /// Tokens minted since the daemon started.
+    pub minted: u64,
+    /// Tokens that expired unused since the daemon started.
+    pub expired: u64,
+    /// Whether more are being minted or granted right now.
+    pub renewal_pending: bool,
+}
+
+/// Result of `health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthResult {
+    /// Whether the daemon can do its job right now.
+    pub ready: bool,
+    /// If not, why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(json: &str) -> Result<FlushScope, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_scope_has_exactly_one_member() {
+        assert_eq!(scope(r#"{"all":true}"#).unwrap(), FlushScope::All);
+        assert_eq!(
+            scope(r#"{"session":"00000000000000ff"}"#).unwrap(),
+            FlushScope::Session(SessionId::from_u64(255))
+        );
+        assert_eq!(scope(r#"{"tool":"mail"}"#).unwrap(), FlushScope::Tool(Tool::new("mail").unwrap()));
+        assert_eq!(
+            scope(r#"{"agent":"a1"}"#).unwrap(),
+            FlushScope::Agent(AgentInstanceId::new("a1").unwrap())
+        );
+        for refused in [
+            "{}",
+            "[]",
+            "null",
+            r#""all""#,
+            r#"{"all":false}"#,
+            r#"{"all":true,"tool":"mail"}"#,
+            r#"{"tool":"mail","tool":"mail"}"#,
+            r#"{"everything":true}"#,
+            r#"{"session":"ff"}"#,
+        ] {
+            assert!(scope(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_written_the_way_it_is_read() {
+        for json in
+            [r#"{"all":true}"#, r#"{"session":"00000000000000ff"}"#, r#"{"tool":"t"}"#, r#"{"agent":"a"}"#]
+        {
+            assert_eq!(serde_json::to_string(&scope(json).unwrap()).unwrap(), json);
+        }
+    }
+}

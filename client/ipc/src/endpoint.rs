@@ -1,0 +1,274 @@
+//! Where the sockets are.
+//!
+//! The agent's socket, first match wins: what the caller names, then `OBOL_ENDPOINT_SOCKET`, then
+//! `$XDG_RUNTIME_DIR/obol/agent.sock`, then `/run/obol/agent.sock`. The operator's: what the caller names, then
+//! `OBOL_CONTROL_SOCKET`, then `control.sock` beside the agent's. `/tmp` is never looked at unless named, because
+//! anyone can put a socket there.
+//!
+//! The environment is passed in as a function, so that resolving an endpoint depends on its arguments alone:
+//! `Endpoint::agent(None, |name| std::env::var_os(name))`.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Names the agent's socket: `unix:///absolute/path`.
+pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
+/// Names the control socket: `unix:///absolute/path`.
+pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
+/// Longest path of a socket, in bytes: what `sun_path` holds on Linux, less the NUL that ends it.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+const RUNTIME_DIR_VARIABLE: &str = "XDG_RUNTIME_DIR";
+const AGENT_SOCKET_IN_RUNTIME_DIR: &str = "obol/agent.sock";
+const SYSTEM_AGENT_SOCKET: &str = "/run/obol/agent.sock";
+const CONTROL_SOCKET_NAME: &str = "control.sock";
+const SCHEME: &[u8] = b"unix://";
+
+/// The path of a socket that can be bound or connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    path: PathBuf,
+}
+
+impl Endpoint {
+    /// A socket at this path.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when the path is empty, holds a NUL byte or exceeds [`MAX_SOCKET_PATH_BYTES`].
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self, EndpointError> {
+        let path = path.into();
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.is_empty() || bytes.contains(&0) {
+            return Err(EndpointError::NotAPath { path });
+        }
+        if bytes.len() > MAX_SOCKET_PATH_BYTES {
+            return Err(EndpointError::TooLong { path });
+        }
+        Ok(Self { path })
+    }
+
+    /// The agent's socket, to bind or to connect to. `named` is a path or `unix:///absolute/path`; `environment`
+    /// looks up a variable.
+    ///
+    /// Without anything named, a daemon binds, and a client connects to, the user's socket where there is a runtime
+    /// directory. A client should use [`agent_to_connect`](Self::agent_to_connect), which also finds the system's.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is no usable path.
+    pub fn agent(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::first_agent(named, environment, |_| true)
+    }
+
+    /// Like [`agent`](Self::agent), but where nothing is named and the user's socket does not exist, the system's is
+    /// taken if that does.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is no usable path.
+    pub fn agent_to_connect(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::first_agent(named, environment, Path::exists)
+    }
+
+    fn first_agent(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, EndpointError> {
+        if let Some(endpoint) = Self::named(named, AGENT_SOCKET_VARIABLE, &environment) {
+            return endpoint;
+        }
+        let users = environment(RUNTIME_DIR_VARIABLE)
+            .map(PathBuf::from)
+            // The base directory specification: a relative path is invalid and to be ignored.
+            .filter(|directory| directory.is_absolute())
+            .map(|directory| directory.join(AGENT_SOCKET_IN_RUNTIME_DIR));
+        let systems = PathBuf::from(SYSTEM_AGENT_SOCKET);
+        match users {
+            Some(users) if exists(&users) || !exists(&systems) => Self::at(users),
+            _ => Self::at(systems),
+        }
+    }
+
+    /// The control socket, to bind or to connect to; `agent` is the agent's socket it lies beside when nothing is
+    /// named.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is no usable path.
+    pub fn control(
+        named: Option<&OsStr>,
+        agent: &Self,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::named(named, CONTROL_SOCKET_VARIABLE, &environment)
+            .unwrap_or_else(|| Self::at(agent.path.with_file_name(CONTROL_SOCKET_NAME)))
+    }
+
+    fn named(
+        named: Option<&OsStr>,
+        variable: &'static str,
+        environment: &impl Fn(&str) -> Option<OsString>,
+    ) -> Option<Result<Self, EndpointError>> {
+        if let Some(named) = named {
+            let is_url = named.as_bytes().starts_with(b"unix:");
+            return Some(if is_url { Self::from_url(named, "the socket") } else { Self::at(named) });
+        }
+        // An empty variable counts as none, as everywhere in Unix.
+        let url = environment(variable).filter(|url| !url.is_empty())?;
+        Some(Self::from_url(&url, variable))
+    }
+
+    fn from_url(url: &OsStr, origin: &'static str) -> Result<Self, EndpointError> {
+        match url.as_bytes().strip_prefix(SCHEME) {
+            Some(path) if path.starts_with(b"/") => Self::at(OsString::from_vec(path.to_vec())),
+            _ => Err(EndpointError::NotAUnixUrl { origin, url: url.to_owned() }),
+        }
+    }
+
+    /// The socket's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix://{}", self.path.display())
+    }
+}
+
+/// A socket that is named in a way that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// Something else than `unix:///absolute/path`.
+    NotAUnixUrl {
+        /// The variable or argument it comes from.
+        origin: &'static str,
+        /// What it says.
+        url: OsString,
+    },
+    /// An empty path, or one with a NUL byte.
+    NotAPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A path longer than [`MAX_SOCKET_PATH_BYTES`].
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAUnixUrl { origin, url } => {
+                write!(f, "{origin} must be given as unix:///absolute/path, not {url:?}")
+            }
+            Self::NotAPath { path } => write!(f, "{path:?} is no path for a socket; name a file"),
+            Self::TooLong { path } => write!(
+                f,
+                "the socket's path {path:?} has {} bytes and the system takes at most {MAX_SOCKET_PATH_BYTES}; \
+                 choose a shorter directory",
+                path.as_os_str().len()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
+        |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value))
+    }
+
+    fn agent(named: Option<&str>, variables: &[(&str, &str)]) -> Result<PathBuf, EndpointError> {
+        Endpoint::agent(named.map(OsStr::new), environment(variables)).map(|endpoint| endpoint.path)
+    }
+
+    const BOTH: &[(&str, &str)] =
+        &[("OBOL_ENDPOINT_SOCKET", "unix:///e/a.sock"), ("XDG_RUNTIME_DIR", "/run/user/7")];
+
+    #[test]
+    fn the_agents_socket_is_the_first_one_named() {
+        assert_eq!(agent(Some("/f/a.sock"), BOTH).unwrap(), Path::new("/f/a.sock"));
+        assert_eq!(agent(Some("unix:///f/a.sock"), BOTH).unwrap(), Path::new("/f/a.sock"));
+        assert_eq!(agent(None, BOTH).unwrap(), Path::new("/e/a.sock"));
+        assert_eq!(agent(None, &BOTH[1..]).unwrap(), Path::new("/run/user/7/obol/agent.sock"));
+        assert_eq!(agent(None, &[]).unwrap(), Path::new("/run/obol/agent.sock"));
+    }
+
+    #[test]
+    fn empty_and_relative_directories_do_not_count() {
+        let variables = [("OBOL_ENDPOINT_SOCKET", ""), ("XDG_RUNTIME_DIR", "")];
+        assert_eq!(agent(None, &variables).unwrap(), Path::new("/run/obol/agent.sock"));
+        assert_eq!(agent(None, &[("XDG_RUNTIME_DIR", "tmp")]).unwrap(), Path::new("/run/obol/agent.sock"));
+    }
+
+    #[test]
+    fn only_an_absolute_unix_url_is_taken_from_the_environment() {
+        for url in
+            ["/e/a.sock", "unix:/e/a.sock", "unix://e/a.sock", "http://127.0.0.1:80", "tcp://x", "unix://"]
+        {
+            let error = agent(None, &[("OBOL_ENDPOINT_SOCKET", url)]).unwrap_err();
+            let message = error.to_string();
+            assert!(
+                message.contains("OBOL_ENDPOINT_SOCKET") && message.contains("unix:///absolute/path"),
+                "{message}"
+            );
+        }
+        assert!(agent(Some("unix://relative"), &[]).is_err());
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_refused_with_its_length() {
+        let longest = format!("/{}", "x".repeat(106));
+        assert!(agent(Some(&longest), &[]).is_ok());
+        let message = agent(Some(&format!("{longest}x")), &[]).unwrap_err().to_string();
+        assert!(message.contains("108 bytes") && message.contains("107"), "{message}");
+        assert!(agent(Some(""), &[]).is_err());
+        assert!(agent(Some("/a\0b"), &[]).is_err());
+        let runtime_dir = format!("/{}", "x".repeat(100));
+        assert!(agent(None, &[("XDG_RUNTIME_DIR", &runtime_dir)]).is_err());
+    }
+
+    #[test]
+    fn connecting_finds_the_systems_socket_where_the_user_has_none() {
+        let variables = environment(&BOTH[1..]);
+        let users = Path::new("/run/user/7/obol/agent.sock");
+        let systems = Path::new("/run/obol/agent.sock");
+        for (existing, expected) in
+            [(vec![users, systems], users), (vec![users], users), (vec![systems], systems), (vec![], users)]
+        {
+            let endpoint = Endpoint::first_agent(None, &variables, |path| existing.contains(&path)).unwrap();
+            assert_eq!(endpoint.path(), expected);
+        }
+    }
+
+    #[test]
+    fn the_control_socket_lies_beside_the_agents_unless_named() {
+        let beside = Endpoint::at("/d/agent.sock").unwrap();
+        let control = |named: Option<&str>, variables| {
+            Endpoint::control(named.map(OsStr::new), &beside, environment(variables)).unwrap().path
+        };
+        assert_eq!(control(None, &[]), Path::new("/d/control.sock"));
+        let variables = &[("OBOL_CONTROL_SOCKET", "unix:///e/c.sock")];
+        assert_eq!(control(None, variables), Path::new("/e/c.sock"));
+        assert_eq!(control(Some("/f/c.sock"), variables), Path::new("/f/c.sock"));
+    }
+}

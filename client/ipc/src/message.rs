@@ -1,0 +1,96 @@
+//! The agent's protocol: what may be said on `agent.sock`. Three methods and no others.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::protocol;
+use crate::protocol::sealed::{BodyReader, BodyWriter};
+use crate::secret::TokenText;
+use crate::time::UtcTime;
+use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, WaitMs};
+
+protocol! {
+    /// The agent's socket.
+    AgentProtocol { AgentMethod, AgentRequest, AgentReply }
+
+    /// Draw one token for one tool. Not repeatable: each answer is another token, gone from the queue for good.
+    DequeueToken "dequeueToken" (DequeueTokenParams) -> DequeueTokenResult;
+    /// How many tokens are ready.
+    TokenStatus "tokenStatus" (TokenStatusParams) -> TokenStatusResult;
+    /// What session the tokens come from.
+    SessionInfo "sessionInfo" (Empty) -> SessionInfoResult;
+}
+
+/// No parameters, or a result that says nothing but that it is done. In JSON: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+/// Parameters of `dequeueToken`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DequeueTokenParams {
+    /// The tool to be called.
+    pub tool: Tool,
+    /// How long to wait if no token is ready.
+    #[serde(default)]
+    pub wait_ms: WaitMs,
+    /// The resource server to be called; needed only where the tool is granted for several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Audience>,
+}
+
+/// Result of `dequeueToken`: a token that no one else has been given or will be.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DequeueTokenResult {
+    /// The token.
+    pub token: TokenText,
+    /// The tool it is for.
+    pub tool: Tool,
+    /// When it expires, in Unix seconds.
+    pub expires_at: u64,
+}
+
+/// Parameters of `tokenStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenStatusParams {
+    /// The tool to ask about; all of them if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<Tool>,
+}
+
+/// Result of `tokenStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenStatusResult {
+    /// Tokens that can be drawn.
+    pub queue_depth: u64,
+    /// Seconds of life left in the token that would be drawn next; 0 if there is none.
+    pub ttl: u64,
+    /// Whether there is a session to draw from.
+    pub session_active: bool,
+    /// Whether tokens are being minted or granted right now.
+    pub renewal_pending: bool,
+    /// Tokens that can be drawn for each tool. Only when no tool was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<BTreeMap<Tool, u64>>,
+}
+
+/// Result of `sessionInfo`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionInfoResult {
+    /// The session.
+    pub session_id: SessionId,
+    /// The running agent it belongs to.
+    pub agent_instance_id: AgentInstanceId,
+    /// When it was established. In JSON: ISO 8601, UTC.
+    pub established_at: UtcTime,
+    /// The negotiated suite, 1 to 4.
+    pub algorithm_suite: AlgorithmSuite,
+    /// When it ends. In JSON: ISO 8601, UTC.
+    pub expires_at: UtcTime,
+}

@@ -1,0 +1,153 @@
+//! The two secrets that pass through the sockets: tokens on their way to the agent, session documents on their way in.
+//!
+//! Both are wiped when dropped, cannot be cloned or compared, and print as a redaction.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{self, Serialize, Serializer};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use crate::frame::MAX_BODY_BYTES;
+use crate::value::ValueError;
+
+/// A single-use token as text: base64url without padding. Whoever holds it can spend it, once.
+pub struct TokenText(Zeroizing<String>);
+
+impl TokenText {
+    /// Takes over a token's text.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when the text is empty, longer than a frame, or not base64url without padding. The text is wiped.
+    pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
+        let text = Zeroizing::new(text.into());
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if text.is_empty() || text.len() > MAX_BODY_BYTES || !text.bytes().all(allowed) {
+            return Err(ValueError::new("token", "base64url text without padding that fits one frame"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The token itself. Put it into the call it is for and nowhere else: no log, no error, no disk.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenText(redacted)")
+    }
+}
+
+impl Serialize for TokenText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TokenVisitor;
+
+        impl Visitor<'_> for TokenVisitor {
+            type Value = TokenText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("token: base64url text without padding")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenText, E> {
+                TokenText::new(text).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(TokenVisitor)
+    }
+}
+
+/// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
+/// business; only that it is one well-formed JSON object is checked.
+pub struct SessionDocument(Zeroizing<String>);
+
+impl SessionDocument {
+    /// Takes over the text of a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when the text is not exactly one JSON object. The text is wiped.
+    pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
+        let text = Zeroizing::new(text.into());
+        match raw_object(&text) {
+            Some(object) if object.get().len() == text.len() => Ok(Self(text)),
+            // Surrounding white space is not part of the object, and would not survive the JSON codec.
+            Some(object) => Ok(Self(Zeroizing::new(object.get().to_owned()))),
+            None => Err(ValueError::new("session", "one JSON object, the session document")),
+        }
+    }
+
+    /// The document's text, keys included.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+fn raw_object(text: &str) -> Option<&RawValue> {
+    serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
+}
+
+impl fmt::Debug for SessionDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionDocument(redacted)")
+    }
+}
+
+impl Serialize for SessionDocument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        raw_object(&self.0).ok_or_else(|| ser::Error::custom("not a JSON object"))?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Moves the text without copying it, so that no copy is left behind unwiped.
+        let text = Box::<str>::from(Box::<RawValue>::deserialize(deserializer)?);
+        Self::new(text).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_print_as_a_redaction() {
+        let token = TokenText::new("c2VjcmV0").unwrap();
+        let document = SessionDocument::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
+        assert!(!format!("{token:?} {document:?}").contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn a_token_is_unpadded_base64url() {
+        assert_eq!(TokenText::new("aB3-_").unwrap().reveal(), "aB3-_");
+        for refused in ["", "a=", "a+", "a/", "a b", "\u{e9}"] {
+            assert!(TokenText::new(refused).is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_document_is_one_json_object_and_nothing_else() {
+        assert_eq!(SessionDocument::new(" {\"a\":1} ").unwrap().reveal(), "{\"a\":1}");
+        for refused in ["", "[]", "1", "null", "{", "{}{}", "{} x", "\"{}\"", "{'a':1}"] {
+            assert!(SessionDocument::new(refused).is_err(), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn refusing_a_session_document_does_not_repeat_it() {
+        let error = serde_json::from_str::<SessionDocument>(r#"["c2VjcmV0"]"#).unwrap_err().to_string();
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+    }
+}
