@@ -71,7 +71,7 @@ pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatu
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
 pub use session::{
-    DEFAULT_TTL_SECS, DocumentError, MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_RESOURCE_SERVERS, MAX_TOOL_BYTES,
-    MAX_TTL_SECS, SessionDocument, is_tool_name,
+    DEFAULT_TTL_SECS, DocumentError, MAX_AUDIENCE_BYTES, MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_NAME_BYTES,
+    MAX_RESOURCE_SERVERS, MAX_TTL_SECS, SessionDocument, is_name,
 };
 pub use shared::SessionState;

@@ -240,6 +240,13 @@ impl Queue {
         }))
     }
 
+    /// How many tokens wait for each tool of the current session; a tool with several audiences comes several times.
+    pub fn depths(&self) -> Vec<(String, u64)> {
+        let current = self.shared.current.load();
+        let partitions = current.iter().flat_map(|session| &session.partitions);
+        partitions.map(|partition| (partition.tool().to_owned(), partition.depth())).collect()
+    }
+
     /// The session that draws without a session number use, if there is one.
     pub fn session_info(&self) -> Option<SessionInfo> {
         self.shared.current.load().as_deref().map(info)

@@ -40,8 +40,10 @@ pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 pub const MAX_GRANTS: usize = 4096;
 /// The most resource servers in one session.
 pub const MAX_RESOURCE_SERVERS: usize = 256;
-/// The longest tool name, in bytes of visible ASCII.
-pub const MAX_TOOL_BYTES: usize = 256;
+/// The longest tool name and agent instance id, in bytes of visible ASCII.
+pub const MAX_NAME_BYTES: usize = 256;
+/// The longest audience, in bytes without control characters.
+pub const MAX_AUDIENCE_BYTES: usize = 2048;
 /// A token's life where the grant does not say, in seconds.
 pub const DEFAULT_TTL_SECS: u64 = 60;
 /// The longest life a token may have, in seconds.
@@ -200,6 +202,9 @@ impl Document {
         if self.obol_session != 1 {
             return refuse(format!("obol_session is {}, this build reads 1", self.obol_session));
         }
+        if !is_name(&self.agent_instance_id) {
+            return refuse(format!("agent_instance_id must be 1 to {MAX_NAME_BYTES} bytes of visible ASCII"));
+        }
         if self.expires_at <= self.established_at {
             return refuse("expires_at must lie after established_at");
         }
@@ -215,6 +220,12 @@ impl Document {
     fn into_grants(self, suite: Suite) -> Result<Vec<Grant>, DocumentError> {
         let mut servers = BTreeMap::new();
         for server in self.resource_servers {
+            if !(1..=MAX_AUDIENCE_BYTES).contains(&server.aud.len()) || server.aud.contains(char::is_control)
+            {
+                return refuse(format!(
+                    "aud must be 1 to {MAX_AUDIENCE_BYTES} bytes without control characters"
+                ));
+            }
             let audience = Audience::new(server.aud);
             let material = Arc::new(SessionMaterial::new(
                 self.session_id,
@@ -259,8 +270,8 @@ impl Document {
 impl GrantEntry {
     /// Checks what only minting ahead restricts, and gives the life of a token back.
     fn check(&self) -> Result<u64, DocumentError> {
-        if !is_tool_name(&self.tool) {
-            return refuse(format!("a tool name must be 1 to {MAX_TOOL_BYTES} bytes of visible ASCII"));
+        if !is_name(&self.tool) {
+            return refuse(format!("a tool name must be 1 to {MAX_NAME_BYTES} bytes of visible ASCII"));
         }
         if self.ttl == 0 || self.ttl > MAX_TTL_SECS {
             return refuse(format!("tool {:?}: ttl must be 1 to {MAX_TTL_SECS} seconds", self.tool));
@@ -305,9 +316,9 @@ impl GrantEntry {
     }
 }
 
-/// Whether this can be a tool's name: 1 to [`MAX_TOOL_BYTES`] bytes of visible ASCII.
-pub fn is_tool_name(name: &str) -> bool {
-    (1..=MAX_TOOL_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+/// Whether this can be the name of a tool or of an agent instance: 1 to [`MAX_NAME_BYTES`] bytes of visible ASCII.
+pub fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -345,6 +356,8 @@ mod tests {
             ("/obol_session", json!(2), "obol_session is 2"),
             ("/suite", json!(9), "suite 9"),
             ("/session_id", json!("7"), "16 lower-case hex digits"),
+            ("/agent_instance_id", json!(""), "agent_instance_id must be"),
+            ("/resource_servers/0/aud", json!("a\nb"), "without control characters"),
             ("/expires_at", json!(1000), "expires_at must lie after"),
             ("/grants", json!([]), "1 to 4096 grants"),
             ("/resource_servers/0/K_session", json!("zz"), "64 lower-case hex digits"),

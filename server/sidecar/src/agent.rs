@@ -1,0 +1,147 @@
+//! What the agent's three methods do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_ipc::message::{
+    AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
+    TokenStatusParams, TokenStatusResult,
+};
+use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_ipc::secret::TokenText;
+use obol_ipc::time::UtcTime;
+use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, SessionId, Tool, ValueError};
+use obol_queue::{DequeueError, Draw, Queue, SessionInfo, SessionState, Token};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::connection::{Answer, Answerer, stopped};
+
+/// Answers the agent's requests from the queue.
+pub(crate) struct Agent {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Answerer<AgentProtocol> for Agent {
+    fn answer(self: &Arc<Self>, call: AgentRequest) -> Answer<AgentProtocol> {
+        if *self.stopping.borrow() {
+            return Answer::Now(Err(stopping()));
+        }
+        match call {
+            AgentRequest::DequeueToken(params) => self.dequeue(params),
+            AgentRequest::TokenStatus(params) => {
+                Answer::Now(self.status(&params).map(AgentReply::TokenStatus))
+            }
+            AgentRequest::SessionInfo(_) => Answer::Now(self.session().map(AgentReply::SessionInfo)),
+        }
+    }
+}
+
+impl Agent {
+    fn dequeue(self: &Arc<Self>, params: DequeueTokenParams) -> Answer<AgentProtocol> {
+        let patience = params.wait_ms.as_duration();
+        match self.queue.dequeue(draw(&params)) {
+            Err(DequeueError::Empty { .. }) if patience > Duration::ZERO => {
+                let agent = Arc::clone(self);
+                Answer::later(async move { agent.wait(params, Instant::now() + patience).await })
+            }
+            outcome => Answer::Now(reply(outcome, params.tool)),
+        }
+    }
+
+    async fn wait(&self, params: DequeueTokenParams, deadline: Instant) -> Result<AgentReply, Refusal> {
+        let mut stop = self.stopping.clone();
+        loop {
+            let ready = self.queue.watch(draw(&params)).map_err(refuse)?;
+            let empty = match self.queue.dequeue(draw(&params)) {
+                Err(error @ DequeueError::Empty { .. }) => error,
+                outcome => return reply(outcome, params.tool),
+            };
+            tokio::select! {
+                waited = timeout_at(deadline, ready) => if waited.is_err() {
+                    return Err(refuse(empty));
+                },
+                () = stopped(&mut stop) => return Err(stopping()),
+            }
+        }
+    }
+
+    fn status(&self, params: &TokenStatusParams) -> Result<TokenStatusResult, Refusal> {
+        let tool = params.tool.as_ref().map(Tool::as_str);
+        let status = self.queue.status(tool).map_err(refuse)?;
+        Ok(TokenStatusResult {
+            queue_depth: status.queue_depth,
+            ttl: status.ttl,
+            session_active: status.session_active,
+            renewal_pending: status.renewal_pending,
+            tools: tool.is_none().then(|| self.depths()).transpose()?,
+        })
+    }
+
+    fn depths(&self) -> Result<BTreeMap<Tool, u64>, Refusal> {
+        let mut depths = BTreeMap::new();
+        for (tool, depth) in self.queue.depths() {
+            *depths.entry(Tool::new(tool).map_err(inexpressible)?).or_default() += depth;
+        }
+        Ok(depths)
+    }
+
+    fn session(&self) -> Result<SessionInfoResult, Refusal> {
+        self.queue.health().map_err(Refusal::unavailable)?;
+        let session = self.queue.session_info().ok_or_else(Refusal::no_session)?;
+        match session.state {
+            SessionState::Active => describe(&session).map_err(inexpressible),
+            SessionState::Flushed => Err(Refusal::session_flushed()),
+        }
+    }
+}
+
+fn draw(params: &DequeueTokenParams) -> Draw<'_> {
+    Draw { tool: params.tool.as_str(), audience: params.audience.as_ref().map(AsRef::as_ref), session: None }
+}
+
+fn reply(outcome: Result<Token, DequeueError>, tool: Tool) -> Result<AgentReply, Refusal> {
+    let token = outcome.map_err(refuse)?;
+    let mut text = token.to_text();
+    Ok(AgentReply::DequeueToken(DequeueTokenResult {
+        token: TokenText::new(std::mem::take(&mut *text)).map_err(inexpressible)?,
+        tool,
+        expires_at: token.expires_at(),
+    }))
+}
+
+fn describe(session: &SessionInfo) -> Result<SessionInfoResult, ValueError> {
+    Ok(SessionInfoResult {
+        session_id: SessionId::from_u64(session.session_id.0),
+        agent_instance_id: AgentInstanceId::new(session.agent_instance_id.as_str())?,
+        established_at: UtcTime::from_unix_seconds(session.established_at),
+        algorithm_suite: AlgorithmSuite::new(session.suite.number())?,
+        expires_at: UtcTime::from_unix_seconds(session.expires_at),
+    })
+}
+
+/// The queue's refusal in the protocol's words.
+pub(crate) fn refuse(error: DequeueError) -> Refusal {
+    match error {
+        DequeueError::Empty { renewal_pending, retry_after } => {
+            Refusal::queue_empty(renewal_pending, retry_after)
+        }
+        DequeueError::PolicyDenied => Refusal::new(ErrorCode::PolicyDeny, error.to_string()),
+        DequeueError::NoSession => Refusal::new(ErrorCode::NoSession, error.to_string()),
+        DequeueError::SessionFlushed => Refusal::new(ErrorCode::SessionFlushed, error.to_string()),
+        DequeueError::AudienceNeeded(_) => Refusal::invalid_argument(format_args!("audience: {error}")),
+        // Also what the queue may learn to say one day: nothing is handed out.
+        error => Refusal::unavailable(error),
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the daemon is stopping; connect again once it is back")
+}
+
+/// Something the queue holds does not fit the protocol, which checked documents cannot cause.
+fn inexpressible(error: ValueError) -> Refusal {
+    Refusal::unavailable(error)
+}
