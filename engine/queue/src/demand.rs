@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-/// How fast old observations fade: the weight of the newest one.
-const RATE_WEIGHT: f64 = 0.3;
+/// Over how long the rate that decides the depth is averaged, in seconds. A single call must not fill the disk.
+const STEADY_SECS: f64 = 10.0;
+/// Over how long the rate that decides what is kept in memory is averaged, in seconds: a burst must not run it dry.
+const BURST_SECS: f64 = 0.5;
 /// Ready tokens cover this many refill times at the observed rate.
 const REFILL_MARGIN: f64 = 4.0;
 /// All waiting tokens together cover this share of a token's usable life at the observed rate. In a queue drawn
@@ -35,8 +37,10 @@ pub(crate) struct Limits {
 /// What is known about one tool's use.
 #[derive(Clone, Debug)]
 pub(crate) struct Demand {
-    /// Tokens a second.
+    /// Tokens a second, over [`STEADY_SECS`].
     rate: f64,
+    /// Tokens a second, over [`BURST_SECS`].
+    burst: f64,
     refill: Duration,
     handed_out: u64,
     idle: Duration,
@@ -66,7 +70,7 @@ pub(crate) struct Plan {
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { rate: 0.0, refill: FIRST_REFILL, handed_out: 0, idle: Duration::ZERO }
+        Self { rate: 0.0, burst: 0.0, refill: FIRST_REFILL, handed_out: 0, idle: Duration::ZERO }
     }
 }
 
@@ -80,9 +84,9 @@ impl Demand {
         if seconds > 0.0 {
             #[allow(clippy::cast_precision_loss)] // A rate needs no 53rd bit.
             let now = used as f64 / seconds;
-            // A long gap outweighs what came before it.
-            let weight = 1.0 - (1.0 - RATE_WEIGHT).powf(seconds.max(0.1) * 4.0);
-            self.rate += weight * (now - self.rate);
+            let average = |old: f64, over: f64| old + (now - old) * (1.0 - (-seconds / over).exp());
+            self.rate = average(self.rate, STEADY_SECS);
+            self.burst = average(self.burst, BURST_SECS);
         }
     }
 
@@ -105,12 +109,11 @@ impl Demand {
     pub(crate) fn plan(&self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
         let warm = self.idle <= usable * WARM_LIVES;
         let batch = self.batch_size(usable, limits);
-        let floor = if warm { usize::from(batch) } else { 0 };
+        let floor = if warm { usize::from(batch).min(limits.max_depth) } else { 0 };
         let depth = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE).clamp(floor, limits.max_depth);
-        let ready = tokens(self.rate * self.refill.as_secs_f64() * REFILL_MARGIN)
-            .max(floor)
-            .clamp(floor, limits.max_ready)
-            .min(depth);
+        let ready =
+            tokens(self.burst * self.refill.as_secs_f64() * REFILL_MARGIN).max(floor).min(limits.max_ready);
+        let depth = depth.max(ready);
         let all = waiting.ready + waiting.stored;
         // Refill in whole steps: below three quarters, up to the full depth.
         let mint = if all <= low_water(depth) { depth.saturating_sub(all) } else { 0 };
@@ -121,7 +124,10 @@ impl Demand {
     /// Large batches under load, small ones where most of a batch would expire unused.
     fn batch_size(&self, usable: Duration, limits: &Limits) -> u16 {
         let in_a_life = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE);
-        let wanted = (in_a_life / 8).max(usize::from(limits.batch)).min(usize::from(limits.max_batch));
+        let wanted = (in_a_life / 8)
+            .max(usize::from(limits.batch))
+            .min(usize::from(limits.max_batch))
+            .min(limits.max_ready);
         u16::try_from(wanted).unwrap_or(limits.max_batch)
     }
 }
@@ -165,6 +171,13 @@ mod tests {
     }
 
     #[test]
+    fn a_single_call_does_not_fill_the_disk() {
+        let mut demand = Demand::default();
+        demand.observe(1, Duration::from_millis(100));
+        assert!(plan(&demand, 0, 0).mint <= 10);
+    }
+
+    #[test]
     fn depth_follows_the_rate_and_stays_below_what_would_expire() {
         let mut demand = Demand::default();
         for second in 1..=60 {
@@ -176,10 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_exceeds_the_limits_at_any_rate() {
-        let mut demand = Demand::default();
-        demand.observe(u64::MAX, Duration::from_millis(1));
-        let plan = plan(&demand, 0, 0);
-        assert!(plan.mint <= LIMITS.max_depth && plan.claim <= LIMITS.max_ready, "{plan:?}");
+    fn nothing_exceeds_the_limits_at_any_rate_and_under_any_limits() {
+        for handed_out in [0, 1, 1000, u64::MAX] {
+            for (batch, max_batch) in [(1, 1), (10, 64), (64, 10), (u16::MAX, u16::MAX)] {
+                for (max_ready, max_depth) in [(1, 1), (1, 100), (100, 1), (256, 10_000)] {
+                    let limits = Limits { batch, max_batch, max_ready, max_depth };
+                    let mut demand = Demand::default();
+                    demand.observe(handed_out, Duration::from_millis(1));
+                    let plan = demand.plan(Waiting { ready: 0, stored: 0 }, USABLE, &limits);
+                    assert!(plan.claim <= max_ready && plan.mint <= max_depth.max(max_ready), "{plan:?} {limits:?}");
+                    assert!(usize::from(plan.batch) <= max_ready, "{plan:?} {limits:?}");
+                }
+            }
+        }
     }
 }

@@ -64,6 +64,7 @@ mod writer;
 pub use batch::Token;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
+pub use files::{PrivateFileError, read_private_file};
 pub use master_key::{MasterKey, MasterKeyError};
 pub use obol_token::{SessionId, Suite};
 pub use operate::{FlushScope, Flushed};

@@ -2,14 +2,17 @@
 
 use core::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use obol_token::text;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::files;
+use crate::files::{self, PrivateFileError, read_private_file};
+
+/// 64 hex digits and a line end.
+const KEY_FILE_BYTES: usize = 65;
 
 /// 32 random bytes. They are never derived from a host name, a user name or a password.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -69,20 +72,12 @@ impl MasterKey {
     /// Reads a key file: 64 hex digits, a regular file of ours with mode 0600 or less.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, MasterKeyError> {
         let path = path.as_ref();
-        let io = |error| MasterKeyError::Io(path.to_owned(), error);
-        let mut file = OpenOptions::new().read(true).custom_flags(files::NO_FOLLOW).open(path).map_err(io)?;
-        if !files::is_private(&file).map_err(io)? {
-            return Err(MasterKeyError::Permissions(path.to_owned()));
-        }
-        let mut text = Zeroizing::new([0; 66]);
-        let mut length = 0;
-        while let Some(rest) = text.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            match file.read(rest).map_err(io)? {
-                0 => break,
-                read => length += read,
-            }
-        }
-        let digits = text.get(..length).and_then(|text| core::str::from_utf8(text).ok());
+        let text = read_private_file(path, KEY_FILE_BYTES).map_err(|error| match error {
+            PrivateFileError::Io(path, error) => MasterKeyError::Io(path, error),
+            PrivateFileError::Permissions(path) => MasterKeyError::Permissions(path),
+            PrivateFileError::TooLong(path, _) => MasterKeyError::Format(path),
+        })?;
+        let digits = core::str::from_utf8(&text).ok();
         digits
             .and_then(|digits| text::from_hex(digits.strip_suffix('\n').unwrap_or(digits)))
             .map(Self)

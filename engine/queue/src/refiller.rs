@@ -38,8 +38,8 @@ impl Refiller {
             if self.shared.is_stopping() {
                 return;
             }
+            // After a failure nobody asks for refills, so the wait above is a rest, and one that a stop can end.
             if self.shared.check().is_err() {
-                std::thread::sleep(TICK);
                 continue;
             }
             self.shared.settle_era();

@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Single-use tokens for AI agents.
+///
+/// Exit codes: 0 ok, 2 usage, 3 denied, 4 unavailable or empty, 5 login or approval needed, 1 anything else.
+#[derive(Debug, Parser)]
+#[command(name = "obol", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Configuration file (TOML). Without it: $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How much to log on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
+    pub(crate) log: LogLevel,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole way of a token on this machine: mint, store, draw, verify, refuse, flush. Needs nothing.
+    Demo(Output),
+    /// Run the Token Queue Service, the sidecar beside an agent.
+    Tqs(TqsArgs),
+    /// Run a resource server that verifies tokens over HTTP.
+    Rs(RsArgs),
+    /// Draw one token for a tool and print it.
+    Dequeue(DequeueArgs),
+    /// Show what waits in the queue.
+    Status(StatusArgs),
+    /// Show the current session, create a session's files, or provision one.
+    Session(SessionArgs),
+    /// Destroy what was minted ahead, for good.
+    Flush(FlushArgs),
+    /// Look into a token.
+    Token(TokenArgs),
+    /// Verify (and mint) tokens read as JSON, one request a line.
+    Verify(VerifyArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the sidecar's sockets are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sockets {
+    /// The agent's socket: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET, $XDG_RUNTIME_DIR/obol/agent.sock,
+    /// /run/obol/agent.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) socket: Option<OsString>,
+    /// The operator's socket. Without it: $OBOL_CONTROL_SOCKET, or control.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control_socket: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TqsArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    /// The token store. Its key file lies beside it with .keys at the end of its name.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// The master key's file; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// A session to provision at the start; one that is known already is left as it is.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RsArgs {
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// This resource server's identifier, the tokens' audience. Without it: the one all sessions name.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: Option<String>,
+    /// The sessions whose tokens are accepted. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sessions: Option<PathBuf>,
+    /// Where spent tokens are kept.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spent: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DequeueArgs {
+    /// The tool.
+    pub(crate) tool: String,
+    /// The resource server, where the tool is granted for several.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: Option<String>,
+    /// How long to wait for a token, in milliseconds, at most 30,000.
+    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    pub(crate) wait: u32,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Ask the agent's socket about this one tool, instead of the operator's socket about everything.
+    pub(crate) tool: Option<String>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionCommand>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// Make a session by hand, where no Authentication Service does: one file for the sidecar, one for the resource
+    /// server, both with mode 0600.
+    Create(CreateArgs),
+    /// Give a session's file to the running sidecar.
+    Provision {
+        /// The file for the sidecar.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The resource server's identifier, the tokens' audience.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: String,
+    /// A tool to grant; may be given several times.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) tool: Vec<String>,
+    /// The action the tools may take.
+    #[arg(long, default_value = "call")]
+    pub(crate) action: String,
+    /// The resources the tools may touch, as a pattern; ** is all.
+    #[arg(long, default_value = "**")]
+    pub(crate) resource: String,
+    /// A token's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) ttl: u64,
+    /// The session's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) lifetime: u64,
+    /// The agent's name.
+    #[arg(long, default_value = "agent-1")]
+    pub(crate) agent: String,
+    /// Where the sidecar's half goes; must not exist.
+    #[arg(long, value_name = "FILE", default_value = "agent-session.json")]
+    pub(crate) agent_file: PathBuf,
+    /// Where the resource server's half goes; must not exist.
+    #[arg(long, value_name = "FILE", default_value = "rs-sessions.json")]
+    pub(crate) rs_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlushArgs {
+    #[command(flatten)]
+    pub(crate) scope: FlushScopeArgs,
+    /// Why, for the log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct FlushScopeArgs {
+    /// One tool, in every session. The sessions go on.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    /// One session, which ends.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// All sessions of one agent, which end.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Everything; all sessions end.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Show a token's clear header. Needs no key; what it shows is not verified.
+    Inspect {
+        /// The token, or - to read it from standard input, where no process list shows it.
+        token: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Read requests from standard input, one JSON object a line, and answer each with one.
+    #[arg(long, required = true)]
+    pub(crate) jsonl: bool,
+}

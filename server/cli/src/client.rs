@@ -1,0 +1,208 @@
+//! The commands that talk to a running sidecar.
+
+use std::path::Path;
+use std::time::Duration;
+
+use obol_ipc::control::{FlushScope, StatusResult};
+use obol_ipc::secret::SessionDocument;
+use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool};
+use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::args::{DequeueArgs, FlushArgs, FlushScopeArgs, Output, Sockets, StatusArgs};
+use crate::exit::{Failure, Outcome};
+use crate::output::{self, Table};
+
+impl Sockets {
+    /// The agent's socket of a running sidecar.
+    fn agent(&self) -> Outcome<Client> {
+        let endpoint =
+            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+        Ok(Client::connect(endpoint, options()?)?)
+    }
+
+    /// The operator's socket of a running sidecar.
+    pub(crate) fn control(&self) -> Outcome<ControlClient> {
+        let agent =
+            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+        let endpoint =
+            Endpoint::control(self.control_socket.as_deref(), &agent, environment).map_err(Failure::usage)?;
+        Ok(ControlClient::connect(endpoint, options()?)?)
+    }
+}
+
+pub(crate) fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
+fn options() -> Outcome<ConnectOptions> {
+    let name = PeerName::new(concat!("obol-cli/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
+    Ok(ConnectOptions::new(name))
+}
+
+/// `obol dequeue`.
+pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
+    let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
+    let wait = Duration::from_millis(args.wait.into());
+    let mut client = args.sockets.agent()?;
+    let drawn = match &args.audience {
+        None => client.dequeue_token(&tool, wait)?,
+        Some(audience) => {
+            let audience = Audience::new(audience.as_str()).map_err(Failure::usage)?;
+            client.dequeue_token_for(&tool, &audience, wait)?
+        }
+    };
+    if args.output.json {
+        output::json(&json!({
+            "token": drawn.token.reveal(), "tool": drawn.tool, "expiresAt": drawn.expires_at,
+        }));
+    } else {
+        output::line(drawn.token.reveal());
+    }
+    Ok(())
+}
+
+/// `obol status`.
+pub(crate) fn status(args: &StatusArgs) -> Outcome {
+    match &args.tool {
+        Some(tool) => tool_status(args, tool),
+        None => whole_status(&args.sockets, args.output),
+    }
+}
+
+fn tool_status(args: &StatusArgs, tool: &str) -> Outcome {
+    let tool = Tool::new(tool).map_err(Failure::usage)?;
+    let status = args.sockets.agent()?.token_status(Some(&tool))?;
+    if args.output.json {
+        output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
+        return Ok(());
+    }
+    let mut table = Table::new(&["tool", "depth", "ttl", "session", "renewal"]);
+    table.row([
+        tool.to_string(),
+        status.queue_depth.to_string(),
+        format!("{} s", status.ttl),
+        yes_no(status.session_active, "active", "none"),
+        yes_no(status.renewal_pending, "pending", "-"),
+    ]);
+    table.print();
+    Ok(())
+}
+
+fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
+    let status = sockets.control()?.status()?;
+    if output.json {
+        output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
+        return Ok(());
+    }
+    output::line(&format!("obol {}, process {}, up {} s", status.version, status.pid, status.uptime_seconds));
+    output::line("");
+    sessions_table(&status)?.print();
+    output::line("");
+    tools_table(&status).print();
+    Ok(())
+}
+
+fn sessions_table(status: &StatusResult) -> Outcome<Table> {
+    let mut table = Table::new(&["session", "agent", "suite", "state", "expires"]);
+    for session in &status.sessions {
+        table.row([
+            session.session_id.to_string(),
+            session.agent_instance_id.to_string(),
+            session.algorithm_suite.to_string(),
+            text(&session.state)?,
+            text(&session.expires_at)?,
+        ]);
+    }
+    Ok(table)
+}
+
+fn tools_table(status: &StatusResult) -> Table {
+    let header = ["tool", "audience", "ready", "stored", "minted", "handed out", "expired", "renewal"];
+    let mut table = Table::new(&header);
+    for tool in &status.tools {
+        let numbers = [tool.ready, tool.stored, tool.minted, tool.handed_out, tool.expired];
+        table.row(
+            [tool.tool.to_string(), tool.audience.to_string()]
+                .into_iter()
+                .chain(numbers.map(|number| number.to_string()))
+                .chain([yes_no(tool.renewal_pending, "pending", "-")]),
+        );
+    }
+    table
+}
+
+/// `obol session`.
+pub(crate) fn session(sockets: &Sockets, output: Output) -> Outcome {
+    let session = sockets.agent()?.session_info()?;
+    if output.json {
+        output::json(&serde_json::to_value(&session).map_err(Failure::other)?);
+        return Ok(());
+    }
+    let mut table = Table::new(&["session", "agent", "suite", "established", "expires"]);
+    table.row([
+        session.session_id.to_string(),
+        session.agent_instance_id.to_string(),
+        session.algorithm_suite.to_string(),
+        text(&session.established_at)?,
+        text(&session.expires_at)?,
+    ]);
+    table.print();
+    Ok(())
+}
+
+/// `obol session provision`.
+pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path) -> Outcome {
+    let document = read_session_file(file)?;
+    let text = std::str::from_utf8(&document)
+        .map_err(|_| Failure::usage(format_args!("{} is not UTF-8", file.display())))?;
+    let document = SessionDocument::new(text).map_err(Failure::usage)?;
+    let done = sockets.control()?.provision(document)?;
+    if output.json {
+        output::json(&serde_json::to_value(&done).map_err(Failure::other)?);
+    } else {
+        output::line(&format!("session {} provisioned with {} grants", done.session_id, done.grants));
+    }
+    Ok(())
+}
+
+/// Reads a session file: closed to others, not absurdly long. The queue checks what it says.
+pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
+    obol_queue::read_private_file(file, obol_queue::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
+}
+
+/// `obol flush`.
+pub(crate) fn flush(args: &FlushArgs) -> Outcome {
+    let scope = flush_scope(&args.scope)?;
+    let reason = Reason::new(args.reason.as_str()).map_err(Failure::usage)?;
+    let done = args.sockets.control()?.flush(scope, reason)?;
+    if args.output.json {
+        output::json(&serde_json::to_value(done).map_err(Failure::other)?);
+    } else {
+        output::line(&format!(
+            "{} tokens destroyed in {} partitions, {} sessions ended",
+            done.tokens_discarded, done.partitions, done.sessions_ended
+        ));
+    }
+    Ok(())
+}
+
+fn flush_scope(args: &FlushScopeArgs) -> Outcome<FlushScope> {
+    Ok(match (&args.tool, &args.session, &args.agent) {
+        (Some(tool), ..) => FlushScope::Tool(Tool::new(tool.as_str()).map_err(Failure::usage)?),
+        (_, Some(session), _) => FlushScope::Session(session.parse::<SessionId>().map_err(Failure::usage)?),
+        (.., Some(agent)) => FlushScope::Agent(AgentInstanceId::new(agent.as_str()).map_err(Failure::usage)?),
+        (None, None, None) => FlushScope::All,
+    })
+}
+
+/// A value as its JSON text has it, without quotes.
+fn text(value: &impl serde::Serialize) -> Outcome<String> {
+    let value = serde_json::to_value(value).map_err(Failure::other)?;
+    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+fn yes_no(condition: bool, yes: &str, no: &str) -> String {
+    if condition { yes } else { no }.to_owned()
+}

@@ -1,0 +1,179 @@
+//! Configuration: a TOML file, overridden by the environment, overridden by flags.
+//!
+//! A key `store` in section `tqs` is the variable `OBOL_TQS__STORE`. Unknown sections and keys are errors: a setting
+//! with a typing error must not be taken for its default. Configuration holds no secrets, only where they are.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::exit::{Failure, Outcome};
+
+/// All settings; what is not set has a default where it is used.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) tqs: Tqs,
+    pub(crate) rs: Rs,
+}
+
+/// The Token Queue Service.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tqs {
+    /// The token store.
+    pub(crate) store: Option<PathBuf>,
+    /// The master key's file.
+    pub(crate) master_key: Option<PathBuf>,
+    /// Tokens in a batch under little load.
+    pub(crate) batch: Option<u16>,
+    /// The most tokens in memory for one tool.
+    pub(crate) max_ready: Option<usize>,
+    /// The most tokens for one tool in all.
+    pub(crate) max_depth: Option<usize>,
+    /// The least life of a token handed out, in seconds.
+    pub(crate) min_life: Option<u64>,
+}
+
+/// A resource server.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rs {
+    /// Address to listen on.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The tokens' audience.
+    pub(crate) audience: Option<String>,
+    /// The sessions' file.
+    pub(crate) sessions: Option<PathBuf>,
+    /// Where spent tokens are kept.
+    pub(crate) spent: Option<PathBuf>,
+    /// How far clocks may differ, in seconds.
+    pub(crate) clock_skew: Option<u64>,
+    /// The longest life a token may have, in seconds.
+    pub(crate) max_ttl: Option<u64>,
+    /// Tokens of an older policy epoch are refused.
+    pub(crate) policy_epoch: Option<u64>,
+}
+
+impl Config {
+    /// Reads the file and the environment of this process.
+    pub(crate) fn load(named: Option<&Path>) -> Outcome<Self> {
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let lookup = |name: &str| std::env::var_os(name);
+        match file(named, lookup) {
+            None => Self::read("", Path::new("(no file)"), &environment),
+            Some(path) => {
+                let text = std::fs::read_to_string(&path).map_err(|error| {
+                    Failure::usage(format_args!("cannot read {}: {error}", path.display()))
+                })?;
+                Self::read(&text, &path, &environment)
+            }
+        }
+    }
+
+    fn read(text: &str, path: &Path, environment: &[(OsString, OsString)]) -> Outcome<Self> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            Failure::usage(format_args!("the configuration in {} is wrong: {error}", path.display()))
+        };
+        let mut table: Table = toml::from_str(text).map_err(|error| wrong(&error))?;
+        // The file on its own first, so that an error in it is not blamed on the environment.
+        Self::deserialize(Value::Table(table.clone())).map_err(|error| wrong(&error))?;
+        for (name, value) in environment {
+            overlay(&mut table, name, value)?;
+        }
+        Self::deserialize(Value::Table(table)).map_err(|error| {
+            Failure::usage(format_args!("a setting in the environment (OBOL_SECTION__KEY) is wrong: {error}"))
+        })
+    }
+}
+
+/// The file to read: the one named, or the first of the usual ones that is there.
+fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    if let Some(path) = named {
+        return Some(path.to_owned());
+    }
+    if let Some(path) = lookup("OBOL_CONFIG").filter(|path| !path.is_empty()) {
+        return Some(path.into());
+    }
+    let user = lookup("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(lookup("HOME")?).join(".config")))
+        .map(|folder| folder.join("obol/obol.toml"));
+    user.into_iter().chain([PathBuf::from("/etc/obol/obol.toml")]).find(|path| path.is_file())
+}
+
+/// Puts one variable of the form `OBOL_SECTION__KEY` into the table.
+fn overlay(table: &mut Table, name: &OsString, value: &OsString) -> Outcome {
+    let Some(place) = name.to_str().and_then(|name| name.strip_prefix("OBOL_")) else { return Ok(()) };
+    let Some((section, key)) = place.split_once("__") else { return Ok(()) };
+    let value = value
+        .to_str()
+        .ok_or_else(|| Failure::usage(format_args!("the variable OBOL_{place} is not UTF-8")))?;
+    let section = table
+        .entry(section.to_ascii_lowercase())
+        .or_insert_with(|| Value::Table(Table::new()))
+        .as_table_mut()
+        .ok_or_else(|| Failure::usage(format_args!("OBOL_{place} names a section that is none")))?;
+    section.insert(key.to_ascii_lowercase(), scalar(value));
+    Ok(())
+}
+
+/// A number or a truth value where it looks like one, text otherwise.
+fn scalar(value: &str) -> Value {
+    value
+        .parse()
+        .map(Value::Integer)
+        .or_else(|_| value.parse().map(Value::Boolean))
+        .unwrap_or_else(|_| Value::String(value.to_owned()))
+}
+
+/// Where state is kept if nothing else is said: `$XDG_STATE_HOME/obol`, `~/.local/state/obol`, or `/var/lib/obol`
+/// where there is no home.
+pub(crate) fn state_folder() -> PathBuf {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map_or_else(|| PathBuf::from("/var/lib/obol"), |folder| folder.join("obol"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment: Vec<_> = environment.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Config::read(text, Path::new("obol.toml"), &environment).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config =
+            read("[tqs]\nbatch = 5\nstore = \"/a\"", &[("OBOL_TQS__BATCH", "7"), ("PATH", "x")]).unwrap();
+        assert_eq!(config.tqs.batch, Some(7));
+        assert_eq!(config.tqs.store, Some("/a".into()));
+    }
+
+    #[test]
+    fn what_is_not_known_or_of_the_wrong_kind_is_named() {
+        for (text, environment, named) in [
+            ("[tqs]\nbacth = 5", vec![], "bacth"),
+            ("[tsq]\nbatch = 5", vec![], "tsq"),
+            ("[tqs]\nbatch = \"many\"", vec![], "batch"),
+            ("[tqs", vec![], "obol.toml"),
+            ("", vec![("OBOL_TQS__BACTH", "5")], "bacth"),
+            ("", vec![("OBOL_RS__LISTEN", "nowhere")], "environment"),
+        ] {
+            let error = read(text, &environment).unwrap_err();
+            assert!(error.contains(named), "{text:?} {environment:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_comes_before_the_usual_ones() {
+        assert_eq!(file(Some(Path::new("x")), |_| Some("y".into())), Some("x".into()));
+        assert_eq!(file(None, |name| (name == "OBOL_CONFIG").then(|| "y".into())), Some("y".into()));
+    }
+}

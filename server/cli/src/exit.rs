@@ -1,0 +1,97 @@
+//! How a command ends: the exit code that scripts go by, and the line that people read.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use obol_ipc::client::{CallError, ConnectError};
+use obol_ipc::refusal::{ErrorCode, Refusal};
+
+/// What an exit code means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// Anything else went wrong.
+    Other = 1,
+    /// The command, its arguments, a file or the configuration is wrong.
+    Usage = 2,
+    /// Policy or the resource server said no.
+    Denied = 3,
+    /// Nothing answers, nothing is ready, or the store failed.
+    Unavailable = 4,
+    /// A login or an approval is needed: there is no session, or it was flushed.
+    Login = 5,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    /// For errors of what the user gave us.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// For everything that has no code of its own.
+    pub(crate) fn other(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Other, message)
+    }
+
+    pub(crate) fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Unavailable, message)
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::other(error)
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let exit = match &error {
+            CallError::Argument(_) | CallError::Encode(_) => Exit::Usage,
+            CallError::Refused(refusal) => exit_of(refusal),
+            CallError::NotSent(_) | CallError::TooManyInFlight => Exit::Unavailable,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error)
+    }
+}
+
+fn exit_of(refusal: &Refusal) -> Exit {
+    match refusal.code() {
+        ErrorCode::PolicyDeny => Exit::Denied,
+        ErrorCode::NoSession | ErrorCode::SessionFlushed => Exit::Login,
+        ErrorCode::InvalidArgument | ErrorCode::InvalidRequest | ErrorCode::MethodNotAllowed => Exit::Usage,
+        ErrorCode::QueueEmpty { .. } | ErrorCode::Overloaded { .. } | ErrorCode::Unavailable => {
+            Exit::Unavailable
+        }
+        _ => Exit::Other,
+    }
+}

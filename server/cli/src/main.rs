@@ -1,0 +1,90 @@
+//! One binary for every role: `obol demo`, the sidecar, the resource server, and the tools around them.
+//!
+//! Data goes to standard output, logs and errors to standard error; exit codes are in [`exit`].
+
+mod args;
+mod client;
+mod config;
+mod create;
+mod exit;
+mod inspect;
+mod output;
+mod tqs;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tracing::level_filters::LevelFilter;
+
+use crate::args::{Cli, Command, LogLevel, SessionArgs, SessionCommand, TokenCommand};
+use crate::config::Config;
+use crate::exit::Outcome;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            failure.code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let config = || Config::load(cli.config.as_deref());
+    match &cli.command {
+        Command::Tqs(args) => tqs::run(args, &config()?),
+        Command::Dequeue(args) => client::dequeue(args),
+        Command::Status(args) => client::status(args),
+        Command::Session(args) => session(args),
+        Command::Flush(args) => client::flush(args),
+        Command::Token(args) => match &args.command {
+            TokenCommand::Inspect { token, output } => inspect::run(token, *output),
+        },
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut std::io::stdout());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn session(args: &SessionArgs) -> Outcome {
+    match &args.command {
+        None => client::session(&args.sockets, args.output),
+        Some(SessionCommand::Create(create)) => create::run(create),
+        Some(SessionCommand::Provision { file }) => client::provision(&args.sockets, args.output, file),
+    }
+}
+
+fn start_logging(level: LogLevel) {
+    let level = match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let colour =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    tracing_subscriber::fmt().with_max_level(level).with_ansi(colour).with_writer(std::io::stderr).init();
+}
+
+#[allow(clippy::print_stderr, reason = "the one place where an error reaches the user")]
+fn report(failure: &exit::Failure) {
+    eprintln!("obol: {failure}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,139 @@
+//! The real `obol` binary as a child process that a test starts, talks to and kills.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use obol_ipc::value::PeerName;
+use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+
+/// The binary of this very tree, built once for each test process; building what is built already takes no time.
+pub(crate) fn obol() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/<profile>/deps/it-… → target/<profile>/obol
+        let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "--package", "obol", "--bin", "obol"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        assert!(build.status().unwrap().success(), "cannot build the obol binary");
+        folder.join("obol")
+    })
+}
+
+/// A command of the binary that sees none of this machine's own settings.
+pub(crate) fn command(home: &Path) -> Command {
+    let mut command = Command::new(obol());
+    command.env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run")).current_dir(home);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running `obol tqs`, killed when dropped.
+pub(crate) struct Tqs {
+    child: Child,
+    home: PathBuf,
+}
+
+impl Tqs {
+    /// Starts the daemon in a home of its own and waits until it answers.
+    pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("tqs.log")).unwrap();
+        let child = command(home).arg("tqs").args(arguments).stderr(log).spawn().unwrap();
+        let mut tqs = Self { child, home: home.to_owned() };
+        tqs.wait_until_it_answers();
+        tqs
+    }
+
+    fn wait_until_it_answers(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.try_client().is_err() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("obol tqs ended with {status}: {}", self.log());
+            }
+            assert!(Instant::now() < deadline, "obol tqs does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.join("tqs.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::at(socket(&self.home)).unwrap()
+    }
+
+    fn options() -> ConnectOptions {
+        ConnectOptions::new(PeerName::new("obol-tests/1").unwrap())
+    }
+
+    pub(crate) fn try_client(&self) -> Result<Client, obol_ipc::client::ConnectError> {
+        Client::connect(self.endpoint(), Self::options())
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.try_client().unwrap()
+    }
+
+    pub(crate) fn control(&self) -> ControlClient {
+        let endpoint = Endpoint::at(self.home.join("run/obol/control.sock")).unwrap();
+        ControlClient::connect(endpoint, Self::options()).unwrap()
+    }
+
+    /// SIGKILL, as hard as a process can end.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for the daemon to end by itself; the exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Tqs {
+    fn drop(&mut self) {
+        // Ours by its handle; ended already is fine.
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// The agent's socket of a daemon at home here.
+pub(crate) fn socket(home: &Path) -> PathBuf {
+    home.join("run/obol/agent.sock")
+}
+
+/// A folder that can be a home: closed to others, with a runtime folder.
+pub(crate) fn home() -> tempfile::TempDir {
+    use std::os::unix::fs::DirBuilderExt;
+    let home = tempfile::tempdir().unwrap();
+    std::fs::DirBuilder::new().mode(0o700).create(home.path().join("run")).unwrap();
+    home
+}
+
+/// Writes a file that others cannot read.
+pub(crate) fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
