@@ -48,6 +48,10 @@ fn run(cli: &Cli) -> Outcome {
             clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut std::io::stdout());
             Ok(())
         }
+        Command::Verify(_) => {
+            obol::jsonl::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
+                .map_err(exit::Failure::other)
+        }
         _ => Ok(()),
     }
 }
