@@ -41,7 +41,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} more wait", queue.status(Some("search"))?.queue_depth);
 
     let flushed = queue.flush(&FlushScope::All, "the agent was hijacked")?;
-    println!("flushed: {} tokens destroyed, {} session ended", flushed.tokens_discarded, flushed.sessions_ended);
-    assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::SessionFlushed);
+    println!(
+        "flushed: {} tokens destroyed, {} session ended",
+        flushed.tokens_discarded, flushed.sessions_ended
+    );
+    assert!(matches!(queue.dequeue("search"), Err(DequeueError::SessionFlushed)));
     Ok(())
 }

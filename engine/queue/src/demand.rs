@@ -197,7 +197,10 @@ mod tests {
                     let mut demand = Demand::default();
                     demand.observe(handed_out, Duration::from_millis(1));
                     let plan = demand.plan(Waiting { ready: 0, stored: 0 }, USABLE, &limits);
-                    assert!(plan.claim <= max_ready && plan.mint <= max_depth.max(max_ready), "{plan:?} {limits:?}");
+                    assert!(
+                        plan.claim <= max_ready && plan.mint <= max_depth.max(max_ready),
+                        "{plan:?} {limits:?}"
+                    );
                     assert!(usize::from(plan.batch) <= max_ready, "{plan:?} {limits:?}");
                 }
             }

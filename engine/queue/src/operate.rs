@@ -65,8 +65,7 @@ impl Queue {
             (session, row, *admin)
         };
         let id = session.id;
-        let next_partition = shared.next_partition.load(Ordering::SeqCst);
-        let written = self.write(|reply| Job::Session { id, row, next_partition, reply });
+        let written = self.write(|reply| Job::Session { id, row, reply });
 
         let admin = shared.admin.lock();
         written?;

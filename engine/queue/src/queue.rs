@@ -247,9 +247,10 @@ impl Queue {
         partitions.map(|partition| (partition.tool().to_owned(), partition.depth())).collect()
     }
 
-    /// The session that draws without a session number use, if there is one.
+    /// The session that draws without a session number use, if there is one and its time is not over.
     pub fn session_info(&self) -> Option<SessionInfo> {
-        self.shared.current.load().as_deref().map(info)
+        let now = self.shared.timeline.look().now;
+        self.shared.current.load().as_deref().filter(|session| now < session.expires_at).map(info)
     }
 
     /// All sessions the queue knows, oldest first.

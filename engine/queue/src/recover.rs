@@ -2,6 +2,7 @@
 //!
 //! | what is found | what it means | what happens |
 //! |---|---|---|
+//! | database cut off before redb signed it, key file empty | its creation did not end | it is cleared; a fresh store |
 //! | database blank | creation did not end, or the file is new | a fresh store |
 //! | root slot does not open | a flush of all was torn | a fresh root; every session counts as flushed |
 //! | session row does not open | its slot or the root was destroyed | the session counts as flushed |
@@ -29,7 +30,7 @@ use crate::seal::{SealingKey, SlotSecret};
 use crate::session::SessionDocument;
 use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
-use crate::store::{Contents, Store, StoreError, meta};
+use crate::store::{self, Contents, Store, StoreError, meta};
 use crate::writer::{Job, Writer};
 
 const CHECK_TEXT: &[u8] = b"obol token store";
@@ -97,6 +98,12 @@ pub(crate) fn open(
 ) -> Result<Opened, OpenError> {
     let path = files.path;
     let failed = |error| store_error(&path, error);
+    if store::is_unfinished(files.database.as_ref()).map_err(failed)?
+        && files.keys.len().map_err(|error| slot_error(&path, error.into()))? == 0
+    {
+        // The key file comes after the database, so nothing was ever promised on this one.
+        store::clear(files.database.as_ref()).map_err(failed)?;
+    }
     let store = Store::open(BoxedBackend(files.database)).map_err(failed)?;
     let is_new = store.is_blank().map_err(failed)?;
     let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;

@@ -185,7 +185,9 @@ pub(crate) struct Shared {
     pub(crate) counter: AtomicU64,
     pub(crate) next_partition: AtomicU64,
     pub(crate) next_order: AtomicU64,
-    pub(crate) era_seen: AtomicU64,
+    /// The last era of the clock whose predecessors have been given up.
+    era_settled: AtomicU64,
+    settling: Mutex<()>,
     pub(crate) min_policy_epoch: AtomicU64,
     failed: OnceLock<Unavailable>,
     stopping: AtomicBool,
@@ -227,7 +229,8 @@ impl Shared {
             counter: AtomicU64::new(first),
             next_partition: AtomicU64::new(from.next_partition),
             next_order: AtomicU64::new(0),
-            era_seen: AtomicU64::new(0),
+            era_settled: AtomicU64::new(0),
+            settling: Mutex::new(()),
             failed: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
@@ -274,15 +277,18 @@ impl Shared {
     /// looks at the era afterwards, so what was minted in an earlier era has a sequence below the floor set here.
     pub(crate) fn settle_era(&self) -> u64 {
         let era = self.timeline.look().era;
-        let seen = self.era_seen.load(Ordering::Acquire);
-        if era != seen
-            && self.era_seen.compare_exchange(seen, era, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        {
+        if self.era_settled.load(Ordering::Acquire) >= era {
+            return era;
+        }
+        // Whoever comes while it is being settled waits: the floors must stand before anything is claimed.
+        let _settling = self.settling.lock();
+        if self.era_settled.load(Ordering::Acquire) < era {
             let below = self.sequence.load(Ordering::SeqCst);
             self.for_each_partition(|partition| {
                 partition.give_up(below);
                 self.chore(Chore::Discard { partition: partition.id, below });
             });
+            self.era_settled.store(era, Ordering::Release);
         }
         era
     }

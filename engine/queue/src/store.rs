@@ -97,6 +97,48 @@ from_redb!(
     redb::SetDurabilityError
 );
 
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What redb writes when it creates a file: the header, and at the very end the signature in its first bytes.
+const REDB_SIGNATURE_BYTES: usize = 9;
+const REDB_HEADER_BYTES: usize = 320;
+/// Where the header names the page size, which is this.
+const REDB_PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
+/// A file longer than this was not just created.
+const MAX_UNFINISHED_BYTES: u64 = 4 << 20;
+
+/// Whether the file is what a power cut leaves of a database that was just being created: nothing but zeros, and
+/// perhaps a header without redb's signature. redb itself refuses such a file for ever.
+pub(crate) fn is_unfinished(file: &dyn StorageBackend) -> Result<bool, StoreError> {
+    let length = file.len()?;
+    if length == 0 || length > MAX_UNFINISHED_BYTES {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default().min(REDB_SIGNATURE_BYTES)];
+    file.read(0, &mut bytes)?;
+    if bytes.iter().any(|byte| *byte != 0) {
+        return Ok(false);
+    }
+    bytes.resize(usize::try_from(length).unwrap_or_default(), 0);
+    file.read(0, &mut bytes)?;
+    let (header, rest) = bytes.split_at(bytes.len().min(REDB_HEADER_BYTES));
+    let (place, page_size) = REDB_PAGE_SIZE;
+    let is_header = header.iter().all(|byte| *byte == 0)
+        || header.get(place..).is_some_and(|header| header.starts_with(&page_size));
+    Ok(is_header && rest.iter().all(|byte| *byte == 0))
+}
+
+/// Empties a file, durably.
+pub(crate) fn clear(file: &dyn StorageBackend) -> Result<(), StoreError> {
+    file.set_len(0)?;
+    file.sync_data()?;
+    Ok(())
+}
+
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Store {

@@ -38,7 +38,7 @@ pub(crate) enum Job {
     /// Remove what has become too old.
     Evict { partition: Arc<Partition> },
     /// Write a session.
-    Session { id: SessionId, row: Vec<u8>, next_partition: u64, reply: Reply },
+    Session { id: SessionId, row: Vec<u8>, reply: Reply },
     /// Write the policy.
     Policy { text: Vec<u8>, reply: Reply },
     /// Answer once everything before it is durable.
@@ -185,9 +185,11 @@ impl Writer {
                 forget_stored(&partition, removed.tokens);
                 partition.count.expired.fetch_add(removed.tokens, Ordering::Relaxed);
             }
-            Job::Session { id, row, next_partition, reply } => {
+            Job::Session { id, row, reply } => {
                 // The reply is noted first: whatever fails from here on, the caller hears of it.
                 effects.replies.push(reply);
+                // Read here and not where the job was made: jobs may overtake each other, the number must not go back.
+                let next_partition = self.shared.next_partition.load(Ordering::SeqCst);
                 tables.put_meta(meta::NEXT_PARTITION, &next_partition.to_be_bytes())?;
                 tables.put_session(id.0, &row)?;
             }
