@@ -14,6 +14,7 @@
 //! What it must not know: where sessions come from, what was already spent, what time it is.
 
 mod channel;
+pub mod delegation;
 mod envelope;
 mod keys;
 mod mint;

@@ -14,6 +14,10 @@ enum Segment {
     Many,
 }
 
+/// The most work one comparison of resources may cost: the product of their lengths in segments. Two patterns of
+/// 1,024 segments each stay within it; a pair beyond it is not in the relation.
+const MAX_RESOURCE_STEPS: usize = 1 << 20;
+
 /// A resource pattern, split into segments. Nothing is normalised: `a//b` has an empty segment in the middle.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResourcePattern {
@@ -48,8 +52,11 @@ impl ResourcePattern {
     }
 
     /// Dynamic programming over segments: `covered[i]` tells whether the child's first `i` segments are covered
-    /// by the parent's segments read so far. Time is the product of the two lengths in segments.
+    /// by the parent's segments read so far. Time is the product of the two lengths in segments, which is bounded.
     fn segments_within(&self, parent: &Self) -> bool {
+        if self.segments.len().saturating_mul(parent.segments.len()) > MAX_RESOURCE_STEPS {
+            return false;
+        }
         let mut covered = vec![false; self.segments.len() + 1];
         if let Some(empty) = covered.first_mut() {
             *empty = true;
@@ -100,6 +107,29 @@ pub fn parameter_matches(pattern: &[u8], argument: &[u8]) -> bool {
         return false;
     }
     automaton.accepts(argument)
+}
+
+/// Whether everything `child` matches is matched by `parent`, as far as that is easy to prove: the two patterns are
+/// the same, or the child has no wildcard and the parent matches what it spells out. Other pairs are refused, some
+/// of them wrongly: to prove two general patterns a subset costs exponential time in the worst case.
+pub fn parameter_is_within(child: &[u8], parent: &[u8]) -> bool {
+    child == parent || spelled_out(child).is_some_and(|argument| parameter_matches(parent, &argument))
+}
+
+/// The one argument that a pattern without wildcards matches.
+fn spelled_out(pattern: &[u8]) -> Option<Vec<u8>> {
+    let mut argument = Vec::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some((&first, tail)) = rest.split_first() {
+        let (byte, tail) = match (first, tail) {
+            (b'*' | b'?', _) => return None,
+            (b'\\', [escaped, tail @ ..]) => (*escaped, tail),
+            (byte, tail) => (byte, tail),
+        };
+        argument.push(byte);
+        rest = tail;
+    }
+    Some(argument)
 }
 
 /// What a pattern takes at one place.
@@ -264,6 +294,13 @@ mod tests {
         assert!(!resource_allows("public/*", "*"));
     }
 
+    #[test]
+    fn resources_over_the_step_bound_are_not_in_the_relation() {
+        let segments = |count: usize| vec!["*"; count].join("/");
+        assert!(within(&segments(1024), &segments(1024)));
+        assert!(!within(&segments(1025), &segments(1024)));
+    }
+
     fn matches(pattern: &str, argument: &str) -> bool {
         parameter_matches(pattern.as_bytes(), argument.as_bytes())
     }
@@ -295,6 +332,18 @@ mod tests {
             ("?", "é"),
         ] {
             assert!(!matches(pattern, argument), "{pattern} does not match {argument}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_pattern_is_within_another_only_where_that_is_proven() {
+        for (child, parent) in
+            [("a*", "a*"), ("abc", "a*"), ("a/b", "**"), ("\\*", "?"), ("x", "x"), ("\\a", "a")]
+        {
+            assert!(parameter_is_within(child.as_bytes(), parent.as_bytes()), "{child} is within {parent}");
+        }
+        for (child, parent) in [("**", "*"), ("a/b", "*"), ("?", "a"), ("ab*", "a*"), ("", "?"), ("b", "a")] {
+            assert!(!parameter_is_within(child.as_bytes(), parent.as_bytes()), "{child}, {parent}");
         }
     }
 

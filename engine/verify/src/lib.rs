@@ -1,1 +1,68 @@
-//! Offline verification of single-use tokens: the cascade, the session table and the spent set.
+//! Offline verification of single-use tokens, suite 1 of TBAC (revision 2026-04-21-r41).
+//!
+//! # What lives here
+//!
+//! - [`Unverified`] → [`Verified`] → [`Spent`]: a token on its way through the cascade. Each step consumes the one
+//!   before, so nobody can act on a token that was not verified, nor on one that was verified and not spent.
+//! - [`Verifier`]: what the cascade needs to know: which audience this is, which sessions there are
+//!   ([`SessionTable`]), what was spent ([`SpentSet`]), what policy allows ([`Templates`]), and the time ([`Clock`]).
+//! - [`Denial`]: every refusal, with its stable code and check.
+//!
+//! # What it promises
+//!
+//! - The steps run in the published order, cheap before dear; the body is decrypted only after its signature held.
+//! - A token is accepted at most once, and only after the spent set says that the mark cannot be lost any more.
+//! - A refusal before the last step never burns the token. A forged token never causes a write and never makes
+//!   anything here grow.
+//! - Nothing fails open: where the spent set, or the session table, cannot answer, the token is refused.
+//! - Revoking a session also refuses those of its tokens that are being verified at that moment.
+//!
+//! # What it must not know about
+//!
+//! No sockets, no HTTP, no runtime: [`Spending`] is a future that any runtime can drive, and a plain thread can
+//! [`wait`](Spending::wait) for it.
+//!
+//! # Where it is stricter than the reference implementation
+//!
+//! - Spent marks outlive the token, not the moment of its spending (see [`spent`]).
+//! - Delegation compares every limiting field (see [`obol_token::delegation::check_attenuation`]).
+//! - A token without a limit is refused under a ceiling on that limit (see [`Ceiling`]).
+//! - Arguments that the server cannot see are not assumed to be absent (see [`Arguments`]).
+//! - A signature scalar that is not reduced, R = identity, and bytes that are not canonical are refused.
+
+mod cascade;
+mod clock;
+mod denial;
+mod evaluation;
+mod parents;
+mod possession;
+mod request;
+mod session;
+mod session_file;
+mod spend;
+pub mod spent;
+pub mod strict_json;
+mod template;
+mod verifier;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use denial::{Code, Denial, FailedCheck};
+pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SEC};
+pub use possession::transcript as possession_transcript;
+pub use request::{Arguments, Request};
+pub use session::{
+    AddSessionError, InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable,
+    SessionTableUnavailable, Window,
+};
+pub use session_file::{
+    InSessionFile, MAX_SESSION_FILE_BYTES, SessionFileError, parse_sessions, read_session_file,
+};
+pub use spend::{Spending, Spent, Unverified, Verified};
+pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
+#[cfg(feature = "redb")]
+pub use spent::{NewFile, OpenSpentSetError, RedbSpentSet, RedbSpentSetOptions};
+pub use template::{Ceiling, Template, TemplateTable, Templates};
+pub use verifier::{
+    ConfigError, DEFAULT_CLOCK_SKEW_SEC, DEFAULT_MAX_TTL_SEC, Limits, MAX_APPROVAL_AGE_SEC, Verifier,
+    VerifierBuilder,
+};

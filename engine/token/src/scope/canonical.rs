@@ -5,26 +5,26 @@ use std::collections::BTreeMap;
 use super::{Constraints, Scope, ScopeError};
 use crate::tlv::{self, Field, MAX_VALUE_BYTES, OrderedReader, Reader, TlvError};
 
-mod tag {
-    pub(super) const ISS: u8 = 0x01;
-    pub(super) const SUB: u8 = 0x02;
-    pub(super) const AGENT_INSTANCE_ID: u8 = 0x03;
-    pub(super) const TOOL: u8 = 0x04;
-    pub(super) const ACTION: u8 = 0x05;
-    pub(super) const RESOURCE: u8 = 0x06;
-    pub(super) const CONSTRAINTS: u8 = 0x07;
-    pub(super) const DELEGATION_DEPTH: u8 = 0x08;
-    pub(super) const PARENT_TOKEN_HASH: u8 = 0x09;
-    pub(super) const REQUIRE_POP: u8 = 0x0A;
-    pub(super) const AUD: u8 = 0x0B;
-    pub(super) const ORG_ID: u8 = 0x0C;
-    pub(super) const TRUST_LEVEL: u8 = 0x0D;
-    pub(super) const HUMAN_CONFIRMED_AT: u8 = 0x0E;
-    pub(super) const APPROVAL_DIGEST: u8 = 0x0F;
-    pub(super) const PURPOSE: u8 = 0x10;
-    pub(super) const TXN_ID: u8 = 0x11;
-    pub(super) const USER_RAW_INTENT: u8 = 0x12;
-    pub(super) const INTENT_HASH: u8 = 0x13;
+pub(super) mod tag {
+    pub(in super::super) const ISS: u8 = 0x01;
+    pub(in super::super) const SUB: u8 = 0x02;
+    pub(in super::super) const AGENT_INSTANCE_ID: u8 = 0x03;
+    pub(in super::super) const TOOL: u8 = 0x04;
+    pub(in super::super) const ACTION: u8 = 0x05;
+    pub(in super::super) const RESOURCE: u8 = 0x06;
+    pub(in super::super) const CONSTRAINTS: u8 = 0x07;
+    pub(in super::super) const DELEGATION_DEPTH: u8 = 0x08;
+    pub(in super::super) const PARENT_TOKEN_HASH: u8 = 0x09;
+    pub(in super::super) const REQUIRE_POP: u8 = 0x0A;
+    pub(in super::super) const AUD: u8 = 0x0B;
+    pub(in super::super) const ORG_ID: u8 = 0x0C;
+    pub(in super::super) const TRUST_LEVEL: u8 = 0x0D;
+    pub(in super::super) const HUMAN_CONFIRMED_AT: u8 = 0x0E;
+    pub(in super::super) const APPROVAL_DIGEST: u8 = 0x0F;
+    pub(in super::super) const PURPOSE: u8 = 0x10;
+    pub(in super::super) const TXN_ID: u8 = 0x11;
+    pub(in super::super) const USER_RAW_INTENT: u8 = 0x12;
+    pub(in super::super) const INTENT_HASH: u8 = 0x13;
 
     pub(super) mod constraint {
         pub(in super::super) const MAX_ROWS: u8 = 0x01;
@@ -85,7 +85,7 @@ impl Scope {
     }
 }
 
-fn constraints_to_tlv(constraints: &Constraints) -> Result<Vec<u8>, ScopeError> {
+pub(super) fn constraints_to_tlv(constraints: &Constraints) -> Result<Vec<u8>, ScopeError> {
     let mut out = Writer::default();
     let integers = [
         (tag::constraint::MAX_ROWS, constraints.max_rows),
@@ -116,27 +116,32 @@ fn constraints_to_tlv(constraints: &Constraints) -> Result<Vec<u8>, ScopeError> 
     Ok(out.0)
 }
 
+/// Appends fields. The caller keeps the tags ascending.
 #[derive(Default)]
-struct Writer(Vec<u8>);
+pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    fn bytes(&mut self, tag: u8, value: &[u8]) -> Result<(), ScopeError> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(super) fn bytes(&mut self, tag: u8, value: &[u8]) -> Result<(), ScopeError> {
         tlv::put(&mut self.0, tag, value).map_err(|_| ScopeError::TooLong)
     }
 
-    fn text(&mut self, tag: u8, value: &str) -> Result<(), ScopeError> {
+    pub(super) fn text(&mut self, tag: u8, value: &str) -> Result<(), ScopeError> {
         self.bytes(tag, value.as_bytes())
     }
 
-    fn integer(&mut self, tag: u8, value: u64) -> Result<(), ScopeError> {
+    pub(super) fn integer(&mut self, tag: u8, value: u64) -> Result<(), ScopeError> {
         self.bytes(tag, &value.to_be_bytes())
     }
 
-    fn boolean(&mut self, tag: u8, value: bool) -> Result<(), ScopeError> {
+    pub(super) fn boolean(&mut self, tag: u8, value: bool) -> Result<(), ScopeError> {
         self.bytes(tag, &[u8::from(value)])
     }
 
-    fn option(&mut self, tag: u8, value: Option<&[u8]>) -> Result<(), ScopeError> {
+    pub(super) fn option(&mut self, tag: u8, value: Option<&[u8]>) -> Result<(), ScopeError> {
         value.map_or(Ok(()), |value| self.bytes(tag, value))
     }
 }

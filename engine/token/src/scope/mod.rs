@@ -3,6 +3,7 @@
 //! The same rules hold where a scope is minted and where it is verified: [`Scope::to_tlv`] and
 //! [`Scope::from_tlv`] both end in [`Scope::check`].
 
+mod approval;
 mod canonical;
 mod constraints;
 

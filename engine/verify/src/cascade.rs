@@ -1,0 +1,200 @@
+//! The cascade (TBAC r41, section 4.3), steps 2 to 14: cheap before dear, verify before decrypt, spend last.
+//!
+//! Step 1 makes an [`Unverified`], step 15 turns a [`Verified`] into a [`crate::Spent`]. Steps 16 and 17 belong to
+//! the consumer profile, whose tokens are refused in step 1.
+
+use obol_token::{Body, ChannelKeys, Envelope, OpenError, ScopeError};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use crate::denial::{Code, Denial, FailedCheck};
+use crate::evaluation::{self, Subject};
+use crate::possession;
+use crate::request::{Arguments, Request};
+use crate::session::Session;
+use crate::spend::{Unverified, Verified, spend_denial};
+use crate::spent::Mark;
+use crate::verifier::{Parts, Verifier};
+
+pub(crate) fn run(
+    token: &Unverified,
+    verifier: &Verifier,
+    request: &Request<'_>,
+) -> Result<Verified, Denial> {
+    let parts = &verifier.parts;
+    let envelope = token.envelope()?;
+
+    // Steps 2 to 4: the header alone, no cryptography.
+    let session = parts.active_session(envelope.session_id())?;
+    check_times(parts, &envelope)?;
+    check_fence(parts, &envelope)?;
+    check_audience(parts, &session, &envelope)?;
+    check_window(parts, &session, &envelope)?;
+
+    // Steps 5 to 9: keys, signature, decryption, and what the body must repeat.
+    let body = open(&session, &envelope)?;
+    check_mutual_auth(&session, &body)?;
+    check_verifier_secret(&session, &body)?;
+    let scope = body.scope().map_err(|error| scope_denial(&error))?;
+
+    // Steps 10 to 12: spent before, policy epoch, privilege signature.
+    let mark = Mark::new(envelope.session_id(), &envelope.jti(), envelope.expires_at());
+    check_not_spent(parts, &mark)?;
+    check_policy_epoch(parts, &session, &envelope)?;
+    check_privilege_signature(&session, &envelope, &body)?;
+
+    // Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
+    let opened = open_arguments(request, &envelope, &body)?;
+    let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(opened)));
+    evaluation::run(&Subject {
+        parts,
+        session: &session,
+        envelope: &envelope,
+        scope: &scope,
+        request,
+        arguments,
+    })?;
+    possession::check(&session, &envelope, &scope, arguments, request.proof)?;
+
+    let jti = envelope.jti();
+    Ok(Verified { parts: Arc::clone(parts), session, body, scope, jti, mark, opened })
+}
+
+fn stale(detail: &'static str) -> Denial {
+    Denial::new(Code::StaleTimestamp, FailedCheck::TemporalValidation, detail)
+}
+
+/// All sums saturate: a time near the end of the range lies in the far future, and does not wrap around to the past.
+fn check_times(parts: &Parts, envelope: &Envelope<'_>) -> Result<(), Denial> {
+    let (issued_at, expires_at) = (envelope.issued_at(), envelope.expires_at());
+    if issued_at > parts.clock.now().saturating_add(parts.limits.clock_skew) {
+        return Err(stale("the token is issued in the future"));
+    }
+    check_not_expired(parts, expires_at)?;
+    let Some(life) = expires_at.checked_sub(issued_at) else {
+        let code = Code::MalformedToken;
+        return Err(Denial::new(code, FailedCheck::TemporalValidation, "the token ends before it is issued"));
+    };
+    if life > parts.limits.max_ttl {
+        return Err(stale("the token lives longer than this server allows"));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_not_expired(parts: &Parts, expires_at: u64) -> Result<(), Denial> {
+    if parts.clock.now() > expires_at.saturating_add(parts.limits.clock_skew) {
+        return Err(stale("the token has expired"));
+    }
+    Ok(())
+}
+
+fn check_fence(parts: &Parts, envelope: &Envelope<'_>) -> Result<(), Denial> {
+    if parts.spent.fence().is_some_and(|fence| envelope.issued_at() <= fence) {
+        return Err(stale("the token is older than the spent set's memory"));
+    }
+    Ok(())
+}
+
+fn check_audience(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Result<(), Denial> {
+    let ours = parts.audience.hash();
+    // Keys that were made for another server do not become ours by ending up in our table.
+    if envelope.audience_hash() != *ours || session.audience().hash() != ours {
+        let code = Code::AudMismatch;
+        return Err(Denial::new(code, FailedCheck::AudienceValidation, "the token is for another audience"));
+    }
+    Ok(())
+}
+
+fn check_window(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Result<(), Denial> {
+    let Some(window) = session.window() else { return Ok(()) };
+    let expired = |detail| Err(Denial::new(Code::SessionExpired, FailedCheck::SessionValidity, detail));
+    if parts.clock.now() > window.end {
+        return expired("the session is over");
+    }
+    if envelope.issued_at().saturating_add(parts.limits.clock_skew) < window.start {
+        return expired("the token was issued before its session began");
+    }
+    if envelope.issued_at() > window.end {
+        return expired("the token was issued after its session ended");
+    }
+    Ok(())
+}
+
+/// The signature first, then decryption: [`obol_token`] knows no other order.
+fn open(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
+    session.material().open(envelope).map_err(|error| {
+        let (code, failed_check) = match error {
+            OpenError::Suite | OpenError::Body => (Code::MalformedToken, FailedCheck::FramingCheck),
+            OpenError::Signature => (Code::InvalidSignature, FailedCheck::SchnorrVerification),
+            OpenError::Decryption => (Code::DecryptionFailed, FailedCheck::AeadDecryption),
+        };
+        Denial::new(code, failed_check, error.to_string())
+    })
+}
+
+fn check_mutual_auth(session: &Session, body: &Body) -> Result<(), Denial> {
+    if body.mutual_auth_matches(session.material()) {
+        return Ok(());
+    }
+    let code = Code::MutualAuthMismatch;
+    Err(Denial::new(code, FailedCheck::MutualAuthCheck, "mutual_auth is not the session's"))
+}
+
+fn check_verifier_secret(session: &Session, body: &Body) -> Result<(), Denial> {
+    if body.verifier_secret_matches(session.material()) {
+        return Ok(());
+    }
+    let code = Code::VerifierSecretMismatch;
+    Err(Denial::new(code, FailedCheck::VerifierSecretCheck, "verifier_secret is not the session's"))
+}
+
+fn scope_denial(error: &ScopeError) -> Denial {
+    let (code, failed_check) = match error {
+        ScopeError::Malformed(_) | ScopeError::TooLong => (Code::MalformedToken, FailedCheck::FramingCheck),
+        ScopeError::Field(_) => (Code::ScopeFieldMissing, FailedCheck::TbacScopeEvaluation),
+        ScopeError::IntentTooLarge => (Code::IntentPayloadTooLarge, FailedCheck::IntentValidation),
+    };
+    Denial::new(code, failed_check, error.to_string())
+}
+
+/// A look, not a spend: an attacker who lacks, say, the proof of possession must not burn somebody's token.
+fn check_not_spent(parts: &Parts, mark: &Mark) -> Result<(), Denial> {
+    match parts.spent.is_spent(mark) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(spend_denial(&crate::SpendError::AlreadySpent)),
+        Err(error) => Err(spend_denial(&error)),
+    }
+}
+
+fn check_policy_epoch(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Result<(), Denial> {
+    if envelope.policy_epoch() >= parts.policy_epoch_for(session) {
+        return Ok(());
+    }
+    let code = Code::EpochExpired;
+    Err(Denial::new(code, FailedCheck::PolicyEpochValidation, "the token was minted under an older policy"))
+}
+
+fn check_privilege_signature(session: &Session, envelope: &Envelope<'_>, body: &Body) -> Result<(), Denial> {
+    if body.privilege_signature_holds(session.material(), envelope.policy_epoch()) {
+        return Ok(());
+    }
+    let code = Code::PrivilegeSigInvalid;
+    Err(Denial::new(code, FailedCheck::PrivilegeSignature, "priv_sig does not cover the scope"))
+}
+
+/// Opens encrypted arguments, now that the token is known to be genuine and before its limits are applied to them
+/// (section 10.3).
+fn open_arguments(
+    request: &Request<'_>,
+    envelope: &Envelope<'_>,
+    body: &Body,
+) -> Result<Option<Map<String, Value>>, Denial> {
+    let Arguments::Sealed { iv, ciphertext } = request.arguments else { return Ok(None) };
+    let keys = ChannelKeys::derive(envelope.session_id(), &envelope.jti(), body.response_key());
+    let plaintext = keys
+        .open_request(iv, ciphertext)
+        .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;
+    serde_json::from_slice(&plaintext)
+        .map(Some)
+        .map_err(|_| Denial::malformed_request("the sealed arguments are no JSON object"))
+}

@@ -1,0 +1,99 @@
+//! Step 14: proof of possession (TBAC r41, section 3.5).
+
+use ed25519_dalek::Signature;
+use obol_token::{Envelope, Jti, Scope, SessionId};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::denial::{Code, Denial, FailedCheck};
+use crate::request::Arguments;
+use crate::session::Session;
+
+const LABEL: &[u8] = b"tbac-pop-v1";
+/// RFC 8785 of a call without arguments.
+const NO_ARGUMENTS: &[u8] = b"{}";
+
+/// What a proof of possession signs, with plain Ed25519: 32 bytes, SHA-256 over label, session, token and canonical
+/// arguments (TBAC r41, section 3.5). `None` if the arguments have no canonical form (RFC 8785).
+pub fn transcript(
+    session_id: SessionId,
+    jti: &Jti,
+    arguments: Option<&Map<String, Value>>,
+) -> Option<[u8; 32]> {
+    let canonical = match arguments {
+        Some(arguments) => serde_json_canonicalizer::to_vec(arguments).ok()?,
+        None => NO_ARGUMENTS.to_vec(),
+    };
+    let jti = jti.as_bytes();
+    let jti_length = u16::try_from(jti.len()).ok()?;
+    let hash = Sha256::new()
+        .chain_update(LABEL)
+        .chain_update(session_id.0.to_be_bytes())
+        .chain_update(jti_length.to_be_bytes())
+        .chain_update(jti)
+        .chain_update(Sha256::digest(canonical));
+    Some(hash.finalize().into())
+}
+
+pub(crate) fn check(
+    session: &Session,
+    envelope: &Envelope<'_>,
+    scope: &Scope,
+    arguments: Arguments<'_>,
+    proof: Option<&[u8]>,
+) -> Result<(), Denial> {
+    if !scope.require_pop {
+        return Ok(());
+    }
+    let Some(proof) = proof else {
+        let code = Code::PopRequired;
+        return Err(Denial::new(code, FailedCheck::PopMissing, "the request carries no proof of possession"));
+    };
+    let failed = |detail| Denial::new(Code::PopFailed, FailedCheck::PopVerification, detail);
+    let arguments = match arguments {
+        Arguments::Plain(arguments) | Arguments::Opened(arguments) => arguments,
+        Arguments::Unseen | Arguments::Sealed { .. } => {
+            return Err(failed("the proof covers arguments that this server cannot see"));
+        }
+    };
+    let key = session.pop_key().ok_or_else(|| failed("the session has no key for proofs of possession"))?;
+    let signature = Signature::from_slice(proof).map_err(|_| failed("the proof is no Ed25519 signature"))?;
+    let transcript = transcript(envelope.session_id(), &envelope.jti(), arguments)
+        .ok_or_else(|| failed("the arguments have no canonical form"))?;
+    // Strict: no signature is accepted that other implementations might refuse.
+    key.verify_strict(&transcript, &signature).map_err(|_| failed("the proof does not hold"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn of(arguments: Option<Value>) -> [u8; 32] {
+        let arguments = arguments.map(|value| value.as_object().unwrap().clone());
+        transcript(SessionId(7), &Jti::from_random([1; 16]), arguments.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn absent_and_empty_arguments_are_the_same() {
+        assert_eq!(of(None), of(Some(json!({}))));
+    }
+
+    #[test]
+    fn arguments_are_canonical_before_they_are_hashed() {
+        let text = r#"{"peach":"x","péché":1e2,"pêche":0.000001,"sin":-0.0,"nested":{"b":[1.50,"\u20ac\u000a"],"a":null}}"#;
+        let canonical = "{\"nested\":{\"a\":null,\"b\":[1.5,\"€\\n\"]},\"peach\":\"x\",\"péché\":100,\"pêche\":0.000001,\"sin\":0}";
+        let arguments: Map<String, Value> = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json_canonicalizer::to_string(&arguments).unwrap(), canonical);
+        assert_eq!(of(Some(Value::Object(arguments))), of(Some(serde_json::from_str(canonical).unwrap())));
+    }
+
+    #[test]
+    fn the_transcript_is_the_published_concatenation() {
+        let jti = Jti::from_random([1; 16]);
+        let mut bytes = b"tbac-pop-v1\0\0\0\0\0\0\0\x07\0\x16".to_vec();
+        bytes.extend_from_slice(jti.as_bytes());
+        bytes.extend_from_slice(&Sha256::digest(br#"{"q":"rows"}"#));
+        assert_eq!(of(Some(json!({"q": "rows"}))), <[u8; 32]>::from(Sha256::digest(bytes)));
+    }
+}

@@ -1,0 +1,234 @@
+//! A token's way: `Unverified → Verified → Spent`.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, ready};
+use obol_token::text::from_base64url;
+use obol_token::{Body, ChannelKeys, Envelope, FramingError, Jti, Scope, SessionId};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+use crate::cascade;
+use crate::denial::{Code, Denial, FailedCheck};
+use crate::request::Request;
+use crate::session::Session;
+use crate::spent::{Mark, SpendError, SpendTicket};
+use crate::verifier::{Parts, Verifier, check_active};
+
+/// Bytes whose framing is a token's (cascade step 1). Nothing in them is authenticated.
+pub struct Unverified {
+    bytes: Vec<u8>,
+    session_id: SessionId,
+    jti: Jti,
+}
+
+impl Unverified {
+    /// Reads a token as it travels: base64url without padding.
+    pub fn from_text(text: &[u8]) -> Result<Self, Denial> {
+        let bytes = from_base64url(text).map_err(|error| {
+            Denial::new(Code::MalformedToken, FailedCheck::FramingCheck, error.to_string())
+        })?;
+        Self::from_bytes(bytes)
+    }
+
+    /// Checks the framing of a token's bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Denial> {
+        let envelope = Envelope::parse(&bytes).map_err(framing_denial)?;
+        let (session_id, jti) = (envelope.session_id(), envelope.jti());
+        Ok(Self { bytes, session_id, jti })
+    }
+
+    /// The session that the token claims, for logs.
+    pub fn claimed_session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// The name that the token claims, for logs.
+    pub fn claimed_jti(&self) -> Jti {
+        self.jti
+    }
+
+    /// Runs the cascade up to, and without, spending. A refusal leaves the token as it was.
+    pub fn verify(self, verifier: &Verifier, request: &Request<'_>) -> Result<Verified, Denial> {
+        cascade::run(&self, verifier, request)
+    }
+
+    pub(crate) fn envelope(&self) -> Result<Envelope<'_>, Denial> {
+        Envelope::parse(&self.bytes).map_err(framing_denial)
+    }
+}
+
+impl fmt::Debug for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unverified").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}
+
+fn framing_denial(error: FramingError) -> Denial {
+    let (code, failed_check) = match error {
+        FramingError::Enveloped => (Code::NonJsonPopNotSupported, FailedCheck::ConformanceScope),
+        _ => (Code::MalformedToken, FailedCheck::FramingCheck),
+    };
+    Denial::new(code, failed_check, error.to_string())
+}
+
+/// A token that passed every check but the last. It allows nothing yet: another copy may be spent first.
+pub struct Verified {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) body: Body,
+    pub(crate) scope: Scope,
+    pub(crate) jti: Jti,
+    pub(crate) mark: Mark,
+    pub(crate) opened: Option<Map<String, Value>>,
+}
+
+impl Verified {
+    /// What the token allows once it is spent.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The token's name inside its session.
+    pub fn jti(&self) -> Jti {
+        self.jti
+    }
+
+    /// The token's session.
+    pub fn session_id(&self) -> SessionId {
+        self.session.session_id()
+    }
+
+    /// The arguments, where the request brought them as [`crate::Arguments::Sealed`].
+    pub fn opened_arguments(&self) -> Option<&Map<String, Value>> {
+        self.opened.as_ref()
+    }
+
+    /// Spends the token (cascade step 15). The answer is in the [`Spending`]; from here on the token may be burned,
+    /// also if nobody waits for the answer.
+    pub fn spend(self) -> Spending {
+        let ticket = self.still_valid().map(|()| self.parts.spent.spend(self.mark));
+        Spending { ticket, verified: Some(self) }
+    }
+
+    /// Time may have passed since the cascade ran.
+    fn still_valid(&self) -> Result<(), Denial> {
+        check_active(&self.session)?;
+        cascade::check_not_expired(&self.parts, self.mark.expires_at())
+    }
+
+    fn finish(self) -> Result<Spent, Denial> {
+        // Revoked while the disk was written: the token is burned, which is as it should be.
+        check_active(&self.session)?;
+        self.parts.parents.remember(&self.scope, self.body.scope_tlv(), self.parts.clock.now());
+        Ok(Spent {
+            session_id: self.session.session_id(),
+            channel: Some(ChannelKeys::derive(
+                self.session.session_id(),
+                &self.jti,
+                self.body.response_key(),
+            )),
+            scope: self.scope,
+            jti: self.jti,
+            opened: self.opened,
+        })
+    }
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified").field("session_id", &self.session_id()).finish_non_exhaustive()
+    }
+}
+
+/// A token being spent: a future for any runtime, and [`wait`](Self::wait) for plain threads.
+#[derive(Debug)]
+#[must_use = "the token counts only when this resolves to Spent"]
+pub struct Spending {
+    ticket: Result<SpendTicket, Denial>,
+    verified: Option<Verified>,
+}
+
+impl Spending {
+    /// Waits for the answer, blocking the thread.
+    pub fn wait(self) -> Result<Spent, Denial> {
+        crate::spent::block_on(self)
+    }
+}
+
+impl Future for Spending {
+    type Output = Result<Spent, Denial>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { ticket, verified } = &mut *self;
+        let answer = match ticket {
+            Ok(ticket) => ready!(Pin::new(ticket).poll(context)).map_err(|error| spend_denial(&error)),
+            Err(denial) => Err(denial.clone()),
+        };
+        let spent = answer.and_then(|()| verified.take().ok_or_else(polled_again)?.finish());
+        Poll::Ready(spent)
+    }
+}
+
+/// Futures may not be polled after they are done. Who does it anyway gets no second `Spent`.
+fn polled_again() -> Denial {
+    Denial::new(Code::TokenReplayed, FailedCheck::ReplayConsume, "the answer was taken already")
+}
+
+pub(crate) fn spend_denial(error: &SpendError) -> Denial {
+    let (code, failed_check) = match error {
+        SpendError::AlreadySpent => (Code::TokenReplayed, FailedCheck::ReplayConsume),
+        SpendError::Forgotten => (Code::StaleTimestamp, FailedCheck::TemporalValidation),
+        SpendError::Unavailable(_) => (Code::Unavailable, FailedCheck::SpentSet),
+    };
+    Denial::new(code, failed_check, error.to_string())
+}
+
+/// A token that was accepted, once and for good. Holding one is the permission to act.
+pub struct Spent {
+    scope: Scope,
+    jti: Jti,
+    session_id: SessionId,
+    channel: Option<ChannelKeys>,
+    opened: Option<Map<String, Value>>,
+}
+
+impl Spent {
+    /// What the token allows. The tool must keep the limits that only it can keep: `max_rows`, `time_window_sec`
+    /// and `data_classification`.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The token's name inside its session.
+    pub fn jti(&self) -> Jti {
+        self.jti
+    }
+
+    /// The token's session.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// Takes the token's channel keys, once: the nonce of the response is fixed, so one token seals one response.
+    pub fn take_channel_keys(&mut self) -> Option<ChannelKeys> {
+        self.channel.take()
+    }
+
+    /// Takes the arguments, where the request brought them as [`crate::Arguments::Sealed`].
+    pub fn take_opened_arguments(&mut self) -> Option<Map<String, Value>> {
+        self.opened.take()
+    }
+
+    /// What the token allows, without the rest.
+    pub fn into_scope(self) -> Scope {
+        self.scope
+    }
+}
+
+impl fmt::Debug for Spent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spent").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,306 @@
+//! The file: opening, checking, reading back, writing.
+
+use ::redb::backends::FileBackend;
+use ::redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    StorageError, TableDefinition, TableHandle as _,
+};
+use core::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::spent::index::{BUCKET_SEC, Index};
+
+const META: TableDefinition<'static, &str, u64> = TableDefinition::new("obol.spent-set.meta");
+const MARKS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("obol.spent-set.marks");
+
+const FORMAT: &str = "format";
+const SPAN_SECONDS: &str = "span-seconds";
+const FENCE: &str = "fence";
+const HORIZON: &str = "horizon";
+
+/// The format this build reads and writes.
+const VERSION: u64 = 1;
+/// Pages that redb keeps in memory, in bytes. Every mark is read once, at the start.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// The most marks in one row: they fill a page of 4 KiB, less its own overhead. A longer row would take pages of the
+/// next power of two, half of them empty.
+const MARKS_PER_ROW: usize = 250;
+
+/// Why a spent set was not opened. Nothing was changed, except that a new file may have been created.
+#[derive(Debug)]
+pub struct OpenSpentSetError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug)]
+enum Problem {
+    Io(&'static str, io::Error),
+    Mode(u32),
+    InUse,
+    NotADatabase(String),
+    Foreign,
+    Version(u64),
+    Span(u64),
+    Storage(String),
+}
+
+impl fmt::Display for OpenSpentSetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const START_OVER: &str =
+            "move it away to start over: a new spent set refuses what was issued before it";
+        write!(f, "spent set {}: ", self.path.display())?;
+        match &self.problem {
+            Problem::Io(doing, error) => write!(f, "cannot {doing}: {error}"),
+            Problem::Mode(mode) => write!(f, "its mode {mode:03o} lets others in; run chmod 600 on it"),
+            Problem::InUse => f.write_str("another process has it open"),
+            Problem::NotADatabase(why) => write!(f, "it is damaged or no spent set ({why}); {START_OVER}"),
+            Problem::Foreign => write!(f, "it belongs to something else; {START_OVER}"),
+            Problem::Version(found) => {
+                write!(f, "it has format {found} and this build reads format {VERSION}; use the newer build")
+            }
+            Problem::Span(found) => {
+                write!(
+                    f,
+                    "its spans are {found} s and this build's {BUCKET_SEC} s; use the build that wrote it"
+                )
+            }
+            Problem::Storage(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenSpentSetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.problem {
+            Problem::Io(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
+                Self::Io("open it", error)
+            }
+            error => Self::NotADatabase(error.to_string()),
+        }
+    }
+}
+
+impl From<::redb::Error> for Problem {
+    fn from(error: ::redb::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// Marks that go into the file together: the span and id of each.
+pub(super) type Batch = [(u64, [u8; 16])];
+
+/// The open file. Owned by one thread.
+pub(super) struct Store {
+    database: Database,
+    next_row: u64,
+    /// The spans that have rows.
+    spans: BTreeSet<u64>,
+}
+
+/// An opened file; its marks are in the index.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) fence: Option<u64>,
+}
+
+impl Store {
+    /// Opens the file or creates it, and reads its marks into `index`. `fence_if_new` is written into a file that
+    /// was not there before.
+    pub(super) fn open(
+        path: &Path,
+        fence_if_new: Option<u64>,
+        index: &mut Index,
+    ) -> Result<Opened, OpenSpentSetError> {
+        open_private(path)
+            .and_then(|file| Ok(FileBackend::new(file)?))
+            .and_then(|backend| Self::from_backend(backend, fence_if_new, index))
+            .and_then(|opened| {
+                // The name must not be lost in a power cut that the marks survive.
+                sync_folder_of(path).map_err(|error| Problem::Io("sync its folder", error))?;
+                Ok(opened)
+            })
+            .map_err(|problem| OpenSpentSetError { path: path.to_owned(), problem })
+    }
+
+    fn from_backend(
+        backend: impl StorageBackend,
+        fence_if_new: Option<u64>,
+        index: &mut Index,
+    ) -> Result<Opened, Problem> {
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            // Finds damage before it is believed. Reads every page once, which is done at the start anyway.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(backend)?;
+        if is_empty(&database)? {
+            initialize(&database, fence_if_new)?;
+        }
+        let (fence, horizon) = read_meta(&database)?;
+        index.forget_before(horizon);
+        let mut store = Self { database, next_row: 0, spans: BTreeSet::new() };
+        store.read_marks(index)?;
+        Ok(Opened { store, fence })
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_backend(
+        backend: impl StorageBackend,
+        fence_if_new: Option<u64>,
+        index: &mut Index,
+    ) -> Result<Opened, OpenSpentSetError> {
+        Self::from_backend(backend, fence_if_new, index)
+            .map_err(|problem| OpenSpentSetError { path: PathBuf::from("(backend)"), problem })
+    }
+
+    fn read_marks(&mut self, index: &mut Index) -> Result<(), ::redb::Error> {
+        let marks = self.database.begin_read()?.open_table(MARKS)?;
+        for entry in marks.iter()? {
+            let (key, value) = entry?;
+            let (span, row) = key.value();
+            let (ids, _) = value.value().as_chunks::<16>();
+            ids.iter().for_each(|id| index.place(span, *id));
+            self.spans.insert(span);
+            self.next_row = self.next_row.max(row.saturating_add(1));
+        }
+        Ok(())
+    }
+
+    /// The oldest span that has marks in the file.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.spans.first().copied()
+    }
+
+    /// Adds marks, deletes spans before `horizon`, and returns once both are durable.
+    ///
+    /// In two phases, although one would halve the time: with one, whether the newest commit is believed after a
+    /// crash hangs on a checksum that an attacker who can choose what is written, and can make the machine crash,
+    /// may defeat, and an accepted token could become unspent again.
+    pub(super) fn commit(&mut self, batch: &Batch, horizon: Option<u64>) -> Result<(), String> {
+        let mut spans: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        for (span, id) in batch {
+            spans.entry(*span).or_default().extend_from_slice(id);
+        }
+        self.write(&spans, horizon).map_err(|error| error.to_string())?;
+        if let Some(horizon) = horizon {
+            self.spans = self.spans.split_off(&horizon);
+        }
+        self.spans.extend(spans.keys());
+        Ok(())
+    }
+
+    fn write(&mut self, spans: &BTreeMap<u64, Vec<u8>>, horizon: Option<u64>) -> Result<(), ::redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut marks = transaction.open_table(MARKS)?;
+            if let Some(horizon) = horizon {
+                marks.retain_in((0, 0)..(horizon, 0), |_, _| false)?;
+                transaction.open_table(META)?.insert(HORIZON, horizon)?;
+            }
+            for (span, ids) in spans {
+                for row in ids.chunks(16 * MARKS_PER_ROW) {
+                    marks.insert((*span, self.next_row), row)?;
+                    self.next_row += 1;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn open_private(path: &Path) -> Result<File, Problem> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(path) {
+        Ok(file) => check_mode(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            options.create_new(true).open(path).map_err(|error| Problem::Io("create it", error))
+        }
+        Err(error) => Err(Problem::Io("open it", error)),
+    }
+}
+
+/// Who can write the file can make spent tokens fresh.
+fn check_mode(file: File) -> Result<File, Problem> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = file.metadata().map_err(|error| Problem::Io("inspect it", error))?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(Problem::Mode(mode));
+        }
+    }
+    Ok(file)
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// A file that was just created, or whose creation was cut short.
+fn is_empty(database: &Database) -> Result<bool, Problem> {
+    let reading = database.begin_read().map_err(::redb::Error::from)?;
+    let tables = reading.list_tables().map_err(::redb::Error::from)?.count();
+    let multimaps = reading.list_multimap_tables().map_err(::redb::Error::from)?.count();
+    Ok(tables + multimaps == 0)
+}
+
+fn initialize(database: &Database, fence: Option<u64>) -> Result<(), Problem> {
+    let write = || -> Result<(), ::redb::Error> {
+        let mut transaction = database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(FORMAT, VERSION)?;
+            meta.insert(SPAN_SECONDS, BUCKET_SEC)?;
+            meta.insert(HORIZON, 0)?;
+            if let Some(fence) = fence {
+                meta.insert(FENCE, fence)?;
+            }
+            transaction.open_table(MARKS)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    };
+    write().map_err(Problem::from)
+}
+
+fn read_meta(database: &Database) -> Result<(Option<u64>, u64), Problem> {
+    let reading = database.begin_read().map_err(::redb::Error::from)?;
+    let ours = reading.list_tables().map_err(::redb::Error::from)?.any(|table| table.name() == META.name());
+    if !ours {
+        return Err(Problem::Foreign);
+    }
+    let meta = reading.open_table(META).map_err(|_| Problem::Foreign)?;
+    let value = |name| -> Result<Option<u64>, Problem> {
+        Ok(meta.get(name).map_err(::redb::Error::from)?.map(|value| value.value()))
+    };
+    match value(FORMAT)?.ok_or(Problem::Foreign)? {
+        VERSION => {}
+        other => return Err(Problem::Version(other)),
+    }
+    match value(SPAN_SECONDS)?.ok_or(Problem::Foreign)? {
+        BUCKET_SEC => {}
+        other => return Err(Problem::Span(other)),
+    }
+    Ok((value(FENCE)?, value(HORIZON)?.ok_or(Problem::Foreign)?))
+}
