@@ -15,9 +15,9 @@ pub(crate) struct Cli {
     /// Configuration file (TOML). Without it: $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// How much to log on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info)]
-    pub(crate) log: LogLevel,
+    /// How much to log on standard error: `info` for the servers if not said, `warn` for everything else.
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    pub(crate) log: Option<LogLevel>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -30,6 +30,16 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl Cli {
+    /// How much to log.
+    pub(crate) fn log_level(&self) -> LogLevel {
+        self.log.unwrap_or(match self.command {
+            Command::Tqs(_) | Command::Rs(_) => LogLevel::Info,
+            _ => LogLevel::Warn,
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,9 +114,17 @@ pub(crate) struct RsArgs {
     /// The sessions whose tokens are accepted. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) sessions: Option<PathBuf>,
-    /// Where spent tokens are kept.
+    /// Where spent tokens are kept; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) spent: Option<PathBuf>,
+    /// The file of spent tokens is not there yet, and that is right. Without this, a new file is taken for a lost one,
+    /// and tokens issued up to a minute after its creation are refused.
+    #[arg(long)]
+    pub(crate) first_start: bool,
+    /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
+    /// something in front encrypts it.
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
 }
 
 #[derive(Debug, Args)]

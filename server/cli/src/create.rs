@@ -129,7 +129,7 @@ fn wipe(value: &mut Value) {
 }
 
 /// Writes a file that did not exist, closed to others.
-fn write_new(path: &Path, text: &str) -> Outcome {
+pub(crate) fn write_new(path: &Path, text: &str) -> Outcome {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;

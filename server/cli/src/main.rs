@@ -6,9 +6,11 @@ mod args;
 mod client;
 mod config;
 mod create;
+mod demo;
 mod exit;
 mod inspect;
 mod output;
+mod rs;
 mod tqs;
 
 use std::io::IsTerminal;
@@ -23,7 +25,7 @@ use crate::exit::Outcome;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log);
+    start_logging(cli.log_level());
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Outcome {
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
+        Command::Demo(output) => demo::run(*output),
+        Command::Rs(args) => rs::run(args, &config()?),
         Command::Tqs(args) => tqs::run(args, &config()?),
         Command::Dequeue(args) => client::dequeue(args),
         Command::Status(args) => client::status(args),
@@ -52,7 +56,6 @@ fn run(cli: &Cli) -> Outcome {
             obol::jsonl::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
                 .map_err(exit::Failure::other)
         }
-        _ => Ok(()),
     }
 }
 
