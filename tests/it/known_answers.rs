@@ -128,7 +128,7 @@ fn own_vectors_are_reproduced_and_open() {
 }
 
 /// Where the published vectors are: `OBOL_TBAC_VECTORS`, or `shared/vectors/tbac-r41` beside the checkout.
-fn published_vectors() -> Option<PathBuf> {
+pub(crate) fn published_vectors() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors/tbac-r41");
     let path = std::env::var_os("OBOL_TBAC_VECTORS").map_or(beside, PathBuf::from);
     if path.join("expected.json").is_file() {

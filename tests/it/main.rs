@@ -9,4 +9,17 @@
     reason = "a test that cannot go on fails by panicking, and says on screen what it skipped"
 )]
 
+mod cascade;
+mod cli;
+mod end_to_end;
+mod jsonl;
 mod known_answers;
+mod power_loss;
+mod process;
+mod queue;
+mod resource;
+mod rs_fixture;
+mod scope_rules;
+mod sidecar;
+mod spent_set;
+mod support;

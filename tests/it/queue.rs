@@ -15,7 +15,7 @@ use crate::support::{Store, World};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 

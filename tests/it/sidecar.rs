@@ -106,7 +106,9 @@ fn the_agents_socket_knows_three_methods_and_no_other() {
         let answer = agent.call(method, json!({}));
         assert_eq!(answer["error"]["data"]["code"], "METHOD_NOT_ALLOWED", "{method}: {answer}");
     }
-    assert!(agent.call("dequeueToken", json!({"tool": "search", "waitMs": 5000}))["result"]["token"].is_string());
+    assert!(
+        agent.call("dequeueToken", json!({"tool": "search", "waitMs": 5000}))["result"]["token"].is_string()
+    );
 }
 
 #[test]
@@ -337,7 +339,10 @@ fn bad_files_and_settings_get_an_error_that_says_what_to_do() {
         assert_eq!(exit, Some(code), "{arguments:?} {environment:?}: {message}");
         assert!(message.contains(says), "{arguments:?} {environment:?}: {message}");
     }
-    assert_eq!(std::fs::read_to_string(home.path().join("text.redb")).unwrap(), "dear diary, this is no database");
+    assert_eq!(
+        std::fs::read_to_string(home.path().join("text.redb")).unwrap(),
+        "dear diary, this is no database"
+    );
 }
 
 #[test]

@@ -196,9 +196,11 @@ impl Partition {
         self.ready.len() as u64 + self.count.stored.load(Ordering::Relaxed)
     }
 
-    /// When the next token ends, in Unix seconds, to within one batch; 0 if none is ready.
-    pub(crate) fn next_expiry(&self) -> u64 {
-        if self.ready.is_empty() { 0 } else { self.front.load(Ordering::Relaxed) }
+    /// Seconds left of the next token, to within one batch; 0 if none is ready. Right after the clock has stepped back
+    /// tokens of before are still in the ring, and would seem to live longer than any token does.
+    pub(crate) fn life_left(&self, now: u64) -> u64 {
+        let ends = if self.ready.is_empty() { 0 } else { self.front.load(Ordering::Relaxed) };
+        ends.saturating_sub(now).min(self.grant.ttl)
     }
 
     pub(crate) fn is_denied(&self) -> bool {

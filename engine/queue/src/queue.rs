@@ -234,7 +234,7 @@ impl Queue {
         };
         Ok(partitions.fold(none, |sum, partition| Status {
             queue_depth: sum.queue_depth + partition.depth(),
-            ttl: sum.ttl.max(partition.next_expiry().saturating_sub(now)),
+            ttl: sum.ttl.max(partition.life_left(now)),
             renewal_pending: sum.renewal_pending || partition.renewal_pending(),
             ..sum
         }))

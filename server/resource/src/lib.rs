@@ -1,1 +1,35 @@
-//! The resource server's side: a tower layer, an axum extractor and a verification service.
+//! The resource server's side over HTTP: single-use tokens in front of an API.
+//!
+//! # What lives here
+//!
+//! - [`Guard`]: verifies and spends one token; what everything else here is made of.
+//! - [`TbacLayer`]: a `tower` layer in front of a route. It lets a request through only with a token for what the
+//!   route does, and leaves a [`VerifiedToken`] for the handler to take.
+//! - [`service`]: the same as a service for APIs in other languages and for reverse proxies.
+//!
+//! # What it promises
+//!
+//! - A request reaches the handler only after its token was spent, and every token lets through at most one request.
+//! - A refusal says why in stable names ([`obol_verify::Code`]) and nothing else; the exact reason is in the log. No
+//!   token and no key is ever logged or sent back.
+//! - A handler that asks for a [`VerifiedToken`] on a route without the layer answers 500, never 200.
+//! - Everything that arrives is bounded: headers, bodies, connections, requests at a time, and the time each may take.
+//!
+//! # What it must not know about
+//!
+//! Which tools there are and what they do; how tokens are made.
+
+mod call;
+mod credentials;
+mod guard;
+mod layer;
+mod metrics;
+mod refusal;
+mod request_id;
+pub mod service;
+mod verified;
+
+pub use call::ToolCall;
+pub use guard::Guard;
+pub use layer::{TbacLayer, TbacService};
+pub use verified::VerifiedToken;

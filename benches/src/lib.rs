@@ -1,1 +1,0 @@
-//! Benchmarks of Obol and of the peers measured beside it.

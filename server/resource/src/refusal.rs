@@ -1,0 +1,163 @@
+//! Refusals as HTTP (RFC 9457 and RFC 9110, section 11.6.1).
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use obol_verify::{Code, Denial, FailedCheck};
+use serde::Serialize;
+
+/// When to try again after 503, in seconds.
+const RETRY_AFTER_SEC: &str = "1";
+
+/// A problem document.
+#[derive(Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_check: Option<FailedCheck>,
+    /// Only about the form of a request, which its sender knows anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
+        let kind = format!("urn:obol:problem:{}", code.to_ascii_lowercase().replace('_', "-"));
+        Self { kind, title, status, code, failed_check: None, detail: None }
+    }
+
+    /// A request whose form is wrong, with words that do not repeat it.
+    pub(crate) fn malformed(status: StatusCode, detail: impl Into<String>) -> Self {
+        let mut problem =
+            Self::new(status, Code::MalformedRequest.as_str(), title_of(Code::MalformedRequest));
+        problem.failed_check = Some(FailedCheck::RequestFraming);
+        problem.detail = Some(detail.into());
+        problem
+    }
+}
+
+impl From<&Denial> for Problem {
+    fn from(denial: &Denial) -> Self {
+        let mut problem = Self::new(status_of(denial.code), denial.code.as_str(), title_of(denial.code));
+        problem.failed_check = Some(denial.failed_check);
+        problem
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = Self::new(Body::from(body));
+        *response.status_mut() = problem.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match problem.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, challenge(problem.code, problem.failed_check));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SEC));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.into()
+    }
+}
+
+/// The names are upper-case letters and underscores, which need no quoting.
+fn challenge(code: &str, failed_check: Option<FailedCheck>) -> HeaderValue {
+    let check = failed_check.map_or("", FailedCheck::as_str);
+    HeaderValue::try_from(format!("TBAC error=\"{code}\", failed_check=\"{check}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("TBAC"))
+}
+
+/// 401 where another token may help, 403 where this one is genuine and does not allow the call.
+pub(crate) fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::InsufficientPrivilege
+        | Code::OrgIdMismatch
+        | Code::ChannelEncryptionRequired
+        | Code::ApprovalDigestMismatch
+        | Code::CibaApprovalExpired
+        | Code::IntentIntegrityFailed
+        | Code::IntentPayloadTooLarge => StatusCode::FORBIDDEN,
+        Code::MalformedRequest => StatusCode::BAD_REQUEST,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
+    }
+}
+
+fn title_of(code: Code) -> &'static str {
+    match code {
+        Code::TbacRequired => "A token is required",
+        Code::TokenReplayed => "The token was spent before",
+        Code::StaleTimestamp | Code::EpochExpired => "The token is not valid at this time",
+        Code::SessionNotFound | Code::SessionExpired => "The token's session is not known or has ended",
+        Code::PopRequired | Code::PopFailed => "Possession of the session's key is not proven",
+        Code::MalformedRequest => "The request is malformed",
+        Code::Unavailable => "Tokens cannot be verified at the moment",
+        _ if status_of(code) == StatusCode::FORBIDDEN => "The token does not allow this call",
+        _ => "The token is not accepted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_tells_who_can_do_something_about_it() {
+        for (code, status) in [
+            (Code::TbacRequired, 401),
+            (Code::InvalidSignature, 401),
+            (Code::TokenReplayed, 401),
+            (Code::PopRequired, 401),
+            (Code::InsufficientPrivilege, 403),
+            (Code::OrgIdMismatch, 403),
+            (Code::MalformedRequest, 400),
+            (Code::Unavailable, 503),
+        ] {
+            assert_eq!(status_of(code).as_u16(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn problems_hold_no_detail_of_a_refusal() {
+        let denial = Denial::new(Code::TokenReplayed, FailedCheck::ReplayConsume, "seen at 12:00");
+        let problem = serde_json::to_value(Problem::from(&denial)).unwrap();
+        assert_eq!(
+            problem,
+            serde_json::json!({
+                "type": "urn:obol:problem:token-replayed", "title": "The token was spent before", "status": 401,
+                "code": "TOKEN_REPLAYED", "failed_check": "REPLAY_CONSUME"
+            })
+        );
+    }
+
+    #[test]
+    fn every_code_has_a_challenge_or_a_reason_not_to() {
+        for code in Code::ALL {
+            let denial = Denial::new(*code, FailedCheck::FramingCheck, "");
+            let response = Response::from(Problem::from(&denial));
+            let challenged = response.headers().contains_key(WWW_AUTHENTICATE);
+            assert_eq!(challenged, response.status() == StatusCode::UNAUTHORIZED, "{code}");
+        }
+    }
+}

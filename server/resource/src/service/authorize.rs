@@ -1,0 +1,67 @@
+//! `/v1/authorize`, for reverse proxies.
+//!
+//! The proxy must set `X-Obol-Tool` itself, as well as `X-Obol-Action` and `X-Obol-Resource` where it uses them, and
+//! must not let the client's own through: they say which call the token is spent on. A header that stands there twice
+//! is refused for that reason.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use obol_verify::Denial;
+
+use super::ServiceState;
+use crate::call::ToolCall;
+use crate::credentials;
+use crate::refusal::Problem;
+use crate::verified::VerifiedToken;
+
+const TOOL: HeaderName = HeaderName::from_static("x-obol-tool");
+const ACTION: HeaderName = HeaderName::from_static("x-obol-action");
+const RESOURCE: HeaderName = HeaderName::from_static("x-obol-resource");
+/// In the answer, for the proxy to pass on: which session the token belongs to, as 16 hex digits.
+const SESSION: HeaderName = HeaderName::from_static("x-obol-session-id");
+
+pub(super) async fn handle(State(state): State<ServiceState>, headers: HeaderMap) -> Response {
+    match admit(&state, &headers).await {
+        Ok(token) => {
+            let session = HeaderValue::try_from(token.session_id().to_string());
+            let mut response = ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], "").into_response();
+            if let Ok(session) = session {
+                response.headers_mut().insert(SESSION, session);
+            }
+            response
+        }
+        Err(denial) => Problem::from(&denial).into(),
+    }
+}
+
+async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<VerifiedToken, Denial> {
+    let parsed = credentials::token(headers).and_then(|token| Ok((token, call(headers)?)));
+    match parsed {
+        Ok((token, call)) => state.guard.admit(token, &call).await,
+        Err(denial) => state.guard.refuse(denial),
+    }
+}
+
+fn call(headers: &HeaderMap) -> Result<ToolCall, Denial> {
+    let tool = single(headers, &TOOL)?.ok_or_else(|| Denial::malformed_request("X-Obol-Tool is missing"))?;
+    let mut call = ToolCall::new(tool);
+    if let Some(action) = single(headers, &ACTION)? {
+        call = call.action(action);
+    }
+    if let Some(resource) = single(headers, &RESOURCE)? {
+        call = call.resource(resource);
+    }
+    Ok(call)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Denial> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Denial::malformed_request(format!("{name} stands there more than once")));
+    }
+    let text = core::str::from_utf8(value.as_bytes());
+    text.map(Some).map_err(|_| Denial::malformed_request(format!("{name} is not UTF-8")))
+}

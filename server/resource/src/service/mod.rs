@@ -1,0 +1,125 @@
+//! Verification as a service: for APIs in other languages, and for reverse proxies that ask before they forward.
+//!
+//! | route | for |
+//! |---|---|
+//! | `POST /v1/verify` | an API that sends the token and the call it is about to make |
+//! | any `/v1/authorize` | nginx `auth_request`, Traefik `forwardAuth`, Envoy `ext_authz`: token and call in headers |
+//! | `GET /livez`, `/readyz`, `/metrics` | whoever watches the process |
+//!
+//! Both routes **spend** the token: 200 means that this one call may be made now.
+
+mod authorize;
+mod server;
+mod verify;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tracing::Instrument as _;
+
+use crate::guard::Guard;
+use crate::refusal::Problem;
+use crate::request_id;
+
+pub use server::{BindError, Handle, Options, Service};
+
+/// The most requests that are verified at a time, unless told otherwise. One takes well under a millisecond of
+/// processor time; the rest of the wait is for the disk, which serves all of them at once.
+pub const MAX_IN_FLIGHT: usize = 1_024;
+/// How long a request's body may take to arrive, unless told otherwise.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest body of `POST /v1/verify`, in bytes.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// What the routes share.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    guard: Guard,
+    in_flight: Arc<Semaphore>,
+    body_timeout: Duration,
+}
+
+impl ServiceState {
+    /// Verifies with this guard, within the standard limits.
+    pub fn new(guard: Guard) -> Self {
+        Self { guard, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), body_timeout: BODY_TIMEOUT }
+    }
+
+    /// Verifies at most this many requests at a time; more are answered 503.
+    #[must_use]
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.in_flight = Arc::new(Semaphore::new(requests));
+        self
+    }
+
+    /// Waits at most this long for a request's body.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = timeout;
+        self
+    }
+}
+
+/// The routes. Put them behind nothing that is reachable from outside without TLS: they carry tokens.
+pub fn router(state: ServiceState) -> Router {
+    let limited = Router::new()
+        .route("/v1/verify", post(verify::handle))
+        .route("/v1/authorize", any(authorize::handle))
+        .layer(middleware::from_fn_with_state(state.clone(), limit));
+    Router::new()
+        .merge(limited)
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "There is nothing here") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "METHOD_NOT_ALLOWED",
+                "This route has another method",
+            )
+        })
+        .layer(middleware::from_fn(name_request))
+        .with_state(state)
+}
+
+/// Refuses what would be too much at once, rather than letting it pile up.
+async fn limit(State(state): State<ServiceState>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = state.in_flight.try_acquire() else {
+        let title = "Too many requests at a time";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", title).into();
+    };
+    next.run(request).await
+}
+
+async fn name_request(request: Request, next: Next) -> Response {
+    let name = request_id::of(request.headers());
+    let span = tracing::info_span!("request", request_id = name, path = request.uri().path());
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::try_from(name) {
+        response.headers_mut().insert(request_id::HEADER, value);
+    }
+    response
+}
+
+async fn ready(State(state): State<ServiceState>) -> Response {
+    match state.guard.verifier().spent_set().health() {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "Tokens cannot be spent").into()
+        }
+    }
+}
+
+async fn metrics(State(state): State<ServiceState>) -> Response {
+    let text = state.guard.metrics().render(state.guard.verifier());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

@@ -1,0 +1,131 @@
+//! The command line as a user meets it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::process::{self, Tqs, command};
+use crate::queue::now;
+use crate::support::World;
+
+fn run(home: &Path, arguments: &[&str]) -> Output {
+    command(home).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn the_demo_needs_nothing_and_everything_comes_out_as_it_should() {
+    let home = process::home();
+    let output = run(home.path(), &["demo", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", stdout(&output), stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["ok"], true);
+    assert!(report["lines"].as_array().unwrap().len() >= 15);
+    assert!(
+        report["latencies"].as_array().unwrap().iter().all(|latency| latency["calls"].as_u64() > Some(100))
+    );
+    assert_eq!(stderr(&output), "", "nothing but the story is told");
+}
+
+#[test]
+fn a_session_made_by_hand_goes_the_whole_way() {
+    let home = process::home();
+    let made =
+        run(home.path(), &["session", "create", "--audience", "https://api.example", "--tool", "search"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let again =
+        run(home.path(), &["session", "create", "--audience", "https://api.example", "--tool", "search"]);
+    assert_eq!(again.status.code(), Some(2), "files that are there are not overwritten");
+
+    let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
+    let drawn = run(home.path(), &["dequeue", "search"]);
+    assert!(drawn.status.success(), "{}", stderr(&drawn));
+    let token = stdout(&drawn);
+
+    let mut inspect = command(home.path())
+        .args(["token", "inspect", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    inspect.stdin.take().unwrap().write_all(token.as_bytes()).unwrap();
+    let seen: Value = serde_json::from_slice(&inspect.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!((seen["suite"].as_u64(), seen["verified"].as_bool()), (Some(1), Some(false)));
+
+    let json = run(home.path(), &["dequeue", "search", "--json"]);
+    let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert!(json["expiresAt"].as_u64().unwrap() > now());
+    assert_ne!(json["token"].as_str().unwrap(), token.trim());
+
+    let status: Value = serde_json::from_str(&stdout(&run(home.path(), &["status", "--json"]))).unwrap();
+    assert_eq!(status["tools"][0]["handedOut"], 2);
+    assert!(stdout(&run(home.path(), &["status", "search"])).contains("active"));
+    assert!(stdout(&run(home.path(), &["session"])).contains("agent-1"));
+
+    let flushed = run(home.path(), &["flush", "--all", "--reason", "test"]);
+    assert!(stdout(&flushed).contains("1 sessions ended"), "{}", stdout(&flushed));
+    drop(tqs);
+}
+
+#[test]
+fn exit_codes_tell_scripts_what_happened() {
+    let home = process::home();
+    let code = |arguments: &[&str]| run(home.path(), arguments).status.code();
+    assert_eq!(code(&["dequeue", "search"]), Some(4), "nothing answers");
+    assert_eq!(code(&["dequeue"]), Some(2), "no tool");
+    assert_eq!(code(&["dequeue", "two words"]), Some(2), "no tool's name");
+    assert_eq!(code(&["flush", "--reason", "x"]), Some(2), "no scope");
+    assert_eq!(code(&["flush", "--all", "--tool", "x", "--reason", "x"]), Some(2), "two scopes");
+    assert_eq!(code(&["token", "inspect", "not+a+token"]), Some(2));
+    assert_eq!(code(&["token", "inspect", "AAAA"]), Some(2));
+    assert_eq!(code(&["verify"]), Some(2), "verify needs --jsonl");
+    assert_eq!(code(&["rs"]), Some(2), "rs needs sessions");
+    assert_eq!(code(&["--version"]), Some(0));
+
+    let tqs = Tqs::start(home.path(), &[]);
+    assert_eq!(code(&["dequeue", "search"]), Some(5), "no session");
+    drop(tqs);
+    let session = home.path().join("session.json");
+    process::write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
+    let _tqs = Tqs::start(home.path(), &[]);
+    assert_eq!(code(&["session", "provision", "session.json"]), Some(0));
+    assert_eq!(code(&["session", "provision", "session.json"]), Some(2), "known already");
+    assert_eq!(code(&["dequeue", "pay"]), Some(3), "not granted");
+    assert_eq!(code(&["dequeue", "search"]), Some(0));
+}
+
+#[test]
+fn completions_exist_for_the_usual_shells() {
+    let home = process::home();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(home.path(), &["completions", shell]);
+        assert!(output.status.success() && stdout(&output).contains("dequeue"), "{shell}");
+    }
+}
+
+#[test]
+fn no_secret_reaches_the_log() {
+    let home = process::home();
+    let world = World::new(1, now(), &["search"]);
+    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let tqs = Tqs::start(home.path(), &["--session", "session.json", "--log", "trace"]);
+    let token = stdout(&run(home.path(), &["dequeue", "search"]));
+    run(home.path(), &["flush", "--all", "--reason", "test"]);
+    let log = tqs.log();
+    let json = world.agent_json();
+    let server = &json["resource_servers"][0];
+    for secret in ["K_session", "verifier_secret", "mutual_auth"] {
+        assert!(!log.contains(server[secret].as_str().unwrap()), "{secret}");
+    }
+    assert!(token.len() > 100 && !log.contains(token.trim().get(100..140).unwrap()));
+    assert!(log.contains("flush"), "the log is there: {log}");
+}

@@ -1,0 +1,49 @@
+//! The queue against a disk that loses power, fails and decays.
+//!
+//! `disk` simulates the disk, `ledger` is the checker: it knows what was handed out and acknowledged, and finds every
+//! broken promise. `life` lets processes work on the disk and lose power. Each property has a module of its own below.
+//!
+//! `OBOL_SOAK_CRASHES=1000000` asks for that many power cuts, `OBOL_SOAK_FLIPS` for that many bit flips, and
+//! `OBOL_CRASH_SEED` begins with the seed that a failure has printed.
+
+mod bit_flips;
+mod controls;
+mod disk;
+mod every_operation;
+mod failing_disk;
+mod ledger;
+mod life;
+mod random;
+mod random_crashes;
+
+use std::time::Duration;
+
+/// Where the clock stands when a store begins its life, in Unix seconds.
+const START: u64 = 1_800_000_000;
+/// How long a draw waits before the queue counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOOLS: [&str; 3] = ["search", "pay", "read"];
+/// Tokens in memory for each tool: few, so that most of what is drawn comes from the disk.
+const LIMIT_READY: usize = 4;
+const LIMIT_DEPTH: usize = 160;
+/// What may be ready at most. Batches come whole, and up to four claims of a quarter of the limit overlap.
+const MOST_READY: u64 = 5 * LIMIT_READY as u64;
+
+/// A number that the environment may set.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Runs the same work on many threads: most of the time a store waits for one of its own threads to wake up.
+fn in_parallel(work: impl Fn() + Sync) {
+    let threads = std::thread::available_parallelism().map_or(16, |cores| 8 * cores.get());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        for worker in workers {
+            // The panic of the first that failed says what is broken.
+            if let Err(panic) = worker.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}

@@ -1,0 +1,160 @@
+//! A disk that decays: one bit changes while the store is at rest.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use obol_queue::{DequeueError, Draw, SessionId};
+
+use super::disk::{Fate, Image, NAMES, Name, SimulatedDisk, Survival};
+use super::ledger::{Violation, verify};
+use super::life::{Life, Populated};
+use super::random::Random;
+use super::{TOOLS, in_parallel, setting};
+
+/// Bit flips in a run of the test suite.
+const FLIPS: u64 = 1_500;
+
+/// A store that was closed, and one that lost power while it was drawn from.
+fn at_rest() -> [Populated; 2] {
+    let closed = Populated::store(2);
+    let mut life = Life::begin(&closed, 5);
+    let queue = life.reopen().unwrap().unwrap();
+    for _ in 0..3 {
+        for tool in TOOLS {
+            life.draw(&queue, 1, tool).unwrap();
+        }
+    }
+    life.disk.cut_power(Survival::Nothing);
+    drop(queue);
+    [closed, life.populated()]
+}
+
+/// What came of a store with a flipped bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Refused,
+    Opened,
+}
+
+fn outcome(life: &mut Life) -> Result<Outcome, Violation> {
+    let Ok(queue) = life.open() else { return Ok(Outcome::Refused) };
+    for session in life.ledger.sessions() {
+        for tool in life.ledger.tools(session) {
+            for _ in 0..4 {
+                let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+                match queue.dequeue_within(draw, super::PATIENCE) {
+                    Ok(token) => {
+                        verify(session, tool, token.as_bytes())?;
+                        life.ledger.drawn_beside(token.as_bytes())?;
+                    }
+                    Err(DequeueError::Empty { .. }) => {
+                        return Err(Violation::Absurd(format!("{tool} of session {session} hangs")));
+                    }
+                    // A damaged session counts as flushed, a damaged policy or page stops the queue.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+    Ok(Outcome::Opened)
+}
+
+fn flip_and_open(populated: &Populated, name: Name, offset: u64, bit: u8) -> Result<Outcome, Violation> {
+    let mut files = populated.files.clone();
+    files[name as usize].flip(offset, bit);
+    let mut life = Life::begin(populated, offset);
+    life.disk = SimulatedDisk::holding(files, offset);
+    life.disk.arm(Fate::Well);
+    catch_unwind(AssertUnwindSafe(|| outcome(&mut life)))
+        .unwrap_or_else(|_| Err(Violation::Absurd("a panic escapes".to_owned())))
+}
+
+/// The one bit that nothing guards: in redb's header, which of the two commit slots counts. After a clean end both
+/// hold what was handed out; after a crash its flip takes the last commit back, and with it a claim. No checksum can
+/// tell that from a power cut in the middle of a commit.
+fn is_unguarded(name: Name, offset: u64, bit: u8) -> bool {
+    (name, offset, bit) == (Name::Database, 9, 0)
+}
+
+/// Bits that mean something, most of the time: where there is something but zeros.
+fn any_bit(random: &mut Random, files: &[Image; 2], occupied: &[Vec<u64>; 2]) -> (Name, u64, u8) {
+    let name = if random.one_in(4) { Name::Keys } else { Name::Database };
+    let offset = if random.one_in(10) {
+        random.below(files[name as usize].len())
+    } else {
+        *random.pick(&occupied[name as usize])
+    };
+    (name, offset, u8::try_from(random.below(8)).unwrap())
+}
+
+#[test]
+fn a_flipped_bit_anywhere_repeats_no_token_forges_none_and_lets_no_panic_out() {
+    let flips = setting("OBOL_SOAK_FLIPS", FLIPS);
+    let first = setting("OBOL_CRASH_SEED", 1);
+    let at_rest = at_rest();
+    let occupied = at_rest.each_ref().map(|rest| NAMES.map(|name| rest.files[name as usize].occupied()));
+    let next = AtomicU64::new(0);
+    let refused = AtomicU64::new(0);
+    std::panic::set_hook(Box::new(|_| {}));
+    let broken = std::sync::Mutex::new(Vec::new());
+    in_parallel(|| {
+        loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            if number >= flips {
+                return;
+            }
+            let mut random = Random::new(first + number);
+            let which = usize::from(random.one_in(2));
+            let (name, offset, bit) = any_bit(&mut random, &at_rest[which].files, &occupied[which]);
+            match flip_and_open(&at_rest[which], name, offset, bit) {
+                Ok(Outcome::Refused) => _ = refused.fetch_add(1, Ordering::SeqCst),
+                Ok(Outcome::Opened) => {}
+                Err(_) if which == 1 && is_unguarded(name, offset, bit) => {}
+                Err(violation) => broken.lock().unwrap().push(format!(
+                    "seed {}, store {which}, {name:?} byte {offset} bit {bit}: {violation:?}",
+                    first + number
+                )),
+            }
+        }
+    });
+    _ = std::panic::take_hook();
+    let broken = broken.into_inner().unwrap();
+    eprintln!("{flips} bit flips, {} refused when opened", refused.into_inner());
+    assert!(broken.is_empty(), "{} of {flips}: {broken:#?}", broken.len());
+}
+
+/// redb's header: which of its two commit slots counts, and both slots.
+const HEADER_BYTES: u64 = 320;
+
+#[test]
+fn a_flipped_bit_in_the_header_right_after_a_claim_repeats_no_token_but_for_the_one_that_picks_the_slot() {
+    let mut life = Life::begin(&Populated::store(1), 7);
+    let queue = life.reopen().unwrap().unwrap();
+    let mut moments = Vec::new();
+    for _ in 0..2 {
+        life.draw(&queue, 1, "search").unwrap();
+        // What is durable at the moment of hand-out: the claim was the last commit, or nearly.
+        moments.push(life.populated());
+    }
+    drop(queue);
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicU64::new(0);
+    let broken = std::sync::Mutex::new(Vec::new());
+    in_parallel(|| {
+        loop {
+            let number = next.fetch_add(1, Ordering::SeqCst);
+            let Some(moment) = moments.get(usize::try_from(number / (HEADER_BYTES * 8)).unwrap()) else {
+                return;
+            };
+            let (offset, bit) = (number / 8 % HEADER_BYTES, u8::try_from(number % 8).unwrap());
+            if let Err(violation) = flip_and_open(moment, Name::Database, offset, bit)
+                && !is_unguarded(Name::Database, offset, bit)
+            {
+                broken.lock().unwrap().push(format!("byte {offset} bit {bit}: {violation:?}"));
+            }
+        }
+    });
+    _ = std::panic::take_hook();
+    let broken = broken.into_inner().unwrap();
+    assert!(broken.is_empty(), "{} of {}: {broken:#?}", broken.len(), next.into_inner());
+}

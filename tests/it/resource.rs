@@ -1,0 +1,468 @@
+//! The resource server over real connections.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use obol_resource::service::{BindError, Handle, Options};
+use obol_resource::{Guard, TbacLayer, ToolCall, VerifiedToken};
+use obol_verify::{Denial, Verifier};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::rs_fixture::{Forge, SESSION, Server, TOOL, scope, scope_with};
+
+/// A blocking client that says exactly what it is told.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// Status, code and check of a problem; everything that every problem has is checked on the way.
+    fn problem(&self) -> (u16, String, String) {
+        let problem = self.json();
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(problem["status"], self.status);
+        assert!(problem["type"].is_string() && problem["title"].is_string());
+        let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        let (code, check) = (text("code"), text("failed_check"));
+        let challenge = self.header("www-authenticate").map(str::to_owned);
+        let expected =
+            (self.status == 401).then(|| format!("TBAC error=\"{code}\", failed_check=\"{check}\""));
+        assert_eq!(challenge, expected);
+        (self.status, code, check)
+    }
+}
+
+/// What comes back, as far as it comes: a server may close the connection on us. Status 0 is no answer at all.
+fn send(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut bytes = Vec::new();
+    let _closed_early = stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_end(&mut bytes));
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn fetch(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    send(address, &format!("GET {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\n{headers}\r\n"))
+}
+
+fn post(address: SocketAddr, target: &str, body: &str) -> Answer {
+    let length = body.len();
+    send(
+        address,
+        &format!(
+            "POST {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+fn refusal(status: u16, code: &str, check: &str) -> (u16, String, String) {
+    (status, code.to_owned(), check.to_owned())
+}
+
+/// A guarded app and the service beside it, on two ports of one process.
+struct Site {
+    _runtime: Runtime,
+    server: Server,
+    app: SocketAddr,
+    service: Handle,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with_guard(Guard::new)
+    }
+
+    fn with_guard(guard: impl FnOnce(Verifier) -> Guard) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let server = Server::new();
+        let guard = guard(server.verifier.clone());
+        let (app, service) = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let app = listener.local_addr().unwrap();
+            tokio::spawn(axum::serve(listener, guarded_app(guard.clone())).into_future());
+            let options = Options::new("127.0.0.1:0".parse().unwrap())
+                .header_timeout(Duration::from_millis(500))
+                .body_timeout(Duration::from_millis(500));
+            (app, options.bind(guard).await.unwrap().spawn())
+        });
+        Self { _runtime: runtime, server, app, service }
+    }
+
+    fn service(&self) -> SocketAddr {
+        self.service.local_addr()
+    }
+
+    fn call(&self, target: &str, token: &Forge) -> Answer {
+        fetch(self.app, target, &[("Authorization", &format!("TBAC {}", token.text()))])
+    }
+
+    fn verify(&self, token: &Forge, more: Value) -> Answer {
+        let mut body = json!({"token": token.text(), "tool": TOOL});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        post(self.service(), "/v1/verify", &body.to_string())
+    }
+}
+
+fn guarded_app(guard: Guard) -> Router {
+    async fn hello(token: VerifiedToken, headers: axum::http::HeaderMap) -> String {
+        assert!(!headers.contains_key("authorization"), "a handler has no use for the token");
+        format!("{} for {}", token.scope().tool, token.session_id())
+    }
+    let by_path = |parts: &axum::http::request::Parts| match parts.uri.path().strip_prefix("/docs/") {
+        Some("") | None => Err(Denial::malformed_request("no document is named")),
+        Some(name) => Ok(ToolCall::new(TOOL).action("read").resource(format!("docs/{name}"))),
+    };
+    Router::new()
+        .route("/search", get(hello).layer(TbacLayer::new(guard.clone(), ToolCall::new(TOOL).action("read"))))
+        .route("/delete", get(hello).layer(TbacLayer::new(guard.clone(), ToolCall::new("delete"))))
+        .route("/docs/{*name}", get(hello).layer(TbacLayer::from_parts(guard, by_path)))
+        .route("/forgotten", get(hello))
+}
+
+#[test]
+fn a_guarded_route_lets_each_token_through_once() {
+    let site = Site::new();
+    let token = Forge::standard(1);
+    let first = site.call("/search", &token);
+    assert_eq!((first.status, first.body), (200, format!("{TOOL} for {SESSION}")));
+    let second = site.call("/search", &token);
+    assert_eq!(second.problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
+    assert_eq!(second.json()["type"], "urn:obol:problem:token-replayed");
+    assert_eq!(second.header("cache-control"), Some("no-store"));
+}
+
+#[test]
+fn a_token_for_another_tool_is_forbidden_and_not_burned() {
+    let site = Site::new();
+    let token = Forge::standard(1);
+    let forbidden = refusal(403, "INSUFFICIENT_PRIVILEGE", "TBAC_SCOPE_EVALUATION");
+    assert_eq!(site.call("/delete", &token).problem(), forbidden);
+    assert_eq!(site.call("/search", &token).status, 200);
+}
+
+#[test]
+fn the_call_may_follow_from_the_request() {
+    let site = Site::new();
+    let narrow = |number| Forge::new(number, &scope_with(json!({"resource": "docs/a"})));
+    assert_eq!(site.call("/docs/b", &narrow(1)).problem().0, 403);
+    assert_eq!(site.call("/docs/a", &narrow(1)).status, 200);
+    assert_eq!(site.call("/docs/a/b", &narrow(2)).status, 200);
+}
+
+#[test]
+fn requests_without_a_usable_token_are_told_what_is_missing() {
+    let site = Site::new();
+    let ask = |headers: &[(&str, &str)]| fetch(site.app, "/search", headers).problem();
+    let absent = refusal(401, "TBAC_REQUIRED", "TOKEN_ABSENT");
+    assert_eq!(ask(&[]), absent);
+    assert_eq!(ask(&[("Authorization", "Bearer abc")]), absent);
+    let malformed = refusal(401, "MALFORMED_TOKEN", "FRAMING_CHECK");
+    for value in ["TBAC", "TBAC abc", "TBAC a+b/=", "TBAC \u{e9}"] {
+        assert_eq!(ask(&[("Authorization", value)]), malformed, "{value}");
+    }
+    let token = format!("tbac {}", Forge::standard(1).text());
+    let twice = [("Authorization", token.as_str()), ("authorization", token.as_str())];
+    assert_eq!(ask(&twice), refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING"));
+    assert_eq!(fetch(site.app, "/search", &[("authorization", &token)]).status, 200);
+}
+
+#[test]
+fn a_route_without_the_layer_fails_closed() {
+    let site = Site::new();
+    let answer = site.call("/forgotten", &Forge::standard(1));
+    assert_eq!((answer.status, answer.json()["code"].as_str()), (500, Some("GUARD_MISSING")));
+}
+
+#[test]
+fn tokens_whose_limits_a_route_cannot_see_are_refused() {
+    let site = Site::new();
+    let limited = scope_with(json!({"constraints": {"allowed_parameters": {"q": "*"}}}));
+    assert_eq!(site.call("/search", &Forge::new(1, &limited)).problem().0, 403);
+    // The service is told the arguments.
+    assert_eq!(site.verify(&Forge::new(1, &limited), json!({"arguments": {"q": "a/b"}})).problem().0, 403);
+    assert_eq!(site.verify(&Forge::new(1, &limited), json!({"arguments": {"q": "rows"}})).status, 200);
+}
+
+#[test]
+fn of_sixty_four_clients_with_one_token_exactly_one_is_served() {
+    const CLIENTS: usize = 64;
+    let site = Site::new();
+    for (round, by_service) in [(1, false), (2, true), (3, false)] {
+        let token = Forge::standard(round);
+        let start = Barrier::new(CLIENTS);
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        if by_service {
+                            site.verify(&token, json!({})).status
+                        } else {
+                            site.call("/search", &token).status
+                        }
+                    })
+                })
+                .collect();
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 401).count(), CLIENTS - 1, "{statuses:?}");
+    }
+}
+
+#[test]
+fn the_service_answers_with_scope_and_names() {
+    let site = Site::new();
+    let token = Forge::standard(1);
+    let answer = site.verify(&token, json!({"action": "read", "resource": "docs/a", "arguments": {}}));
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({"ok": true, "session_id": SESSION.0.to_string(), "jti": token.jti().as_str(), "scope": scope()})
+    );
+    assert_eq!(site.verify(&token, json!({})).problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
+    let wrong = site.verify(&Forge::standard(2), json!({"action": "write"}));
+    assert_eq!(wrong.problem(), refusal(403, "INSUFFICIENT_PRIVILEGE", "TBAC_SCOPE_EVALUATION"));
+    let absent = post(site.service(), "/v1/verify", &json!({"tool": TOOL}).to_string());
+    assert_eq!(absent.problem(), refusal(401, "TBAC_REQUIRED", "TOKEN_ABSENT"));
+}
+
+#[test]
+fn malformed_requests_are_named_without_being_repeated() {
+    let site = Site::new();
+    let token = Forge::standard(1).text();
+    for (body, about) in [
+        ("".to_owned(), "the document"),
+        ("{".to_owned(), "the document"),
+        (json!({"token": token, "tool": TOOL, "extra": 1}).to_string(), "extra"),
+        (json!({"token": token}).to_string(), "missing field `tool`"),
+        (json!({"token": [token], "tool": TOOL}).to_string(), "token: expected a string"),
+        (json!({"token": token, "tool": TOOL, "arguments": token}).to_string(), "arguments: expected a map"),
+        (json!({token.as_str(): 1}).to_string(), "(unknown field)"),
+    ] {
+        let answer = post(site.service(), "/v1/verify", &body);
+        assert_eq!(answer.problem(), refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING"), "{body}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(about), "{about}: {}", answer.body);
+        assert!(!answer.body.contains(&token[..24]));
+    }
+    assert_eq!(site.server.spent.marks(), Some(0));
+}
+
+#[test]
+fn bodies_and_headers_are_bounded_in_size_and_time() {
+    let site = Site::new();
+    let long = format!("{{\"tool\":\"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(post(site.service(), "/v1/verify", &long).problem().0, 413);
+    let unfinished =
+        "POST /v1/verify HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Length: 99\r\n\r\n{";
+    assert_eq!(send(site.service(), unfinished).problem().0, 408);
+    // A connection that sends no whole request is closed; how is up to the HTTP library.
+    assert!(matches!(send(site.service(), "GET /livez HTTP/1.1\r\nHost").status, 0 | 408));
+    let endless = format!("GET /livez HTTP/1.1\r\nHost: rs\r\nX-Long: {}\r\n\r\n", "x".repeat(100 << 10));
+    assert_ne!(send(site.service(), &endless).status, 200);
+    assert_eq!(fetch(site.service(), "/livez", &[]).status, 200);
+}
+
+#[test]
+fn proxies_ask_with_headers() {
+    let site = Site::new();
+    let ask = |token: &Forge, headers: &[(&str, &str)]| {
+        let authorization = format!("TBAC {}", token.text());
+        let headers = [&[("Authorization", authorization.as_str())], headers].concat();
+        fetch(site.service(), "/v1/authorize", &headers)
+    };
+    let token = Forge::standard(1);
+    let call = [("X-Obol-Tool", TOOL), ("X-Obol-Action", "read"), ("X-Obol-Resource", "docs/a")];
+    assert_eq!(ask(&token, &[("X-Obol-Tool", "delete")]).problem().0, 403);
+    assert_eq!(ask(&token, &[("X-Obol-Tool", TOOL), ("X-Obol-Resource", "private")]).problem().0, 403);
+    let allowed = ask(&token, &call);
+    assert_eq!((allowed.status, allowed.header("x-obol-session-id")), (200, Some("00c0ffee00000001")));
+    assert_eq!(ask(&token, &call).problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
+    let malformed = refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING");
+    assert_eq!(ask(&Forge::standard(2), &[]).problem(), malformed);
+    // The client's own header beside the proxy's.
+    assert_eq!(
+        ask(&Forge::standard(2), &[("X-Obol-Tool", TOOL), ("x-obol-tool", "delete")]).problem(),
+        malformed
+    );
+    let absent = fetch(site.service(), "/v1/authorize", &call);
+    assert_eq!(absent.problem(), refusal(401, "TBAC_REQUIRED", "TOKEN_ABSENT"));
+    let posted = format!(
+        "POST /v1/authorize HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nAuthorization: TBAC {}\r\nX-Obol-Tool: \
+         {TOOL}\r\nContent-Length: 0\r\n\r\n",
+        Forge::standard(2).text()
+    );
+    assert_eq!(send(site.service(), &posted).status, 200);
+}
+
+#[test]
+fn an_opaque_guard_hides_which_cryptographic_check_failed() {
+    let site = Site::with_guard(|verifier| Guard::new(verifier).opaque());
+    let hidden = refusal(401, "AUTHORIZATION_FAILED", "CRYPTOGRAPHIC_VERIFICATION");
+    assert_eq!(
+        site.call("/search", &Forge::standard(1).with(|token| token.bad_signature = true)).problem(),
+        hidden
+    );
+    assert_eq!(
+        site.call("/search", &Forge::standard(1).with(|token| token.bad_tag = true)).problem(),
+        hidden
+    );
+    assert_eq!(site.call("/search", &Forge::standard(1)).status, 200);
+}
+
+#[test]
+fn watchers_see_life_readiness_and_counts() {
+    let site = Site::new();
+    assert_eq!(fetch(site.service(), "/livez", &[]).status, 200);
+    assert_eq!(fetch(site.service(), "/readyz", &[]).status, 200);
+    site.verify(&Forge::standard(1), json!({}));
+    site.verify(&Forge::standard(1), json!({}));
+    let metrics = fetch(site.service(), "/metrics", &[]).body;
+    for line in [
+        "obol_verifications_total{code=\"OK\"} 1",
+        "obol_verifications_total{code=\"TOKEN_REPLAYED\"} 1",
+        "obol_spent_marks 1",
+        "obol_ready 1",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    let missing = fetch(site.service(), "/v2/verify", &[]);
+    assert_eq!((missing.status, missing.json()["code"].as_str()), (404, Some("NOT_FOUND")));
+    let wrong_method = fetch(site.service(), "/v1/verify", &[]);
+    assert_eq!(wrong_method.json()["code"], "METHOD_NOT_ALLOWED");
+    let named = fetch(site.service(), "/livez", &[("X-Request-Id", "abc-1")]);
+    assert_eq!(named.header("x-request-id"), Some("abc-1"));
+}
+
+#[test]
+fn a_server_that_cannot_spend_is_not_ready() {
+    use obol_verify::{Mark, SpendError, SpendTicket, SpentSet};
+    #[derive(Debug)]
+    struct Broken;
+    impl SpentSet for Broken {
+        fn is_spent(&self, _mark: &Mark) -> Result<bool, SpendError> {
+            Ok(false)
+        }
+        fn spend(&self, _mark: Mark) -> SpendTicket {
+            SpendTicket::ready(Err(SpendError::Unavailable("no disk".into())))
+        }
+        fn fence(&self) -> Option<u64> {
+            None
+        }
+        fn keep_after_expiry(&self) -> u64 {
+            u64::MAX
+        }
+        fn health(&self) -> Result<(), SpendError> {
+            Err(SpendError::Unavailable("no disk".into()))
+        }
+        fn marks(&self) -> Option<usize> {
+            None
+        }
+    }
+    let clock = Arc::new(obol_verify::ManualClock::new(crate::rs_fixture::NOW));
+    let server =
+        Server::with_spent_set(crate::rs_fixture::session(), clock, Arc::new(Broken), |builder| builder);
+    let runtime = Runtime::new().unwrap();
+    let handle = runtime.block_on(async {
+        let options = Options::new("127.0.0.1:0".parse().unwrap());
+        options.bind(Guard::new(server.verifier.clone())).await.unwrap().spawn()
+    });
+    let address = handle.local_addr();
+    assert_eq!(fetch(address, "/livez", &[]).status, 200);
+    let not_ready = fetch(address, "/readyz", &[]);
+    assert_eq!((not_ready.status, not_ready.header("retry-after")), (503, Some("1")));
+    let body = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
+    let refused = post(address, "/v1/verify", &body);
+    assert_eq!(refused.problem(), refusal(503, "UNAVAILABLE", "SPENT_SET"));
+    assert!(!refused.body.contains("no disk"), "the reason is for the log");
+    runtime.block_on(handle.stop());
+}
+
+/// A service that serves one request at a time.
+fn narrow_service(runtime: &Runtime, server: &Server) -> Handle {
+    runtime.block_on(async {
+        let options = Options::new("127.0.0.1:0".parse().unwrap()).max_in_flight(1);
+        options.bind(Guard::new(server.verifier.clone())).await.unwrap().spawn()
+    })
+}
+
+/// Sends all but the end of a request, and returns once the service is busy with it.
+fn begin(address: SocketAddr, body: &str) -> TcpStream {
+    let mut slow = TcpStream::connect(address).unwrap();
+    let head = format!("POST /v1/verify HTTP/1.1\r\nHost: rs\r\nContent-Length: {}\r\n\r\n", body.len());
+    slow.write_all(head.as_bytes()).unwrap();
+    slow.write_all(&body.as_bytes()[..10]).unwrap();
+    let turned_away = std::iter::repeat_with(|| post(address, "/v1/verify", "{}"))
+        .take(1_000)
+        .find(|answer| answer.status == 503)
+        .unwrap();
+    assert_eq!(turned_away.json()["code"], "OVERLOADED");
+    slow
+}
+
+#[test]
+fn too_many_requests_at_a_time_are_turned_away() {
+    let (runtime, server) = (Runtime::new().unwrap(), Server::new());
+    let handle = narrow_service(&runtime, &server);
+    let body = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
+    let slow = begin(handle.local_addr(), &body);
+    assert_eq!(fetch(handle.local_addr(), "/readyz", &[]).status, 200);
+    drop(slow);
+    let served = (0..1_000).any(|_| post(handle.local_addr(), "/v1/verify", &body).status == 200);
+    assert!(served);
+    runtime.block_on(handle.stop());
+}
+
+#[test]
+fn plain_http_to_other_machines_must_be_asked_for() {
+    let runtime = Runtime::new().unwrap();
+    let server = Server::new();
+    let bind = |options: Options| runtime.block_on(options.bind(Guard::new(server.verifier.clone())));
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
+        let refused = bind(Options::new(address.parse().unwrap())).unwrap_err();
+        assert!(matches!(refused, BindError::Remote(_)), "{refused}");
+    }
+    let service = bind(Options::new("0.0.0.0:0".parse().unwrap()).allow_remote()).unwrap();
+    assert_ne!(service.local_addr().port(), 0);
+}
+
+#[test]
+fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
+    let (runtime, server) = (Runtime::new().unwrap(), Server::new());
+    let handle = narrow_service(&runtime, &server);
+    let address = handle.local_addr();
+    let body = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
+    let mut slow = begin(address, &body);
+    let stopping = runtime.spawn(handle.stop());
+    slow.write_all(&body.as_bytes()[10..]).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    runtime.block_on(stopping).unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
