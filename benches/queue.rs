@@ -27,9 +27,12 @@ fn dequeue(criterion: &mut Criterion) {
         group.bench_function(format!("queue, {threads} threads"), |bencher| {
             bencher.iter_custom(|iterations| draw(&queue, iterations, threads));
         });
-        group.bench_function(format!("peer: pop and free from an ArrayQueue, {threads} threads"), |bencher| {
-            bencher.iter_custom(|iterations| pop(iterations, threads));
-        });
+        group.bench_function(
+            format!("peer: pop and free from an ArrayQueue, {threads} threads"),
+            |bencher| {
+                bencher.iter_custom(|iterations| pop(iterations, threads));
+            },
+        );
     }
     group.finish();
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use obol_benches::{AUDIENCE, ISSUED_AT, mint, session};
 use obol_token::{Audience, Envelope};
-use obol_verify::{
-    ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier,
-};
+use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier};
 
 /// Tokens in a batch.
 const BATCH: usize = 64;
@@ -47,7 +45,8 @@ fn verifying(criterion: &mut Criterion) {
                 one(next)
             },
             |token| {
-                let verified = Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request));
+                let verified =
+                    Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request));
                 verified.and_then(|verified| verified.spend().wait()).is_ok()
             },
             BatchSize::SmallInput,
@@ -60,7 +59,9 @@ fn verifying(criterion: &mut Criterion) {
     group.bench_function("suite 1, refusing a forged token", |bencher| {
         bencher.iter_batched(
             || forged.clone(),
-            |token| Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request)).is_err(),
+            |token| {
+                Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request)).is_err()
+            },
             BatchSize::SmallInput,
         );
     });

@@ -194,15 +194,17 @@ impl MemorySessionTable {
         Self { sessions: RwLock::default(), max_sessions }
     }
 
-    /// Adds a session, or replaces the active one of the same number.
+    /// Adds a session, or replaces the active one of the same number. Its policy epoch does not get lower by that.
     pub fn add(&self, session: Session) -> Result<(), AddSessionError> {
         let mut sessions = self.write();
         let known = sessions.get(&session.session_id());
         if known.is_some_and(|known| !known.is_active()) {
             return Err(AddSessionError::Revoked);
         }
-        if known.is_none() && sessions.len() >= self.max_sessions {
-            return Err(AddSessionError::Full);
+        match known {
+            Some(known) => session.raise_policy_epoch(known.policy_epoch()),
+            None if sessions.len() >= self.max_sessions => return Err(AddSessionError::Full),
+            None => {}
         }
         sessions.insert(session.session_id(), Arc::new(session));
         Ok(())
@@ -227,18 +229,23 @@ impl MemorySessionTable {
     }
 
     /// Makes the table hold exactly these sessions, as after reading the session file again. Sessions that are no
-    /// longer listed are revoked; those that were revoked here stay revoked, whatever the list says.
+    /// longer listed are revoked; those that were revoked here stay revoked, and policy epochs that were raised here
+    /// stay raised, whatever the list says.
     pub fn replace_all(&self, listed: Vec<Session>) -> Result<(), AddSessionError> {
         if listed.len() > self.max_sessions {
             return Err(AddSessionError::Full);
         }
         let mut sessions = self.write();
-        let mut next = HashMap::with_capacity(listed.len());
+        let mut next: HashMap<SessionId, Arc<Session>> = HashMap::with_capacity(listed.len());
         for session in listed {
-            if sessions.remove(&session.session_id()).is_some_and(|known| !known.is_active()) {
-                session.revoke();
+            let id = session.session_id();
+            if let Some(known) = sessions.remove(&id).or_else(|| next.remove(&id)) {
+                session.raise_policy_epoch(known.policy_epoch());
+                if !known.is_active() {
+                    session.revoke();
+                }
             }
-            next.insert(session.session_id(), Arc::new(session));
+            next.insert(id, Arc::new(session));
         }
         sessions.values().for_each(|gone| gone.revoke());
         *sessions = next;
@@ -323,8 +330,22 @@ mod tests {
         table.add(session(1)).unwrap();
         table.revoke(SessionId(1));
         assert_eq!(table.add(session(1)), Err(AddSessionError::Revoked));
-        table.replace_all(vec![session(1), session(2)]).unwrap();
+        table.replace_all(vec![session(1), session(2), session(1)]).unwrap();
         assert_eq!((active(&table, 1), active(&table, 2)), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn replacing_a_session_does_not_lower_its_policy_epoch() {
+        let table = MemorySessionTable::new();
+        let epoch = || table.look_up(SessionId(1)).unwrap().unwrap().policy_epoch();
+        table.add(session(1)).unwrap();
+        table.look_up(SessionId(1)).unwrap().unwrap().raise_policy_epoch(7);
+        table.add(session(1)).unwrap();
+        assert_eq!(epoch(), 7);
+        table.replace_all(vec![session(1).with_policy_epoch(5)]).unwrap();
+        assert_eq!(epoch(), 7);
+        table.replace_all(vec![session(1).with_policy_epoch(9)]).unwrap();
+        assert_eq!(epoch(), 9);
     }
 
     #[test]
