@@ -14,6 +14,7 @@ mod cli;
 mod end_to_end;
 mod jsonl;
 mod known_answers;
+mod model;
 mod power_loss;
 mod process;
 mod queue;

@@ -137,8 +137,14 @@ impl Harness {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let files = <[Memory; 2]>::default();
-        let mut harness =
-            Self { files, clock, queue: None, model: Model::default(), floors: BTreeMap::new(), latest_counter: 0 };
+        let mut harness = Self {
+            files,
+            clock,
+            queue: None,
+            model: Model::default(),
+            floors: BTreeMap::new(),
+            latest_counter: 0,
+        };
         harness.reopen();
         harness
     }
@@ -158,7 +164,11 @@ impl Harness {
         }
         self.model.failed = false;
         let [database, keys] = self.files.clone();
-        let builder = Queue::builder().batch(3).max_ready(6).max_depth(MAX_DEPTH).min_life(Duration::from_secs(MIN_LIFE));
+        let builder = Queue::builder()
+            .batch(3)
+            .max_ready(6)
+            .max_depth(MAX_DEPTH)
+            .min_life(Duration::from_secs(MIN_LIFE));
         let builder = builder.clock(Arc::clone(&self.clock));
         self.queue = Some(builder.open_with(database, keys, MasterKey::from_bytes([3; 32])).unwrap());
     }

@@ -25,7 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TOOLS: [&str; 3] = ["search", "pay", "read"];
 /// Tokens in memory for each tool: few, so that most of what is drawn comes from the disk.
 const LIMIT_READY: usize = 4;
-const LIMIT_DEPTH: usize = 160;
+/// Tokens for each tool, on disk too: few, so that the time goes into power cuts and not into minting.
+const LIMIT_DEPTH: usize = 8;
+/// The same while a store is filled to start from.
+const FILLED_DEPTH: usize = 160;
 /// What may be ready at most. Batches come whole, and up to four claims of a quarter of the limit overlap.
 const MOST_READY: u64 = 5 * LIMIT_READY as u64;
 

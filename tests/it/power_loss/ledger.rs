@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use obol_queue::{DequeueError, OpenError, Queue, SessionId, SessionState};
 use obol_token::{Envelope, MutualAuth, SessionKey, SessionMaterial, Suite, VerifierSecret};
 
-use super::{LIMIT_DEPTH, MOST_READY, TOOLS};
+use super::{FILLED_DEPTH, MOST_READY, TOOLS};
 use crate::support::World;
 
 /// A promise that was broken.
 #[derive(Debug)]
+#[allow(dead_code, reason = "what each says is for whoever reads the failure")]
 pub(super) enum Violation {
     /// A token was handed out again.
     Repeated(String),
@@ -359,7 +360,7 @@ impl Ledger {
     /// Notes what waits, and that the numbers make sense.
     pub(super) fn look(&mut self, queue: &Queue) -> Verdict {
         for tool in queue.tools() {
-            if tool.ready > MOST_READY || tool.stored > 2 * LIMIT_DEPTH as u64 {
+            if tool.ready > MOST_READY || tool.stored > 2 * FILLED_DEPTH as u64 {
                 return Err(Violation::Absurd(format!("{tool:?}")));
             }
             self.stored.insert((tool.session_id.0, tool.tool), tool.stored);

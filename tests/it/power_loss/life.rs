@@ -11,7 +11,7 @@ use obol_queue::{
 use super::disk::{Fate, Image, Name, SimulatedDisk, Survival};
 use super::ledger::{Ledger, Scope, Verdict, Violation, world};
 use super::random::Random;
-use super::{LIMIT_DEPTH, LIMIT_READY, PATIENCE, START, TOOLS};
+use super::{FILLED_DEPTH, LIMIT_DEPTH, LIMIT_READY, PATIENCE, START, TOOLS};
 
 /// Resource servers in a document of some 400,000 bytes; two of them and the file has to grow.
 pub(super) const LONG: usize = 200;
@@ -44,7 +44,7 @@ pub(super) enum Step {
     Sync,
     Rest(Duration),
     Advance(u64),
-    StepBack(u64),
+    ClockBack(u64),
 }
 
 impl Life {
@@ -70,10 +70,14 @@ impl Life {
     }
 
     pub(super) fn open(&self) -> Result<Queue, OpenError> {
+        self.open_with_depth(LIMIT_DEPTH)
+    }
+
+    fn open_with_depth(&self, depth: usize) -> Result<Queue, OpenError> {
         Queue::builder()
             .batch(2)
             .max_ready(LIMIT_READY)
-            .max_depth(LIMIT_DEPTH)
+            .max_depth(depth)
             .clock(Arc::clone(&self.clock))
             .open_with(
                 self.disk.open(Name::Database),
@@ -129,7 +133,7 @@ impl Life {
                 self.clock.advance(*seconds);
                 self.ledger.time_passed();
             }
-            Step::StepBack(seconds) => {
+            Step::ClockBack(seconds) => {
                 self.clock.set(self.now() - seconds);
                 self.ledger.time_passed();
             }
@@ -183,7 +187,7 @@ impl Life {
             21..=25 => Step::Sync,
             26..=27 => Step::Rest(Duration::from_micros(random.below(2000))),
             28 if self.time_travels => Step::Advance(*random.pick(&[1, 60, 3590, 86_400])),
-            29 if self.time_travels => Step::StepBack(*random.pick(&[1, 2, 600, 86_400])),
+            29 if self.time_travels => Step::ClockBack(*random.pick(&[1, 2, 600, 86_400])),
             _ if active.is_empty() => {
                 Step::Provision { agent: random.below(3), tools: TOOLS.to_vec(), audiences: 0 }
             }
@@ -193,7 +197,7 @@ impl Life {
             }
             _ => {
                 let (session, tools) = random.pick(&active).clone();
-                Step::Draw { session, tool: *random.pick::<&str>(&tools) }
+                Step::Draw { session, tool: random.pick::<&str>(&tools) }
             }
         }
     }
@@ -307,12 +311,12 @@ impl Populated {
     /// A store with sessions and a good many tokens on disk, cleanly closed.
     pub(super) fn store(sessions: u64) -> Self {
         let mut life = Life::on_empty_disk(1);
-        let queue = life.open().unwrap();
+        let queue = life.open_with_depth(FILLED_DEPTH).unwrap();
         life.ledger.reopened(&queue).unwrap();
         for agent in 0..sessions {
             life.provision(&queue, agent, &TOOLS, 0).unwrap();
         }
-        let full = LIMIT_DEPTH as u64 / 2;
+        let full = FILLED_DEPTH as u64 / 2;
         let deadline = std::time::Instant::now() + PATIENCE;
         // Only a tool that is drawn from has tokens minted ahead.
         while queue.tools().iter().any(|tool| tool.stored < full) {
