@@ -225,8 +225,10 @@ fn another_user_is_turned_away() {
     std::os::unix::process::CommandExt::uid(&mut stranger, 65_534);
     let outcome =
         stranger.args(["-c", script]).arg(process::socket(home.path())).current_dir("/").output().unwrap();
-    let reset = String::from_utf8_lossy(&outcome.stderr).contains("ConnectionResetError");
-    assert!(outcome.status.success() || reset, "{outcome:?}");
+    // Turned away in the middle of whatever the stranger was doing: reading, or still writing.
+    let errors = String::from_utf8_lossy(&outcome.stderr);
+    let cut_off = errors.contains("ConnectionResetError") || errors.contains("BrokenPipeError");
+    assert!(outcome.status.success() || cut_off, "{outcome:?}");
 }
 
 #[test]

@@ -365,7 +365,8 @@ impl QueueBuilder {
         self
     }
 
-    /// The most tokens kept in memory for one tool: what a crash can cost. 256 if not said.
+    /// How many tokens are kept in memory for one tool at the most. 256 if not said. Batches come whole and up to four
+    /// claims overlap, so for a moment it can be four batches more; that is also what a crash can cost.
     #[must_use]
     pub fn max_ready(mut self, tokens: usize) -> Self {
         self.settings.limits.max_ready = tokens.max(1);

@@ -337,6 +337,11 @@ impl Ledger {
 
     fn check_stored(&mut self, queue: &Queue) -> Verdict {
         let tools = queue.tools();
+        // A queue that has failed by now counts nothing as stored any more; the next start tells.
+        if queue.health().is_err() {
+            self.stored.clear();
+            return Ok(());
+        }
         let active: BTreeSet<u64> = self.active().into_iter().map(|(id, _)| id).collect();
         for (place, expected) in &self.stored {
             let (session, tool) = place;
