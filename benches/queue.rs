@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -95,17 +96,27 @@ fn pop(iterations: u64, threads: u64) -> Duration {
     spent
 }
 
-/// Does something `run` times, spread over threads; the wall-clock time.
+/// Does something `run` times, spread over threads that start together; the time of the slowest. Starting them is not
+/// measured.
 fn timed(threads: u64, run: u64, act: impl Fn() + Sync) -> Duration {
-    let start = Instant::now();
+    let gate = Barrier::new(usize::try_from(threads).unwrap_or(1));
+    let work = |share: u64| {
+        gate.wait();
+        let start = Instant::now();
+        (0..share).for_each(|_| act());
+        start.elapsed()
+    };
     std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let share = run / threads + u64::from(thread < run % threads);
-            let act = &act;
-            scope.spawn(move || (0..share).for_each(|_| act()));
-        }
-    });
-    start.elapsed()
+        let share = |thread| run / threads + u64::from(thread < run % threads);
+        let others: Vec<_> = (1..threads)
+            .map(|thread| {
+                let (work, share) = (&work, share(thread));
+                scope.spawn(move || work(share))
+            })
+            .collect();
+        let own = work(share(0));
+        others.into_iter().filter_map(|other| other.join().ok()).fold(own, Duration::max)
+    })
 }
 
 criterion_group!(benches, dequeue);
