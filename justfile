@@ -21,6 +21,10 @@ check:
 fuzz target seconds="60":
     scripts/fuzz {{target}} {{seconds}}
 
+# All benchmarks and their peers, as one table; some only: just bench queue
+bench *benches:
+    scripts/bench {{benches}}
+
 # Known advisories of what we depend on; needs the network.
 advisories:
     cargo deny check advisories

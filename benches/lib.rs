@@ -1,4 +1,7 @@
-//! What the benchmarks have in common: a session whose keys are fixed, and how to mint in it.
+//! What the benchmarks have in common: a session whose keys are fixed, how to mint in it, and the table of results.
+
+pub mod load;
+pub mod rows;
 
 use obol_token::{
     Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey, SessionMaterial, Suite, TokenSeed,
