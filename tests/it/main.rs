@@ -13,6 +13,7 @@ mod cascade;
 mod cli;
 mod end_to_end;
 mod jsonl;
+mod kills;
 mod known_answers;
 mod model;
 mod power_loss;

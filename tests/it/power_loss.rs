@@ -13,7 +13,7 @@ mod every_operation;
 mod failing_disk;
 mod ledger;
 mod life;
-mod random;
+pub(crate) mod random;
 mod random_crashes;
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ const FILLED_DEPTH: usize = 160;
 const MOST_READY: u64 = 5 * LIMIT_READY as u64;
 
 /// A number that the environment may set.
-fn setting(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 

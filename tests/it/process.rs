@@ -42,14 +42,25 @@ pub(crate) struct Tqs {
 impl Tqs {
     /// Starts the daemon in a home of its own and waits until it answers.
     pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("tqs.log")).unwrap();
-        let child = command(home).arg("tqs").args(arguments).stderr(log).spawn().unwrap();
-        let mut tqs = Self { child, home: home.to_owned() };
+        let mut tqs = Self::spawn(home, arguments);
         tqs.wait_until_it_answers();
         tqs
     }
 
-    fn wait_until_it_answers(&mut self) {
+    /// Starts the daemon and does not wait for anything.
+    pub(crate) fn spawn(home: &Path, arguments: &[&str]) -> Self {
+        Self::spawn_command(command(home).arg("tqs").args(arguments), home)
+    }
+
+    /// As [`Self::spawn`], for a command that was prepared otherwise.
+    pub(crate) fn spawn_command(command: &mut Command, home: &Path) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(home.join("tqs.log")).unwrap();
+        let child = command.stderr(log).spawn().unwrap();
+        Self { child, home: home.to_owned() }
+    }
+
+    /// Waits until the daemon takes connections.
+    pub(crate) fn wait_until_it_answers(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.try_client().is_err() {
             if let Some(status) = self.child.try_wait().unwrap() {
