@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{
-    Clock, ManualClock, Mark, NewFile, RedbSpentSet, RedbSpentSetOptions, SpendError, SpentSet,
+    Clock, ManualClock, Mark, NewFile, RedbSpentSet, RedbSpentSetOptions, SpendError, SpendTicket, SpentSet,
 };
 use redb::{Database, TableDefinition};
 
@@ -59,6 +59,50 @@ fn of_sixty_four_threads_with_one_token_exactly_one_is_served() {
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == "ok").count(), 1, "{outcomes:?}");
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == "TOKEN_REPLAYED").count(), THREADS - 1);
     }
+}
+
+/// A set that loses its marks while a spend is under way, as a shared one can.
+#[derive(Debug, Default)]
+struct LosesMarks {
+    fence: std::sync::atomic::AtomicU64,
+}
+
+impl SpentSet for LosesMarks {
+    fn is_spent(&self, _mark: &Mark) -> Result<bool, SpendError> {
+        Ok(false)
+    }
+
+    fn spend(&self, _mark: Mark) -> SpendTicket {
+        self.fence.store(NOW, std::sync::atomic::Ordering::SeqCst);
+        SpendTicket::ready(Ok(()))
+    }
+
+    fn fence(&self) -> Option<u64> {
+        Some(self.fence.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn keep_after_expiry(&self) -> u64 {
+        120
+    }
+
+    fn health(&self) -> Result<(), SpendError> {
+        Ok(())
+    }
+
+    fn marks(&self) -> Option<usize> {
+        None
+    }
+}
+
+#[test]
+fn a_fence_that_rises_while_a_token_is_spent_stops_that_token() {
+    let server =
+        Server::with_spent_set(session(), clock(), Arc::new(LosesMarks::default()), |builder| builder);
+    let token = Forge::standard(1);
+    assert_eq!(names(server.present(&token, &reading())), ("STALE_TIMESTAMP", "TEMPORAL_VALIDATION"));
+    // Issued after the loss.
+    let later = Forge::standard(2).with(|token| token.issued_at = NOW + 1);
+    assert_eq!(names(server.present(&later, &reading())).0, "ok");
 }
 
 #[test]

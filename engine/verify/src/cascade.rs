@@ -27,7 +27,7 @@ pub(crate) fn run(
     // Steps 2 to 4: the header alone, no cryptography.
     let session = parts.active_session(envelope.session_id())?;
     check_times(parts, &envelope)?;
-    check_fence(parts, &envelope)?;
+    check_fence(parts, envelope.issued_at())?;
     check_audience(parts, &session, &envelope)?;
     check_window(parts, &session, &envelope)?;
 
@@ -57,7 +57,8 @@ pub(crate) fn run(
     possession::check(&session, &envelope, &scope, arguments, request.proof)?;
 
     let jti = envelope.jti();
-    Ok(Verified { parts: Arc::clone(parts), session, body, scope, jti, mark, opened })
+    let issued_at = envelope.issued_at();
+    Ok(Verified { parts: Arc::clone(parts), session, body, scope, jti, mark, issued_at, opened })
 }
 
 fn stale(detail: &'static str) -> Denial {
@@ -88,8 +89,8 @@ pub(crate) fn check_not_expired(parts: &Parts, expires_at: u64) -> Result<(), De
     Ok(())
 }
 
-fn check_fence(parts: &Parts, envelope: &Envelope<'_>) -> Result<(), Denial> {
-    if parts.spent.fence().is_some_and(|fence| envelope.issued_at() <= fence) {
+pub(crate) fn check_fence(parts: &Parts, issued_at: u64) -> Result<(), Denial> {
+    if parts.spent.fence().is_some_and(|fence| issued_at <= fence) {
         return Err(stale("the token is older than the spent set's memory"));
     }
     Ok(())

@@ -81,6 +81,7 @@ pub struct Verified {
     pub(crate) scope: Scope,
     pub(crate) jti: Jti,
     pub(crate) mark: Mark,
+    pub(crate) issued_at: u64,
     pub(crate) opened: Option<Map<String, Value>>,
 }
 
@@ -121,6 +122,8 @@ impl Verified {
     fn finish(self) -> Result<Spent, Denial> {
         // Revoked while the disk was written: the token is burned, which is as it should be.
         check_active(&self.session)?;
+        // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
+        cascade::check_fence(&self.parts, self.issued_at)?;
         self.parts.parents.remember(&self.scope, self.body.scope_tlv(), self.parts.clock.now());
         Ok(Spent {
             session_id: self.session.session_id(),

@@ -112,7 +112,8 @@ pub trait SpentSet: Send + Sync + fmt::Debug {
     fn spend(&self, mark: Mark) -> SpendTicket;
 
     /// Tokens issued at or before this time (Unix seconds) may have been spent unseen, and are refused. `None` if
-    /// nothing was ever lost.
+    /// nothing was ever lost. It may rise while the set is in use, and then rises before any spend that was decided
+    /// without the lost marks resolves to `Ok`: it is asked again once the ticket has resolved.
     fn fence(&self) -> Option<u64>;
 
     /// How many seconds after `exp` a mark is still there. At least clock skew plus [`KEEP_MARGIN_SEC`].
