@@ -114,11 +114,12 @@ pub(crate) struct RsArgs {
     /// The sessions whose tokens are accepted. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) sessions: Option<PathBuf>,
-    /// Where spent tokens are kept; created if it is not there.
-    #[arg(long, value_name = "FILE")]
+    /// Where spent tokens are kept: a file, created if it is not there; `memory`; or, for several servers, the address
+    /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
+    #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) spent: Option<PathBuf>,
-    /// The file of spent tokens is not there yet, and that is right. Without this, a new file is taken for a lost one,
-    /// and tokens issued up to a minute after its creation are refused.
+    /// There are no spent tokens yet, and that is right. Without this, a new file or an empty Redis is taken for one
+    /// that lost them, and tokens issued up to a minute after that are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
     /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless

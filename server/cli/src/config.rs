@@ -48,8 +48,18 @@ pub(crate) struct Rs {
     pub(crate) audience: Option<String>,
     /// The sessions' file.
     pub(crate) sessions: Option<PathBuf>,
-    /// Where spent tokens are kept.
+    /// Where spent tokens are kept: a file, `memory`, or the address of a Redis or Valkey.
     pub(crate) spent: Option<PathBuf>,
+    /// The Redis user's password is the text of this file.
+    pub(crate) redis_password_file: Option<PathBuf>,
+    /// The first part of every key in Redis.
+    pub(crate) redis_namespace: Option<String>,
+    /// How many replicas of Redis must have a mark before a token is accepted.
+    pub(crate) redis_wait_replicas: Option<u32>,
+    /// How far this machine's clock and that of Redis may be apart, in seconds.
+    pub(crate) redis_clock_difference: Option<u64>,
+    /// Redis does not tell its maxmemory-policy, and it is noeviction.
+    pub(crate) redis_assume_noeviction: Option<bool>,
     /// How far clocks may differ, in seconds.
     pub(crate) clock_skew: Option<u64>,
     /// The longest life a token may have, in seconds.

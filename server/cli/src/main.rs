@@ -11,6 +11,7 @@ mod exit;
 mod inspect;
 mod output;
 mod rs;
+mod stores;
 mod tqs;
 
 use std::io::IsTerminal;

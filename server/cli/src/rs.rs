@@ -7,14 +7,14 @@ use std::sync::Arc;
 use obol_resource::Guard;
 use obol_resource::service::Options;
 use obol_token::Audience;
-use obol_verify::spent::{NewFile, RedbSpentSetOptions};
 use obol_verify::{Limits, MemorySessionTable, Session, SystemClock, Verifier, read_session_file};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::RsArgs;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
-use crate::tqs::{place, shutdown_signal};
+use crate::stores;
+use crate::tqs::shutdown_signal;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
@@ -68,22 +68,8 @@ fn verifier(
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = config.rs.max_ttl.unwrap_or(limits.max_ttl);
     let clock = Arc::new(SystemClock::new());
-    let path = place(args.spent.as_ref().or(config.rs.spent.as_ref()), "spent.redb")?;
-    let new_file = if args.first_start { NewFile::Trusted } else { NewFile::Fenced };
-    if !args.first_start && !path.exists() {
-        tracing::warn!(
-            file = %path.display(),
-            "the file of spent tokens is new: tokens issued up to {} s from now are refused, in case the old one was \
-             lost; --first-start says that there was none",
-            limits.clock_skew
-        );
-    }
-    let spent = RedbSpentSetOptions::new(path)
-        .clock_skew(limits.clock_skew)
-        .new_file(new_file)
-        .open(clock.clone())
-        .map_err(Failure::unavailable)?;
-    Verifier::builder(audience, table.clone(), Arc::new(spent))
+    let spent = stores::spent_set(args, config, &audience, limits.clock_skew, &clock)?;
+    Verifier::builder(audience, table.clone(), spent)
         .clock(clock)
         .limits(limits)
         .policy_epoch(config.rs.policy_epoch.unwrap_or(0))

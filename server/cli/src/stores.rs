@@ -1,0 +1,124 @@
+//! Where `obol rs` keeps what it must not forget: in memory, in a file, or in a Redis that it shares with others.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_token::Audience;
+use obol_token::text::to_hex;
+use obol_verify::{Clock, MemorySpentSet, NewFile, RedbSpentSetOptions, SpentSet, SystemClock};
+use obol_verify_redis::{RedisOptions, RedisSpentSet};
+
+use crate::args::RsArgs;
+use crate::config::{Config, Rs};
+use crate::exit::{Failure, Outcome};
+use crate::tqs::place;
+
+/// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
+const MEMORY: &str = "memory";
+/// What addresses of Redis begin with.
+const REDIS_SCHEMES: [&str; 7] =
+    ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
+
+/// A place that was named in a setting.
+enum Place {
+    Memory,
+    Redis(String),
+    File(PathBuf),
+}
+
+impl Place {
+    fn of(named: Option<&PathBuf>, default: &str) -> Outcome<Self> {
+        let text = named.and_then(|named| named.to_str());
+        match text {
+            Some(MEMORY) => Ok(Self::Memory),
+            Some(url) if REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme)) => {
+                Ok(Self::Redis(url.to_owned()))
+            }
+            Some(url) if url.contains("://") => Err(Failure::usage(
+                "not a place to keep things: name a file, `memory`, or redis://host:port or unix:///path/of/socket",
+            )),
+            _ => place(named, default).map(Self::File),
+        }
+    }
+}
+
+/// Opens the spent set that the settings name.
+pub(crate) fn spent_set(
+    args: &RsArgs,
+    config: &Config,
+    audience: &Audience,
+    clock_skew: u64,
+    clock: &Arc<SystemClock>,
+) -> Outcome<Arc<dyn SpentSet>> {
+    let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
+    match Place::of(args.spent.as_ref().or(config.rs.spent.as_ref()), "spent.redb")? {
+        Place::Memory => Ok(in_memory(args, clock_skew, clock)),
+        Place::File(path) => in_file(args, &path, clock_skew, clock),
+        Place::Redis(url) => {
+            let mut options = redis_options(&url, &config.rs, audience)?.clock_skew(clock_skew);
+            if args.first_start {
+                options = options.first_start();
+            }
+            let set = RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?;
+            match set.fence() {
+                Some(fence) => tracing::warn!(
+                    fence,
+                    "what was spent before that time (Unix seconds) is not known: tokens issued up to it are refused"
+                ),
+                None => tracing::info!("spent tokens are shared over Redis"),
+            }
+            Ok(Arc::new(set))
+        }
+    }
+}
+
+fn in_memory(args: &RsArgs, clock_skew: u64, clock: Arc<dyn Clock>) -> Arc<dyn SpentSet> {
+    if args.first_start {
+        tracing::warn!(
+            "spent tokens are kept in memory, and any that were spent before this start are accepted again"
+        );
+        return Arc::new(MemorySpentSet::unfenced(clock, clock_skew));
+    }
+    tracing::warn!(
+        seconds = clock_skew,
+        "spent tokens are kept in memory: tokens issued before this start, or up to so long after it, are refused"
+    );
+    Arc::new(MemorySpentSet::fenced(clock, clock_skew))
+}
+
+fn in_file(args: &RsArgs, path: &Path, clock_skew: u64, clock: Arc<dyn Clock>) -> Outcome<Arc<dyn SpentSet>> {
+    let new_file = if args.first_start { NewFile::Trusted } else { NewFile::Fenced };
+    if !args.first_start && !path.exists() {
+        tracing::warn!(
+            file = %path.display(),
+            "the file of spent tokens is new: tokens issued up to {clock_skew} s from now are refused, in case the old \
+             one was lost; --first-start says that there was none",
+        );
+    }
+    let set = RedbSpentSetOptions::new(path)
+        .clock_skew(clock_skew)
+        .new_file(new_file)
+        .open(clock)
+        .map_err(Failure::unavailable)?;
+    Ok(Arc::new(set))
+}
+
+fn redis_options(url: &str, settings: &Rs, audience: &Audience) -> Outcome<RedisOptions> {
+    // All servers of one audience must meet in one namespace, so it is not left to chance.
+    let derived = || to_hex(&audience.hash().first_chunk::<4>().copied().unwrap_or_default());
+    let namespace = settings.redis_namespace.clone().unwrap_or_else(derived);
+    let mut options = RedisOptions::new(url, &namespace).map_err(Failure::usage)?;
+    if let Some(path) = &settings.redis_password_file {
+        options = options.password_file(path).map_err(Failure::usage)?;
+    }
+    if let Some(replicas) = settings.redis_wait_replicas {
+        options = options.wait_replicas(replicas);
+    }
+    if let Some(seconds) = settings.redis_clock_difference {
+        options = options.max_clock_difference(seconds);
+    }
+    if settings.redis_assume_noeviction == Some(true) {
+        options = options.assume_noeviction();
+    }
+    Ok(options)
+}
