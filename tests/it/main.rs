@@ -10,6 +10,7 @@
 )]
 
 mod cascade;
+mod channel;
 mod cli;
 mod end_to_end;
 mod jsonl;

@@ -19,18 +19,22 @@ use crate::rs_fixture::{Forge, SESSION, Server, TOOL, scope, scope_with};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A blocking client that says exactly what it is told.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
+    pub(crate) fn text(&self) -> &str {
+        core::str::from_utf8(&self.bytes).unwrap()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
@@ -38,7 +42,7 @@ impl Answer {
     }
 
     /// Status, code and check of a problem; everything that every problem has is checked on the way.
-    fn problem(&self) -> (u16, String, String) {
+    pub(crate) fn problem(&self) -> (u16, String, String) {
         let problem = self.json();
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
         assert_eq!(problem["status"], self.status);
@@ -54,35 +58,35 @@ impl Answer {
 }
 
 /// What comes back, as far as it comes: a server may close the connection on us. Status 0 is no answer at all.
-fn send(address: SocketAddr, request: &str) -> Answer {
+pub(crate) fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = Vec::new();
-    let _closed_early = stream.write_all(request.as_bytes());
+    let _closed_early = stream.write_all(request.as_ref());
     let _closed_hard = stream.read_to_end(&mut bytes);
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(bytes.len());
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    Answer { status, head, bytes: bytes.split_off(bytes.len().min(end + 4)) }
 }
 
-fn fetch(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
+pub(crate) fn fetch(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    send(address, &format!("GET {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\n{headers}\r\n"))
+    send(address, format!("GET {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\n{headers}\r\n"))
 }
 
-fn post(address: SocketAddr, target: &str, body: &str) -> Answer {
+pub(crate) fn post(address: SocketAddr, target: &str, body: &str) -> Answer {
     let length = body.len();
     send(
         address,
-        &format!(
+        format!(
             "POST {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         ),
     )
 }
 
-fn refusal(status: u16, code: &str, check: &str) -> (u16, String, String) {
+pub(crate) fn refusal(status: u16, code: &str, check: &str) -> (u16, String, String) {
     (status, code.to_owned(), check.to_owned())
 }
 
@@ -155,7 +159,7 @@ fn a_guarded_route_lets_each_token_through_once() {
     let site = Site::new();
     let token = Forge::standard(1);
     let first = site.call("/search", &token);
-    assert_eq!((first.status, first.body), (200, format!("{TOOL} for {SESSION}")));
+    assert_eq!((first.status, first.text()), (200, &*format!("{TOOL} for {SESSION}")));
     let second = site.call("/search", &token);
     assert_eq!(second.problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
     assert_eq!(second.json()["type"], "urn:obol:problem:token-replayed");
@@ -273,8 +277,8 @@ fn malformed_requests_are_named_without_being_repeated() {
     ] {
         let answer = post(site.service(), "/v1/verify", &body);
         assert_eq!(answer.problem(), refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING"), "{body}");
-        assert!(answer.json()["detail"].as_str().unwrap().contains(about), "{about}: {}", answer.body);
-        assert!(!answer.body.contains(&token[..24]));
+        assert!(answer.json()["detail"].as_str().unwrap().contains(about), "{about}: {}", answer.text());
+        assert!(!answer.text().contains(&token[..24]));
     }
     assert_eq!(site.server.spent.marks(), Some(0));
 }
@@ -357,15 +361,20 @@ fn watchers_see_life_readiness_and_counts() {
     assert_eq!(fetch(site.service(), "/readyz", &[]).status, 200);
     site.verify(&Forge::standard(1), json!({}));
     site.verify(&Forge::standard(1), json!({}));
-    let metrics = fetch(site.service(), "/metrics", &[]).body;
+    let answer = fetch(site.service(), "/metrics", &[]);
+    let metrics = answer.text();
     for line in [
         "obol_verifications_total{code=\"OK\"} 1",
         "obol_verifications_total{code=\"TOKEN_REPLAYED\"} 1",
+        "obol_verification_seconds_count 2",
+        "obol_verification_seconds_bucket{le=\"+Inf\"} 2",
         "obol_spent_marks 1",
         "obol_ready 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    let jti = Forge::standard(1).jti();
+    assert!(!metrics.contains(jti.as_str()) && !metrics.contains(&SESSION.to_string()));
     let missing = fetch(site.service(), "/v2/verify", &[]);
     assert_eq!((missing.status, missing.json()["code"].as_str()), (404, Some("NOT_FOUND")));
     let wrong_method = fetch(site.service(), "/v1/verify", &[]);
@@ -414,7 +423,7 @@ fn a_server_that_cannot_spend_is_not_ready() {
     let body = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
     let refused = post(address, "/v1/verify", &body);
     assert_eq!(refused.problem(), refusal(503, "UNAVAILABLE", "SPENT_SET"));
-    assert!(!refused.body.contains("no disk"), "the reason is for the log");
+    assert!(!refused.text().contains("no disk"), "the reason is for the log");
     runtime.block_on(handle.stop());
 }
 

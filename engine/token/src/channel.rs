@@ -67,6 +67,11 @@ impl ChannelKeys {
         &self.response_iv
     }
 
+    /// What a response is bound to besides its key, for those who seal it elsewhere.
+    pub fn response_aad(&self) -> Vec<u8> {
+        self.aad(LABEL_RESPONSE_AAD)
+    }
+
     /// Seals a request under a nonce of 12 fresh random bytes.
     pub fn seal_request(&self, iv: &[u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
         let aad = self.aad(LABEL_REQUEST_AAD);
@@ -85,7 +90,7 @@ impl ChannelKeys {
 
     /// Seals the one response of this token. The nonce is fixed, so the keys are used up by it.
     pub fn seal_response(self, plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.aad(LABEL_RESPONSE_AAD);
+        let aad = self.response_aad();
         Aes256Gcm::new((&self.response).into())
             .encrypt((&self.response_iv).into(), Payload { msg: plaintext, aad: &aad })
             .map_err(|_| ChannelError)
@@ -93,7 +98,7 @@ impl ChannelKeys {
 
     /// Opens the response.
     pub fn open_response(&self, sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.aad(LABEL_RESPONSE_AAD);
+        let aad = self.response_aad();
         Aes256Gcm::new((&self.response).into())
             .decrypt((&self.response_iv).into(), Payload { msg: sealed, aad: &aad })
             .map_err(|_| ChannelError)

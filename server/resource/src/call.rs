@@ -3,20 +3,31 @@
 use obol_verify::{Arguments, Request};
 use serde_json::{Map, Value};
 
+use crate::sealed::{Proof, SealedMessage};
+
 /// The tool call that a request stands for. Made by the server, never from what the token says.
 #[derive(Clone, Debug)]
 pub struct ToolCall {
     tool: String,
     action: Option<String>,
     resource: Option<String>,
-    arguments: Option<Map<String, Value>>,
+    arguments: CallArguments,
+    proof: Option<Proof>,
+}
+
+#[derive(Clone, Debug)]
+enum CallArguments {
+    Unseen,
+    Plain(Map<String, Value>),
+    Sealed(SealedMessage),
 }
 
 impl ToolCall {
     /// A call of `tool`. Without more, tokens for every action and resource of the tool are accepted, and tokens that
     /// limit the arguments are refused, since nobody here can see them.
     pub fn new(tool: impl Into<String>) -> Self {
-        Self { tool: tool.into(), action: None, resource: None, arguments: None }
+        let arguments = CallArguments::Unseen;
+        Self { tool: tool.into(), action: None, resource: None, arguments, proof: None }
     }
 
     /// What the tool does: the token must name this action.
@@ -36,7 +47,23 @@ impl ToolCall {
     /// The arguments, all of them; an empty map where there are none.
     #[must_use]
     pub fn arguments(mut self, arguments: Map<String, Value>) -> Self {
-        self.arguments = Some(arguments);
+        self.arguments = CallArguments::Plain(arguments);
+        self
+    }
+
+    /// The arguments, all of them, sealed under the token's channel keys. They are opened on the way; see
+    /// [`crate::VerifiedToken::opened_arguments`]. A token that does not ask for channel encryption is refused with
+    /// them (TBAC r41, section 10.2).
+    #[must_use]
+    pub fn sealed_arguments(mut self, arguments: SealedMessage) -> Self {
+        self.arguments = CallArguments::Sealed(arguments);
+        self
+    }
+
+    /// The proof of possession that came with the request.
+    #[must_use]
+    pub fn proof(mut self, proof: Proof) -> Self {
+        self.proof = Some(proof);
         self
     }
 
@@ -45,8 +72,14 @@ impl ToolCall {
             tool: &self.tool,
             action: self.action.as_deref(),
             resource: self.resource.as_deref(),
-            arguments: self.arguments.as_ref().map_or(Arguments::Unseen, |map| Arguments::Plain(Some(map))),
-            proof: None,
+            arguments: match &self.arguments {
+                CallArguments::Unseen => Arguments::Unseen,
+                CallArguments::Plain(map) => Arguments::Plain(Some(map)),
+                CallArguments::Sealed(message) => {
+                    Arguments::Sealed { iv: message.iv(), ciphertext: message.ciphertext() }
+                }
+            },
+            proof: self.proof.as_ref().map(|proof| &proof.as_bytes()[..]),
         }
     }
 }

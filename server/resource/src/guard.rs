@@ -1,10 +1,10 @@
 //! One token in, permission or refusal out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use obol_token::Jti;
-use obol_verify::{Code, Denial, FailedCheck, Unverified, Verifier};
+use obol_verify::{Code, Denial, FailedCheck, Unverified, Verified, Verifier};
 use sha2::{Digest, Sha256};
 
 use crate::call::ToolCall;
@@ -40,35 +40,44 @@ impl Guard {
         &self.verifier
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// How many tokens were accepted and refused, for what, and how long that took; in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.metrics.render(&self.verifier)
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
     pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<VerifiedToken, Denial> {
-        self.outward(match Unverified::from_text(token) {
+        let started = Instant::now();
+        let outcome = match Unverified::from_text(token) {
             Ok(token) => self.decide(token, call).await,
-            Err(denial) => Err(denial),
-        })
+            Err(denial) => {
+                log_refusal(&denial);
+                Err(denial)
+            }
+        };
+        self.metrics.time(started.elapsed());
+        match outcome {
+            Ok(token) => {
+                self.metrics.count(None);
+                Ok(token)
+            }
+            Err(denial) => Err(self.outward(denial)),
+        }
     }
 
-    /// Counts and logs a refusal that needed no token to be looked at.
-    pub(crate) fn refuse<T>(&self, denial: Denial) -> Result<T, Denial> {
-        self.outward(Err(denial))
+    /// Counts and logs a refusal that needed no token to be looked at, and makes it fit to be told.
+    #[must_use]
+    pub fn refuse(&self, denial: Denial) -> Denial {
+        log_refusal(&denial);
+        self.outward(denial)
     }
 
     async fn decide(&self, token: Unverified, call: &ToolCall) -> Result<VerifiedToken, Denial> {
         let (session_id, jti) = (token.claimed_session_id(), token.claimed_jti());
         let span = tracing::info_span!("token", %session_id, jti_sha256 = jti_prefix(&jti));
-        let outcome = match token.verify(&self.verifier, &call.as_request()) {
-            Ok(verified) => match tokio::time::timeout(SPEND_TIMEOUT, verified.spend()).await {
-                Ok(spent) => spent.map(VerifiedToken::new),
-                Err(_) => Err(Denial::new(
-                    Code::Unavailable,
-                    FailedCheck::SpentSet,
-                    "the spent set did not answer in time; the token may be burned",
-                )),
-            },
+        let verified = token.verify(&self.verifier, &call.as_request());
+        let outcome = match verified.and_then(check_encryption_wanted) {
+            Ok(verified) => spend(verified).await,
             Err(denial) => Err(denial),
         };
         span.in_scope(|| match &outcome {
@@ -78,10 +87,34 @@ impl Guard {
         outcome
     }
 
-    fn outward<T>(&self, outcome: Result<T, Denial>) -> Result<T, Denial> {
-        self.metrics.count(outcome.as_ref().err().map(|denial| denial.code));
-        outcome.map_err(|denial| if self.opaque { denial.folded() } else { denial })
+    fn outward(&self, denial: Denial) -> Denial {
+        self.metrics.count(Some(denial.code));
+        if self.opaque { denial.folded() } else { denial }
     }
+}
+
+async fn spend(verified: Verified) -> Result<VerifiedToken, Denial> {
+    match tokio::time::timeout(SPEND_TIMEOUT, verified.spend()).await {
+        Ok(spent) => spent.map(VerifiedToken::new),
+        Err(_) => Err(Denial::new(
+            Code::Unavailable,
+            FailedCheck::SpentSet,
+            "the spent set did not answer in time; the token may be burned",
+        )),
+    }
+}
+
+/// The flag of the scope decides in both directions: nothing is sealed under a token that does not ask for it (TBAC
+/// r41, section 10.2).
+fn check_encryption_wanted(verified: Verified) -> Result<Verified, Denial> {
+    let constraints = verified.scope().constraints.as_ref();
+    let wanted = constraints.and_then(|constraints| constraints.require_channel_encryption) == Some(true);
+    if verified.opened_arguments().is_some() && !wanted {
+        return Err(Denial::malformed_request(
+            "the arguments are sealed under a token that does not ask for it",
+        ));
+    }
+    Ok(verified)
 }
 
 /// Not being able to answer is the server's trouble; a refusal is everyday.

@@ -7,18 +7,21 @@ use core::task::{Context, Poll};
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use obol_verify::Denial;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::arguments::{self, Bodies, SentArguments};
 use crate::call::ToolCall;
 use crate::credentials;
 use crate::guard::Guard;
 use crate::refusal::Problem;
 use crate::request_id;
+use crate::sealing;
 use crate::verified::VerifiedToken;
 
 /// Lets a request through only with a token for the call it stands for. The token is spent before the inner service
@@ -27,6 +30,7 @@ use crate::verified::VerifiedToken;
 pub struct TbacLayer {
     guard: Guard,
     call: Calls,
+    arguments: Option<Bodies>,
 }
 
 type CallOf = dyn Fn(&Parts) -> Result<ToolCall, Denial> + Send + Sync;
@@ -49,7 +53,7 @@ impl fmt::Debug for Calls {
 impl TbacLayer {
     /// Guards routes that all stand for the same call.
     pub fn new(guard: Guard, call: ToolCall) -> Self {
-        Self { guard, call: Calls::Fixed(Arc::new(call)) }
+        Self { guard, call: Calls::Fixed(Arc::new(call)), arguments: None }
     }
 
     /// Guards routes whose call follows from the request, as where a part of the path is the resource. A request that
@@ -58,22 +62,72 @@ impl TbacLayer {
         guard: Guard,
         call: impl Fn(&Parts) -> Result<ToolCall, Denial> + Send + Sync + 'static,
     ) -> Self {
-        Self { guard, call: Calls::Of(Arc::new(call)) }
+        Self { guard, call: Calls::Of(Arc::new(call)), arguments: None }
     }
 
-    async fn admit(&self, parts: &Parts) -> Result<VerifiedToken, Denial> {
-        let token = match credentials::token(&parts.headers) {
-            Ok(token) => token,
-            Err(denial) => return self.guard.refuse(denial),
-        };
-        match &self.call {
-            Calls::Fixed(call) => self.guard.admit(token, call).await,
-            Calls::Of(call_of) => match call_of(parts) {
-                Ok(call) => self.guard.admit(token, &call).await,
-                Err(denial) => self.guard.refuse(denial),
-            },
-        }
+    /// Takes the body, a JSON object or nothing, for the arguments of the call. Tokens that limit their arguments, ask
+    /// for proof of possession or for channel encryption can then be served; without this they are refused.
+    ///
+    /// The handler gets the arguments that were checked, as JSON. A request whose body is of type
+    /// [`crate::SEALED_CONTENT_TYPE`] is opened, and its response sealed. Arguments are only what is in the body: what
+    /// the handler takes from path or query must be part of the call.
+    #[must_use]
+    pub fn json_arguments(mut self) -> Self {
+        self.arguments = Some(Bodies::new());
+        self
     }
+
+    /// The request as the handler may see it.
+    async fn admit(&self, request: Request<Body>) -> Result<(Request<Body>, VerifiedToken), Problem> {
+        let (mut parts, body) = request.into_parts();
+        let refused = |denial| Problem::from(&self.guard.refuse(denial));
+        let call = self.call(&parts).map_err(refused)?;
+        let Some(bodies) = &self.arguments else {
+            let token = self.spend(&parts, &call).await?;
+            return Ok((passed_on(parts, body, &token), token));
+        };
+        // Without the form of a token nobody's body is read.
+        credentials::token(&parts.headers).map_err(refused)?;
+        let sent = bodies.arguments(&parts.headers, body).await?;
+        let token = self.spend(&parts, &sent.of(call)).await?;
+        let arguments = match &sent {
+            SentArguments::None => None,
+            SentArguments::Plain(arguments) => Some(arguments),
+            SentArguments::Sealed(_) => token.opened_arguments(),
+        };
+        let body = match arguments {
+            Some(arguments) => arguments::body_of(&mut parts, arguments).map_err(refused)?,
+            None => Body::empty(),
+        };
+        Ok((passed_on(parts, body, &token), token))
+    }
+
+    fn call(&self, parts: &Parts) -> Result<ToolCall, Denial> {
+        let call = match &self.call {
+            Calls::Fixed(call) => ToolCall::clone(call),
+            Calls::Of(call_of) => call_of(parts)?,
+        };
+        Ok(match credentials::proof(&parts.headers)? {
+            Some(proof) => call.proof(proof),
+            None => call,
+        })
+    }
+
+    async fn spend(&self, parts: &Parts, call: &ToolCall) -> Result<VerifiedToken, Problem> {
+        let outcome = match credentials::token(&parts.headers) {
+            Ok(token) => self.guard.admit(token, call).await,
+            Err(denial) => Err(self.guard.refuse(denial)),
+        };
+        outcome.map_err(|denial| Problem::from(&denial))
+    }
+}
+
+/// A handler has no use for the token itself, and for what came with it.
+fn passed_on(mut parts: Parts, body: Body, token: &VerifiedToken) -> Request<Body> {
+    parts.headers.remove(AUTHORIZATION);
+    parts.headers.remove(credentials::PROOF);
+    parts.extensions.insert(token.clone());
+    Request::from_parts(parts, body)
 }
 
 impl<S> Layer<S> for TbacLayer {
@@ -91,11 +145,10 @@ pub struct TbacService<S> {
     layer: TbacLayer,
 }
 
-impl<S, B> Service<Request<B>> for TbacService<S>
+impl<S> Service<Request<Body>> for TbacService<S>
 where
-    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
-    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -105,23 +158,35 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The service that was ready is the one to call; the clone takes its place.
         let clone = self.inner.clone();
         let mut inner = core::mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
         let span = tracing::info_span!("guarded", request_id = request_id::of(request.headers()));
         let future = async move {
-            let (mut parts, body) = request.into_parts();
-            match layer.admit(&parts).await {
-                Ok(token) => {
-                    parts.headers.remove(AUTHORIZATION);
-                    parts.extensions.insert(token);
-                    inner.call(Request::from_parts(parts, body)).await
-                }
-                Err(denial) => Ok(Problem::from(&denial).into()),
-            }
+            let (request, token) = match layer.admit(request).await {
+                Ok(admitted) => admitted,
+                Err(problem) => return Ok(problem.into()),
+            };
+            let response = inner.call(request).await?;
+            Ok(match token.opened_arguments() {
+                Some(_) => sealing::seal(&token, response).await,
+                None => response,
+            })
         };
         Box::pin(future.instrument(span))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for VerifiedToken {
+    type Rejection = Response<Body>;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response<Body>> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+            tracing::error!("a handler asks for a VerifiedToken on a route without TbacLayer");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "GUARD_MISSING", "This route is not guarded")
+                .into()
+        })
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! # What lives here
 //!
-//! - [`Guard`]: verifies and spends one token; what everything else here is made of.
-//! - [`TbacLayer`]: a `tower` layer in front of a route. It lets a request through only with a token for what the
-//!   route does, and leaves a [`VerifiedToken`] for the handler to take.
-//! - [`service`]: the same as a service for APIs in other languages and for reverse proxies.
+//! - [`Guard`]: verifies and spends one token; what everything else here is made of. With the feature `http` switched
+//!   off it is all there is, for servers of other protocols.
+//! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
+//!   route does, and leaves a [`VerifiedToken`] for the handler to take. Where the JSON body is the call's arguments,
+//!   it also checks proofs of possession, opens sealed requests and seals their responses.
+//! - `service`: the same as a service for APIs in other languages and for reverse proxies.
 //!
 //! # What it promises
 //!
@@ -19,17 +21,31 @@
 //!
 //! Which tools there are and what they do; how tokens are made.
 
+#[cfg(feature = "http")]
+mod arguments;
 mod call;
+#[cfg(feature = "http")]
 mod credentials;
 mod guard;
+#[cfg(feature = "http")]
 mod layer;
 mod metrics;
+#[cfg(feature = "http")]
 mod refusal;
+#[cfg(feature = "http")]
 mod request_id;
+mod sealed;
+#[cfg(feature = "http")]
+mod sealing;
+#[cfg(feature = "http")]
 pub mod service;
 mod verified;
 
 pub use call::ToolCall;
 pub use guard::Guard;
+#[cfg(feature = "http")]
 pub use layer::{TbacLayer, TbacService};
-pub use verified::VerifiedToken;
+pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};
+#[cfg(feature = "http")]
+pub use sealing::{SEALED_CONTENT_TYPE, SEALED_TYPE_HEADER};
+pub use verified::{SealError, VerifiedToken};

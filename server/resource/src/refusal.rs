@@ -36,6 +36,18 @@ impl Problem {
         Self { kind, title, status, code, failed_check: None, detail: None }
     }
 
+    /// More at a time than is allowed.
+    pub(crate) fn overloaded() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "Too many requests at a time")
+    }
+
+    /// A refusal with its detail, which says nothing that the sender does not know.
+    pub(crate) fn told(denial: &Denial) -> Self {
+        let mut problem = Self::from(denial);
+        problem.detail = Some(denial.detail.clone().into_owned());
+        problem
+    }
+
     /// A request whose form is wrong, with words that do not repeat it.
     pub(crate) fn malformed(status: StatusCode, detail: impl Into<String>) -> Self {
         let mut problem =

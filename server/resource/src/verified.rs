@@ -3,14 +3,11 @@
 use core::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::FromRequestParts;
-use axum::response::Response;
-use http::StatusCode;
-use http::request::Parts;
 use obol_token::{ChannelKeys, Jti, Scope, SessionId};
 use obol_verify::Spent;
+use serde_json::{Map, Value};
 
-use crate::refusal::Problem;
+use crate::sealed::{MAX_SEALED_BYTES, SealedMessage};
 
 /// A token that was spent for this request. [`crate::TbacLayer`] puts it into the request; as an axum extractor it
 /// hands it to the handler, and answers 500 on a route that has no such layer.
@@ -21,8 +18,39 @@ struct Contents {
     session_id: SessionId,
     jti: Jti,
     channel: Mutex<Option<ChannelKeys>>,
+    opened: Option<Map<String, Value>>,
     scope: Scope,
 }
+
+/// Why a response cannot be sealed. It must then not be sent at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The channel keys were taken, or a response was sealed before. The nonce of a token's response is fixed, so a
+    /// second one would give both away.
+    UsedUp,
+    /// The response is longer than [`MAX_SEALED_BYTES`].
+    TooLong,
+    /// The cipher refused.
+    Cipher,
+}
+
+impl fmt::Display for SealError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UsedUp => f.write_str("the token has sealed its one response"),
+            Self::TooLong => {
+                write!(
+                    f,
+                    "a response of more than {MAX_SEALED_BYTES} bytes cannot be sealed; send it in parts"
+                )
+            }
+            Self::Cipher => f.write_str("the response cannot be encrypted"),
+        }
+    }
+}
+
+impl std::error::Error for SealError {}
 
 impl VerifiedToken {
     pub(crate) fn new(mut spent: Spent) -> Self {
@@ -30,6 +58,7 @@ impl VerifiedToken {
             session_id: spent.session_id(),
             jti: spent.jti(),
             channel: Mutex::new(spent.take_channel_keys()),
+            opened: spent.take_opened_arguments(),
             scope: spent.into_scope(),
         }))
     }
@@ -50,6 +79,23 @@ impl VerifiedToken {
         self.0.session_id
     }
 
+    /// The arguments, where the request brought them sealed. The response to such a request must be sealed as well
+    /// ([`Self::seal_response`]).
+    pub fn opened_arguments(&self) -> Option<&Map<String, Value>> {
+        self.0.opened.as_ref()
+    }
+
+    /// Seals the one response of this token (TBAC r41, sections 9.1 and 10.4).
+    pub fn seal_response(&self, plaintext: &[u8]) -> Result<SealedMessage, SealError> {
+        if plaintext.len() > MAX_SEALED_BYTES {
+            return Err(SealError::TooLong);
+        }
+        let keys = self.take_channel_keys().ok_or(SealError::UsedUp)?;
+        let iv = *keys.response_iv();
+        let ciphertext = keys.seal_response(plaintext).map_err(|_| SealError::Cipher)?;
+        SealedMessage::new(iv, ciphertext).map_err(|_| SealError::Cipher)
+    }
+
     /// Takes the token's channel keys. The first who asks gets them, among all clones: a token seals one response.
     pub fn take_channel_keys(&self) -> Option<ChannelKeys> {
         self.0.channel.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -59,17 +105,5 @@ impl VerifiedToken {
 impl fmt::Debug for VerifiedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifiedToken").field("session_id", &self.0.session_id).finish_non_exhaustive()
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for VerifiedToken {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!("a handler asks for a VerifiedToken on a route without TbacLayer");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "GUARD_MISSING", "This route is not guarded")
-                .into()
-        })
     }
 }

@@ -40,7 +40,7 @@ async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<VerifiedToke
     let parsed = credentials::token(headers).and_then(|token| Ok((token, call(headers)?)));
     match parsed {
         Ok((token, call)) => state.guard.admit(token, &call).await,
-        Err(denial) => state.guard.refuse(denial),
+        Err(denial) => Err(state.guard.refuse(denial)),
     }
 }
 

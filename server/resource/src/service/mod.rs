@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
+use crate::arguments::BODY_TIMEOUT;
 use crate::guard::Guard;
 use crate::refusal::Problem;
 use crate::request_id;
@@ -33,10 +34,6 @@ pub use server::{BindError, Handle, Options, Service};
 /// The most requests that are verified at a time, unless told otherwise. One takes well under a millisecond of
 /// processor time; the rest of the wait is for the disk, which serves all of them at once.
 pub const MAX_IN_FLIGHT: usize = 1_024;
-/// How long a request's body may take to arrive, unless told otherwise.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest body of `POST /v1/verify`, in bytes.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// What the routes share.
 #[derive(Clone, Debug)]
@@ -93,8 +90,7 @@ pub fn router(state: ServiceState) -> Router {
 /// Refuses what would be too much at once, rather than letting it pile up.
 async fn limit(State(state): State<ServiceState>, request: Request, next: Next) -> Response {
     let Ok(_permit) = state.in_flight.try_acquire() else {
-        let title = "Too many requests at a time";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", title).into();
+        return Problem::overloaded().into();
     };
     next.run(request).await
 }
@@ -120,6 +116,6 @@ async fn ready(State(state): State<ServiceState>) -> Response {
 }
 
 async fn metrics(State(state): State<ServiceState>) -> Response {
-    let text = state.guard.metrics().render(state.guard.verifier());
+    let text = state.guard.metrics();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

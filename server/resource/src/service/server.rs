@@ -17,7 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-use super::{BODY_TIMEOUT, MAX_IN_FLIGHT, ServiceState, router};
+use super::{MAX_IN_FLIGHT, ServiceState, router};
+use crate::arguments::BODY_TIMEOUT;
 use crate::guard::Guard;
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.

@@ -1,20 +1,22 @@
 //! `POST /v1/verify`
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use obol_token::{Jti, Scope};
+use obol_token::text::to_base64url;
+use obol_token::{ChannelKeys, Jti, Scope};
 use obol_verify::{Denial, strict_json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{MAX_BODY_BYTES, ServiceState};
+use super::ServiceState;
+use crate::arguments;
 use crate::call::ToolCall;
 use crate::refusal::Problem;
+use crate::sealed::{EncField, PopField};
+use crate::verified::VerifiedToken;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,18 +31,35 @@ struct Body {
     /// Absent or `null` is a call without arguments.
     #[serde(default)]
     arguments: Option<Map<String, Value>>,
+    /// The proof of possession.
+    #[serde(default)]
+    pop: Option<PopField>,
+    /// The arguments, sealed. Then there are no others.
+    #[serde(default)]
+    enc: Option<EncField>,
 }
 
 impl Body {
-    fn split(self) -> (Option<String>, ToolCall) {
-        let mut call = ToolCall::new(self.tool).arguments(self.arguments.unwrap_or_default());
+    fn split(self) -> Result<(Option<String>, ToolCall), Denial> {
+        let call = ToolCall::new(self.tool);
+        let plain = self.arguments.unwrap_or_default();
+        let mut call = match self.enc {
+            None => call.arguments(plain),
+            Some(enc) if plain.is_empty() => call.sealed_arguments(enc.message()?),
+            Some(_) => {
+                return Err(Denial::malformed_request("there are arguments in the clear beside sealed ones"));
+            }
+        };
+        if let Some(pop) = self.pop {
+            call = call.proof(pop.proof()?);
+        }
         if let Some(action) = self.action {
             call = call.action(action);
         }
         if let Some(resource) = self.resource {
             call = call.resource(resource);
         }
-        (self.token, call)
+        Ok((self.token, call))
     }
 }
 
@@ -51,45 +70,65 @@ struct Accepted<'a> {
     session_id: String,
     jti: &'a str,
     scope: &'a Scope,
+    /// What was sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<&'a Map<String, Value>>,
+    /// With it the API seals its response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<ResponseChannel>,
+}
+
+/// What it takes to seal one response with AES-256-GCM.
+#[derive(Serialize)]
+struct ResponseChannel {
+    key: String,
+    iv: String,
+    aad: String,
+}
+
+impl ResponseChannel {
+    fn of(keys: &ChannelKeys) -> Self {
+        Self {
+            key: to_base64url(keys.response_key()),
+            iv: to_base64url(keys.response_iv()),
+            aad: to_base64url(&keys.response_aad()),
+        }
+    }
 }
 
 pub(super) async fn handle(State(state): State<ServiceState>, request: Request) -> Response {
-    let body = match read(&state, request).await {
+    let body = match arguments::read(request.into_body(), state.body_timeout).await {
         Ok(body) => body,
         Err(problem) => return problem.into(),
     };
-    let (token, call) = match strict_json::parse::<Body>(&body) {
-        Ok(body) => body.split(),
+    let body = match strict_json::parse::<Body>(&body) {
+        Ok(body) => body,
         Err(error) => return Problem::malformed(StatusCode::BAD_REQUEST, error.to_string()).into(),
+    };
+    let (token, call) = match body.split() {
+        Ok(split) => split,
+        Err(denial) => return Problem::told(&denial).into(),
     };
     let outcome = match token {
         Some(token) => state.guard.admit(token.as_bytes(), &call).await,
-        None => state.guard.refuse(Denial::token_absent()),
+        None => Err(state.guard.refuse(Denial::token_absent())),
     };
     match outcome {
-        Ok(token) => {
-            let jti: Jti = token.jti();
-            let answer = Accepted {
-                ok: true,
-                session_id: token.session_id().0.to_string(),
-                jti: jti.as_str(),
-                scope: token.scope(),
-            };
-            ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response()
-        }
+        Ok(token) => accepted(&token),
         Err(denial) => Problem::from(&denial).into(),
     }
 }
 
-async fn read(state: &ServiceState, request: Request) -> Result<Bytes, Problem> {
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(state.body_timeout, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body is longer than {MAX_BODY_BYTES} bytes");
-            Err(Problem::malformed(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Ok(Err(_)) => Err(Problem::malformed(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
-        Err(_) => Err(Problem::malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
+fn accepted(token: &VerifiedToken) -> Response {
+    let jti: Jti = token.jti();
+    let arguments = token.opened_arguments();
+    let answer = Accepted {
+        ok: true,
+        session_id: token.session_id().0.to_string(),
+        jti: jti.as_str(),
+        scope: token.scope(),
+        arguments,
+        response: arguments.and_then(|_| token.take_channel_keys()).as_ref().map(ResponseChannel::of),
+    };
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response()
 }
