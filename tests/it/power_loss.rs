@@ -29,8 +29,8 @@ const LIMIT_READY: usize = 4;
 const LIMIT_DEPTH: usize = 8;
 /// The same while a store is filled to start from.
 const FILLED_DEPTH: usize = 160;
-/// What may be ready at most. Batches come whole, and up to four claims of a quarter of the limit overlap.
-const MOST_READY: u64 = 5 * LIMIT_READY as u64;
+/// What may be ready at most.
+const MOST_READY: u64 = LIMIT_READY as u64;
 
 /// A number that the environment may set.
 pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {

@@ -6,11 +6,11 @@
 
 use std::fmt;
 
-use obol_token::{Jti, Minter, ResponseKey, SessionId, TokenSeed, Validity};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use bytes::{Buf, BytesMut};
+use obol_token::SessionId;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::seal::SealingKey;
-use crate::session::Grant;
+use crate::seal::{KeyId, NoRandomness, OVERHEAD_BYTES, SealingKey};
 use crate::store::Committed;
 
 /// Where a batch lies in the store. Rows of a partition sort by expiry, so the oldest is claimed first and the
@@ -24,110 +24,148 @@ pub(crate) struct BatchKey {
     pub(crate) sequence: u64,
 }
 
-impl BatchKey {
-    /// What the sealed bytes are bound to: a row moved elsewhere does not open.
-    fn context(&self, count: u16) -> [u8; 26] {
-        let mut context = [0; 26];
-        let parts = [self.partition, self.expires_at, self.sequence].map(u64::to_be_bytes);
-        let bytes = parts.as_flattened().iter().chain(&count.to_be_bytes()).copied().collect::<Vec<u8>>();
-        context.copy_from_slice(&bytes);
-        context
+/// What stands in a row before the sealed tokens, in the clear: enough to tell, unopened, that they are dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RowHeader {
+    pub(crate) count: u16,
+    /// The key that the batch is sealed under.
+    pub(crate) key_id: KeyId,
+    /// The policy epoch in its tokens.
+    pub(crate) policy_epoch: u64,
+}
+
+/// Bytes of a [`RowHeader`].
+const HEADER_BYTES: usize = 2 + 8 + 8;
+/// Bytes of the plaintext before the first token: the issue time.
+const PREAMBLE_BYTES: usize = 8;
+
+impl RowHeader {
+    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        let parts =
+            self.count.to_be_bytes().into_iter().chain(self.key_id).chain(self.policy_epoch.to_be_bytes());
+        bytes.iter_mut().zip(parts).for_each(|(place, byte)| *place = byte);
+        bytes
+    }
+
+    /// Splits a row's value. A row is never shorter than its header; if the file was damaged all the same, it counts
+    /// nothing and opens nothing.
+    pub(crate) fn split(value: &[u8]) -> (Self, &[u8]) {
+        let damaged = (Self { count: 0, key_id: KeyId::default(), policy_epoch: 0 }, [].as_slice());
+        let Some((count, rest)) = value.split_first_chunk::<2>() else { return damaged };
+        let Some((key_id, rest)) = rest.split_first_chunk::<8>() else { return damaged };
+        let Some((epoch, sealed)) = rest.split_first_chunk::<8>() else { return damaged };
+        let (count, policy_epoch) = (u16::from_be_bytes(*count), u64::from_be_bytes(*epoch));
+        (Self { count, key_id: *key_id, policy_epoch }, sealed)
     }
 }
 
-/// Why a batch could not be minted.
+/// What the sealed bytes are bound to: a row moved elsewhere, or with another header, does not open.
+fn context(key: BatchKey, header: RowHeader) -> [u8; 24 + HEADER_BYTES] {
+    let mut context = [0; 24 + HEADER_BYTES];
+    let place = [key.partition, key.expires_at, key.sequence].map(u64::to_be_bytes);
+    let parts = place.as_flattened().iter().copied().chain(header.to_bytes());
+    context.iter_mut().zip(parts).for_each(|(place, byte)| *place = byte);
+    context
+}
+
+/// Why a batch could not be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BatchError {
-    Mint(obol_token::MintError),
+    /// The source of tokens failed, and says why.
+    Source(String),
     Randomness,
 }
 
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Mint(error) => error.fmt(f),
+            Self::Source(why) => f.write_str(why),
             Self::Randomness => f.write_str("the system's random number generator failed"),
         }
     }
 }
 
-/// A sealed batch as it stands in a row.
-#[derive(PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) key: BatchKey,
-    pub(crate) count: u16,
-    pub(crate) sealed: Vec<u8>,
+impl From<NoRandomness> for BatchError {
+    fn from(NoRandomness: NoRandomness) -> Self {
+        Self::Randomness
+    }
+}
+
+/// A batch that is being filled: plaintext that becomes the row's value in place, so that no copy of it stays behind.
+pub(crate) struct Draft {
+    key: BatchKey,
+    header: RowHeader,
+    /// header ‖ room for the nonce ‖ issue time ‖ (length ‖ token)…, integers big-endian.
+    value: Zeroizing<Vec<u8>>,
+    filled: u16,
+}
+
+impl Draft {
+    /// Room for `header.count` tokens of about `token_bytes`; more room is made where it does not do.
+    pub(crate) fn new(key: BatchKey, header: RowHeader, issued_at: u64, token_bytes: usize) -> Self {
+        let tokens = usize::from(header.count) * (2 + token_bytes);
+        let size = HEADER_BYTES + OVERHEAD_BYTES + PREAMBLE_BYTES + tokens;
+        let mut value = Zeroizing::new(Vec::with_capacity(size));
+        value.extend_from_slice(&header.to_bytes());
+        value.resize(HEADER_BYTES + OVERHEAD_BYTES - 16, 0);
+        value.extend_from_slice(&issued_at.to_be_bytes());
+        Self { key, header, value, filled: 0 }
+    }
+
+    /// Adds a token. Tells whether it fits: no longer than 65,535 bytes, and no more of them than the batch has.
+    pub(crate) fn push(&mut self, token: &[u8]) -> bool {
+        let Ok(length) = u16::try_from(token.len()) else { return false };
+        if self.filled == self.header.count {
+            return false;
+        }
+        let needed = self.value.len() + 2 + token.len() + 16;
+        if needed > self.value.capacity() {
+            self.grow(needed);
+        }
+        self.value.extend_from_slice(&length.to_be_bytes());
+        self.value.extend_from_slice(token);
+        self.filled += 1;
+        true
+    }
+
+    /// Growing in place would leave a copy behind.
+    fn grow(&mut self, needed: usize) {
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * needed));
+        larger.extend_from_slice(&self.value);
+        wipe(&mut self.value);
+        self.value = larger;
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == self.header.count
+    }
+
+    /// How many tokens were added.
+    pub(crate) fn filled(&self) -> u16 {
+        self.filled
+    }
+
+    /// Seals a batch that is full.
+    pub(crate) fn seal(mut self, key: &SealingKey) -> Result<MintedBatch, BatchError> {
+        let mut value = std::mem::take(&mut *self.value);
+        key.seal_in_place(&context(self.key, self.header), &mut value, HEADER_BYTES)?;
+        Ok(MintedBatch { key: self.key, count: self.header.count, value })
+    }
 }
 
 /// Freshly minted and sealed, not stored yet.
 pub(crate) struct MintedBatch {
-    row: Row,
-}
-
-/// What all batches of one partition have in common when they are minted.
-pub(crate) struct Mint<'a> {
-    pub(crate) grant: &'a Grant,
-    pub(crate) partition: u64,
-    pub(crate) policy_epoch: u64,
-    pub(crate) validity: Validity,
-    /// First four bytes of every AEAD nonce: the minting instance.
-    pub(crate) instance: [u8; 4],
-    pub(crate) key: &'a SealingKey,
-}
-
-impl Mint<'_> {
-    /// Mints and seals `count` tokens. `sequence` is the batch's place; `first_counter` begins the run of `count`
-    /// nonce counters that belong to it alone.
-    pub(crate) fn batch(
-        &self,
-        count: u16,
-        sequence: u64,
-        first_counter: u64,
-    ) -> Result<MintedBatch, BatchError> {
-        let seeds = self.seeds(count, first_counter)?;
-        let minter = Minter::new(&self.grant.material, &self.grant.scope, self.policy_epoch)
-            .map_err(BatchError::Mint)?;
-        let tokens = minter.mint(self.validity, &seeds).map_err(BatchError::Mint)?;
-        let key = BatchKey { partition: self.partition, expires_at: self.validity.expires_at, sequence };
-        let plaintext = pack(self.validity.issued_at, self.policy_epoch, &tokens);
-        for mut token in tokens {
-            token.zeroize();
-        }
-        let sealed = self.key.seal(&key.context(count), &plaintext).map_err(|_| BatchError::Randomness)?;
-        Ok(MintedBatch { row: Row { key, count, sealed } })
-    }
-
-    fn seeds(&self, count: u16, first_counter: u64) -> Result<Vec<TokenSeed>, BatchError> {
-        const RANDOM: usize = 16 + 32;
-        let mut random = Zeroizing::new(vec![0; RANDOM * usize::from(count)]);
-        getrandom::fill(&mut random).map_err(|_| BatchError::Randomness)?;
-        let (chunks, _) = random.as_chunks::<RANDOM>();
-        Ok((first_counter..).zip(chunks).map(|(counter, chunk)| self.seed(counter, chunk)).collect())
-    }
-
-    fn seed(&self, counter: u64, random: &[u8; 48]) -> TokenSeed {
-        let (jti, response_key) = random.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-        let mut iv = [0; 12];
-        for (place, byte) in iv.iter_mut().zip(self.instance.into_iter().chain(counter.to_be_bytes())) {
-            *place = byte;
-        }
-        TokenSeed {
-            jti: Jti::from_random(*jti),
-            iv,
-            response_key: ResponseKey::from_bytes(response_key.try_into().unwrap_or([0; 32])),
-            nonce: None,
-        }
-    }
+    pub(crate) key: BatchKey,
+    pub(crate) count: u16,
+    /// The row's value.
+    pub(crate) value: Vec<u8>,
 }
 
 impl MintedBatch {
-    pub(crate) fn row(&self) -> &Row {
-        &self.row
-    }
-
     /// The row has been written in the commit that the proof stands for.
     pub(crate) fn stored(self, _proof: &Committed) -> StoredBatch {
-        StoredBatch { sequence: self.row.key.sequence, count: self.row.count }
+        StoredBatch { sequence: self.key.sequence, count: self.count }
     }
 }
 
@@ -135,6 +173,13 @@ impl MintedBatch {
 pub(crate) struct StoredBatch {
     pub(crate) sequence: u64,
     pub(crate) count: u16,
+}
+
+/// A row that was read: where it lies, and what it holds.
+pub(crate) struct Row {
+    pub(crate) key: BatchKey,
+    pub(crate) header: RowHeader,
+    pub(crate) sealed: BytesMut,
 }
 
 /// Taken out of the store in a transaction that is not committed yet; opens nothing.
@@ -148,7 +193,7 @@ impl UnconfirmedClaim {
     }
 
     pub(crate) fn count(&self) -> u16 {
-        self.row.count
+        self.row.header.count
     }
 
     /// The removal has been made durable by the commit that the proof stands for.
@@ -164,7 +209,7 @@ pub(crate) struct ClaimedBatch {
 
 impl ClaimedBatch {
     pub(crate) fn count(&self) -> u16 {
-        self.row.count
+        self.row.header.count
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -173,8 +218,13 @@ impl ClaimedBatch {
 
     /// Opens the batch; `None` where its keys were destroyed or the row is damaged, in which case it is burned.
     pub(crate) fn open(self, key: &SealingKey) -> Option<OpenBatch> {
-        let plaintext = key.open(&self.row.key.context(self.row.count), &self.row.sealed)?;
-        unpack(&plaintext, self.row.count, self.row.key.expires_at)
+        let Row { key: place, header, sealed } = self.row;
+        // Wiped, as a token is, wherever this ends.
+        let mut plaintext = TokenBytes(sealed);
+        let body = key.open_in_place(&context(place, header), &mut plaintext.0)?;
+        plaintext.0.truncate(body.end);
+        plaintext.0.advance(body.start);
+        unpack(plaintext, header, place.expires_at)
     }
 }
 
@@ -186,40 +236,36 @@ pub(crate) struct OpenBatch {
     pub(crate) tokens: Vec<TokenBytes>,
 }
 
-/// One token's bytes; wiped when dropped.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct TokenBytes(pub(crate) Box<[u8]>);
+/// One token's bytes; wiped when dropped. The tokens of a batch share one piece of memory: to whoever draws them that is
+/// cheaper than a piece for each, made by one thread and freed by another.
+pub(crate) struct TokenBytes(BytesMut);
 
-/// issue time ‖ policy epoch ‖ (length ‖ token)…, integers big-endian.
-fn pack(issued_at: u64, policy_epoch: u64, tokens: &[Vec<u8>]) -> Zeroizing<Vec<u8>> {
-    let size = 16 + tokens.iter().map(|token| 2 + token.len()).sum::<usize>();
-    let mut out = Zeroizing::new(Vec::with_capacity(size));
-    out.extend_from_slice(&issued_at.to_be_bytes());
-    out.extend_from_slice(&policy_epoch.to_be_bytes());
-    for token in tokens {
-        // A token is at most MAX_TOKEN_BYTES, which fits.
-        let length = u16::try_from(token.len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(token);
+impl Drop for TokenBytes {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
     }
-    out
 }
 
-fn unpack(plaintext: &[u8], count: u16, expires_at: u64) -> Option<OpenBatch> {
-    let (issued_at, rest) = plaintext.split_first_chunk::<8>()?;
-    let (policy_epoch, mut rest) = rest.split_first_chunk::<8>()?;
-    let mut tokens = Vec::with_capacity(usize::from(count));
-    while let Some((length, tail)) = rest.split_first_chunk::<2>() {
-        let (token, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
-        tokens.push(TokenBytes(token.into()));
-        rest = tail;
+impl ZeroizeOnDrop for TokenBytes {}
+
+/// Overwrites with zeros. `zeroize` does it byte by byte, which for a token takes longer than all the rest of a hand-out.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    zeroize::optimization_barrier(bytes);
+}
+
+fn unpack(mut plaintext: TokenBytes, header: RowHeader, expires_at: u64) -> Option<OpenBatch> {
+    let issued_at = plaintext.0.try_get_u64().ok()?;
+    let mut tokens = Vec::with_capacity(usize::from(header.count));
+    while !plaintext.0.is_empty() {
+        let length = usize::from(plaintext.0.try_get_u16().ok()?);
+        if length > plaintext.0.len() {
+            return None;
+        }
+        tokens.push(TokenBytes(plaintext.0.split_to(length)));
     }
-    (rest.is_empty() && tokens.len() == usize::from(count)).then_some(OpenBatch {
-        expires_at,
-        issued_at: u64::from_be_bytes(*issued_at),
-        policy_epoch: u64::from_be_bytes(*policy_epoch),
-        tokens,
-    })
+    let complete = tokens.len() == usize::from(header.count);
+    complete.then_some(OpenBatch { expires_at, issued_at, policy_epoch: header.policy_epoch, tokens })
 }
 
 /// A token that has been handed out: the last state on the agent's side. It exists once; dropping it wipes it.
@@ -261,5 +307,56 @@ impl fmt::Debug for Token {
             .field("session_id", &self.session_id)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::SlotSecret;
+
+    const PLACE: BatchKey = BatchKey { partition: 7, expires_at: 100, sequence: 3 };
+
+    fn key(partition: u8) -> SealingKey {
+        let secret = |byte| SlotSecret([byte; 32]);
+        SealingKey::for_batches(&[0; 16], &secret(1), &secret(2), &secret(partition), 7)
+    }
+
+    fn sealed(tokens: &[Vec<u8>], expected_bytes: usize) -> Vec<u8> {
+        let key = key(3);
+        let count = u16::try_from(tokens.len()).unwrap();
+        let header = RowHeader { count, key_id: key.id(), policy_epoch: 5 };
+        let mut draft = Draft::new(PLACE, header, 40, expected_bytes);
+        assert!(tokens.iter().all(|token| draft.push(token)));
+        assert!(draft.is_full() && !draft.push(b"one too many"));
+        draft.seal(&key).unwrap().value
+    }
+
+    fn open(value: &[u8], place: BatchKey) -> Option<OpenBatch> {
+        let (header, sealed) = RowHeader::split(value);
+        ClaimedBatch { row: Row { key: place, header, sealed: sealed.into() } }.open(&key(3))
+    }
+
+    #[test]
+    fn a_batch_opens_to_what_was_put_in_whatever_its_length() {
+        let tokens: Vec<Vec<u8>> = (0..20).map(|number| vec![number; usize::from(number) * 30]).collect();
+        for expected_bytes in [0, 1, 450] {
+            let batch = open(&sealed(&tokens, expected_bytes), PLACE).unwrap();
+            assert_eq!((batch.expires_at, batch.issued_at, batch.policy_epoch), (100, 40, 5));
+            assert!(batch.tokens.iter().map(|token| &*token.0).eq(tokens.iter().map(Vec::as_slice)));
+        }
+    }
+
+    #[test]
+    fn a_batch_moved_damaged_or_cut_opens_nothing() {
+        let value = sealed(&[vec![1; 40], vec![2; 40]], 40);
+        assert!(open(&value, BatchKey { sequence: 4, ..PLACE }).is_none());
+        assert!(open(&value, BatchKey { expires_at: 101, ..PLACE }).is_none());
+        for place in 0..value.len() {
+            let mut damaged = value.clone();
+            damaged[place] ^= 1;
+            assert!(open(&damaged, PLACE).is_none(), "bit flip at {place}");
+            assert!(open(&value[..place], PLACE).is_none(), "cut at {place}");
+        }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Waiting {
     pub(crate) ready: usize,
     /// On disk, or on the way there.
     pub(crate) stored: usize,
+    /// Tokens in the next batch on disk, as far as is known; otherwise 0.
+    pub(crate) next_batch: usize,
 }
 
 /// What to do about it.
@@ -78,7 +80,8 @@ impl Demand {
     /// Notes how many tokens were handed out in all, `elapsed` after the last look.
     pub(crate) fn observe(&mut self, handed_out: u64, elapsed: Duration) {
         let used = handed_out.saturating_sub(self.handed_out);
-        self.handed_out = handed_out;
+        // The number can be ahead by what is being looked at for hand-out; nothing is counted twice for that.
+        self.handed_out = self.handed_out.max(handed_out);
         self.idle = if used > 0 { Duration::ZERO } else { self.idle.saturating_add(elapsed) };
         let seconds = elapsed.as_secs_f64();
         if seconds > 0.0 {
@@ -117,8 +120,11 @@ impl Demand {
         let all = waiting.ready + waiting.stored;
         // Refill in whole steps: below three quarters, up to the full depth.
         let mint = if all <= low_water(depth) { depth.saturating_sub(all) } else { 0 };
-        let claim = if waiting.ready <= low_water(ready) { ready.saturating_sub(waiting.ready) } else { 0 };
-        Plan { claim: claim.min(waiting.stored + mint), mint, batch, low_water: low_water(ready) }
+        // Batches come whole: nothing is claimed before there is room for one.
+        let next_batch = waiting.next_batch.max(usize::from(batch));
+        let low_water = low_water(ready).min(limits.max_ready.saturating_sub(next_batch));
+        let claim = if waiting.ready <= low_water { ready.saturating_sub(waiting.ready) } else { 0 };
+        Plan { claim: claim.min(waiting.stored + mint), mint, batch, low_water }
     }
 
     /// Large batches under load, small ones where most of a batch would expire unused.
@@ -151,7 +157,7 @@ mod tests {
     const USABLE: Duration = Duration::from_secs(55);
 
     fn plan(demand: &Demand, ready: usize, stored: usize) -> Plan {
-        demand.plan(Waiting { ready, stored }, USABLE, &LIMITS)
+        demand.plan(Waiting { ready, stored, next_batch: 0 }, USABLE, &LIMITS)
     }
 
     #[test]
@@ -196,7 +202,7 @@ mod tests {
                     let limits = Limits { batch, max_batch, max_ready, max_depth };
                     let mut demand = Demand::default();
                     demand.observe(handed_out, Duration::from_millis(1));
-                    let plan = demand.plan(Waiting { ready: 0, stored: 0 }, USABLE, &limits);
+                    let plan = demand.plan(Waiting { ready: 0, stored: 0, next_batch: 0 }, USABLE, &limits);
                     assert!(
                         plan.claim <= max_ready && plan.mint <= max_depth.max(max_ready),
                         "{plan:?} {limits:?}"

@@ -58,6 +58,7 @@ mod seal;
 mod session;
 mod shared;
 mod slots;
+mod source;
 mod store;
 mod writer;
 
@@ -76,3 +77,4 @@ pub use session::{
     MAX_RESOURCE_SERVERS, MAX_TTL_SECS, SessionDocument, is_name,
 };
 pub use shared::SessionState;
+pub use source::{Order, SourceError, TokenSource, Tokens};

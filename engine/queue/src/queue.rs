@@ -23,6 +23,7 @@ use crate::partition::Partition;
 use crate::recover::{self, Files};
 use crate::refiller::Refiller;
 use crate::shared::{Route, Session, SessionState, Settings, Shared};
+use crate::source::{Tbac, TokenSource};
 use crate::writer::Job;
 
 /// A durable queue of single-use tokens. Share it by reference or in an `Arc`; every method takes `&self`.
@@ -40,6 +41,7 @@ pub struct Queue {
 pub struct QueueBuilder {
     settings: Settings,
     clock: Box<dyn Clock>,
+    source: Box<dyn TokenSource>,
 }
 
 /// Which token to draw. A tool's name alone is enough where one session is in use and grants it for one audience.
@@ -166,13 +168,13 @@ impl Queue {
         if partition.is_denied() {
             return Err(DequeueError::PolicyDenied);
         }
-        let Some(ready) = partition.take(&self.shared.timeline) else {
+        let Some((token, expires_at)) = partition.take(&self.shared.timeline) else {
             return Err(self.why_empty(session, partition));
         };
         if partition.wants_refill() {
             self.shared.refills.ask(partition);
         }
-        Ok(Token::new(ready.token, session.id, ready.expires_at))
+        Ok(Token::new(token, session.id, expires_at))
     }
 
     #[cold]
@@ -315,6 +317,7 @@ fn info(session: &Session) -> SessionInfo {
 
 fn tool_status(partition: &Partition) -> ToolStatus {
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let (handed_out, expired, discarded) = partition.used();
     ToolStatus {
         session_id: partition.session_id,
         tool: partition.tool().to_owned(),
@@ -322,9 +325,9 @@ fn tool_status(partition: &Partition) -> ToolStatus {
         ready: partition.ready_len() as u64,
         stored: read(&partition.count.stored),
         minted: read(&partition.count.minted),
-        handed_out: read(&partition.count.handed_out),
-        expired: read(&partition.count.expired),
-        discarded: read(&partition.count.discarded),
+        handed_out,
+        expired,
+        discarded,
         renewal_pending: partition.renewal_pending(),
         denied: partition.is_denied(),
     }
@@ -352,6 +355,7 @@ impl Default for QueueBuilder {
                 max_sessions: 10_000,
             },
             clock: Box::new(SystemClock),
+            source: Box::new(Tbac),
         }
     }
 }
@@ -365,8 +369,7 @@ impl QueueBuilder {
         self
     }
 
-    /// How many tokens are kept in memory for one tool at the most. 256 if not said. Batches come whole and up to four
-    /// claims overlap, so for a moment it can be four batches more; that is also what a crash can cost.
+    /// How many tokens are kept in memory for one tool at the most. 256 if not said. That is also what a crash can cost.
     #[must_use]
     pub fn max_ready(mut self, tokens: usize) -> Self {
         self.settings.limits.max_ready = tokens.max(1);
@@ -392,6 +395,14 @@ impl QueueBuilder {
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.settings.max_sessions = sessions.max(1);
+        self
+    }
+
+    /// Another maker of tokens than TBAC's, for tokens of another format. Sessions and their grants say for which tools,
+    /// as before; what the document says about keys is then nobody's.
+    #[must_use]
+    pub fn token_source(mut self, source: impl TokenSource) -> Self {
+        self.source = Box::new(source);
         self
     }
 
@@ -423,7 +434,7 @@ impl QueueBuilder {
 
     fn start(self, files: Files, master_key: MasterKey) -> Result<Queue, OpenError> {
         let path = files.path.clone();
-        let opened = recover::open(files, master_key, self.settings, self.clock)?;
+        let opened = recover::open(files, master_key, self.settings, self.clock, self.source)?;
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())

@@ -20,16 +20,18 @@ use obol_token::SessionId;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use crate::batch::{BatchKey, RowHeader as BatchHeader};
 use crate::clock::{Clock, Timeline};
 use crate::error::OpenError;
 use crate::files;
 use crate::master_key::MasterKey;
-use crate::partition::{Partition, PartitionKey};
+use crate::partition::{Partition, PartitionKey, Standing};
 use crate::row::{RowHeader, SealedSession};
 use crate::seal::{SealingKey, SlotSecret};
 use crate::session::SessionDocument;
 use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
+use crate::source::TokenSource;
 use crate::store::{self, Contents, Store, StoreError, meta};
 use crate::writer::{Job, Writer};
 
@@ -95,6 +97,7 @@ pub(crate) fn open(
     master: MasterKey,
     settings: Settings,
     clock: Box<dyn Clock>,
+    source: Box<dyn TokenSource>,
 ) -> Result<Opened, OpenError> {
     let path = files.path;
     let failed = |error| store_error(&path, error);
@@ -133,8 +136,18 @@ pub(crate) fn open(
 
     let next_partition = store.meta_u64(meta::NEXT_PARTITION).map_err(failed)?;
     let (sender, receiver) = crossbeam::channel::bounded::<Job>(crate::writer::MAX_JOBS);
-    let foundation =
-        Foundation { settings, timeline, master, slots_key, slots, root, policy, boot, next_partition };
+    let foundation = Foundation {
+        settings,
+        source,
+        timeline,
+        master,
+        slots_key,
+        slots,
+        root,
+        policy,
+        boot,
+        next_partition,
+    };
     let shared = Arc::new(Shared::new(foundation, sender));
     let mut recovery = Recovery { shared: &shared, batches: HashMap::new(), behind };
     recovery.count_batches(&contents);
@@ -174,8 +187,8 @@ fn read_policy(path: &Path, store: &Store) -> Result<Policy, OpenError> {
 
 struct Recovery<'a> {
     shared: &'a Arc<Shared>,
-    /// Tokens on disk, for each partition.
-    batches: HashMap<u64, u64>,
+    /// Batches on disk, for each partition.
+    batches: HashMap<u64, Vec<(BatchKey, BatchHeader)>>,
     behind: bool,
 }
 
@@ -187,8 +200,8 @@ impl Recovery<'_> {
             );
             return;
         }
-        for (key, count) in &contents.batches {
-            *self.batches.entry(key.partition).or_default() += u64::from(*count);
+        for (key, header) in &contents.batches {
+            self.batches.entry(key.partition).or_default().push((*key, *header));
         }
     }
 
@@ -238,19 +251,34 @@ impl Recovery<'_> {
         };
         let mut partitions = Vec::with_capacity(places.len());
         for (place, grant) in places.iter().zip(document.grants) {
-            let (own, stored) = match slots.load(&shared.slots_key, place.slot)? {
-                Some(own) => (own, self.batches.get(&place.id).copied().unwrap_or(0)),
-                None => (fresh_secret(&mut slots, &shared.slots_key, place.slot)?, 0),
+            let own = match slots.load(&shared.slots_key, place.slot)? {
+                Some(own) => own,
+                None => fresh_secret(&mut slots, &shared.slots_key, place.slot)?,
             };
             let key = SealingKey::for_batches(&shared.store_id, &root, &secret, &own, place.id);
             let floor =
                 if self.behind { shared.sequence.load(std::sync::atomic::Ordering::SeqCst) } else { 0 };
             let key = PartitionKey { key: Some(Arc::new(key)), slot: place.slot, floor };
+            let stored = self.alive(place.id, &key.standing());
             let partition = Partition::new(place.id, &identity, grant, shared.settings.min_life, key);
             partition.count.stored.store(stored, std::sync::atomic::Ordering::Relaxed);
             partitions.push(Arc::new(partition));
         }
         Ok(Some(Session::new(identity, partitions, SessionState::Active)))
+    }
+
+    /// Counts the tokens of a partition that are of use. The others were flushed, or are of an older policy, and the crash
+    /// came before their rows were cleared away.
+    fn alive(&self, partition: u64, standing: &Standing) -> u64 {
+        let min_policy_epoch = self.shared.min_policy_epoch.load(std::sync::atomic::Ordering::SeqCst);
+        let rows = || self.batches.get(&partition).into_iter().flatten();
+        let dead = rows().filter(|(key, header)| standing.has_given_up(*key, *header, min_policy_epoch));
+        let below = dead.map(|(key, _)| key.sequence + 1).max().unwrap_or(0);
+        if below > 0 {
+            self.shared.chore(Chore::Discard { partition, below });
+        }
+        let alive = rows().filter(|(key, _)| key.sequence >= below);
+        alive.map(|(_, header)| u64::from(header.count)).sum()
     }
 
     /// A session that was flushed, now or before; only its number is known any more.

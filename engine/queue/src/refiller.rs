@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use obol_token::Validity;
 
-use crate::batch::{BatchError, Mint};
+use crate::batch::{BatchError, BatchKey, Draft, RowHeader};
 use crate::demand::{Plan, Waiting};
 use crate::partition::Partition;
 use crate::shared::{Chore, Session, Shared};
+use crate::source::{Order, Tokens};
 use crate::writer::Job;
 
 /// How often every partition is looked after.
@@ -23,6 +24,8 @@ const MAX_TURN: usize = 512;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest wait between attempts to mint.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// What a token is expected to take, so that a batch is seldom moved while it is filled.
+const TYPICAL_TOKEN_BYTES: usize = 512;
 /// A session is kept this long after its end, in seconds, so that a clock a little off does not lose it early.
 const SESSION_GRACE_SECS: u64 = 5;
 
@@ -70,7 +73,7 @@ impl Refiller {
 
     fn look_after(&self, partition: &Arc<Partition>, now: u64, elapsed: Duration) {
         partition.drop_expired(&self.shared.timeline);
-        let handed_out = partition.count.handed_out.load(Ordering::Relaxed);
+        let (handed_out, _, _) = partition.used();
         let evict = {
             let mut refill = partition.refill.lock();
             refill.demand.observe(handed_out, elapsed);
@@ -123,7 +126,8 @@ impl Refiller {
             partition.count.stored.load(Ordering::Relaxed) + partition.count.storing.load(Ordering::Relaxed);
         let stored = usize::try_from(on_disk).unwrap_or(usize::MAX).saturating_sub(refill.claiming);
         let usable = Duration::from_secs(partition.grant.ttl.saturating_sub(partition.min_life));
-        let plan = refill.demand.plan(Waiting { ready, stored }, usable, &self.shared.settings.limits);
+        let waiting = Waiting { ready, stored, next_batch: refill.next_batch };
+        let plan = refill.demand.plan(waiting, usable, &self.shared.settings.limits);
         if plan.claim > 0 {
             refill.claiming += plan.claim;
             refill.asked_at.get_or_insert_with(Instant::now);
@@ -161,16 +165,25 @@ impl Refiller {
         }
         let expires_at = before.now.saturating_add(partition.grant.ttl).min(partition.session_end);
         let [a, b, c, d, ..] = shared.store_id;
-        let mint = Mint {
+        let policy_epoch = shared.min_policy_epoch.load(Ordering::SeqCst).max(partition.session_policy_epoch);
+        let order = Order {
             grant: &partition.grant,
-            partition: partition.id,
-            policy_epoch: shared.min_policy_epoch.load(Ordering::SeqCst).max(partition.session_policy_epoch),
+            session_id: partition.session_id,
+            count,
             validity: Validity { issued_at: before.now, expires_at },
+            policy_epoch,
             instance: [a, b, c, d],
-            key: &key,
+            first_number: shared.counter.fetch_add(u64::from(count), Ordering::SeqCst),
         };
-        let first_counter = shared.counter.fetch_add(u64::from(count), Ordering::SeqCst);
-        let batch = mint.batch(count, sequence, first_counter)?;
+        let place = BatchKey { partition: partition.id, expires_at, sequence };
+        let header = RowHeader { count, key_id: key.id(), policy_epoch };
+        let mut draft = Draft::new(place, header, before.now, TYPICAL_TOKEN_BYTES);
+        shared.source.mint(&order, &mut Tokens(&mut draft))?;
+        if !draft.is_full() {
+            let filled = draft.filled();
+            return Err(BatchError::Source(format!("the source made {filled} tokens instead of {count}")));
+        }
+        let batch = draft.seal(&key)?;
         let tokens = u64::from(count);
         partition.count.minted.fetch_add(tokens, Ordering::Relaxed);
         partition.count.storing.fetch_add(tokens, Ordering::Relaxed);

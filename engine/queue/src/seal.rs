@@ -8,7 +8,9 @@
 //! | a session's document | master key, root slot, session slot | flush of all, of the session |
 //! | a batch of tokens | root slot, session slot, partition slot | the same, and flush of the tool |
 
-use aes_gcm::aead::{Aead, AeadInOut, Payload};
+use std::ops::Range;
+
+use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -27,6 +29,10 @@ const LABEL_SLOTS: &[u8] = b"obol-slots-v1";
 const LABEL_CHECK: &[u8] = b"obol-check-v1";
 const LABEL_SESSION: &[u8] = b"obol-session-v1";
 const LABEL_BATCH: &[u8] = b"obol-batch-v1";
+const LABEL_KEY_ID: &[u8] = b"obol-key-id-v1";
+
+/// Names a key without telling anything of it.
+pub(crate) type KeyId = [u8; 8];
 
 /// The random number generator failed.
 #[derive(Clone, Copy, Debug)]
@@ -98,29 +104,59 @@ impl SealingKey {
         &self.0
     }
 
+    /// What a batch sealed under this key bears, so that it is known for dead, unopened, once the key has changed.
+    pub(crate) fn id(&self) -> KeyId {
+        let mut id = KeyId::default();
+        let done = Hkdf::<Sha256>::new(None, &self.0).expand(LABEL_KEY_ID, &mut id);
+        debug_assert!(done.is_ok(), "HKDF output over 8,160 bytes");
+        id
+    }
+
     /// Seals under a fresh random nonce: nonce ‖ ciphertext ‖ tag.
     pub(crate) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, NoRandomness> {
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|_| NoRandomness)?;
         let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
-        sealed.extend_from_slice(&nonce);
-        let body = Aes256Gcm::new((&self.0).into())
-            .encrypt(&nonce.into(), Payload { msg: plaintext, aad: context })
+        sealed.extend_from_slice(&[0; NONCE_BYTES]);
+        sealed.extend_from_slice(plaintext);
+        self.seal_in_place(context, &mut sealed, 0)?;
+        Ok(sealed)
+    }
+
+    /// Seals what stands in `buffer` from `start` on, which begins with room for a nonce, and appends the tag.
+    pub(crate) fn seal_in_place(
+        &self,
+        context: &[u8],
+        buffer: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<(), NoRandomness> {
+        let (_, rest) = buffer.split_at_mut_checked(start).ok_or(NoRandomness)?;
+        let (nonce, body) = rest.split_first_chunk_mut::<NONCE_BYTES>().ok_or(NoRandomness)?;
+        getrandom::fill(nonce).map_err(|_| NoRandomness)?;
+        let tag = Aes256Gcm::new((&self.0).into())
+            .encrypt_inout_detached(&(*nonce).into(), context, body.into())
             // AES-GCM refuses only messages above 64 GiB.
             .map_err(|_| NoRandomness)?;
-        sealed.extend_from_slice(&body);
-        Ok(sealed)
+        buffer.extend_from_slice(&tag);
+        Ok(())
     }
 
     /// Opens what [`Self::seal`] made in the same context; `None` where anything differs.
     pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>()?;
-        let (body, tag) = rest.split_last_chunk::<16>()?;
-        let mut plaintext = Zeroizing::new(body.to_vec());
-        Aes256Gcm::new((&self.0).into())
-            .decrypt_inout_detached(nonce.into(), context, plaintext.as_mut_slice().into(), tag.into())
-            .ok()?;
+        let mut plaintext = Zeroizing::new(sealed.to_vec());
+        let body = self.open_in_place(context, &mut plaintext)?;
+        plaintext.truncate(body.end);
+        plaintext.drain(..body.start);
         Some(plaintext)
+    }
+
+    /// As [`Self::open`], where it stands; gives back where in it the plaintext is.
+    pub(crate) fn open_in_place(&self, context: &[u8], sealed: &mut [u8]) -> Option<Range<usize>> {
+        let end = sealed.len().checked_sub(16)?;
+        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_BYTES>()?;
+        let (body, tag) = rest.split_last_chunk_mut::<16>()?;
+        Aes256Gcm::new((&self.0).into())
+            .decrypt_inout_detached((&*nonce).into(), context, body.into(), (&*tag).into())
+            .ok()?;
+        Some(NONCE_BYTES..end)
     }
 }
 

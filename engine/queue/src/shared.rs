@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
 use obol_token::{SessionId, Suite};
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -18,6 +19,7 @@ use crate::master_key::MasterKey;
 use crate::partition::Partition;
 use crate::seal::{SealingKey, SlotSecret, StoreId};
 use crate::slots::KeySlots;
+use crate::source::TokenSource;
 use crate::writer::Job;
 
 /// Bits of a sequence number that count inside one boot; the boot's number stands above them.
@@ -55,8 +57,14 @@ pub(crate) struct Session {
     pub(crate) order: u64,
     pub(crate) slot: u32,
     pub(crate) partitions: Vec<Arc<Partition>>,
-    by_tool: HashMap<Box<str>, Vec<usize>>,
+    by_tool: HashMap<Box<str>, Granted, foldhash::fast::RandomState>,
     state: AtomicU8,
+}
+
+/// The partitions of one tool: one for each audience.
+struct Granted {
+    first: Arc<Partition>,
+    others: Vec<Arc<Partition>>,
 }
 
 /// A partition for each grant, or why there is none.
@@ -80,9 +88,12 @@ pub(crate) struct Identity {
 
 impl Session {
     pub(crate) fn new(identity: Identity, partitions: Vec<Arc<Partition>>, state: SessionState) -> Self {
-        let mut by_tool = HashMap::<Box<str>, Vec<usize>>::new();
-        for (index, partition) in partitions.iter().enumerate() {
-            by_tool.entry(partition.tool().into()).or_default().push(index);
+        let mut by_tool = HashMap::<Box<str>, Granted, _>::default();
+        for partition in &partitions {
+            by_tool
+                .entry(partition.tool().into())
+                .and_modify(|granted| granted.others.push(Arc::clone(partition)))
+                .or_insert_with(|| Granted { first: Arc::clone(partition), others: Vec::new() });
         }
         let state = AtomicU8::new(if state == SessionState::Active { ACTIVE } else { FLUSHED });
         let Identity { id, agent_instance_id, suite, established_at, expires_at, order, slot, .. } = identity;
@@ -119,19 +130,14 @@ impl Session {
     }
 
     pub(crate) fn route(&self, tool: &str, audience: Option<&str>) -> Route<'_> {
-        let Some(indices) = self.by_tool.get(tool) else { return Route::NotGranted };
-        let mut granted = indices.iter().filter_map(|index| self.partitions.get(*index));
+        let Some(Granted { first, others }) = self.by_tool.get(tool) else { return Route::NotGranted };
+        let mut all = std::iter::once(first).chain(others);
         match audience {
-            Some(audience) => granted
-                .find(|partition| partition.audience() == audience)
-                .map_or(Route::NotGranted, Route::One),
-            None => match (indices.len(), granted.next()) {
-                (1, Some(partition)) => Route::One(partition),
-                (_, None) => Route::NotGranted,
-                (_, Some(first)) => Route::Ambiguous(
-                    std::iter::once(first).chain(granted).map(|p| p.audience().to_owned()).collect(),
-                ),
-            },
+            None if others.is_empty() => Route::One(first),
+            None => Route::Ambiguous(all.map(|partition| partition.audience().to_owned()).collect()),
+            Some(audience) => {
+                all.find(|partition| partition.audience() == audience).map_or(Route::NotGranted, Route::One)
+            }
         }
     }
 
@@ -166,7 +172,9 @@ pub(crate) enum Chore {
 /// See the module's header.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
-    pub(crate) timeline: Timeline,
+    pub(crate) source: Box<dyn TokenSource>,
+    /// Read by every hand-out, so apart from what others write.
+    pub(crate) timeline: CachePadded<Timeline>,
     pub(crate) store_id: StoreId,
     pub(crate) master: MasterKey,
     pub(crate) slots_key: SealingKey,
@@ -181,8 +189,8 @@ pub(crate) struct Shared {
     pub(crate) jobs: Sender<Job>,
     pub(crate) chores: Mutex<VecDeque<Chore>>,
     pub(crate) refills: Refills,
-    pub(crate) sequence: AtomicU64,
-    pub(crate) counter: AtomicU64,
+    pub(crate) sequence: CachePadded<AtomicU64>,
+    pub(crate) counter: CachePadded<AtomicU64>,
     pub(crate) next_partition: AtomicU64,
     pub(crate) next_order: AtomicU64,
     /// The last era of the clock whose predecessors have been given up.
@@ -196,6 +204,7 @@ pub(crate) struct Shared {
 /// Everything a [`Shared`] starts from.
 pub(crate) struct Foundation {
     pub(crate) settings: Settings,
+    pub(crate) source: Box<dyn TokenSource>,
     pub(crate) timeline: Timeline,
     pub(crate) master: MasterKey,
     pub(crate) slots_key: SealingKey,
@@ -211,8 +220,9 @@ impl Shared {
         let first = from.boot << BOOT_SHIFT;
         Self {
             settings: from.settings,
+            source: from.source,
             store_id: *from.slots.store_id(),
-            timeline: from.timeline,
+            timeline: CachePadded::new(from.timeline),
             master: from.master,
             slots_key: from.slots_key,
             slots: Mutex::new(from.slots),
@@ -225,8 +235,8 @@ impl Shared {
             jobs,
             chores: Mutex::default(),
             refills: Refills::default(),
-            sequence: AtomicU64::new(first),
-            counter: AtomicU64::new(first),
+            sequence: CachePadded::new(AtomicU64::new(first)),
+            counter: CachePadded::new(AtomicU64::new(first)),
             next_partition: AtomicU64::new(from.next_partition),
             next_order: AtomicU64::new(0),
             era_settled: AtomicU64::new(0),

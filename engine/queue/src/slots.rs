@@ -73,9 +73,11 @@ impl fmt::Display for SlotError {
 pub(crate) struct KeySlots {
     file: Box<dyn StorageBackend>,
     store_id: StoreId,
-    used: BTreeSet<u32>,
+    /// Slots that hold nobody's secret.
+    free: BTreeSet<u32>,
     /// Slots that may still hold a secret of an owner that is gone.
     dirty: BTreeSet<u32>,
+    /// How many slots the file has room for.
     next: u32,
 }
 
@@ -103,7 +105,7 @@ impl KeySlots {
         let store_id = rest.try_into().map_err(|_| SlotError::NotAKeyFile)?;
         let next = u32::try_from((length / SLOT_BYTES).saturating_sub(1)).unwrap_or(u32::MAX);
         let dirty = (0..next).collect();
-        Ok(Self { file, store_id, used: BTreeSet::new(), dirty, next })
+        Ok(Self { file, store_id, free: BTreeSet::new(), dirty, next })
     }
 
     fn create(file: Box<dyn StorageBackend>) -> Result<Self, SlotError> {
@@ -116,7 +118,7 @@ impl KeySlots {
         file.set_len(SLOT_BYTES)?;
         file.write(0, &header)?;
         file.sync_data()?;
-        Ok(Self { file, store_id, used: BTreeSet::new(), dirty: BTreeSet::new(), next: 0 })
+        Ok(Self { file, store_id, free: BTreeSet::new(), dirty: BTreeSet::new(), next: 0 })
     }
 
     pub(crate) fn store_id(&self) -> &StoreId {
@@ -143,7 +145,13 @@ impl KeySlots {
         key: &SealingKey,
         count: usize,
     ) -> Result<Vec<(u32, SlotSecret)>, SlotError> {
-        let indices: Vec<u32> = (ROOT + 1..).filter(|index| !self.used.contains(index)).take(count).collect();
+        let mut indices = Vec::with_capacity(count);
+        while indices.len() < count {
+            match self.free.pop_first() {
+                Some(index) => indices.push(index),
+                None => self.grow_to(self.next.max(ROOT + 1))?,
+            }
+        }
         self.write_fresh(key, &indices)
     }
 
@@ -171,8 +179,11 @@ impl KeySlots {
         }
         self.file.sync_data()?;
         for index in indices {
-            self.used.remove(index);
             self.dirty.remove(index);
+            // The root is never anybody else's.
+            if *index != ROOT {
+                self.free.insert(*index);
+            }
         }
         Ok(())
     }
@@ -185,7 +196,7 @@ impl KeySlots {
 
     /// Notes that a slot belongs to somebody.
     pub(crate) fn claim(&mut self, index: u32) {
-        self.used.insert(index);
+        self.free.remove(&index);
         self.dirty.remove(&index);
     }
 
@@ -214,6 +225,7 @@ impl KeySlots {
         }
         let next = (index / 64 + 1) * 64;
         self.file.set_len(offset(next))?;
+        self.free.extend((self.next..next).filter(|index| *index != ROOT));
         self.next = next;
         Ok(())
     }
@@ -347,6 +359,30 @@ mod tests {
             let old = &before[start + 8..start + SLOT_USED];
             assert!(!after.windows(old.len()).any(|window| window == old));
         }
+    }
+
+    #[test]
+    fn a_slot_in_use_is_never_given_out_and_a_destroyed_one_is_given_out_again() {
+        let file = Shared::default();
+        let (mut slots, key) = open(&file);
+        let mut given: BTreeSet<u32> = BTreeSet::new();
+        for count in [1, 63, 64, 65, 200] {
+            for (slot, _) in slots.allocate(&key, count).unwrap() {
+                assert!(slot != ROOT && given.insert(slot), "slot {slot} is given out twice");
+            }
+        }
+        let gone: Vec<u32> = given.iter().copied().filter(|slot| slot % 3 == 0).collect();
+        slots.destroy(&gone).unwrap();
+        let length = file.len().unwrap();
+        let again: BTreeSet<u32> =
+            slots.allocate(&key, gone.len()).unwrap().into_iter().map(|(slot, _)| slot).collect();
+        assert_eq!(again, gone.into_iter().collect());
+        assert_eq!(file.len().unwrap(), length, "the file grows though there is room");
+        // After a restart, what nobody claims becomes free, and only that.
+        let (mut slots, key) = open(&file);
+        slots.load(&key, 1).unwrap().unwrap();
+        slots.destroy_unclaimed().unwrap();
+        assert!(slots.allocate(&key, given.len()).unwrap().iter().all(|(slot, _)| *slot > 1));
     }
 
     #[test]

@@ -9,19 +9,18 @@
 //! and not a surprise; with batches as rows that is a matter of milliseconds.
 
 use std::fmt;
-use std::ops::ControlFlow;
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
 };
 
-use crate::batch::{BatchKey, MintedBatch, Row, UnconfirmedClaim};
+use crate::batch::{BatchKey, MintedBatch, Row, RowHeader, UnconfirmedClaim};
 use crate::seal::StoreId;
 use crate::slots::FORMAT_VERSION;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
-/// (partition, expires_at, sequence) → token count, sealed tokens.
+/// (partition, expires_at, sequence) → [`RowHeader`], sealed tokens.
 const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("batches");
 
 /// redb's page cache. Rows are read once, when they are claimed, and soon after they were written.
@@ -148,7 +147,7 @@ pub(crate) struct Store {
 /// What stands in the store when it is opened.
 pub(crate) struct Contents {
     pub(crate) sessions: Vec<(u64, Vec<u8>)>,
-    pub(crate) batches: Vec<(BatchKey, u16)>,
+    pub(crate) batches: Vec<(BatchKey, RowHeader)>,
 }
 
 impl Store {
@@ -217,7 +216,7 @@ impl Store {
         let mut batches = Vec::new();
         for row in txn.open_table(BATCHES)?.iter()? {
             let (key, value) = row?;
-            batches.push((batch_key(key.value()), split_count(value.value()).0));
+            batches.push((batch_key(key.value()), RowHeader::split(value.value()).0));
         }
         Ok(Contents { sessions, batches })
     }
@@ -268,79 +267,112 @@ impl Tables<'_> {
     }
 
     pub(crate) fn put_batch(&mut self, batch: &MintedBatch) -> Result<(), StoreError> {
-        let row = batch.row();
-        let mut value = Vec::with_capacity(2 + row.sealed.len());
-        value.extend_from_slice(&row.count.to_be_bytes());
-        value.extend_from_slice(&row.sealed);
-        self.batches.insert((row.key.partition, row.key.expires_at, row.key.sequence), value.as_slice())?;
+        let BatchKey { partition, expires_at, sequence } = batch.key;
+        self.batches.insert((partition, expires_at, sequence), batch.value.as_slice())?;
         Ok(())
     }
 
-    /// Takes the oldest batch of a partition that still lives after `stale_at`. What is older is removed on the way.
+    /// Takes the oldest batch of a partition that is alive and has at most `room` tokens. Dead ones are removed on the
+    /// way, unopened, a bounded number of them.
     pub(crate) fn claim(
         &mut self,
         partition: u64,
-        stale_at: u64,
-    ) -> Result<(Option<UnconfirmedClaim>, Removed), StoreError> {
-        let removed = self.evict(partition, stale_at)?;
-        if removed.more {
-            return Ok((None, removed));
+        room: usize,
+        is_dead: impl Fn(BatchKey, RowHeader) -> Option<Death>,
+    ) -> Result<Claimed, StoreError> {
+        let mut claimed = Claimed::default();
+        for _ in 0..MAX_REMOVED_ROWS {
+            let found = {
+                let mut rows = self.batches.range((partition, 0, 0)..=(partition, u64::MAX, u64::MAX))?;
+                let Some(row) = rows.next() else { return Ok(claimed) };
+                let (key, value) = row?;
+                let key = batch_key(key.value());
+                let (header, sealed) = RowHeader::split(value.value());
+                match is_dead(key, header) {
+                    Some(death) => Err((key, header, death)),
+                    None if usize::from(header.count) > room => {
+                        claimed.too_large = header.count;
+                        return Ok(claimed);
+                    }
+                    None => Ok(Row { key, header, sealed: sealed.into() }),
+                }
+            };
+            let key = found.as_ref().map_or_else(|(key, ..)| *key, |row| row.key);
+            self.batches.remove((key.partition, key.expires_at, key.sequence))?;
+            match found {
+                Ok(row) => {
+                    claimed.batch = Some(UnconfirmedClaim::new(row));
+                    return Ok(claimed);
+                }
+                Err((_, header, Death::Expired)) => claimed.expired += u64::from(header.count),
+                Err((_, _, Death::Forgotten)) => {}
+            }
         }
-        let Some(row) = self.oldest(partition)? else { return Ok((None, removed)) };
-        self.batches.remove((row.key.partition, row.key.expires_at, row.key.sequence))?;
-        Ok((Some(UnconfirmedClaim::new(row)), removed))
+        Ok(claimed)
     }
 
-    fn oldest(&self, partition: u64) -> Result<Option<Row>, StoreError> {
-        let mut rows = self.batches.range((partition, 0, 0)..=(partition, u64::MAX, u64::MAX))?;
-        let Some(row) = rows.next() else { return Ok(None) };
-        let (key, value) = row?;
-        let (count, sealed) = split_count(value.value());
-        Ok(Some(Row { key: batch_key(key.value()), count, sealed: sealed.to_vec() }))
+    /// Removes the batches of a partition that end at or before `stale_at`, unopened; counts those `is_counted` picks.
+    pub(crate) fn evict(
+        &mut self,
+        partition: u64,
+        stale_at: u64,
+        is_counted: impl Fn(BatchKey, RowHeader) -> bool,
+    ) -> Result<Removed, StoreError> {
+        let end = (partition, stale_at, u64::MAX);
+        self.remove_range((partition, 0, 0), end, |key, header| Some(is_counted(key, header)))
     }
 
-    /// Removes the batches of a partition that end at or before `stale_at`, unread.
-    pub(crate) fn evict(&mut self, partition: u64, stale_at: u64) -> Result<Removed, StoreError> {
-        self.remove_range((partition, 0, 0), (partition, stale_at, u64::MAX), |_| true)
-    }
-
-    /// Removes the batches of a partition whose sequence is below `below`, unread.
+    /// Removes the batches of a partition whose sequence is below `below`, unopened.
     pub(crate) fn discard(&mut self, partition: u64, below: u64) -> Result<Removed, StoreError> {
-        self.remove_range((partition, 0, 0), (partition, u64::MAX, u64::MAX), |key| key.sequence < below)
+        let end = (partition, u64::MAX, u64::MAX);
+        self.remove_range((partition, 0, 0), end, |key, _| (key.sequence < below).then_some(true))
     }
 
-    /// Removes at most [`MAX_REMOVED_ROWS`] rows between two keys, both included.
+    /// Removes at most [`MAX_REMOVED_ROWS`] rows between two keys, both included: those for which `wanted` says whether
+    /// they count.
     fn remove_range(
         &mut self,
         from: (u64, u64, u64),
         to: (u64, u64, u64),
-        wanted: impl Fn(BatchKey) -> bool,
+        wanted: impl Fn(BatchKey, RowHeader) -> Option<bool>,
     ) -> Result<Removed, StoreError> {
         let mut removed = Removed::default();
         let mut keys = Vec::new();
-        let walk = self.batches.range(from..=to)?.try_for_each(|row| {
-            let (key, value) = match row {
-                Ok(row) => row,
-                Err(error) => return ControlFlow::Break(Err(error)),
-            };
+        for row in self.batches.range(from..=to)? {
+            let (key, value) = row?;
+            let (header, _) = RowHeader::split(value.value());
+            let Some(counts) = wanted(batch_key(key.value()), header) else { continue };
             if keys.len() == MAX_REMOVED_ROWS {
-                return ControlFlow::Break(Ok(()));
+                removed.more = true;
+                break;
             }
-            if wanted(batch_key(key.value())) {
-                keys.push(key.value());
-                removed.tokens += u64::from(split_count(value.value()).0);
-            }
-            ControlFlow::Continue(())
-        });
-        if let ControlFlow::Break(ended) = walk {
-            ended?;
-            removed.more = true;
+            keys.push(key.value());
+            removed.tokens += if counts { u64::from(header.count) } else { 0 };
         }
         for key in keys {
             self.batches.remove(key)?;
         }
         Ok(removed)
     }
+}
+
+/// Why a batch is of no use any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Death {
+    /// Too old.
+    Expired,
+    /// Flushed, or of an older policy: no longer among what is counted as stored.
+    Forgotten,
+}
+
+/// What a claim found.
+#[derive(Default)]
+pub(crate) struct Claimed {
+    pub(crate) batch: Option<UnconfirmedClaim>,
+    /// Tokens that were removed on the way because they were too old.
+    pub(crate) expired: u64,
+    /// How many tokens the next batch has, if it has too many.
+    pub(crate) too_large: u16,
 }
 
 /// What tidying up removed.
@@ -353,9 +385,4 @@ pub(crate) struct Removed {
 
 fn batch_key((partition, expires_at, sequence): (u64, u64, u64)) -> BatchKey {
     BatchKey { partition, expires_at, sequence }
-}
-
-/// A row is never shorter than its count; if the file was damaged all the same, it counts nothing and opens nothing.
-fn split_count(value: &[u8]) -> (u16, &[u8]) {
-    value.split_first_chunk::<2>().map_or((0, &[]), |(count, sealed)| (u16::from_be_bytes(*count), sealed))
 }

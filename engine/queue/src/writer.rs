@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use obol_token::SessionId;
 
-use crate::batch::{ClaimedBatch, MintedBatch, UnconfirmedClaim};
+use crate::batch::{BatchKey, ClaimedBatch, MintedBatch, RowHeader, UnconfirmedClaim};
 use crate::error::Unavailable;
 use crate::partition::Partition;
 use crate::shared::{Chore, Shared};
-use crate::store::{Committed, Store, StoreError, Tables, meta};
+use crate::store::{Committed, Death, Store, StoreError, Tables, meta};
 
 /// The most jobs in one transaction.
 const MAX_GROUP: usize = 256;
@@ -69,6 +69,8 @@ struct Claim {
     batches: Vec<UnconfirmedClaim>,
     asked: usize,
     expired: u64,
+    /// Tokens in the next batch, if there was no room for it.
+    too_large: u16,
 }
 
 impl Writer {
@@ -168,8 +170,8 @@ impl Writer {
         match job {
             Job::Store { partition, batch } => {
                 // Given up while it waited: nobody could open it, or may.
-                if batch.row().key.sequence < partition.key().floor {
-                    let count = u64::from(batch.row().count);
+                if batch.key.sequence < partition.key().floor {
+                    let count = u64::from(batch.count);
                     partition.count.storing.fetch_sub(count, Ordering::Relaxed);
                     partition.count.discarded.fetch_add(count, Ordering::Relaxed);
                     return Ok(());
@@ -181,7 +183,8 @@ impl Writer {
                 effects.claimed.push(self.claim(partition, tokens, tables)?);
             }
             Job::Evict { partition } => {
-                let removed = tables.evict(partition.id, self.stale_at(&partition))?;
+                let is_counted = self.is_counted(&partition);
+                let removed = tables.evict(partition.id, self.stale_at(&partition), is_counted)?;
                 forget_stored(&partition, removed.tokens);
                 partition.count.expired.fetch_add(removed.tokens, Ordering::Relaxed);
             }
@@ -209,16 +212,33 @@ impl Writer {
         asked: usize,
         tables: &mut Tables<'_>,
     ) -> Result<Claim, StoreError> {
-        let mut claim = Claim { partition, batches: Vec::new(), asked, expired: 0 };
+        let mut claim = Claim { partition, batches: Vec::new(), asked, expired: 0, too_large: 0 };
+        let partition = &claim.partition;
+        let (stale_at, is_counted) = (self.stale_at(partition), self.is_counted(partition));
+        let is_dead = |key: BatchKey, header| match (is_counted(key, header), key.expires_at <= stale_at) {
+            (false, _) => Some(Death::Forgotten),
+            (true, true) => Some(Death::Expired),
+            (true, false) => None,
+        };
         let mut tokens = 0;
         while tokens < asked {
-            let (batch, removed) = tables.claim(claim.partition.id, self.stale_at(&claim.partition))?;
-            claim.expired += removed.tokens;
-            let Some(batch) = batch else { break };
+            let room = partition.room(self.shared.settings.limits.max_ready);
+            let claimed = tables.claim(partition.id, room, &is_dead)?;
+            claim.expired += claimed.expired;
+            claim.too_large = claimed.too_large;
+            let Some(batch) = claimed.batch else { break };
             tokens += usize::from(batch.count());
+            partition.coming(usize::from(batch.count()));
             claim.batches.push(batch);
         }
         Ok(claim)
+    }
+
+    /// Tells whether a batch is among what is counted as stored, as the key and the policy stand now.
+    fn is_counted(&self, partition: &Partition) -> impl Fn(BatchKey, RowHeader) -> bool + use<> {
+        let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
+        let key = partition.key().standing();
+        move |batch, header| !key.has_given_up(batch, header, min_policy_epoch)
     }
 
     /// Batches that end at or before this time are too old to be handed out, in Unix seconds.
@@ -269,9 +289,17 @@ impl Writer {
         forget_stored(partition, claim.expired);
         partition.count.expired.fetch_add(claim.expired, Ordering::Relaxed);
         for batch in claim.batches {
+            let count = usize::from(batch.count());
             self.open(partition, batch.confirm(committed), era);
+            partition.arrived(count);
+        }
+        let max_ready = self.shared.settings.limits.max_ready;
+        let next_batch = usize::from(claim.too_large);
+        if next_batch > 0 {
+            partition.lower_low_water(max_ready.saturating_sub(next_batch));
         }
         let mut refill = partition.refill.lock();
+        refill.next_batch = next_batch;
         refill.claiming = refill.claiming.saturating_sub(claim.asked);
         if let Some(asked_at) = refill.asked_at.take() {
             let took = Instant::now().saturating_duration_since(asked_at);
@@ -285,30 +313,32 @@ impl Writer {
     fn open(&self, partition: &Partition, batch: ClaimedBatch, era: u64) {
         let count = u64::from(batch.count());
         let key = partition.key();
-        if batch.sequence() >= key.floor {
-            forget_stored(partition, count);
-            let opened = key.key.as_ref().and_then(|key| batch.open(key));
-            let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
-            let latest = self.shared.timeline.latest();
-            match opened {
-                Some(batch) if batch.policy_epoch >= min_policy_epoch && batch.issued_at <= latest => {
-                    return partition.push(&key, batch, era);
-                }
-                Some(_) => {
-                    tracing::debug!(
-                        partition = partition.id,
-                        "a batch of an older policy or a later time is given up"
-                    );
-                }
-                None => {
-                    tracing::warn!(
-                        partition = partition.id,
-                        "a batch does not open; its tokens are given up"
-                    );
-                }
+        // What lies below was taken out of the count, and counted as given up, by whatever raised the floor.
+        if batch.sequence() < key.floor {
+            return;
+        }
+        forget_stored(partition, count);
+        let opened = key.key.as_ref().and_then(|key| batch.open(key));
+        let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
+        let latest = self.shared.timeline.latest();
+        let mut given_up = count;
+        match opened {
+            Some(mut batch) if batch.policy_epoch >= min_policy_epoch && batch.issued_at <= latest => {
+                batch.tokens.truncate(self.shared.settings.limits.max_ready);
+                given_up -= batch.tokens.len() as u64;
+                partition.push(&key, batch, era);
+            }
+            Some(_) => {
+                tracing::debug!(
+                    partition = partition.id,
+                    "a batch of an older policy or a later time is given up"
+                );
+            }
+            None => {
+                tracing::warn!(partition = partition.id, "a batch does not open; its tokens are given up");
             }
         }
-        partition.count.discarded.fetch_add(count, Ordering::Relaxed);
+        partition.count.discarded.fetch_add(given_up, Ordering::Relaxed);
     }
 }
 

@@ -1,36 +1,27 @@
 //! One partition: the tokens of one tool for one audience in one session.
 //!
-//! **Flush and hand-out.** Every ready token remembers the flush epoch it was pushed in. A flush raises the epoch,
-//! takes the key away and empties the ring while it holds the key's lock; the writer pushes tokens while it holds the
-//! same lock. A hand-out takes a token first and compares epochs afterwards. So a hand-out that begins after the flush
-//! began finds either nothing, or a token of an older epoch, which it throws away.
+//! Why a flush and a hand-out cannot miss each other is in `ring.rs`.
+
+mod ring;
+mod sync;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam::queue::SegQueue;
+use crossbeam::utils::CachePadded;
 use event_listener::Event;
 use obol_token::SessionId;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::batch::{OpenBatch, TokenBytes};
+use crate::batch::{BatchKey, OpenBatch, RowHeader, TokenBytes};
 use crate::clock::Timeline;
 use crate::demand::Demand;
-use crate::seal::SealingKey;
+use crate::seal::{KeyId, SealingKey};
 use crate::session::Grant;
 use crate::shared::Identity;
-
-/// A token in memory, durably claimed, waiting to be handed out.
-pub(crate) struct Ready {
-    pub(crate) token: TokenBytes,
-    pub(crate) expires_at: u64,
-    /// Flush epoch of the partition.
-    epoch: u64,
-    /// Era of the clock.
-    era: u64,
-}
+use ring::Ring;
 
 /// The key that this partition's batches are sealed under at the moment; none while a flush is under way and after
 /// the session has ended.
@@ -52,29 +43,29 @@ pub(crate) struct Partition {
     pub(crate) session_end: u64,
     /// The policy epoch the session was established under.
     pub(crate) session_policy_epoch: u64,
-    ready: SegQueue<Ready>,
-    epoch: AtomicU64,
-    key: Mutex<PartitionKey>,
+    /// Ready tokens; its gate is the lock of the key.
+    ring: Ring<TokenBytes, PartitionKey>,
     denied: AtomicBool,
     /// A refill is under way, or has been asked for.
     renewal: AtomicBool,
     /// Ready tokens at which a refill is asked for.
     low_water: AtomicUsize,
-    /// When the token handed out last ends; the next one ends no earlier.
-    front: AtomicU64,
+    /// Tokens claimed and on their way into the ring. Only the writer changes it.
+    incoming: AtomicUsize,
     pub(crate) available: Event,
-    pub(crate) count: Counters,
-    pub(crate) refill: Mutex<Refill>,
+    /// Apart from what a hand-out reads: the writer and the refiller change these all the time.
+    pub(crate) count: CachePadded<Counters>,
+    pub(crate) refill: CachePadded<Mutex<Refill>>,
 }
 
-/// Numbers that only grow, and two that go up and down.
+/// Numbers that only grow, and two that go up and down. Those of the tokens in memory are the ring's.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) minted: AtomicU64,
-    pub(crate) handed_out: AtomicU64,
-    /// Tokens that became too old while they waited.
+    /// Tokens that became too old on disk.
     pub(crate) expired: AtomicU64,
-    /// Tokens given up for any other reason: a flush, a clock that stepped back, a damaged row.
+    /// Tokens given up on disk, or when they came from there, for any other reason: a flush, a clock that stepped
+    /// back, a damaged row.
     pub(crate) discarded: AtomicU64,
     /// Tokens on disk now.
     pub(crate) stored: AtomicU64,
@@ -89,6 +80,8 @@ pub(crate) struct Refill {
     pub(crate) asked_at: Option<Instant>,
     /// Tokens on their way from the disk.
     pub(crate) claiming: usize,
+    /// Tokens in the next batch on disk, where it was too large for the room there was; otherwise 0.
+    pub(crate) next_batch: usize,
     /// Stored batches are looked at for eviction after this time, in Unix seconds.
     pub(crate) evict_after: u64,
     pub(crate) failures: u32,
@@ -105,16 +98,14 @@ impl Partition {
             grant,
             session_end: session.expires_at,
             session_policy_epoch: session.policy_epoch,
-            ready: SegQueue::new(),
-            epoch: AtomicU64::new(0),
-            key: Mutex::new(key),
+            ring: Ring::new(key),
             denied: AtomicBool::new(false),
             renewal: AtomicBool::new(false),
             low_water: AtomicUsize::new(0),
-            front: AtomicU64::new(0),
+            incoming: AtomicUsize::new(0),
             available: Event::new(),
-            count: Counters::default(),
-            refill: Mutex::new(Refill::default()),
+            count: CachePadded::default(),
+            refill: CachePadded::default(),
         }
     }
 
@@ -126,48 +117,21 @@ impl Partition {
         self.grant.audience.uri()
     }
 
-    /// Takes a token that may be handed out at this very moment.
-    pub(crate) fn take(&self, timeline: &Timeline) -> Option<Ready> {
-        while let Some(ready) = self.ready.pop() {
-            let moment = timeline.look();
-            if ready.epoch != self.epoch.load(Ordering::SeqCst) || ready.era != moment.era {
-                self.count.discarded.fetch_add(1, Ordering::Relaxed);
-            } else if ready.expires_at < moment.now.saturating_add(self.min_life) {
-                self.count.expired.fetch_add(1, Ordering::Relaxed);
-            } else {
-                self.count.handed_out.fetch_add(1, Ordering::Relaxed);
-                self.front.store(ready.expires_at, Ordering::Relaxed);
-                return Some(ready);
-            }
-        }
-        None
+    /// Takes a token that may be handed out at this very moment, and when it ends.
+    pub(crate) fn take(&self, timeline: &Timeline) -> Option<(TokenBytes, u64)> {
+        self.ring.take(|| timeline.look(), self.min_life)
     }
 
     /// Wipes the tokens at the front that have become too old, so that an unused tool leaves none in memory.
     pub(crate) fn drop_expired(&self, timeline: &Timeline) {
-        let limit = timeline.look().now.saturating_add(self.min_life);
-        if self.front.load(Ordering::Relaxed) >= limit {
-            return;
-        }
-        for _ in 0..self.ready.len() {
-            match self.ready.pop() {
-                Some(ready) if ready.expires_at < limit => {
-                    self.count.expired.fetch_add(1, Ordering::Relaxed);
-                }
-                // The first good one goes to the end of the ring; its neighbours end within seconds of it.
-                Some(ready) => {
-                    self.front.store(ready.expires_at, Ordering::Relaxed);
-                    self.ready.push(ready);
-                    return;
-                }
-                None => return,
-            }
-        }
+        self.ring.drop_older(timeline.look().now.saturating_add(self.min_life));
     }
 
     /// Tells, once, that a refill should be asked for.
     pub(crate) fn wants_refill(&self) -> bool {
-        self.ready.len() <= self.low_water.load(Ordering::Relaxed) && self.ask_refill()
+        !self.renewal.load(Ordering::Relaxed)
+            && self.ring.len() <= self.low_water.load(Ordering::Relaxed)
+            && self.ask_refill()
     }
 
     /// Tells whether the caller is the one who asks.
@@ -183,24 +147,35 @@ impl Partition {
         self.renewal.store(false, Ordering::Release);
     }
 
+    pub(crate) fn lower_low_water(&self, tokens: usize) {
+        self.low_water.fetch_min(tokens, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_low_water(&self, tokens: usize) {
         self.low_water.store(tokens, Ordering::Relaxed);
     }
 
     pub(crate) fn ready_len(&self) -> usize {
-        self.ready.len()
+        self.ring.len()
     }
 
     /// Tokens waiting, in memory and on disk.
     pub(crate) fn depth(&self) -> u64 {
-        self.ready.len() as u64 + self.count.stored.load(Ordering::Relaxed)
+        self.ring.len() as u64 + self.count.stored.load(Ordering::Relaxed)
     }
 
     /// Seconds left of the next token, to within one batch; 0 if none is ready. Right after the clock has stepped back
     /// tokens of before are still in the ring, and would seem to live longer than any token does.
     pub(crate) fn life_left(&self, now: u64) -> u64 {
-        let ends = if self.ready.is_empty() { 0 } else { self.front.load(Ordering::Relaxed) };
-        ends.saturating_sub(now).min(self.grant.ttl)
+        self.ring.next_end().saturating_sub(now).min(self.grant.ttl)
+    }
+
+    /// Tokens handed out, expired and given up since the queue was opened, in this order.
+    pub(crate) fn used(&self) -> (u64, u64, u64) {
+        let ring = self.ring.numbers();
+        let expired = ring.expired + self.count.expired.load(Ordering::Relaxed);
+        let discarded = ring.discarded + self.count.discarded.load(Ordering::Relaxed);
+        (ring.handed_out, expired, discarded)
     }
 
     pub(crate) fn is_denied(&self) -> bool {
@@ -212,18 +187,30 @@ impl Partition {
     }
 
     pub(crate) fn key(&self) -> MutexGuard<'_, PartitionKey> {
-        self.key.lock()
+        self.ring.gate()
     }
 
     /// Makes the tokens of an opened batch ready. The guard proves that no flush is under way.
-    pub(crate) fn push(&self, _key: &MutexGuard<'_, PartitionKey>, batch: OpenBatch, era: u64) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
-        if self.ready.is_empty() {
-            self.front.store(batch.expires_at, Ordering::Relaxed);
-        }
-        for token in batch.tokens {
-            self.ready.push(Ready { token, expires_at: batch.expires_at, epoch, era });
-        }
+    pub(crate) fn push(&self, key: &MutexGuard<'_, PartitionKey>, batch: OpenBatch, era: u64) {
+        self.ring.push(key, batch.tokens, batch.expires_at, era);
+    }
+
+    /// How many more tokens may be claimed, so that no more than `most` are ready. A batch from a time when `most` was
+    /// larger may come into an empty ring; [`crate::writer`] gives up what is too much of it.
+    pub(crate) fn room(&self, most: usize) -> usize {
+        let _nothing_moves = self.key();
+        let taken = self.ring.len() + self.incoming.load(Ordering::Relaxed);
+        if taken == 0 { usize::MAX } else { most.saturating_sub(taken) }
+    }
+
+    /// Notes that tokens were claimed and are on their way.
+    pub(crate) fn coming(&self, tokens: usize) {
+        self.incoming.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    /// Notes that they are in the ring, or given up.
+    pub(crate) fn arrived(&self, tokens: usize) {
+        self.incoming.fetch_sub(tokens, Ordering::Relaxed);
     }
 
     /// Ends the hand-out of everything below `floor`: no token in memory or on disk passes any more, and the key is
@@ -232,34 +219,45 @@ impl Partition {
     /// `floor` is asked for under the key's lock: a batch takes its key and its sequence under the same lock, so all
     /// that is sealed under the old key lies below.
     pub(crate) fn seal_off(&self, floor: impl FnOnce() -> u64) -> u64 {
-        let mut key = self.key.lock();
+        let mut key = self.key();
         key.key = None;
         self.give_up_below(&mut key, floor())
     }
 
     /// As [`Self::seal_off`], but the key stays: what is minted from here on is good.
     pub(crate) fn give_up(&self, floor: u64) -> u64 {
-        let mut key = self.key.lock();
+        let mut key = self.key();
         self.give_up_below(&mut key, floor)
     }
 
-    fn give_up_below(&self, key: &mut PartitionKey, floor: u64) -> u64 {
+    fn give_up_below(&self, key: &mut MutexGuard<'_, PartitionKey>, floor: u64) -> u64 {
         key.floor = key.floor.max(floor);
-        self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.discard_ready() + self.count.stored.swap(0, Ordering::Relaxed)
+        let stored = self.count.stored.swap(0, Ordering::Relaxed);
+        self.count.discarded.fetch_add(stored, Ordering::Relaxed);
+        self.ring.give_up(key) + stored
     }
+}
 
-    /// Wipes what is ready now.
-    fn discard_ready(&self) -> u64 {
-        let mut discarded = 0;
-        for _ in 0..self.ready.len() {
-            if self.ready.pop().is_none() {
-                break;
-            }
-            discarded += 1;
-        }
-        self.count.discarded.fetch_add(discarded, Ordering::Relaxed);
-        discarded
+/// What decides, at one moment, whether a batch is of use: see [`Standing::has_given_up`].
+pub(crate) struct Standing {
+    key_id: Option<KeyId>,
+    floor: u64,
+}
+
+impl PartitionKey {
+    pub(crate) fn standing(&self) -> Standing {
+        Standing { key_id: self.key.as_ref().map(|key| key.id()), floor: self.floor }
+    }
+}
+
+impl Standing {
+    /// Whether a batch was given up, or will not open: it was flushed, or belongs to an earlier era of the clock, or its
+    /// tokens are of a policy older than `min_policy_epoch`. Whatever gave it up took it out of the count of what is
+    /// stored.
+    pub(crate) fn has_given_up(&self, batch: BatchKey, header: RowHeader, min_policy_epoch: u64) -> bool {
+        batch.sequence < self.floor
+            || self.key_id != Some(header.key_id)
+            || header.policy_epoch < min_policy_epoch
     }
 }
 
@@ -268,7 +266,7 @@ impl fmt::Debug for Partition {
         f.debug_struct("Partition")
             .field("id", &self.id)
             .field("tool", &self.tool())
-            .field("ready", &self.ready.len())
+            .field("ready", &self.ring.len())
             .finish_non_exhaustive()
     }
 }
