@@ -37,6 +37,34 @@ fn the_demo_needs_nothing_and_everything_comes_out_as_it_should() {
 }
 
 #[test]
+fn every_suite_goes_the_whole_way() {
+    for suite in ["1", "2", "3", "4"] {
+        let home = process::home();
+        let create =
+            ["session", "create", "--audience", "https://api.example", "--tool", "search", "--suite"];
+        let made = run(home.path(), &[&create[..], &[suite]].concat());
+        assert!(made.status.success(), "{}", stderr(&made));
+        let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
+        let info: Value = serde_json::from_str(&stdout(&run(home.path(), &["session", "--json"]))).unwrap();
+        assert_eq!(info["algorithmSuite"].to_string(), suite, "{info}");
+        let drawn = run(home.path(), &["dequeue", "search"]);
+        let token = stdout(&drawn);
+        drop(tqs);
+        let shown: Value =
+            serde_json::from_str(&stdout(&run(home.path(), &["token", "inspect", token.trim(), "--json"])))
+                .unwrap();
+        assert_eq!(shown["suite"].to_string(), suite, "{shown}");
+        let sessions = obol_verify::read_session_file(&home.path().join("rs-sessions.json")).unwrap();
+        let bytes = obol_token::text::from_base64url(token.trim().as_bytes()).unwrap();
+        let envelope = obol_token::Envelope::parse(&bytes).unwrap();
+        assert!(sessions[0].material().open(&envelope).is_ok(), "suite {suite}");
+    }
+    let home = process::home();
+    let wrong = ["session", "create", "--audience", "https://a", "--tool", "t", "--suite", "5"];
+    assert_eq!(run(home.path(), &wrong).status.code(), Some(2));
+}
+
+#[test]
 fn a_session_made_by_hand_goes_the_whole_way() {
     let home = process::home();
     let made =

@@ -290,6 +290,28 @@ fn what_is_minted_verifies() {
 }
 
 #[test]
+fn the_session_says_which_suite() {
+    for suite in 1..=4 {
+        let mut mint = mint_line(json!({}));
+        mint["session"]["suite"] = json!(suite);
+        let minted = ask_one(mint);
+        let token = minted["token_b64url"].as_str().unwrap_or_else(|| panic!("suite {suite}: {minted}"));
+        let mut verify =
+            with(verify_line(&Forge::standard(1)), json!({"token_b64url": token, "fresh": true}));
+        for other in 1..=4 {
+            verify["session"]["suite"] = json!(other);
+            let expected = if other == suite { "ok" } else { "MALFORMED_TOKEN" };
+            assert_eq!(code(&ask_one(verify.clone())), expected, "suite {suite} as {other}");
+        }
+    }
+    for wrong in [json!(0), json!(5), json!("1"), json!(null), json!(-1)] {
+        let mut mint = mint_line(json!({}));
+        mint["session"]["suite"] = wrong;
+        assert!(invalid(&ask_one(mint)).contains("suite"));
+    }
+}
+
+#[test]
 fn scopes_that_break_their_own_rules_are_not_minted() {
     let cases = [
         (json!({"scope/trust_level": 4}), "SCOPE_FIELD_MISSING"),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use curve25519_dalek::{RistrettoPoint, Scalar};
 use obol_token::text::{bytes_from_hex, from_hex, to_hex};
 use obol_token::{
-    Audience, ChannelKeys, Envelope, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey,
-    SessionMaterial, Suite, TokenSeed, Validity, VerifierSecret,
+    Audience, Envelope, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey, SessionMaterial,
+    Suite, TokenSeed, Validity, VerifierSecret,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -15,55 +15,68 @@ use zeroize::Zeroizing;
 
 /// Inputs and expected values of one token, in the shape of `tests/vectors/`.
 #[derive(Deserialize)]
-struct Vector {
-    name: String,
-    session: Session,
+pub(crate) struct Vector {
+    pub(crate) name: String,
+    pub(crate) session: Session,
     #[serde(with = "obol_token::text::hex_array")]
-    jti_random: [u8; 16],
+    pub(crate) jti_random: [u8; 16],
     #[serde(with = "obol_token::text::hex_array")]
-    iv: [u8; 12],
+    pub(crate) iv: [u8; 12],
     #[serde(with = "obol_token::text::hex_array")]
-    response_key: [u8; 32],
+    pub(crate) response_key: [u8; 32],
     nonce_seed: Option<String>,
-    issued_at: u64,
-    expires_at: u64,
-    policy_epoch: u64,
-    scope: Scope,
-    expected: Expected,
+    pub(crate) issued_at: u64,
+    pub(crate) expires_at: u64,
+    pub(crate) policy_epoch: u64,
+    pub(crate) scope: Scope,
+    pub(crate) expected: Expected,
 }
 
 #[derive(Deserialize)]
-struct Session {
-    session_id: SessionId,
+pub(crate) struct Session {
+    #[serde(default = "suite_1")]
+    pub(crate) suite: u8,
+    pub(crate) session_id: SessionId,
     #[serde(with = "obol_token::text::hex_array")]
-    session_key: [u8; 32],
+    pub(crate) session_key: [u8; 32],
     #[serde(with = "obol_token::text::hex_array")]
-    verifier_secret: [u8; 32],
+    pub(crate) verifier_secret: [u8; 32],
     #[serde(with = "obol_token::text::hex_array")]
-    mutual_auth: [u8; 32],
+    pub(crate) mutual_auth: [u8; 32],
     #[serde(with = "obol_token::text::hex_array")]
-    sek_public: [u8; 32],
+    pub(crate) sek_public: [u8; 32],
+}
+
+fn suite_1() -> u8 {
+    1
 }
 
 #[derive(Deserialize, serde::Serialize, PartialEq, Debug, Default)]
-struct Expected {
-    audience_hash: String,
-    token_encryption_key: String,
-    signing_scalar_le: String,
-    privilege_key: String,
-    privilege_signature: String,
-    request_key: String,
-    response_key: String,
-    response_iv: String,
-    scope_tlv: String,
-    token: String,
+#[serde(default)]
+pub(crate) struct Expected {
+    pub(crate) audience_hash: String,
+    pub(crate) token_encryption_key: String,
+    /// Suite 1 alone signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signing_scalar_le: Option<String>,
+    pub(crate) privilege_key: String,
+    pub(crate) privilege_signature: String,
+    pub(crate) request_key: String,
+    pub(crate) response_key: String,
+    pub(crate) response_iv: String,
+    pub(crate) scope_tlv: String,
+    pub(crate) token: String,
 }
 
 impl Vector {
-    fn material(&self) -> SessionMaterial {
+    pub(crate) fn suite(&self) -> Suite {
+        Suite::from_number(self.session.suite).unwrap()
+    }
+
+    pub(crate) fn material(&self) -> SessionMaterial {
         SessionMaterial::new(
             self.session.session_id,
-            Suite::Tbac,
+            self.suite(),
             SessionKey::from_bytes(self.session.session_key),
             VerifierSecret::from_bytes(self.session.verifier_secret),
             MutualAuth::from_bytes(self.session.mutual_auth),
@@ -76,8 +89,7 @@ impl Vector {
         let jti = Jti::from_random(self.jti_random);
         let keys = material.token_keys(&jti);
         let scope_tlv = self.scope.to_tlv().unwrap();
-        let channel =
-            ChannelKeys::derive(self.session.session_id, &jti, &ResponseKey::from_bytes(self.response_key));
+        let channel = material.channel_keys(&jti, &ResponseKey::from_bytes(self.response_key));
         let seed = TokenSeed {
             jti,
             iv: self.iv,
@@ -90,7 +102,10 @@ impl Vector {
         Expected {
             audience_hash: to_hex(Audience::new(self.scope.aud.as_str()).hash()),
             token_encryption_key: to_hex(keys.encryption()),
-            signing_scalar_le: to_hex(keys.signing_scalar_bytes().as_slice()),
+            signing_scalar_le: self
+                .suite()
+                .is_signed()
+                .then(|| to_hex(keys.signing_scalar_bytes().as_slice())),
             privilege_key: to_hex(material.privilege_key(self.policy_epoch).as_slice()),
             privilege_signature: to_hex(&material.privilege_signature(self.policy_epoch, &scope_tlv)),
             request_key: to_hex(channel.request_key()),
@@ -102,28 +117,48 @@ impl Vector {
     }
 }
 
-fn own_vectors_path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/token-suite1.json")
+pub(crate) fn vectors_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors").join(name)
 }
 
-/// Set `OBOL_BLESS=1` to write what the code computes now; the diff then shows what a change did to the format.
+pub(crate) fn own_vectors(suite: Suite) -> Vec<Vector> {
+    let text = std::fs::read_to_string(vectors_path(&format!("token-suite{suite}.json"))).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Writes what the code computes now into the vectors of `name`; the diff then shows what a change did to the format.
+pub(crate) fn bless<T>(name: &str, vectors: &[T], compute: impl Fn(&T) -> serde_json::Value) {
+    let path = vectors_path(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (entry, vector) in document.as_array_mut().unwrap().iter_mut().zip(vectors) {
+        entry["expected"] = compute(vector);
+    }
+    std::fs::write(path, serde_json::to_string_pretty(&document).unwrap() + "\n").unwrap();
+}
+
+/// Whether vectors are to be written, and not compared: `OBOL_BLESS=1`.
+pub(crate) fn blessing() -> bool {
+    std::env::var_os("OBOL_BLESS").is_some()
+}
+
 #[test]
 fn own_vectors_are_reproduced_and_open() {
-    let text = std::fs::read_to_string(own_vectors_path()).unwrap();
-    let vectors: Vec<Vector> = serde_json::from_str(&text).unwrap();
-    if std::env::var_os("OBOL_BLESS").is_some() {
-        let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for (entry, vector) in document.as_array_mut().unwrap().iter_mut().zip(&vectors) {
-            entry["expected"] = serde_json::to_value(vector.compute()).unwrap();
+    for suite in Suite::ALL {
+        if blessing() {
+            bless(&format!("token-suite{suite}.json"), &own_vectors(suite), |vector| {
+                serde_json::to_value(vector.compute()).unwrap()
+            });
         }
-        std::fs::write(own_vectors_path(), serde_json::to_string_pretty(&document).unwrap() + "\n").unwrap();
-    }
-    assert!(vectors.len() >= 3);
-    for vector in vectors {
-        assert_eq!(vector.compute(), vector.expected, "{}", vector.name);
-        let token = bytes_from_hex(&vector.expected.token).unwrap();
-        let body = vector.material().open(&Envelope::parse(&token).unwrap()).unwrap();
-        assert_eq!(body.scope().unwrap(), vector.scope, "{}", vector.name);
+        let vectors = own_vectors(suite);
+        assert!(vectors.len() >= 3);
+        for vector in vectors {
+            assert_eq!(vector.suite(), suite);
+            assert_eq!(vector.compute(), vector.expected, "suite {suite}: {}", vector.name);
+            let token = bytes_from_hex(&vector.expected.token).unwrap();
+            let body = vector.material().open(&Envelope::parse(&token).unwrap()).unwrap();
+            assert_eq!(body.scope().unwrap(), vector.scope, "suite {suite}: {}", vector.name);
+        }
     }
 }
 
@@ -166,6 +201,7 @@ fn published_vectors_are_reproduced_byte_for_byte() {
     let vector = Vector {
         name: "published".to_owned(),
         session: Session {
+            suite: 1,
             session_id: SessionId::parse(text("session_id_hex")).unwrap(),
             session_key: from_hex(text("K_session_hex")).unwrap(),
             verifier_secret: sha256(text("verifier_secret_src")),
@@ -185,7 +221,9 @@ fn published_vectors_are_reproduced_byte_for_byte() {
     assert_eq!(Jti::from_random(vector.jti_random).as_str(), text("jti"));
 
     let computed = vector.compute();
-    let signing = Scalar::from_canonical_bytes(from_hex(&computed.signing_scalar_le).unwrap()).unwrap();
+    let signing =
+        Scalar::from_canonical_bytes(from_hex(computed.signing_scalar_le.as_deref().unwrap()).unwrap())
+            .unwrap();
     assert_eq!(signing, big_endian_scalar(expected["tqs_sk_hex"].as_str().unwrap()));
     assert_eq!(to_hex(RistrettoPoint::mul_base(&signing).compress().as_bytes()), expected["TQS_PK_hex"]);
     for (name, value) in [

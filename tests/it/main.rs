@@ -17,6 +17,7 @@ mod jsonl;
 mod kills;
 mod known_answers;
 mod model;
+mod own_suites;
 mod power_loss;
 mod process;
 mod queue;

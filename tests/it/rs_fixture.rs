@@ -39,9 +39,13 @@ pub(crate) const KEYS: Keys = Keys {
 
 impl Keys {
     pub(crate) fn material(&self) -> SessionMaterial {
+        self.material_of(Suite::Tbac)
+    }
+
+    pub(crate) fn material_of(&self, suite: Suite) -> SessionMaterial {
         SessionMaterial::new(
             SESSION,
-            Suite::Tbac,
+            suite,
             SessionKey::from_bytes(self.session_key),
             VerifierSecret::from_bytes(self.verifier_secret),
             MutualAuth::from_bytes(self.mutual_auth),
@@ -51,7 +55,11 @@ impl Keys {
 }
 
 pub(crate) fn session() -> Session {
-    Session::new(KEYS.material(), Audience::new(AUDIENCE), ORG)
+    session_of(Suite::Tbac)
+}
+
+pub(crate) fn session_of(suite: Suite) -> Session {
+    Session::new(KEYS.material_of(suite), Audience::new(AUDIENCE), ORG)
         .with_window(Window { start: NOW - 100, end: NOW + 100_000 })
 }
 

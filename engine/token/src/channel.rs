@@ -1,13 +1,14 @@
-//! Per-token channel encryption (TBAC r41, section 10.2): AES-256-GCM under keys that only the holder of the
+//! Per-token channel encryption (TBAC r41, section 10.2): the suite's AEAD under keys that only the holder of the
 //! token's sealed `response_key` can derive.
 
-use aes_gcm::aead::{Aead, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit};
 use core::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::aead;
 use crate::envelope::{Jti, SessionId};
-use crate::keys::{ResponseKey, expand, hkdf_zero_salt};
+use crate::keys::{expand, hkdf_zero_salt};
+use crate::secret::ResponseKey;
+use crate::suite::Suite;
 
 const LABEL_REQUEST_KEY: &[u8] = b"tbac-req-enc-v1";
 const LABEL_RESPONSE_KEY: &[u8] = b"tbac-resp-enc-v1";
@@ -27,6 +28,8 @@ impl fmt::Display for ChannelError {
 
 impl core::error::Error for ChannelError {}
 
+const TAG_BYTES: usize = 16;
+
 /// The channel keys of one token.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct ChannelKeys {
@@ -35,17 +38,35 @@ pub struct ChannelKeys {
     response_iv: [u8; 12],
     #[zeroize(skip)]
     context: [u8; 30],
+    #[zeroize(skip)]
+    suite: Suite,
 }
 
 impl ChannelKeys {
-    /// Derives the keys of the token `jti` in this session.
+    /// Derives the keys of the suite 1 token `jti` in this session. For any suite there is
+    /// [`crate::SessionMaterial::channel_keys`].
     pub fn derive(session_id: SessionId, jti: &Jti, response_key: &ResponseKey) -> Self {
+        Self::of_suite(Suite::Tbac, session_id, jti, response_key)
+    }
+
+    /// Derives the keys of the token `jti` in a session of this suite.
+    pub fn of_suite(suite: Suite, session_id: SessionId, jti: &Jti, response_key: &ResponseKey) -> Self {
         let expander = hkdf_zero_salt(response_key.expose());
         let session = session_id.0.to_be_bytes();
-        let mut keys = Self { request: [0; 32], response: [0; 32], response_iv: [0; 12], context: [0; 30] };
-        expand(&expander, &[LABEL_REQUEST_KEY, &session], &mut keys.request);
-        expand(&expander, &[LABEL_RESPONSE_KEY, &session], &mut keys.response);
-        expand(&expander, &[LABEL_RESPONSE_IV, &session], &mut keys.response_iv);
+        let mut keys =
+            Self { request: [0; 32], response: [0; 32], response_iv: [0; 12], context: [0; 30], suite };
+        if suite == Suite::Tbac {
+            expand(&expander, &[LABEL_REQUEST_KEY, &session], &mut keys.request);
+            expand(&expander, &[LABEL_RESPONSE_KEY, &session], &mut keys.response);
+            expand(&expander, &[LABEL_RESPONSE_IV, &session], &mut keys.response_iv);
+        } else {
+            let mut all = Zeroizing::new([0; 32 + 32 + 12]);
+            expand(&expander, &[suite.labels().channel, &session], &mut *all);
+            let [request, response, response_iv] =
+                [&mut keys.request[..], &mut keys.response[..], &mut keys.response_iv[..]];
+            let places = request.iter_mut().chain(response).chain(response_iv);
+            places.zip(all.iter()).for_each(|(place, byte)| *place = *byte);
+        }
         for (place, byte) in keys.context.iter_mut().zip(session.iter().chain(jti.as_bytes())) {
             *place = *byte;
         }
@@ -69,39 +90,63 @@ impl ChannelKeys {
 
     /// What a response is bound to besides its key, for those who seal it elsewhere.
     pub fn response_aad(&self) -> Vec<u8> {
-        self.aad(LABEL_RESPONSE_AAD)
+        self.aad(self.labels().1)
     }
 
     /// Seals a request under a nonce of 12 fresh random bytes.
     pub fn seal_request(&self, iv: &[u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.aad(LABEL_REQUEST_AAD);
-        Aes256Gcm::new((&self.request).into())
-            .encrypt(iv.into(), Payload { msg: plaintext, aad: &aad })
-            .map_err(|_| ChannelError)
+        self.seal(&self.request, iv, self.labels().0, plaintext)
     }
 
     /// Opens a request.
     pub fn open_request(&self, iv: &[u8; 12], sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.aad(LABEL_REQUEST_AAD);
-        Aes256Gcm::new((&self.request).into())
-            .decrypt(iv.into(), Payload { msg: sealed, aad: &aad })
-            .map_err(|_| ChannelError)
+        self.open(&self.request, iv, self.labels().0, sealed)
     }
 
     /// Seals the one response of this token. The nonce is fixed, so the keys are used up by it.
     pub fn seal_response(self, plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.response_aad();
-        Aes256Gcm::new((&self.response).into())
-            .encrypt((&self.response_iv).into(), Payload { msg: plaintext, aad: &aad })
-            .map_err(|_| ChannelError)
+        self.seal(&self.response, &self.response_iv, self.labels().1, plaintext)
     }
 
     /// Opens the response.
     pub fn open_response(&self, sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        let aad = self.response_aad();
-        Aes256Gcm::new((&self.response).into())
-            .decrypt((&self.response_iv).into(), Payload { msg: sealed, aad: &aad })
-            .map_err(|_| ChannelError)
+        self.open(&self.response, &self.response_iv, self.labels().1, sealed)
+    }
+
+    /// Ciphertext, then tag.
+    fn seal(
+        &self,
+        key: &[u8; 32],
+        iv: &[u8; 12],
+        label: &[u8],
+        text: &[u8],
+    ) -> Result<Vec<u8>, ChannelError> {
+        let mut sealed = Vec::with_capacity(text.len() + TAG_BYTES);
+        sealed.extend_from_slice(text);
+        let tag = aead::seal(self.suite, key, iv, &self.aad(label), &mut sealed).map_err(|_| ChannelError)?;
+        sealed.extend_from_slice(&tag);
+        Ok(sealed)
+    }
+
+    fn open(
+        &self,
+        key: &[u8; 32],
+        iv: &[u8; 12],
+        label: &[u8],
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, ChannelError> {
+        let (text, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(ChannelError)?;
+        let mut text = text.to_vec();
+        aead::open(self.suite, key, iv, &self.aad(label), &mut text, tag).map_err(|_| ChannelError)?;
+        Ok(text)
+    }
+
+    /// What begins the additional data of a request and of a response.
+    fn labels(&self) -> (&'static [u8], &'static [u8]) {
+        match self.suite {
+            Suite::Tbac => (LABEL_REQUEST_AAD, LABEL_RESPONSE_AAD),
+            suite => (suite.labels().request_aad, suite.labels().response_aad),
+        }
     }
 
     fn aad(&self, label: &[u8]) -> Vec<u8> {
@@ -119,22 +164,32 @@ impl fmt::Debug for ChannelKeys {
 mod tests {
     use super::*;
 
-    fn keys(jti: u8) -> ChannelKeys {
-        ChannelKeys::derive(SessionId(7), &Jti::from_random([jti; 16]), &ResponseKey::from_bytes([3; 32]))
+    fn keys(suite: Suite, jti: u8) -> ChannelKeys {
+        let response_key = ResponseKey::from_bytes([3; 32]);
+        ChannelKeys::of_suite(suite, SessionId(7), &Jti::from_random([jti; 16]), &response_key)
     }
 
     #[test]
-    fn a_request_opens_only_under_its_own_token() {
-        let sealed = keys(1).seal_request(&[5; 12], b"rows").unwrap();
-        assert_eq!(keys(1).open_request(&[5; 12], &sealed), Ok(b"rows".to_vec()));
-        assert_eq!(keys(2).open_request(&[5; 12], &sealed), Err(ChannelError));
-        assert_eq!(keys(1).open_request(&[6; 12], &sealed), Err(ChannelError));
+    fn a_request_opens_only_under_its_own_token_and_suite() {
+        for suite in Suite::ALL {
+            let sealed = keys(suite, 1).seal_request(&[5; 12], b"rows").unwrap();
+            assert_eq!(keys(suite, 1).open_request(&[5; 12], &sealed), Ok(b"rows".to_vec()));
+            assert_eq!(keys(suite, 2).open_request(&[5; 12], &sealed), Err(ChannelError));
+            assert_eq!(keys(suite, 1).open_request(&[6; 12], &sealed), Err(ChannelError));
+            assert_eq!(keys(suite, 1).open_request(&[5; 12], &sealed[..15]), Err(ChannelError));
+            for other in Suite::ALL.into_iter().filter(|other| *other != suite) {
+                assert_eq!(keys(other, 1).open_request(&[5; 12], &sealed), Err(ChannelError));
+            }
+        }
     }
 
     #[test]
     fn request_and_response_do_not_stand_in_for_each_other() {
-        let sealed = keys(1).seal_response(b"rows").unwrap();
-        assert_eq!(keys(1).open_response(&sealed), Ok(b"rows".to_vec()));
-        assert_eq!(keys(1).open_request(keys(1).response_iv(), &sealed), Err(ChannelError));
+        for suite in Suite::ALL {
+            let keys = || keys(suite, 1);
+            let sealed = keys().seal_response(b"rows").unwrap();
+            assert_eq!(keys().open_response(&sealed), Ok(b"rows".to_vec()));
+            assert_eq!(keys().open_request(keys().response_iv(), &sealed), Err(ChannelError));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The clear part of a token: 184 bytes whose offsets are fixed by TBAC r41, section 3.0.
+//! The clear part of a token, whose offsets are fixed by TBAC r41, section 3.0: 184 bytes in suite 1. The suites
+//! without a signature have the same layout without R and σ: 120 bytes.
 
 use core::fmt;
 use sha2::{Digest, Sha256};
@@ -17,12 +18,10 @@ const FORMAT_ENVELOPED: u8 = 0x01;
 
 /// Bytes covered as additional data by the AEAD, and by the signature.
 pub(crate) const AAD_BYTES: usize = 104;
-/// Bytes before the ciphertext in suite 1.
-pub(crate) const HEADER_BYTES: usize = 184;
 /// The longest body: a scope of 32,767 bytes, four 32-byte fields, and their headers.
 pub const MAX_BODY_BYTES: usize = (3 + MAX_VALUE_BYTES) + 4 * (2 + 32);
-/// The longest token in bytes.
-pub const MAX_TOKEN_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
+/// The longest token of any suite, in bytes.
+pub const MAX_TOKEN_BYTES: usize = Suite::Tbac.header_bytes() + MAX_BODY_BYTES;
 /// The longest token as text, in characters: base64url without padding of [`MAX_TOKEN_BYTES`].
 pub const MAX_TOKEN_TEXT: usize = MAX_TOKEN_BYTES.div_ceil(3) * 4;
 
@@ -133,11 +132,11 @@ impl fmt::Display for Audience {
 /// Why bytes are not a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FramingError {
-    /// Shorter than the fixed header, or longer than [`MAX_TOKEN_BYTES`].
+    /// Shorter than the suite's fixed header, or longer than that and [`MAX_BODY_BYTES`].
     Length,
     /// Not format version 3.
     Version,
-    /// An `alg_id` this build has no suite for.
+    /// An `alg_id` that names no suite.
     Algorithm,
     /// A `msg_type` other than enterprise.
     MessageType,
@@ -168,44 +167,59 @@ impl fmt::Display for FramingError {
 
 impl core::error::Error for FramingError {}
 
-/// Where the parts of a suite 1 token lie.
+/// Where the parts of a token lie: `aad ‖ tag ‖ ciphertext`, in suite 1 `aad ‖ R ‖ tag ‖ σ ‖ ciphertext`.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
     pub(crate) aad: &'a [u8; AAD_BYTES],
-    /// R_tok.
-    pub(crate) nonce_point: &'a [u8; 32],
+    /// R_tok and σ_tok, where the suite has a signature.
+    pub(crate) signature: Option<Signature<'a>>,
     pub(crate) tag: &'a [u8; 16],
-    /// σ_tok.
-    pub(crate) signature: &'a [u8; 32],
     pub(crate) ciphertext: &'a [u8],
 }
 
+/// The Schnorr block.
+#[derive(Clone, Copy)]
+pub(crate) struct Signature<'a> {
+    /// R_tok.
+    pub(crate) nonce_point: &'a [u8; 32],
+    /// σ_tok.
+    pub(crate) scalar: &'a [u8; 32],
+}
+
 impl<'a> Parts<'a> {
-    pub(crate) fn split(token: &'a [u8]) -> Option<Self> {
+    pub(crate) fn split(suite: Suite, token: &'a [u8]) -> Option<Self> {
         let (aad, rest) = token.split_first_chunk()?;
+        if !suite.is_signed() {
+            let (tag, ciphertext) = rest.split_first_chunk()?;
+            return Some(Self { aad, signature: None, tag, ciphertext });
+        }
         let (nonce_point, rest) = rest.split_first_chunk()?;
         let (tag, rest) = rest.split_first_chunk()?;
-        let (signature, ciphertext) = rest.split_first_chunk()?;
-        Some(Self { aad, nonce_point, tag, signature, ciphertext })
+        let (scalar, ciphertext) = rest.split_first_chunk()?;
+        Some(Self { aad, signature: Some(Signature { nonce_point, scalar }), tag, ciphertext })
     }
 }
 
 /// The same places, to write to.
 pub(crate) struct PartsMut<'a> {
     pub(crate) aad: &'a mut [u8; AAD_BYTES],
-    pub(crate) nonce_point: &'a mut [u8; 32],
+    /// R_tok and σ_tok.
+    pub(crate) signature: Option<(&'a mut [u8; 32], &'a mut [u8; 32])>,
     pub(crate) tag: &'a mut [u8; 16],
-    pub(crate) signature: &'a mut [u8; 32],
     pub(crate) ciphertext: &'a mut [u8],
 }
 
 impl<'a> PartsMut<'a> {
-    pub(crate) fn split(token: &'a mut [u8]) -> Option<Self> {
+    pub(crate) fn split(suite: Suite, token: &'a mut [u8]) -> Option<Self> {
         let (aad, rest) = token.split_first_chunk_mut()?;
+        if !suite.is_signed() {
+            let (tag, ciphertext) = rest.split_first_chunk_mut()?;
+            return Some(Self { aad, signature: None, tag, ciphertext });
+        }
         let (nonce_point, rest) = rest.split_first_chunk_mut()?;
         let (tag, rest) = rest.split_first_chunk_mut()?;
-        let (signature, ciphertext) = rest.split_first_chunk_mut()?;
-        Some(Self { aad, nonce_point, tag, signature, ciphertext })
+        let (scalar, ciphertext) = rest.split_first_chunk_mut()?;
+        Some(Self { aad, signature: Some((nonce_point, scalar)), tag, ciphertext })
     }
 }
 
@@ -220,15 +234,20 @@ pub struct Envelope<'a> {
 impl<'a> Envelope<'a> {
     /// Checks the framing (cascade step 1).
     pub fn parse(token: &'a [u8]) -> Result<Self, FramingError> {
-        if token.len() > MAX_TOKEN_BYTES {
+        let aad = token.first_chunk::<AAD_BYTES>().ok_or(FramingError::Length)?;
+        let [_, alg_id, ..] = *aad;
+        let known = Suite::from_alg_id(alg_id);
+        // Bytes of no known suite are measured by the specification's.
+        let suite = known.unwrap_or(Suite::Tbac);
+        let parts = Parts::split(suite, token).ok_or(FramingError::Length)?;
+        if parts.ciphertext.len() > MAX_BODY_BYTES {
             return Err(FramingError::Length);
         }
-        let parts = Parts::split(token).ok_or(FramingError::Length)?;
-        let suite = check_first_bytes(parts.aad)?;
-        if field::<2>(parts.aad, 102) != [0, 0] {
+        check_first_bytes(aad, known)?;
+        if field::<2>(aad, 102) != [0, 0] {
             return Err(FramingError::Padding);
         }
-        let jti = Jti::parse(&field::<22>(parts.aad, 80)).ok_or(FramingError::Jti)?;
+        let jti = Jti::parse(&field::<22>(aad, 80)).ok_or(FramingError::Jti)?;
         Ok(Self { suite, jti, parts })
     }
 
@@ -293,17 +312,19 @@ impl fmt::Debug for Envelope<'_> {
     }
 }
 
-fn check_first_bytes(aad: &[u8; AAD_BYTES]) -> Result<Suite, FramingError> {
-    let [version, alg_id, msg_type, request_format] = field::<4>(aad, 0);
+fn check_first_bytes(aad: &[u8; AAD_BYTES], suite: Option<Suite>) -> Result<(), FramingError> {
+    let [version, _, msg_type, request_format] = field::<4>(aad, 0);
     if version != VERSION {
         return Err(FramingError::Version);
     }
-    let suite = Suite::from_alg_id(alg_id).ok_or(FramingError::Algorithm)?;
+    if suite.is_none() {
+        return Err(FramingError::Algorithm);
+    }
     if msg_type != MSG_ENTERPRISE {
         return Err(FramingError::MessageType);
     }
     match request_format {
-        FORMAT_DIRECT => Ok(suite),
+        FORMAT_DIRECT => Ok(()),
         FORMAT_ENVELOPED => Err(FramingError::Enveloped),
         _ => Err(FramingError::RequestFormat),
     }
@@ -345,10 +366,10 @@ impl Header<'_> {
 mod tests {
     use super::*;
 
-    fn framed() -> Vec<u8> {
+    fn framed(suite: Suite) -> Vec<u8> {
         let mut token = Vec::new();
         Header {
-            suite: Suite::Tbac,
+            suite,
             session_id: SessionId(0xDEAD),
             iv: [9; 12],
             issued_at: 1,
@@ -358,19 +379,22 @@ mod tests {
             jti: Jti::from_random([5; 16]),
         }
         .write(&mut token);
-        token.resize(HEADER_BYTES, 0);
+        token.resize(suite.header_bytes(), 0);
         token
     }
 
     #[test]
     fn the_header_reads_back_as_written() {
-        let token = framed();
-        let envelope = Envelope::parse(&token).unwrap();
-        assert_eq!(envelope.session_id(), SessionId(0xDEAD));
-        assert_eq!((envelope.issued_at(), envelope.expires_at(), envelope.policy_epoch()), (1, 2, 3));
-        assert_eq!(envelope.iv(), [9; 12]);
-        assert_eq!(envelope.audience_hash(), [4; 32]);
-        assert_eq!(envelope.jti(), Jti::from_random([5; 16]));
+        for suite in Suite::ALL {
+            let token = framed(suite);
+            let envelope = Envelope::parse(&token).unwrap();
+            assert_eq!(envelope.suite(), suite);
+            assert_eq!(envelope.session_id(), SessionId(0xDEAD));
+            assert_eq!((envelope.issued_at(), envelope.expires_at(), envelope.policy_epoch()), (1, 2, 3));
+            assert_eq!(envelope.iv(), [9; 12]);
+            assert_eq!(envelope.audience_hash(), [4; 32]);
+            assert_eq!(envelope.jti(), Jti::from_random([5; 16]));
+        }
     }
 
     #[test]
@@ -387,20 +411,27 @@ mod tests {
             (103, 1, FramingError::Padding),
         ];
         for (offset, byte, error) in cases {
-            let mut token = framed();
-            token[offset] = byte;
-            assert_eq!(Envelope::parse(&token).unwrap_err(), error, "offset {offset}");
+            for suite in Suite::ALL {
+                let mut token = framed(suite);
+                token.resize(Suite::Tbac.header_bytes(), 0);
+                token[offset] = byte;
+                assert_eq!(Envelope::parse(&token).unwrap_err(), error, "offset {offset}, suite {suite}");
+            }
         }
     }
 
     #[test]
     fn every_length_below_the_header_and_above_the_limit_is_refused() {
-        let mut token = framed();
-        for cut in 0..HEADER_BYTES {
-            assert_eq!(Envelope::parse(&token[..cut]).unwrap_err(), FramingError::Length);
+        for suite in Suite::ALL {
+            let mut token = framed(suite);
+            for cut in 0..suite.header_bytes() {
+                assert_eq!(Envelope::parse(&token[..cut]).unwrap_err(), FramingError::Length);
+            }
+            token.resize(suite.header_bytes() + MAX_BODY_BYTES, 0);
+            assert!(Envelope::parse(&token).is_ok());
+            token.push(0);
+            assert_eq!(Envelope::parse(&token).unwrap_err(), FramingError::Length);
         }
-        token.resize(MAX_TOKEN_BYTES + 1, 0);
-        assert_eq!(Envelope::parse(&token).unwrap_err(), FramingError::Length);
     }
 
     #[test]

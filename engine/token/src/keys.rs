@@ -1,18 +1,20 @@
-//! Secrets as types, and the key schedule of TBAC r41.
+//! The key schedule: from a session's keys to a token's.
 //!
-//! Every key below is HKDF-SHA-256 with a salt of 32 zero bytes unless said. All of a token's keys hang on the
-//! session key and the token's own `jti`, so no two tokens share one.
+//! Every key is HKDF-SHA-256. In suite 1 it is that of TBAC r41. Suites 2 to 4 first derive a root that binds suite,
+//! session number and `SEK_PK`, and every other key from that root; the table is in `docs/protocol.md`. In every
+//! suite a token's keys hang on the token's own `jti`, so no two tokens share one.
 
 use core::fmt;
 use curve25519_dalek::Scalar;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use std::sync::OnceLock;
-use subtle::ConstantTimeEq;
+use std::sync::{PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::channel::ChannelKeys;
 use crate::envelope::{Jti, SessionId};
+use crate::secret::{MutualAuth, ResponseKey, SessionKey, VerifierSecret};
 use crate::suite::Suite;
 
 const LABEL_TOKEN_ENC: &[u8] = b"tbac-token-enc-v1";
@@ -21,60 +23,6 @@ const LABEL_PRIV_SIG: &[u8] = b"io.modelcontextprotocol/tbac:priv-sig:v1";
 const ZERO_SALT: [u8; 32] = [0; 32];
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
-
-macro_rules! secret {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Zeroize, ZeroizeOnDrop)]
-        pub struct $name([u8; 32]);
-
-        impl $name {
-            /// Takes the 32 bytes over. The caller wipes its own copy.
-            pub fn from_bytes(bytes: [u8; 32]) -> Self {
-                Self(bytes)
-            }
-
-            /// The bytes themselves, for sealing at rest and for handing to a peer that must share them.
-            pub fn expose(&self) -> &[u8; 32] {
-                &self.0
-            }
-
-            /// Compares in constant time.
-            pub fn matches(&self, other: &[u8; 32]) -> bool {
-                self.0.ct_eq(other).into()
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "([redacted])"))
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                crate::text::hex_array::deserialize(from).map(Self)
-            }
-        }
-    };
-}
-
-secret! {
-    /// `K_session`: the key that one session shares with one resource server. Whoever has it can mint.
-    SessionKey
-}
-secret! {
-    /// `verifier_secret`: proves to the resource server that the minter knows what the handshake gave it.
-    VerifierSecret
-}
-secret! {
-    /// `mutual_auth`: proves that the minter took part in the handshake.
-    MutualAuth
-}
-secret! {
-    /// `response_key`: seed of one token's channel keys. Travels only inside the sealed body.
-    ResponseKey
-}
 
 /// All that a minter and a resource server share about one session: what mints and what verifies.
 ///
@@ -86,14 +34,15 @@ pub struct SessionMaterial {
     verifier_secret: VerifierSecret,
     mutual_auth: MutualAuth,
     sek_public: [u8; 32],
+    /// What a token's keys are expanded from: in suite 1 the extract of the session key, in the others the root.
     expander: Hkdf<Sha256>,
-    /// The privilege key of the first policy epoch asked for; others are derived each time.
-    privilege: OnceLock<(u64, HmacSha256)>,
+    /// The privilege key of the latest policy epoch asked for; those of older ones are derived each time.
+    privilege: RwLock<Option<(u64, HmacSha256)>>,
 }
 
 impl SessionMaterial {
-    /// Puts a session together. `sek_public` is the compressed ristretto255 point `SEK_PK`; it is bound into
-    /// every signature as it is.
+    /// Puts a session together. `sek_public` is `SEK_PK`, in suite 1 a compressed ristretto255 point; it is bound as
+    /// it is into every signature of suite 1 and every key of the others.
     pub fn new(
         session_id: SessionId,
         suite: Suite,
@@ -102,7 +51,16 @@ impl SessionMaterial {
         mutual_auth: MutualAuth,
         sek_public: [u8; 32],
     ) -> Self {
-        let expander = Hkdf::new(Some(&ZERO_SALT), session_key.expose());
+        let extracted = hkdf_zero_salt(session_key.expose());
+        let expander = match suite {
+            Suite::Tbac => extracted,
+            Suite::AesGcm | Suite::ChaCha20Poly1305 | Suite::HybridAesGcm => {
+                let mut root = Zeroizing::new([0; 32]);
+                let info = [suite.labels().root, &session_id.0.to_be_bytes(), &sek_public];
+                expand(&extracted, &info, &mut *root);
+                hkdf_of_root(&root)
+            }
+        };
         Self {
             session_id,
             suite,
@@ -111,7 +69,7 @@ impl SessionMaterial {
             mutual_auth,
             sek_public,
             expander,
-            privilege: OnceLock::new(),
+            privilege: RwLock::new(None),
         }
     }
 
@@ -142,29 +100,55 @@ impl SessionMaterial {
     /// The keys of one token.
     pub fn token_keys(&self, jti: &Jti) -> TokenKeys {
         let mut keys = TokenKeys { encryption: [0; 32], signing: [0; 64] };
-        self.expand(&[LABEL_TOKEN_ENC, jti.as_bytes()], &mut keys.encryption);
-        self.expand(&[LABEL_TOKEN_SIGN, jti.as_bytes()], &mut keys.signing);
+        match self.suite {
+            Suite::Tbac => {
+                self.expand(&[LABEL_TOKEN_ENC, jti.as_bytes()], &mut keys.encryption);
+                self.expand(&[LABEL_TOKEN_SIGN, jti.as_bytes()], &mut keys.signing);
+            }
+            suite => self.expand(&[suite.labels().token, jti.as_bytes()], &mut keys.encryption),
+        }
         keys
+    }
+
+    /// The channel keys of one token.
+    pub fn channel_keys(&self, jti: &Jti, response_key: &ResponseKey) -> ChannelKeys {
+        ChannelKeys::of_suite(self.suite, self.session_id, jti, response_key)
     }
 
     /// `priv_sig` of a scope's canonical bytes: HMAC-SHA-256 under `K_priv` of this policy epoch.
     pub fn privilege_signature(&self, policy_epoch: u64, scope_tlv: &[u8]) -> [u8; 32] {
-        let (epoch, mac) =
-            self.privilege.get_or_init(|| (policy_epoch, self.derive_privilege_mac(policy_epoch)));
-        let mac = if *epoch == policy_epoch { mac.clone() } else { self.derive_privilege_mac(policy_epoch) };
-        mac.chain_update(scope_tlv).finalize().into_bytes().into()
+        self.privilege_mac(policy_epoch).chain_update(scope_tlv).finalize().into_bytes().into()
     }
 
     /// `K_priv` of one policy epoch, as the published test vectors show it.
     pub fn privilege_key(&self, policy_epoch: u64) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
-        let expander = Hkdf::<Sha256>::new(Some(&policy_epoch.to_be_bytes()), self.session_key.expose());
-        expand(&expander, &[LABEL_PRIV_SIG, &self.session_id.0.to_be_bytes()], &mut *key);
+        let epoch = policy_epoch.to_be_bytes();
+        match self.suite {
+            Suite::Tbac => {
+                let expander = Hkdf::<Sha256>::new(Some(&epoch), self.session_key.expose());
+                expand(&expander, &[LABEL_PRIV_SIG, &self.session_id.0.to_be_bytes()], &mut *key);
+            }
+            suite => self.expand(&[suite.labels().privilege, &epoch], &mut *key),
+        }
         key
     }
 
-    fn derive_privilege_mac(&self, policy_epoch: u64) -> HmacSha256 {
-        hmac_sha256(self.privilege_key(policy_epoch).as_slice())
+    /// The keyed MAC, cached for the latest epoch: policy moves rarely, and never back.
+    fn privilege_mac(&self, policy_epoch: u64) -> HmacSha256 {
+        let cached = self.privilege.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = match &*cached {
+            Some((epoch, mac)) if *epoch == policy_epoch => return mac.clone(),
+            Some((epoch, _)) => *epoch < policy_epoch,
+            None => true,
+        };
+        drop(cached);
+        let mac = hmac_sha256(self.privilege_key(policy_epoch).as_slice());
+        if newest {
+            let mut cached = self.privilege.write().unwrap_or_else(PoisonError::into_inner);
+            *cached = Some((policy_epoch, mac.clone()));
+        }
+        mac
     }
 
     fn expand(&self, info: &[&[u8]], out: &mut [u8]) {
@@ -199,7 +183,8 @@ impl TokenKeys {
         Zeroizing::new(Scalar::from_bytes_mod_order_wide(&self.signing))
     }
 
-    /// `tqs_sk` reduced, little-endian, as the published test vectors show it (there in big-endian).
+    /// `tqs_sk` reduced, little-endian, as the published test vectors show it (there in big-endian). Zero in suites
+    /// that do not sign.
     pub fn signing_scalar_bytes(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.signing_scalar().to_bytes())
     }
@@ -227,8 +212,68 @@ pub(crate) fn hkdf_zero_salt(ikm: &[u8; 32]) -> Hkdf<Sha256> {
     Hkdf::new(Some(&ZERO_SALT), ikm)
 }
 
+/// HKDF-Expand under a key that is an HKDF output already.
+#[allow(clippy::expect_used)] // Refused are keys shorter than the hash; this one is as long.
+fn hkdf_of_root(root: &[u8; 32]) -> Hkdf<Sha256> {
+    Hkdf::from_prk(root).expect("a root is as long as the hash")
+}
+
 /// HMAC-SHA-256 keyed with any number of bytes.
 #[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
 pub(crate) fn hmac_sha256(key: &[u8]) -> HmacSha256 {
     <HmacSha256 as KeyInit>::new_from_slice(key).expect("HMAC accepts keys of any length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn material(suite: Suite, session: u64, sek_public: u8) -> SessionMaterial {
+        SessionMaterial::new(
+            SessionId(session),
+            suite,
+            SessionKey::from_bytes([1; 32]),
+            VerifierSecret::from_bytes([2; 32]),
+            MutualAuth::from_bytes([3; 32]),
+            [sek_public; 32],
+        )
+    }
+
+    #[test]
+    fn keys_of_one_suite_are_never_keys_of_another() {
+        let jti = Jti::from_random([5; 16]);
+        let mut seen = BTreeSet::new();
+        for suite in Suite::ALL {
+            let session = material(suite, 7, 4);
+            let channel = session.channel_keys(&jti, &ResponseKey::from_bytes([6; 32]));
+            assert!(seen.insert(*session.token_keys(&jti).encryption()));
+            assert!(seen.insert(*session.privilege_key(1)));
+            assert!(seen.insert(*channel.request_key()));
+            assert!(seen.insert(*channel.response_key()));
+        }
+        assert_eq!(seen.len(), 16);
+    }
+
+    #[test]
+    fn without_a_signature_keys_bind_the_session_and_its_handshake() {
+        let jti = Jti::from_random([5; 16]);
+        let key = |session: SessionMaterial| *session.token_keys(&jti).encryption();
+        for suite in Suite::ALL.into_iter().filter(|suite| !suite.is_signed()) {
+            let own = key(material(suite, 7, 4));
+            assert_ne!(own, key(material(suite, 8, 4)));
+            assert_ne!(own, key(material(suite, 7, 5)));
+        }
+    }
+
+    #[test]
+    fn the_privilege_key_follows_the_epoch_asked_for_in_any_order() {
+        for suite in Suite::ALL {
+            let fresh = |epoch| material(suite, 7, 4).privilege_signature(epoch, b"scope");
+            let session = material(suite, 7, 4);
+            for epoch in [3, 3, 5, 3, 5, 4, 6, 3] {
+                assert_eq!(session.privilege_signature(epoch, b"scope"), fresh(epoch));
+            }
+        }
+    }
 }

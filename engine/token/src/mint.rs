@@ -1,24 +1,18 @@
 //! Minting: a batch of tokens with one scope, one issue time and one expiry.
 //!
-//! Suite 1 costs two fixed-base multiplications a token. Compressing a ristretto255 point needs an inverse
-//! square root; a batch shares one inversion among all its points by multiplying with halved scalars and
-//! compressing the doubled results together.
+//! What the tokens of a batch have in common is written once; each token is a copy of it with its own few fields put
+//! in, sealed where it lies.
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
 use core::fmt;
-use curve25519_dalek::{RistrettoPoint, Scalar};
-use hmac::{Hmac, Mac};
-use sha2::Sha512;
 use zeroize::Zeroizing;
 
-use crate::envelope::{Audience, HEADER_BYTES, Header, Jti, Parts, PartsMut};
-use crate::keys::{ResponseKey, SessionMaterial, TokenKeys};
+use crate::aead;
+use crate::envelope::{Audience, Header, Jti, PartsMut};
+use crate::keys::SessionMaterial;
+use crate::schnorr::{self, Draft};
 use crate::scope::{Scope, ScopeError};
+use crate::secret::ResponseKey;
 use crate::tlv;
-
-/// Label of the deterministic Schnorr nonce.
-const LABEL_NONCE: &[u8] = b"tbac-schnorr-nonce-v1";
 
 /// Why nothing was minted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,22 +73,44 @@ impl fmt::Debug for TokenSeed {
 
 /// Mints tokens of one scope in one session at one policy epoch. What the tokens have in common is computed
 /// once.
-#[derive(Debug)]
 pub struct Minter<'a> {
     session: &'a SessionMaterial,
     policy_epoch: u64,
     audience: Audience,
-    scope_tlv: Vec<u8>,
-    privilege_signature: [u8; 32],
+    /// The body's plaintext, with nothing where the response key goes.
+    body: Zeroizing<Vec<u8>>,
+    /// Where in the body the response key goes.
+    response_key_at: usize,
+}
+
+impl fmt::Debug for Minter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minter")
+            .field("session", &self.session)
+            .field("policy_epoch", &self.policy_epoch)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Minter<'a> {
     /// Checks the scope and prepares to mint it.
     pub fn new(session: &'a SessionMaterial, scope: &Scope, policy_epoch: u64) -> Result<Self, MintError> {
+        const FIELDS_BESIDE_THE_SCOPE: usize = 4 * (2 + 32);
         let scope_tlv = scope.to_tlv()?;
         let privilege_signature = session.privilege_signature(policy_epoch, &scope_tlv);
+        let mut body = Zeroizing::new(Vec::with_capacity(3 + scope_tlv.len() + FIELDS_BESIDE_THE_SCOPE));
+        let mut field = |tag, value: &[u8]| {
+            tlv::put(&mut body, tag, value).map_err(|_| MintError::Scope(ScopeError::TooLong))?;
+            Ok::<usize, MintError>(body.len() - value.len())
+        };
+        field(crate::open::TAG_SCOPE, &scope_tlv)?;
+        field(crate::open::TAG_PRIV_SIG, &privilege_signature)?;
+        let response_key_at = field(crate::open::TAG_RESPONSE_KEY, &[0; 32])?;
+        field(crate::open::TAG_MUTUAL_AUTH, session.mutual_auth().expose())?;
+        field(crate::open::TAG_VERIFIER_SECRET, session.verifier_secret().expose())?;
         let audience = Audience::new(scope.aud.as_str());
-        Ok(Self { session, policy_epoch, audience, scope_tlv, privilege_signature })
+        Ok(Self { session, policy_epoch, audience, body, response_key_at })
     }
 
     /// Mints one token for each seed, in their order.
@@ -102,23 +118,29 @@ impl<'a> Minter<'a> {
         if validity.expires_at < validity.issued_at {
             return Err(MintError::Validity);
         }
+        if !self.session.suite().is_signed() {
+            return seeds.iter().map(|seed| self.sealed(validity, seed)).collect();
+        }
         let drafts = seeds.iter().map(|seed| self.draft(validity, seed)).collect::<Result<Vec<_>, _>>()?;
-        let points: Vec<RistrettoPoint> = drafts.iter().flat_map(Draft::half_points).collect();
-        let compressed = RistrettoPoint::double_and_compress_batch(&points);
-        let (pairs, _) = compressed.as_chunks::<2>();
-        Ok(drafts
-            .into_iter()
-            .zip(pairs)
-            .map(|(draft, [nonce, public])| draft.sign(self.session, nonce.as_bytes(), public.as_bytes()))
-            .collect())
+        Ok(schnorr::sign(self.session, drafts))
     }
 
-    /// Seals the body and chooses the nonce; all but the signature.
+    fn sealed(&self, validity: Validity, seed: &TokenSeed) -> Result<Vec<u8>, MintError> {
+        self.seal(validity, seed, self.session.token_keys(&seed.jti).encryption())
+    }
+
     fn draft(&self, validity: Validity, seed: &TokenSeed) -> Result<Draft, MintError> {
         let keys = self.session.token_keys(&seed.jti);
-        let mut token = Vec::with_capacity(HEADER_BYTES + self.scope_tlv.len() + 3 + 4 * 34);
+        let token = self.seal(validity, seed, keys.encryption())?;
+        Draft::new(token, &keys, seed.nonce.as_deref()).ok_or(MintError::Encryption)
+    }
+
+    /// Header and sealed body; all but the signature, which stays zero where the suite has one.
+    fn seal(&self, validity: Validity, seed: &TokenSeed, key: &[u8; 32]) -> Result<Vec<u8>, MintError> {
+        let suite = self.session.suite();
+        let mut token = Vec::with_capacity(suite.header_bytes() + self.body.len());
         Header {
-            suite: self.session.suite(),
+            suite,
             session_id: self.session.session_id(),
             iv: seed.iv,
             issued_at: validity.issued_at,
@@ -128,76 +150,17 @@ impl<'a> Minter<'a> {
             jti: seed.jti,
         }
         .write(&mut token);
-        token.resize(HEADER_BYTES, 0);
-        self.write_body(&mut token, seed)?;
-
-        let parts = PartsMut::split(&mut token).ok_or(MintError::Encryption)?;
-        *parts.tag = Aes256Gcm::new(keys.encryption().into())
-            .encrypt_inout_detached(&seed.iv.into(), parts.aad, parts.ciphertext.into())
-            .map_err(|_| MintError::Encryption)?
-            .into();
-
-        let signing = keys.signing_scalar();
-        let nonce = match &seed.nonce {
-            Some(wide) => Zeroizing::new(Scalar::from_bytes_mod_order_wide(wide)),
-            None => deterministic_nonce(&keys, &Parts::split(&token).ok_or(MintError::Encryption)?),
-        };
-        Ok(Draft { token, signing, nonce })
-    }
-
-    fn write_body(&self, token: &mut Vec<u8>, seed: &TokenSeed) -> Result<(), MintError> {
-        let fields: [(u8, &[u8]); 5] = [
-            (crate::open::TAG_SCOPE, &self.scope_tlv),
-            (crate::open::TAG_PRIV_SIG, &self.privilege_signature),
-            (crate::open::TAG_RESPONSE_KEY, seed.response_key.expose()),
-            (crate::open::TAG_MUTUAL_AUTH, self.session.mutual_auth().expose()),
-            (crate::open::TAG_VERIFIER_SECRET, self.session.verifier_secret().expose()),
-        ];
-        for (tag, value) in fields {
-            tlv::put(token, tag, value).map_err(|_| MintError::Scope(ScopeError::TooLong))?;
-        }
-        Ok(())
-    }
-}
-
-/// r = HMAC-SHA-512 over all that is signed, under the seed of the signing key.
-#[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
-fn deterministic_nonce(keys: &TokenKeys, parts: &Parts<'_>) -> Zeroizing<Scalar> {
-    let mac = <Hmac<Sha512> as KeyInit>::new_from_slice(keys.signing_seed())
-        .expect("HMAC accepts keys of any length");
-    let wide = Zeroizing::new(<[u8; 64]>::from(
-        mac.chain_update(LABEL_NONCE)
-            .chain_update(parts.aad)
-            .chain_update(parts.tag)
-            .chain_update(parts.ciphertext)
-            .finalize()
-            .into_bytes(),
-    ));
-    Zeroizing::new(Scalar::from_bytes_mod_order_wide(&wide))
-}
-
-/// A token that lacks only its signature.
-struct Draft {
-    token: Vec<u8>,
-    signing: Zeroizing<Scalar>,
-    nonce: Zeroizing<Scalar>,
-}
-
-impl Draft {
-    /// Half of R and half of TQS_PK, ready to be doubled and compressed together with the whole batch.
-    fn half_points(&self) -> [RistrettoPoint; 2] {
-        [&self.nonce, &self.signing].map(|scalar| RistrettoPoint::mul_base(&scalar.div_by_2()))
-    }
-
-    /// σ = r + h·tqs_sk.
-    fn sign(mut self, session: &SessionMaterial, nonce_point: &[u8; 32], public: &[u8; 32]) -> Vec<u8> {
-        if let Some(parts) = PartsMut::split(&mut self.token) {
-            *parts.nonce_point = *nonce_point;
-        }
-        let challenge = Parts::split(&self.token).map(|parts| session.challenge(public, &parts));
-        if let (Some(challenge), Some(parts)) = (challenge, PartsMut::split(&mut self.token)) {
-            *parts.signature = (*self.nonce + challenge * *self.signing).to_bytes();
-        }
-        self.token
+        token.resize(suite.header_bytes(), 0);
+        token.extend_from_slice(&self.body);
+        let parts = PartsMut::split(suite, &mut token).ok_or(MintError::Encryption)?;
+        let response_key = parts
+            .ciphertext
+            .get_mut(self.response_key_at..)
+            .and_then(|rest| rest.first_chunk_mut::<32>())
+            .ok_or(MintError::Encryption)?;
+        *response_key = *seed.response_key.expose();
+        *parts.tag = aead::seal(suite, key, &seed.iv, parts.aad, parts.ciphertext)
+            .map_err(|_| MintError::Encryption)?;
+        Ok(token)
     }
 }

@@ -1,16 +1,15 @@
-//! Opening: the signature first, then decryption, never the other way round.
+//! Opening: the signature first, where the suite has one, then the AEAD, never the other way round.
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
 use core::fmt;
-use curve25519_dalek::{RistrettoPoint, Scalar};
-use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::envelope::{Envelope, Parts};
-use crate::keys::{ResponseKey, SessionMaterial, TokenKeys};
+use crate::aead;
+use crate::envelope::Envelope;
+use crate::keys::SessionMaterial;
+use crate::schnorr;
 use crate::scope::{Scope, ScopeError};
+use crate::secret::ResponseKey;
 use crate::tlv::{OrderedReader, TlvError};
 
 pub(crate) const TAG_SCOPE: u8 = 0x01;
@@ -24,7 +23,7 @@ pub(crate) const TAG_VERIFIER_SECRET: u8 = 0x05;
 pub enum OpenError {
     /// The token names another suite than its session negotiated.
     Suite,
-    /// The Schnorr signature does not hold (`INVALID_SIGNATURE`).
+    /// The Schnorr signature does not hold (`INVALID_SIGNATURE`). Only in suite 1.
     Signature,
     /// The AEAD tag does not hold (`DECRYPTION_FAILED`).
     Decryption,
@@ -32,20 +31,27 @@ pub enum OpenError {
     Body,
 }
 
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl OpenError {
+    /// The error in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Suite => "the token's suite is not its session's",
             Self::Signature => "the signature does not hold",
             Self::Decryption => "the body cannot be decrypted",
             Self::Body => "the body is malformed",
-        })
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 impl core::error::Error for OpenError {}
 
-/// A decrypted body. Its existence proves that the signature and the AEAD tag held.
+/// A decrypted body. Its existence proves that the signature, where there is one, and the AEAD tag held.
 pub struct Body {
     plaintext: Zeroizing<Vec<u8>>,
     scope: core::ops::Range<usize>,
@@ -136,54 +142,23 @@ impl BodyFields {
 }
 
 impl SessionMaterial {
-    /// Checks the signature, then decrypts the body (cascade steps 5 to 7).
+    /// Checks the signature, where the suite has one, then the AEAD's tag, then decrypts the body (cascade steps 5
+    /// to 7).
     pub fn open(&self, envelope: &Envelope<'_>) -> Result<Body, OpenError> {
         if envelope.suite() != self.suite() {
             return Err(OpenError::Suite);
         }
+        let parts = envelope.parts();
         let keys = self.token_keys(&envelope.jti());
-        if !self.signature_holds(&keys, envelope) {
+        // A suite that signs has the block in its layout, so a signature cannot be left out.
+        if let Some(signature) = parts.signature
+            && !schnorr::holds(self, &keys, parts, signature)
+        {
             return Err(OpenError::Signature);
         }
-        let mut body = Zeroizing::new(envelope.parts().ciphertext.to_vec());
-        Aes256Gcm::new(keys.encryption().into())
-            .decrypt_inout_detached(
-                &envelope.iv().into(),
-                envelope.parts().aad,
-                body.as_mut_slice().into(),
-                envelope.parts().tag.into(),
-            )
+        let mut body = Zeroizing::new(parts.ciphertext.to_vec());
+        aead::open(self.suite(), keys.encryption(), &envelope.iv(), parts.aad, &mut body, parts.tag)
             .map_err(|_| OpenError::Decryption)?;
         Body::parse(body).ok_or(OpenError::Body)
-    }
-
-    /// σ·G = R + h·TQS_PK, checked as compress((σ − h·tqs_sk)·G) = R: the verifier knows the signing scalar, so
-    /// it needs no decompression, and R is canonical because it equals a compressed point.
-    fn signature_holds(&self, keys: &TokenKeys, envelope: &Envelope<'_>) -> bool {
-        const IDENTITY: [u8; 32] = [0; 32];
-        let parts = envelope.parts();
-        let Some(signature) = Option::<Scalar>::from(Scalar::from_canonical_bytes(*parts.signature)) else {
-            return false;
-        };
-        let signing = keys.signing_scalar();
-        let public = RistrettoPoint::mul_base(&signing).compress();
-        let challenge = self.challenge(public.as_bytes(), parts);
-        let nonce_point = RistrettoPoint::mul_base(&(signature - challenge * *signing)).compress();
-        nonce_point.as_bytes() == parts.nonce_point && *parts.nonce_point != IDENTITY
-    }
-
-    /// h = wide-reduce(SHA-512(R ‖ TQS_PK ‖ SEK_PK ‖ verifier_secret ‖ GCM_tag ‖ CT_body ‖ AAD)).
-    pub(crate) fn challenge(&self, public: &[u8; 32], parts: &Parts<'_>) -> Scalar {
-        let wide: [u8; 64] = Sha512::new()
-            .chain_update(parts.nonce_point)
-            .chain_update(public)
-            .chain_update(self.sek_public())
-            .chain_update(self.verifier_secret().expose())
-            .chain_update(parts.tag)
-            .chain_update(parts.ciphertext)
-            .chain_update(parts.aad)
-            .finalize()
-            .into();
-        Scalar::from_bytes_mod_order_wide(&wide)
     }
 }

@@ -3,7 +3,7 @@
 //! Step 1 makes an [`Unverified`], step 15 turns a [`Verified`] into a [`crate::Spent`]. Steps 16 and 17 belong to
 //! the consumer profile, whose tokens are refused in step 1.
 
-use obol_token::{Body, ChannelKeys, Envelope, OpenError, ScopeError};
+use obol_token::{Body, Envelope, OpenError, ScopeError};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(
     let envelope = token.envelope()?;
 
     // Steps 2 to 4: the header alone, no cryptography.
-    let session = parts.active_session(envelope.session_id())?;
+    let session = parts.active_session(envelope.session_id(), envelope.suite())?;
     check_times(parts, &envelope)?;
     check_fence(parts, envelope.issued_at())?;
     check_audience(parts, &session, &envelope)?;
@@ -44,7 +44,7 @@ pub(crate) fn run(
     check_privilege_signature(&session, &envelope, &body)?;
 
     // Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
-    let opened = open_arguments(request, &envelope, &body)?;
+    let opened = open_arguments(request, &session, &envelope, &body)?;
     let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(opened)));
     evaluation::run(&Subject {
         parts,
@@ -121,7 +121,7 @@ fn check_window(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Re
     Ok(())
 }
 
-/// The signature first, then decryption: [`obol_token`] knows no other order.
+/// The signature first, where the suite has one, then decryption: [`obol_token`] knows no other order.
 fn open(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
     session.material().open(envelope).map_err(|error| {
         let (code, failed_check) = match error {
@@ -129,7 +129,7 @@ fn open(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
             OpenError::Signature => (Code::InvalidSignature, FailedCheck::SchnorrVerification),
             OpenError::Decryption => (Code::DecryptionFailed, FailedCheck::AeadDecryption),
         };
-        Denial::new(code, failed_check, error.to_string())
+        Denial::new(code, failed_check, error.as_str())
     })
 }
 
@@ -187,11 +187,12 @@ fn check_privilege_signature(session: &Session, envelope: &Envelope<'_>, body: &
 /// (section 10.3).
 fn open_arguments(
     request: &Request<'_>,
+    session: &Session,
     envelope: &Envelope<'_>,
     body: &Body,
 ) -> Result<Option<Map<String, Value>>, Denial> {
     let Arguments::Sealed { iv, ciphertext } = request.arguments else { return Ok(None) };
-    let keys = ChannelKeys::derive(envelope.session_id(), &envelope.jti(), body.response_key());
+    let keys = session.material().channel_keys(&envelope.jti(), body.response_key());
     let plaintext = keys
         .open_request(iv, ciphertext)
         .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;

@@ -127,11 +127,7 @@ impl Verified {
         self.parts.parents.remember(&self.scope, self.body.scope_tlv(), self.parts.clock.now());
         Ok(Spent {
             session_id: self.session.session_id(),
-            channel: Some(ChannelKeys::derive(
-                self.session.session_id(),
-                &self.jti,
-                self.body.response_key(),
-            )),
+            channel: Some((self.session, self.body)),
             scope: self.scope,
             jti: self.jti,
             opened: self.opened,
@@ -193,7 +189,8 @@ pub struct Spent {
     scope: Scope,
     jti: Jti,
     session_id: SessionId,
-    channel: Option<ChannelKeys>,
+    /// What the channel keys are derived from, until they are taken. Most calls are answered in the clear.
+    channel: Option<(Arc<Session>, Body)>,
     opened: Option<Map<String, Value>>,
 }
 
@@ -216,7 +213,8 @@ impl Spent {
 
     /// Takes the token's channel keys, once: the nonce of the response is fixed, so one token seals one response.
     pub fn take_channel_keys(&mut self) -> Option<ChannelKeys> {
-        self.channel.take()
+        let (session, body) = self.channel.take()?;
+        Some(session.material().channel_keys(&self.jti, body.response_key()))
     }
 
     /// Takes the arguments, where the request brought them as [`crate::Arguments::Sealed`].

@@ -1,7 +1,7 @@
 //! What the cascade needs to know, put together once.
 
 use core::fmt;
-use obol_token::{Audience, SessionId};
+use obol_token::{Audience, SessionId, Suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -133,8 +133,9 @@ impl Parts {
         self.policy_epoch.load(Ordering::SeqCst).max(session.policy_epoch())
     }
 
-    /// Cascade step 2.
-    pub(crate) fn active_session(&self, id: SessionId) -> Result<Arc<Session>, Denial> {
+    /// Cascade step 2. A token of another suite than its session's is none of that session's tokens: it is answered
+    /// as TBAC r41 answers an `alg_id` that it does not know, before anything is computed for it.
+    pub(crate) fn active_session(&self, id: SessionId, suite: Suite) -> Result<Arc<Session>, Denial> {
         let session = self
             .sessions
             .look_up(id)
@@ -142,6 +143,10 @@ impl Parts {
             .ok_or_else(|| {
                 Denial::new(Code::SessionNotFound, FailedCheck::SessionLookup, "no such session")
             })?;
+        if session.material().suite() != suite {
+            let detail = "the token's alg_id is not the suite that its session negotiated";
+            return Err(Denial::new(Code::MalformedToken, FailedCheck::FramingCheck, detail));
+        }
         check_active(&session)?;
         Ok(session)
     }

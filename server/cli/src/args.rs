@@ -190,6 +190,10 @@ pub(crate) struct CreateArgs {
     /// The resources the tools may touch, as a pattern; ** is all.
     #[arg(long, default_value = "**")]
     pub(crate) resource: String,
+    /// The algorithm suite. 1 is TBAC r41 and understood by others; 2 (AES-256-GCM) and 3 (ChaCha20-Poly1305) are
+    /// Obol's own and cost a fraction of it. 4 needs keys from a hybrid handshake; from here they are random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub(crate) suite: u8,
     /// A token's life, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) ttl: u64,

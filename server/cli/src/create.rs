@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_token::text::to_hex;
+use obol_token::{Audience, SessionId, SessionSecret, Suite};
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -26,6 +27,7 @@ pub(crate) struct Halves {
 
 /// What a new session grants.
 pub(crate) struct Plan<'a> {
+    pub(crate) suite: Suite,
     pub(crate) audience: &'a str,
     pub(crate) agent: &'a str,
     pub(crate) now: u64,
@@ -40,7 +42,9 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let grants =
         args.tool.iter().map(|tool| (tool.as_str(), args.action.as_str(), args.resource.as_str(), args.ttl));
+    let suite = Suite::from_number(args.suite).ok_or_else(|| Failure::usage("--suite must be 1 to 4"))?;
     let halves = halves(&Plan {
+        suite,
         audience: &args.audience,
         agent: &args.agent,
         now,
@@ -62,19 +66,18 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
     Ok(())
 }
 
-/// Makes a session with fresh random keys.
+/// Makes a session from a fresh random secret, with the keys derived from it for its one audience.
 pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
-    let mut random = Zeroizing::new([0; 8 + 4 * 32]);
-    getrandom::fill(random.as_mut_slice())
-        .map_err(|_| Failure::other("the system's random number generator failed"))?;
-    let hex = |from: usize, to: usize| Zeroizing::new(to_hex(random.get(from..to).unwrap_or_default()));
-    let session_id = hex(0, 8).to_string();
+    let session_id = SessionId(u64::from_be_bytes(*random::<8>()?));
+    let secret = SessionSecret::from_bytes(*random()?);
+    let derived = secret.for_audience(plan.suite, session_id, &Audience::new(plan.audience));
+    let hex = |bytes: &[u8; 32]| Zeroizing::new(to_hex(bytes));
     let mut keys = json!({
         "aud": plan.audience,
-        "K_session": *hex(8, 40),
-        "verifier_secret": *hex(40, 72),
-        "mutual_auth": *hex(72, 104),
-        "SEK_PK": *hex(104, 136),
+        "K_session": *hex(derived.session_key.expose()),
+        "verifier_secret": *hex(derived.verifier_secret.expose()),
+        "mutual_auth": *hex(derived.mutual_auth.expose()),
+        "SEK_PK": *hex(&*random()?),
     });
     let grants: Vec<Value> = plan
         .grants
@@ -85,7 +88,7 @@ pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
         .collect();
     let end = plan.now.saturating_add(plan.lifetime);
     let mut agent = json!({
-        "obol_session": 1, "session_id": session_id, "suite": 1,
+        "obol_session": 1, "session_id": session_id, "suite": plan.suite.number(),
         "agent_instance_id": plan.agent, "org_id": "local", "iss": "obol session create", "sub": plan.agent,
         "established_at": plan.now, "expires_at": end, "policy_epoch": 1,
         "resource_servers": [keys], "grants": grants,
@@ -94,13 +97,13 @@ pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
     merge(
         &mut server,
         json!({
-            "session_id": session_id, "suite": 1, "org_id": "local",
+            "session_id": session_id, "suite": plan.suite.number(), "org_id": "local",
             "window": {"start": plan.now, "end": end}, "policy_epoch": 1,
         }),
     );
     let mut resource_server = json!({"obol_rs_sessions": 1, "sessions": [server]});
     let halves = Halves {
-        session_id: session_id.clone(),
+        session_id: session_id.to_string(),
         agent: Zeroizing::new(format!("{agent:#}\n")),
         resource_server: Zeroizing::new(format!("{resource_server:#}\n")),
     };
@@ -110,6 +113,13 @@ pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
     // What the queue would refuse is refused before anything is written.
     obol_queue::SessionDocument::from_json(halves.agent.as_bytes()).map_err(Failure::usage)?;
     Ok(halves)
+}
+
+fn random<const N: usize>() -> Outcome<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(bytes.as_mut_slice())
+        .map_err(|_| Failure::other("the system's random number generator failed"))?;
+    Ok(bytes)
 }
 
 fn merge(into: &mut Value, more: Value) {

@@ -19,6 +19,8 @@ pub(crate) fn run(token: &str, output: Output) -> Outcome {
         Envelope::parse(&bytes).map_err(|error| Failure::usage(format_args!("not a token: {error}")))?;
     let fields = [
         ("suite", json!(envelope.suite().number())),
+        ("alg_id", json!(format!("{:02x}", envelope.suite().alg_id()))),
+        ("primitives", json!(envelope.suite().primitives())),
         ("session_id", json!(envelope.session_id())),
         ("jti", json!(envelope.jti().as_str())),
         ("issued_at", json!(envelope.issued_at())),

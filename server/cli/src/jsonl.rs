@@ -146,6 +146,8 @@ struct SessionFields {
     #[serde(rename = "SEK_PK", with = "hex_array")]
     sek_public: [u8; 32],
     session_id: SessionId,
+    #[serde(default = "default_suite")]
+    suite: u8,
     org_id: String,
     /// Anything but `active` is not active.
     #[serde(default)]
@@ -170,13 +172,32 @@ struct WindowFields {
 #[serde(transparent)]
 struct PopKey(#[serde(with = "hex_array")] [u8; 32]);
 
-/// Lines say nothing about suites: they are all of suite 1.
-fn material(
-    session_id: SessionId,
-    session_key: SessionKey,
-    verifier_secret: VerifierSecret,
-    mutual_auth: MutualAuth,
-    sek_public: [u8; 32],
-) -> SessionMaterial {
-    SessionMaterial::new(session_id, Suite::Tbac, session_key, verifier_secret, mutual_auth, sek_public)
+/// The suite of a line that does not say: TBAC r41.
+fn default_suite() -> u8 {
+    Suite::Tbac.number()
+}
+
+impl SessionFields {
+    /// The keys, and what only verifying needs.
+    fn split(self) -> Result<(SessionMaterial, SessionRules), Invalid> {
+        let suite = Suite::from_number(self.suite).ok_or("session.suite: expected 1, 2, 3 or 4")?;
+        let material = SessionMaterial::new(
+            self.session_id,
+            suite,
+            self.session_key,
+            self.verifier_secret,
+            self.mutual_auth,
+            self.sek_public,
+        );
+        let Self { org_id, status, window, pop_pub, .. } = self;
+        Ok((material, SessionRules { org_id, status, window, pop_pub }))
+    }
+}
+
+/// What a session allows, beside its keys.
+struct SessionRules {
+    org_id: String,
+    status: Option<String>,
+    window: Option<WindowFields>,
+    pop_pub: Option<PopKey>,
 }

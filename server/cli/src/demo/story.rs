@@ -61,6 +61,7 @@ struct Drawn {
 fn session() -> Outcome<Halves> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     create::halves(&Plan {
+        suite: obol_token::Suite::Tbac,
         audience: AUDIENCE,
         agent: "demo-agent",
         now,

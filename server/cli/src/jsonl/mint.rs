@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use super::{Answer, Invalid, SessionFields, material};
+use super::{Answer, Invalid, SessionFields};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,14 +68,7 @@ pub(super) fn answer(mut line: MintLine) -> Result<Answer, Invalid> {
     };
     let issued_at = line.iat.unwrap_or_else(|| SystemClock::new().now());
     let expires_at = line.exp.unwrap_or(issued_at.saturating_add(DEFAULT_MAX_TTL_SEC));
-    let session = line.session;
-    let material = material(
-        session.session_id,
-        session.session_key,
-        session.verifier_secret,
-        session.mutual_auth,
-        session.sek_public,
-    );
+    let (material, _rules) = line.session.split()?;
     let minted = Minter::new(&material, &line.scope, line.policy_epoch)
         .and_then(|minter| minter.mint(Validity { issued_at, expires_at }, &[seed]));
     Ok(match minted.as_deref() {

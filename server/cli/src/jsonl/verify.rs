@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{Answer, Invalid, PopKey, SessionFields, Stores, WindowFields, material};
+use super::{Answer, Invalid, PopKey, SessionFields, Stores, WindowFields};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,13 +162,7 @@ fn verifier(server: &Server, session: Option<SessionFields>, stores: &Stores) ->
 }
 
 fn into_session(fields: SessionFields, audience: Audience) -> Result<Session, Invalid> {
-    let material = material(
-        fields.session_id,
-        fields.session_key,
-        fields.verifier_secret,
-        fields.mutual_auth,
-        fields.sek_public,
-    );
+    let (material, fields) = fields.split()?;
     let mut session = Session::new(material, audience, fields.org_id);
     if let Some(window) = fields.window {
         session = session.with_window(window_of(&window)?);
