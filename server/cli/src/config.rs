@@ -36,6 +36,14 @@ pub(crate) struct Tqs {
     pub(crate) max_depth: Option<usize>,
     /// The least life of a token handed out, in seconds.
     pub(crate) min_life: Option<u64>,
+    /// The most connections on the agent's socket at a time.
+    pub(crate) connections: Option<usize>,
+    /// Requests a second of one connection; 0 for no limit.
+    pub(crate) connection_rate: Option<u32>,
+    /// Requests a second of all connections of one user; 0 for no limit.
+    pub(crate) user_rate: Option<u32>,
+    /// When all connections are taken, one that was silent for this many seconds makes room.
+    pub(crate) idle: Option<u64>,
 }
 
 /// A resource server.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use obol_ipc::Endpoint;
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument};
-use obol_sidecar::Options;
+use obol_sidecar::{Limits, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::TqsArgs;
@@ -26,9 +26,20 @@ pub(crate) fn run(args: &TqsArgs, config: &Config) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let service = Options { agent, control }.bind(queue).map_err(Failure::unavailable)?;
+        service.handle().set_limits(limits(config));
         let shutdown = shutdown_signal()?;
         service.run(shutdown).await.map_err(Failure::other)
     })
+}
+
+fn limits(config: &Config) -> Limits {
+    let (tqs, default) = (&config.tqs, Limits::default());
+    Limits {
+        connections: tqs.connections.unwrap_or(default.connections),
+        connection_rate: tqs.connection_rate.unwrap_or(default.connection_rate),
+        user_rate: tqs.user_rate.unwrap_or(default.user_rate),
+        idle: tqs.idle.map_or(default.idle, Duration::from_secs),
+    }
 }
 
 /// Ends with SIGTERM or SIGINT.

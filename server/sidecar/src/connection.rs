@@ -3,6 +3,12 @@
 //! A request that can be answered at once is answered in place. One that has to wait goes on its own; its answer comes
 //! when it comes, tied to its request by the id. While an answer is being written nothing is read, so a peer that does
 //! not read its answers slows down itself alone.
+//!
+//! Connections take turns: after [`TURN`] requests the others come first, however much has arrived. What a peer may
+//! ask for in a second is in [`crate::limits`].
+//!
+//! **Ending.** When the daemon ends a connection on its own, it first stops receiving. From then on the peer's writes
+//! fail, so it knows that they were not seen; whatever came before is answered. So no peer is left to guess.
 
 use std::future::Future;
 use std::io;
@@ -14,21 +20,33 @@ use obol_ipc::codec::{Codec, RejectedRequest, Request, RequestId};
 use obol_ipc::frame::{EncodedFrame, FrameDecoder};
 use obol_ipc::hello::{ClientHello, HelloRefusal, HelloRefusalCode, PeerName, ServerHello};
 use obol_ipc::refusal::Refusal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::Shutdown;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::limits::{Account, Moment};
 
 /// How long a peer may take over its hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request may take to arrive once its first byte has.
+const FRAME_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a peer may take to read an answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// The most requests of one connection that may wait at a time.
 const MAX_WAITING: usize = 128;
 /// When a peer that has too many requests waiting should ask again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// Requests of one connection that are answered before others have their turn.
+const TURN: usize = 32;
+/// How often a connection in use is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// How often one that is silent is.
+const LOOK_AFTER_SILENT: Duration = Duration::from_secs(3_600);
 /// Answers are collected up to this many bytes before they are written.
 const WRITE_CHUNK: usize = 64 << 10;
 
@@ -62,29 +80,65 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     stream: UnixStream,
     answerer: Arc<A>,
     server: PeerName,
+    account: Account,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
-    let mut input = Input { reader, decoder: FrameDecoder::new() };
+    let mut input = Input { reader, decoder: FrameDecoder::new(), begun: None };
     let mut output = Output { writer, pending: Zeroizing::new(Vec::new()) };
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
     let Ok(Some(codec)) = greeted? else { return Ok(()) };
 
     let (waiting, mut answers) = mpsc::channel(MAX_WAITING);
-    let requests = Requests { codec, answerer, waiting };
+    let mut requests = Requests { codec, answerer, waiting, account, left: TURN };
+    let mut held: Option<Instant> = None;
+    let mut care = Care::new();
     loop {
-        // Also before anything more is read: requests may have come along with the hello.
-        let readable = requests.answer_all(&mut input, &mut output).await?;
-        output.flush().await?;
-        if !readable {
-            return Ok(());
+        if held.is_none() {
+            // Also before anything more is read: requests may have come along with the hello.
+            let progress = requests.answer_some::<P>(&mut input, &mut output).await?;
+            output.flush().await?;
+            match progress {
+                Progress::Drained => {}
+                Progress::Broken => return Ok(()),
+                Progress::Held(pause) => held = Some(Instant::now() + pause),
+                Progress::More => {
+                    yield_now().await;
+                    requests.left = TURN;
+                    continue;
+                }
+            }
         }
+        let until = held.unwrap_or_else(Instant::now);
         tokio::select! {
-            more = input.fill() => if !more? {
-                return Ok(());
-            },
-            Some(frame) = answers.recv() => output.put(&frame).await?,
-            () = stopped(&mut stopping) => return requests.finish(answers, output).await,
+            more = input.fill(), if held.is_none() => {
+                care.awake();
+                if !more? {
+                    return Ok(());
+                }
+            }
+            () = sleep_until(until), if held.is_some() => held = None,
+            Some(frame) = answers.recv() => {
+                care.awake();
+                requests.account.awake();
+                output.put(&frame).await?;
+                for _ in 1..TURN {
+                    let Ok(frame) = answers.try_recv() else { break };
+                    output.put(&frame).await?;
+                }
+                output.flush().await?;
+            }
+            () = care.due() => {
+                if input.is_overdue() {
+                    return requests.give_up::<P>(&mut output).await;
+                }
+                if care.was_silent() {
+                    input.release();
+                    output.release();
+                }
+            }
+            () = stopped(&mut stopping) => return requests.finish::<P>(input, answers, output).await,
+            () = requests.account.asked_to_leave() => return requests.finish::<P>(input, answers, output).await,
         }
     }
 }
@@ -116,17 +170,82 @@ async fn greet(input: &mut Input, output: &mut Output, server: PeerName) -> io::
     Ok(codec)
 }
 
+/// A timer for what has to be looked after now and then. It runs slowly while nothing happens, so that thousands of
+/// silent connections cost nothing.
+struct Care {
+    timer: std::pin::Pin<Box<Sleep>>,
+    active: bool,
+    slow: bool,
+}
+
+impl Care {
+    fn new() -> Self {
+        Self { timer: Box::pin(sleep(LOOK_AFTER)), active: true, slow: false }
+    }
+
+    fn awake(&mut self) {
+        self.active = true;
+        if self.slow {
+            self.slow = false;
+            self.timer.as_mut().reset(Instant::now() + LOOK_AFTER);
+        }
+    }
+
+    async fn due(&mut self) {
+        self.timer.as_mut().await;
+    }
+
+    /// Whether nothing happened since the last time; sets the timer again.
+    fn was_silent(&mut self) -> bool {
+        let silent = !std::mem::take(&mut self.active);
+        self.slow = silent;
+        let pause = if silent { LOOK_AFTER_SILENT } else { LOOK_AFTER };
+        self.timer.as_mut().reset(Instant::now() + pause);
+        silent
+    }
+}
+
 struct Input {
     reader: OwnedReadHalf,
     decoder: FrameDecoder,
+    /// Since when there has been a part of a frame and no more.
+    begun: Option<Instant>,
 }
 
 impl Input {
-    /// Reads what has come; false at the end of the stream.
+    /// Reads what has come; false at the end of the stream. No buffer is held while there is nothing to read.
     async fn fill(&mut self) -> io::Result<bool> {
-        let read = self.reader.read(self.decoder.spare()).await?;
-        self.decoder.filled(read);
-        Ok(read > 0)
+        loop {
+            self.reader.readable().await?;
+            match self.reader.try_read(self.decoder.spare()) {
+                Ok(read) => {
+                    self.decoder.filled(read);
+                    return Ok(read > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Notes whether a frame has begun that is not complete. Bytes that trickle in do not buy it more time.
+    fn drained(&mut self, popped: bool) {
+        self.begun = match self.begun {
+            _ if self.decoder.is_between_frames() => None,
+            Some(begun) if !popped => Some(begun),
+            _ => Some(Instant::now()),
+        };
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.begun.is_some_and(|begun| begun.elapsed() >= FRAME_PATIENCE)
+    }
+
+    /// Gives the buffer back if there is nothing in it.
+    fn release(&mut self) {
+        if self.decoder.is_between_frames() {
+            self.decoder = FrameDecoder::new();
+        }
     }
 }
 
@@ -163,6 +282,13 @@ impl Output {
         written
     }
 
+    /// Gives the buffer back. What was in it is wiped already, so wiping it once more would only touch its pages.
+    fn release(&mut self) {
+        if self.pending.is_empty() {
+            drop(std::mem::take(&mut *self.pending));
+        }
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         timeout(WRITE_PATIENCE, self.writer.write_all(bytes))
             .await
@@ -174,50 +300,102 @@ struct Requests<A> {
     codec: Codec,
     answerer: Arc<A>,
     waiting: mpsc::Sender<EncodedFrame>,
+    account: Account,
+    /// Requests left of this turn.
+    left: usize,
+}
+
+/// Why no more requests are answered for now.
+enum Progress {
+    /// There are no more.
+    Drained,
+    /// Others have their turn.
+    More,
+    /// The peer went too fast for too long; it is not read for this long.
+    Held(Duration),
+    /// The stream cannot be read any further.
+    Broken,
 }
 
 impl<A> Requests<A> {
-    /// Answers all requests that have come as a whole; false where the stream cannot be read any further.
-    async fn answer_all<P: Protocol>(&self, input: &mut Input, output: &mut Output) -> io::Result<bool>
+    /// Answers requests that have come as a whole, for one turn.
+    async fn answer_some<P: Protocol>(
+        &mut self,
+        input: &mut Input,
+        output: &mut Output,
+    ) -> io::Result<Progress>
     where
         A: Answerer<P>,
     {
+        let (now, mut popped) = (self.account.awake(), false);
         loop {
-            let request = match input.decoder.pop() {
-                Ok(Some(body)) => self.codec.decode_request::<P>(&body),
-                Ok(None) => return Ok(true),
+            if self.left == 0 {
+                return Ok(Progress::More);
+            }
+            let next = input.decoder.pop().map(|body| body.map(|body| self.codec.decode_request::<P>(&body)));
+            let request = match next {
+                Ok(Some(request)) => request,
+                Ok(None) => {
+                    input.drained(popped);
+                    return Ok(Progress::Drained);
+                }
                 Err(error) => {
                     let refusal = Refusal::invalid_argument(error);
                     output.put(&encode::<P>(self.codec, None, &Err(refusal))?).await?;
-                    return Ok(false);
+                    return Ok(Progress::Broken);
                 }
             };
-            if let Some(frame) = self.answer_one(request)? {
+            popped = true;
+            self.left -= 1;
+            let (frame, held) = self.answer_one::<P>(request, now)?;
+            if let Some(frame) = frame {
                 output.put(&frame).await?;
+            }
+            if let Some(pause) = held {
+                return Ok(Progress::Held(pause));
             }
         }
     }
 
+    /// The answer, if it is there already, and how long to read no more, if the peer goes too fast.
     fn answer_one<P: Protocol>(
-        &self,
+        &mut self,
         request: Result<Request<P>, RejectedRequest>,
-    ) -> io::Result<Option<EncodedFrame>>
+        now: Moment,
+    ) -> io::Result<(Option<EncodedFrame>, Option<Duration>)>
     where
         A: Answerer<P>,
     {
-        let Request { id, call } = match request {
-            Ok(request) => request,
-            Err(RejectedRequest { id, refusal }) => {
-                return encode::<P>(self.codec, id.as_ref(), &Err(refusal)).map(Some);
-            }
+        // Also for what is no request: reading it costs as much.
+        let admitted = self.account.admit(now);
+        let (id, call) = match request {
+            Ok(Request { id, call }) => (Some(id), Ok(call)),
+            Err(RejectedRequest { id, refusal }) => (id, Err(refusal)),
         };
-        let answer = match self.answerer.answer(call) {
-            Answer::Now(outcome) => return encode::<P>(self.codec, Some(&id), &outcome).map(Some),
-            Answer::Later(answer) => answer,
+        if let Err(retry_after) = admitted {
+            let frame = encode::<P>(self.codec, id.as_ref(), &Err(Refusal::overloaded(retry_after)))?;
+            return Ok((Some(frame), self.account.refuse(now)));
+        }
+        let answer = match call {
+            Err(refusal) => Answer::Now(Err(refusal)),
+            Ok(call) => self.answerer.answer(call),
         };
+        let frame = match answer {
+            Answer::Now(outcome) => Some(encode::<P>(self.codec, id.as_ref(), &outcome)?),
+            Answer::Later(answer) => self.wait_for::<P>(id, answer)?,
+        };
+        Ok((frame, None))
+    }
+
+    fn wait_for<P: Protocol>(
+        &self,
+        id: Option<RequestId>,
+        answer: std::pin::Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>,
+    ) -> io::Result<Option<EncodedFrame>> {
         // A place for the answer is kept from the start: this is what bounds the requests that wait.
-        let Ok(place) = self.waiting.clone().try_reserve_owned() else {
-            return encode::<P>(self.codec, Some(&id), &Err(Refusal::overloaded(RETRY_AFTER))).map(Some);
+        let place = self.waiting.clone().try_reserve_owned().ok();
+        let Some((place, turn)) = place.zip(self.account.wait()) else {
+            return encode::<P>(self.codec, id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER))).map(Some);
         };
         let (codec, connection) = (self.codec, self.waiting.clone());
         tokio::spawn(async move {
@@ -225,20 +403,53 @@ impl<A> Requests<A> {
                 // A peer that has gone away waits for nothing; drawing a token for it would waste the token.
                 biased;
                 () = connection.closed() => {}
-                outcome = answer => if let Ok(frame) = encode::<P>(codec, Some(&id), &outcome) {
+                outcome = answer => if let Ok(frame) = encode::<P>(codec, id.as_ref(), &outcome) {
                     place.send(frame);
                 },
             }
+            drop(turn);
         });
         Ok(None)
     }
 
-    /// Sends the answers that are still to come, and takes no more requests.
-    async fn finish(self, mut answers: mpsc::Receiver<EncodedFrame>, mut output: Output) -> io::Result<()> {
+    /// Takes no more requests; answers those that are there, now or when their time comes.
+    async fn finish<P: Protocol>(
+        mut self,
+        mut input: Input,
+        mut answers: mpsc::Receiver<EncodedFrame>,
+        mut output: Output,
+    ) -> io::Result<()>
+    where
+        A: Answerer<P>,
+    {
+        rustix::net::shutdown(input.reader.as_ref(), Shutdown::Read)?;
+        loop {
+            self.left = TURN;
+            let progress = self.answer_some::<P>(&mut input, &mut output).await?;
+            output.flush().await?;
+            match progress {
+                Progress::More | Progress::Held(_) => yield_now().await,
+                Progress::Drained if input.fill().await? => {}
+                Progress::Drained | Progress::Broken => break,
+            }
+        }
         drop(self.waiting);
         while let Some(frame) = answers.recv().await {
             output.put(&frame).await?;
+            output.flush().await?;
         }
+        Ok(())
+    }
+
+    /// Ends a connection whose request has not arrived in time.
+    async fn give_up<P: Protocol>(&self, output: &mut Output) -> io::Result<()>
+    where
+        A: Answerer<P>,
+    {
+        let late = Refusal::invalid_argument(format_args!(
+            "the rest of the request did not arrive within {FRAME_PATIENCE:?}"
+        ));
+        output.put(&encode::<P>(self.codec, None, &Err(late))?).await?;
         output.flush().await
     }
 }

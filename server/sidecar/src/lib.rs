@@ -15,8 +15,11 @@
 mod agent;
 mod connection;
 mod control;
+mod limits;
 mod listener;
+mod rate;
 mod service;
 
+pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use service::{Handle, Options, Service};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,21 +14,22 @@ use obol_queue::Queue;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::agent::Agent;
 use crate::connection::{self, Answerer};
 use crate::control::Control;
-use crate::listener::{BindError, Listener};
+use crate::limits::{Limits, Peers};
+use crate::listener::{BindError, Fate, Listener};
 
-/// Connections on the agent's socket at a time.
-const MAX_AGENT_CONNECTIONS: usize = 1024;
 /// Connections on the operator's socket at a time.
 const MAX_CONTROL_CONNECTIONS: usize = 16;
 /// Connections that are being told that there are too many, at a time; more are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
 /// How long connections may take over what is under way once the daemon stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a socket's path is looked at.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// Pause after the system could not accept, for want of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,17 +48,26 @@ pub struct Service {
     agent: Listener,
     control: Listener,
     queue: Arc<Queue>,
+    peers: Arc<Peers>,
     stop: watch::Sender<bool>,
 }
 
-/// Stops a running daemon from elsewhere.
+/// Steers a running daemon from elsewhere.
 #[derive(Clone, Debug)]
-pub struct Handle(watch::Sender<bool>);
+pub struct Handle {
+    peers: Arc<Peers>,
+    stop: watch::Sender<bool>,
+}
 
 impl Handle {
     /// Takes no more requests, finishes what is under way, and ends [`Service::run`].
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.stop.send_replace(true);
+    }
+
+    /// Puts other limits in force, for connections that are open as well.
+    pub fn set_limits(&self, limits: Limits) {
+        self.peers.set_limits(limits);
     }
 }
 
@@ -65,35 +76,36 @@ impl Options {
     pub fn bind(&self, queue: Arc<Queue>) -> Result<Service, BindError> {
         let control = Listener::bind(&self.control)?;
         let agent = Listener::bind(&self.agent)?;
-        Ok(Service { agent, control, queue, stop: watch::Sender::new(false) })
+        Ok(Service::new(agent, control, queue))
     }
 }
 
 impl Service {
-    /// A handle to stop this daemon with.
+    /// A daemon on sockets that are bound already.
+    pub fn new(agent: Listener, control: Listener, queue: Arc<Queue>) -> Self {
+        Self { agent, control, queue, peers: Peers::new(Limits::default()), stop: watch::Sender::new(false) }
+    }
+
+    /// A handle to steer this daemon with.
     pub fn handle(&self) -> Handle {
-        Handle(self.stop.clone())
+        Handle { peers: Arc::clone(&self.peers), stop: self.stop.clone() }
     }
 
     /// Serves until it is told to stop: by its handle, by the operator's `drain`, or by `shutdown`.
     ///
     /// Returns once all connections are closed; the queue is dropped with it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { agent, control, queue, stop } = self;
+        let Self { agent, control, queue, peers, stop } = self;
         let server = PeerName::new(concat!("obol/", env!("CARGO_PKG_VERSION"))).map_err(io::Error::other)?;
         let stopping = stop.subscribe();
         tracing::info!(agent = %agent.path().display(), control = %control.path().display(), "listening");
 
         let answers_agent = Arc::new(Agent { queue: Arc::clone(&queue), stopping: stopping.clone() });
         let answers_control = Arc::new(Control { queue, started: Instant::now(), stop: stop.clone() });
-        let agents = accept::<AgentProtocol, _>(
-            &agent,
-            answers_agent,
-            &server,
-            stopping.clone(),
-            MAX_AGENT_CONNECTIONS,
-        );
-        let operators = accept(&control, answers_control, &server, stopping, MAX_CONTROL_CONNECTIONS);
+        let operators = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
+        let agents = Door::<AgentProtocol, _>::new(agent, answers_agent, peers, server.clone());
+        let operators = Door::new(control, answers_control, operators, server);
+        let (agents, operators) = (agents.serve(stopping.clone()), operators.serve(stopping));
         let signalled = async {
             shutdown.await;
             stop.send_replace(true);
@@ -108,42 +120,105 @@ impl Service {
     }
 }
 
-/// Accepts connections until the daemon stops, then waits for those that are open.
-async fn accept<P: Protocol, A: Answerer<P>>(
-    listener: &Listener,
+/// One socket, who answers on it, and who is connected.
+struct Door<P, A> {
+    listener: Listener,
     answerer: Arc<A>,
-    server: &PeerName,
-    stopping: watch::Receiver<bool>,
-    limit: usize,
-) {
-    let mut connections = JoinSet::new();
-    let turned_away = Arc::new(AtomicUsize::new(0));
-    let mut stop = stopping.clone();
-    loop {
-        let accepted = tokio::select! {
-            () = connection::stopped(&mut stop) => break,
-            Some(_ended) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok(stream) if connections.len() < limit => {
-                let (answerer, server, stopping) = (Arc::clone(&answerer), server.clone(), stopping.clone());
+    peers: Arc<Peers>,
+    server: PeerName,
+    turned_away: Arc<AtomicUsize>,
+    /// Whether the last attempt to accept failed, so that a lasting failure is said once.
+    failing: bool,
+    /// Whether the socket's path is lost, likewise.
+    lost: bool,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol, A: Answerer<P>> Door<P, A> {
+    fn new(listener: Listener, answerer: Arc<A>, peers: Arc<Peers>, server: PeerName) -> Self {
+        let (turned_away, protocol) = (Arc::default(), PhantomData);
+        Self { listener, answerer, peers, server, turned_away, failing: false, lost: false, protocol }
+    }
+
+    /// Accepts connections until the daemon stops, then waits for those that are open.
+    async fn serve(mut self, stopping: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        let mut stop = stopping.clone();
+        let mut look_after = interval(LOOK_AFTER);
+        look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let accepted = tokio::select! {
+                () = connection::stopped(&mut stop) => break,
+                Some(_ended) = connections.join_next() => continue,
+                _ = look_after.tick() => {
+                    self.look_after();
+                    continue;
+                }
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, uid)) => self.admit(stream, uid, &mut connections, &stopping),
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+        // Nobody new comes in from here on: the path is gone before the last connection is.
+        drop(self.listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if timeout(DRAIN_PATIENCE, all).await.is_err() {
+            tracing::warn!("connections did not end in time and were cut off");
+        }
+    }
+
+    fn admit(
+        &mut self,
+        stream: UnixStream,
+        uid: u32,
+        connections: &mut JoinSet<()>,
+        stopping: &watch::Receiver<bool>,
+    ) {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!("connections are accepted again");
+        }
+        match self.peers.admit(uid) {
+            Ok(account) => {
+                let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
+                let stopping = stopping.clone();
                 connections.spawn(async move {
-                    if let Err(error) = connection::serve(stream, answerer, server, stopping).await {
+                    if let Err(error) =
+                        connection::serve::<P, A>(stream, answerer, server, account, stopping).await
+                    {
                         tracing::debug!(%error, "a connection ended early");
                     }
                 });
             }
-            Ok(stream) => turn_away(stream, &turned_away, limit),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(limit) => turn_away(stream, &self.turned_away, limit),
         }
     }
-    let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(DRAIN_PATIENCE, all).await.is_err() {
-        tracing::warn!("connections did not end in time and were cut off");
+
+    /// The system could not accept, for want of descriptors for instance. Those that are connected go on; the next
+    /// wait in the system's queue until there is room.
+    async fn wait_after(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, "cannot accept connections for now; those that are open go on");
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn look_after(&mut self) {
+        let lost = match self.listener.look_after() {
+            Fate::Intact => false,
+            Fate::Restored => {
+                tracing::warn!(path = %self.listener.path().display(), "the socket was removed; there is a new one");
+                false
+            }
+            Fate::Lost(error) => {
+                if !self.lost {
+                    tracing::error!(%error, "the socket was removed or replaced; nobody new can connect");
+                }
+                true
+            }
+        };
+        self.lost = lost;
     }
 }
 

@@ -1,0 +1,339 @@
+//! What one peer may take of the daemon, so that the others keep theirs.
+//!
+//! Three rates hold for each request: the connection's own; the user's, over all of the user's connections; and
+//! between the two each connection's fair share of the user's rate, which it gets whatever the others ask for. What
+//! goes beyond is refused with `OVERLOADED` and a time. Refusals cost work as well, so they have a rate too: a peer
+//! that does not listen to them is read more slowly, and the system's socket buffer holds it back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::rate::{Bucket, Rate};
+
+/// Refusals a second for one connection; beyond, it is not read for a while.
+const REFUSALS_PER_SECOND: u32 = 1_000;
+/// The most requests that may wait for a token at a time, over all connections.
+const MAX_WAITING_IN_ALL: usize = 16_384;
+/// Descriptors kept back from connections: the store, the listeners, the operator, the log.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// Connections that are served however few descriptors there are.
+const LEAST_CONNECTIONS: usize = 8;
+
+/// Bounds for peers. They can be changed while the daemon runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The most connections on the agent's socket at a time. Fewer where the process may not open as many files.
+    pub connections: usize,
+    /// Requests a second of one connection, of which one second's worth may come at once; 0 for no limit.
+    pub connection_rate: u32,
+    /// Requests a second of all connections of one user together; 0 for no limit.
+    pub user_rate: u32,
+    /// When all connections are taken, one that was silent for this long is closed to make room.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    /// Far more than an agent that calls tools needs, and less than what occupies a whole core.
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            connection_rate: 50_000,
+            user_rate: 200_000,
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Limits {
+    /// No rates; for sockets whose peers are trusted to behave.
+    pub(crate) fn unmetered(connections: usize) -> Self {
+        Self { connections, connection_rate: 0, user_rate: 0, ..Self::default() }
+    }
+
+    /// The connections there can really be, given how many files the process may open.
+    fn possible_connections(&self) -> usize {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let Some(descriptors) = descriptors else { return self.connections };
+        let free = descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+        self.connections.min(usize::try_from(free).unwrap_or(usize::MAX)).max(LEAST_CONNECTIONS)
+    }
+}
+
+/// All connections of one socket.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    started: Instant,
+    limits: Mutex<Limits>,
+    /// Raised with every change, so that connections need not lock to see that there was none.
+    version: AtomicU64,
+    seats: Mutex<Seats>,
+    waiting: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    last: u64,
+    taken: HashMap<u64, Arc<Seat>>,
+    users: HashMap<u32, Arc<User>>,
+}
+
+/// One connection, as the others see it.
+#[derive(Debug)]
+struct Seat {
+    /// Milliseconds since the start.
+    active: AtomicU64,
+    leave: Notify,
+    leaving: AtomicU64,
+}
+
+/// What connections of one user share.
+#[derive(Debug, Default)]
+struct User {
+    connections: AtomicUsize,
+    used: Mutex<Bucket>,
+}
+
+impl Peers {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            limits: Mutex::new(limits),
+            version: AtomicU64::new(0),
+            seats: Mutex::new(Seats::default()),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING_IN_ALL)),
+        })
+    }
+
+    /// Puts other limits in force, for connections that are open as well.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock() = limits;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.lock()
+    }
+
+    /// Connections that are open.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
+        self.seats.lock().taken.len()
+    }
+
+    /// A place for a new connection. Where all are taken, the one that was silent longest is asked to leave, if it was
+    /// silent long enough; otherwise there is none, and the error is how many there are.
+    pub(crate) fn admit(self: &Arc<Self>, uid: u32) -> Result<Account, usize> {
+        let limits = self.limits();
+        let most = limits.possible_connections();
+        let mut seats = self.seats.lock();
+        if seats.taken.len() >= most && !seats.make_room(most, self.milliseconds(), limits.idle) {
+            return Err(most);
+        }
+        let seat = Arc::new(Seat {
+            active: AtomicU64::new(self.milliseconds()),
+            leave: Notify::new(),
+            leaving: AtomicU64::new(0),
+        });
+        seats.last += 1;
+        let number = seats.last;
+        seats.taken.insert(number, Arc::clone(&seat));
+        let user = Arc::clone(seats.users.entry(uid).or_default());
+        user.connections.fetch_add(1, Ordering::Relaxed);
+        drop(seats);
+        Ok(Account {
+            version: self.version.load(Ordering::Acquire),
+            peers: Arc::clone(self),
+            limits,
+            number,
+            uid,
+            seat,
+            user,
+            own: Bucket::default(),
+            share: Bucket::default(),
+            refused: Bucket::default(),
+        })
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        self.nanoseconds() / 1_000_000
+    }
+}
+
+impl Seats {
+    /// Asks the longest silent connection to leave. It may be one above the limit until it has.
+    fn make_room(&self, most: usize, now: u64, idle: Duration) -> bool {
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let leaving = self.taken.values().filter(|seat| seat.is_leaving()).count();
+        if self.taken.len() - leaving < most {
+            return true;
+        }
+        let staying = self.taken.values().filter(|seat| !seat.is_leaving());
+        let Some(silent) = staying.min_by_key(|seat| seat.active.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        if now.saturating_sub(silent.active.load(Ordering::Relaxed)) < idle {
+            return false;
+        }
+        silent.leaving.store(1, Ordering::Relaxed);
+        silent.leave.notify_one();
+        true
+    }
+}
+
+impl Seat {
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// What one connection has used.
+#[derive(Debug)]
+pub(crate) struct Account {
+    peers: Arc<Peers>,
+    limits: Limits,
+    version: u64,
+    number: u64,
+    uid: u32,
+    seat: Arc<Seat>,
+    user: Arc<User>,
+    own: Bucket,
+    share: Bucket,
+    refused: Bucket,
+}
+
+/// A moment, looked up once for several requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(u64);
+
+impl Account {
+    /// Notes that the peer does something, and sees whether the limits have changed.
+    pub(crate) fn awake(&mut self) -> Moment {
+        let version = self.peers.version.load(Ordering::Acquire);
+        if version != self.version {
+            (self.version, self.limits) = (version, self.peers.limits());
+        }
+        let now = self.peers.nanoseconds();
+        self.seat.active.store(now / 1_000_000, Ordering::Relaxed);
+        Moment(now)
+    }
+
+    /// Whether a request may be answered; otherwise, when the peer should ask again.
+    pub(crate) fn admit(&mut self, Moment(now): Moment) -> Result<(), Duration> {
+        if let Some(rate) = Rate::new(self.limits.connection_rate) {
+            self.own.take(now, rate)?;
+        }
+        let Some(rate) = Rate::new(self.limits.user_rate) else { return Ok(()) };
+        let share = rate.shared_by(self.user.connections.load(Ordering::Relaxed));
+        let mut used = self.user.used.lock();
+        // One's own share is never taken up by others; what is beyond must be left over.
+        match self.share.take(now, share) {
+            Ok(()) => used.charge(now, rate),
+            Err(_) => used.take(now, rate)?,
+        }
+        Ok(())
+    }
+
+    /// Notes a refusal for going too fast; how long not to read the peer, if it has had too many.
+    pub(crate) fn refuse(&mut self, Moment(now): Moment) -> Option<Duration> {
+        let rate = Rate::new(REFUSALS_PER_SECOND)?;
+        self.refused.take(now, rate).err()
+    }
+
+    /// A place among the requests that wait, if there is one.
+    pub(crate) fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.peers.waiting).try_acquire_owned().ok()
+    }
+
+    /// Resolves when this connection is to make room for another.
+    pub(crate) async fn asked_to_leave(&self) {
+        self.seat.leave.notified().await;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let mut seats = self.peers.seats.lock();
+        seats.taken.remove(&self.number);
+        if self.user.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            seats.users.remove(&self.uid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(connections: usize, connection_rate: u32, user_rate: u32, idle: Duration) -> Limits {
+        Limits { connections, connection_rate, user_rate, idle }
+    }
+
+    fn admitted(account: &mut Account, now: u64, tries: u32) -> usize {
+        (0..tries).filter(|_| account.admit(Moment(now)).is_ok()).count()
+    }
+
+    #[test]
+    fn a_connection_gets_its_share_however_much_another_takes() {
+        let peers = Peers::new(limits(16, 0, 1000, Duration::ZERO));
+        let (mut greedy, mut modest) = (peers.admit(1).unwrap(), peers.admit(1).unwrap());
+        let now = peers.nanoseconds();
+        assert!(admitted(&mut greedy, now, 5000) >= 1000, "what nobody else uses is lent");
+        assert_eq!(admitted(&mut modest, now, 500), 500, "half of the rate is its own");
+        assert!(modest.admit(Moment(now)).is_err());
+    }
+
+    #[test]
+    fn users_do_not_share_and_a_connection_has_a_bound_of_its_own() {
+        let peers = Peers::new(limits(16, 10, 100, Duration::ZERO));
+        let (mut one, mut other) = (peers.admit(1).unwrap(), peers.admit(2).unwrap());
+        let now = peers.nanoseconds();
+        assert_eq!(admitted(&mut one, now, 100), 10);
+        assert_eq!(admitted(&mut other, now, 100), 10);
+    }
+
+    #[test]
+    fn other_limits_hold_at_once_for_connections_that_are_open() {
+        let peers = Peers::new(limits(16, 10, 0, Duration::ZERO));
+        let mut account = peers.admit(1).unwrap();
+        let now = account.awake();
+        assert_eq!(admitted(&mut account, now.0, 100), 10);
+        peers.set_limits(limits(16, 0, 0, Duration::ZERO));
+        let now = account.awake();
+        assert_eq!(admitted(&mut account, now.0, 100), 100);
+    }
+
+    #[test]
+    fn only_a_silent_connection_makes_room() {
+        let peers = Peers::new(limits(LEAST_CONNECTIONS, 0, 0, Duration::from_secs(3600)));
+        let mut accounts: Vec<_> = (0..LEAST_CONNECTIONS).map(|_| peers.admit(1).unwrap()).collect();
+        assert_eq!(peers.admit(1).err(), Some(LEAST_CONNECTIONS), "nobody is silent for an hour");
+        peers.set_limits(limits(LEAST_CONNECTIONS, 0, 0, Duration::ZERO));
+        let extra = peers.admit(1).unwrap();
+        assert_eq!(accounts.iter().filter(|account| account.seat.is_leaving()).count(), 1);
+        drop(extra);
+        accounts.retain(|account| !account.seat.is_leaving());
+        accounts.push(peers.admit(1).unwrap());
+        assert_eq!(peers.connections(), LEAST_CONNECTIONS);
+        drop(accounts);
+        assert!(peers.seats.lock().users.is_empty());
+    }
+
+    #[test]
+    fn refusals_have_a_rate_beyond_which_a_peer_is_not_read() {
+        let peers = Peers::new(limits(8, 1, 0, Duration::ZERO));
+        let mut account = peers.admit(1).unwrap();
+        let now = account.awake();
+        let free = (0..REFUSALS_PER_SECOND + 1).filter(|_| account.refuse(now).is_none()).count();
+        assert_eq!(free, usize::try_from(REFUSALS_PER_SECOND).unwrap());
+        assert!(account.refuse(now).is_some());
+    }
+}
