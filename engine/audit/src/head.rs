@@ -1,0 +1,137 @@
+//! How far the log had got, sealed, in a file of its own: what is missing from the log's end can be told by it.
+//!
+//! Two places of fixed size take turns, so that a write torn by a crash leaves the one before. The head is written after
+//! what it speaks of is durable, so it never runs ahead of an honest log.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::chain::{LineHash, SealKey, from_hex, to_hex};
+use crate::files;
+
+/// Bytes of one place; far more than a head needs, and no more than a disk writes at once.
+const PLACE_BYTES: u64 = 512;
+const PURPOSE: &[u8] = b"obol audit head";
+
+/// The last line that was durable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Head {
+    pub(crate) chain: String,
+    pub(crate) n: u64,
+    pub(crate) hash: LineHash,
+}
+
+impl Head {
+    fn text(&self) -> String {
+        format!("obol-audit-head 1 {} {} {}", self.chain, self.n, to_hex(&self.hash))
+    }
+
+    fn sealed(&self, key: &SealKey) -> String {
+        let text = self.text();
+        let tag = to_hex(&key.tag(PURPOSE, &Sha256::digest(&text)));
+        format!("{text} {tag}\n")
+    }
+
+    fn parse(place: &[u8], key: &SealKey) -> Option<Self> {
+        let text = std::str::from_utf8(place.split(|byte| *byte == b'\n').next()?).ok()?;
+        let (text, tag) = text.rsplit_once(' ')?;
+        let expected = to_hex(&key.tag(PURPOSE, &Sha256::digest(text)));
+        if !bool::from(expected.as_bytes().ct_eq(tag.as_bytes())) {
+            return None;
+        }
+        let mut words = text.strip_prefix("obol-audit-head 1 ")?.split(' ');
+        let head = Self {
+            chain: words.next()?.to_owned(),
+            n: words.next()?.parse().ok()?,
+            hash: from_hex(words.next()?)?,
+        };
+        words.next().is_none().then_some(head)
+    }
+}
+
+/// What the head file says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// There is none.
+    Absent,
+    /// There is one, and nothing in it is sealed under this key.
+    Unreadable,
+    /// How far the log had got.
+    Head(Head),
+}
+
+/// Reads the head in `path`.
+pub(crate) fn read(path: &Path, key: &SealKey) -> io::Result<Found> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+        bytes => bytes?,
+    };
+    if bytes.is_empty() {
+        return Ok(Found::Absent);
+    }
+    let place = usize::try_from(PLACE_BYTES).unwrap_or(usize::MAX);
+    // Of two chains the one in the first place wins only by its number; a new chain overwrites both.
+    let newest =
+        bytes.chunks(place).take(2).filter_map(|place| Head::parse(place, key)).max_by_key(|head| head.n);
+    Ok(newest.map_or(Found::Unreadable, Found::Head))
+}
+
+/// Writes heads.
+#[derive(Debug)]
+pub(crate) struct HeadFile {
+    file: File,
+    turn: u64,
+}
+
+impl HeadFile {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: files::open_for_places(path)?, turn: 0 })
+    }
+
+    /// Forgets what another chain left.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+
+    /// Writes a head. Not synced: after a power cut an older one is found, which misses less and is never wrong.
+    pub(crate) fn write(&mut self, head: &Head, key: &SealKey) -> io::Result<()> {
+        let mut place = head.sealed(key).into_bytes();
+        place.resize(usize::try_from(PLACE_BYTES).unwrap_or(0), b' ');
+        self.file.write_all_at(&place, self.turn * PLACE_BYTES)?;
+        self.turn ^= 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(n: u64) -> Head {
+        Head { chain: "ab".to_owned(), n, hash: [3; 32] }
+    }
+
+    #[test]
+    fn the_newest_whole_head_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("head");
+        let key = SealKey::from_bytes([1; 32]);
+        assert_eq!(read(&path, &key).unwrap(), Found::Absent);
+        let mut file = HeadFile::open(&path).unwrap();
+        for n in 0..5 {
+            file.write(&head(n), &key).unwrap();
+            assert_eq!(read(&path, &key).unwrap(), Found::Head(head(n)));
+        }
+        // The place written last is torn: the one before it counts.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(&path, &key).unwrap(), Found::Head(head(3)));
+        assert_eq!(read(&path, &SealKey::from_bytes([2; 32])).unwrap(), Found::Unreadable);
+    }
+}

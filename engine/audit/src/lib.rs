@@ -1,0 +1,38 @@
+//! The audit log: one line of JSON for each hand-out, denial, flush, renewal, and each start and end of a session.
+//!
+//! What lives here: the lines, the chain that ties them together, the thread that writes them, and the check that
+//! nobody changed, removed, moved or added one.
+//!
+//! What it promises:
+//!
+//! 1. *Nothing is handed out unaudited.* Whoever is about to hand out takes a [`Place`] first; without one it must
+//!    refuse. A place can be had only while lines can be written ([`Suspended`] says why not).
+//! 2. *A caller never waits for the disk.* It puts an [`Entry`] into a bounded queue; one thread does the rest.
+//! 3. *Tampering shows.* Each line carries the hash of the line before it and a seal under a key derived from the
+//!    master key, so that who can write the file and does not have that key cannot make a line that counts. How far the
+//!    log had got is kept, sealed, in a second file ([`Options::head`]), so that cut off lines are missed.
+//! 4. *A crash is no tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
+//! 5. *No secret is in it.* Of a token only a hash of its `jti` is written.
+//!
+//! What it does not promise: that who holds the master key cannot write history afresh; send the lines elsewhere for
+//! that. Nor that the last moments before a power cut are there: lines are made durable within [`SYNC_WITHIN`].
+//!
+//! What it must not know: queues, sockets, tokens.
+
+mod chain;
+mod entry;
+mod files;
+mod head;
+mod log;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod time;
+pub mod verify;
+mod writer;
+
+pub use chain::SealKey;
+pub use entry::{Decision, Entry, Event, RequestTag};
+pub use log::{AuditLog, Options, Place, Suspended};
+pub use recover::OpenError;
+pub use writer::SYNC_WITHIN;

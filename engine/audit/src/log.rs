@@ -1,0 +1,144 @@
+//! The log as those see it who have something to say.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::chain::{Chain, SealKey};
+use crate::entry::Entry;
+use crate::recover::{self, OpenError};
+use crate::writer::{Inbox, Writer};
+
+/// Where a log is, and how large its files grow.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) path: PathBuf,
+    pub(crate) head: PathBuf,
+    pub(crate) max_file_bytes: u64,
+}
+
+/// A file that has grown to this many bytes is closed and the next one begun.
+const DEFAULT_MAX_FILE_BYTES: u64 = 64 << 20;
+
+impl Options {
+    /// A log in `path`. How far it has got is kept in `head`, which should lie where the log's readers cannot write.
+    pub fn new(path: impl Into<PathBuf>, head: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), head: head.into(), max_file_bytes: DEFAULT_MAX_FILE_BYTES }
+    }
+
+    /// The size at which a file is closed, in bytes; 64 MiB if not said. Full files are never removed.
+    #[must_use]
+    pub fn max_file_bytes(mut self, bytes: u64) -> Self {
+        self.max_file_bytes = bytes;
+        self
+    }
+
+    /// Opens the log, or begins one, and starts the thread that writes it.
+    pub fn open(self, key: SealKey) -> Result<AuditLog, OpenError> {
+        let opened = recover::open(&self, &key)?;
+        let path = self.path.clone();
+        let chain = Chain::new(key, opened.tip.clone());
+        let inbox = Arc::new(Inbox::default());
+        let mut writer = Writer::new(self, opened, chain, Arc::clone(&inbox));
+        // The first lines are written here: a log that cannot be written is known at once.
+        writer.begin().map_err(|error| OpenError::Io(path.clone(), error))?;
+        let thread = std::thread::Builder::new()
+            .name("obol-audit".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| OpenError::Io(path, error))?;
+        Ok(AuditLog { inbox, thread: Some(thread) })
+    }
+}
+
+/// Why nothing may be handed out at the moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Suspended {
+    /// Too many lines wait to be written; it passes when the disk keeps up again.
+    Full,
+    /// Lines cannot be written. It may pass, when there is space again for instance.
+    Failing(Arc<str>),
+}
+
+impl fmt::Display for Suspended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the disk cannot keep up with the audit log; ask again"),
+            Self::Failing(reason) => {
+                write!(f, "the audit log cannot be written and nothing is handed out unaudited: {reason}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Suspended {}
+
+/// An audit log that is being written. Share it in an `Arc`; dropping it writes what waits and ends it in good order.
+#[derive(Debug)]
+pub struct AuditLog {
+    inbox: Arc<Inbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AuditLog {
+    /// Keeps a place for one line. Have it before doing what must not go unaudited.
+    pub fn reserve(&self) -> Result<Place<'_>, Suspended> {
+        self.inbox.reserve()?;
+        Ok(Place { inbox: Some(&self.inbox) })
+    }
+
+    /// Writes a line about something that happens whether it is audited or not. Where too many lines wait it is given
+    /// up, and the log says how many were.
+    pub fn note(&self, entry: Entry) {
+        self.inbox.note(entry);
+    }
+
+    /// Tells the log whose session this is, so that its lines name the agent.
+    pub fn introduce(&self, session: u64, agent: &str) {
+        self.inbox.introduce(session, agent.into());
+    }
+
+    /// Whether lines can be written.
+    pub fn health(&self) -> Result<(), Suspended> {
+        self.inbox.health()
+    }
+
+    /// Waits until every line so far is durable, or cannot be written.
+    pub fn sync(&self) -> Result<(), Suspended> {
+        self.inbox.sync()
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        self.inbox.stop();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// A place kept for one line. Dropped unused it is given back.
+#[derive(Debug)]
+#[must_use]
+pub struct Place<'a> {
+    inbox: Option<&'a Inbox>,
+}
+
+impl Place<'_> {
+    /// Puts a line into the place.
+    pub fn put(mut self, entry: Entry) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.put(entry);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox {
+            inbox.give_back();
+        }
+    }
+}
