@@ -60,6 +60,7 @@ mod shared;
 mod slots;
 mod source;
 mod store;
+mod witness;
 mod writer;
 
 pub use batch::Token;

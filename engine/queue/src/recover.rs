@@ -33,6 +33,7 @@ use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, 
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
 use crate::source::TokenSource;
 use crate::store::{self, Contents, Store, StoreError, meta};
+use crate::witness::Witnessed;
 use crate::writer::{Job, Writer};
 
 const CHECK_TEXT: &[u8] = b"obol token store";
@@ -107,7 +108,8 @@ pub(crate) fn open(
         // The key file comes after the database, so nothing was ever promised on this one.
         store::clear(files.database.as_ref()).map_err(failed)?;
     }
-    let store = Store::open(BoxedBackend(files.database)).map_err(failed)?;
+    let database = Witnessed::new(files.database).map_err(|error| failed(error.into()))?;
+    let store = Store::open(database).map_err(failed)?;
     let is_new = store.is_blank().map_err(failed)?;
     let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
     if is_new {
@@ -361,35 +363,5 @@ fn slot_error(path: &Path, error: SlotError) -> OpenError {
         SlotError::NotAKeyFile => OpenError::Mismatch(path.to_owned()),
         SlotError::Version(found) => OpenError::Version { path: keys, found, supported: FORMAT_VERSION },
         SlotError::Randomness => OpenError::Randomness,
-    }
-}
-
-/// redb takes its backend by value; ours is chosen at run time.
-#[derive(Debug)]
-struct BoxedBackend(Box<dyn StorageBackend>);
-
-impl StorageBackend for BoxedBackend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> std::io::Result<()> {
-        self.0.close()
     }
 }

@@ -17,6 +17,7 @@ use redb::{
 use crate::batch::{BatchKey, MintedBatch, Row, RowHeader, UnconfirmedClaim};
 use crate::seal::StoreId;
 use crate::slots::FORMAT_VERSION;
+use crate::witness;
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
@@ -111,7 +112,7 @@ const REDB_PAGE_SIZE: (usize, [u8; 4]) = (12, 4096_u32.to_le_bytes());
 const MAX_UNFINISHED_BYTES: u64 = 4 << 20;
 
 /// Whether the file is what a power cut leaves of a database that was just being created: nothing but zeros, and
-/// perhaps a header without redb's signature. redb itself refuses such a file for ever.
+/// perhaps a header without redb's signature, and our witness. redb itself refuses such a file for ever.
 pub(crate) fn is_unfinished(file: &dyn StorageBackend) -> Result<bool, StoreError> {
     let length = file.len()?;
     if length == 0 || length > MAX_UNFINISHED_BYTES {
@@ -124,6 +125,9 @@ pub(crate) fn is_unfinished(file: &dyn StorageBackend) -> Result<bool, StoreErro
     }
     bytes.resize(usize::try_from(length).unwrap_or_default(), 0);
     file.read(0, &mut bytes)?;
+    if let Some(witness) = bytes.get_mut(witness::PLACE) {
+        witness.fill(0);
+    }
     let (header, rest) = bytes.split_at(bytes.len().min(REDB_HEADER_BYTES));
     let (place, page_size) = REDB_PAGE_SIZE;
     let is_header = header.iter().all(|byte| *byte == 0)

@@ -3,6 +3,8 @@
 //! Why a flush and a hand-out cannot miss each other is in `ring.rs`.
 
 mod ring;
+#[cfg(test)]
+mod shuttled;
 mod sync;
 
 use std::fmt;
