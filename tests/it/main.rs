@@ -21,6 +21,7 @@ mod own_suites;
 mod power_loss;
 mod process;
 mod queue;
+mod raw_scan;
 mod resource;
 mod rs_fixture;
 mod scope_rules;

@@ -4,7 +4,9 @@
 //! broken promise. `life` lets processes work on the disk and lose power. Each property has a module of its own below.
 //!
 //! `OBOL_SOAK_CRASHES=1000000` asks for that many power cuts, `OBOL_SOAK_FLIPS` for that many bit flips, and
-//! `OBOL_CRASH_SEED` begins with the seed that a failure has printed.
+//! `OBOL_CRASH_SEED` begins with the seed that a failure, or the last line of progress, has printed. A seed repeats what is
+//! done and what survives; how the queue's threads meet the power cut is up to the machine, so that a failure may need
+//! its seed run some hundred times: `OBOL_CRASH_REPEAT=500 OBOL_SOAK_CRASHES=1`.
 
 mod bit_flips;
 mod controls;
@@ -20,8 +22,8 @@ use std::time::Duration;
 
 /// Where the clock stands when a store begins its life, in Unix seconds.
 const START: u64 = 1_800_000_000;
-/// How long a draw waits before the queue counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a draw waits before the queue counts as stuck: long, because a soak may share its machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 const TOOLS: [&str; 3] = ["search", "pay", "read"];
 /// Tokens in memory for each tool: few, so that most of what is drawn comes from the disk.
 const LIMIT_READY: usize = 4;

@@ -112,8 +112,7 @@ pub(super) struct Witness {
 impl Witness {
     /// For a daemon that keeps `max_ready` tokens of a tool in memory and serves this many clients.
     ///
-    /// A kill costs what was claimed and not handed out: what is ready, four more claims of a batch each, and for each
-    /// client the token whose answer was lost.
+    /// A kill costs what was claimed and not handed out, and for each client the token whose answer was lost.
     pub(super) fn new(max_ready: u64, clients: u64) -> Self {
         Self {
             jtis: HashSet::new(),
@@ -124,7 +123,7 @@ impl Witness {
             ended: HashMap::new(),
             waiting: HashMap::new(),
             boot: 0,
-            may_burn: 5 * max_ready + clients,
+            may_burn: max_ready + clients,
         }
     }
 

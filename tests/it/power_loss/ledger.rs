@@ -199,7 +199,9 @@ impl Ledger {
     }
 
     pub(super) fn policy_set(&mut self, epoch: u64, denied: BTreeSet<String>, acknowledged: bool) {
-        if epoch > self.epoch() {
+        // Of an epoch that was never acknowledged nobody knows whether it is in force: if it is not, this raises it, and
+        // what waits is given up.
+        if self.policies.iter().any(|policy| policy.epoch < epoch) {
             self.lose_track(|_, _| true);
         }
         if acknowledged {
@@ -386,4 +388,13 @@ pub(super) fn verify(session: u64, tool: &str, bytes: &[u8]) -> Verdict {
     } else {
         Err(forged("another tool or signature"))
     }
+}
+
+#[test]
+fn an_epoch_that_was_never_acknowledged_counts_as_raised_when_it_is_set_again() {
+    let mut ledger = Ledger::new();
+    ledger.policy_set(2, BTreeSet::new(), false);
+    ledger.provisioned(1, 1, &["search"], true);
+    ledger.policy_set(2, BTreeSet::new(), true);
+    assert!(ledger.uncertain.contains(&(1, "search".to_owned())), "what waits may be given up");
 }

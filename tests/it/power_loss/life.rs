@@ -1,6 +1,6 @@
 //! The lives of one store: a process opens it, works, and loses power; the next one opens what is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +16,17 @@ use super::{FILLED_DEPTH, LIMIT_DEPTH, LIMIT_READY, PATIENCE, START, TOOLS};
 /// Resource servers in a document of some 400,000 bytes; two of them and the file has to grow.
 pub(super) const LONG: usize = 200;
 
+/// Lines that are kept of what happened.
+const LOG_LINES: usize = 80;
+
 /// A store on a disk, and what is known about it.
 pub(super) struct Life {
     pub(super) disk: SimulatedDisk,
     pub(super) clock: Arc<ManualClock>,
     pub(super) ledger: Ledger,
     pub(super) random: Random,
+    /// What happened last, for whoever has to find out why a promise was broken.
+    log: VecDeque<String>,
     time_travels: bool,
     /// Whether sessions come whose documents make the file grow.
     grows: bool,
@@ -54,9 +59,22 @@ impl Life {
             clock: Arc::new(ManualClock::new(START)),
             ledger: populated.ledger.clone(),
             random: Random::new(!seed),
+            log: VecDeque::new(),
             time_travels: seed % 4 == 1,
             grows: seed % 32 == 3,
         }
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        self.log.push_back(what());
+    }
+
+    /// The last things that happened, oldest first.
+    pub(super) fn log(&self) -> String {
+        self.log.iter().flat_map(|line| ["\n    ", line]).collect()
     }
 
     pub(super) fn on_empty_disk(seed: u64) -> Self {
@@ -88,12 +106,19 @@ impl Life {
 
     /// Opens the store, and holds what is found against what was promised. `None` if the disk failed meanwhile.
     pub(super) fn reopen(&mut self) -> Result<Option<Queue>, Violation> {
-        match self.open() {
+        let opened = self.open();
+        let operations = self.disk.operations();
+        match opened {
             Ok(queue) => {
+                let sessions = queue.sessions().len();
+                self.note(|| format!("opened after {operations} operations, {sessions} sessions"));
                 self.ledger.reopened(&queue)?;
                 Ok(Some(queue))
             }
-            Err(_) if !self.disk.is_well() => Ok(None),
+            Err(error) if !self.disk.is_well() => {
+                self.note(|| format!("failed to open after {operations} operations: {error}"));
+                Ok(None)
+            }
             Err(error) => Err(Violation::DoesNotOpen(error)),
         }
     }
@@ -111,6 +136,16 @@ impl Life {
     }
 
     pub(super) fn act(&mut self, queue: &Queue, step: &Step) -> Verdict {
+        let before = self.disk.operations();
+        let verdict = self.do_step(queue, step);
+        let (after, well) = (self.disk.operations(), self.disk.is_well());
+        self.note(|| {
+            format!("{step:?}: operations {before} to {after}{}", if well { "" } else { ", failed" })
+        });
+        verdict
+    }
+
+    fn do_step(&mut self, queue: &Queue, step: &Step) -> Verdict {
         match step {
             Step::Draw { session, tool } => return self.draw(queue, *session, tool),
             Step::Provision { agent, tools, audiences } => {
@@ -220,7 +255,9 @@ impl Life {
     /// One process from its start to the next power cut.
     pub(super) fn live_and_lose_power(&mut self) -> Verdict {
         let reach = *self.random.pick(&[12, 40, 40, 150, 400]);
-        self.disk.arm(Fate::PowerCut(1 + self.random.below(reach)));
+        let at = 1 + self.random.below(reach);
+        self.note(|| format!("a process starts; the power fails at operation {at}"));
+        self.disk.arm(Fate::PowerCut(at));
         if let Some(queue) = self.reopen()? {
             let steps = self.random.below(40);
             if self.random.one_in(8) {
@@ -248,6 +285,7 @@ impl Life {
             Survival::Bytes,
             Survival::Bytes,
         ]);
+        self.note(|| format!("power cut, what survives: {survival:?}"));
         self.disk.cut_power(survival);
     }
 
