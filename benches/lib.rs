@@ -13,11 +13,16 @@ pub const AUDIENCE: &str = "https://api.example/mcp";
 /// When every token here was issued, in Unix seconds.
 pub const ISSUED_AT: u64 = 1_800_000_000;
 
-/// The session that mints and verifies.
+/// The session that mints and verifies, suite 1.
 pub fn session() -> SessionMaterial {
+    session_of(Suite::Tbac)
+}
+
+/// The same session, had it negotiated another suite.
+pub fn session_of(suite: Suite) -> SessionMaterial {
     SessionMaterial::new(
         SessionId(7),
-        Suite::Tbac,
+        suite,
         SessionKey::from_bytes([1; 32]),
         VerifierSecret::from_bytes([2; 32]),
         MutualAuth::from_bytes([3; 32]),
@@ -56,6 +61,19 @@ pub fn mint(session: &SessionMaterial, first: u64, count: usize) -> Vec<Vec<u8>>
     let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + 60 };
     let minter = Minter::new(session, &scope(), 1);
     minter.and_then(|minter| minter.mint(validity, &seeds)).unwrap_or_default()
+}
+
+/// Seeds as a refiller makes them, from 48 random bytes each.
+pub fn seeds(random: &[u8]) -> Vec<TokenSeed> {
+    let (chunks, _) = random.as_chunks::<48>();
+    let seeds = (0_u64..).zip(chunks).map(|(counter, chunk)| {
+        let (jti, response_key) = chunk.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+        let mut iv = [0; 12];
+        iv.split_at_mut(4).1.copy_from_slice(&counter.to_be_bytes());
+        let response_key = ResponseKey::from_bytes(response_key.try_into().unwrap_or([0; 32]));
+        TokenSeed { jti: Jti::from_random(*jti), iv, response_key, nonce: None }
+    });
+    seeds.collect()
 }
 
 fn seed(number: u64) -> TokenSeed {

@@ -1,87 +1,228 @@
-//! Minting and verifying, on one core.
+//! Minting, verifying and refusing, on one core, in every suite. Every operation is timed by itself: what counts is the
+//! median and the 99th percentile. The clock's own cost, some 25 ns, is left in.
+//!
+//! `cargo bench -p obol-benches --bench token`; with `-- --quick` a tenth of the samples.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use obol_benches::{AUDIENCE, ISSUED_AT, mint, session};
-use obol_token::{Audience, Envelope};
-use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier};
+use obol_benches::rows::{self, Row, Target, Unit};
+use obol_benches::{AUDIENCE, ISSUED_AT, mint, scope, seeds, session_of};
+use obol_token::text::to_base64url;
+use obol_token::{Audience, Minter, SessionMaterial, Suite, Validity};
+use obol_verify::{
+    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier,
+};
 
 /// Tokens in a batch.
 const BATCH: usize = 64;
+/// Operations of each kind; a hundredth of them comes first and is not counted.
+const SAMPLES: usize = 20_000;
+/// Batches of each kind.
+const BATCHES: usize = 500;
+const TOKEN_LIFE_SEC: u64 = 60;
 
-fn minting(criterion: &mut Criterion) {
-    let session = session();
-    let mut group = criterion.benchmark_group("mint");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function("suite 1, batch of 64", |bencher| {
-        bencher.iter(|| black_box(mint(&session, 0, BATCH)));
-    });
-    group.finish();
-}
-
-fn verifying(criterion: &mut Criterion) {
-    let verifier = verifier();
-    let request = Request { action: Some("read"), ..Request::new("search") };
-    let mut group = criterion.benchmark_group("verify");
-
-    let token = one(0);
-    group.bench_function("header only", |bencher| {
-        bencher.iter(|| Envelope::parse(black_box(&token)).is_ok());
-    });
-    group.bench_function("suite 1, without spending", |bencher| {
-        bencher.iter_batched(
-            || token.clone(),
-            |token| Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request)).is_ok(),
-            BatchSize::SmallInput,
-        );
-    });
-    let mut next = 1;
-    group.bench_function("suite 1, verify and spend in memory", |bencher| {
-        bencher.iter_batched(
-            || {
-                next += 1;
-                one(next)
-            },
-            |token| {
-                let verified =
-                    Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request));
-                verified.and_then(|verified| verified.spend().wait()).is_ok()
-            },
-            BatchSize::SmallInput,
-        );
-    });
-    let mut forged = one(0);
-    if let Some(last) = forged.last_mut() {
-        *last ^= 1;
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let bench = Bench { divisor: if quick { 10 } else { 1 } };
+    rows::begin();
+    for suite in Suite::ALL {
+        bench.minting(suite);
+        bench.verifying(suite);
+        bench.forgeries(suite);
     }
-    group.bench_function("suite 1, refusing a forged token", |bencher| {
-        bencher.iter_batched(
-            || forged.clone(),
-            |token| {
-                Unverified::from_bytes(token).and_then(|token| token.verify(&verifier, &request)).is_err()
-            },
-            BatchSize::SmallInput,
+    bench.headers();
+}
+
+struct Bench {
+    divisor: usize,
+}
+
+impl Bench {
+    fn samples(&self) -> usize {
+        SAMPLES / self.divisor
+    }
+
+    /// As a refiller does it: fresh randomness, a minter and 64 tokens.
+    fn minting(&self, suite: Suite) {
+        let session = session_of(suite);
+        let target = match suite {
+            Suite::Tbac => Some(30_000.0),
+            Suite::AesGcm => Some(700_000.0),
+            _ => None,
+        };
+        let times = times((0..BATCHES / self.divisor).collect(), |_| batch(&session));
+        let per_second = BATCH as f64 * 1e9 / times.p50;
+        let row = Row::new(
+            "token",
+            format!("mint, suite {suite}, batches of {BATCH}"),
+            Unit::PerSecond,
+            per_second,
         );
-    });
-    group.finish();
+        record(target.map_or(row.clone(), |least| row.wants(Target::AtLeast(least))));
+    }
+
+    fn verifying(&self, suite: Suite) {
+        let (p50, p99) = match suite {
+            Suite::Tbac => (Some(40_000.0), Some(100_000.0)),
+            Suite::AesGcm | Suite::HybridAesGcm => (Some(2_500.0), None),
+            Suite::ChaCha20Poly1305 => (None, None),
+        };
+        let (verifier, tokens) = (verifier(suite), tokens(suite, self.samples()));
+        let texts: Vec<String> = tokens.iter().map(|token| to_base64url(token)).collect();
+        let bytes = times(tokens, |token| accept(Unverified::from_bytes(token), &verifier));
+        let what = format!("verify and spend, suite {suite}");
+        record_time(format!("{what}, p50"), bytes.p50, p50);
+        record_time(format!("{what}, p99"), bytes.p99, p99);
+        let verifier = self::verifier(suite);
+        let text = times(texts, |text| accept(Unverified::from_text(text.as_bytes()), &verifier));
+        record_time(format!("{what}, from text, p50"), text.p50, None);
+    }
+
+    /// Beside the acceptance of a good token, measured in turns with it.
+    fn forgeries(&self, suite: Suite) {
+        let verifier = verifier(suite);
+        let good = tokens(suite, self.samples());
+        let forged = good.iter().map(|token| {
+            let mut token = token.clone();
+            if let Some(last) = token.last_mut() {
+                *last ^= 1;
+            }
+            token
+        });
+        let forged: Vec<Vec<u8>> = forged.collect();
+        let (mut acceptances, mut refusals) = (Vec::new(), Vec::new());
+        for (token, forged) in good.into_iter().zip(forged) {
+            let begin = Instant::now();
+            accept(Unverified::from_bytes(token), &verifier);
+            acceptances.push(nanoseconds(begin));
+            let begin = Instant::now();
+            refuse(forged, &verifier);
+            refusals.push(nanoseconds(begin));
+        }
+        let (accepted, refused) = (Times::of(acceptances), Times::of(refusals));
+        record(
+            Row::new(
+                "token",
+                format!("refuse a forged token, suite {suite}, p50"),
+                Unit::Nanoseconds,
+                refused.p50,
+            )
+            .beside("accept a good one", accepted.p50)
+            .wants(Target::RatioAtMost(1.0)),
+        );
+    }
+
+    /// What is refused by its header alone.
+    fn headers(&self) {
+        let suite = Suite::Tbac;
+        let verifier = verifier(suite);
+        let other_suite = self::verifier(Suite::AesGcm);
+        let cases: [(&str, usize, u8, &Verifier); 6] = [
+            ("version", 0, 0x02, &verifier),
+            ("alg_id", 1, 0x77, &verifier),
+            ("session", 4, 0xFF, &verifier),
+            ("time", 24, 0x00, &verifier),
+            ("audience", 48, 0x00, &verifier),
+            ("suite", 1, 0x01, &other_suite),
+        ];
+        for (what, offset, byte, verifier) in cases {
+            let mut tokens = tokens(suite, self.samples());
+            for token in &mut tokens {
+                if let Some(place) = token.get_mut(offset) {
+                    *place = if *place == byte && offset != 1 { byte ^ 1 } else { byte };
+                }
+            }
+            let times = times(tokens, |token| refuse(token, verifier));
+            record_time(format!("refuse by header: {what}, p50"), times.p50, Some(1_000.0));
+        }
+    }
 }
 
-fn one(number: u64) -> Vec<u8> {
-    mint(&session(), number, 1).pop().unwrap_or_default()
+fn batch(session: &SessionMaterial) -> Vec<Vec<u8>> {
+    let mut random = [0; 48 * BATCH];
+    let filled = getrandom::fill(&mut random).is_ok();
+    let seeds = if filled { seeds(&random) } else { Vec::new() };
+    let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + TOKEN_LIFE_SEC };
+    let minted = Minter::new(session, &scope(), 1).and_then(|minter| minter.mint(validity, &seeds));
+    expect(minted.ok().filter(|tokens| tokens.len() == BATCH), "a batch")
 }
 
-fn verifier() -> Verifier {
+fn tokens(suite: Suite, count: usize) -> Vec<Vec<u8>> {
+    mint(&session_of(suite), 0, count + count / 100)
+}
+
+fn request() -> Request<'static> {
+    Request { action: Some("read"), resource: Some("docs/a"), ..Request::new("search") }
+}
+
+fn accept(token: Result<Unverified, Denial>, verifier: &Verifier) {
+    let spent = token.and_then(|token| token.verify(verifier, &request())?.spend().wait());
+    expect(black_box(spent).ok(), "an acceptance");
+}
+
+fn refuse(token: Vec<u8>, verifier: &Verifier) {
+    let refused = Unverified::from_bytes(token).and_then(|token| token.verify(verifier, &request()));
+    expect(black_box(refused).err(), "a refusal");
+}
+
+fn verifier(suite: Suite) -> Verifier {
     let sessions = Arc::new(MemorySessionTable::new());
     let audience = Audience::new(AUDIENCE);
-    let added = sessions.add(Session::new(session(), audience.clone(), "example"));
+    let added = sessions.add(Session::new(session_of(suite), audience.clone(), "example"));
     let clock = Arc::new(ManualClock::new(ISSUED_AT + 1));
-    let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), 60));
+    let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));
     let built = Verifier::builder(audience, sessions, spent).clock(clock).build();
-    #[expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
-    added.ok().and_then(|()| built.ok()).expect("a verifier")
+    expect(added.ok().and_then(|()| built.ok()), "a verifier")
 }
 
-criterion_group!(benches, minting, verifying);
-criterion_main!(benches);
+/// Sorted durations, in nanoseconds.
+struct Times {
+    p50: f64,
+    p99: f64,
+}
+
+impl Times {
+    fn of(mut nanoseconds: Vec<u64>) -> Self {
+        nanoseconds.sort_unstable();
+        let at = |part: usize| nanoseconds.get(nanoseconds.len() * part / 100).copied().unwrap_or_default();
+        Self { p50: at(50) as f64, p99: at(99) as f64 }
+    }
+}
+
+/// Times `operation` on each input; the first hundredth warms up.
+fn times<I, O>(inputs: Vec<I>, mut operation: impl FnMut(I) -> O) -> Times {
+    let warm_up = inputs.len() / 100;
+    let mut measured = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        let begin = Instant::now();
+        black_box(operation(black_box(input)));
+        measured.push(nanoseconds(begin));
+    }
+    Times::of(measured.split_off(warm_up))
+}
+
+fn nanoseconds(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn record_time(what: String, nanoseconds: f64, at_most: Option<f64>) {
+    let row = Row::new("token", what, Unit::Nanoseconds, nanoseconds);
+    record(at_most.map_or(row.clone(), |most| row.wants(Target::AtMost(most))));
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark's output")]
+fn record(row: Row) {
+    let ratio = row.ratio().map_or_else(String::new, |ratio| format!("  ratio {ratio:.2}"));
+    println!("{:<48} {:>12.0} {:?}{ratio}", row.what, row.measured, row.unit);
+    row.record();
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a benchmark that measures something else than it says is worth nothing"
+)]
+fn expect<T>(value: Option<T>, what: &str) -> T {
+    value.expect(what)
+}

@@ -41,11 +41,14 @@ pub(super) mod tag {
     }
 }
 
+/// Room for a scope of ordinary size, so that writing it takes one allocation.
+const USUAL_BYTES: usize = 512;
+
 impl Scope {
     /// The canonical bytes: ascending tags, shortest lengths, no vendor tags.
     pub fn to_tlv(&self) -> Result<Vec<u8>, ScopeError> {
         self.check()?;
-        let mut out = Writer::default();
+        let mut out = Writer(Vec::with_capacity(USUAL_BYTES));
         out.text(tag::ISS, &self.iss)?;
         out.text(tag::SUB, &self.sub)?;
         out.text(tag::AGENT_INSTANCE_ID, &self.agent_instance_id)?;
@@ -160,80 +163,84 @@ impl From<TlvError> for ScopeError {
 
 const UNKNOWN_TAG: ScopeError = ScopeError::Malformed("unknown tag below 80");
 
-/// What has been read so far.
+/// What has been read so far. Text stays where it lies until the scope is known to be complete.
 #[derive(Default)]
-struct Fields {
-    text: BTreeMap<u8, String>,
+struct Fields<'a> {
+    iss: Option<&'a str>,
+    sub: Option<&'a str>,
+    agent_instance_id: Option<&'a str>,
+    tool: Option<&'a str>,
     action: Vec<String>,
+    resource: Option<&'a str>,
     constraints: Option<Constraints>,
-    integers: BTreeMap<u8, u64>,
-    require_pop: Option<bool>,
+    delegation_depth: Option<u64>,
     parent_token_hash: Option<[u8; 32]>,
+    require_pop: Option<bool>,
+    aud: Option<&'a str>,
+    org_id: Option<&'a str>,
+    trust_level: Option<u64>,
+    human_confirmed_at: Option<u64>,
     approval_digest: Option<[u8; 32]>,
+    purpose: Option<&'a str>,
     txn_id: Option<[u8; 16]>,
+    user_raw_intent: Option<&'a str>,
+    intent_hash: Option<&'a str>,
 }
 
-impl Fields {
-    fn take(&mut self, field: Field<'_>) -> Result<(), ScopeError> {
-        match field.tag {
-            tag::ISS
-            | tag::SUB
-            | tag::AGENT_INSTANCE_ID
-            | tag::TOOL
-            | tag::RESOURCE
-            | tag::AUD
-            | tag::ORG_ID
-            | tag::PURPOSE
-            | tag::USER_RAW_INTENT
-            | tag::INTENT_HASH => {
-                self.text.insert(field.tag, text(field.value)?);
-            }
-            tag::ACTION => self.action.push(text(field.value)?),
-            tag::CONSTRAINTS => self.constraints = Some(constraints_from_tlv(field.value)?),
-            tag::DELEGATION_DEPTH | tag::TRUST_LEVEL | tag::HUMAN_CONFIRMED_AT => {
-                self.integers.insert(field.tag, integer(field.value)?);
-            }
-            tag::REQUIRE_POP => self.require_pop = Some(boolean(field.value)?),
-            tag::PARENT_TOKEN_HASH => self.parent_token_hash = Some(raw(field.value)?),
-            tag::APPROVAL_DIGEST => self.approval_digest = Some(raw(field.value)?),
-            tag::TXN_ID => self.txn_id = Some(raw(field.value)?),
+impl<'a> Fields<'a> {
+    fn take(&mut self, Field { tag, value }: Field<'a>) -> Result<(), ScopeError> {
+        match tag {
+            tag::ISS => self.iss = Some(text(value)?),
+            tag::SUB => self.sub = Some(text(value)?),
+            tag::AGENT_INSTANCE_ID => self.agent_instance_id = Some(text(value)?),
+            tag::TOOL => self.tool = Some(text(value)?),
+            tag::ACTION => self.action.push(text(value)?.to_owned()),
+            tag::RESOURCE => self.resource = Some(text(value)?),
+            tag::CONSTRAINTS => self.constraints = Some(constraints_from_tlv(value)?),
+            tag::DELEGATION_DEPTH => self.delegation_depth = Some(integer(value)?),
+            tag::PARENT_TOKEN_HASH => self.parent_token_hash = Some(raw(value)?),
+            tag::REQUIRE_POP => self.require_pop = Some(boolean(value)?),
+            tag::AUD => self.aud = Some(text(value)?),
+            tag::ORG_ID => self.org_id = Some(text(value)?),
+            tag::TRUST_LEVEL => self.trust_level = Some(integer(value)?),
+            tag::HUMAN_CONFIRMED_AT => self.human_confirmed_at = Some(integer(value)?),
+            tag::APPROVAL_DIGEST => self.approval_digest = Some(raw(value)?),
+            tag::PURPOSE => self.purpose = Some(text(value)?),
+            tag::TXN_ID => self.txn_id = Some(raw(value)?),
+            tag::USER_RAW_INTENT => self.user_raw_intent = Some(text(value)?),
+            tag::INTENT_HASH => self.intent_hash = Some(text(value)?),
             _ => return Err(UNKNOWN_TAG),
         }
         Ok(())
     }
 
-    fn complete(mut self) -> Result<Scope, ScopeError> {
+    fn complete(self) -> Result<Scope, ScopeError> {
         Ok(Scope {
-            iss: self.required_text(tag::ISS, "iss is missing")?,
-            sub: self.required_text(tag::SUB, "sub is missing")?,
-            agent_instance_id: self.required_text(tag::AGENT_INSTANCE_ID, "agent_instance_id is missing")?,
-            tool: self.required_text(tag::TOOL, "tool is missing")?,
-            resource: self.required_text(tag::RESOURCE, "resource is missing")?,
-            delegation_depth: self.required_integer(tag::DELEGATION_DEPTH, "delegation_depth is missing")?,
-            require_pop: self.require_pop.ok_or(ScopeError::Field("require_pop is missing"))?,
-            aud: self.required_text(tag::AUD, "aud is missing")?,
-            org_id: self.required_text(tag::ORG_ID, "org_id is missing")?,
-            trust_level: self.required_integer(tag::TRUST_LEVEL, "trust_level is missing")?,
-            human_confirmed_at: self
-                .required_integer(tag::HUMAN_CONFIRMED_AT, "human_confirmed_at is missing")?,
-            purpose: self.text.remove(&tag::PURPOSE),
-            user_raw_intent: self.text.remove(&tag::USER_RAW_INTENT),
-            intent_hash: self.text.remove(&tag::INTENT_HASH),
+            iss: required(self.iss, "iss is missing")?.to_owned(),
+            sub: required(self.sub, "sub is missing")?.to_owned(),
+            agent_instance_id: required(self.agent_instance_id, "agent_instance_id is missing")?.to_owned(),
+            tool: required(self.tool, "tool is missing")?.to_owned(),
             action: self.action,
+            resource: required(self.resource, "resource is missing")?.to_owned(),
             constraints: self.constraints,
+            delegation_depth: required(self.delegation_depth, "delegation_depth is missing")?,
             parent_token_hash: self.parent_token_hash,
+            require_pop: required(self.require_pop, "require_pop is missing")?,
+            aud: required(self.aud, "aud is missing")?.to_owned(),
+            org_id: required(self.org_id, "org_id is missing")?.to_owned(),
+            trust_level: required(self.trust_level, "trust_level is missing")?,
+            human_confirmed_at: required(self.human_confirmed_at, "human_confirmed_at is missing")?,
             approval_digest: self.approval_digest,
+            purpose: self.purpose.map(str::to_owned),
             txn_id: self.txn_id,
+            user_raw_intent: self.user_raw_intent.map(str::to_owned),
+            intent_hash: self.intent_hash.map(str::to_owned),
         })
     }
+}
 
-    fn required_text(&mut self, tag: u8, missing: &'static str) -> Result<String, ScopeError> {
-        self.text.remove(&tag).ok_or(ScopeError::Field(missing))
-    }
-
-    fn required_integer(&mut self, tag: u8, missing: &'static str) -> Result<u64, ScopeError> {
-        self.integers.remove(&tag).ok_or(ScopeError::Field(missing))
-    }
+fn required<T>(value: Option<T>, missing: &'static str) -> Result<T, ScopeError> {
+    value.ok_or(ScopeError::Field(missing))
 }
 
 fn constraints_from_tlv(data: &[u8]) -> Result<Constraints, ScopeError> {
@@ -247,7 +254,9 @@ fn constraints_from_tlv(data: &[u8]) -> Result<Constraints, ScopeError> {
             tag::constraint::REQUIRE_CHANNEL_ENCRYPTION => {
                 constraints.require_channel_encryption = Some(boolean(value)?);
             }
-            tag::constraint::DATA_CLASSIFICATION => constraints.data_classification = Some(text(value)?),
+            tag::constraint::DATA_CLASSIFICATION => {
+                constraints.data_classification = Some(text(value)?.to_owned())
+            }
             tag::constraint::ALLOWED_PARAMETERS => {
                 constraints.allowed_parameters = Some(parameters_from_tlv(value)?);
             }
@@ -268,16 +277,16 @@ fn parameters_from_tlv(data: &[u8]) -> Result<BTreeMap<String, String>, ScopeErr
             return Err(PAIRS);
         }
         let name = text(name.value)?;
-        if parameters.last_key_value().is_some_and(|(last, _)| *last >= name) {
+        if parameters.last_key_value().is_some_and(|(last, _)| last.as_str() >= name) {
             return Err(ScopeError::Malformed("allowed_parameters is not sorted by name"));
         }
-        parameters.insert(name, text(pattern.value)?);
+        parameters.insert(name.to_owned(), text(pattern.value)?.to_owned());
     }
     Ok(parameters)
 }
 
-fn text(value: &[u8]) -> Result<String, ScopeError> {
-    core::str::from_utf8(value).map(str::to_owned).map_err(|_| ScopeError::Malformed("a string is not UTF-8"))
+fn text(value: &[u8]) -> Result<&str, ScopeError> {
+    core::str::from_utf8(value).map_err(|_| ScopeError::Malformed("a string is not UTF-8"))
 }
 
 fn integer(value: &[u8]) -> Result<u64, ScopeError> {
