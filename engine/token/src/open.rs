@@ -1,7 +1,6 @@
 //! Opening: the signature first, where the suite has one, then the AEAD, never the other way round.
 
 use core::fmt;
-use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::aead;
@@ -9,7 +8,7 @@ use crate::envelope::Envelope;
 use crate::keys::SessionMaterial;
 use crate::schnorr;
 use crate::scope::{Scope, ScopeError};
-use crate::secret::ResponseKey;
+use crate::secret::{ResponseKey, ct_eq_32};
 use crate::tlv::{OrderedReader, TlvError};
 
 pub(crate) const TAG_SCOPE: u8 = 0x01;
@@ -90,7 +89,7 @@ impl Body {
     /// Whether `priv_sig` covers the sealed scope at this policy epoch (cascade step 12); constant time.
     pub fn privilege_signature_holds(&self, session: &SessionMaterial, policy_epoch: u64) -> bool {
         let expected = session.privilege_signature(policy_epoch, self.scope_tlv());
-        expected.ct_eq(&self.privilege_signature).into()
+        ct_eq_32(&expected, &self.privilege_signature)
     }
 
     fn parse(plaintext: Zeroizing<Vec<u8>>) -> Option<Self> {

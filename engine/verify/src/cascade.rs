@@ -12,7 +12,7 @@ use crate::evaluation::{self, Subject};
 use crate::possession;
 use crate::request::{Arguments, Request};
 use crate::session::Session;
-use crate::spend::{Unverified, Verified, spend_denial};
+use crate::spend::{Token, Unverified, Verified, spend_denial};
 use crate::spent::Mark;
 use crate::verifier::{Parts, Verifier};
 
@@ -58,7 +58,8 @@ pub(crate) fn run(
 
     let jti = envelope.jti();
     let issued_at = envelope.issued_at();
-    Ok(Verified { parts: Arc::clone(parts), session, body, scope, jti, mark, issued_at, opened })
+    let token = Box::new(Token { session, body, scope, jti, opened });
+    Ok(Verified { parts: Arc::clone(parts), mark, issued_at, token })
 }
 
 fn stale(detail: &'static str) -> Denial {

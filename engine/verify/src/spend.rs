@@ -76,34 +76,39 @@ fn framing_denial(error: FramingError) -> Denial {
 /// A token that passed every check but the last. It allows nothing yet: another copy may be spent first.
 pub struct Verified {
     pub(crate) parts: Arc<Parts>,
+    pub(crate) mark: Mark,
+    pub(crate) issued_at: u64,
+    pub(crate) token: Box<Token>,
+}
+
+/// What the cascade found out, in one place that moves from state to state without being copied.
+pub(crate) struct Token {
     pub(crate) session: Arc<Session>,
     pub(crate) body: Body,
     pub(crate) scope: Scope,
     pub(crate) jti: Jti,
-    pub(crate) mark: Mark,
-    pub(crate) issued_at: u64,
     pub(crate) opened: Option<Map<String, Value>>,
 }
 
 impl Verified {
     /// What the token allows once it is spent.
     pub fn scope(&self) -> &Scope {
-        &self.scope
+        &self.token.scope
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.jti
+        self.token.jti
     }
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.session.session_id()
+        self.token.session.session_id()
     }
 
     /// The arguments, where the request brought them as [`crate::Arguments::Sealed`].
     pub fn opened_arguments(&self) -> Option<&Map<String, Value>> {
-        self.opened.as_ref()
+        self.token.opened.as_ref()
     }
 
     /// Spends the token (cascade step 15). The answer is in the [`Spending`]; from here on the token may be burned,
@@ -115,23 +120,18 @@ impl Verified {
 
     /// Time may have passed since the cascade ran.
     fn still_valid(&self) -> Result<(), Denial> {
-        check_active(&self.session)?;
+        check_active(&self.token.session)?;
         cascade::check_not_expired(&self.parts, self.mark.expires_at())
     }
 
     fn finish(self) -> Result<Spent, Denial> {
         // Revoked while the disk was written: the token is burned, which is as it should be.
-        check_active(&self.session)?;
+        check_active(&self.token.session)?;
         // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
         cascade::check_fence(&self.parts, self.issued_at)?;
-        self.parts.parents.remember(&self.scope, self.body.scope_tlv(), self.parts.clock.now());
-        Ok(Spent {
-            session_id: self.session.session_id(),
-            channel: Some((self.session, self.body)),
-            scope: self.scope,
-            jti: self.jti,
-            opened: self.opened,
-        })
+        let Self { parts, token, .. } = self;
+        parts.parents.remember(&token.scope, token.body.scope_tlv(), parts.clock.now());
+        Ok(Spent { token, channel_taken: false })
     }
 }
 
@@ -186,50 +186,49 @@ pub(crate) fn spend_denial(error: &SpendError) -> Denial {
 
 /// A token that was accepted, once and for good. Holding one is the permission to act.
 pub struct Spent {
-    scope: Scope,
-    jti: Jti,
-    session_id: SessionId,
-    /// What the channel keys are derived from, until they are taken. Most calls are answered in the clear.
-    channel: Option<(Arc<Session>, Body)>,
-    opened: Option<Map<String, Value>>,
+    token: Box<Token>,
+    channel_taken: bool,
 }
 
 impl Spent {
     /// What the token allows. The tool must keep the limits that only it can keep: `max_rows`, `time_window_sec`
     /// and `data_classification`.
     pub fn scope(&self) -> &Scope {
-        &self.scope
+        &self.token.scope
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.jti
+        self.token.jti
     }
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.session_id
+        self.token.session.session_id()
     }
 
     /// Takes the token's channel keys, once: the nonce of the response is fixed, so one token seals one response.
     pub fn take_channel_keys(&mut self) -> Option<ChannelKeys> {
-        let (session, body) = self.channel.take()?;
-        Some(session.material().channel_keys(&self.jti, body.response_key()))
+        if core::mem::replace(&mut self.channel_taken, true) {
+            return None;
+        }
+        let Token { session, body, jti, .. } = &*self.token;
+        Some(session.material().channel_keys(jti, body.response_key()))
     }
 
     /// Takes the arguments, where the request brought them as [`crate::Arguments::Sealed`].
     pub fn take_opened_arguments(&mut self) -> Option<Map<String, Value>> {
-        self.opened.take()
+        self.token.opened.take()
     }
 
     /// What the token allows, without the rest.
     pub fn into_scope(self) -> Scope {
-        self.scope
+        self.token.scope
     }
 }
 
 impl fmt::Debug for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spent").field("session_id", &self.session_id).finish_non_exhaustive()
+        f.debug_struct("Spent").field("session_id", &self.session_id()).finish_non_exhaustive()
     }
 }
