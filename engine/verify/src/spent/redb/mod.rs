@@ -20,8 +20,8 @@
 //! # The file
 //!
 //! A redb database with two tables. `obol.spent-set.meta`: format, span length, fence, horizon. `obol.spent-set.marks`:
-//! one row, or more, for each commit and span of expiry times, key (span, row number), value the 16-byte marks one
-//! behind the other. Forgetting deletes a range of spans in the same transaction that moves the horizon.
+//! key (span of expiry times, row number), value up to 250 16-byte marks one behind the other. A commit fills up the last
+//! row of each span it has marks for, and begins new ones. Forgetting deletes a range of spans in the same transaction that moves the horizon.
 
 mod store;
 mod writer;

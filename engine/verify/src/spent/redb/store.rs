@@ -29,6 +29,7 @@ const CACHE_BYTES: usize = 16 << 20;
 /// The most marks in one row: they fill a page of 4 KiB, less its own overhead. A longer row would take pages of the
 /// next power of two, half of them empty.
 const MARKS_PER_ROW: usize = 250;
+const ROW_BYTES: usize = 16 * MARKS_PER_ROW;
 
 /// Why a spent set was not opened. Nothing was changed, except that a new file may have been created.
 #[derive(Debug)]
@@ -110,6 +111,9 @@ pub(super) struct Store {
     next_row: u64,
     /// The spans that have rows.
     spans: BTreeSet<u64>,
+    /// The last row of each span, where it has room: number and marks. The next marks of the span go into it, or
+    /// spends that come one at a time would take a row, and thrice the space, each.
+    tails: BTreeMap<u64, (u64, Vec<u8>)>,
 }
 
 /// An opened file; its marks are in the index.
@@ -152,7 +156,7 @@ impl Store {
         }
         let (fence, horizon) = read_meta(&database)?;
         index.forget_before(horizon);
-        let mut store = Self { database, next_row: 0, spans: BTreeSet::new() };
+        let mut store = Self { database, next_row: 0, spans: BTreeSet::new(), tails: BTreeMap::new() };
         store.read_marks(index)?;
         Ok(Opened { store, fence })
     }
@@ -175,6 +179,9 @@ impl Store {
             let (ids, _) = value.value().as_chunks::<16>();
             ids.iter().for_each(|id| index.place(span, *id));
             self.spans.insert(span);
+            if ids.len() < MARKS_PER_ROW {
+                self.tails.insert(span, (row, ids.as_flattened().to_vec()));
+            }
             self.next_row = self.next_row.max(row.saturating_add(1));
         }
         Ok(())
@@ -198,6 +205,7 @@ impl Store {
         self.write(&spans, horizon).map_err(|error| error.to_string())?;
         if let Some(horizon) = horizon {
             self.spans = self.spans.split_off(&horizon);
+            self.tails = self.tails.split_off(&horizon);
         }
         self.spans.extend(spans.keys());
         Ok(())
@@ -213,9 +221,20 @@ impl Store {
                 transaction.open_table(META)?.insert(HORIZON, horizon)?;
             }
             for (span, ids) in spans {
-                for row in ids.chunks(16 * MARKS_PER_ROW) {
-                    marks.insert((*span, self.next_row), row)?;
+                let (mut row, mut all) = self.tails.remove(span).unwrap_or_else(|| {
                     self.next_row += 1;
+                    (self.next_row - 1, Vec::new())
+                });
+                all.extend_from_slice(ids);
+                let mut chunks = all.chunks(ROW_BYTES).peekable();
+                while let Some(chunk) = chunks.next() {
+                    marks.insert((*span, row), chunk)?;
+                    if chunks.peek().is_some() {
+                        row = self.next_row;
+                        self.next_row += 1;
+                    } else if chunk.len() < ROW_BYTES {
+                        self.tails.insert(*span, (row, chunk.to_vec()));
+                    }
                 }
             }
         }
