@@ -39,6 +39,10 @@ mod possession;
 mod request;
 mod session;
 mod session_file;
+#[cfg(feature = "redb")]
+mod session_redb;
+#[cfg(feature = "sealed")]
+mod session_seal;
 mod spend;
 pub mod spent;
 pub mod strict_json;
@@ -55,8 +59,13 @@ pub use session::{
     SessionTableUnavailable, Window,
 };
 pub use session_file::{
-    InSessionFile, MAX_SESSION_FILE_BYTES, SessionFileError, parse_sessions, read_session_file,
+    InSessionFile, MAX_SESSION_FILE_BYTES, SessionEntry, SessionFileError, parse_entries, parse_sessions,
+    read_session_entries, read_session_file,
 };
+#[cfg(feature = "redb")]
+pub use session_redb::{RedbSessionTable, SessionStoreError};
+#[cfg(feature = "sealed")]
+pub use session_seal::{SealError, SessionKeyFileError, SessionSealKey};
 pub use spend::{Spending, Spent, Unverified, Verified};
 pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 #[cfg(feature = "redb")]

@@ -155,6 +155,11 @@ impl std::error::Error for SessionTableUnavailable {}
 pub trait SessionTable: Send + Sync + fmt::Debug {
     /// The session with this number, revoked ones included.
     fn look_up(&self, id: SessionId) -> Result<Option<Arc<Session>>, SessionTableUnavailable>;
+
+    /// Whether the table can tell which sessions there are. A server whose table cannot is not ready.
+    fn health(&self) -> Result<(), SessionTableUnavailable> {
+        Ok(())
+    }
 }
 
 /// Why a session was not taken into the table.

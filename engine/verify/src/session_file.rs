@@ -127,6 +127,55 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SessionFileError> {
     Ok(json)
 }
 
+/// A session together with the text that it was read from, for tables that keep it sealed.
+pub struct SessionEntry {
+    /// The session.
+    pub session: Session,
+    /// A session file of its own that holds nothing but this session.
+    document: Zeroizing<Vec<u8>>,
+}
+
+impl SessionEntry {
+    /// A session file that holds this session alone. It holds keys.
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+}
+
+impl fmt::Debug for SessionEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SessionEntry").field(&self.session).finish()
+    }
+}
+
+/// Reads the sessions in `path`, each with its text.
+pub fn read_session_entries(path: &Path) -> Result<Vec<SessionEntry>, InSessionFile> {
+    read_private(path)
+        .and_then(|json| parse_entries(&json))
+        .map_err(|error| InSessionFile { path: path.to_owned(), error })
+}
+
+/// Reads sessions from the contents of a session file, each with its text.
+pub fn parse_entries(json: &[u8]) -> Result<Vec<SessionEntry>, SessionFileError> {
+    #[derive(Deserialize)]
+    struct Texts<'a> {
+        #[serde(borrow)]
+        sessions: Vec<&'a serde_json::value::RawValue>,
+    }
+
+    let sessions = parse_sessions(json)?;
+    let texts: Texts<'_> = strict_json::parse(json)?;
+    let entries = sessions.into_iter().zip(texts.sessions).map(|(session, text)| {
+        let (before, after) = (&br#"{"obol_rs_sessions":1,"sessions":["#[..], &b"]}"[..]);
+        let mut document = Zeroizing::new(Vec::with_capacity(before.len() + text.get().len() + after.len()));
+        for part in [before, text.get().as_bytes(), after] {
+            document.extend_from_slice(part);
+        }
+        SessionEntry { session, document }
+    });
+    Ok(entries.collect())
+}
+
 /// Reads sessions from the contents of a session file.
 pub fn parse_sessions(json: &[u8]) -> Result<Vec<Session>, SessionFileError> {
     // The version first: a newer file may have fields that would only confuse.

@@ -116,6 +116,15 @@ impl Verifier {
         &*self.parts.spent
     }
 
+    /// Whether tokens can be verified and spent, as far as is known.
+    pub fn health(&self) -> Result<(), Denial> {
+        self.parts
+            .sessions
+            .health()
+            .map_err(|error| Denial::new(Code::Unavailable, FailedCheck::SessionTable, error.to_string()))?;
+        self.parts.spent.health().map_err(|error| crate::spend::spend_denial(&error))
+    }
+
     /// Refuses from now on, for every session, what was minted under an older policy. Never lowers the epoch.
     pub fn raise_policy_epoch(&self, epoch: u64) {
         self.parts.policy_epoch.fetch_max(epoch, Ordering::SeqCst);

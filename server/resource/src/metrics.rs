@@ -80,7 +80,7 @@ impl Metrics {
             let help = "Spent tokens that are remembered.";
             render_gauge(&mut out, "obol_spent_marks", help, &marks.to_string());
         }
-        let ready = if verifier.spent_set().health().is_ok() { "1" } else { "0" };
+        let ready = if verifier.health().is_ok() { "1" } else { "0" };
         render_gauge(&mut out, "obol_ready", "Whether tokens can be spent.", ready);
         out
     }

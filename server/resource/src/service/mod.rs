@@ -106,7 +106,7 @@ async fn name_request(request: Request, next: Next) -> Response {
 }
 
 async fn ready(State(state): State<ServiceState>) -> Response {
-    match state.guard.verifier().spent_set().health() {
+    match state.guard.verifier().health() {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready");

@@ -1,0 +1,389 @@
+//! Sessions in a file: they survive a restart, and so do revocations.
+//!
+//! All sessions are in memory as well, so looking one up never touches the disk. A change is durable before the call
+//! that makes it returns. A revocation counts in memory from the moment it is asked for, and stays as a row of its own
+//! for ever: the session cannot come back, whoever adds it again.
+//!
+//! # The file
+//!
+//! A redb database with three tables. `obol.sessions.meta`: format and the table's random name.
+//! `obol.sessions.sealed`: session number → a session file of one session, sealed under the key (see
+//! [`SessionSealKey`]). `obol.sessions.revoked`: session number → when, in Unix seconds. A revoked session's sealed
+//! row is deleted; its bytes may stay in the file until its page is used again.
+//!
+//! # When a write fails
+//!
+//! What the file holds is then unknown. The table stops: every lookup is [`SessionTableUnavailable`] until the process
+//! opens the file again.
+
+use core::fmt;
+use obol_token::SessionId;
+use obol_token::text::to_hex;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::session::{
+    AddSessionError, MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable,
+};
+use crate::session_file::{SessionEntry, parse_sessions};
+use crate::session_seal::{SealError, SessionSealKey};
+
+const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
+const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("obol.sessions.sealed");
+const REVOKED: TableDefinition<'static, u64, u64> = TableDefinition::new("obol.sessions.revoked");
+
+const FORMAT: &str = "format";
+const NAME: &str = "name";
+/// The format this build reads and writes.
+const VERSION: &str = "1";
+
+/// Why a session table was not opened or changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SessionStoreError {
+    /// The file cannot be opened or created.
+    Io(PathBuf, io::Error),
+    /// Others may read or write the file; the number is its mode.
+    Mode(PathBuf, u32),
+    /// The file is damaged, or belongs to something else, or has another format.
+    NotOurs(PathBuf, String),
+    /// A session was not sealed or opened.
+    Seal(SealError),
+    /// The session is not taken.
+    Add(AddSessionError),
+    /// A write failed, now or earlier; restart to recover.
+    Failed(String),
+}
+
+impl fmt::Display for SessionStoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "session table {}: {error}", path.display()),
+            Self::Mode(path, mode) => write!(
+                f,
+                "session table {}: its mode {mode:03o} lets others in; run chmod 600 on it",
+                path.display()
+            ),
+            Self::NotOurs(path, why) => write!(
+                f,
+                "session table {}: {why}; move it away to start over, but then sessions that were revoked in it count as \
+                 unknown",
+                path.display()
+            ),
+            Self::Seal(error) => error.fmt(f),
+            Self::Add(error) => error.fmt(f),
+            Self::Failed(why) => write!(f, "the session table failed, restart to recover: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for SessionStoreError {}
+
+impl From<SealError> for SessionStoreError {
+    fn from(error: SealError) -> Self {
+        Self::Seal(error)
+    }
+}
+
+/// Sessions in a file, sealed. One process at a time has it open.
+pub struct RedbSessionTable {
+    sessions: MemorySessionTable,
+    /// Held for a whole change, so that file and memory change in the same order.
+    database: Mutex<Database>,
+    key: SessionSealKey,
+    name: String,
+    failed: AtomicBool,
+    path: PathBuf,
+}
+
+impl RedbSessionTable {
+    /// Opens the file, or creates it with mode 0600, and opens every session in it.
+    pub fn open(path: &Path, key: SessionSealKey) -> Result<Self, SessionStoreError> {
+        let database = open_database(path)?;
+        let not_ours = |why: redb::Error| SessionStoreError::NotOurs(path.to_owned(), why.to_string());
+        let name = name_of(&database, path)?;
+        let table = Self {
+            sessions: MemorySessionTable::with_max_sessions(MAX_SESSIONS),
+            database: Mutex::new(database),
+            key,
+            name,
+            failed: AtomicBool::new(false),
+            path: path.to_owned(),
+        };
+        for (id, sealed) in table.rows().map_err(not_ours)? {
+            let text = table.key.open(table.name.as_bytes(), id, &sealed)?;
+            let sessions = parse_sessions(&text)
+                .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))?;
+            for session in sessions {
+                table.sessions.add(session).map_err(SessionStoreError::Add)?;
+            }
+        }
+        Ok(table)
+    }
+
+    /// Adds a session, or replaces the active one of the same number; durable when this returns. A session that comes
+    /// as revoked is revoked.
+    pub fn add(&self, entry: SessionEntry, now: u64) -> Result<(), SessionStoreError> {
+        let id = entry.session.session_id();
+        if !entry.session.is_active() {
+            return self.revoke(id, now).map(|_known| ());
+        }
+        let sealed = self.key.seal(self.name.as_bytes(), id, entry.document())?;
+        let database = self.lock()?;
+        if self.is_revoked(&database, id)? {
+            return Err(SessionStoreError::Add(AddSessionError::Revoked));
+        }
+        // Room is made sure of first; what is in the file must fit into memory at the next start.
+        let known = self.sessions.look_up(id).ok().flatten().is_some();
+        if !known && self.sessions.len() >= MAX_SESSIONS {
+            return Err(SessionStoreError::Add(AddSessionError::Full));
+        }
+        self.commit(&database, |transaction| {
+            transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
+            Ok(())
+        })?;
+        self.sessions.add(entry.session).map_err(SessionStoreError::Add)
+    }
+
+    /// Revokes a session for good, also one that is not known yet. Its tokens are refused from the moment of the call;
+    /// when this returns `Ok`, that survives any crash. The answer is whether the session was here. `now` in Unix
+    /// seconds, for the record.
+    pub fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
+        let known = self.sessions.revoke(id);
+        let database = self.lock()?;
+        self.commit(&database, |transaction| {
+            transaction.open_table(REVOKED)?.insert(id.0, now)?;
+            transaction.open_table(SEALED)?.remove(id.0)?;
+            Ok(())
+        })?;
+        // One that was added between the two steps.
+        let added = self.sessions.revoke(id);
+        Ok(known || added)
+    }
+
+    /// How many sessions are in memory, those included that were revoked since the start.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> Result<std::sync::MutexGuard<'_, Database>, SessionStoreError> {
+        self.health().map_err(|error| SessionStoreError::Failed(error.0))?;
+        Ok(self.database.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn rows(&self) -> Result<Vec<(SessionId, Vec<u8>)>, redb::Error> {
+        let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = database.begin_read()?.open_table(SEALED)?;
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (id, sealed) = row?;
+            rows.push((SessionId(id.value()), sealed.value().to_vec()));
+        }
+        Ok(rows)
+    }
+
+    fn is_revoked(&self, database: &Database, id: SessionId) -> Result<bool, SessionStoreError> {
+        let look = || -> Result<bool, redb::Error> {
+            Ok(database.begin_read()?.open_table(REVOKED)?.get(id.0)?.is_some())
+        };
+        look().map_err(|error| SessionStoreError::Failed(error.to_string()))
+    }
+
+    /// Durable, and in two phases for the reason given in the spent set's file.
+    fn commit(
+        &self,
+        database: &Database,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), SessionStoreError> {
+        let write = || -> Result<(), redb::Error> {
+            let mut transaction = database.begin_write()?;
+            transaction.set_two_phase_commit(true);
+            change(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        write().map_err(|error| {
+            self.failed.store(true, Ordering::SeqCst);
+            SessionStoreError::Failed(error.to_string())
+        })
+    }
+}
+
+impl fmt::Debug for RedbSessionTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbSessionTable")
+            .field("path", &self.path)
+            .field("sessions", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionTable for RedbSessionTable {
+    fn look_up(&self, id: SessionId) -> Result<Option<Arc<Session>>, SessionTableUnavailable> {
+        self.health()?;
+        self.sessions.look_up(id)
+    }
+
+    fn health(&self) -> Result<(), SessionTableUnavailable> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(SessionTableUnavailable("a write to its file failed; restart to recover".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, SessionStoreError> {
+    let io = |error| SessionStoreError::Io(path.to_owned(), error);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(io)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = file.metadata().map_err(io)?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SessionStoreError::Mode(path.to_owned(), mode));
+        }
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    redb::backends::FileBackend::new(file)
+        .and_then(|backend| {
+            redb::Builder::new().set_check_integrity_on_open(true).create_with_backend(backend)
+        })
+        .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))
+}
+
+/// The table's name; a file without any table gets one.
+fn name_of(database: &Database, path: &Path) -> Result<String, SessionStoreError> {
+    let not_ours = |why: String| SessionStoreError::NotOurs(path.to_owned(), why);
+    let is_new =
+        || -> Result<bool, redb::Error> { Ok(database.begin_read()?.list_tables()?.next().is_none()) };
+    if is_new().map_err(|error| not_ours(error.to_string()))? {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| SealError::Randomness)?;
+        let create = || -> Result<(), redb::Error> {
+            let mut transaction = database.begin_write()?;
+            transaction.set_two_phase_commit(true);
+            {
+                let mut meta = transaction.open_table(META)?;
+                meta.insert(FORMAT, VERSION)?;
+                meta.insert(NAME, to_hex(&random).as_str())?;
+                transaction.open_table(SEALED)?;
+                transaction.open_table(REVOKED)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        };
+        create().map_err(|error| not_ours(error.to_string()))?;
+    }
+    let read = || -> Result<(Option<String>, Option<String>), redb::Error> {
+        let meta = database.begin_read()?.open_table(META)?;
+        let text = |key| -> Result<Option<String>, redb::Error> {
+            Ok(meta.get(key)?.map(|value| value.value().to_owned()))
+        };
+        Ok((text(FORMAT)?, text(NAME)?))
+    };
+    match read().map_err(|error| not_ours(format!("it is no session table ({error})")))? {
+        (Some(format), Some(name)) if format == VERSION => Ok(name),
+        (Some(format), _) if format != VERSION => {
+            Err(not_ours(format!("it has format {format} and this build reads format {VERSION}")))
+        }
+        _ => Err(not_ours("it is no session table".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session_file::parse_entries;
+
+    const SECRET: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7";
+
+    fn entry(id: u64, status: &str) -> SessionEntry {
+        let document = serde_json::json!({"obol_rs_sessions": 1, "sessions": [{
+            "session_id": format!("{id:016x}"), "suite": 1, "aud": "https://rs", "K_session": SECRET,
+            "verifier_secret": SECRET, "mutual_auth": SECRET, "SEK_PK": SECRET, "org_id": "org",
+            "status": status, "window": {"start": 1, "end": 2}
+        }]});
+        parse_entries(document.to_string().as_bytes()).unwrap().pop().unwrap()
+    }
+
+    fn open(path: &Path) -> RedbSessionTable {
+        RedbSessionTable::open(path, SessionSealKey::from_bytes([7; 32])).unwrap()
+    }
+
+    fn active(table: &RedbSessionTable, id: u64) -> Option<bool> {
+        table.look_up(SessionId(id)).unwrap().map(|session| session.is_active())
+    }
+
+    #[test]
+    fn sessions_and_revocations_survive_a_process_that_does_not_end_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        let table = open(&path);
+        for id in 1..=3 {
+            table.add(entry(id, "active"), 5).unwrap();
+        }
+        let held = table.look_up(SessionId(1)).unwrap().unwrap();
+        assert!(table.revoke(SessionId(1), 5).unwrap());
+        assert!(!table.revoke(SessionId(9), 5).unwrap());
+        assert!(!held.is_active());
+        table.add(entry(2, "revoked"), 5).unwrap();
+        // The file as it is while the table is open, which is how a process that dies leaves it.
+        let copy = folder.path().join("copy.redb");
+        std::fs::copy(&path, &copy).unwrap();
+        std::mem::forget(table);
+        let table = open(&copy);
+        assert_eq!([1, 2, 3].map(|id| active(&table, id)), [None, None, Some(true)]);
+        for id in [1, 2, 9] {
+            let again = table.add(entry(id, "active"), 6);
+            assert!(
+                matches!(again, Err(SessionStoreError::Add(AddSessionError::Revoked))),
+                "{id}: {again:?}"
+            );
+        }
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn the_file_shows_no_key_and_opens_with_its_own_key_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        open(&path).add(entry(1, "active"), 5).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(12).any(|window| window == &SECRET.as_bytes()[..12]));
+        assert!(!bytes.windows(9).any(|window| window == b"K_session"));
+        let other = RedbSessionTable::open(&path, SessionSealKey::from_bytes([8; 32])).unwrap_err();
+        assert!(matches!(other, SessionStoreError::Seal(SealError::DoesNotOpen)), "{other}");
+        assert_eq!(active(&open(&path), 1), Some(true));
+    }
+
+    #[test]
+    fn files_that_are_no_session_table_are_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        std::fs::write(&path, "some text that is no database at all").unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+            let key = SessionSealKey::from_bytes([7; 32]);
+            assert!(RedbSessionTable::open(&path, key).unwrap_err().to_string().contains("chmod 600"));
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let error = RedbSessionTable::open(&path, SessionSealKey::from_bytes([7; 32])).unwrap_err();
+        assert!(matches!(error, SessionStoreError::NotOurs(..)), "{error}");
+    }
+}
