@@ -1,0 +1,195 @@
+//! A real `obol rs` as a child process that a test starts, asks, kills and starts again on the same port.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use obol_token::text::to_hex;
+use serde_json::{Value, json};
+
+use crate::process::{command, write_private};
+use crate::redis_server::{PATIENCE, free_port};
+use crate::rs_fixture::{AUDIENCE, KEYS, ORG, SESSION, TOOL};
+
+/// Writes the sessions' file of the fixture's session into a home.
+pub(crate) fn write_sessions(home: &Path, now: u64) {
+    let session = json!({
+        "session_id": format!("{:016x}", SESSION.0), "suite": 1, "aud": AUDIENCE, "org_id": ORG,
+        "K_session": to_hex(&KEYS.session_key), "verifier_secret": to_hex(&KEYS.verifier_secret),
+        "mutual_auth": to_hex(&KEYS.mutual_auth), "SEK_PK": to_hex(&KEYS.sek_public),
+        "window": {"start": now - 100, "end": now + 100_000},
+    });
+    let file = json!({"obol_rs_sessions": 1, "sessions": [session]});
+    write_private(&home.join("sessions.json"), &file.to_string());
+}
+
+/// An `obol rs`, running or not; killed when dropped.
+pub(crate) struct RsProcess {
+    home: PathBuf,
+    port: u16,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RsProcess {
+    /// Starts one with the sessions in `home` and waits until it is ready.
+    pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut rs = Self { home: home.to_owned(), port: free_port(), arguments, child: None };
+        rs.start_again();
+        rs
+    }
+
+    /// Starts it until it is ready, as a supervisor does: it may end because what it needs is away.
+    pub(crate) fn start_again(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.spawn();
+            while self.runs() {
+                if self.get("/readyz") == 200 {
+                    return;
+                }
+                assert!(Instant::now() < deadline, "obol rs is not ready: {}", self.log());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(Instant::now() < deadline, "obol rs does not start: {}", self.log());
+            self.child = None;
+        }
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
+        let child = command(&self.home)
+            .args(["--log", "warn", "rs", "--sessions", "sessions.json", "--listen"])
+            .arg(format!("127.0.0.1:{}", self.port))
+            .args(&self.arguments)
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    fn runs(&mut self) -> bool {
+        let Some(status) = self.child.as_mut().map(|child| child.try_wait().unwrap()) else { return false };
+        // Starting again does not help against a wrong command line.
+        assert_ne!(status.and_then(|status| status.code()), Some(2), "obol rs: {}", self.log());
+        status.is_none()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id()));
+        let line = status.unwrap().lines().find_map(|line| line.strip_prefix("VmRSS:").map(str::to_owned));
+        line.unwrap().trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The status of a `GET`; 0 where nothing answers.
+    pub(crate) fn get(&self, path: &str) -> u16 {
+        Http::new(self.port).get(path).map_or(0, |(status, _)| status)
+    }
+
+    /// A figure of `/metrics`.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let (_, text) = Http::new(self.port).get("/metrics").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.home.join(format!("rs-{}.log", self.port))
+    }
+}
+
+impl Drop for RsProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One connection that is kept alive while it lasts, and made again when it is needed again.
+pub(crate) struct Http {
+    port: u16,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Http {
+    pub(crate) fn new(port: u16) -> Self {
+        Self { port, stream: None }
+    }
+
+    pub(crate) fn get(&mut self, path: &str) -> Option<(u16, String)> {
+        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+    }
+
+    /// Presents a token for the fixture's tool: `OK`, or the code of the refusal; `None` if no answer came.
+    pub(crate) fn present(&mut self, token: &str) -> Option<String> {
+        let body = json!({"token": token, "tool": TOOL, "action": "read", "resource": "docs/a"}).to_string();
+        let length = body.len();
+        let (status, answer) = self.exchange(&format!(
+            "POST /v1/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\
+             {body}"
+        ))?;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(status == 200, answer["ok"] == true, "{answer}");
+        Some(if status == 200 { "OK" } else { answer["code"].as_str().unwrap() }.to_owned())
+    }
+
+    fn exchange(&mut self, request: &str) -> Option<(u16, String)> {
+        let answer = self.try_exchange(request);
+        if answer.is_none() {
+            // Never sent again on its own: the token may have been spent.
+            self.stream = None;
+        }
+        answer
+    }
+
+    fn try_exchange(&mut self, request: &str) -> Option<(u16, String)> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+            stream.set_nodelay(true).ok()?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        let stream = self.stream.as_mut()?;
+        stream.get_mut().write_all(request.as_bytes()).ok()?;
+        let (mut status, mut length) = (None, 0);
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if status.is_none() {
+                status = Some(line.split(' ').nth(1)?.parse().ok()?);
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).ok()?;
+        Some((status?, String::from_utf8(body).ok()?))
+    }
+}

@@ -1,0 +1,337 @@
+//! The spent set in Redis, against real servers that restart, lose, refuse, stall and take over from each other.
+
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use obol_token::{Jti, SessionId};
+use obol_verify::{Clock, ManualClock, Mark, SpendError, SpentSet, SystemClock};
+use obol_verify_redis::{RedisOptions, RedisSpentSet, Unfit};
+
+use crate::process::write_private;
+use crate::redis_server::{RedisServer, eventually};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn mark(number: u64) -> Mark {
+    let mut random = [0; 16];
+    random[..8].copy_from_slice(&number.to_be_bytes());
+    Mark::new(SessionId(1), &Jti::from_random(random), now() + 600)
+}
+
+fn options(server: &RedisServer) -> RedisOptions {
+    // Machines that run these tests beside others may need long for a reply.
+    RedisOptions::new(&server.url(), "rs").unwrap().reply_timeout(Duration::from_secs(5))
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
+fn open(options: RedisOptions) -> RedisSpentSet {
+    RedisSpentSet::open(options, clock()).unwrap()
+}
+
+fn refusal(options: RedisOptions) -> Unfit {
+    RedisSpentSet::open(options, clock()).unwrap_err().reason
+}
+
+fn unavailable(result: &Result<(), SpendError>) -> bool {
+    matches!(result, Err(SpendError::Unavailable(_)))
+}
+
+/// Spends one mark, again and again until the set can tell.
+fn spend_surely(set: &RedisSpentSet, mark: Mark) -> Result<(), SpendError> {
+    let mut answer = set.spend(mark).wait();
+    eventually("the set decides", || {
+        if unavailable(&answer) {
+            answer = set.spend(mark).wait();
+        }
+        !unavailable(&answer)
+    });
+    answer
+}
+
+#[test]
+fn of_many_threads_on_two_servers_with_one_token_exactly_one_is_served() {
+    const THREADS: usize = 16;
+    let redis = RedisServer::start(&[]);
+    let sets =
+        [open(options(&redis).first_start()), open(RedisOptions::new(&redis.tcp_url(), "rs").unwrap())];
+    for round in 0..20 {
+        let start = Barrier::new(THREADS);
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (set, start) = (&sets[thread % 2], &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        spend_surely(set, mark(round))
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let spent = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        let replayed = outcomes.iter().filter(|outcome| **outcome == Err(SpendError::AlreadySpent)).count();
+        assert_eq!((spent, replayed), (1, THREADS - 1), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_first_start_has_no_fence_and_any_other_has_one_that_all_share() {
+    let redis = RedisServer::start(&[]);
+    let first = open(options(&redis).first_start());
+    assert_eq!(first.fence(), None);
+    assert_eq!(open(options(&redis)).fence(), None, "who joins finds the marks complete");
+
+    let other = RedisOptions::new(&redis.url(), "other").unwrap();
+    let before = now();
+    let fenced = open(other.clone());
+    let fence = fenced.fence().unwrap();
+    assert!((before + 70..=now() + 71).contains(&fence), "skew 60 and twice the clock difference of 5");
+    assert_eq!(open(other.clone().first_start()).fence(), Some(fence), "a fence cannot be talked away");
+}
+
+#[test]
+fn a_restart_of_redis_raises_the_fence_whether_or_not_it_kept_the_marks() {
+    for persistence in [&[][..], &["--appendonly", "yes", "--appendfsync", "always"]] {
+        let mut redis = RedisServer::start(persistence);
+        let sets = [open(options(&redis).first_start()), open(options(&redis))];
+        sets[0].spend(mark(1)).wait().unwrap();
+        let before = now();
+        redis.kill();
+        for set in &sets {
+            eventually("unreadiness shows", || unavailable(&set.health()));
+            assert!(unavailable(&set.spend(mark(2)).wait()));
+            assert!(set.is_spent(&mark(2)).is_err());
+        }
+        redis.start_again();
+        for set in &sets {
+            eventually("it connects again", || set.health().is_ok());
+            assert!(set.fence().unwrap() >= before + 60);
+        }
+        assert_eq!(sets[0].fence(), sets[1].fence());
+        spend_surely(&sets[1], mark(3)).unwrap();
+        assert_eq!(spend_surely(&sets[0], mark(3)), Err(SpendError::AlreadySpent));
+    }
+}
+
+/// Does something to the server after which marks may be missing, and expects a fence before anything is accepted.
+fn expect_a_fence(arguments: &[&str], harm: impl FnOnce(&RedisServer)) {
+    let redis = RedisServer::start(arguments);
+    let set = open(options(&redis).first_start());
+    set.spend(mark(1)).wait().unwrap();
+    assert_eq!(set.fence(), None);
+    harm(&redis);
+    // Whether a spend or the watch finds it first: what is accepted is accepted behind the fence.
+    spend_surely(&set, mark(2)).unwrap();
+    assert!(set.fence().is_some());
+}
+
+#[test]
+fn a_flush_of_the_database_raises_the_fence() {
+    expect_a_fence(&[], |redis| assert_eq!(redis.ask(&["FLUSHALL"]), "OK"));
+}
+
+#[test]
+fn a_record_that_somebody_deletes_raises_the_fence() {
+    expect_a_fence(&[], |redis| assert_eq!(redis.ask(&["DEL", "obol:rs:epoch"]), "1"));
+}
+
+#[test]
+fn a_change_of_the_replication_history_raises_the_fence() {
+    // A master that was a replica meanwhile may have thrown its marks away, on the same connection.
+    expect_a_fence(&[], |redis| {
+        assert_eq!(redis.ask(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+        assert_eq!(redis.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+    });
+}
+
+#[test]
+fn evictions_raise_the_fence_even_if_the_policy_is_right_again() {
+    expect_a_fence(&[], |redis| {
+        redis.ask(&["SET", "bystander", "x"]);
+        let configure = |key: &str, value: &str| assert_eq!(redis.ask(&["CONFIG", "SET", key, value]), "OK");
+        configure("maxmemory-policy", "allkeys-random");
+        configure("maxmemory", "1");
+        eventually("something is evicted", || {
+            redis.ask(&["SET", "more", "x"]);
+            redis.info("stats", "evicted_keys") != "0"
+        });
+        configure("maxmemory", "0");
+        configure("maxmemory-policy", "noeviction");
+    });
+}
+
+#[test]
+fn a_replica_that_takes_over_is_fenced_and_a_replica_is_not_used() {
+    let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    eventually("the replica follows", || replica.info("replication", "master_link_status") == "up");
+    assert!(matches!(refusal(options(&replica)), Unfit::NotMaster(_)));
+    let set = open(options(&master).first_start());
+    set.spend(mark(1)).wait().unwrap();
+    master.kill();
+    assert_eq!(replica.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+    let after = open(options(&replica));
+    assert!(after.fence().is_some());
+}
+
+#[test]
+fn with_replicas_to_wait_for_nothing_is_accepted_without_them() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let set = open(options(&master).first_start().wait_replicas(1).reply_timeout(Duration::from_secs(2)));
+    assert!(unavailable(&set.spend(mark(1)).wait()));
+    let _replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    spend_surely(&set, mark(2)).unwrap();
+    assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent), "refused, and burned");
+}
+
+#[test]
+fn a_server_that_may_evict_marks_is_refused_with_words() {
+    let redis = RedisServer::start(&["--maxmemory-policy", "allkeys-lru"]);
+    let error = RedisSpentSet::open(options(&redis), clock()).unwrap_err().to_string();
+    assert!(error.contains("allkeys-lru") && error.contains("noeviction"), "{error}");
+    // Also when somebody changes it later.
+    assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]), "OK");
+    let set = open(options(&redis).first_start());
+    assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]), "OK");
+    eventually("it is noticed", || unavailable(&set.health()));
+    assert!(unavailable(&set.spend(mark(1)).wait()));
+    assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]), "OK");
+    spend_surely(&set, mark(2)).unwrap();
+}
+
+#[test]
+fn servers_that_are_not_fit_are_refused_with_words() {
+    let cluster = RedisServer::start(&["--cluster-enabled", "yes"]);
+    assert_eq!(refusal(options(&cluster)), Unfit::Cluster);
+
+    let redis = RedisServer::start(&[]);
+    let ahead = Arc::new(ManualClock::new(now() + 3_600));
+    let error = RedisSpentSet::open(options(&redis), ahead).unwrap_err().reason;
+    assert!(matches!(error, Unfit::Clock(3_590..=3_610)), "{error}");
+
+    let _set = open(options(&redis));
+    assert_eq!(refusal(options(&redis).clock_skew(30)), Unfit::Skew("60".to_owned()));
+
+    let nobody = RedisOptions::new("unix:///nowhere/redis.sock", "rs").unwrap();
+    assert!(matches!(refusal(nobody), Unfit::Unreachable(_)));
+
+    assert_eq!(redis.ask(&["ACL", "SETUSER", "default", "-info"]), "OK");
+    assert!(matches!(refusal(options(&redis)), Unfit::Unreachable(_)));
+}
+
+#[test]
+fn a_password_comes_from_a_file_and_a_wrong_one_is_not_repeated() {
+    let redis = RedisServer::start(&["--requirepass", "hunter2", "--protected-mode", "no"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    assert!(matches!(refusal(options(&redis)), Unfit::Unreachable(_)));
+    write_private(&path, "hunter3\n");
+    let wrong = refusal(options(&redis).password_file(&path).unwrap()).to_string();
+    assert!(!wrong.contains("hunter"), "{wrong}");
+    write_private(&path, "hunter2\n");
+    let set = open(options(&redis).password_file(&path).unwrap().first_start());
+    set.spend(mark(1)).wait().unwrap();
+}
+
+#[test]
+fn a_server_without_room_refuses_and_recovers() {
+    let redis = RedisServer::start(&[]);
+    let set = open(options(&redis).first_start());
+    set.spend(mark(1)).wait().unwrap();
+    assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
+    assert!(unavailable(&set.spend(mark(2)).wait()));
+    eventually("unreadiness shows without a spend", || unavailable(&set.health()));
+    assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
+    spend_surely(&set, mark(3)).unwrap();
+    assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent));
+    assert_eq!(set.fence(), None, "nothing was lost");
+}
+
+#[test]
+fn a_server_that_becomes_a_replica_refuses() {
+    let redis = RedisServer::start(&[]);
+    let set = open(options(&redis).first_start());
+    assert_eq!(redis.ask(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
+    assert!(unavailable(&set.spend(mark(1)).wait()));
+    eventually("unreadiness shows", || unavailable(&set.health()));
+    assert_eq!(redis.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
+    spend_surely(&set, mark(2)).unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_answer_in_time_refuses_and_recovers() {
+    let redis = RedisServer::start(&[]);
+    let set = open(RedisOptions::new(&redis.url(), "rs").unwrap().first_start());
+    let mut asleep = redis.begin(&["DEBUG", "SLEEP", "4"]);
+    eventually("unreadiness shows", || unavailable(&set.health()));
+    assert!(unavailable(&set.spend(mark(1)).wait()));
+    asleep.wait().unwrap();
+    spend_surely(&set, mark(2)).unwrap();
+    assert_eq!(spend_surely(&set, mark(2)), Err(SpendError::AlreadySpent));
+}
+
+#[test]
+fn a_server_that_is_still_loading_refuses_until_it_is_done() {
+    let mut redis = RedisServer::start(&["--appendonly", "no"]);
+    let set = open(options(&redis).first_start());
+    for number in 0..2_000 {
+        let _ticket = set.spend(mark(number));
+    }
+    set.spend(mark(2_000)).wait().unwrap();
+    assert_eq!(redis.ask(&["SAVE"]), "OK");
+    redis.kill();
+    // A millisecond for each key, and events looked at in between.
+    redis.spawn(&["--key-load-delay", "1500", "--loading-process-events-interval-bytes", "1024"]);
+    eventually("it is loading", || redis.ask(&["PING"]).contains("LOADING"));
+    assert!(unavailable(&set.spend(mark(3_000)).wait()));
+    assert!(RedisSpentSet::open(options(&redis), clock()).is_err());
+    eventually("it has loaded", || redis.ask(&["PING"]).contains("PONG"));
+    spend_surely(&set, mark(3_001)).unwrap();
+    assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent));
+    assert!(set.fence().is_some());
+}
+
+#[test]
+fn a_mark_stays_until_its_own_end_and_names_no_token() {
+    let redis = RedisServer::start(&[]);
+    let set = open(options(&redis).first_start());
+    let mark = mark(1);
+    set.spend(mark).wait().unwrap();
+    let keys = redis.ask(&["KEYS", "obol:rs:*"]);
+    assert_eq!(keys.lines().count(), 2, "{keys}");
+    assert!(!keys.contains("AAAAAAAAAAE"), "the jti is in no key");
+    // By the numbers: exp, a skew of 60 s, a margin of 60 s, a clock difference of 5 s.
+    let script = "for _, k in ipairs(redis.call('KEYS', 'obol:rs:*')) do \
+                  if not string.find(k, 'epoch$') then return redis.call('PEXPIRETIME', k) end end";
+    let end: u64 = redis.ask(&["EVAL", script, "0"]).parse().unwrap();
+    assert_eq!(end, (mark.expires_at() + 60 + 60 + 5) * 1_000);
+    // What is past its end is too old to tell, however often it is asked for.
+    let old = Mark::new(SessionId(1), &Jti::from_random([9; 16]), now() - 1_000);
+    assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
+    assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
+}
+
+#[test]
+fn a_mark_takes_at_most_140_bytes_in_redis() {
+    const MARKS: u64 = 20_000;
+    let redis = RedisServer::start(&[]);
+    let set = open(options(&redis).first_start());
+    let used = || {
+        redis.info("memory", "used_memory_dataset").parse::<u64>().unwrap()
+            + redis.info("memory", "used_memory_overhead").parse::<u64>().unwrap()
+    };
+    let before = used();
+    for thousand in 0..MARKS / 1_000 {
+        let tickets: Vec<_> = (0..1_000).map(|number| set.spend(mark(thousand * 1_000 + number))).collect();
+        assert!(tickets.into_iter().all(|ticket| ticket.wait() == Ok(())));
+    }
+    assert_eq!(redis.ask(&["DBSIZE"]), (MARKS + 1).to_string());
+    let each = (used() - before) / MARKS;
+    println!("{each} bytes for each mark");
+    assert!(each <= 140, "{each} bytes for each mark");
+}
