@@ -131,9 +131,29 @@ fn default_ttl() -> u64 {
     DEFAULT_TTL_SECS
 }
 
-/// Why a session document was refused.
+/// Why a session document was refused. Repeats names, and nothing that could be a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DocumentError(String);
+
+/// So many hex digits in a row may be a key, or half of one that was cut in two.
+const KEY_LIKE_DIGITS: usize = 32;
+
+impl DocumentError {
+    /// Messages repeat what was found, and a key may stand in the wrong place: its digits are left out.
+    fn new(message: &str) -> Self {
+        let mut shown = String::with_capacity(message.len());
+        for part in message.split_inclusive(|letter: char| !letter.is_ascii_hexdigit()) {
+            let digits = part.trim_end_matches(|letter: char| !letter.is_ascii_hexdigit());
+            if digits.len() < KEY_LIKE_DIGITS {
+                shown.push_str(part);
+            } else {
+                shown.push_str("(not shown)");
+                shown.push_str(part.get(digits.len()..).unwrap_or_default());
+            }
+        }
+        Self(shown)
+    }
+}
 
 impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,8 +163,8 @@ impl fmt::Display for DocumentError {
 
 impl core::error::Error for DocumentError {}
 
-fn refuse<T>(what: impl Into<String>) -> Result<T, DocumentError> {
-    Err(DocumentError(what.into()))
+fn refuse<T>(what: impl AsRef<str>) -> Result<T, DocumentError> {
+    Err(DocumentError::new(what.as_ref()))
 }
 
 impl SessionDocument {
@@ -154,10 +174,10 @@ impl SessionDocument {
             return refuse(format!("it is longer than {MAX_DOCUMENT_BYTES} bytes"));
         }
         let document: Document =
-            serde_json::from_slice(text).map_err(|error| DocumentError(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| DocumentError::new(&error.to_string()))?;
         document.check()?;
         let suite = Suite::from_number(document.suite)
-            .ok_or_else(|| DocumentError(format!("suite {} is not supported", document.suite)))?;
+            .ok_or_else(|| DocumentError::new(&format!("suite {} is not supported", document.suite)))?;
         let session_id = document.session_id;
         let agent_instance_id = document.agent_instance_id.clone();
         let (established_at, expires_at) = (document.established_at, document.expires_at);
@@ -260,7 +280,7 @@ impl Document {
                 org_id: self.org_id.clone(),
                 ..entry.into_scope()
             };
-            scope.to_tlv().map_err(|error| DocumentError(format!("tool {:?}: {error}", scope.tool)))?;
+            scope.to_tlv().map_err(|error| DocumentError::new(&format!("tool {:?}: {error}", scope.tool)))?;
             grants.push(Grant { scope, audience: audience.clone(), material: Arc::clone(material), ttl });
         }
         Ok(grants)
@@ -390,6 +410,26 @@ mod tests {
         let mut document = document();
         document["resource_servers"][0]["K_session"] = json!(secret);
         assert!(!read(&document).unwrap_err().to_string().contains("abcd"));
+    }
+
+    #[test]
+    fn no_refusal_repeats_a_key_that_stands_in_the_wrong_place() {
+        let secret = "0123456789abcdef".repeat(4);
+        for place in ["obol_session", "suite", "grants", "expires_at", "agent_instance_id", &secret] {
+            let mut document = document();
+            document[place] = json!(secret);
+            // Without this, the agent's instance would be a name like any other.
+            document["expires"] = json!(secret);
+            let error = read(&document).unwrap_err().to_string();
+            assert!(!error.contains(&secret[..32]), "{place}: {error}");
+        }
+        for place in ["tool", "aud"] {
+            let mut document = document();
+            document["grants"][0][place] = json!(secret);
+            document["grants"][0]["ttl"] = json!(0);
+            let error = read(&document).unwrap_err().to_string();
+            assert!(!error.contains(&secret[..32]), "{place}: {error}");
+        }
     }
 
     #[test]
