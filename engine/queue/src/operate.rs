@@ -102,10 +102,12 @@ impl Queue {
         shared.sessions.write().insert(session.id, Arc::clone(session));
         shared.current.store(Some(Arc::clone(session)));
         for partition in &session.partitions {
-            if partition.ask_refill() {
-                shared.refills.ask(partition);
+            // Later: ten thousand new tools must not keep those in use waiting. A caller who finds nothing asks at once.
+            if !std::mem::replace(&mut partition.refill.lock().queued, true) {
+                shared.refills.ask_later(partition);
             }
         }
+        shared.refills.wake();
         tracing::info!(session = %session.id, grants = session.partitions.len(), "session provisioned");
     }
 

@@ -70,8 +70,11 @@ pub struct Status {
     pub ttl: u64,
     /// Whether the current session is active.
     pub session_active: bool,
-    /// Whether tokens are being minted or fetched from disk.
+    /// Whether tokens are being minted or fetched from disk, or will be once minting is tried again after a failure.
     pub renewal_pending: bool,
+    /// Where a renewal is pending: when it makes sense to ask again. Long, up to 45 s, where minting fails; the longest of
+    /// all tools where none was named.
+    pub retry_after: Option<Duration>,
 }
 
 /// What identifies a session.
@@ -112,8 +115,10 @@ pub struct ToolStatus {
     pub expired: u64,
     /// Tokens given up for other reasons, such as a flush, since the queue was opened.
     pub discarded: u64,
-    /// Whether tokens are being minted or fetched from disk.
+    /// Whether tokens are being minted or fetched from disk, or will be once minting is tried again after a failure.
     pub renewal_pending: bool,
+    /// Where a renewal is pending: when it makes sense to ask again.
+    pub retry_after: Option<Duration>,
     /// Whether policy denies the tool.
     pub denied: bool,
 }
@@ -191,8 +196,10 @@ impl Queue {
         if partition.ask_refill() {
             self.shared.refills.ask(partition);
         }
-        let retry_after = partition.refill.lock().demand.retry_after();
-        DequeueError::Empty { renewal_pending: partition.renewal_pending(), retry_after }
+        DequeueError::Empty {
+            renewal_pending: partition.renewal().is_some(),
+            retry_after: partition.retry_after(),
+        }
     }
 
     fn with_partition<R>(
@@ -217,7 +224,13 @@ impl Queue {
     pub fn status(&self, tool: Option<&str>) -> Result<Status, DequeueError> {
         self.shared.check()?;
         let Some(session) = self.shared.current.load_full() else {
-            return Ok(Status { queue_depth: 0, ttl: 0, session_active: false, renewal_pending: false });
+            return Ok(Status {
+                queue_depth: 0,
+                ttl: 0,
+                session_active: false,
+                renewal_pending: false,
+                retry_after: None,
+            });
         };
         let now = self.shared.timeline.look().now;
         let mut partitions = session
@@ -233,12 +246,17 @@ impl Queue {
             ttl: 0,
             session_active: session.is_active() && now < session.expires_at,
             renewal_pending: false,
+            retry_after: None,
         };
-        Ok(partitions.fold(none, |sum, partition| Status {
-            queue_depth: sum.queue_depth + partition.depth(),
-            ttl: sum.ttl.max(partition.life_left(now)),
-            renewal_pending: sum.renewal_pending || partition.renewal_pending(),
-            ..sum
+        Ok(partitions.fold(none, |sum, partition| {
+            let renewal = partition.renewal();
+            Status {
+                queue_depth: sum.queue_depth + partition.depth(),
+                ttl: sum.ttl.max(partition.life_left(now)),
+                renewal_pending: sum.renewal_pending || renewal.is_some(),
+                retry_after: sum.retry_after.max(renewal),
+                ..sum
+            }
         }))
     }
 
@@ -318,6 +336,7 @@ fn info(session: &Session) -> SessionInfo {
 fn tool_status(partition: &Partition) -> ToolStatus {
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (handed_out, expired, discarded) = partition.used();
+    let renewal = partition.renewal();
     ToolStatus {
         session_id: partition.session_id,
         tool: partition.tool().to_owned(),
@@ -328,7 +347,8 @@ fn tool_status(partition: &Partition) -> ToolStatus {
         handed_out,
         expired,
         discarded,
-        renewal_pending: partition.renewal_pending(),
+        renewal_pending: renewal.is_some(),
+        retry_after: renewal,
         denied: partition.is_denied(),
     }
 }
@@ -442,7 +462,7 @@ impl QueueBuilder {
                 .map_err(|error| OpenError::Io(path.clone(), error))
         };
         let writer = opened.writer;
-        let refiller = Refiller { shared: Arc::clone(&opened.shared) };
+        let refiller = Refiller::new(Arc::clone(&opened.shared));
         let mut queue = Queue { shared: opened.shared, refiller: None, writer: None };
         queue.writer = Some(spawn("obol-writer", Box::new(move || writer.run()))?);
         queue.refiller = Some(spawn("obol-refiller", Box::new(move || refiller.run()))?);

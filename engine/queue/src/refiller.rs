@@ -1,7 +1,8 @@
 //! The refiller: the one thread that mints.
 //!
-//! It serves partitions that asked, and looks after all of them a few times a second: observes demand, drops what has
-//! become too old, lets go of sessions whose time is over.
+//! It serves partitions that asked, one batch at a time, those first whose callers wait; so no tool waits for longer than it
+//! takes to mint a batch, however many others want tokens. A few times a second it looks after the partitions that are
+//! in use: observes demand, drops what has become too old. Partitions that have gone cold cost it nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,19 +11,19 @@ use std::time::{Duration, Instant};
 use obol_token::Validity;
 
 use crate::batch::{BatchError, BatchKey, Draft, RowHeader};
-use crate::demand::{Plan, Waiting};
-use crate::partition::Partition;
+use crate::demand::{Plan, Waiting, early};
+use crate::partition::{Partition, Refill};
 use crate::shared::{Chore, Session, Shared};
 use crate::source::{Order, Tokens};
 use crate::writer::Job;
 
-/// How often every partition is looked after.
+/// How often every partition in use is looked after.
 const TICK: Duration = Duration::from_millis(100);
-/// The most tokens minted for one partition before others get their turn.
-const MAX_TURN: usize = 512;
-/// Wait after a first failure to mint; doubles with each further one.
+/// How often sessions are looked through for those whose time is over.
+const SESSION_TICK: Duration = Duration::from_secs(1);
+/// Wait after a first failure to mint; doubles with each further one, and half as much again at most is added by chance.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest wait between attempts to mint.
+/// The longest wait between attempts to mint, before what is added by chance.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// What a token is expected to take, so that a batch is seldom moved while it is filled.
 const TYPICAL_TOKEN_BYTES: usize = 512;
@@ -30,123 +31,191 @@ const TYPICAL_TOKEN_BYTES: usize = 512;
 const SESSION_GRACE_SECS: u64 = 5;
 
 pub(crate) struct Refiller {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    /// Partitions in use.
+    watched: Vec<Arc<Partition>>,
 }
 
 impl Refiller {
-    pub(crate) fn run(self) {
-        let mut last = Instant::now();
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, watched: Vec::new() }
+    }
+
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        shared.for_each_partition(|partition| self.watch(partition));
+        let (mut last, mut last_sessions) = (Instant::now(), Instant::now());
         loop {
-            let due = self.shared.refills.wait(TICK);
-            if self.shared.is_stopping() {
+            let asked = shared.refills.next(TICK.saturating_sub(last.elapsed()));
+            if shared.is_stopping() {
                 return;
             }
             // After a failure nobody asks for refills, so the wait above is a rest, and one that a stop can end.
-            if self.shared.check().is_err() {
+            if shared.check().is_err() {
+                last = Instant::now();
                 continue;
             }
-            self.shared.settle_era();
-            for partition in &due {
-                self.serve(partition);
+            shared.settle_era();
+            if let Some(partition) = asked {
+                self.watch(&partition);
+                self.serve(&partition);
             }
             let elapsed = last.elapsed();
             if elapsed >= TICK {
                 last = Instant::now();
                 self.look_after_all(elapsed);
             }
-        }
-    }
-
-    fn look_after_all(&self, elapsed: Duration) {
-        let now = self.shared.timeline.look().now;
-        let sessions: Vec<_> = self.shared.sessions.read().values().cloned().collect();
-        for session in sessions {
-            if now > session.expires_at.saturating_add(SESSION_GRACE_SECS) {
-                retire(&self.shared, &session);
-            } else if session.is_active() {
-                for partition in &session.partitions {
-                    self.look_after(partition, now, elapsed);
-                }
+            if last_sessions.elapsed() >= SESSION_TICK {
+                last_sessions = Instant::now();
+                self.retire_sessions();
             }
         }
     }
 
-    fn look_after(&self, partition: &Arc<Partition>, now: u64, elapsed: Duration) {
+    fn watch(&mut self, partition: &Arc<Partition>) {
+        if !std::mem::replace(&mut partition.refill.lock().watched, true) {
+            self.watched.push(Arc::clone(partition));
+        }
+    }
+
+    fn retire_sessions(&self) {
+        let now = self.shared.timeline.look().now;
+        let is_over = |session: &Session| now > session.expires_at.saturating_add(SESSION_GRACE_SECS);
+        let sessions = self.shared.sessions.read();
+        let over: Vec<_> = sessions.values().filter(|session| is_over(session)).cloned().collect();
+        drop(sessions);
+        for session in over {
+            retire(&self.shared, &session);
+        }
+    }
+
+    fn look_after_all(&mut self, elapsed: Duration) {
+        let now = self.shared.timeline.look().now;
+        let mut watched = std::mem::take(&mut self.watched);
+        watched.retain(|partition| {
+            let in_use = self.look_after(partition, now, elapsed);
+            if !in_use {
+                partition.refill.lock().watched = false;
+            }
+            in_use
+        });
+        self.watched = watched;
+    }
+
+    /// Tells whether the partition is in use still.
+    fn look_after(&self, partition: &Arc<Partition>, now: u64, elapsed: Duration) -> bool {
+        if partition.key().key.is_none() {
+            return false;
+        }
         partition.drop_expired(&self.shared.timeline);
         let (handed_out, _, _) = partition.used();
-        let evict = {
+        let on_disk = partition.count.stored.load(Ordering::Relaxed) > 0;
+        let (evict, wants) = {
             let mut refill = partition.refill.lock();
             refill.demand.observe(handed_out, elapsed);
-            let due = partition.count.stored.load(Ordering::Relaxed) > 0
-                && now.saturating_add(partition.min_life) > refill.evict_after;
-            if due {
+            let evict = on_disk && now.saturating_add(partition.min_life) > refill.evict_after;
+            if evict {
                 refill.evict_after = now.saturating_add(partition.grant.ttl / 2).saturating_add(1);
             }
-            due
+            let plan = self.plan(partition, &refill, &mut refill.demand.clone());
+            (evict, plan.mint > 0 || plan.claim > 0)
         };
         if evict {
             self.send(Job::Evict { partition: Arc::clone(partition) });
         }
-        self.serve(partition);
+        let asked = partition.renewal_pending();
+        if wants || asked {
+            self.ask_later(partition);
+        }
+        wants || asked || on_disk || partition.ready_len() > 0 || partition.refill.lock().is_busy()
     }
 
-    /// Mints and claims what the partition lacks.
+    /// Has the partition served once nobody waits.
+    fn ask_later(&self, partition: &Arc<Partition>) {
+        if !std::mem::replace(&mut partition.refill.lock().queued, true) {
+            self.shared.refills.ask_later(partition);
+        }
+    }
+
+    /// Claims what the partition lacks, and mints a batch if more is wanted.
     fn serve(&self, partition: &Arc<Partition>) {
         let now = self.shared.timeline.look().now;
         if partition.is_denied() || now >= partition.session_end || partition.key().key.is_none() {
             partition.renewal_done();
             return;
         }
-        let Some(plan) = self.plan(partition) else { return };
+        let plan = {
+            let mut refill = partition.refill.lock();
+            let mut demand = refill.demand.clone();
+            let plan = self.plan(partition, &refill, &mut demand);
+            refill.demand = demand;
+            refill.claiming += plan.claim;
+            if plan.claim > 0 {
+                refill.asked_at.get_or_insert_with(Instant::now);
+            }
+            plan
+        };
         partition.set_low_water(plan.low_water);
-        let turn = plan.mint.min(MAX_TURN.max(plan.claim));
-        let minted = self.mint(partition, turn, plan.batch);
-        if plan.claim > 0 {
-            self.send(Job::Claim { partition: Arc::clone(partition), tokens: plan.claim });
-        } else {
-            partition.renewal_done();
+        // What waits on the disk can come while more is minted.
+        let claim = |tokens| {
+            if tokens > 0 {
+                self.send(Job::Claim { partition: Arc::clone(partition), tokens });
+            }
+        };
+        let waits = partition.count.stored.load(Ordering::Relaxed) > 0;
+        if waits {
+            claim(plan.claim);
+        }
+        let minted = self.mint(partition, plan.mint, plan.batch);
+        if !waits {
+            claim(plan.claim);
         }
         match minted {
-            Ok(()) if turn < plan.mint => self.shared.refills.ask(partition),
-            Ok(()) => {}
+            Ok(minted) => {
+                if plan.claim == 0 {
+                    partition.renewal_done();
+                }
+                if minted < plan.mint {
+                    self.ask_later(partition);
+                }
+            }
             Err(error) => self.back_off(partition, &error),
         }
     }
 
-    fn plan(&self, partition: &Partition) -> Option<Plan> {
-        let mut refill = partition.refill.lock();
-        if refill.not_before.is_some_and(|time| Instant::now() < time) {
-            return None;
-        }
+    /// What the partition lacks now.
+    fn plan(&self, partition: &Partition, refill: &Refill, demand: &mut crate::demand::Demand) -> Plan {
+        let now = self.shared.timeline.look().now;
         let ready = partition.ready_len() + refill.claiming;
         if ready == 0 && partition.renewal_pending() {
-            refill.demand.missed();
+            demand.missed();
         }
         let on_disk =
             partition.count.stored.load(Ordering::Relaxed) + partition.count.storing.load(Ordering::Relaxed);
         let stored = usize::try_from(on_disk).unwrap_or(usize::MAX).saturating_sub(refill.claiming);
+        let soon = now + partition.min_life + early(partition.id, partition.grant.ttl);
+        let ending = Some(partition.next_end()).filter(|end| *end > 0 && *end < soon);
+        let waiting = Waiting { ready, stored, next_batch: refill.next_batch, ending };
         let usable = Duration::from_secs(partition.grant.ttl.saturating_sub(partition.min_life));
-        let waiting = Waiting { ready, stored, next_batch: refill.next_batch };
-        let plan = refill.demand.plan(waiting, usable, &self.shared.settings.limits);
-        if plan.claim > 0 {
-            refill.claiming += plan.claim;
-            refill.asked_at.get_or_insert_with(Instant::now);
+        let plan = demand.plan(waiting, usable, &self.shared.settings.limits);
+        if refill.wait().is_zero() {
+            plan
+        } else {
+            // Minting fails at the moment; what is there already can be had.
+            Plan { mint: 0, claim: plan.claim.min(stored), ..plan }
         }
-        Some(plan)
     }
 
-    /// Mints `tokens` in batches and sends them to the writer.
-    fn mint(&self, partition: &Arc<Partition>, tokens: usize, batch: u16) -> Result<(), BatchError> {
-        let mut left = tokens;
-        while left > 0 {
-            let count = u16::try_from(left).unwrap_or(u16::MAX).min(batch.max(1));
-            left -= usize::from(count);
-            if !self.mint_batch(partition, count)? {
-                return Ok(());
-            }
+    /// Mints a batch of at most `tokens` and sends it to the writer. Gives back how many were minted.
+    fn mint(&self, partition: &Arc<Partition>, tokens: usize, batch: u16) -> Result<usize, BatchError> {
+        let count = u16::try_from(tokens).unwrap_or(u16::MAX).min(batch.max(1));
+        if count == 0 || !self.mint_batch(partition, count)? {
+            // If not for want of need, then because the batch could not be used: a flush or a step of the clock.
+            return Ok(tokens);
         }
-        partition.refill.lock().failures = 0;
-        Ok(())
+        let mut refill = partition.refill.lock();
+        (refill.failures, refill.not_before) = (0, None);
+        Ok(usize::from(count))
     }
 
     /// Mints one batch. Tells whether the partition could still use it.
@@ -191,7 +260,8 @@ impl Refiller {
         Ok(true)
     }
 
-    /// Waits longer after each failure, each partition for a time of its own.
+    /// Waits longer after each failure, each partition for a time of its own. Until then a renewal is pending; callers are
+    /// told when to ask again.
     fn back_off(&self, partition: &Partition, error: &BatchError) {
         tracing::error!(tool = partition.tool(), %error, "minting failed");
         let mut random = [0; 1];
@@ -228,3 +298,6 @@ fn retire(shared: &Shared, session: &Arc<Session>) {
     }
     tracing::info!(session = %session.id, "the session's time is over");
 }
+
+#[cfg(test)]
+mod tests;

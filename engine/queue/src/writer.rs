@@ -223,7 +223,7 @@ impl Writer {
         let mut tokens = 0;
         while tokens < asked {
             let room = partition.room(self.shared.settings.limits.max_ready);
-            let claimed = tables.claim(partition.id, room, &is_dead)?;
+            let claimed = tables.claim(partition.id, room, is_dead)?;
             claim.expired += claimed.expired;
             claim.too_large = claimed.too_large;
             let Some(batch) = claimed.batch else { break };

@@ -8,16 +8,33 @@ use std::time::Duration;
 
 /// Over how long the rate that decides the depth is averaged, in seconds. A single call must not fill the disk.
 const STEADY_SECS: f64 = 10.0;
+/// The same for a tool that is used so seldom that the shorter average would jump with every call.
+const SELDOM_SECS: f64 = 120.0;
+/// Calls in [`STEADY_SECS`] below which a tool counts as seldom used.
+const SELDOM_CALLS: f64 = 20.0;
 /// Over how long the rate that decides what is kept in memory is averaged, in seconds: a burst must not run it dry.
 const BURST_SECS: f64 = 0.5;
-/// Ready tokens cover this many refill times at the observed rate.
+/// Ready tokens cover this many refill times at the observed rate, and at least so many seconds: a refill can have to
+/// wait for another tool's.
 const REFILL_MARGIN: f64 = 4.0;
+const LEAST_LEAD_SECS: f64 = 0.1;
 /// All waiting tokens together cover this share of a token's usable life at the observed rate. In a queue drawn
 /// oldest first a token waits that share of its life, so at a steady rate none expires, and a rate that doubles is
 /// still covered.
 const DEPTH_SHARE: f64 = 0.5;
+/// As many tokens are kept ready as were lately used at once, this many times.
+const BURST_MARGIN: f64 = 2.0;
+/// Over how long it is remembered how many were used at once, in seconds.
+const PEAK_SECS: f64 = 60.0;
+/// Where calls come by chance, as many standard deviations fewer than expected are counted on in a token's life: at a low
+/// rate that is less than the share above.
+const CHANCE: f64 = 1.5;
 /// A tool that nobody has used for this many token lives is let go cold: nothing is minted until it is asked for.
 const WARM_LIVES: u32 = 10;
+/// The same for a tool that was never used at all.
+const UNUSED_WARM_LIVES: u32 = 1;
+/// New tokens come before the old ones end by at most this part of their life.
+const EARLY_SHARE: u64 = 20;
 /// What a refill is assumed to take before one was observed.
 const FIRST_REFILL: Duration = Duration::from_millis(20);
 
@@ -38,10 +55,16 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug)]
 pub(crate) struct Demand {
     /// Tokens a second, over [`STEADY_SECS`].
-    rate: f64,
+    steady: f64,
+    /// Tokens a second, over [`SELDOM_SECS`].
+    seldom: f64,
     /// Tokens a second, over [`BURST_SECS`].
     burst: f64,
+    /// The most tokens used between two looks, fading over [`PEAK_SECS`].
+    peak: f64,
     refill: Duration,
+    /// The end of ready tokens that new ones were minted ahead of.
+    renewed: u64,
     handed_out: u64,
     idle: Duration,
 }
@@ -55,6 +78,8 @@ pub(crate) struct Waiting {
     pub(crate) stored: usize,
     /// Tokens in the next batch on disk, as far as is known; otherwise 0.
     pub(crate) next_batch: usize,
+    /// When the next ready token ends, in Unix seconds, if that is so soon that a new one should be there ([`early`]).
+    pub(crate) ending: Option<u64>,
 }
 
 /// What to do about it.
@@ -72,7 +97,16 @@ pub(crate) struct Plan {
 
 impl Default for Demand {
     fn default() -> Self {
-        Self { rate: 0.0, burst: 0.0, refill: FIRST_REFILL, handed_out: 0, idle: Duration::ZERO }
+        Self {
+            steady: 0.0,
+            seldom: 0.0,
+            burst: 0.0,
+            peak: 0.0,
+            refill: FIRST_REFILL,
+            renewed: 0,
+            handed_out: 0,
+            idle: Duration::ZERO,
+        }
     }
 }
 
@@ -86,10 +120,13 @@ impl Demand {
         let seconds = elapsed.as_secs_f64();
         if seconds > 0.0 {
             #[allow(clippy::cast_precision_loss)] // A rate needs no 53rd bit.
-            let now = used as f64 / seconds;
+            let used = used as f64;
+            let now = used / seconds;
             let average = |old: f64, over: f64| old + (now - old) * (1.0 - (-seconds / over).exp());
-            self.rate = average(self.rate, STEADY_SECS);
+            self.steady = average(self.steady, STEADY_SECS);
+            self.seldom = average(self.seldom, SELDOM_SECS);
             self.burst = average(self.burst, BURST_SECS);
+            self.peak = used.max(self.peak * (-seconds / PEAK_SECS).exp());
         }
     }
 
@@ -109,13 +146,25 @@ impl Demand {
     }
 
     /// What should be done now. `usable` is how long a fresh token can wait before it is too old to hand out.
-    pub(crate) fn plan(&self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
-        let warm = self.idle <= usable * WARM_LIVES;
+    pub(crate) fn plan(&mut self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+        // Ready tokens that are about to end count for nothing, once.
+        let ending = waiting.ending.filter(|end| *end != self.renewed);
+        let waiting = if ending.is_some() { Waiting { ready: 0, ..waiting } } else { waiting };
+        let plan = self.plan_for(waiting, usable, limits);
+        if plan.mint > 0 || plan.claim > 0 {
+            self.renewed = ending.unwrap_or(self.renewed);
+        }
+        plan
+    }
+
+    fn plan_for(&self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+        let lives = if self.handed_out > 0 { WARM_LIVES } else { UNUSED_WARM_LIVES };
+        let warm = self.idle <= usable * lives;
         let batch = self.batch_size(usable, limits);
-        let floor = if warm { usize::from(batch).min(limits.max_depth) } else { 0 };
-        let depth = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE).clamp(floor, limits.max_depth);
-        let ready =
-            tokens(self.burst * self.refill.as_secs_f64() * REFILL_MARGIN).max(floor).min(limits.max_ready);
+        let floor = if warm { self.floor(limits).min(limits.max_depth) } else { 0 };
+        let depth = self.in_a_life(usable).clamp(floor, limits.max_depth.max(floor));
+        let lead = (self.refill.as_secs_f64() * REFILL_MARGIN).max(LEAST_LEAD_SECS);
+        let ready = (floor + tokens(self.burst * lead - 0.5)).min(limits.max_ready);
         let depth = depth.max(ready);
         let all = waiting.ready + waiting.stored;
         // Refill in whole steps: below three quarters, up to the full depth.
@@ -127,15 +176,41 @@ impl Demand {
         Plan { claim: claim.min(waiting.stored + mint), mint, batch, low_water }
     }
 
+    /// Tokens a second.
+    fn rate(&self) -> f64 {
+        if self.steady * STEADY_SECS >= SELDOM_CALLS { self.steady } else { self.seldom }
+    }
+
+    /// How many should wait, at this rate.
+    fn in_a_life(&self, usable: Duration) -> usize {
+        let used = self.rate() * usable.as_secs_f64();
+        tokens((used * DEPTH_SHARE).min(used - CHANCE * used.sqrt()))
+    }
+
+    /// How many are kept ready at the least: what was lately used at once, with a margin, and no more than a batch. A
+    /// batch where nothing is known.
+    fn floor(&self, limits: &Limits) -> usize {
+        let batch = usize::from(limits.batch);
+        if self.handed_out == 0 { batch } else { tokens(self.peak * BURST_MARGIN).clamp(1, batch) }
+    }
+
     /// Large batches under load, small ones where most of a batch would expire unused.
     fn batch_size(&self, usable: Duration, limits: &Limits) -> u16 {
-        let in_a_life = tokens(self.rate * usable.as_secs_f64() * DEPTH_SHARE);
-        let wanted = (in_a_life / 8)
-            .max(usize::from(limits.batch))
-            .min(usize::from(limits.max_batch))
-            .min(limits.max_ready);
+        let in_a_life = self.in_a_life(usable);
+        let usual = usize::from(limits.batch);
+        let small = if self.handed_out == 0 { usual } else { usual.min(in_a_life / 2) };
+        let wanted =
+            (in_a_life / 8).max(small).min(usize::from(limits.max_batch)).min(limits.max_ready).max(1);
         u16::try_from(wanted).unwrap_or(limits.max_batch)
     }
+}
+
+/// How long before the last of its ready tokens end a tool gets new ones, in seconds: at least one, at most a twentieth
+/// of their life, and for each partition another time, so that tools that began together do not run dry together.
+pub(crate) fn early(partition: u64, ttl: u64) -> u64 {
+    // Multiplication by the golden ratio spreads neighbours apart.
+    let spread = partition.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    1 + spread % (ttl / EARLY_SHARE).max(1)
 }
 
 /// The number of tokens at which a refill to `full` begins.
@@ -150,37 +225,66 @@ fn tokens(amount: f64) -> usize {
 }
 
 #[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
     const USABLE: Duration = Duration::from_secs(55);
 
-    fn plan(demand: &Demand, ready: usize, stored: usize) -> Plan {
-        demand.plan(Waiting { ready, stored, next_batch: 0 }, USABLE, &LIMITS)
+    fn plan(demand: &mut Demand, ready: usize, stored: usize) -> Plan {
+        demand.plan(Waiting { ready, stored, next_batch: 0, ending: None }, USABLE, &LIMITS)
     }
 
     #[test]
     fn a_fresh_tool_gets_one_batch_ahead_of_need() {
         let low_water = 7;
-        assert_eq!(plan(&Demand::default(), 0, 0), Plan { claim: 10, mint: 10, batch: 10, low_water });
-        assert_eq!(plan(&Demand::default(), 10, 0), Plan { claim: 0, mint: 0, batch: 10, low_water });
+        assert_eq!(plan(&mut Demand::default(), 0, 0), Plan { claim: 10, mint: 10, batch: 10, low_water });
+        assert_eq!(plan(&mut Demand::default(), 10, 0), Plan { claim: 0, mint: 0, batch: 10, low_water });
     }
 
     #[test]
     fn an_idle_tool_goes_cold_and_a_miss_warms_it() {
         let mut demand = Demand::default();
         demand.observe(0, USABLE * (WARM_LIVES + 1));
-        assert_eq!(plan(&demand, 0, 0).mint, 0);
+        assert_eq!(plan(&mut demand, 0, 0).mint, 0);
         demand.missed();
-        assert_eq!(plan(&demand, 0, 0).mint, 10);
+        assert_eq!(plan(&mut demand, 0, 0).mint, 10);
+    }
+
+    #[test]
+    fn tokens_that_are_about_to_end_are_renewed_once() {
+        let mut demand = Demand::default();
+        let waiting = Waiting { ready: 10, stored: 0, next_batch: 0, ending: Some(77) };
+        assert_eq!(demand.plan(waiting, USABLE, &LIMITS).mint, 10);
+        assert_eq!(demand.plan(waiting, USABLE, &LIMITS).mint, 0);
+        assert_eq!(demand.plan(Waiting { ending: Some(78), ..waiting }, USABLE, &LIMITS).mint, 10);
+    }
+
+    #[test]
+    fn tools_that_began_together_are_renewed_apart() {
+        for ttl in [1, 60, 3600] {
+            let mut tools = [0_u32; 200];
+            for partition in 0..10_000 {
+                let early = early(partition, ttl);
+                assert!((1..=(ttl / 20).max(1)).contains(&early));
+                tools[usize::try_from(early).unwrap()] += 1;
+            }
+            let most = tools.iter().max().unwrap();
+            assert!(
+                u64::from(*most) <= 2 * 10_000 / (ttl / 20).max(1),
+                "{most} of 10,000 at once, ttl {ttl}"
+            );
+        }
     }
 
     #[test]
     fn a_single_call_does_not_fill_the_disk() {
         let mut demand = Demand::default();
         demand.observe(1, Duration::from_millis(100));
-        assert!(plan(&demand, 0, 0).mint <= 10);
+        assert!(plan(&mut demand, 0, 0).mint <= 10);
     }
 
     #[test]
@@ -189,7 +293,7 @@ mod tests {
         for second in 1..=60 {
             demand.observe(100 * second, Duration::from_secs(1));
         }
-        let plan = plan(&demand, 0, 0);
+        let plan = plan(&mut demand, 0, 0);
         assert!((2000..=100 * 55).contains(&plan.mint), "{plan:?}");
         assert_eq!(plan.batch, 64);
     }
@@ -202,7 +306,11 @@ mod tests {
                     let limits = Limits { batch, max_batch, max_ready, max_depth };
                     let mut demand = Demand::default();
                     demand.observe(handed_out, Duration::from_millis(1));
-                    let plan = demand.plan(Waiting { ready: 0, stored: 0, next_batch: 0 }, USABLE, &limits);
+                    let plan = demand.plan(
+                        Waiting { ready: 0, stored: 0, next_batch: 0, ending: None },
+                        USABLE,
+                        &limits,
+                    );
                     assert!(
                         plan.claim <= max_ready && plan.mint <= max_depth.max(max_ready),
                         "{plan:?} {limits:?}"

@@ -10,7 +10,7 @@ mod sync;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 use event_listener::Event;
@@ -86,8 +86,25 @@ pub(crate) struct Refill {
     pub(crate) next_batch: usize,
     /// Stored batches are looked at for eviction after this time, in Unix seconds.
     pub(crate) evict_after: u64,
+    /// How often in a row minting has failed, and before when it is not tried again.
     pub(crate) failures: u32,
     pub(crate) not_before: Option<Instant>,
+    /// The refiller looks after the partition.
+    pub(crate) watched: bool,
+    /// The partition waits among those to be served when nobody waits.
+    pub(crate) queued: bool,
+}
+
+impl Refill {
+    /// How long until minting is tried again after a failure.
+    pub(crate) fn wait(&self) -> Duration {
+        self.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(Instant::now()))
+    }
+
+    /// Something is under way, or failed and will be tried again.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.claiming > 0 || self.failures > 0 || self.queued
+    }
 }
 
 impl Partition {
@@ -145,6 +162,12 @@ impl Partition {
         self.renewal.load(Ordering::Acquire)
     }
 
+    /// As [`Self::renewal_pending`], or minting has failed and will be tried again; and when to ask again then.
+    pub(crate) fn renewal(&self) -> Option<Duration> {
+        let pending = self.renewal_pending() || self.refill.lock().failures > 0;
+        pending.then(|| self.retry_after())
+    }
+
     pub(crate) fn renewal_done(&self) {
         self.renewal.store(false, Ordering::Release);
     }
@@ -164,6 +187,17 @@ impl Partition {
     /// Tokens waiting, in memory and on disk.
     pub(crate) fn depth(&self) -> u64 {
         self.ring.len() as u64 + self.count.stored.load(Ordering::Relaxed)
+    }
+
+    /// When the next token ends, to within one batch; 0 if none is ready.
+    pub(crate) fn next_end(&self) -> u64 {
+        self.ring.next_end()
+    }
+
+    /// When somebody who found nothing should ask again.
+    pub(crate) fn retry_after(&self) -> Duration {
+        let refill = self.refill.lock();
+        refill.demand.retry_after().max(refill.wait())
     }
 
     /// Seconds left of the next token, to within one batch; 0 if none is ready. Right after the clock has stepped back
