@@ -15,6 +15,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use obol_token::SessionId;
 use redb::StorageBackend;
@@ -32,7 +33,7 @@ use crate::session::SessionDocument;
 use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
 use crate::source::TokenSource;
-use crate::store::{self, Contents, Store, StoreError, meta};
+use crate::store::{self, Contents, Moment, Store, StoreError, meta};
 use crate::witness::Witnessed;
 use crate::writer::{Job, Writer};
 
@@ -109,7 +110,7 @@ pub(crate) fn open(
         store::clear(files.database.as_ref()).map_err(failed)?;
     }
     let database = Witnessed::new(files.database).map_err(|error| failed(error.into()))?;
-    let store = Store::open(database).map_err(failed)?;
+    let mut store = Store::open(database).map_err(failed)?;
     let is_new = store.is_blank().map_err(failed)?;
     let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
     if is_new {
@@ -125,6 +126,7 @@ pub(crate) fn open(
         _ => fresh_secret(&mut slots, &slots_key, ROOT).map_err(|error| slot_error(&path, error))?,
     };
     let contents = store.contents().map_err(failed)?;
+    store.compact(Moment::Opening).map_err(failed)?;
     let (timeline, behind) = Timeline::resume(clock, store.meta_u64(meta::LATEST_TIME).map_err(failed)?);
     let policy = read_policy(&path, &store)?;
     let boot = store.meta_u64(meta::BOOTS).map_err(failed)? + 1;
@@ -157,7 +159,13 @@ pub(crate) fn open(
         recovery.session(SessionId(*id), row).map_err(|error| slot_error(&path, error))?;
     }
     recovery.finish(&contents).map_err(|error| slot_error(&path, error))?;
-    let writer = Writer { shared: Arc::clone(&shared), store, jobs: receiver, saved_time: latest };
+    let writer = Writer {
+        shared: Arc::clone(&shared),
+        store,
+        jobs: receiver,
+        saved_time: latest,
+        last_compaction: Instant::now(),
+    };
     Ok(Opened { shared, writer })
 }
 

@@ -50,9 +50,9 @@ impl SlotSecret {
     }
 }
 
-/// A key that seals one kind of thing.
+/// A key that seals one kind of thing, and what names it.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub(crate) struct SealingKey([u8; 32]);
+pub(crate) struct SealingKey([u8; 32], KeyId);
 
 impl SealingKey {
     /// For key slots.
@@ -93,10 +93,11 @@ impl SealingKey {
         for secret in secrets {
             material.extend_from_slice(*secret);
         }
-        let mut key = Self([0; 32]);
-        let done =
-            Hkdf::<Sha256>::new(Some(store), &material).expand_multi_info(&[label, context], &mut key.0);
-        debug_assert!(done.is_ok(), "HKDF output over 8,160 bytes");
+        let mut key = Self([0; 32], KeyId::default());
+        let derivation = Hkdf::<Sha256>::new(Some(store), &material);
+        let done = derivation.expand_multi_info(&[label, context], &mut key.0);
+        let named = derivation.expand_multi_info(&[LABEL_KEY_ID, label, context], &mut key.1);
+        debug_assert!(done.is_ok() && named.is_ok(), "HKDF output over 8,160 bytes");
         key
     }
 
@@ -106,10 +107,7 @@ impl SealingKey {
 
     /// What a batch sealed under this key bears, so that it is known for dead, unopened, once the key has changed.
     pub(crate) fn id(&self) -> KeyId {
-        let mut id = KeyId::default();
-        let done = Hkdf::<Sha256>::new(None, &self.0).expand(LABEL_KEY_ID, &mut id);
-        debug_assert!(done.is_ok(), "HKDF output over 8,160 bytes");
-        id
+        self.1
     }
 
     /// Seals under a fresh random nonce: nonce ‖ ciphertext ‖ tag.

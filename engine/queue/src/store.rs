@@ -6,9 +6,11 @@
 //! **Commit mode.** Two-phase, durable at once. redb's one-phase commit trusts a non-cryptographic checksum to tell
 //! a whole commit from a torn one; two-phase needs no such trust and costs one more fsync, which group commit
 //! spreads over all that is pending. The file is checked as a whole when it is opened, so that damage is an error
-//! and not a surprise; with batches as rows that is a matter of milliseconds.
+//! and not a surprise.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
@@ -17,7 +19,7 @@ use redb::{
 use crate::batch::{BatchKey, MintedBatch, Row, RowHeader, UnconfirmedClaim};
 use crate::seal::StoreId;
 use crate::slots::FORMAT_VERSION;
-use crate::witness;
+use crate::witness::{self, Witnessed};
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
@@ -52,6 +54,13 @@ pub(crate) enum StoreError {
     Corrupted(String),
     Io(std::io::Error),
     Other(String),
+}
+
+impl StoreError {
+    /// redb panicked, as it can on a damaged file.
+    pub(crate) fn gave_up() -> Self {
+        Self::Other("the database gave up on damaged data".to_owned())
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -94,6 +103,7 @@ from_redb!(
     redb::TableError,
     redb::StorageError,
     redb::CommitError,
+    redb::CompactionError,
     redb::SetDurabilityError
 );
 
@@ -142,10 +152,30 @@ pub(crate) fn clear(file: &dyn StorageBackend) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A file longer than this many times its rows, and longer than [`MIN_COMPACT_BYTES`], is compacted.
+const MOST_FILE_TO_ROWS: u64 = 3;
+/// A file up to this long is never compacted.
+const MIN_COMPACT_BYTES: u64 = 16 << 20;
+/// The most bytes of rows with which the file is compacted while the queue runs: what moves them holds up the writer.
+const MAX_ROWS_TO_COMPACT: u64 = 32 << 20;
+
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Store {
     db: Database,
+    /// Bytes of the file.
+    length: Arc<AtomicU64>,
+    /// Bytes of all batches.
+    rows: AtomicU64,
+}
+
+/// When the file may be compacted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// Nobody waits yet: whatever it takes. That is bounded by the rows, a part of the file that was just read as a whole.
+    Opening,
+    /// The writer has nothing to do, and should be back soon.
+    Idle,
 }
 
 /// What stands in the store when it is opened.
@@ -156,12 +186,27 @@ pub(crate) struct Contents {
 
 impl Store {
     /// Opens a database, or creates one in an empty file.
-    pub(crate) fn open(file: impl StorageBackend) -> Result<Self, StoreError> {
+    pub(crate) fn open(file: Witnessed) -> Result<Self, StoreError> {
+        let length = file.length();
         let db = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
             .create_with_backend(file)?;
-        Ok(Self { db })
+        Ok(Self { db, length, rows: AtomicU64::new(0) })
+    }
+
+    /// Gives room in the file back that is many times what its rows take: redb keeps a file at its peak. Tells whether
+    /// it did.
+    pub(crate) fn compact(&mut self, moment: Moment) -> Result<bool, StoreError> {
+        let (length, rows) = (self.length.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
+        let is_worth_it = length > MIN_COMPACT_BYTES.max(rows.saturating_mul(MOST_FILE_TO_ROWS));
+        if !is_worth_it || (moment == Moment::Idle && rows > MAX_ROWS_TO_COMPACT) {
+            return Ok(false);
+        }
+        self.db.compact()?;
+        let now = self.length.load(Ordering::Relaxed);
+        tracing::info!(before = length, now, rows, "the token store was compacted");
+        Ok(true)
     }
 
     /// Whether the database holds no store yet: creation did not get as far as its first commit.
@@ -217,11 +262,13 @@ impl Store {
             let (id, value) = row?;
             sessions.push((id.value(), value.value().to_vec()));
         }
-        let mut batches = Vec::new();
+        let (mut batches, mut bytes) = (Vec::new(), 0);
         for row in txn.open_table(BATCHES)?.iter()? {
             let (key, value) = row?;
+            bytes += value.value().len() as u64;
             batches.push((batch_key(key.value()), RowHeader::split(value.value()).0));
         }
+        self.rows.store(bytes, Ordering::Relaxed);
         Ok(Contents { sessions, batches })
     }
 
@@ -234,15 +281,21 @@ impl Store {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(redb::Durability::Immediate)?;
         txn.set_two_phase_commit(true);
-        let result = {
+        let (result, added, removed) = {
             let mut tables = Tables {
                 meta: txn.open_table(META)?,
                 sessions: txn.open_table(SESSIONS)?,
                 batches: txn.open_table(BATCHES)?,
+                added: 0,
+                removed: 0,
             };
-            changes(&mut tables)?
+            let result = changes(&mut tables)?;
+            (result, tables.added, tables.removed)
         };
         txn.commit()?;
+        // Only one thread commits.
+        let rows = self.rows.load(Ordering::Relaxed);
+        self.rows.store((rows + added).saturating_sub(removed), Ordering::Relaxed);
         Ok((result, Committed(())))
     }
 }
@@ -252,6 +305,9 @@ pub(crate) struct Tables<'txn> {
     meta: Table<'txn, &'static str, &'static [u8]>,
     sessions: Table<'txn, u64, &'static [u8]>,
     batches: Table<'txn, (u64, u64, u64), &'static [u8]>,
+    /// Bytes of batches added and removed in this transaction.
+    added: u64,
+    removed: u64,
 }
 
 impl Tables<'_> {
@@ -273,6 +329,14 @@ impl Tables<'_> {
     pub(crate) fn put_batch(&mut self, batch: &MintedBatch) -> Result<(), StoreError> {
         let BatchKey { partition, expires_at, sequence } = batch.key;
         self.batches.insert((partition, expires_at, sequence), batch.value.as_slice())?;
+        self.added += batch.value.len() as u64;
+        Ok(())
+    }
+
+    fn remove_batch(&mut self, key: (u64, u64, u64)) -> Result<(), StoreError> {
+        if let Some(value) = self.batches.remove(key)? {
+            self.removed += value.value().len() as u64;
+        }
         Ok(())
     }
 
@@ -302,7 +366,7 @@ impl Tables<'_> {
                 }
             };
             let key = found.as_ref().map_or_else(|(key, ..)| *key, |row| row.key);
-            self.batches.remove((key.partition, key.expires_at, key.sequence))?;
+            self.remove_batch((key.partition, key.expires_at, key.sequence))?;
             match found {
                 Ok(row) => {
                     claimed.batch = Some(UnconfirmedClaim::new(row));
@@ -354,7 +418,7 @@ impl Tables<'_> {
             removed.tokens += if counts { u64::from(header.count) } else { 0 };
         }
         for key in keys {
-            self.batches.remove(key)?;
+            self.remove_batch(key)?;
         }
         Ok(removed)
     }
@@ -389,4 +453,41 @@ pub(crate) struct Removed {
 
 fn batch_key((partition, expires_at, sequence): (u64, u64, u64)) -> BatchKey {
     BatchKey { partition, expires_at, sequence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::backends::InMemoryBackend;
+
+    const ROW_BYTES: usize = 100_000;
+    const ROWS: u64 = 400;
+
+    fn batch(sequence: u64) -> MintedBatch {
+        let key = BatchKey { partition: 1, expires_at: 9, sequence };
+        MintedBatch { key, count: 1, value: vec![7; ROW_BYTES] }
+    }
+
+    #[test]
+    fn a_file_far_longer_than_its_rows_is_compacted_and_keeps_them() {
+        let file = Witnessed::new(Box::new(InMemoryBackend::new())).unwrap();
+        let mut store = Store::open(file).unwrap();
+        for first in (0..ROWS).step_by(20) {
+            store
+                .commit(|tables| (first..first + 20).try_for_each(|number| tables.put_batch(&batch(number))))
+                .unwrap();
+        }
+        assert_eq!(store.rows.load(Ordering::Relaxed), ROWS * ROW_BYTES as u64);
+        assert!(!store.compact(Moment::Opening).unwrap(), "there is nothing to gain");
+        // The first in the file go, the last stay.
+        store.commit(|tables| tables.discard(1, ROWS - 10)).unwrap();
+        assert!(store.compact(Moment::Idle).unwrap());
+        let rows = store.rows.load(Ordering::Relaxed);
+        assert_eq!(rows, 10 * ROW_BYTES as u64);
+        let length = store.length.load(Ordering::Relaxed);
+        assert!(length <= 4 * rows, "{length} bytes for {rows}");
+        let left: Vec<u64> = store.contents().unwrap().batches.iter().map(|(key, _)| key.sequence).collect();
+        assert_eq!(left, (ROWS - 10..ROWS).collect::<Vec<_>>());
+        assert!(!store.compact(Moment::Idle).unwrap(), "a small file is left alone");
+    }
 }

@@ -17,7 +17,8 @@
 
 use std::io::Result;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use redb::StorageBackend;
 
@@ -48,6 +49,7 @@ pub(crate) struct Witnessed {
     file: Box<dyn StorageBackend>,
     /// Which slot the witness names, or [`UNKNOWN`].
     noted: AtomicU8,
+    length: Arc<AtomicU64>,
 }
 
 impl Witnessed {
@@ -64,7 +66,13 @@ impl Witnessed {
                 file.write(FLAGS as u64, &[flags & !TWO_PHASE])?;
             }
         }
-        Ok(Self { file, noted: AtomicU8::new(UNKNOWN) })
+        let length = Arc::new(AtomicU64::new(file.len()?));
+        Ok(Self { file, noted: AtomicU8::new(UNKNOWN), length })
+    }
+
+    /// How long the file is, in bytes, for as long as anybody wants to know.
+    pub(crate) fn length(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.length)
     }
 
     fn note(&self, flags: u8) -> Result<()> {
@@ -94,7 +102,9 @@ impl StorageBackend for Witnessed {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.file.set_len(len)
+        self.file.set_len(len)?;
+        self.length.store(len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn sync_data(&self) -> Result<()> {
@@ -125,7 +135,6 @@ mod tests {
     use super::*;
     use redb::backends::InMemoryBackend;
     use redb::{Database, ReadableDatabase, TableDefinition};
-    use std::sync::Arc;
 
     const TABLE: TableDefinition<u64, u64> = TableDefinition::new("numbers");
 

@@ -16,7 +16,7 @@ use crate::batch::{BatchKey, ClaimedBatch, MintedBatch, RowHeader, UnconfirmedCl
 use crate::error::Unavailable;
 use crate::partition::Partition;
 use crate::shared::{Chore, Shared};
-use crate::store::{Committed, Death, Store, StoreError, Tables, meta};
+use crate::store::{Committed, Death, Moment, Store, StoreError, Tables, meta};
 
 /// The most jobs in one transaction.
 const MAX_GROUP: usize = 256;
@@ -24,6 +24,8 @@ const MAX_GROUP: usize = 256;
 pub(crate) const MAX_JOBS: usize = 1024;
 /// The most pieces of chores done while the queue closes.
 const MAX_LAST_CHORES: usize = 256;
+/// How often it is looked whether the file should be compacted.
+const COMPACTION: Duration = Duration::from_secs(60);
 /// How often chores are looked after while nothing else happens.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -52,6 +54,8 @@ pub(crate) struct Writer {
     pub(crate) store: Store,
     pub(crate) jobs: Receiver<Job>,
     pub(crate) saved_time: u64,
+    /// When the file was last found to need no compaction, or compacted.
+    pub(crate) last_compaction: Instant,
 }
 
 /// What happens once the transaction is durable.
@@ -79,6 +83,11 @@ impl Writer {
             let (jobs, stop) = self.collect();
             if self.shared.check().is_err() {
                 refuse(jobs, &self.shared);
+            } else if jobs.is_empty() && !stop && self.last_compaction.elapsed() >= COMPACTION {
+                self.last_compaction = Instant::now();
+                if let Err(error) = self.compact() {
+                    self.shared.fail(&error);
+                }
             } else if let Err(error) = self.group(jobs) {
                 self.shared.fail(&error);
             }
@@ -99,6 +108,11 @@ impl Writer {
                 self.shared.fail(&error);
             }
         }
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
+        let compacted = catch_unwind(AssertUnwindSafe(|| self.store.compact(Moment::Idle)));
+        compacted.unwrap_or_else(|_| Err(StoreError::gave_up())).map(drop)
     }
 
     /// Everything that waits, at most one group.
@@ -162,8 +176,7 @@ impl Writer {
         &self,
         act: impl FnOnce(&Self) -> Result<Committed, StoreError>,
     ) -> Result<Committed, StoreError> {
-        catch_unwind(AssertUnwindSafe(|| act(self)))
-            .unwrap_or_else(|_| Err(StoreError::Other("the database gave up on damaged data".to_owned())))
+        catch_unwind(AssertUnwindSafe(|| act(self))).unwrap_or_else(|_| Err(StoreError::gave_up()))
     }
 
     fn apply(&self, job: Job, tables: &mut Tables<'_>, effects: &mut Effects) -> Result<(), StoreError> {

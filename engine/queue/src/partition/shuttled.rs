@@ -4,7 +4,11 @@
 //! point where another thread may come in between. Two controls break the ring on purpose, and must be found.
 
 #[path = "ring.rs"]
-#[allow(clippy::duplicate_mod, reason = "the same code on other synchronisation is what is tested here")]
+#[allow(
+    clippy::duplicate_mod,
+    dead_code,
+    reason = "the same code on other synchronisation is what is tested here"
+)]
 mod ring;
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
