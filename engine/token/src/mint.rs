@@ -4,14 +4,17 @@
 //! in, sealed where it lies.
 
 use core::fmt;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::aead;
+use crate::delegation::{self, SCOPE_CEILING_EXCEEDED, Widening, check_attenuation};
 use crate::envelope::{Audience, Header, Jti, PartsMut};
 use crate::keys::SessionMaterial;
 use crate::schnorr::{self, Draft};
 use crate::scope::{Scope, ScopeError};
 use crate::secret::ResponseKey;
+use crate::text::to_hex;
 use crate::tlv;
 
 /// Why nothing was minted.
@@ -19,6 +22,16 @@ use crate::tlv;
 pub enum MintError {
     /// The scope breaks a rule of its own.
     Scope(ScopeError),
+    /// `max_calls` is not 1: a token is for one call.
+    MaxCalls,
+    /// `approval_digest` is not what a human approved, going by the scope itself.
+    ApprovalDigest,
+    /// `intent_hash` is not the hash of `user_raw_intent`.
+    IntentHash,
+    /// A delegated scope allows more than its parent (`ScopeCeilingExceeded`).
+    Widening(Widening),
+    /// `parent_token_hash` names another parent than the one given.
+    Parent,
     /// `exp` lies before `iat`.
     Validity,
     /// The AEAD refused; it does so only for messages far above the limit on scopes.
@@ -29,6 +42,11 @@ impl fmt::Display for MintError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Scope(error) => write!(f, "cannot mint: {error}"),
+            Self::MaxCalls => f.write_str("cannot mint: max_calls must be 1, a token is for one call"),
+            Self::ApprovalDigest => f.write_str("cannot mint: approval_digest is not that of this scope"),
+            Self::IntentHash => f.write_str("cannot mint: intent_hash is not the hash of user_raw_intent"),
+            Self::Widening(widening) => write!(f, "{SCOPE_CEILING_EXCEEDED}: {widening}"),
+            Self::Parent => f.write_str("cannot mint: parent_token_hash names another parent"),
             Self::Validity => f.write_str("cannot mint: the token would end before it is issued"),
             Self::Encryption => f.write_str("cannot mint: encryption failed"),
         }
@@ -94,10 +112,13 @@ impl fmt::Debug for Minter<'_> {
 }
 
 impl<'a> Minter<'a> {
-    /// Checks the scope and prepares to mint it.
+    /// Checks the scope and prepares to mint it: its own rules, and every limit that a verifier will hold it to and that
+    /// the scope alone shows to be broken. A scope that names a parent belongs to [`Minter::delegated`]; here the parent
+    /// is the caller's to check.
     pub fn new(session: &'a SessionMaterial, scope: &Scope, policy_epoch: u64) -> Result<Self, MintError> {
         const FIELDS_BESIDE_THE_SCOPE: usize = 4 * (2 + 32);
         let scope_tlv = scope.to_tlv()?;
+        check_limits(scope)?;
         let privilege_signature = session.privilege_signature(policy_epoch, &scope_tlv);
         let mut body = Zeroizing::new(Vec::with_capacity(3 + scope_tlv.len() + FIELDS_BESIDE_THE_SCOPE));
         let mut field = |tag, value: &[u8]| {
@@ -111,6 +132,21 @@ impl<'a> Minter<'a> {
         field(crate::open::TAG_VERIFIER_SECRET, session.verifier_secret().expose())?;
         let audience = Audience::new(scope.aud.as_str());
         Ok(Self { session, policy_epoch, audience, body, response_key_at })
+    }
+
+    /// As [`Minter::new`] for a scope that is delegated from `parent`: it must name that parent and allow no more
+    /// (TBAC r41, section 8.1). The verifier checks the same again, against the parent that was spent there.
+    pub fn delegated(
+        session: &'a SessionMaterial,
+        scope: &Scope,
+        parent: &Scope,
+        policy_epoch: u64,
+    ) -> Result<Self, MintError> {
+        if scope.parent_token_hash != Some(delegation::hash_of(parent)?) {
+            return Err(MintError::Parent);
+        }
+        check_attenuation(scope, parent).map_err(MintError::Widening)?;
+        Self::new(session, scope, policy_epoch)
     }
 
     /// Mints one token for each seed, in their order.
@@ -162,5 +198,91 @@ impl<'a> Minter<'a> {
         *parts.tag = aead::seal(suite, key, &seed.iv, parts.aad, parts.ciphertext)
             .map_err(|_| MintError::Encryption)?;
         Ok(token)
+    }
+}
+
+/// What cascade step 13 would refuse whoever presents the token.
+fn check_limits(scope: &Scope) -> Result<(), MintError> {
+    const SINGLE_USE: u64 = 1;
+    let max_calls = scope.constraints.as_ref().and_then(|constraints| constraints.max_calls);
+    if max_calls.is_some_and(|calls| calls != SINGLE_USE) {
+        return Err(MintError::MaxCalls);
+    }
+    if let Some(approved) = &scope.approval_digest
+        && scope.compute_approval_digest()? != *approved
+    {
+        return Err(MintError::ApprovalDigest);
+    }
+    if let (Some(intent), Some(hash)) = (&scope.user_raw_intent, &scope.intent_hash)
+        && to_hex(&Sha256::digest(intent)) != *hash
+    {
+        return Err(MintError::IntentHash);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MutualAuth, SessionId, SessionKey, Suite, VerifierSecret};
+    use serde_json::{Value, json};
+
+    fn refusal(fields: Value, parent: Option<Value>) -> Option<MintError> {
+        let with = |fields: Value| -> Scope {
+            let mut scope = json!({
+                "iss": "as", "sub": "s", "agent_instance_id": "a", "tool": "t", "action": "r", "resource": "docs/*",
+                "delegation_depth": 0, "aud": "https://rs", "org_id": "org", "trust_level": 0, "human_confirmed_at": 0
+            });
+            scope.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            serde_json::from_value(scope).unwrap()
+        };
+        let session = SessionMaterial::new(
+            SessionId(1),
+            Suite::AesGcm,
+            SessionKey::from_bytes([1; 32]),
+            VerifierSecret::from_bytes([2; 32]),
+            MutualAuth::from_bytes([3; 32]),
+            [4; 32],
+        );
+        match parent {
+            None => Minter::new(&session, &with(fields), 1).err(),
+            Some(parent) => {
+                let (mut child, parent) = (with(fields), with(parent));
+                child.parent_token_hash = child.parent_token_hash.or(delegation::hash_of(&parent).ok());
+                Minter::delegated(&session, &child, &parent, 1).err()
+            }
+        }
+    }
+
+    #[test]
+    fn limits_that_every_verifier_keeps_are_kept_before_sealing() {
+        assert_eq!(refusal(json!({"constraints": {"max_calls": 1}}), None), None);
+        for calls in [0, 2, u64::MAX] {
+            assert_eq!(
+                refusal(json!({"constraints": {"max_calls": calls}}), None),
+                Some(MintError::MaxCalls)
+            );
+        }
+        let approved = json!({"trust_level": 3, "human_confirmed_at": 5, "approval_digest": "00".repeat(32)});
+        assert_eq!(refusal(approved, None), Some(MintError::ApprovalDigest));
+        let intent = json!({"user_raw_intent": "pay", "intent_hash": "00".repeat(32)});
+        assert_eq!(refusal(intent, None), Some(MintError::IntentHash));
+        let intent = json!({"user_raw_intent": "pay", "intent_hash": to_hex(&Sha256::digest("pay"))});
+        assert_eq!(refusal(intent, None), None);
+    }
+
+    #[test]
+    fn a_delegated_scope_never_exceeds_its_parent() {
+        let parent = json!({"delegation_depth": 2, "resource": "public/*"});
+        let child = |resource: &str| {
+            refusal(json!({"delegation_depth": 1, "resource": resource}), Some(parent.clone()))
+        };
+        assert_eq!(child("public/a"), None);
+        for resource in ["*", "**", "public/**", "private/a"] {
+            assert_eq!(child(resource), Some(MintError::Widening(Widening::Resource)), "{resource}");
+        }
+        let elsewhere =
+            json!({"delegation_depth": 1, "resource": "public/a", "parent_token_hash": "A".repeat(43)});
+        assert_eq!(refusal(elsewhere, Some(parent)), Some(MintError::Parent));
     }
 }

@@ -116,6 +116,11 @@ fn refused(error: &MintError) -> Answer {
         MintError::Scope(ScopeError::IntentTooLarge) => {
             (Code::IntentPayloadTooLarge, FailedCheck::IntentValidation)
         }
+        MintError::MaxCalls | MintError::Widening(_) | MintError::Parent => {
+            (Code::InsufficientPrivilege, FailedCheck::TbacScopeEvaluation)
+        }
+        MintError::ApprovalDigest => (Code::ApprovalDigestMismatch, FailedCheck::CibaDigestValidation),
+        MintError::IntentHash => (Code::IntentIntegrityFailed, FailedCheck::IntentHashCheck),
         MintError::Validity => (Code::MalformedToken, FailedCheck::TemporalValidation),
         MintError::Scope(_) | MintError::Encryption => (Code::MalformedToken, FailedCheck::FramingCheck),
     };
