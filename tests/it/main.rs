@@ -32,4 +32,5 @@ mod scope_rules;
 mod shared_spent_set;
 mod sidecar;
 mod spent_set;
+mod strictness;
 mod support;

@@ -255,7 +255,7 @@ fn constraints_from_tlv(data: &[u8]) -> Result<Constraints, ScopeError> {
                 constraints.require_channel_encryption = Some(boolean(value)?);
             }
             tag::constraint::DATA_CLASSIFICATION => {
-                constraints.data_classification = Some(text(value)?.to_owned())
+                constraints.data_classification = Some(text(value)?.to_owned());
             }
             tag::constraint::ALLOWED_PARAMETERS => {
                 constraints.allowed_parameters = Some(parameters_from_tlv(value)?);
