@@ -29,6 +29,7 @@ mod resource;
 mod rs_fixture;
 mod rs_process;
 mod scope_rules;
+mod shared_sessions;
 mod shared_spent_set;
 mod sidecar;
 mod spent_set;

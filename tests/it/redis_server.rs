@@ -103,6 +103,11 @@ impl RedisServer {
         self.folder.path().join("appendonlydir")
     }
 
+    /// The file that `SAVE` writes.
+    pub(crate) fn dump(&self) -> PathBuf {
+        self.folder.path().join("dump.rdb")
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -31,7 +31,7 @@ fn now() -> u64 {
 }
 
 /// Tokens of the fixture's session, issued now.
-fn mint(first: u64, count: u64) -> Vec<String> {
+pub(crate) fn mint(first: u64, count: u64) -> Vec<String> {
     let seeds: Vec<_> = (first..first + count)
         .map(|number| {
             let mut name = [0; 16];
@@ -64,24 +64,31 @@ impl Random {
     }
 }
 
-/// What is still to be sent: when, which token, to which server.
 #[derive(Default)]
 struct Schedule {
-    state: Mutex<(BinaryHeap<Reverse<(Instant, usize, usize)>>, Vec<Arc<str>>, bool)>,
+    state: Mutex<Pending>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// What is still to be sent: when, which token, to which server.
+    sends: BinaryHeap<Reverse<(Instant, usize, usize)>>,
+    tokens: Vec<Arc<str>>,
+    complete: bool,
 }
 
 impl Schedule {
     fn add(&self, token: &str, sends: impl Iterator<Item = (Instant, usize)>) {
         let mut state = self.state.lock().unwrap();
-        let number = state.1.len();
-        state.1.push(token.into());
-        state.0.extend(sends.map(|(when, server)| Reverse((when, number, server))));
+        let number = state.tokens.len();
+        state.tokens.push(token.into());
+        state.sends.extend(sends.map(|(when, server)| Reverse((when, number, server))));
         self.changed.notify_all();
     }
 
     fn complete(&self) {
-        self.state.lock().unwrap().2 = true;
+        self.state.lock().unwrap().complete = true;
         self.changed.notify_all();
     }
 
@@ -89,14 +96,14 @@ impl Schedule {
     fn next(&self) -> Option<(usize, Arc<str>, usize)> {
         let mut state = self.state.lock().unwrap();
         loop {
-            let left = match state.0.peek() {
+            let left = match state.sends.peek() {
                 Some(Reverse((when, ..))) => when.saturating_duration_since(Instant::now()),
-                None if state.2 => return None,
+                None if state.complete => return None,
                 None => LULL,
             };
             if left.is_zero() {
-                let Reverse((_, number, server)) = state.0.pop()?;
-                return Some((number, Arc::clone(&state.1[number]), server));
+                let Reverse((_, number, server)) = state.sends.pop()?;
+                return Some((number, Arc::clone(&state.tokens[number]), server));
             }
             state = self.changed.wait_timeout(state, left).unwrap().0;
         }

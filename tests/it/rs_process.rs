@@ -15,11 +15,16 @@ use crate::rs_fixture::{AUDIENCE, KEYS, ORG, SESSION, TOOL};
 
 /// Writes the sessions' file of the fixture's session into a home.
 pub(crate) fn write_sessions(home: &Path, now: u64) {
+    write_sessions_as(home, now, "active");
+}
+
+/// The same, with the session's status.
+pub(crate) fn write_sessions_as(home: &Path, now: u64, status: &str) {
     let session = json!({
         "session_id": format!("{:016x}", SESSION.0), "suite": 1, "aud": AUDIENCE, "org_id": ORG,
         "K_session": to_hex(&KEYS.session_key), "verifier_secret": to_hex(&KEYS.verifier_secret),
         "mutual_auth": to_hex(&KEYS.mutual_auth), "SEK_PK": to_hex(&KEYS.sek_public),
-        "window": {"start": now - 100, "end": now + 100_000},
+        "status": status, "window": {"start": now - 100, "end": now + 100_000},
     });
     let file = json!({"obol_rs_sessions": 1, "sessions": [session]});
     write_private(&home.join("sessions.json"), &file.to_string());
@@ -91,9 +96,13 @@ impl RsProcess {
         self.port
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id()));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let line = status.unwrap().lines().find_map(|line| line.strip_prefix("VmRSS:").map(str::to_owned));
         line.unwrap().trim().split(' ').next().unwrap().parse::<u64>().unwrap() * 1024
     }

@@ -1,4 +1,4 @@
-//! A spent set that several resource servers share, in Redis (6.2 or later) or Valkey.
+//! A spent set and a session table that several resource servers share, in Redis (6.2 or later) or Valkey.
 //!
 //! # What it promises
 //!
@@ -27,6 +27,7 @@ mod info;
 mod link;
 mod options;
 mod script;
+mod sessions;
 mod spent;
 mod writer;
 
@@ -34,5 +35,6 @@ pub use link::Unfit;
 pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT, RedisOptions,
 };
+pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable, SharedSessionsError};
 pub use spent::{OpenError, RedisSpentSet};
 pub use writer::{MAX_BATCH, MAX_WAITING, WATCH_INTERVAL};

@@ -118,6 +118,35 @@ pub(crate) struct Link {
     wait: Option<(u32, u128)>,
 }
 
+/// The epoch that was taken over or begun.
+pub(crate) struct Epoch {
+    /// Seconds; 0 is none.
+    pub(crate) fence: u64,
+    pub(crate) id: String,
+    /// The one before, where this one is new.
+    pub(crate) before: Option<String>,
+}
+
+/// A change of the session table.
+pub(crate) struct Change<'a> {
+    /// `add` or `revoke`.
+    pub(crate) what: &'static str,
+    /// 16 hex digits.
+    pub(crate) number: &'a str,
+    pub(crate) value: &'a [u8],
+    pub(crate) max_sessions: usize,
+}
+
+/// A session's number and its sealed text.
+pub(crate) type Row = (Vec<u8>, Vec<u8>);
+
+/// The session table, as it was read.
+pub(crate) struct Sessions {
+    pub(crate) now_ms: u64,
+    pub(crate) changes: String,
+    pub(crate) rows: Option<Vec<Row>>,
+}
+
 /// What is remembered from one connection to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -138,21 +167,23 @@ struct Identity {
 }
 
 impl Link {
-    /// Connects, checks, and takes over the epoch or begins one. Answers with the fence (0 is none).
+    /// Connects, checks, and takes over the epoch of this record or begins one.
     pub(crate) fn open(
         options: &RedisOptions,
+        record: &str,
         clock: &dyn Clock,
         memory: &mut Memory,
-    ) -> Result<(Self, u64), Unfit> {
+    ) -> Result<(Self, Epoch), Unfit> {
         let mut connection = connect(options)?;
         let identity = inspect(&mut connection, options)?;
         check_clock(identity.now_ms, options, clock, memory)?;
-        let (epoch, fence) = adopt(&mut connection, options, clock, &identity, memory)?;
+        let epoch_key = options.key(record);
+        let epoch = adopt(&mut connection, options, &epoch_key, clock, &identity, memory)?;
         memory.connected_before = true;
         memory.leapt = false;
         let wait = (options.wait_replicas > 0)
             .then(|| (options.wait_replicas, (options.reply_timeout / 2).as_millis()));
-        Ok((Self { connection, epoch_key: options.epoch_key(), epoch, wait }, fence))
+        Ok((Self { connection, epoch_key, epoch: epoch.id.clone(), wait }, epoch))
     }
 
     /// Spends marks: key and end in Unix milliseconds of each. Answers with the server's time and a digit for each.
@@ -166,6 +197,15 @@ impl Link {
         for (_, end) in marks {
             eval.arg(*end);
         }
+        match parse(self.write(pipeline)?)? {
+            Answer::EpochIsOver => Ok(Answer::EpochIsOver),
+            Answer::Done((now, digits)) if digits.len() == marks.len() => Ok(Answer::Done((now, digits))),
+            Answer::Done(_) => Err(nonsense(None)),
+        }
+    }
+
+    /// Sends one command, and waits for the replicas that were asked for.
+    fn write(&mut self, mut pipeline: redis::Pipeline) -> Result<Option<Value>, Unfit> {
         let mut replies = 1;
         if let Some((replicas, milliseconds)) = self.wait {
             pipeline.cmd("WAIT").arg(replicas).arg(milliseconds.to_string());
@@ -180,11 +220,70 @@ impl Link {
                 other => return Err(nonsense(other.as_ref())),
             }
         }
-        match parse(values.pop())? {
-            Answer::EpochIsOver => Ok(Answer::EpochIsOver),
-            Answer::Done((now, digits)) if digits.len() == marks.len() => Ok(Answer::Done((now, digits))),
-            Answer::Done(_) => Err(nonsense(None)),
-        }
+        Ok(values.pop())
+    }
+
+    /// Adds a session (`add` and its sealed text) or revokes one (`revoke` and the time). Answers with what came of it.
+    pub(crate) fn change(&mut self, change: &Change<'_>) -> Result<Answer<Vec<u8>>, Unfit> {
+        let [sealed, revoked] = self.session_keys(&self.epoch);
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("EVAL")
+            .arg(script::CHANGE)
+            .arg(3)
+            .arg(&self.epoch_key)
+            .arg(sealed)
+            .arg(revoked)
+            .arg(&self.epoch)
+            .arg(change.what)
+            .arg(change.number)
+            .arg(change.value)
+            .arg(change.max_sessions);
+        Ok(match parse(self.write(pipeline)?)? {
+            Answer::EpochIsOver => Answer::EpochIsOver,
+            Answer::Done((_, word)) => Answer::Done(word),
+        })
+    }
+
+    /// The server's time, the number of the last change, and the sealed sessions if that is not the one known.
+    pub(crate) fn read(&mut self, known: &str) -> Result<Answer<Sessions>, Unfit> {
+        let [sealed, revoked] = self.session_keys(&self.epoch);
+        let value: Value = redis::cmd("EVAL")
+            .arg(script::READ)
+            .arg(3)
+            .arg(&self.epoch_key)
+            .arg(sealed)
+            .arg(revoked)
+            .arg(&self.epoch)
+            .arg(known)
+            .query(&mut self.connection)
+            .map_err(unreachable)?;
+        let Value::Array(mut values) = value else { return Err(nonsense(Some(&value))) };
+        let rows = match values.len() {
+            4 => match values.pop() {
+                Some(Value::Array(rows)) => Some(pairs(&rows)?),
+                other => return Err(nonsense(other.as_ref())),
+            },
+            _ => None,
+        };
+        Ok(match parse(Some(Value::Array(values)))? {
+            Answer::EpochIsOver => Answer::EpochIsOver,
+            Answer::Done((now_ms, changes)) => {
+                let changes = String::from_utf8(changes).map_err(|_| nonsense(None))?;
+                Answer::Done(Sessions { now_ms, changes, rows })
+            }
+        })
+    }
+
+    /// Deletes the sessions of an epoch that is over. Nobody reads them any more; this only makes room.
+    pub(crate) fn forget(&mut self, epoch: &str) {
+        let keys = self.session_keys(epoch);
+        let _makes_room_only = redis::cmd("UNLINK").arg(&keys).query::<Value>(&mut self.connection);
+    }
+
+    /// Sessions belong to an epoch by name: what a new one finds is empty.
+    fn session_keys(&self, epoch: &str) -> [String; 2] {
+        ["sealed", "revoked"].map(|what| format!("{}:{epoch}:{what}", self.epoch_key))
     }
 
     /// Looks whether all is well. Answers with the server's time.
@@ -284,10 +383,11 @@ pub(crate) fn check_clock(
 fn adopt(
     connection: &mut Connection,
     options: &RedisOptions,
+    epoch_key: &str,
     clock: &dyn Clock,
     identity: &Identity,
     memory: &Memory,
-) -> Result<(String, u64), Unfit> {
+) -> Result<Epoch, Unfit> {
     let latest = clock.now().max(identity.now_ms / 1_000 + 1);
     let fence = latest
         .saturating_add(options.clock_skew)
@@ -296,7 +396,7 @@ fn adopt(
     let value: Value = redis::cmd("EVAL")
         .arg(script::ADOPT)
         .arg(1)
-        .arg(options.epoch_key())
+        .arg(epoch_key)
         .arg(new_epoch()?)
         .arg(&identity.run_id)
         .arg(&identity.replid)
@@ -313,9 +413,10 @@ fn adopt(
     }
     .ok_or_else(|| nonsense(Some(&value)))?;
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["kept" | "new", id, fence] => {
+        ["kept" | "new", id, fence, before @ ..] => {
             let fence = fence.parse().map_err(|_| nonsense(None))?;
-            Ok(((*id).to_owned(), fence))
+            let before = before.first().filter(|id| !id.is_empty()).map(|id| (*id).to_owned());
+            Ok(Epoch { fence, id: (*id).to_owned(), before })
         }
         ["format", found] => Err(Unfit::Format((*found).to_owned())),
         ["skew", theirs] => Err(Unfit::Skew((*theirs).to_owned())),
@@ -342,6 +443,16 @@ fn parse(value: Option<Value>) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
         }
         _ => Err(nonsense(None)),
     }
+}
+
+fn pairs(values: &[Value]) -> Result<Vec<Row>, Unfit> {
+    let (pairs, rest) = values.as_chunks::<2>();
+    let bytes = |pair: &[Value; 2]| match pair {
+        [Value::BulkString(key), Value::BulkString(value)] => Some((key.clone(), value.clone())),
+        _ => None,
+    };
+    let read: Option<Vec<_>> = pairs.iter().map(bytes).collect();
+    read.filter(|_| rest.is_empty()).ok_or_else(|| nonsense(None))
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -166,8 +166,8 @@ impl RedisOptions {
         self.connection.addr().to_string()
     }
 
-    pub(crate) fn epoch_key(&self) -> String {
-        format!("obol:{}:epoch", self.namespace)
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("obol:{}:{name}", self.namespace)
     }
 }
 

@@ -58,5 +58,42 @@ if not r[2] and ARGV[8] == '1' then fence = '0' end
 if r[6] and tonumber(r[6]) > tonumber(fence) then fence = r[6] end
 redis.call('HSET', KEYS[1], 'format', '1', 'id', ARGV[1], 'run', ARGV[2], 'replid', ARGV[3], 'evicted', ARGV[4],
   'fence', fence, 'skew', ARGV[6], 'seen', seen)
-return {'new', ARGV[1], fence}
+return {'new', ARGV[1], fence, r[2] or ''}
+";
+
+/// Adds a session or revokes one. Keys: epoch record, sealed sessions, revoked ones. Arguments: the epoch's id, `add` or
+/// `revoke`, the session's number, its sealed text or the time, the most sessions. Answers `epoch`, or `done`, the
+/// change's number, and `ok`, `full` or `revoked`.
+pub(crate) const CHANGE: &str = r"
+local r = redis.call('HMGET', KEYS[1], 'id', 'replid')
+if r[1] ~= ARGV[1] or r[2] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') then
+  return {'epoch'}
+end
+if ARGV[2] == 'add' then
+  if redis.call('HEXISTS', KEYS[3], ARGV[3]) == 1 then return {'done', 0, 'revoked'} end
+  if redis.call('HEXISTS', KEYS[2], ARGV[3]) == 0 and redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[5]) then
+    return {'done', 0, 'full'}
+  end
+  redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+else
+  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+  redis.call('HDEL', KEYS[2], ARGV[3])
+end
+return {'done', redis.call('HINCRBY', KEYS[1], 'changes', 1), 'ok'}
+";
+
+/// Reads all sessions if there was a change. Keys as above. Arguments: the epoch's id, the number of the last change that
+/// is known. Answers `epoch`, or `done`, the server's time and the number of the last change, and, where that is
+/// another, the sealed sessions: number and text in turn.
+pub(crate) const READ: &str = r"
+local r = redis.call('HMGET', KEYS[1], 'id', 'replid', 'evicted', 'changes')
+if r[1] ~= ARGV[1] or r[2] ~= string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+    or r[3] ~= (string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)') or '') then
+  return {'epoch'}
+end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local changes = r[4] or '0'
+if changes == ARGV[2] then return {'done', now, changes} end
+return {'done', now, changes, redis.call('HGETALL', KEYS[2])}
 ";

@@ -9,12 +9,12 @@ use obol_verify::{Clock, Mark, SpendError, SpendTicket, SpentSet};
 
 use crate::link::{Link, Memory, Unfit};
 use crate::options::RedisOptions;
-use crate::writer::{self, Shared};
+use crate::writer::{self, RECORD, Shared};
 
 /// Why the set was not opened. Nothing can be spent then.
 #[derive(Debug)]
 pub struct OpenError {
-    address: String,
+    pub(crate) address: String,
     /// What is wrong with the server.
     pub reason: Unfit,
 }
@@ -47,10 +47,10 @@ impl RedisSpentSet {
     pub fn open(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let mut memory = Memory::default();
         let address = options.address();
-        let (link, fence) = Link::open(&options, &*clock, &mut memory)
+        let (link, epoch) = Link::open(&options, RECORD, &*clock, &mut memory)
             .map_err(|reason| OpenError { address: address.clone(), reason })?;
         let keep_after_expiry = options.clock_skew.saturating_add(KEEP_MARGIN_SEC);
-        let shared = Arc::new(Shared::new(fence));
+        let shared = Arc::new(Shared::new(epoch.fence));
         let writer = writer::spawn(&shared, link, memory, options, clock, keep_after_expiry);
         Ok(Self { shared, writer, address, keep_after_expiry })
     }

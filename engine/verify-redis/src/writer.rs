@@ -23,6 +23,9 @@ const STALE: Duration = Duration::from_millis(800);
 /// The first and the longest pause between attempts to connect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// The name of the epoch's record.
+pub(crate) const RECORD: &str = "epoch";
+
 /// What the writer and the spenders share.
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -284,9 +287,9 @@ impl Writer {
     fn connect_again(&mut self) -> Option<Link> {
         let mut pause = BACK_OFF.0;
         while !self.shared.closing() {
-            match Link::open(&self.options, &*self.clock, &mut self.memory) {
-                Ok((link, fence)) => {
-                    self.shared.up(fence);
+            match Link::open(&self.options, RECORD, &*self.clock, &mut self.memory) {
+                Ok((link, epoch)) => {
+                    self.shared.up(epoch.fence);
                     return Some(link);
                 }
                 Err(unfit) => self.shared.down(format!("Redis at {}: {unfit}", self.options.address())),

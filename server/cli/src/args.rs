@@ -114,6 +114,13 @@ pub(crate) struct RsArgs {
     /// The sessions whose tokens are accepted. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) sessions: Option<PathBuf>,
+    /// Where sessions are kept beyond that file: `memory` (not at all), a file, or the address of a Redis or Valkey.
+    #[arg(long, value_name = "memory|FILE|URL")]
+    pub(crate) session_store: Option<PathBuf>,
+    /// The file with the key that kept sessions are sealed under; created if it is not there. The same on all servers
+    /// that share a Redis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session_key: Option<PathBuf>,
     /// Where spent tokens are kept: a file, created if it is not there; `memory`; or, for several servers, the address
     /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
     #[arg(long, value_name = "FILE|memory|URL")]

@@ -56,6 +56,10 @@ pub(crate) struct Rs {
     pub(crate) audience: Option<String>,
     /// The sessions' file.
     pub(crate) sessions: Option<PathBuf>,
+    /// Where sessions are kept: a file, `memory`, or the address of a Redis or Valkey.
+    pub(crate) session_store: Option<PathBuf>,
+    /// The file with the key that kept sessions are sealed under.
+    pub(crate) session_key: Option<PathBuf>,
     /// Where spent tokens are kept: a file, `memory`, or the address of a Redis or Valkey.
     pub(crate) spent: Option<PathBuf>,
     /// The Redis user's password is the text of this file.

@@ -1,33 +1,38 @@
 //! `obol rs`: a resource server that verifies tokens over HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use obol_resource::Guard;
 use obol_resource::service::Options;
 use obol_token::Audience;
-use obol_verify::{Limits, MemorySessionTable, Session, SystemClock, Verifier, read_session_file};
+use obol_verify::{Limits, SessionEntry, SystemClock, Verifier, read_session_entries};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::RsArgs;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
-use crate::stores;
+use crate::stores::{self, Sessions};
 use crate::tqs::shutdown_signal;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
-    let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone()).ok_or_else(|| {
-        Failure::usage("--sessions FILE is needed; `obol session create` makes such a file")
-    })?;
-    let sessions = read_session_file(&sessions_file).map_err(Failure::usage)?;
-    let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &sessions)?;
-    let table = Arc::new(MemorySessionTable::new());
-    table.replace_all(sessions).map_err(Failure::usage)?;
-    let verifier = verifier(args, config, audience, &table)?;
+    let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone());
+    let entries = match &sessions_file {
+        Some(file) => read_session_entries(file).map_err(Failure::usage)?,
+        None if args.session_store.is_some() || config.rs.session_store.is_some() => Vec::new(),
+        None => {
+            return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
+        }
+    };
+    let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &entries)?;
+    let clock = Arc::new(SystemClock::new());
+    let sessions = Sessions::open(args, config, &audience, &clock)?;
+    sessions.import(entries, &*clock)?;
+    let verifier = verifier(args, config, audience, &sessions, &clock)?;
 
     let mut options = Options::new(args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN));
     if args.allow_remote {
@@ -37,7 +42,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     runtime.block_on(async {
         let service = options.bind(Guard::new(verifier)).await.map_err(Failure::unavailable)?;
         tracing::info!(address = %service.local_addr(), "listening");
-        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, sessions_file, table));
+        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, sessions_file, sessions, clock));
         service.run(shutdown_signal()?).await;
         reload.abort();
         Ok(())
@@ -45,11 +50,11 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
 }
 
 /// The audience that was named, or the one that all sessions agree on.
-fn audience(named: Option<&String>, sessions: &[Session]) -> Outcome<Audience> {
+fn audience(named: Option<&String>, entries: &[SessionEntry]) -> Outcome<Audience> {
     if let Some(named) = named {
         return Ok(Audience::new(named.as_str()));
     }
-    let mut audiences = sessions.iter().map(Session::audience);
+    let mut audiences = entries.iter().map(|entry| entry.session.audience());
     match audiences.next() {
         Some(first) if audiences.all(|other| other == first) => Ok(first.clone()),
         _ => Err(Failure::usage(
@@ -62,15 +67,15 @@ fn verifier(
     args: &RsArgs,
     config: &Config,
     audience: Audience,
-    table: &Arc<MemorySessionTable>,
+    sessions: &Sessions,
+    clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
     let mut limits = Limits::default();
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = config.rs.max_ttl.unwrap_or(limits.max_ttl);
-    let clock = Arc::new(SystemClock::new());
-    let spent = stores::spent_set(args, config, &audience, limits.clock_skew, &clock)?;
-    Verifier::builder(audience, table.clone(), spent)
-        .clock(clock)
+    let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
+    Verifier::builder(audience, sessions.table(), spent)
+        .clock(Arc::<SystemClock>::clone(clock))
         .limits(limits)
         .policy_epoch(config.rs.policy_epoch.unwrap_or(0))
         .build()
@@ -78,18 +83,17 @@ fn verifier(
 }
 
 /// Reads the sessions again whenever asked to. A file that is wrong changes nothing.
-async fn reload(mut asked: Signal, file: PathBuf, table: Arc<MemorySessionTable>) {
+async fn reload(mut asked: Signal, file: Option<PathBuf>, sessions: Sessions, clock: Arc<SystemClock>) {
     while asked.recv().await.is_some() {
-        match read_again(&file, &table) {
+        let Some(file) = &file else {
+            tracing::warn!("there is no file of sessions to read again");
+            continue;
+        };
+        let read = read_session_entries(file).map_err(Failure::usage);
+        // A kept table writes, and waits for its disk or its network.
+        match tokio::task::block_in_place(|| read.and_then(|entries| sessions.import(entries, &*clock))) {
             Ok(sessions) => tracing::info!(sessions, "sessions read again"),
             Err(failure) => tracing::error!(%failure, "the sessions stay as they were"),
         }
     }
-}
-
-fn read_again(file: &Path, table: &MemorySessionTable) -> Outcome<usize> {
-    let sessions = read_session_file(file).map_err(Failure::usage)?;
-    let count = sessions.len();
-    table.replace_all(sessions).map_err(Failure::usage)?;
-    Ok(count)
 }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use obol_token::Audience;
 use obol_token::text::to_hex;
-use obol_verify::{Clock, MemorySpentSet, NewFile, RedbSpentSetOptions, SpentSet, SystemClock};
-use obol_verify_redis::{RedisOptions, RedisSpentSet};
+use obol_verify::{
+    AddSessionError, Clock, MemorySessionTable, MemorySpentSet, NewFile, RedbSessionTable,
+    RedbSpentSetOptions, SessionEntry, SessionSealKey, SessionStoreError, SessionTable, SpentSet,
+    SystemClock,
+};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
 
 use crate::args::RsArgs;
-use crate::config::{Config, Rs};
+use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::tqs::place;
 
@@ -42,6 +46,102 @@ impl Place {
     }
 }
 
+/// The session table that the settings name.
+#[derive(Clone)]
+pub(crate) enum Sessions {
+    Memory(Arc<MemorySessionTable>),
+    File(Arc<RedbSessionTable>),
+    Redis(Arc<RedisSessionTable>),
+}
+
+impl Sessions {
+    pub(crate) fn open(
+        args: &RsArgs,
+        config: &Config,
+        audience: &Audience,
+        clock: &Arc<SystemClock>,
+    ) -> Outcome<Self> {
+        let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
+        let Some(named) = named else { return Ok(Self::Memory(Arc::new(MemorySessionTable::new()))) };
+        let key = || {
+            let path = place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key")?;
+            SessionSealKey::load_or_create(&path).map_err(Failure::usage)
+        };
+        match Place::of(Some(named), "sessions.redb")? {
+            Place::Memory => Ok(Self::Memory(Arc::new(MemorySessionTable::new()))),
+            Place::File(path) => {
+                let table = RedbSessionTable::open(&path, key()?).map_err(Failure::unavailable)?;
+                Ok(Self::File(Arc::new(table)))
+            }
+            Place::Redis(url) => {
+                let options = redis_options(&url, args, config, audience)?;
+                let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
+                let table = RedisSessionTable::open(options, key()?, clock).map_err(Failure::unavailable)?;
+                if let Some(fence) = table.fence() {
+                    tracing::warn!(
+                        fence,
+                        "sessions that began up to that time (Unix seconds) are not taken: Redis may have lost that they \
+                         were revoked"
+                    );
+                }
+                Ok(Self::Redis(Arc::new(table)))
+            }
+        }
+    }
+
+    /// For the verifier.
+    pub(crate) fn table(&self) -> Arc<dyn SessionTable> {
+        match self {
+            Self::Memory(table) => Arc::<MemorySessionTable>::clone(table),
+            Self::File(table) => Arc::<RedbSessionTable>::clone(table),
+            Self::Redis(table) => Arc::<RedisSessionTable>::clone(table),
+        }
+    }
+
+    /// Takes over what a file of sessions lists; the answer is how many. A table in memory then holds exactly these. One
+    /// that is kept adds them, and revokes those that are listed as revoked; what is not listed stays. A session that
+    /// the table does not take is logged and left out.
+    pub(crate) fn import(&self, entries: Vec<SessionEntry>, clock: &dyn Clock) -> Outcome<usize> {
+        let count = entries.len();
+        if let Self::Memory(table) = self {
+            let sessions = entries.into_iter().map(|entry| entry.session).collect();
+            table.replace_all(sessions).map_err(Failure::usage)?;
+            return Ok(count);
+        }
+        for entry in entries {
+            let session = entry.session.session_id();
+            match self.add(entry, clock) {
+                Ok(()) => {}
+                Err(Taken::Refused(why)) => tracing::warn!(%session, why, "a listed session is not taken"),
+                Err(Taken::Failed(why)) => return Err(Failure::unavailable(why)),
+            }
+        }
+        Ok(count)
+    }
+
+    fn add(&self, entry: SessionEntry, clock: &dyn Clock) -> Result<(), Taken> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File(table) => table.add(entry, clock.now()).map_err(|error| match error {
+                SessionStoreError::Add(AddSessionError::Revoked) => Taken::Refused(error.to_string()),
+                error => Taken::Failed(error.to_string()),
+            }),
+            Self::Redis(table) => table.add(entry).map_err(|error| match error {
+                SharedSessionsError::Revoked | SharedSessionsError::Fenced(_) => {
+                    Taken::Refused(error.to_string())
+                }
+                error => Taken::Failed(error.to_string()),
+            }),
+        }
+    }
+}
+
+/// Why a session was not taken: for a reason of its own, or because the table cannot take any.
+enum Taken {
+    Refused(String),
+    Failed(String),
+}
+
 /// Opens the spent set that the settings name.
 pub(crate) fn spent_set(
     args: &RsArgs,
@@ -55,10 +155,7 @@ pub(crate) fn spent_set(
         Place::Memory => Ok(in_memory(args, clock_skew, clock)),
         Place::File(path) => in_file(args, &path, clock_skew, clock),
         Place::Redis(url) => {
-            let mut options = redis_options(&url, &config.rs, audience)?.clock_skew(clock_skew);
-            if args.first_start {
-                options = options.first_start();
-            }
+            let options = redis_options(&url, args, config, audience)?;
             let set = RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?;
             match set.fence() {
                 Some(fence) => tracing::warn!(
@@ -103,11 +200,18 @@ fn in_file(args: &RsArgs, path: &Path, clock_skew: u64, clock: Arc<dyn Clock>) -
     Ok(Arc::new(set))
 }
 
-fn redis_options(url: &str, settings: &Rs, audience: &Audience) -> Outcome<RedisOptions> {
+fn redis_options(url: &str, args: &RsArgs, config: &Config, audience: &Audience) -> Outcome<RedisOptions> {
+    let settings = &config.rs;
     // All servers of one audience must meet in one namespace, so it is not left to chance.
     let derived = || to_hex(&audience.hash().first_chunk::<4>().copied().unwrap_or_default());
     let namespace = settings.redis_namespace.clone().unwrap_or_else(derived);
     let mut options = RedisOptions::new(url, &namespace).map_err(Failure::usage)?;
+    if let Some(seconds) = settings.clock_skew {
+        options = options.clock_skew(seconds);
+    }
+    if args.first_start {
+        options = options.first_start();
+    }
     if let Some(path) = &settings.redis_password_file {
         options = options.password_file(path).map_err(Failure::usage)?;
     }
