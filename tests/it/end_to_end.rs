@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::process::{self, Tqs, command};
 
-const AUDIENCE: &str = "https://api.example";
+pub(crate) const AUDIENCE: &str = "https://api.example";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running `obol rs`, killed when dropped.
@@ -67,7 +67,7 @@ impl Drop for Rs {
     }
 }
 
-fn create_session(home: &Path) {
+pub(crate) fn create_session(home: &Path) {
     let created = command(home)
         .args(["session", "create", "--audience", AUDIENCE, "--tool", "search", "--tool", "pay"])
         .output()
@@ -75,7 +75,7 @@ fn create_session(home: &Path) {
     assert!(created.status.success(), "{created:?}");
 }
 
-fn draw(tqs: &Tqs, tool: &str) -> String {
+pub(crate) fn draw(tqs: &Tqs, tool: &str) -> String {
     let drawn = tqs.client().dequeue_token(&Tool::new(tool).unwrap(), PATIENCE).unwrap();
     drawn.token.reveal().to_owned()
 }

@@ -17,6 +17,7 @@ mod forged_tokens;
 mod jsonl;
 mod kills;
 mod known_answers;
+mod mcp;
 mod model;
 mod own_suites;
 mod power_loss;

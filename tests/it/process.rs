@@ -11,18 +11,21 @@ use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 /// The binary of this very tree, built once for each test process; building what is built already takes no time.
 pub(crate) fn obol() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/<profile>/deps/it-… → target/<profile>/obol
-        let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--quiet", "--package", "obol", "--bin", "obol"]);
-        if folder.ends_with("release") {
-            build.arg("--release");
-        }
-        build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        assert!(build.status().unwrap().success(), "cannot build the obol binary");
-        folder.join("obol")
-    })
+    BINARY.get_or_init(|| built(&["--package", "obol", "--bin", "obol"]).join("obol"))
+}
+
+/// Builds something of this tree; the folder of the profile that this test was built with.
+pub(crate) fn built(what: &[&str]) -> PathBuf {
+    // target/<profile>/deps/it-… → target/<profile>
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet"]).args(what);
+    if folder.ends_with("release") {
+        build.arg("--release");
+    }
+    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    assert!(build.status().unwrap().success(), "cannot build {what:?}");
+    folder
 }
 
 /// A command of the binary that sees none of this machine's own settings.

@@ -67,6 +67,21 @@ impl ToolCall {
         self
     }
 
+    /// The tool.
+    pub fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// The action, where it is told apart from others.
+    pub fn requested_action(&self) -> Option<&str> {
+        self.action.as_deref()
+    }
+
+    /// The resource, where it is told apart from others.
+    pub fn requested_resource(&self) -> Option<&str> {
+        self.resource.as_deref()
+    }
+
     pub(crate) fn as_request(&self) -> Request<'_> {
         Request {
             tool: &self.tool,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use obol_token::Jti;
 use obol_verify::{Code, Denial, FailedCheck, Unverified, Verified, Verifier};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::call::ToolCall;
@@ -63,6 +64,19 @@ impl Guard {
             }
             Err(denial) => Err(self.outward(denial)),
         }
+    }
+
+    /// Opens the sealed arguments of a call without spending the token, for servers that must see them to know what
+    /// the call is. The token is good for the call as given; it must be [admitted](Self::admit) for what the arguments
+    /// ask before anything is done.
+    pub fn open_arguments(&self, token: &[u8], call: &ToolCall) -> Result<Map<String, Value>, Denial> {
+        let verified =
+            Unverified::from_text(token).and_then(|token| token.verify(&self.verifier, &call.as_request()));
+        let opened = verified.and_then(check_encryption_wanted).and_then(|verified| {
+            let sealed_only = || Denial::malformed_request("the arguments are not sealed");
+            verified.opened_arguments().cloned().ok_or_else(sealed_only)
+        });
+        opened.map_err(|denial| self.refuse(denial))
     }
 
     /// Counts and logs a refusal that needed no token to be looked at, and makes it fit to be told.
