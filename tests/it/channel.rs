@@ -352,6 +352,7 @@ fn the_service_opens_arguments_and_hands_out_what_seals_the_response() {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.json()["arguments"], json!({"q": "rows"}));
 
+    assert_eq!(answer.json()["response"]["alg"], "AES-256-GCM");
     let channel = |name: &str| from_base64url(answer.json()["response"][name].as_str().unwrap().as_bytes());
     let (key, iv, aad) = (channel("key").unwrap(), channel("iv").unwrap(), channel("aad").unwrap());
     let cipher = aes_gcm::Aes256Gcm::new(key.as_slice().try_into().unwrap());

@@ -93,6 +93,14 @@ impl ChannelKeys {
         self.aad(self.labels().1)
     }
 
+    /// The AEAD's name, as it stands in the `alg` of a sealed message.
+    pub fn algorithm(&self) -> &'static str {
+        match self.suite {
+            Suite::    ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            _ => "AES-256-GCM",
+        }
+    }
+
     /// Seals a request under a nonce of 12 fresh random bytes.
     pub fn seal_request(&self, iv: &[u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
         self.seal(&self.request, iv, self.labels().0, plaintext)

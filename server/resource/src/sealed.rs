@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// The only algorithm of proofs.
 const POP_ALGORITHM: &str = "Ed25519";
-/// The only algorithm of sealed messages.
-const SEAL_ALGORITHM: &str = "AES-256-GCM";
+/// The algorithm of sealed messages in the published suite, and the one of Obol's suite 3. Which of them it is follows
+/// from the session; under the other one a message does not open.
+const SEAL_ALGORITHMS: [&str; 2] = ["AES-256-GCM", "ChaCha20-Poly1305"];
 const SIGNATURE_BYTES: usize = 64;
 const IV_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -50,6 +51,7 @@ impl Proof {
 /// A message under a token's channel keys: nonce, ciphertext and tag.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedMessage {
+    algorithm: &'static str,
     iv: [u8; IV_BYTES],
     ciphertext: Vec<u8>,
 }
@@ -59,10 +61,16 @@ impl SealedMessage {
     /// whose plaintext is longer than [`MAX_SEALED_BYTES`].
     pub fn new(iv: [u8; IV_BYTES], ciphertext: Vec<u8>) -> Result<Self, Denial> {
         match ciphertext.len().checked_sub(TAG_BYTES) {
-            Some(0..=MAX_SEALED_BYTES) => Ok(Self { iv, ciphertext }),
+            Some(0..=MAX_SEALED_BYTES) => Ok(Self { algorithm: SEAL_ALGORITHMS[0], iv, ciphertext }),
             Some(_) => Err(Denial::malformed_request("the sealed message is too long")),
             None => Err(Denial::malformed_request("the sealed message is too short")),
         }
+    }
+
+    /// The same message, sealed by another algorithm than AES-256-GCM: [`obol_token::ChannelKeys::algorithm`].
+    #[must_use]
+    pub fn of_algorithm(self, algorithm: &'static str) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// Reads nonce, ciphertext and tag, one behind the other.
@@ -118,7 +126,7 @@ impl PopField {
     }
 }
 
-/// `{"alg":"AES-256-GCM","iv":"…","ct":"…"}`
+/// `{"alg":"AES-256-GCM","iv":"…","ct":"…"}`, or with the algorithm of another suite.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncField {
@@ -131,7 +139,7 @@ impl EncField {
     /// The field for a message.
     pub fn new(message: &SealedMessage) -> Self {
         Self {
-            alg: SEAL_ALGORITHM.to_owned(),
+            alg: message.algorithm.to_owned(),
             iv: to_base64url(message.iv()),
             ct: to_base64url(message.ciphertext()),
         }
@@ -139,13 +147,14 @@ impl EncField {
 
     /// The message in the field.
     pub fn message(&self) -> Result<SealedMessage, Denial> {
-        if self.alg != SEAL_ALGORITHM {
-            return Err(Denial::malformed_request("the sealed message is not of algorithm AES-256-GCM"));
-        }
+        let known = SEAL_ALGORITHMS.into_iter().find(|known| *known == self.alg);
+        let algorithm =
+            known.ok_or_else(|| Denial::malformed_request("the sealed message is of no known algorithm"))?;
         let malformed = || Denial::malformed_request("the sealed message is not base64url without padding");
         let iv = from_base64url(self.iv.as_bytes()).map_err(|_| malformed())?;
         let iv = iv.try_into().map_err(|_| Denial::malformed_request("the nonce has not 12 bytes"))?;
-        SealedMessage::new(iv, from_base64url(self.ct.as_bytes()).map_err(|_| malformed())?)
+        let message = SealedMessage::new(iv, from_base64url(self.ct.as_bytes()).map_err(|_| malformed())?)?;
+        Ok(message.of_algorithm(algorithm))
     }
 }
 
@@ -196,6 +205,7 @@ mod tests {
         };
         let (iv, ct) = (to_base64url(&[1; 12]), to_base64url(&[2; 16]));
         assert!(enc("AES-256-GCM", &iv, &ct).is_ok());
+        assert_ne!(enc("ChaCha20-Poly1305", &iv, &ct), enc("AES-256-GCM", &iv, &ct));
         assert!(enc("none", &iv, &ct).is_err());
         assert!(enc("AES-256-GCM", &to_base64url(&[1; 13]), &ct).is_err());
         assert!(enc("AES-256-GCM", &iv, &format!("{ct}=")).is_err());

@@ -91,9 +91,10 @@ impl VerifiedToken {
             return Err(SealError::TooLong);
         }
         let keys = self.take_channel_keys().ok_or(SealError::UsedUp)?;
-        let iv = *keys.response_iv();
+        let (iv, algorithm) = (*keys.response_iv(), keys.algorithm());
         let ciphertext = keys.seal_response(plaintext).map_err(|_| SealError::Cipher)?;
-        SealedMessage::new(iv, ciphertext).map_err(|_| SealError::Cipher)
+        let message = SealedMessage::new(iv, ciphertext).map_err(|_| SealError::Cipher)?;
+        Ok(message.of_algorithm(algorithm))
     }
 
     /// Takes the token's channel keys. The first who asks gets them, among all clones: a token seals one response.

@@ -78,9 +78,10 @@ struct Accepted<'a> {
     response: Option<ResponseChannel>,
 }
 
-/// What it takes to seal one response with AES-256-GCM.
+/// What it takes to seal one response.
 #[derive(Serialize)]
 struct ResponseChannel {
+    alg: &'static str,
     key: String,
     iv: String,
     aad: String,
@@ -89,6 +90,7 @@ struct ResponseChannel {
 impl ResponseChannel {
     fn of(keys: &ChannelKeys) -> Self {
         Self {
+            alg: keys.algorithm(),
             key: to_base64url(keys.response_key()),
             iv: to_base64url(keys.response_iv()),
             aad: to_base64url(&keys.response_aad()),
