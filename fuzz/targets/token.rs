@@ -1,18 +1,51 @@
-//! Any bytes as a token: parsing and opening never panic, and nothing opens that was not minted.
+//! Any bytes as a token, with the keys of every session at hand: nothing opens but what was minted, byte for byte.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use obol_token::{Envelope, MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
+use std::collections::HashMap;
+use std::sync::OnceLock;
 
-fuzz_target!(|data: &[u8]| {
-    let Ok(envelope) = Envelope::parse(data) else { return };
-    let session = SessionMaterial::new(
-        SessionId(0xDEAD_BEEF),
-        Suite::Tbac,
-        SessionKey::from_bytes([1; 32]),
-        VerifierSecret::from_bytes([2; 32]),
-        MutualAuth::from_bytes([3; 32]),
-        [4; 32],
-    );
-    assert!(session.open(&envelope).is_err(), "a token nobody minted opened");
+use libfuzzer_sys::fuzz_target;
+use obol_fuzz::seeds::{self, vector_sessions, vector_tokens};
+use obol_fuzz::world::World;
+use obol_token::{Envelope, FramingError, MAX_TOKEN_BYTES, SessionMaterial};
+
+struct Known {
+    sessions: HashMap<u64, SessionMaterial>,
+    tokens: Vec<Vec<u8>>,
+}
+
+fn known() -> &'static Known {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let world = World::get();
+        let keys = world.keys.iter().copied().chain(vector_sessions());
+        let known = Known {
+            sessions: keys.map(|keys| (keys.session_id, keys.material())).collect(),
+            tokens: world.tokens.iter().cloned().chain(vector_tokens()).collect(),
+        };
+        for token in &known.tokens {
+            let envelope = Envelope::parse(token).expect("what was minted parses");
+            let body =
+                known.sessions[&envelope.session_id().0].open(&envelope).expect("what was minted opens");
+            body.scope().expect("what was minted has a scope");
+        }
+        known
+    })
+}
+
+fuzz_target!(init: seeds::write_if_asked("token"), |data: &[u8]| {
+    let envelope = match Envelope::parse(data) {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            assert!(!known().tokens.iter().any(|token| token == data), "a token that was minted does not parse");
+            assert!(data.len() <= MAX_TOKEN_BYTES || error == FramingError::Length);
+            return;
+        }
+    };
+    // Also under the keys of sessions that the token does not name.
+    for session in known().sessions.values() {
+        let opened = session.open(&envelope).is_ok();
+        let minted = known().tokens.iter().any(|token| token == data) && session.session_id() == envelope.session_id();
+        assert_eq!(opened, minted, "a token opens exactly where it was minted");
+    }
 });

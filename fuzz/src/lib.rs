@@ -1,0 +1,15 @@
+//! What the fuzz targets have in common: oracles that share no code with what they judge, a small world of sessions
+//! and tokens, and the first inputs of every target.
+
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+pub mod control;
+pub mod cursor;
+pub mod forge;
+pub mod mutation;
+pub mod patterns;
+pub mod secrets;
+pub mod seeds;
+pub mod text;
+pub mod world;
