@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 
 /// Single-use tokens for AI agents.
 ///
@@ -22,7 +23,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
     Off,
     Error,
@@ -98,9 +100,16 @@ pub(crate) struct TqsArgs {
     /// The master key's file; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
-    /// A session to provision at the start; one that is known already is left as it is.
+    /// A session to provision at the start; one that is known already is left as it is. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) session: Vec<PathBuf>,
+    /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: http.sock
+    /// beside the agent's socket.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// Run without Landlock and seccomp, where they get in the way.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
 }
 
 #[derive(Debug, Args)]

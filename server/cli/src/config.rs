@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::args::LogLevel;
 use crate::exit::{Failure, Outcome};
 
 /// All settings; what is not set has a default where it is used.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) tqs: Tqs,
@@ -21,7 +22,7 @@ pub(crate) struct Config {
 }
 
 /// The Token Queue Service.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tqs {
     /// The token store.
@@ -44,10 +45,18 @@ pub(crate) struct Tqs {
     pub(crate) user_rate: Option<u32>,
     /// When all connections are taken, one that was silent for this many seconds makes room.
     pub(crate) idle: Option<u64>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served: a loopback address, `unix:///path`, or `off`.
+    pub(crate) http: Option<String>,
+    /// The name under which the kernel's keyring holds the master key.
+    pub(crate) keychain: Option<String>,
+    /// How much to log.
+    pub(crate) log: Option<LogLevel>,
+    /// Whether to give up what is not needed, by Landlock and seccomp.
+    pub(crate) sandbox: Option<bool>,
 }
 
 /// A resource server.
-#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Rs {
     /// Address to listen on.
@@ -112,19 +121,30 @@ impl Config {
     }
 }
 
+/// Where the file is looked for, in this order; only one place if it was named.
+pub(crate) fn places(named: Option<&Path>) -> Vec<PathBuf> {
+    named_or_usual(named, |name| std::env::var_os(name)).0
+}
+
 /// The file to read: the one named, or the first of the usual ones that is there.
 fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let (places, is_named) = named_or_usual(named, lookup);
+    places.into_iter().find(|path| is_named || path.is_file())
+}
+
+/// The places, and whether it is one that was named and therefore must be there.
+fn named_or_usual(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> (Vec<PathBuf>, bool) {
     if let Some(path) = named {
-        return Some(path.to_owned());
+        return (vec![path.to_owned()], true);
     }
     if let Some(path) = lookup("OBOL_CONFIG").filter(|path| !path.is_empty()) {
-        return Some(path.into());
+        return (vec![path.into()], true);
     }
     let user = lookup("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(lookup("HOME")?).join(".config")))
         .map(|folder| folder.join("obol/obol.toml"));
-    user.into_iter().chain([PathBuf::from("/etc/obol/obol.toml")]).find(|path| path.is_file())
+    (user.into_iter().chain([PathBuf::from("/etc/obol/obol.toml")]).collect(), false)
 }
 
 /// Puts one variable of the form `OBOL_SECTION__KEY` into the table.

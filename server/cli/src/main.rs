@@ -9,6 +9,7 @@ mod create;
 mod demo;
 mod exit;
 mod inspect;
+mod log_level;
 mod output;
 mod rs;
 mod stores;
@@ -18,7 +19,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{Cli, Command, LogLevel, SessionArgs, SessionCommand, TokenCommand};
 use crate::config::Config;
@@ -41,7 +43,9 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Demo(output) => demo::run(*output),
         Command::Rs(args) => rs::run(args, &config()?),
-        Command::Tqs(args) => tqs::run(args, &config()?),
+        Command::Tqs(args) => {
+            tqs::run(args, config()?, tqs::Origin { file: cli.config.clone(), log: cli.log })
+        }
         Command::Dequeue(args) => client::dequeue(args),
         Command::Status(args) => client::status(args),
         Command::Session(args) => session(args),
@@ -69,17 +73,10 @@ fn session(args: &SessionArgs) -> Outcome {
 }
 
 fn start_logging(level: LogLevel) {
-    let level = match level {
-        LogLevel::Off => LevelFilter::OFF,
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    tracing_subscriber::fmt().with_max_level(level).with_ansi(colour).with_writer(std::io::stderr).init();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(log_level::filter(level)).with(lines).init();
 }
 
 #[allow(clippy::print_stderr, reason = "the one place where an error reaches the user")]

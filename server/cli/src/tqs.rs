@@ -1,44 +1,83 @@
 //! `obol tqs`: the Token Queue Service.
+//!
+//! The order of the start matters: the process is closed to others before a key is loaded; what lies outside the
+//! sandbox (listeners, the key's source, the service manager) is taken before it is entered; and it is entered while
+//! there is one thread, before anybody can connect or a session is read.
+
+mod keys;
+mod reload;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_ipc::Endpoint;
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument};
-use obol_sidecar::{Limits, Options};
+use obol_sidecar::{Limits, Measure, Notifier, Sandbox, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::TqsArgs;
+use self::reload::Reloader;
+use self::sockets::Sockets;
+use crate::args::{LogLevel, TqsArgs};
 use crate::client::{environment, read_session_file};
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
 
+/// Where settings come from, to read them again.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The configuration's file, if one was named.
+    pub(crate) file: Option<PathBuf>,
+    /// The log's level, if one was named.
+    pub(crate) log: Option<LogLevel>,
+}
+
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
-pub(crate) fn run(args: &TqsArgs, config: &Config) -> Outcome {
-    let agent = Endpoint::agent(args.sockets.socket.as_deref(), environment).map_err(Failure::usage)?;
-    let control = Endpoint::control(args.sockets.control_socket.as_deref(), &agent, environment)
-        .map_err(Failure::usage)?;
-    let queue = Arc::new(open_queue(args, config)?);
+pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
+    reload::apply_log_level(&config, &origin);
+    obol_sidecar::harden_process().iter().for_each(Measure::log);
+    let notifier = Notifier::from_environment(environment)
+        .map_err(|error| Failure::unavailable(format_args!("NOTIFY_SOCKET: {error}")))?;
+    let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;
+    let master_key = keys::master_key(args, &config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sockets = {
+        let _inside = runtime.enter();
+        Sockets::bind(args, &config)?
+    };
+    if args.no_sandbox || config.tqs.sandbox == Some(false) {
+        tracing::warn!(
+            "the sandbox is switched off: this process can read any file of its user and run programs"
+        );
+    } else {
+        sandbox(args, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
+    }
+    let queue = Arc::new(open_queue(&config, store, master_key)?);
     for file in &args.session {
         provision(&queue, file)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let service = Options { agent, control }.bind(queue).map_err(Failure::unavailable)?;
-        service.handle().set_limits(limits(config));
-        let shutdown = shutdown_signal()?;
-        service.run(shutdown).await.map_err(Failure::other)
-    })
+    runtime.block_on(serve(sockets, queue, notifier, args, config, origin))
 }
 
-fn limits(config: &Config) -> Limits {
-    let (tqs, default) = (&config.tqs, Limits::default());
-    Limits {
-        connections: tqs.connections.unwrap_or(default.connections),
-        connection_rate: tqs.connection_rate.unwrap_or(default.connection_rate),
-        user_rate: tqs.user_rate.unwrap_or(default.user_rate),
-        idle: tqs.idle.map_or(default.idle, Duration::from_secs),
+async fn serve(
+    sockets: Sockets,
+    queue: Arc<Queue>,
+    notifier: Notifier,
+    args: &TqsArgs,
+    config: Config,
+    origin: Origin,
+) -> Outcome {
+    let mut service = Service::new(sockets.agent, sockets.control, Arc::clone(&queue)).notify(notifier);
+    if let Some(http) = sockets.http {
+        service = service.http(http);
+    }
+    let handle = service.handle();
+    handle.set_limits(limits(&config));
+    let reloader = Reloader::new(config, origin, args.session.clone(), handle, queue)?;
+    let shutdown = shutdown_signal()?;
+    tokio::select! {
+        ended = service.run(shutdown) => ended.map_err(Failure::other),
+        never = reloader.run() => match never {},
     }
 }
 
@@ -54,11 +93,49 @@ pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
     })
 }
 
-fn open_queue(args: &TqsArgs, config: &Config) -> Outcome<Queue> {
+fn limits(config: &Config) -> Limits {
+    let (tqs, default) = (&config.tqs, Limits::default());
+    Limits {
+        connections: tqs.connections.unwrap_or(default.connections),
+        connection_rate: tqs.connection_rate.unwrap_or(default.connection_rate),
+        user_rate: tqs.user_rate.unwrap_or(default.user_rate),
+        idle: tqs.idle.map_or(default.idle, Duration::from_secs),
+    }
+}
+
+/// What is still needed once everything is open: the store, the sockets, should they have to be made again, and what a
+/// reload reads.
+fn sandbox(args: &TqsArgs, origin: &Origin, store: &Path, sockets: &Sockets) -> Sandbox {
+    let mut sandbox = Sandbox::new().write(folder_of(store));
+    for folder in sockets.folders() {
+        sandbox = sandbox.write(folder);
+    }
+    let settings = config::places(origin.file.as_deref());
+    for file in settings.iter().chain(&args.session) {
+        // A file that is replaced is another file, so its folder is what has to be readable; unless that would be all
+        // that the user has. Then a reload reads the file only as long as it is the same.
+        sandbox = sandbox.read(file);
+        let folder = folder_of(file);
+        if !holds_a_home(folder) {
+            sandbox = sandbox.read(folder);
+        }
+    }
+    sandbox
+}
+
+/// Whether this folder is the user's home or above it.
+fn holds_a_home(folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    let home = environment("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    folder == Path::new("/") || home.is_some_and(|home| home.starts_with(&folder))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn open_queue(config: &Config, store: PathBuf, master_key: MasterKey) -> Outcome<Queue> {
     let tqs = &config.tqs;
-    let store = place(args.store.as_ref().or(tqs.store.as_ref()), "tokens.redb")?;
-    let key_file = place(args.master_key.as_ref().or(tqs.master_key.as_ref()), "master.key")?;
-    let master_key = MasterKey::load_or_create(&key_file).map_err(Failure::usage)?;
     let mut builder = Queue::builder();
     if let Some(batch) = tqs.batch {
         builder = builder.batch(batch);

@@ -90,7 +90,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let Ok(Some(codec)) = greeted? else { return Ok(()) };
 
     let (waiting, mut answers) = mpsc::channel(MAX_WAITING);
-    let mut requests = Requests { codec, answerer, waiting, account, left: TURN };
+    let mut requests = Requests { codec, answerer, waiting, account, left: TURN, unwritten: 0, began: None };
     let mut held: Option<Instant> = None;
     let mut care = Care::new();
     loop {
@@ -98,6 +98,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
             // Also before anything more is read: requests may have come along with the hello.
             let progress = requests.answer_some::<P>(&mut input, &mut output).await?;
             output.flush().await?;
+            requests.written();
             match progress {
                 Progress::Drained => {}
                 Progress::Broken => return Ok(()),
@@ -303,6 +304,9 @@ struct Requests<A> {
     account: Account,
     /// Requests left of this turn.
     left: usize,
+    /// Answers that have been made and not written, and when the first of their requests was there.
+    unwritten: u64,
+    began: Option<Moment>,
 }
 
 /// Why no more requests are answered for now.
@@ -328,6 +332,7 @@ impl<A> Requests<A> {
         A: Answerer<P>,
     {
         let (now, mut popped) = (self.account.awake(), false);
+        self.began.get_or_insert(now);
         loop {
             if self.left == 0 {
                 return Ok(Progress::More);
@@ -341,7 +346,7 @@ impl<A> Requests<A> {
                 }
                 Err(error) => {
                     let refusal = Refusal::invalid_argument(error);
-                    output.put(&encode::<P>(self.codec, None, &Err(refusal))?).await?;
+                    output.put(&self.encode::<P>(None, &Err(refusal))?).await?;
                     return Ok(Progress::Broken);
                 }
             };
@@ -349,11 +354,20 @@ impl<A> Requests<A> {
             self.left -= 1;
             let (frame, held) = self.answer_one::<P>(request, now)?;
             if let Some(frame) = frame {
+                self.unwritten += 1;
                 output.put(&frame).await?;
             }
             if let Some(pause) = held {
                 return Ok(Progress::Held(pause));
             }
+        }
+    }
+
+    /// Notes that what was answered has been written.
+    fn written(&mut self) {
+        let (began, times) = (self.began.take(), std::mem::take(&mut self.unwritten));
+        if let Some(began) = began.filter(|_| times > 0) {
+            self.account.answered(began, times);
         }
     }
 
@@ -373,7 +387,7 @@ impl<A> Requests<A> {
             Err(RejectedRequest { id, refusal }) => (id, Err(refusal)),
         };
         if let Err(retry_after) = admitted {
-            let frame = encode::<P>(self.codec, id.as_ref(), &Err(Refusal::overloaded(retry_after)))?;
+            let frame = self.encode::<P>(id.as_ref(), &Err(Refusal::overloaded(retry_after)))?;
             return Ok((Some(frame), self.account.refuse(now)));
         }
         let answer = match call {
@@ -381,7 +395,7 @@ impl<A> Requests<A> {
             Ok(call) => self.answerer.answer(call),
         };
         let frame = match answer {
-            Answer::Now(outcome) => Some(encode::<P>(self.codec, id.as_ref(), &outcome)?),
+            Answer::Now(outcome) => Some(self.encode::<P>(id.as_ref(), &outcome)?),
             Answer::Later(answer) => self.wait_for::<P>(id, answer)?,
         };
         Ok((frame, None))
@@ -395,21 +409,36 @@ impl<A> Requests<A> {
         // A place for the answer is kept from the start: this is what bounds the requests that wait.
         let place = self.waiting.clone().try_reserve_owned().ok();
         let Some((place, turn)) = place.zip(self.account.wait()) else {
-            return encode::<P>(self.codec, id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER))).map(Some);
+            return self.encode::<P>(id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER))).map(Some);
         };
-        let (codec, connection) = (self.codec, self.waiting.clone());
+        let (codec, connection, counters) = (self.codec, self.waiting.clone(), self.account.counters());
+        let began = Instant::now();
         tokio::spawn(async move {
             tokio::select! {
                 // A peer that has gone away waits for nothing; drawing a token for it would waste the token.
                 biased;
                 () = connection.closed() => {}
-                outcome = answer => if let Ok(frame) = encode::<P>(codec, id.as_ref(), &outcome) {
-                    place.send(frame);
-                },
+                outcome = answer => {
+                    counters.waits.record(began.elapsed(), 1);
+                    counters.ended(&outcome);
+                    if let Ok(frame) = encode::<P>(codec, id.as_ref(), &outcome) {
+                        place.send(frame);
+                    }
+                }
             }
             drop(turn);
         });
         Ok(None)
+    }
+
+    /// Encodes an answer that is there already, and counts it.
+    fn encode<P: Protocol>(
+        &self,
+        id: Option<&RequestId>,
+        outcome: &Result<P::Reply, Refusal>,
+    ) -> io::Result<EncodedFrame> {
+        self.account.ended(outcome);
+        encode::<P>(self.codec, id, outcome)
     }
 
     /// Takes no more requests; answers those that are there, now or when their time comes.
@@ -449,7 +478,7 @@ impl<A> Requests<A> {
         let late = Refusal::invalid_argument(format_args!(
             "the rest of the request did not arrive within {FRAME_PATIENCE:?}"
         ));
-        output.put(&encode::<P>(self.codec, None, &Err(late))?).await?;
+        output.put(&self.encode::<P>(None, &Err(late))?).await?;
         output.flush().await
     }
 }

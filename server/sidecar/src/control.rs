@@ -15,6 +15,7 @@ use obol_queue::{ProvisionError, Queue, SessionDocument};
 use tokio::sync::watch;
 
 use crate::connection::{Answer, Answerer};
+use crate::counters::Counters;
 
 /// Stands for an agent whose name went with its flushed session.
 const UNKNOWN_AGENT: &str = "-";
@@ -24,6 +25,7 @@ pub(crate) struct Control {
     pub(crate) queue: Arc<Queue>,
     pub(crate) started: Instant,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Answerer<ControlProtocol> for Control {
@@ -32,13 +34,23 @@ impl Answerer<ControlProtocol> for Control {
             ControlRequest::Provision(params) => {
                 self.on_disk(move |queue| provision(queue, &params).map(ControlReply::Provision))
             }
-            ControlRequest::Flush(params) => self.on_disk(move |queue| {
-                flush(queue, params.scope, params.reason.as_str()).map(ControlReply::Flush)
-            }),
-            ControlRequest::SecurityEvent(params) => self.on_disk(move |queue| {
-                let reason = format!("{}: {}", params.kind, params.reason);
-                flush(queue, params.subject, &reason).map(ControlReply::SecurityEvent)
-            }),
+            ControlRequest::Flush(params) => {
+                let counters = Arc::clone(&self.counters);
+                self.on_disk(move |queue| {
+                    let done = flush(queue, params.scope, params.reason.as_str())?;
+                    counters.flushed();
+                    Ok(ControlReply::Flush(done))
+                })
+            }
+            ControlRequest::SecurityEvent(params) => {
+                let counters = Arc::clone(&self.counters);
+                self.on_disk(move |queue| {
+                    let reason = format!("{}: {}", params.kind, params.reason);
+                    let done = flush(queue, params.subject, &reason)?;
+                    counters.flushed();
+                    Ok(ControlReply::SecurityEvent(done))
+                })
+            }
             ControlRequest::Policy(params) => {
                 self.on_disk(|queue| policy(queue, params).map(ControlReply::Policy))
             }

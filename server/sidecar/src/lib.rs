@@ -1,6 +1,7 @@
 //! The Token Queue Service (TQS): two Unix sockets over one durable queue.
 //!
-//! What lives here: the listeners, the connections, and what each method does. The agent's socket hands out tokens;
+//! What lives here: the listeners, the connections, and what each method does; what a peer may take; what the process
+//! closes itself to; and what it tells those who watch over it. The agent's socket hands out tokens;
 //! the operator's socket provisions, flushes and reports. They are separate files so that a sandbox can be given the
 //! one without the other.
 //!
@@ -10,16 +11,25 @@
 //! - every frame, wait, queue and number of connections has a bound, and what goes beyond is refused in words;
 //! - a token is written to one connection and to nothing else, above all to no log.
 //!
-//! What it must not know: the token format, files of configuration, HTTP.
+//! What it must not know: the token format, files of configuration, where the master key comes from.
 
 mod agent;
 mod connection;
 mod control;
+mod counters;
+mod harden;
+mod http;
 mod limits;
 mod listener;
+mod notify;
 mod rate;
+mod sandbox;
 mod service;
 
+pub use harden::{Measure, harden_process};
+pub use http::{HttpAddress, HttpBindError, HttpListener};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
+pub use notify::Notifier;
+pub use sandbox::Sandbox;
 pub use service::{Handle, Options, Service};

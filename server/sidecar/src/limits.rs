@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use obol_ipc::refusal::Refusal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::counters::Counters;
 use crate::rate::{Bucket, Rate};
 
 /// Refusals a second for one connection; beyond, it is not read for a while.
@@ -73,6 +75,7 @@ pub(crate) struct Peers {
     version: AtomicU64,
     seats: Mutex<Seats>,
     waiting: Arc<Semaphore>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +109,7 @@ impl Peers {
             version: AtomicU64::new(0),
             seats: Mutex::new(Seats::default()),
             waiting: Arc::new(Semaphore::new(MAX_WAITING_IN_ALL)),
+            counters: Arc::default(),
         })
     }
 
@@ -120,7 +124,6 @@ impl Peers {
     }
 
     /// Connections that are open.
-    #[cfg(test)]
     pub(crate) fn connections(&self) -> usize {
         self.seats.lock().taken.len()
     }
@@ -246,6 +249,25 @@ impl Account {
     pub(crate) fn refuse(&mut self, Moment(now): Moment) -> Option<Duration> {
         let rate = Rate::new(REFUSALS_PER_SECOND)?;
         self.refused.take(now, rate).err()
+    }
+
+    /// Notes how a request ended.
+    pub(crate) fn ended<T>(&self, outcome: &Result<T, Refusal>) {
+        self.peers.counters.ended(outcome);
+    }
+
+    /// Notes that this many answers were written since then.
+    pub(crate) fn answered(&self, since: Moment, times: u64) {
+        self.peers.counters.answers.record(self.since(since), times);
+    }
+
+    /// What counts the request that has begun to wait.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.peers.counters)
+    }
+
+    fn since(&self, Moment(then): Moment) -> Duration {
+        Duration::from_nanos(self.peers.nanoseconds().saturating_sub(then))
     }
 
     /// A place among the requests that wait, if there is one.

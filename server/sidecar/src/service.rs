@@ -19,8 +19,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::agent::Agent;
 use crate::connection::{self, Answerer};
 use crate::control::Control;
+use crate::http::{Health, HttpListener};
 use crate::limits::{Limits, Peers};
 use crate::listener::{BindError, Fate, Listener};
+use crate::notify::Notifier;
 
 /// Connections on the operator's socket at a time.
 const MAX_CONTROL_CONNECTIONS: usize = 16;
@@ -29,7 +31,7 @@ const MAX_TURNED_AWAY: usize = 64;
 /// How long connections may take over what is under way once the daemon stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a socket's path is looked at.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Pause after the system could not accept, for want of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +51,8 @@ pub struct Service {
     control: Listener,
     queue: Arc<Queue>,
     peers: Arc<Peers>,
+    http: Option<HttpListener>,
+    notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
 }
 
@@ -56,6 +60,7 @@ pub struct Service {
 #[derive(Clone, Debug)]
 pub struct Handle {
     peers: Arc<Peers>,
+    notifier: Arc<Notifier>,
     stop: watch::Sender<bool>,
 }
 
@@ -68,6 +73,16 @@ impl Handle {
     /// Puts other limits in force, for connections that are open as well.
     pub fn set_limits(&self, limits: Limits) {
         self.peers.set_limits(limits);
+    }
+
+    /// Tells the service manager that settings are being read again; [`reloaded`](Self::reloaded) must follow.
+    pub fn reloading(&self) {
+        self.notifier.reloading();
+    }
+
+    /// Tells the service manager that the daemon serves with the settings it has now.
+    pub fn reloaded(&self) {
+        self.notifier.ready();
     }
 }
 
@@ -83,40 +98,128 @@ impl Options {
 impl Service {
     /// A daemon on sockets that are bound already.
     pub fn new(agent: Listener, control: Listener, queue: Arc<Queue>) -> Self {
-        Self { agent, control, queue, peers: Peers::new(Limits::default()), stop: watch::Sender::new(false) }
+        Self {
+            agent,
+            control,
+            queue,
+            peers: Peers::new(Limits::default()),
+            http: None,
+            notifier: Arc::default(),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// Also serves `/livez`, `/readyz` and `/metrics`, here.
+    #[must_use]
+    pub fn http(mut self, listener: HttpListener) -> Self {
+        self.http = Some(listener);
+        self
+    }
+
+    /// Also tells a service manager how the daemon is.
+    #[must_use]
+    pub fn notify(mut self, notifier: Notifier) -> Self {
+        self.notifier = Arc::new(notifier);
+        self
     }
 
     /// A handle to steer this daemon with.
     pub fn handle(&self) -> Handle {
-        Handle { peers: Arc::clone(&self.peers), stop: self.stop.clone() }
+        Handle {
+            peers: Arc::clone(&self.peers),
+            notifier: Arc::clone(&self.notifier),
+            stop: self.stop.clone(),
+        }
     }
 
     /// Serves until it is told to stop: by its handle, by the operator's `drain`, or by `shutdown`.
     ///
     /// Returns once all connections are closed; the queue is dropped with it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { agent, control, queue, peers, stop } = self;
+        let Self { agent, control, queue, peers, http, notifier, stop } = self;
         let server = PeerName::new(concat!("obol/", env!("CARGO_PKG_VERSION"))).map_err(io::Error::other)?;
         let stopping = stop.subscribe();
         tracing::info!(agent = %agent.path().display(), control = %control.path().display(), "listening");
 
+        let counters = Arc::clone(&peers.counters);
+        let lost = Arc::new(AtomicUsize::new(0));
         let answers_agent = Arc::new(Agent { queue: Arc::clone(&queue), stopping: stopping.clone() });
-        let answers_control = Arc::new(Control { queue, started: Instant::now(), stop: stop.clone() });
+        let answers_control = Arc::new(Control {
+            queue: Arc::clone(&queue),
+            started: Instant::now(),
+            stop: stop.clone(),
+            counters: Arc::clone(&counters),
+        });
+        let health = Arc::new(Health {
+            queue,
+            peers: Arc::clone(&peers),
+            counters,
+            lost: Arc::clone(&lost),
+            stopping: stopping.clone(),
+        });
         let operators = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
-        let agents = Door::<AgentProtocol, _>::new(agent, answers_agent, peers, server.clone());
-        let operators = Door::new(control, answers_control, operators, server);
-        let (agents, operators) = (agents.serve(stopping.clone()), operators.serve(stopping));
-        let signalled = async {
-            shutdown.await;
-            stop.send_replace(true);
+        let agents =
+            Door::<AgentProtocol, _>::new(agent, answers_agent, peers, server.clone(), Arc::clone(&lost));
+        let operators = Door::new(control, answers_control, operators, server, lost);
+        let (agents, operators) = (agents.serve(stopping.clone()), operators.serve(stopping.clone()));
+        let aside = async {
+            let http = async {
+                if let Some(http) = http {
+                    tracing::info!(address = %http, "serving /livez, /readyz and /metrics");
+                    http.serve(Arc::clone(&health)).await;
+                }
+            };
+            let signalled = async {
+                shutdown.await;
+                stop.send_replace(true);
+            };
+            tokio::join!(http, signalled, watch_over(&health, &notifier), say_goodbye(stopping, &notifier));
             std::future::pending::<()>().await;
         };
+        notifier.ready();
         tokio::select! {
             ((), ()) = async { tokio::join!(agents, operators) } => {}
-            () = signalled => {}
+            () = aside => {}
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+async fn say_goodbye(mut stopping: watch::Receiver<bool>, notifier: &Notifier) {
+    connection::stopped(&mut stopping).await;
+    notifier.stopping();
+}
+
+/// Tells the service manager that all is well for as long as it is: this loop turns, and the queue's writer carries out
+/// what it is told. After a failed write it never will again, so the manager starts the daemon anew.
+async fn watch_over(health: &Health, notifier: &Notifier) {
+    let Some(period) = notifier.watchdog() else { return };
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut well = true;
+    loop {
+        ticks.tick().await;
+        let queue = Arc::clone(&health.queue);
+        let answer =
+            timeout(period, tokio::task::spawn_blocking(move || queue.health().and_then(|()| queue.sync())))
+                .await;
+        let ailment = match answer {
+            Ok(Ok(Ok(()))) => {
+                if !std::mem::replace(&mut well, true) {
+                    notifier.ready();
+                }
+                notifier.alive();
+                continue;
+            }
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the store does not answer".to_owned(),
+        };
+        if std::mem::take(&mut well) {
+            tracing::error!(ailment, "the service manager is no longer told that all is well");
+            notifier.ailing(&ailment);
+        }
     }
 }
 
@@ -129,15 +232,32 @@ struct Door<P, A> {
     turned_away: Arc<AtomicUsize>,
     /// Whether the last attempt to accept failed, so that a lasting failure is said once.
     failing: bool,
-    /// Whether the socket's path is lost, likewise.
+    /// Whether the path of this socket is lost, likewise; and what `/readyz` looks at.
     lost: bool,
+    any_lost: Arc<AtomicUsize>,
     protocol: PhantomData<fn() -> P>,
 }
 
 impl<P: Protocol, A: Answerer<P>> Door<P, A> {
-    fn new(listener: Listener, answerer: Arc<A>, peers: Arc<Peers>, server: PeerName) -> Self {
+    fn new(
+        listener: Listener,
+        answerer: Arc<A>,
+        peers: Arc<Peers>,
+        server: PeerName,
+        any_lost: Arc<AtomicUsize>,
+    ) -> Self {
         let (turned_away, protocol) = (Arc::default(), PhantomData);
-        Self { listener, answerer, peers, server, turned_away, failing: false, lost: false, protocol }
+        Self {
+            listener,
+            answerer,
+            peers,
+            server,
+            turned_away,
+            failing: false,
+            lost: false,
+            any_lost,
+            protocol,
+        }
     }
 
     /// Accepts connections until the daemon stops, then waits for those that are open.
@@ -218,7 +338,11 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
                 true
             }
         };
-        self.lost = lost;
+        match (std::mem::replace(&mut self.lost, lost), lost) {
+            (false, true) => self.any_lost.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.any_lost.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 }
 

@@ -1,0 +1,89 @@
+//! Reading settings again on SIGHUP, without a connection lost.
+//!
+//! What changes at once: the limits, the log's level, and session files that are new. Everything else is named and
+//! waits for the next start. Settings that cannot be read change nothing.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use obol_queue::Queue;
+use obol_sidecar::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Origin, limits, provision};
+use crate::args::LogLevel;
+use crate::config::{Config, Tqs};
+use crate::exit::Outcome;
+use crate::log_level;
+
+/// Waits for SIGHUP.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    hangup: Signal,
+    config: Config,
+    origin: Origin,
+    sessions: Vec<PathBuf>,
+    handle: Handle,
+    queue: Arc<Queue>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        config: Config,
+        origin: Origin,
+        sessions: Vec<PathBuf>,
+        handle: Handle,
+        queue: Arc<Queue>,
+    ) -> Outcome<Self> {
+        Ok(Self { hangup: signal(SignalKind::hangup())?, config, origin, sessions, handle, queue })
+    }
+
+    pub(super) async fn run(mut self) -> Infallible {
+        loop {
+            if self.hangup.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+            self.handle.reloading();
+            self.reload().await;
+            self.handle.reloaded();
+        }
+    }
+
+    async fn reload(&mut self) {
+        match Config::load(self.origin.file.as_deref()) {
+            Ok(config) => {
+                self.handle.set_limits(limits(&config));
+                apply_log_level(&config, &self.origin);
+                if fixed(&config.tqs) != fixed(&self.config.tqs) {
+                    tracing::warn!(
+                        "other settings than limits and the log's level changed; they wait for a restart"
+                    );
+                }
+                tracing::info!(limits = ?limits(&config), "settings were read again");
+                self.config = config;
+            }
+            Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
+        }
+        for file in self.sessions.clone() {
+            let queue = Arc::clone(&self.queue);
+            let provisioned = tokio::task::spawn_blocking({
+                let file = file.clone();
+                move || provision(&queue, &file).map_err(|error| error.to_string())
+            });
+            if let Ok(Err(error)) = provisioned.await {
+                tracing::error!(file = %file.display(), %error, "the session was not provisioned");
+            }
+        }
+    }
+}
+
+/// The settings that a reload does not change.
+fn fixed(tqs: &Tqs) -> Tqs {
+    Tqs { connections: None, connection_rate: None, user_rate: None, idle: None, log: None, ..tqs.clone() }
+}
+
+/// A flag goes before the file.
+pub(super) fn apply_log_level(config: &Config, origin: &Origin) {
+    log_level::set(origin.log.or(config.tqs.log).unwrap_or(LogLevel::Info));
+}

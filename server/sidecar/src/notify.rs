@@ -1,0 +1,128 @@
+//! Telling a service manager how the daemon is: systemd's notification protocol, `sd_notify(3)`.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// Where a service manager listens, if there is one.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    /// Finds the manager by `NOTIFY_SOCKET`, and how often it wants to hear by `WATCHDOG_USEC` and `WATCHDOG_PID`;
+    /// `environment` looks up a variable. To be called before the sandbox is entered.
+    pub fn from_environment(environment: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
+        let Some(path) = environment("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address(&path)?)?;
+        // A manager that does not listen must not hold the daemon up.
+        socket.set_nonblocking(true)?;
+        let number = |name| environment(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
+        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog =
+            number("WATCHDOG_USEC").filter(|period| ours && *period > 0).map(Duration::from_micros);
+        Ok(Self { socket: Some(socket), watchdog })
+    }
+
+    /// How often to say that all is well: twice in the time after which the manager takes the daemon for dead.
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
+        self.watchdog.map(|period| period / 2)
+    }
+
+    /// The daemon serves.
+    pub(crate) fn ready(&self) {
+        self.say("READY=1\nSTATUS=serving");
+    }
+
+    /// The daemon reads its settings again; [`ready`](Self::ready) ends this.
+    pub(crate) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1_000;
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// The daemon is well.
+    pub(crate) fn alive(&self) {
+        self.say("WATCHDOG=1");
+    }
+
+    /// The daemon is not well; in words, for `systemctl status`.
+    pub(crate) fn ailing(&self, why: &str) {
+        self.say(&format!("STATUS=not well: {}", why.replace('\n', " ")));
+    }
+
+    /// The daemon drains and ends.
+    pub(crate) fn stopping(&self) {
+        self.say("STOPPING=1\nSTATUS=draining");
+    }
+
+    fn say(&self, message: &str) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = socket.send(message.as_bytes()) {
+            tracing::debug!(%error, "the service manager does not listen");
+        }
+    }
+}
+
+/// A path, or a name without one where the first byte is `@`.
+fn address(path: &OsStr) -> io::Result<SocketAddr> {
+    match path.as_bytes().strip_prefix(b"@") {
+        #[cfg(target_os = "linux")]
+        Some(name) => <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name),
+        #[cfg(not(target_os = "linux"))]
+        Some(_) => Err(io::ErrorKind::Unsupported.into()),
+        None => SocketAddr::from_pathname(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notifier(variables: &[(&str, &str)]) -> io::Result<Notifier> {
+        Notifier::from_environment(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(*value))
+        })
+    }
+
+    #[test]
+    fn without_a_manager_nothing_is_said_and_nothing_fails() {
+        let silent = notifier(&[("WATCHDOG_USEC", "1000")]).unwrap();
+        silent.ready();
+        assert!(silent.watchdog().is_none(), "a watchdog needs somebody who listens");
+    }
+
+    #[test]
+    fn a_manager_hears_and_its_watchdog_is_fed_twice_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let pid = std::process::id().to_string();
+        let at = path.to_str().unwrap();
+        let ours = [("NOTIFY_SOCKET", at), ("WATCHDOG_USEC", "2000000"), ("WATCHDOG_PID", pid.as_str())];
+        let notifier = notifier(&ours).unwrap();
+        assert_eq!(notifier.watchdog(), Some(Duration::from_secs(1)));
+        notifier.ailing("two\nlines");
+        let mut heard = [0; 64];
+        let length = manager.recv(&mut heard).unwrap();
+        assert_eq!(&heard[..length], b"STATUS=not well: two lines");
+    }
+
+    #[test]
+    fn the_watchdog_of_another_process_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let _manager = UnixDatagram::bind(&path).unwrap();
+        let at = path.to_str().unwrap();
+        let other = [("NOTIFY_SOCKET", at), ("WATCHDOG_USEC", "2000000"), ("WATCHDOG_PID", "1")];
+        assert!(notifier(&other).unwrap().watchdog().is_none());
+        assert!(notifier(&[("NOTIFY_SOCKET", "/nobody/listens")]).is_err());
+    }
+}
