@@ -45,7 +45,20 @@ pub(crate) struct Tqs {
 impl Tqs {
     /// Starts the daemon in a home of its own and waits until it answers.
     pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
-        let mut tqs = Self::spawn(home, arguments);
+        Self::start_as(home, arguments, |_| {})
+    }
+
+    /// The same, after `prepare` has had the command.
+    pub(crate) fn start_as(home: &Path, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = command(home);
+        command.arg("tqs").args(arguments);
+        prepare(&mut command);
+        Self::run(home, command)
+    }
+
+    /// Starts whatever becomes the daemon and waits until it answers.
+    pub(crate) fn run(home: &Path, mut command: Command) -> Self {
+        let mut tqs = Self::spawn_command(&mut command, home);
         tqs.wait_until_it_answers();
         tqs
     }
@@ -76,6 +89,29 @@ impl Tqs {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("tqs.log")).unwrap_or_default()
+    }
+
+    /// Waits until the log says this, or fails with what it says instead.
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// One line of the daemon's state, such as `Umask`, of each of its threads.
+    pub(crate) fn status_of_threads(&self, field: &str) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).ok();
+        let line = |status: String| {
+            let line =
+                status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':').map(str::trim));
+            line.unwrap_or_else(|| panic!("no {field}: {status}")).to_owned()
+        };
+        threads.map(Result::unwrap).filter_map(status).map(line).collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -109,6 +145,11 @@ impl Tqs {
         self.child.wait().unwrap();
     }
 
+    /// Waits for the daemon to end by itself, however it does.
+    pub(crate) fn wait_for_status(mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// Waits for the daemon to end by itself; the exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
@@ -127,6 +168,15 @@ impl Drop for Tqs {
         // Ours by its handle; ended already is fine.
         let _ended = self.child.kill();
         let _ended = self.child.wait();
+    }
+}
+
+/// Waits for a condition that must come true, for a time that is long even on a crowded machine.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -19,44 +19,51 @@ use crate::process::{self, Tqs};
 use crate::queue::now;
 use crate::support::World;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-fn tool(name: &str) -> Tool {
+pub(crate) fn tool(name: &str) -> Tool {
     Tool::new(name).unwrap()
 }
 
 /// A daemon with one session for two tools.
-fn start(home: &Path) -> Tqs {
+pub(crate) fn start(home: &Path) -> Tqs {
+    start_as(home, &[], |_| {})
+}
+
+/// The same, with more arguments and whatever else the command needs.
+pub(crate) fn start_as(home: &Path, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Tqs {
     let session = home.join("session.json");
-    process::write_private(&session, &World::new(1, now(), &["search", "pay"]).agent_json().to_string());
-    Tqs::start(home, &["--session", session.to_str().unwrap()])
+    if !session.exists() {
+        process::write_private(&session, &World::new(1, now(), &["search", "pay"]).agent_json().to_string());
+    }
+    Tqs::start_as(home, &[&["--session", session.to_str().unwrap()], arguments].concat(), prepare)
 }
 
 /// A peer that knows nothing but the bytes.
-struct Raw(UnixStream);
+pub(crate) struct Raw(pub(crate) UnixStream);
 
 impl Raw {
-    fn connect(home: &Path, socket: &str) -> Self {
+    pub(crate) fn connect(home: &Path, socket: &str) -> Self {
         let stream = UnixStream::connect(home.join("run/obol").join(socket)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
-    fn greeted(home: &Path, socket: &str) -> Self {
+    pub(crate) fn greeted(home: &Path, socket: &str) -> Self {
         let mut raw = Self::connect(home, socket);
         raw.send(&json!({"obol": 1, "codec": "json", "client": "raw/1"}));
         assert_eq!(raw.receive().unwrap()["codec"], "json");
         raw
     }
 
-    fn send(&mut self, message: &Value) {
+    pub(crate) fn send(&mut self, message: &Value) {
         let body = message.to_string();
         self.0.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
         self.0.write_all(body.as_bytes()).unwrap();
     }
 
     /// The next frame, or `None` where the connection has ended.
-    fn receive(&mut self) -> Option<Value> {
+    pub(crate) fn receive(&mut self) -> Option<Value> {
         let mut length = [0; 4];
         self.0.read_exact(&mut length).ok()?;
         let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
@@ -64,7 +71,7 @@ impl Raw {
         Some(serde_json::from_slice(&body).unwrap())
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Value {
         self.send(&json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}));
         let answer = self.receive().unwrap();
         assert_eq!(answer["id"], 7);

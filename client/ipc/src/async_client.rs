@@ -20,8 +20,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pipeline::{Failure, Pipeline};
-use crate::client::{CallError, RECONNECT_PAUSE, dequeue_params, expect_reply};
-use crate::connect::{ConnectError, ConnectOptions, Link, Lost};
+use crate::client::{CallError, dequeue_params, expect_reply};
+use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect};
 use crate::endpoint::Endpoint;
 use crate::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams,
@@ -175,14 +175,13 @@ impl Shared {
             return Ok(Arc::clone(pipeline));
         }
         *current = None;
-        let pipeline = match open(&self.endpoint, &self.options).await {
-            Err(error) if error.may_pass() => {
-                sleep(RECONNECT_PAUSE).await;
-                open(&self.endpoint, &self.options).await?
+        let mut again = Reconnect::new(&self.options);
+        loop {
+            match open(&self.endpoint, &self.options).await {
+                Ok(pipeline) => return Ok(Arc::clone(current.insert(pipeline))),
+                Err(error) => sleep(again.pause_after(&error).ok_or(error)?).await,
             }
-            other => other?,
-        };
-        Ok(Arc::clone(current.insert(pipeline)))
+        }
     }
 
     /// Sends nothing more on a connection that failed or fell silent. Calls that still wait on it go on waiting.

@@ -1,7 +1,7 @@
 //! Blocking clients for both sockets.
 //!
 //! A client holds one connection and has one request on it at a time. When the daemon has restarted, the next call
-//! connects again by itself. What it never does is send a request twice of which a byte was written: a `dequeueToken`
+//! connects again by itself, and waits some seconds for a daemon that is still starting. What it never does is send a request twice of which a byte was written: a `dequeueToken`
 //! whose answer is lost may have taken a token out of the queue, and asking again would take another.
 
 mod caller;
@@ -13,8 +13,6 @@ use std::fmt;
 use std::time::Duration;
 
 use self::caller::Caller;
-#[cfg(feature = "tokio")]
-pub(crate) use self::caller::RECONNECT_PAUSE;
 pub use self::control::ControlClient;
 use crate::codec::ResponseError;
 pub use crate::connect::{ConnectError, ConnectOptions, Lost};

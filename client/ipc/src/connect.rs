@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use self::link::{Link, Unwritten};
 use crate::codec::{Codec, ResponseError};
@@ -22,6 +22,38 @@ use crate::value::PeerName;
 /// How long to wait for a connection, for the hello, and for an answer beyond the time the request itself may wait.
 /// A daemon on the same machine that is silent for this long is stuck.
 pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client that was connected tries to reach its daemon again, unless its answer timeout is shorter. Enough for
+/// a restart.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// The pause after the first attempt; each one after is twice as long.
+const FIRST_RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two attempts.
+const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_millis(320);
+
+/// Attempts to reach a daemon that may be restarting. Nothing has been sent while they go on.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    pause: Duration,
+    deadline: Instant,
+}
+
+impl Reconnect {
+    pub(crate) fn new(options: &ConnectOptions) -> Self {
+        let patience = options.patience().min(RECONNECT_PATIENCE);
+        Self { pause: FIRST_RECONNECT_PAUSE, deadline: Instant::now() + patience }
+    }
+
+    /// How long to wait before the next attempt; `None` if this failure is the last.
+    pub(crate) fn pause_after(&mut self, error: &ConnectError) -> Option<Duration> {
+        if !error.may_pass() || Instant::now() >= self.deadline {
+            return None;
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_RECONNECT_PAUSE);
+        Some(pause)
+    }
+}
 
 /// How a client introduces itself and how patient it is.
 #[derive(Clone, Debug)]

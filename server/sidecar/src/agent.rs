@@ -26,9 +26,8 @@ pub(crate) struct Agent {
 
 impl Answerer<AgentProtocol> for Agent {
     fn answer(self: &Arc<Self>, call: AgentRequest) -> Answer<AgentProtocol> {
-        if *self.stopping.borrow() {
-            return Answer::Now(Err(stopping()));
-        }
+        // Also while the daemon stops: what reaches us then was sent before, and refusing it would only make the agent
+        // ask again.
         match call {
             AgentRequest::DequeueToken(params) => self.dequeue(params),
             AgentRequest::TokenStatus(params) => {

@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::CallError;
 use crate::codec::{RequestId, ResponseError};
-use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Unwritten};
+use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect, Unwritten};
 use crate::endpoint::Endpoint;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
-
-/// How long to give a restarting daemon before the second and last attempt to connect.
-pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Caller<P> {
@@ -95,12 +92,12 @@ impl<P: Protocol> Caller<P> {
         if let Some(link) = self.link.take() {
             return Ok(link);
         }
-        match Link::open(&self.endpoint, &self.options) {
-            Err(error) if error.may_pass() => {
-                thread::sleep(RECONNECT_PAUSE);
-                Link::open(&self.endpoint, &self.options)
+        let mut again = Reconnect::new(&self.options);
+        loop {
+            match Link::open(&self.endpoint, &self.options) {
+                Ok(link) => return Ok(link),
+                Err(error) => thread::sleep(again.pause_after(&error).ok_or(error)?),
             }
-            other => other,
         }
     }
 }
