@@ -1,7 +1,7 @@
 //! A durable queue of single-use tokens: minted ahead in batches, stored in [redb], handed out once and never again.
 //!
 //! What lives here: sessions and what they may mint, batches on their way from grant to token, the store, refill and
-//! flush. The API is synchronous; two threads of the queue's own do all minting and all writing, so that a caller of
+//! flush. The API is synchronous; threads of the queue's own do all minting, writing and decrypting, so that a caller of
 //! [`Queue::dequeue`] never waits for the disk.
 //!
 //! What it promises, also across a crash, a kill and a power cut:
@@ -48,6 +48,7 @@ mod demand;
 mod error;
 mod files;
 mod master_key;
+mod opener;
 mod operate;
 mod partition;
 mod queue;

@@ -34,6 +34,7 @@ pub struct Queue {
     pub(crate) shared: Arc<Shared>,
     refiller: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
+    opener: Option<JoinHandle<()>>,
 }
 
 /// How a queue is opened.
@@ -363,6 +364,10 @@ impl Drop for Queue {
         if let Some(writer) = self.writer.take() {
             let _panicked = writer.join();
         }
+        // The writer has let go of the claims, or never began; either way nothing more comes.
+        if let Some(opener) = self.opener.take() {
+            let _panicked = opener.join();
+        }
     }
 }
 
@@ -461,9 +466,10 @@ impl QueueBuilder {
                 .spawn(run)
                 .map_err(|error| OpenError::Io(path.clone(), error))
         };
-        let writer = opened.writer;
+        let (writer, opener) = (opened.writer, opened.opener);
         let refiller = Refiller::new(Arc::clone(&opened.shared));
-        let mut queue = Queue { shared: opened.shared, refiller: None, writer: None };
+        let mut queue = Queue { shared: opened.shared, refiller: None, writer: None, opener: None };
+        queue.opener = Some(spawn("obol-opener", Box::new(move || opener.run()))?);
         queue.writer = Some(spawn("obol-writer", Box::new(move || writer.run()))?);
         queue.refiller = Some(spawn("obol-refiller", Box::new(move || refiller.run()))?);
         Ok(queue)

@@ -26,6 +26,7 @@ use crate::clock::{Clock, Timeline};
 use crate::error::OpenError;
 use crate::files;
 use crate::master_key::MasterKey;
+use crate::opener::{MAX_CLAIMS, Opener};
 use crate::partition::{Partition, PartitionKey, Standing};
 use crate::row::{RowHeader, SealedSession};
 use crate::seal::{SealingKey, SlotSecret};
@@ -87,10 +88,11 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// A store that has been opened and checked, and the thread's worth of state to run it.
+/// A store that has been opened and checked, and what its threads run.
 pub(crate) struct Opened {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
+    pub(crate) opener: Opener,
 }
 
 /// Opens a store and recovers what an earlier process left.
@@ -159,14 +161,17 @@ pub(crate) fn open(
         recovery.session(SessionId(*id), row).map_err(|error| slot_error(&path, error))?;
     }
     recovery.finish(&contents).map_err(|error| slot_error(&path, error))?;
+    let (claims, to_open) = crossbeam::channel::bounded(MAX_CLAIMS);
+    let opener = Opener { shared: Arc::clone(&shared), claims: to_open };
     let writer = Writer {
         shared: Arc::clone(&shared),
         store,
         jobs: receiver,
+        claims,
         saved_time: latest,
         last_compaction: Instant::now(),
     };
-    Ok(Opened { shared, writer })
+    Ok(Opened { shared, writer, opener })
 }
 
 /// Refuses a foreign or newer database, another's key file, and a wrong master key, before anything is changed.

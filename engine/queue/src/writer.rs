@@ -1,7 +1,7 @@
 //! The writer: the one thread that changes the store.
 //!
 //! It collects all that is pending, applies it in one durable transaction, and only then lets the effects be seen:
-//! claimed batches become ready tokens, callers get their answers. One fsync pays for everything in the group. When a
+//! claimed batches go on to the opener, callers get their answers. One fsync pays for everything in the group. When a
 //! commit fails the writer stops for good and so does the queue ([`Shared::fail`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use obol_token::SessionId;
 
-use crate::batch::{BatchKey, ClaimedBatch, MintedBatch, RowHeader, UnconfirmedClaim};
+use crate::batch::{BatchKey, MintedBatch, RowHeader, UnconfirmedClaim};
 use crate::error::Unavailable;
+use crate::opener::Claim;
 use crate::partition::Partition;
 use crate::shared::{Chore, Shared};
 use crate::store::{Committed, Death, Moment, Store, StoreError, Tables, meta};
@@ -53,6 +54,7 @@ pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) store: Store,
     pub(crate) jobs: Receiver<Job>,
+    pub(crate) claims: Sender<Claim>,
     pub(crate) saved_time: u64,
     /// When the file was last found to need no compaction, or compacted.
     pub(crate) last_compaction: Instant,
@@ -62,13 +64,13 @@ pub(crate) struct Writer {
 #[derive(Default)]
 struct Effects {
     stored: Vec<(Arc<Partition>, MintedBatch)>,
-    claimed: Vec<Claim>,
+    claimed: Vec<UnconfirmedClaims>,
     replies: Vec<Reply>,
     released: Vec<u32>,
     time: Option<u64>,
 }
 
-struct Claim {
+struct UnconfirmedClaims {
     partition: Arc<Partition>,
     batches: Vec<UnconfirmedClaim>,
     asked: usize,
@@ -198,7 +200,7 @@ impl Writer {
             Job::Evict { partition } => {
                 let is_counted = self.is_counted(&partition);
                 let removed = tables.evict(partition.id, self.stale_at(&partition), is_counted)?;
-                forget_stored(&partition, removed.tokens);
+                partition.forget_stored(removed.tokens);
                 partition.count.expired.fetch_add(removed.tokens, Ordering::Relaxed);
             }
             Job::Session { id, row, reply } => {
@@ -224,8 +226,8 @@ impl Writer {
         partition: Arc<Partition>,
         asked: usize,
         tables: &mut Tables<'_>,
-    ) -> Result<Claim, StoreError> {
-        let mut claim = Claim { partition, batches: Vec::new(), asked, expired: 0, too_large: 0 };
+    ) -> Result<UnconfirmedClaims, StoreError> {
+        let mut claim = UnconfirmedClaims { partition, batches: Vec::new(), asked, expired: 0, too_large: 0 };
         let partition = &claim.partition;
         let (stale_at, is_counted) = (self.stale_at(partition), self.is_counted(partition));
         let is_dead = |key: BatchKey, header| match (is_counted(key, header), key.expires_at <= stale_at) {
@@ -283,7 +285,12 @@ impl Writer {
             }
         }
         for claim in effects.claimed {
-            self.make_ready(claim, era, committed);
+            let UnconfirmedClaims { partition, batches, asked, expired, too_large } = claim;
+            partition.forget_stored(expired);
+            partition.count.expired.fetch_add(expired, Ordering::Relaxed);
+            let batches = batches.into_iter().map(|batch| batch.confirm(committed)).collect();
+            // The opener ends only after this thread.
+            let _ended = self.claims.send(Claim { partition, batches, asked, too_large, era });
         }
         for reply in effects.replies {
             let _gone = reply.send(Ok(()));
@@ -294,64 +301,6 @@ impl Writer {
                 self.shared.fail(&error);
             }
         }
-    }
-
-    /// Opens what was claimed and makes it ready. What does not open was flushed while it waited, or is damaged.
-    fn make_ready(&self, claim: Claim, era: u64, committed: &Committed) {
-        let partition = &claim.partition;
-        forget_stored(partition, claim.expired);
-        partition.count.expired.fetch_add(claim.expired, Ordering::Relaxed);
-        for batch in claim.batches {
-            let count = usize::from(batch.count());
-            self.open(partition, batch.confirm(committed), era);
-            partition.arrived(count);
-        }
-        let max_ready = self.shared.settings.limits.max_ready;
-        let next_batch = usize::from(claim.too_large);
-        if next_batch > 0 {
-            partition.lower_low_water(max_ready.saturating_sub(next_batch));
-        }
-        let mut refill = partition.refill.lock();
-        refill.next_batch = next_batch;
-        refill.claiming = refill.claiming.saturating_sub(claim.asked);
-        if let Some(asked_at) = refill.asked_at.take() {
-            let took = Instant::now().saturating_duration_since(asked_at);
-            refill.demand.refilled(took);
-        }
-        drop(refill);
-        partition.renewal_done();
-        partition.available.notify(usize::MAX);
-    }
-
-    fn open(&self, partition: &Partition, batch: ClaimedBatch, era: u64) {
-        let count = u64::from(batch.count());
-        let key = partition.key();
-        // What lies below was taken out of the count, and counted as given up, by whatever raised the floor.
-        if batch.sequence() < key.floor {
-            return;
-        }
-        forget_stored(partition, count);
-        let opened = key.key.as_ref().and_then(|key| batch.open(key));
-        let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
-        let latest = self.shared.timeline.latest();
-        let mut given_up = count;
-        match opened {
-            Some(mut batch) if batch.policy_epoch >= min_policy_epoch && batch.issued_at <= latest => {
-                batch.tokens.truncate(self.shared.settings.limits.max_ready);
-                given_up -= batch.tokens.len() as u64;
-                partition.push(&key, batch, era);
-            }
-            Some(_) => {
-                tracing::debug!(
-                    partition = partition.id,
-                    "a batch of an older policy or a later time is given up"
-                );
-            }
-            None => {
-                tracing::warn!(partition = partition.id, "a batch does not open; its tokens are given up");
-            }
-        }
-        partition.count.discarded.fetch_add(given_up, Ordering::Relaxed);
     }
 }
 
@@ -371,13 +320,6 @@ fn do_chore(
         Chore::Release { slots } => effects.released.extend(slots),
     }
     Ok(None)
-}
-
-fn forget_stored(partition: &Partition, tokens: u64) {
-    let _always = partition
-        .count
-        .stored
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stored| Some(stored.saturating_sub(tokens)));
 }
 
 /// Answers jobs that come after a failure.

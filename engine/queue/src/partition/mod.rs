@@ -52,7 +52,7 @@ pub(crate) struct Partition {
     renewal: AtomicBool,
     /// Ready tokens at which a refill is asked for.
     low_water: AtomicUsize,
-    /// Tokens claimed and on their way into the ring. Only the writer changes it.
+    /// Tokens claimed and on their way into the ring: the writer adds, the opener takes away.
     incoming: AtomicUsize,
     pub(crate) available: Event,
     /// Apart from what a hand-out reads: the writer and the refiller change these all the time.
@@ -232,11 +232,17 @@ impl Partition {
     }
 
     /// How many more tokens may be claimed, so that no more than `most` are ready. A batch from a time when `most` was
-    /// larger may come into an empty ring; [`crate::writer`] gives up what is too much of it.
+    /// larger may come into an empty ring; [`crate::opener`] gives up what is too much of it.
     pub(crate) fn room(&self, most: usize) -> usize {
         let _nothing_moves = self.key();
         let taken = self.ring.len() + self.incoming.load(Ordering::Relaxed);
         if taken == 0 { usize::MAX } else { most.saturating_sub(taken) }
+    }
+
+    /// Notes that tokens are no longer on disk.
+    pub(crate) fn forget_stored(&self, tokens: u64) {
+        let less = |stored: u64| Some(stored.saturating_sub(tokens));
+        let _always = self.count.stored.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Notes that tokens were claimed and are on their way.
