@@ -386,7 +386,8 @@ impl Default for QueueBuilder {
 }
 
 impl QueueBuilder {
-    /// Tokens in a batch under little load; more load makes larger batches. 10 if not said, at least 1.
+    /// Tokens in a batch under little load; more load makes larger batches, and a tool that is seldom used gets smaller
+    /// ones. 10 if not said, at least 1, and no more than half of [`Self::max_ready`].
     #[must_use]
     pub fn batch(mut self, tokens: u16) -> Self {
         self.settings.limits.batch = tokens.max(1);

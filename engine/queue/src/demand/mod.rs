@@ -199,8 +199,9 @@ impl Demand {
         let in_a_life = self.in_a_life(usable);
         let usual = usize::from(limits.batch);
         let small = if self.handed_out == 0 { usual } else { usual.min(in_a_life / 2) };
-        let wanted =
-            (in_a_life / 8).max(small).min(usize::from(limits.max_batch)).min(limits.max_ready).max(1);
+        // Two batches at least fit into memory, so that one can come while another is handed out.
+        let fits = (limits.max_ready / 2).max(1);
+        let wanted = (in_a_life / 8).max(small).min(usize::from(limits.max_batch)).min(fits).max(1);
         u16::try_from(wanted).unwrap_or(limits.max_batch)
     }
 }

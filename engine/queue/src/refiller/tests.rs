@@ -67,7 +67,7 @@ fn any_number_of_cold_callers_cause_one_renewal() {
     const CALLERS: usize = 16;
     let source = Numbers::default();
     source.held.store(true, Ordering::SeqCst);
-    let queue = open(Queue::builder().batch(200), &source);
+    let queue = open(Queue::builder().batch(100), &source);
     provision(&queue, &["search"]);
     let found_nothing = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -83,7 +83,7 @@ fn any_number_of_cold_callers_cause_one_renewal() {
         source.held.store(false, Ordering::SeqCst);
     });
     assert_eq!(source.orders.load(Ordering::SeqCst), 1);
-    assert_eq!(queue.tools()[0].minted, 200);
+    assert_eq!(queue.tools()[0].minted, 100);
 }
 
 #[test]
