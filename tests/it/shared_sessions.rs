@@ -4,12 +4,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use obol_token::SessionId;
-use obol_verify::{Clock, SessionEntry, SessionSealKey, SessionTable, SystemClock, parse_entries};
-use obol_verify_redis::{RedisOptions, RedisSessionTable, SharedSessionsError};
+use obol_token::{Jti, SessionId};
+use obol_verify::{
+    Clock, Mark, SessionEntry, SessionSealKey, SessionTable, SpendError, SpentSet, SystemClock, parse_entries,
+};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
 use serde_json::json;
 
-use crate::process::home;
+use crate::process::{home, write_private};
 use crate::redis_server::{RedisServer, eventually};
 use crate::replicas::mint;
 use crate::rs_fixture::SESSION;
@@ -76,6 +78,33 @@ fn redis_never_sees_a_key_and_another_key_opens_nothing() {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let other = RedisSessionTable::open(options(&redis), SessionSealKey::from_bytes([8; 32]), clock);
     assert!(other.unwrap_err().to_string().contains("another"));
+}
+
+#[test]
+fn the_rights_that_the_documentation_names_are_enough() {
+    let redis = RedisServer::start(&["--protected-mode", "no"]);
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md")).unwrap();
+    let (_, rest) = document.split_once("ACL SETUSER obol on >… ").expect("the documented user");
+    let rights = rest.split("\n\n").next().unwrap().replace('\\', " ");
+    let words: Vec<_> =
+        ["ACL", "SETUSER", "obol", "on", ">hunter2"].into_iter().chain(rights.split_whitespace()).collect();
+    assert_eq!(redis.ask(&words), "OK", "{words:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    write_private(&password, "hunter2");
+    let url = redis.tcp_url().replace("redis://", "redis://obol@");
+    let options = RedisOptions::new(&url, "rs").unwrap().password_file(&password).unwrap().first_start();
+    let table = open(options.clone());
+    table.add(entry(1, now())).unwrap();
+    table.add(entry(2, now())).unwrap();
+    table.revoke(SessionId(1)).unwrap();
+    eventually("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let spent = RedisSpentSet::open(options, clock).unwrap();
+    let mark = Mark::new(SessionId(1), &Jti::from_random([1; 16]), now() + 60);
+    assert_eq!(spent.spend(mark).wait(), Ok(()));
+    assert_eq!(spent.spend(mark).wait(), Err(SpendError::AlreadySpent));
 }
 
 #[test]
