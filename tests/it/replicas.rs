@@ -24,7 +24,7 @@ const SPREAD: Duration = Duration::from_secs(6);
 /// Connections to each server.
 const SENDERS: usize = 8;
 /// Between two blows.
-const LULL: Duration = Duration::from_secs(3);
+const LULL: Duration = Duration::from_secs(4);
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

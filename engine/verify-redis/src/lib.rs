@@ -8,7 +8,7 @@
 //!   is a replica, loading, full, or configured to evict. A token whose reply was lost counts as spent.
 //! - Marks that Redis loses are never missed silently. Each server process of Redis, each change of its replication
 //!   history, each eviction and each flush of the database begins a new *epoch*, and a new epoch comes with a fence:
-//!   tokens issued before it are refused (see [`link`]).
+//!   tokens issued before it are refused (see `link.rs`).
 //!
 //! # What it cannot promise
 //!

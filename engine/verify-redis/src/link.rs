@@ -10,11 +10,12 @@
 //! Where anything differs, somebody begins a new epoch with a fence: whatever was issued at or before
 //!
 //! ```text
-//! the later of this machine's time and the server's + clock skew + 2 × the clock difference allowed
+//! the later of this machine's time and the server's + clock skew + 2 × the clock difference allowed + 2 s
 //! ```
 //!
 //! is refused by everyone. A token spent in the lost past cannot have been issued later: whoever accepted it had a
-//! clock within the allowed difference of the server's, and accepts issue times at most the skew ahead.
+//! clock within the allowed difference of the server's, as we have, and accepts issue times at most the skew ahead. The
+//! last two seconds are for clocks that are compared in whole seconds.
 //!
 //! A connection belongs to one server process, so `run_id` is asked once for each connection. (This is why a proxy
 //! that spreads one connection over several servers is not supported.)
@@ -31,6 +32,9 @@ use crate::script;
 
 /// The longest text of an error that is passed on, in characters.
 const MAX_ERROR_CHARS: usize = 200;
+
+/// Two comparisons of clocks in whole seconds may each be wrong by one.
+const ROUNDING_SEC: u64 = 2;
 
 /// Why the server at the other end is not fit for the marks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -391,7 +395,8 @@ fn adopt(
     let latest = clock.now().max(identity.now_ms / 1_000 + 1);
     let fence = latest
         .saturating_add(options.clock_skew)
-        .saturating_add(options.max_clock_difference.saturating_mul(2));
+        .saturating_add(options.max_clock_difference.saturating_mul(2))
+        .saturating_add(ROUNDING_SEC);
     let trusted = options.first_start && !memory.connected_before;
     let value: Value = redis::cmd("EVAL")
         .arg(script::ADOPT)
@@ -478,4 +483,59 @@ fn unreachable(error: redis::RedisError) -> Unfit {
 
 fn shortened(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(MAX_ERROR_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use obol_verify::ManualClock;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn options() -> RedisOptions {
+        RedisOptions::new("redis://h", "rs").unwrap()
+    }
+
+    #[test]
+    fn clocks_that_are_too_far_apart_are_refused() {
+        let clock = ManualClock::new(NOW);
+        for (server, apart) in
+            [(NOW, None), (NOW + 5, None), (NOW - 5, None), (NOW + 6, Some(6)), (NOW - 9, Some(9))]
+        {
+            let outcome = check_clock(server * 1_000, &options(), &clock, &mut Memory::default());
+            assert_eq!(outcome, apart.map_or(Ok(()), |apart| Err(Unfit::Clock(apart))), "{server}");
+        }
+    }
+
+    #[test]
+    fn a_leap_of_the_servers_clock_is_remembered_until_a_new_epoch() {
+        let clock = ManualClock::new(NOW);
+        let mut memory = Memory::default();
+        let mut look = |server| {
+            let _too_far = check_clock(server * 1_000, &options(), &clock, &mut memory);
+            memory.leapt
+        };
+        assert!(!look(NOW) && !look(NOW + 1));
+        assert!(look(NOW + 3_600));
+        assert!(look(NOW), "right again, but what expired meanwhile is unknown");
+    }
+
+    #[test]
+    fn only_the_replies_that_the_scripts_give_make_sense() {
+        let word = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        assert!(matches!(parse(Some(Value::Array(vec![word("epoch")]))), Ok(Answer::EpochIsOver)));
+        let done = Value::Array(vec![word("done"), Value::Int(5), word("10")]);
+        assert!(matches!(parse(Some(done)), Ok(Answer::Done((5, digits))) if digits == b"10"));
+        for nonsense in [
+            Value::Nil,
+            Value::Okay,
+            Value::Array(vec![]),
+            Value::Array(vec![word("done")]),
+            Value::Array(vec![word("done"), Value::Int(-1), word("1")]),
+            Value::Array(vec![word("done"), word("5"), word("1")]),
+        ] {
+            assert!(parse(Some(nonsense.clone())).is_err(), "{nonsense:?}");
+        }
+        assert!(parse(None).is_err());
+    }
 }

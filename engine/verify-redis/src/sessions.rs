@@ -7,7 +7,7 @@
 //! # When Redis loses what it had
 //!
 //! A lost revocation would bring a session back. So the sessions belong to an epoch like the marks do (see
-//! [`crate::link`]), with a fence: when the epoch is over, **every session is over**, and a session that began at or
+//! `link.rs`), with a fence: when the epoch is over, **every session is over**, and a session that began at or
 //! before the fence is not taken again. Agents authenticate anew.
 
 use core::fmt;
