@@ -11,7 +11,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use obol_resource::service::{Handle, Options};
 use obol_resource::{Guard, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, TbacLayer, ToolCall, VerifiedToken};
 use obol_token::text::{from_base64url, to_base64url};
-use obol_token::{ChannelKeys, ResponseKey};
+use obol_token::{ChannelKeys, Jti, ResponseKey};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
@@ -376,4 +376,32 @@ fn proof_and_encryption_go_together() {
     let answer = call(&proof_text(&token, r#"{"q":"rows"}"#));
     let opened: Map<String, Value> = serde_json::from_slice(&open(&token, &answer)).unwrap();
     assert_eq!(opened["body"], r#"{"q":"rows"}"#);
+}
+
+/// The document's figures were made with another implementation of everything (Python's `cryptography`).
+#[test]
+fn the_worked_example_in_the_protocol_document_is_right() {
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md")).unwrap();
+    let keys = || {
+        let response_key = ResponseKey::from_bytes([0x55; 32]);
+        ChannelKeys::derive(SESSION, &Jti::from_random([1; 16]), &response_key)
+    };
+    let request = keys().seal_request(&[9; 12], br#"{"q":"rows"}"#).unwrap();
+    let iv = *keys().response_iv();
+    let response = keys().seal_response(br#"{"rows":3}"#).unwrap();
+    let arguments = json!({"q": "rows"});
+    let signed =
+        obol_verify::possession_transcript(SESSION, &Jti::from_random([1; 16]), arguments.as_object());
+    assert!(document.contains(&format!("jti `{}`", Jti::from_random([1; 16]).as_str())));
+    for (what, bytes) in [
+        ("K_req", keys().request_key().to_vec()),
+        ("the request's body", [&[9; 12][..], &request].concat()),
+        ("K_resp", keys().response_key().to_vec()),
+        ("the response's body, of `{\"rows\":3}`", [&iv[..], &response].concat()),
+        ("what a proof of possession signs", signed.unwrap().to_vec()),
+    ] {
+        let line = format!("| {what} | `{}` |", obol_token::text::to_hex(&bytes));
+        assert!(document.contains(&line), "{line}");
+    }
 }

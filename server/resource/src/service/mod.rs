@@ -9,6 +9,7 @@
 //! Both routes **spend** the token: 200 means that this one call may be made now.
 
 mod authorize;
+mod patience;
 mod server;
 mod verify;
 

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
+use super::patience::{Patience, WRITE_TIMEOUT};
 use super::{MAX_IN_FLIGHT, ServiceState, router};
 use crate::arguments::BODY_TIMEOUT;
 use crate::guard::Guard;
@@ -41,6 +42,7 @@ pub struct Options {
     max_in_flight: usize,
     header_timeout: Duration,
     body_timeout: Duration,
+    write_timeout: Duration,
     drain_timeout: Duration,
 }
 
@@ -86,6 +88,7 @@ impl Options {
             max_in_flight: MAX_IN_FLIGHT,
             header_timeout: HEADER_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
         }
     }
@@ -123,6 +126,13 @@ impl Options {
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
+        self
+    }
+
+    /// How long a peer may leave an answer unread.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
         self
     }
 
@@ -197,6 +207,7 @@ impl Service {
     fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
         // Answers are small, and a caller waits for each.
         let _best_effort = stream.set_nodelay(true);
+        let stream = Patience::new(stream, self.options.write_timeout);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.options.header_timeout)
