@@ -25,6 +25,10 @@ fuzz target seconds="60":
 bench *benches:
     scripts/bench {{benches}}
 
+# The long form of the tests that look for broken promises; parts by name: just soak power kills flips growth model
+soak *parts:
+    scripts/soak {{parts}}
+
 # Known advisories of what we depend on; needs the network.
 advisories:
     cargo deny check advisories

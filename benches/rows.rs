@@ -154,6 +154,12 @@ pub fn count_as_ours(pid: u32) {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner).count_as_ours(pid);
 }
 
+/// Says on standard error what could not be measured, and how it could be.
+#[expect(clippy::print_stderr, reason = "what is left out must not go unnoticed")]
+pub fn skipped(why: &str) {
+    eprintln!("NOT MEASURED: {why}");
+}
+
 /// Where the rows are.
 pub fn path() -> PathBuf {
     std::env::var_os("OBOL_BENCH_ROWS").map_or_else(|| target().join("bench-rows.jsonl"), PathBuf::from)

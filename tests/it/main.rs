@@ -12,8 +12,11 @@
 mod cascade;
 mod channel;
 mod cli;
+mod crash_table;
 mod end_to_end;
 mod forged_tokens;
+mod file_limit;
+mod growth;
 mod jsonl;
 mod kills;
 mod known_answers;

@@ -308,8 +308,13 @@ impl Harness {
     }
 }
 
+/// How many random histories are tried; `OBOL_SOAK_MODEL=20000` asks for that many.
+fn cases() -> u32 {
+    u32::try_from(crate::power_loss::setting("OBOL_SOAK_MODEL", 96)).unwrap()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_queue_does_what_a_small_model_says(steps in prop::collection::vec(step(), 1..60)) {

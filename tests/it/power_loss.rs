@@ -39,11 +39,15 @@ pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// How many stores are worked on at the same time.
+fn threads() -> u64 {
+    std::thread::available_parallelism().map_or(16, |cores| 8 * cores.get() as u64)
+}
+
 /// Runs the same work on many threads: most of the time a store waits for one of its own threads to wake up.
 fn in_parallel(work: impl Fn() + Sync) {
-    let threads = std::thread::available_parallelism().map_or(16, |cores| 8 * cores.get());
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..threads()).map(|_| scope.spawn(&work)).collect();
         for worker in workers {
             // The panic of the first that failed says what is broken.
             if let Err(panic) = worker.join() {

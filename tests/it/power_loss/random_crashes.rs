@@ -5,15 +5,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::life::{Life, Populated};
-use super::{in_parallel, setting};
+use super::{in_parallel, setting, threads};
 
 /// Power cuts that one store lives through.
 const LIVES: u64 = 12;
 /// Power cuts in a run of the test suite.
 const CRASHES: u64 = 5_000;
 const PROGRESS: Duration = Duration::from_secs(30);
-/// More than there are threads at work.
-const THREADS_AT_MOST: u64 = 1024;
 
 /// What a store's lives came to: how many tokens were handed out, or why it had to stop.
 fn one_store(populated: &Populated, seed: u64) -> Result<usize, String> {
@@ -60,7 +58,7 @@ fn no_power_cut_repeats_a_token_or_undoes_what_was_acknowledged() {
             if reported.elapsed() > PROGRESS {
                 *reported = Instant::now();
                 // What was begun and not finished is run again by whoever goes on from here.
-                let resume = first + (finished / repeat).saturating_sub(THREADS_AT_MOST);
+                let resume = first + (finished / repeat).saturating_sub(threads());
                 eprintln!(
                     "power: {} of {crashes} cuts after {:.0?}; to go on from here: OBOL_CRASH_SEED={resume}",
                     finished / repeat * LIVES,

@@ -1,0 +1,84 @@
+//! A flush, however much waits; and what waits takes no memory.
+
+use std::time::{Duration, Instant};
+
+use obol_benches::rows::{Row, Target, Unit};
+use obol_queue::{FlushScope, Queue};
+
+use crate::peers::redb_peer;
+use crate::store;
+
+/// Tokens that wait, and how many flushes are timed.
+const SIZES: [(u64, usize); 3] = [(10, 15), (10_000, 15), (1_000_000, 5)];
+/// What may be ready in memory.
+const MAX_READY: usize = 256;
+/// Tokens on the disk when memory is first looked at: enough that caches are warm.
+const BASELINE: u64 = 100_000;
+/// Enough commits for everything that is left over from a flush to be cleared away.
+const CLEARING: usize = 64;
+
+pub(crate) fn run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let commit = redb_peer::single_commit(&folder.path().join("peer.redb"));
+    let medians: Vec<(u64, f64)> =
+        SIZES.iter().map(|(tokens, times)| (*tokens, store::nanos(flush(*tokens, *times)))).collect();
+    for (tokens, time) in &medians {
+        let row = Row::new("queue", format!("flush with {tokens} tokens queued"), Unit::Nanoseconds, *time);
+        row.beside("one durable commit of redb", store::nanos(commit))
+            .wants(Target::RatioAtMost(3.0))
+            .record();
+    }
+    let of =
+        |pick: fn(f64, f64) -> f64| medians.iter().map(|(_, time)| *time).reduce(pick).unwrap_or_default();
+    let row = Row::new("queue", "flush, the slowest of these sizes", Unit::Nanoseconds, of(f64::max));
+    row.beside("the fastest of these sizes", of(f64::min)).wants(Target::RatioAtMost(1.5)).record();
+    memory();
+}
+
+fn queue(folder: &std::path::Path) -> Queue {
+    let queue = store::open(store::builder().max_ready(MAX_READY).max_depth(2_000_000), folder);
+    store::provision(&queue, 7, &store::names(&["search"]));
+    queue
+}
+
+/// The median time of a flush with so many tokens waiting.
+fn flush(tokens: u64, times: usize) -> Duration {
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = queue(folder.path());
+    let mut taken: Vec<Duration> = (0..times)
+        .map(|_| {
+            store::fill(&queue, "search", tokens);
+            let start = Instant::now();
+            queue.flush(&FlushScope::Tool("search".to_owned()), "benchmark").expect("flushed");
+            let took = start.elapsed();
+            (0..CLEARING).for_each(|_| queue.sync().expect("durable"));
+            took
+        })
+        .collect();
+    taken.sort_unstable();
+    store::percentile(&taken, 0.5)
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * 4096.0
+}
+
+/// What a token costs in memory while it waits on the disk: from a tenth of a million to a million of them.
+fn memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = queue(folder.path());
+    store::fill(&queue, "search", BASELINE);
+    let (before, few) = (resident(), store::stored(&queue));
+    store::fill(&queue, "search", 1_000_000);
+    let (after, many) = (resident(), store::stored(&queue));
+    assert!(store::ready(&queue) <= MAX_READY as u64, "more is ready than configured");
+    #[expect(clippy::cast_precision_loss, reason = "a measurement needs no 53rd bit")]
+    let each = (after - before).max(0.0) / many.saturating_sub(few).max(1) as f64;
+    let what =
+        format!("memory for each token on the disk, {few} to {many} tokens, {MAX_READY} ready at most");
+    // Less than a byte is what allocators round to.
+    Row::new("queue", what, Unit::Bytes, each).wants(Target::AtMost(1.0)).record();
+}

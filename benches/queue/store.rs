@@ -1,0 +1,127 @@
+//! Queues to measure, and tokens to fill them with.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use obol_benches::AUDIENCE;
+use obol_queue::{
+    DequeueError, MasterKey, Order, Queue, QueueBuilder, SessionDocument, SourceError, TokenSource, Tokens,
+};
+
+/// Bytes of a token: that of an ordinary one.
+pub(crate) const TOKEN_BYTES: usize = 450;
+/// Tokens in a batch under load.
+pub(crate) const BATCH: usize = 64;
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Tokens of the usual size that cost nothing to make: a number, and bytes that do not repeat in a batch.
+#[derive(Debug)]
+pub(crate) struct Premade;
+
+impl TokenSource for Premade {
+    fn mint(&self, order: &Order<'_>, tokens: &mut Tokens<'_>) -> Result<(), SourceError> {
+        let mut token = [0x5A; TOKEN_BYTES];
+        for number in (order.first_number()..).take(usize::from(order.count())) {
+            if let Some(start) = token.first_chunk_mut() {
+                *start = number.to_be_bytes();
+            }
+            tokens.push(&token)?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn builder() -> QueueBuilder {
+    Queue::builder().batch(u16::try_from(BATCH).unwrap_or(u16::MAX)).token_source(Premade)
+}
+
+pub(crate) fn master_key() -> MasterKey {
+    MasterKey::from_bytes([7; 32])
+}
+
+pub(crate) fn open(builder: QueueBuilder, folder: &Path) -> Queue {
+    builder.open(folder.join("tokens.redb"), master_key()).expect("a queue")
+}
+
+/// Provisions a session that grants these tools, for as long as there is.
+pub(crate) fn provision(queue: &Queue, number: u64, tools: &[String]) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let key = "11".repeat(32);
+    let grant = |tool: &String| serde_json::json!({"tool": tool, "aud": AUDIENCE, "action": "read", "resource": "docs/**", "ttl": 3600});
+    let document = serde_json::json!({
+        "obol_session": 1, "session_id": format!("{number:016x}"), "suite": 1, "agent_instance_id": "agent-1",
+        "org_id": "example", "iss": "https://auth.example", "sub": "IK:2f9c0d",
+        "established_at": now, "expires_at": now + 24 * 3600, "policy_epoch": 1,
+        "resource_servers": [{"aud": AUDIENCE, "K_session": key, "verifier_secret": key, "mutual_auth": key,
+                              "SEK_PK": key}],
+        "grants": tools.iter().map(grant).collect::<Vec<_>>(),
+    });
+    let document = SessionDocument::from_json(document.to_string().as_bytes()).expect("a session");
+    queue.provision(document).expect("provisioned");
+}
+
+pub(crate) fn names(tools: &[&str]) -> Vec<String> {
+    tools.iter().map(|tool| (*tool).to_owned()).collect()
+}
+
+/// Waits until it holds.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never came about: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(crate) fn ready(queue: &Queue) -> u64 {
+    queue.tools().iter().map(|tool| tool.ready).sum()
+}
+
+pub(crate) fn stored(queue: &Queue) -> u64 {
+    queue.tools().iter().map(|tool| tool.stored).sum()
+}
+
+/// Draws from the tool until so many tokens wait on the disk: a queue mints ahead what the demand asks for.
+pub(crate) fn fill(queue: &Queue, tool: &str, tokens: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while stored(queue) < tokens {
+        assert!(Instant::now() < deadline, "the store does not fill: {:?}", queue.tools());
+        for _ in 0..2_000 {
+            match queue.dequeue(tool) {
+                Ok(_) => {}
+                Err(DequeueError::Empty { .. }) => break,
+                Err(error) => panic_about(&error),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    queue.sync().expect("durable");
+}
+
+#[expect(clippy::panic, reason = "a benchmark that cannot go on has nothing to measure")]
+fn panic_about(error: &DequeueError) {
+    panic!("no token: {error}");
+}
+
+/// The smallest value that this share of the samples does not exceed; the samples are sorted.
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index"
+    )]
+    let place = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(place.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a measurement needs no 53rd bit")]
+pub(crate) fn nanos(time: Duration) -> f64 {
+    time.as_nanos() as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a measurement needs no 53rd bit")]
+pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}

@@ -1,0 +1,71 @@
+//! The crash table in `docs/design.md` names a test for each of its lines, and each of these tests exists and is run.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The lines of the table under its heading, without its own head.
+fn lines() -> Vec<String> {
+    let document = std::fs::read_to_string(root().join("docs/design.md")).unwrap();
+    let section = document.split("\n## Crash table\n").nth(1).expect("docs/design.md has a crash table");
+    let section = section.split("\n## ").next().unwrap();
+    let lines = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    lines.map(str::to_owned).collect()
+}
+
+/// What stands in backquotes in the last column.
+fn names(line: &str) -> Vec<&str> {
+    let last = line.trim_end_matches('|').rsplit('|').next().unwrap();
+    last.split('`').skip(1).step_by(2).collect()
+}
+
+/// Where the tests of a module can stand.
+fn files(module: &str) -> Vec<PathBuf> {
+    let path = module.replace("::", "/");
+    let mut folders = vec![root().join("tests/it")];
+    for package in std::fs::read_dir(root().join("engine")).unwrap() {
+        folders.push(package.unwrap().path().join("src"));
+    }
+    let endings = [".rs", "/mod.rs", "/tests.rs"];
+    folders.iter().flat_map(|folder| endings.map(|ending| folder.join(format!("{path}{ending}")))).collect()
+}
+
+/// Whether the text has a test of that name that is not left out.
+fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let found = lines.iter().position(|line| line.starts_with(&format!("fn {name}(")));
+    found.is_some_and(|place| {
+        let above = lines[..place].iter().rev().take_while(|line| line.starts_with("#["));
+        let attributes: Vec<_> = above.collect();
+        attributes.contains(&&"#[test]") && !attributes.iter().any(|line| line.starts_with("#[ignore"))
+    })
+}
+
+fn exists(name: &str) -> bool {
+    let Some((module, test)) = name.rsplit_once("::") else { return false };
+    files(module).iter().any(|file| std::fs::read_to_string(file).is_ok_and(|text| has_test(&text, test)))
+}
+
+#[test]
+fn every_line_of_the_crash_table_names_tests_that_exist() {
+    let lines = lines();
+    assert!(lines.len() >= 15, "the table has shrunk to {} lines", lines.len());
+    for line in &lines {
+        let names = names(line);
+        assert!(!names.is_empty(), "no test: {line}");
+        for name in names {
+            assert!(exists(name), "there is no test {name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_test_that_is_missing_left_out_or_no_test_is_noticed() {
+    assert!(has_test("    #[test]\n    fn a() {", "a"));
+    assert!(!has_test("#[test]\nfn ab() {", "a"));
+    assert!(!has_test("fn a() {", "a"));
+    assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn a() {", "a"));
+    assert!(!exists("power_loss::random_crashes::nothing") && !exists("power_loss"));
+}
