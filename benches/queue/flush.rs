@@ -35,8 +35,14 @@ pub(crate) fn run() {
     memory();
 }
 
-fn queue(folder: &std::path::Path) -> Queue {
-    let queue = store::open(store::builder().max_ready(MAX_READY).max_depth(2_000_000), folder);
+/// A queue that keeps about so many tokens waiting, whatever the demand.
+fn queue(folder: &std::path::Path, tokens: u64) -> Queue {
+    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+    let batch = u16::try_from(tokens.min(store::BATCH)).unwrap_or(u16::MAX);
+    let ready = tokens.min(MAX_READY);
+    // Refill begins at three quarters, so that this is never less.
+    let depth = tokens + tokens / 3 + ready + usize::from(batch);
+    let queue = store::open(store::builder().batch(batch).max_ready(ready).max_depth(depth), folder);
     store::provision(&queue, 7, &store::names(&["search"]));
     queue
 }
@@ -44,10 +50,11 @@ fn queue(folder: &std::path::Path) -> Queue {
 /// The median time of a flush with so many tokens waiting.
 fn flush(tokens: u64, times: usize) -> Duration {
     let folder = tempfile::tempdir().expect("a folder");
-    let queue = queue(folder.path());
+    let queue = queue(folder.path(), tokens);
     let mut taken: Vec<Duration> = (0..times)
         .map(|_| {
             store::fill(&queue, "search", tokens);
+            store::settle(&queue);
             let start = Instant::now();
             queue.flush(&FlushScope::Tool("search".to_owned()), "benchmark").expect("flushed");
             let took = start.elapsed();
@@ -69,10 +76,11 @@ fn resident() -> f64 {
 /// What a token costs in memory while it waits on the disk: from a tenth of a million to a million of them.
 fn memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let queue = queue(folder.path());
+    let queue = queue(folder.path(), 1_000_000);
     store::fill(&queue, "search", BASELINE);
     let (before, few) = (resident(), store::stored(&queue));
     store::fill(&queue, "search", 1_000_000);
+    store::settle(&queue);
     let (after, many) = (resident(), store::stored(&queue));
     assert!(store::ready(&queue) <= MAX_READY as u64, "more is ready than configured");
     #[expect(clippy::cast_precision_loss, reason = "a measurement needs no 53rd bit")]

@@ -99,6 +99,23 @@ pub(crate) fn fill(queue: &Queue, tool: &str, tokens: u64) {
     queue.sync().expect("durable");
 }
 
+/// How long nothing must be minted or claimed for a queue to count as at rest.
+const REST: Duration = Duration::from_millis(300);
+
+/// Waits until the queue has done what it had to do.
+pub(crate) fn settle(queue: &Queue) {
+    let numbers =
+        || queue.tools().iter().map(|tool| (tool.minted, tool.stored, tool.ready)).collect::<Vec<_>>();
+    let (mut last, mut since) = (numbers(), Instant::now());
+    wait_for("the queue is at rest", || {
+        let now = numbers();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > REST
+    });
+}
+
 #[expect(clippy::panic, reason = "a benchmark that cannot go on has nothing to measure")]
 fn panic_about(error: &DequeueError) {
     panic!("no token: {error}");
