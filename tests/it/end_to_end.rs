@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::process::{self, Tqs, command};
 
 pub(crate) const AUDIENCE: &str = "https://api.example";
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `obol rs`, killed when dropped.
 struct Rs {
@@ -34,8 +34,10 @@ impl Rs {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let text = std::fs::read_to_string(&log).unwrap();
-            if let Some((_, address)) = text.split_once("listening address=") {
-                rs.address = address.split_whitespace().next().unwrap().parse().unwrap();
+            // The log may be read in the middle of a line.
+            let line = text.split_once("listening address=").and_then(|(_, rest)| rest.split_once('\n'));
+            if let Some((line, _)) = line {
+                rs.address = line.split_whitespace().next().unwrap().parse().unwrap();
                 return rs;
             }
             assert!(rs.child.try_wait().unwrap().is_none() && Instant::now() < deadline, "obol rs: {text}");

@@ -77,7 +77,7 @@ impl Tqs {
 
     /// Waits until the daemon takes connections.
     pub(crate) fn wait_until_it_answers(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.try_client().is_err() {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("obol tqs ended with {status}: {}", self.log());

@@ -308,8 +308,16 @@ fn a_request_lost_with_the_daemon_is_reported_and_not_repeated() {
     let pid = tqs.pid();
     let stop = Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap();
     assert!(stop.success());
-    let waiting = std::thread::spawn(move || client.dequeue_token(&tool("search"), Duration::ZERO));
-    std::thread::sleep(Duration::from_millis(200));
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        client.dequeue_token(&tool("search"), Duration::ZERO)
+    });
+    // Asleep means that the request is written and the answer awaited.
+    let state = Path::new("/proc").join(told.recv().unwrap()).join("stat");
+    process::wait_until("the request is sent", || {
+        std::fs::read_to_string(&state).unwrap().rsplit(')').next().unwrap().starts_with(" S")
+    });
     tqs.kill();
     assert!(matches!(waiting.join().unwrap(), Err(CallError::MayHaveBeenHandedOut(_))));
 }

@@ -96,7 +96,7 @@ impl ChannelKeys {
     /// The AEAD's name, as it stands in the `alg` of a sealed message.
     pub fn algorithm(&self) -> &'static str {
         match self.suite {
-            Suite::    ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Suite::ChaCha20Poly1305 => "ChaCha20-Poly1305",
             _ => "AES-256-GCM",
         }
     }
