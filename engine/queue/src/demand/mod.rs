@@ -176,9 +176,13 @@ impl Demand {
         Plan { claim: claim.min(waiting.stored + mint), mint, batch, low_water }
     }
 
+    fn is_seldom_used(&self) -> bool {
+        self.steady * STEADY_SECS < SELDOM_CALLS
+    }
+
     /// Tokens a second.
     fn rate(&self) -> f64 {
-        if self.steady * STEADY_SECS >= SELDOM_CALLS { self.steady } else { self.seldom }
+        if self.is_seldom_used() { self.seldom } else { self.steady }
     }
 
     /// How many should wait, at this rate.
@@ -198,7 +202,8 @@ impl Demand {
     fn batch_size(&self, usable: Duration, limits: &Limits) -> u16 {
         let in_a_life = self.in_a_life(usable);
         let usual = usize::from(limits.batch);
-        let small = if self.handed_out == 0 { usual } else { usual.min(in_a_life / 2) };
+        let shrinks = self.handed_out > 0 && self.is_seldom_used();
+        let small = if shrinks { usual.min(in_a_life / 2) } else { usual };
         // Two batches at least fit into memory, so that one can come while another is handed out.
         let fits = (limits.max_ready / 2).max(1);
         let wanted = (in_a_life / 8).max(small).min(usize::from(limits.max_batch)).min(fits).max(1);
