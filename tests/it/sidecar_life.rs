@@ -114,7 +114,7 @@ fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
     let (seen, done) = (Mutex::new(HashSet::new()), AtomicBool::new(false));
     let mut tqs = start(home.path());
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        let callers = [(); 4].map(|()| {
             scope.spawn(|| {
                 let mut client = Client::connect(endpoint(&home), options()).unwrap();
                 while !done.load(Ordering::Relaxed) {
@@ -125,8 +125,8 @@ fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
                         Err(error) => panic!("a caller cannot tell what became of its token: {error}"),
                     }
                 }
-            });
-        }
+            })
+        });
         for _ in 0..5 {
             let before = seen.lock().unwrap().len();
             wait_until("tokens are drawn", || seen.lock().unwrap().len() > before + 50);
@@ -134,6 +134,8 @@ fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
             tqs = start(home.path());
         }
         done.store(true, Ordering::Relaxed);
+        // Before the daemon goes, which is killed when dropped.
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
     });
     assert!(seen.lock().unwrap().len() > 250);
 }
