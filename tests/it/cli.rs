@@ -157,3 +157,64 @@ fn no_secret_reaches_the_log() {
     assert!(token.len() > 100 && !log.contains(token.trim().get(100..140).unwrap()));
     assert!(log.contains("flush"), "the log is there: {log}");
 }
+
+#[test]
+fn a_log_in_json_carries_the_request_and_no_token_at_any_level() {
+    let home = process::home();
+    let made =
+        run(home.path(), &["session", "create", "--audience", "https://api.example", "--tool", "search"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    process::write_private(&home.path().join("obol.toml"), "[log]\nlevel = \"trace\"\nformat = \"json\"\n");
+    let tqs = Tqs::start(home.path(), &["--session", "agent-session.json", "--config", "obol.toml"]);
+    let token = stdout(&run(home.path(), &["dequeue", "search"]));
+    run(home.path(), &["flush", "--all", "--reason", "test"]);
+    let log = tqs.log();
+    drop(tqs);
+
+    // The resource server sees the token whole.
+    let mut verify = command(home.path())
+        .args(["rs", "--sessions", "rs-sessions.json", "--first-start", "--listen", "127.0.0.1:0"])
+        .args(["--config", "obol.toml"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(verify.stderr.take().unwrap()));
+    let mut said = Vec::new();
+    let address = loop {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        said.push(line.to_string());
+        if let Some(address) = line["address"].as_str() {
+            break address.to_owned();
+        }
+    };
+    let body = format!("{{\"token\":\"{}\",\"tool\":\"search\"}}", token.trim());
+    let request = format!(
+        "POST /v1/verify HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Authorization: TBAC {}\r\nConnection: close\r\n\r\n{body}",
+        body.len(),
+        token.trim()
+    );
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    verify.kill().unwrap();
+    verify.wait().unwrap();
+    said.extend(lines.map_while(Result::ok));
+
+    let flush = log.lines().find(|line| line.contains("\"message\":\"flush\"")).unwrap();
+    let flush: Value = serde_json::from_str(flush).unwrap();
+    assert_eq!(flush["span"]["name"], "request", "{flush}");
+    assert!(flush["span"]["id"].as_str().unwrap().contains('.'), "{flush}");
+    let drawn = log.lines().find(|line| line.contains("handed out")).unwrap();
+    assert!(drawn.contains("\"request\""), "{drawn}");
+    for text in [log, said.join("\n")] {
+        for line in text.lines() {
+            serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}"));
+        }
+        for place in [0, 100, 300] {
+            assert!(!text.contains(token.trim().get(place..place + 40).unwrap()), "a piece of the token");
+        }
+    }
+}

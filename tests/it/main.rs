@@ -9,10 +9,13 @@
     reason = "a test that cannot go on fails by panicking, and says on screen what it skipped"
 )]
 
+mod audit;
 mod cascade;
 mod channel;
 mod cli;
+mod config_check;
 mod crash_table;
+mod dev;
 mod end_to_end;
 mod file_limit;
 mod forged_tokens;
@@ -44,3 +47,4 @@ mod sidecar_watch;
 mod spent_set;
 mod strictness;
 mod support;
+mod watch;

@@ -119,7 +119,8 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
     assert!(refused(&mut agent) > 0);
 
     // Replaced, as editors do: another file under the same name.
-    fs::write(folder.join("new"), "[tqs]\nconnection_rate = 0\nlog = \"debug\"\nmax_depth = 7\n").unwrap();
+    fs::write(folder.join("new"), "[tqs]\nconnection_rate = 0\nmax_depth = 7\n[log]\nlevel = \"debug\"\n")
+        .unwrap();
     fs::rename(folder.join("new"), &config).unwrap();
     tqs.signal("HUP");
     tqs.wait_for_log("settings were read again");
@@ -133,7 +134,7 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
 
     let next = World::new(2, now(), &["search"]);
     process::write_private(&home.path().join("session.json"), &next.agent_json().to_string());
-    fs::write(&config, "[tqs]\nlog = \"error\"\n").unwrap();
+    fs::write(&config, "[log]\nlevel = \"error\"\n").unwrap();
     tqs.signal("HUP");
     wait_until("the new session is in use", || {
         tqs.client().session_info().is_ok_and(|session| session.session_id.as_u64() == 2)

@@ -1,5 +1,7 @@
 //! The control protocol: what the operator may say on `control.sock`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::message::Empty;
@@ -23,8 +25,8 @@ protocol! {
     SecurityEvent "securityEvent" (SecurityEventParams) -> FlushResult;
     /// Put a new policy epoch into force.
     Policy "policy" (PolicyParams) -> Empty;
-    /// Everything about sessions and queues that is not a secret.
-    Status "status" (Empty) -> StatusResult;
+    /// Everything about sessions and queues that is not a secret, a page at a time.
+    Status "status" (StatusParams) -> StatusResult;
     /// Whether the TQS can do its job.
     Health "health" (Empty) -> HealthResult;
     /// Stop handing out, finish what is under way, and exit.
@@ -142,7 +144,16 @@ pub struct PolicyParams {
     pub denied_tools: Vec<Tool>,
 }
 
-/// Result of `status`.
+/// Parameters of `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatusParams {
+    /// Where the page begins: `next` of the page before; the first page if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+/// Result of `status`: sessions and then queues, as many as one answer holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusResult {
@@ -156,6 +167,13 @@ pub struct StatusResult {
     pub sessions: Vec<SessionStatus>,
     /// The queues it keeps.
     pub tools: Vec<ToolStatus>,
+    /// Denials for each tool that was asked for, since the daemon started, whether the tool exists or not. Only on the
+    /// first page, and only the first few dozen names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub denials: BTreeMap<Tool, u64>,
+    /// Where the next page begins; absent on the last. What comes or goes between two pages may be missed or seen twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// One session in [`StatusResult`].
@@ -191,6 +209,8 @@ pub enum SessionState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolStatus {
+    /// The session its tokens come from.
+    pub session_id: SessionId,
     /// The tool.
     pub tool: Tool,
     /// The resource server its tokens are for.
@@ -205,6 +225,12 @@ pub struct ToolStatus {
     pub minted: u64,
     /// Tokens that expired unused since the daemon started.
     pub expired: u64,
+    /// Tokens given up for other reasons, such as a flush, since the daemon started.
+    pub discarded: u64,
+    /// Seconds of life left in the token that would be drawn next; 0 if none is ready.
+    pub ttl: u64,
+    /// Whether policy denies the tool.
+    pub denied: bool,
     /// Whether more are being minted or granted right now.
     pub renewal_pending: bool,
 }

@@ -45,6 +45,7 @@
 mod batch;
 mod clock;
 mod demand;
+mod derived;
 mod error;
 mod files;
 mod master_key;
@@ -69,7 +70,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
 pub use files::{PrivateFileError, read_private_file};
 pub use master_key::{MasterKey, MasterKeyError};
-pub use obol_token::{SessionId, Suite};
+pub use obol_token::{Jti, SessionId, Suite};
 pub use operate::{FlushScope, Flushed};
 pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
 /// The storage a queue runs on; implement it to inject faults.

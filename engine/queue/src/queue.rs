@@ -122,6 +122,8 @@ pub struct ToolStatus {
     pub retry_after: Option<Duration>,
     /// Whether policy denies the tool.
     pub denied: bool,
+    /// Seconds left of the next token; 0 if none is ready. Exact to within one batch.
+    pub ttl: u64,
 }
 
 impl Queue {
@@ -284,7 +286,8 @@ impl Queue {
     /// Numbers about every tool of every session.
     pub fn tools(&self) -> Vec<ToolStatus> {
         let mut tools = Vec::new();
-        self.shared.for_each_partition(|partition| tools.push(tool_status(partition)));
+        let now = self.shared.timeline.look().now;
+        self.shared.for_each_partition(|partition| tools.push(tool_status(partition, now)));
         tools.sort_by(|a, b| (a.session_id, &a.tool, &a.audience).cmp(&(b.session_id, &b.tool, &b.audience)));
         tools
     }
@@ -334,7 +337,7 @@ fn info(session: &Session) -> SessionInfo {
     }
 }
 
-fn tool_status(partition: &Partition) -> ToolStatus {
+fn tool_status(partition: &Partition, now: u64) -> ToolStatus {
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (handed_out, expired, discarded) = partition.used();
     let renewal = partition.renewal();
@@ -351,6 +354,7 @@ fn tool_status(partition: &Partition) -> ToolStatus {
         renewal_pending: renewal.is_some(),
         retry_after: renewal,
         denied: partition.is_denied(),
+        ttl: partition.life_left(now),
     }
 }
 

@@ -19,11 +19,17 @@ pub(crate) struct Cli {
     /// How much to log on standard error: `info` for the servers if not said, `warn` for everything else.
     #[arg(long, global = true, value_enum, value_name = "LEVEL")]
     pub(crate) log: Option<LogLevel>,
+    /// Log lines for people, or JSON for programs.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// End when the process that started this one ends.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) end_with_parent: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
     Off,
@@ -34,13 +40,23 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
-impl Cli {
-    /// How much to log.
-    pub(crate) fn log_level(&self) -> LogLevel {
-        self.log.unwrap_or(match self.command {
-            Command::Tqs(_) | Command::Rs(_) => LogLevel::Info,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Command {
+    /// How much to log if nothing else is said.
+    pub(crate) fn default_log_level(&self) -> LogLevel {
+        match self {
+            Self::Tqs(_) | Self::Rs(_) => LogLevel::Info,
             _ => LogLevel::Warn,
-        })
+        }
     }
 }
 
@@ -62,6 +78,12 @@ pub(crate) enum Command {
     Flush(FlushArgs),
     /// Look into a token.
     Token(TokenArgs),
+    /// Check an audit log.
+    Audit(AuditArgs),
+    /// Look into the configuration.
+    Config(ConfigArgs),
+    /// Run the sidecar and a resource server on this machine, with a session made for them, until Ctrl-C.
+    Dev(DevArgs),
     /// Verify (and mint) tokens read as JSON, one request a line.
     Verify(VerifyArgs),
     /// Print a completion script for a shell.
@@ -110,6 +132,9 @@ pub(crate) struct TqsArgs {
     /// Run without Landlock and seccomp, where they get in the way.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
+    /// Write an audit log into this file; nothing is handed out that is not in it. Check it with `obol audit verify`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +189,12 @@ pub(crate) struct DequeueArgs {
 pub(crate) struct StatusArgs {
     /// Ask the agent's socket about this one tool, instead of the operator's socket about everything.
     pub(crate) tool: Option<String>,
+    /// Go on showing what the sidecar does, until Ctrl-C.
+    #[arg(long, conflicts_with = "tool")]
+    pub(crate) watch: bool,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = crate::watch::interval)]
+    pub(crate) interval: f64,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]
@@ -272,6 +303,78 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting, where it comes from, and everything that is wrong.
+    ///
+    /// Reads the file, the environment and flags as `obol tqs` and `obol rs` do, and changes nothing. Exit code 0 if
+    /// nothing is wrong, else 2.
+    Check(Box<ConfigCheckArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    #[command(flatten)]
+    pub(crate) tqs: TqsArgs,
+    #[command(flatten)]
+    pub(crate) rs: RsArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where files and sockets go; created if it is not there, kept at the end. Without it: a folder that is gone at the
+    /// end.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The resource server's address; loopback only. Without it: port 8700, or another if that is taken.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A tool to grant; may be given several times.
+    #[arg(long, value_name = "NAME", default_values_t = ["search".to_owned(), "pay".to_owned()])]
+    pub(crate) tool: Vec<String>,
+    /// The session's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    pub(crate) lifetime: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that no line was changed, removed, moved or added.
+    ///
+    /// Exit code 0 if so, 1 if not; each line that is wrong is named.
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// The log's files, in any order. Without any: those of the log that `tqs.audit` names in the configuration.
+    pub(crate) files: Vec<PathBuf>,
+    /// The master key the log was sealed under. Without it: the sidecar's own, if it can be read; else only the chain is
+    /// checked, which who can write the file can forge.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// The note of how far the log had got, beside the token store (its name ends with .audit). Without it lines cut off
+    /// at the end do not show.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) head: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -65,6 +65,9 @@ pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
 
 /// `obol status`.
 pub(crate) fn status(args: &StatusArgs) -> Outcome {
+    if args.watch {
+        return crate::watch::run(args);
+    }
     match &args.tool {
         Some(tool) => tool_status(args, tool),
         None => whole_status(&args.sockets, args.output),

@@ -10,15 +10,26 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::args::LogLevel;
+use crate::args::{LogFormat, LogLevel};
 use crate::exit::{Failure, Outcome};
 
 /// All settings; what is not set has a default where it is used.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
+    pub(crate) log: Log,
     pub(crate) tqs: Tqs,
     pub(crate) rs: Rs,
+}
+
+/// The log on standard error.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// How much.
+    pub(crate) level: Option<LogLevel>,
+    /// Lines for people, or JSON for programs.
+    pub(crate) format: Option<LogFormat>,
 }
 
 /// The Token Queue Service.
@@ -37,6 +48,10 @@ pub(crate) struct Tqs {
     pub(crate) max_depth: Option<usize>,
     /// The least life of a token handed out, in seconds.
     pub(crate) min_life: Option<u64>,
+    /// Where the audit log is written; nowhere if not said.
+    pub(crate) audit: Option<PathBuf>,
+    /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+    pub(crate) audit_file_bytes: Option<u64>,
     /// The most connections on the agent's socket at a time.
     pub(crate) connections: Option<usize>,
     /// Requests a second of one connection; 0 for no limit.
@@ -49,8 +64,6 @@ pub(crate) struct Tqs {
     pub(crate) http: Option<String>,
     /// The name under which the kernel's keyring holds the master key.
     pub(crate) keychain: Option<String>,
-    /// How much to log.
-    pub(crate) log: Option<LogLevel>,
     /// Whether to give up what is not needed, by Landlock and seccomp.
     pub(crate) sandbox: Option<bool>,
 }
@@ -127,7 +140,7 @@ pub(crate) fn places(named: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// The file to read: the one named, or the first of the usual ones that is there.
-fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub(crate) fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let (places, is_named) = named_or_usual(named, lookup);
     places.into_iter().find(|path| is_named || path.is_file())
 }
@@ -164,7 +177,7 @@ fn overlay(table: &mut Table, name: &OsString, value: &OsString) -> Outcome {
 }
 
 /// A number or a truth value where it looks like one, text otherwise.
-fn scalar(value: &str) -> Value {
+pub(crate) fn scalar(value: &str) -> Value {
     value
         .parse()
         .map(Value::Integer)

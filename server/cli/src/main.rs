@@ -3,10 +3,13 @@
 //! Data goes to standard output, logs and errors to standard error; exit codes are in [`exit`].
 
 mod args;
+mod audit;
+mod check;
 mod client;
 mod config;
 mod create;
 mod demo;
+mod dev;
 mod exit;
 mod inspect;
 mod log_level;
@@ -14,6 +17,7 @@ mod output;
 mod rs;
 mod stores;
 mod tqs;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -22,13 +26,15 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{Cli, Command, LogLevel, SessionArgs, SessionCommand, TokenCommand};
+use crate::args::{
+    AuditCommand, Cli, Command, ConfigCommand, LogFormat, SessionArgs, SessionCommand, TokenCommand,
+};
 use crate::config::Config;
 use crate::exit::Outcome;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_level());
+    start_logging(&cli);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -39,6 +45,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Outcome {
+    if cli.end_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+            .map_err(exit::Failure::other)?;
+    }
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
         Command::Demo(output) => demo::run(*output),
@@ -53,6 +63,13 @@ fn run(cli: &Cli) -> Outcome {
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => inspect::run(token, *output),
         },
+        Command::Audit(args) => match &args.command {
+            AuditCommand::Verify(args) => audit::run(args, &config()?),
+        },
+        Command::Config(args) => match &args.command {
+            ConfigCommand::Check(args) => check::run(args, cli.config.as_deref()),
+        },
+        Command::Dev(args) => dev::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut std::io::stdout());
             Ok(())
@@ -72,11 +89,20 @@ fn session(args: &SessionArgs) -> Outcome {
     }
 }
 
-fn start_logging(level: LogLevel) {
+/// Flags, then the configuration, then the command's own default. A configuration that cannot be read is reported by the
+/// commands that need it.
+fn start_logging(cli: &Cli) {
+    let config = Config::load(cli.config.as_deref()).unwrap_or_default().log;
+    let level = cli.log.or(config.level).unwrap_or_else(|| cli.command.default_log_level());
+    let format = cli.log_format.or(config.format).unwrap_or_default();
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let log = tracing_subscriber::registry().with(log_level::filter(level));
     let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(log_level::filter(level)).with(lines).init();
+    match format {
+        LogFormat::Text => log.with(lines).init(),
+        LogFormat::Json => log.with(lines.json().with_span_list(false).flatten_event(true)).init(),
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "the one place where an error reaches the user")]

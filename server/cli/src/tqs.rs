@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument};
+use obol_audit::{AuditLog, Decision, Entry, Event};
+use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument, SessionId};
 use obol_sidecar::{Limits, Measure, Notifier, Sandbox, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::reload::Reloader;
 use self::sockets::Sockets;
 use crate::args::{LogLevel, TqsArgs};
+use crate::audit;
 use crate::client::{environment, read_session_file};
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
@@ -50,18 +52,20 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
             "the sandbox is switched off: this process can read any file of its user and run programs"
         );
     } else {
-        sandbox(args, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
+        sandbox(args, &config, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
     }
+    let audit = audit::open(args, &config, &store, &master_key)?;
     let queue = Arc::new(open_queue(&config, store, master_key)?);
     for file in &args.session {
-        provision(&queue, file)?;
+        provision(&queue, audit.as_deref(), file)?;
     }
-    runtime.block_on(serve(sockets, queue, notifier, args, config, origin))
+    runtime.block_on(serve(sockets, queue, audit, notifier, args, config, origin))
 }
 
 async fn serve(
     sockets: Sockets,
     queue: Arc<Queue>,
+    audit: Option<Arc<AuditLog>>,
     notifier: Notifier,
     args: &TqsArgs,
     config: Config,
@@ -71,9 +75,12 @@ async fn serve(
     if let Some(http) = sockets.http {
         service = service.http(http);
     }
+    if let Some(audit) = &audit {
+        service = service.audit(Arc::clone(audit));
+    }
     let handle = service.handle();
     handle.set_limits(limits(&config));
-    let reloader = Reloader::new(config, origin, args.session.clone(), handle, queue)?;
+    let reloader = Reloader::new(config, origin, args.session.clone(), handle, queue, audit)?;
     let shutdown = shutdown_signal()?;
     tokio::select! {
         ended = service.run(shutdown) => ended.map_err(Failure::other),
@@ -105,10 +112,13 @@ fn limits(config: &Config) -> Limits {
 
 /// What is still needed once everything is open: the store, the sockets, should they have to be made again, and what a
 /// reload reads.
-fn sandbox(args: &TqsArgs, origin: &Origin, store: &Path, sockets: &Sockets) -> Sandbox {
+fn sandbox(args: &TqsArgs, config: &Config, origin: &Origin, store: &Path, sockets: &Sockets) -> Sandbox {
     let mut sandbox = Sandbox::new().write(folder_of(store));
     for folder in sockets.folders() {
         sandbox = sandbox.write(folder);
+    }
+    if let Some(log) = audit::place(args, config) {
+        sandbox = sandbox.write(folder_of(log));
     }
     let settings = config::places(origin.file.as_deref());
     for file in settings.iter().chain(&args.session) {
@@ -168,12 +178,17 @@ pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
 }
 
 /// Provisions a session from a file. One that is known already is left alone: the daemon was restarted.
-fn provision(queue: &Queue, file: &Path) -> Outcome {
+fn provision(queue: &Queue, audit: Option<&AuditLog>, file: &Path) -> Outcome {
     let text = read_session_file(file)?;
     let document = SessionDocument::from_json(&text)
         .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
     match queue.provision(document) {
-        Ok(_) => Ok(()),
+        Ok(id) => {
+            if let Some(audit) = audit {
+                note_session(queue, audit, id);
+            }
+            Ok(())
+        }
         Err(error @ ProvisionError::Exists(_)) => {
             tracing::info!(file = %file.display(), %error, "not provisioned again");
             Ok(())
@@ -181,4 +196,15 @@ fn provision(queue: &Queue, file: &Path) -> Outcome {
         Err(error @ ProvisionError::Unavailable(_)) => Err(Failure::unavailable(error)),
         Err(error) => Err(Failure::usage(format_args!("{}: {error}", file.display()))),
     }
+}
+
+fn note_session(queue: &Queue, audit: &AuditLog, id: SessionId) {
+    let session = queue.sessions().into_iter().find(|session| session.session_id == id);
+    audit.note(Entry {
+        decision: Some(Decision::Allow),
+        session: Some(id.0),
+        agent: session.map(|session| session.agent_instance_id.into()),
+        reason: Some("named at the start".into()),
+        ..Entry::new(Event::SessionStart)
+    });
 }

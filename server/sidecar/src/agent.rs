@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use obol_audit::Suspended;
 use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
     TokenStatusParams, TokenStatusResult,
@@ -15,47 +16,78 @@ use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, SessionId, Tool, ValueErr
 use obol_queue::{DequeueError, Draw, Queue, SessionInfo, SessionState, Token};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
-use crate::connection::{Answer, Answerer, stopped};
+use crate::audit::{self, Auditor};
+use crate::connection::{Answer, Answerer, Asker, stopped};
+use crate::denials::Denials;
 
 /// Answers the agent's requests from the queue.
 pub(crate) struct Agent {
     pub(crate) queue: Arc<Queue>,
     pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) audit: Option<Auditor>,
+    pub(crate) denials: Arc<Denials>,
 }
 
 impl Answerer<AgentProtocol> for Agent {
-    fn answer(self: &Arc<Self>, call: AgentRequest) -> Answer<AgentProtocol> {
+    fn answer(self: &Arc<Self>, call: AgentRequest, asker: &Asker) -> Answer<AgentProtocol> {
         // Also while the daemon stops: what reaches us then was sent before, and refusing it would only make the agent
         // ask again.
         match call {
-            AgentRequest::DequeueToken(params) => self.dequeue(params),
+            AgentRequest::DequeueToken(params) => self.dequeue(params, asker),
             AgentRequest::TokenStatus(params) => {
                 Answer::Now(self.status(&params).map(AgentReply::TokenStatus))
             }
             AgentRequest::SessionInfo(_) => Answer::Now(self.session().map(AgentReply::SessionInfo)),
         }
     }
+
+    fn span(&self, asker: &Asker) -> Span {
+        tracing::debug_span!("request", id = %asker.tag, client = &*asker.client)
+    }
 }
 
 impl Agent {
-    fn dequeue(self: &Arc<Self>, params: DequeueTokenParams) -> Answer<AgentProtocol> {
+    fn dequeue(self: &Arc<Self>, params: DequeueTokenParams, asker: &Asker) -> Answer<AgentProtocol> {
         let patience = params.wait_ms.as_duration();
-        match self.queue.dequeue(draw(&params)) {
-            Err(DequeueError::Empty { .. }) if patience > Duration::ZERO => {
-                let agent = Arc::clone(self);
-                Answer::later(async move { agent.wait(params, Instant::now() + patience).await })
+        match self.draw(&params, asker) {
+            Err(Denied::Queue(DequeueError::Empty { .. })) if patience > Duration::ZERO => {
+                let (agent, asker) = (Arc::clone(self), asker.clone());
+                Answer::later(async move { agent.wait(params, asker, Instant::now() + patience).await })
             }
             outcome => Answer::Now(reply(outcome, params.tool)),
         }
     }
 
-    async fn wait(&self, params: DequeueTokenParams, deadline: Instant) -> Result<AgentReply, Refusal> {
+    /// Draws a token, or says why not; either way it is audited, or nothing is drawn.
+    fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Token, Denied> {
+        let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
+        let outcome = self.queue.dequeue(draw(params));
+        if let Some(place) = place {
+            audit::drawn(place, params, asker, &outcome);
+        }
+        if outcome.as_ref().err().and_then(audit::denial).is_some() {
+            self.denials.count(&params.tool);
+        }
+        match &outcome {
+            Ok(_) => tracing::debug!(tool = params.tool.as_str(), "handed out"),
+            Err(error) => tracing::debug!(tool = params.tool.as_str(), %error, "not handed out"),
+        }
+        outcome.map_err(Denied::Queue)
+    }
+
+    async fn wait(
+        &self,
+        params: DequeueTokenParams,
+        asker: Asker,
+        deadline: Instant,
+    ) -> Result<AgentReply, Refusal> {
         let mut stop = self.stopping.clone();
         loop {
             let ready = self.queue.watch(draw(&params)).map_err(refuse)?;
-            let empty = match self.queue.dequeue(draw(&params)) {
-                Err(error @ DequeueError::Empty { .. }) => error,
+            let empty = match self.draw(&params, &asker) {
+                Err(Denied::Queue(error @ DequeueError::Empty { .. })) => error,
                 outcome => return reply(outcome, params.tool),
             };
             tokio::select! {
@@ -101,8 +133,23 @@ fn draw(params: &DequeueTokenParams) -> Draw<'_> {
     Draw { tool: params.tool.as_str(), audience: params.audience.as_ref().map(AsRef::as_ref), session: None }
 }
 
-fn reply(outcome: Result<Token, DequeueError>, tool: Tool) -> Result<AgentReply, Refusal> {
-    let token = outcome.map_err(refuse)?;
+/// Why there is no token.
+enum Denied {
+    Queue(DequeueError),
+    Audit(Suspended),
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Queue(error) => refuse(error),
+            Denied::Audit(suspended) => audit::refuse(&suspended),
+        }
+    }
+}
+
+fn reply(outcome: Result<Token, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
+    let token = outcome?;
     let mut text = token.to_text();
     Ok(AgentReply::DequeueToken(DequeueTokenResult {
         token: TokenText::new(std::mem::take(&mut *text)).map_err(inexpressible)?,

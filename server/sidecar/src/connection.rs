@@ -13,8 +13,10 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use obol_audit::RequestTag;
 use obol_ipc::Protocol;
 use obol_ipc::codec::{Codec, RejectedRequest, Request, RequestId};
 use obol_ipc::frame::{EncodedFrame, FrameDecoder};
@@ -27,10 +29,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tracing::{Instrument, Span};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::{Account, Moment};
 
+/// Connections that were greeted since the process began; each has the next number.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 /// How long a peer may take over its hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may take to arrive once its first byte has.
@@ -53,7 +58,19 @@ const WRITE_CHUNK: usize = 64 << 10;
 /// What answers requests of one protocol.
 pub(crate) trait Answerer<P: Protocol>: Send + Sync + 'static {
     /// Answers at once, or gives back a future that will.
-    fn answer(self: &Arc<Self>, call: P::Request) -> Answer<P>;
+    fn answer(self: &Arc<Self>, call: P::Request, asker: &Asker) -> Answer<P>;
+
+    /// What the log ties together what is done for one request with.
+    fn span(&self, asker: &Asker) -> Span;
+}
+
+/// Who asks, and for the how manieth time.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    /// The request's name, in this process.
+    pub(crate) tag: RequestTag,
+    /// What the client calls itself.
+    pub(crate) client: Arc<str>,
 }
 
 /// An answer, now or later.
@@ -87,10 +104,13 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let mut input = Input { reader, decoder: FrameDecoder::new(), begun: None };
     let mut output = Output { writer, pending: Zeroizing::new(Vec::new()) };
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
-    let Ok(Some(codec)) = greeted? else { return Ok(()) };
+    let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
+    let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
+    let asker = Asker { tag: RequestTag { connection, request: 0 }, client: client.as_ref().into() };
 
     let (waiting, mut answers) = mpsc::channel(MAX_WAITING);
-    let mut requests = Requests { codec, answerer, waiting, account, left: TURN, unwritten: 0, began: None };
+    let mut requests =
+        Requests { codec, answerer, waiting, account, asker, left: TURN, unwritten: 0, began: None };
     let mut held: Option<Instant> = None;
     let mut care = Care::new();
     loop {
@@ -150,7 +170,11 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// The hello, both ways. `None` where there is no connection after it.
-async fn greet(input: &mut Input, output: &mut Output, server: PeerName) -> io::Result<Option<Codec>> {
+async fn greet(
+    input: &mut Input,
+    output: &mut Output,
+    server: PeerName,
+) -> io::Result<Option<(Codec, PeerName)>> {
     let hello = loop {
         let first = match input.decoder.pop() {
             Ok(body) => body.map(|body| ClientHello::decode(&body)),
@@ -162,13 +186,13 @@ async fn greet(input: &mut Input, output: &mut Output, server: PeerName) -> io::
             None => return Ok(None),
         }
     };
-    let (frame, codec) = match hello {
-        Ok(hello) => (ServerHello { codec: hello.codec, server }.encode(), Some(hello.codec)),
+    let (frame, greeted) = match hello {
+        Ok(hello) => (ServerHello { codec: hello.codec, server }.encode(), Some((hello.codec, hello.client))),
         Err(refusal) => (refusal.encode(), None),
     };
     output.put(&frame.map_err(io::Error::other)?).await?;
     output.flush().await?;
-    Ok(codec)
+    Ok(greeted)
 }
 
 /// A timer for what has to be looked after now and then. It runs slowly while nothing happens, so that thousands of
@@ -302,6 +326,7 @@ struct Requests<A> {
     answerer: Arc<A>,
     waiting: mpsc::Sender<EncodedFrame>,
     account: Account,
+    asker: Asker,
     /// Requests left of this turn.
     left: usize,
     /// Answers that have been made and not written, and when the first of their requests was there.
@@ -392,7 +417,14 @@ impl<A> Requests<A> {
         }
         let answer = match call {
             Err(refusal) => Answer::Now(Err(refusal)),
-            Ok(call) => self.answerer.answer(call),
+            Ok(call) => {
+                self.asker.tag.request += 1;
+                let span = self.answerer.span(&self.asker);
+                match span.in_scope(|| self.answerer.answer(call, &self.asker)) {
+                    Answer::Later(answer) if !span.is_none() => Answer::later(answer.instrument(span)),
+                    answer => answer,
+                }
+            }
         };
         let frame = match answer {
             Answer::Now(outcome) => Some(self.encode::<P>(id.as_ref(), &outcome)?),

@@ -1,11 +1,13 @@
 //! What the operator's methods do.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use obol_audit::Event;
 use obol_ipc::control::{
     ControlProtocol, ControlReply, ControlRequest, FlushResult, FlushScope, HealthResult, PolicyParams,
-    ProvisionParams, ProvisionResult, SessionState, SessionStatus, StatusResult, ToolStatus,
+    ProvisionParams, ProvisionResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
 };
 use obol_ipc::message::Empty;
 use obol_ipc::refusal::Refusal;
@@ -13,9 +15,12 @@ use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, ValueError};
 use obol_queue::{ProvisionError, Queue, SessionDocument};
 use tokio::sync::watch;
+use tracing::Span;
 
-use crate::connection::{Answer, Answerer};
+use crate::audit::Auditor;
+use crate::connection::{Answer, Answerer, Asker};
 use crate::counters::Counters;
+use crate::denials::Denials;
 
 /// Stands for an agent whose name went with its flushed session.
 const UNKNOWN_AGENT: &str = "-";
@@ -26,42 +31,73 @@ pub(crate) struct Control {
     pub(crate) started: Instant,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) audit: Option<Auditor>,
+    pub(crate) denials: Arc<Denials>,
 }
 
 impl Answerer<ControlProtocol> for Control {
-    fn answer(self: &Arc<Self>, call: ControlRequest) -> Answer<ControlProtocol> {
+    fn answer(self: &Arc<Self>, call: ControlRequest, asker: &Asker) -> Answer<ControlProtocol> {
         match call {
             ControlRequest::Provision(params) => {
-                self.on_disk(move |queue| provision(queue, &params).map(ControlReply::Provision))
+                let (audit, asker) = (self.audit.clone(), asker.clone());
+                self.on_disk(move |queue| {
+                    // A session that cannot be audited is not taken.
+                    audit.as_ref().map(Auditor::health).transpose()?;
+                    let outcome = provision(queue, &params);
+                    if let Some(audit) = audit {
+                        audit.provisioned(queue, &asker, &outcome);
+                    }
+                    outcome.map(ControlReply::Provision)
+                })
             }
             ControlRequest::Flush(params) => {
-                let counters = Arc::clone(&self.counters);
+                let (audit, asker, counters) =
+                    (self.audit.clone(), asker.clone(), Arc::clone(&self.counters));
                 self.on_disk(move |queue| {
-                    let done = flush(queue, params.scope, params.reason.as_str())?;
-                    counters.flushed();
-                    Ok(ControlReply::Flush(done))
+                    let (scope, reason) = (queue_scope(params.scope), params.reason.as_str());
+                    let outcome = flush(queue, &scope, reason).inspect(|_| counters.flushed());
+                    if let Some(audit) = audit {
+                        audit.flushed(Event::Flush, &asker, &scope, reason, &outcome);
+                    }
+                    outcome.map(ControlReply::Flush)
                 })
             }
             ControlRequest::SecurityEvent(params) => {
-                let counters = Arc::clone(&self.counters);
+                let (audit, asker, counters) =
+                    (self.audit.clone(), asker.clone(), Arc::clone(&self.counters));
                 self.on_disk(move |queue| {
                     let reason = format!("{}: {}", params.kind, params.reason);
-                    let done = flush(queue, params.subject, &reason)?;
-                    counters.flushed();
-                    Ok(ControlReply::SecurityEvent(done))
+                    let scope = queue_scope(params.subject);
+                    let outcome = flush(queue, &scope, &reason).inspect(|_| counters.flushed());
+                    if let Some(audit) = audit {
+                        audit.flushed(Event::SecurityEvent, &asker, &scope, &reason, &outcome);
+                    }
+                    outcome.map(ControlReply::SecurityEvent)
                 })
             }
             ControlRequest::Policy(params) => {
-                self.on_disk(|queue| policy(queue, params).map(ControlReply::Policy))
+                let (audit, asker) = (self.audit.clone(), asker.clone());
+                self.on_disk(move |queue| {
+                    let (epoch, denied) = (params.epoch, params.denied_tools.len());
+                    let outcome = policy(queue, params);
+                    if let Some(audit) = audit {
+                        audit.policy(&asker, epoch, denied, &outcome);
+                    }
+                    outcome.map(ControlReply::Policy)
+                })
             }
-            ControlRequest::Status(_) => Answer::Now(self.status().map(ControlReply::Status)),
-            ControlRequest::Health(_) => Answer::Now(Ok(ControlReply::Health(health(&self.queue)))),
+            ControlRequest::Status(params) => Answer::Now(self.status(params).map(ControlReply::Status)),
+            ControlRequest::Health(_) => Answer::Now(Ok(ControlReply::Health(self.health()))),
             ControlRequest::Drain(_) => {
                 tracing::info!("the operator asked to drain");
                 self.stop.send_replace(true);
                 Answer::Now(Ok(ControlReply::Drain(Empty {})))
             }
         }
+    }
+
+    fn span(&self, asker: &Asker) -> Span {
+        tracing::info_span!("request", id = %asker.tag, client = &*asker.client)
     }
 }
 
@@ -71,25 +107,35 @@ impl Control {
         &self,
         act: impl FnOnce(&Queue) -> Result<ControlReply, Refusal> + Send + 'static,
     ) -> Answer<ControlProtocol> {
-        let queue = Arc::clone(&self.queue);
+        let (queue, span) = (Arc::clone(&self.queue), Span::current());
         Answer::later(async move {
-            tokio::task::spawn_blocking(move || act(&queue))
+            tokio::task::spawn_blocking(move || span.in_scope(|| act(&queue)))
                 .await
                 .unwrap_or_else(|_| Err(Refusal::unavailable("the daemon failed inside")))
         })
     }
 
-    fn status(&self) -> Result<StatusResult, Refusal> {
-        self.describe().map_err(Refusal::unavailable)
+    fn health(&self) -> HealthResult {
+        let audit = self.audit.as_ref().and_then(|audit| audit.health().err());
+        let failed = self.queue.health().err().map(|error| error.to_string());
+        let reason = failed.or_else(|| audit.map(|refusal| refusal.message().to_owned()));
+        HealthResult { ready: reason.is_none(), reason }
     }
 
-    fn describe(&self) -> Result<StatusResult, ValueError> {
+    fn status(&self, params: StatusParams) -> Result<StatusResult, Refusal> {
+        self.describe(params.from.unwrap_or(0)).map_err(Refusal::unavailable)
+    }
+
+    fn describe(&self, from: u64) -> Result<StatusResult, ValueError> {
+        let page = self.page(from)?;
         Ok(StatusResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            sessions: self.queue.sessions().iter().map(session_status).collect::<Result<_, _>>()?,
-            tools: self.queue.tools().into_iter().map(tool_status).collect::<Result<_, _>>()?,
+            sessions: page.sessions,
+            tools: page.tools,
+            denials: if from == 0 { self.denials.counts() } else { BTreeMap::new() },
+            next: page.next,
         })
     }
 }
@@ -105,14 +151,18 @@ fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult,
     }
 }
 
-fn flush(queue: &Queue, scope: FlushScope, reason: &str) -> Result<FlushResult, Refusal> {
-    let scope = match scope {
+/// A scope in the queue's words.
+fn queue_scope(scope: FlushScope) -> obol_queue::FlushScope {
+    match scope {
         FlushScope::All => obol_queue::FlushScope::All,
         FlushScope::Session(id) => obol_queue::FlushScope::Session(obol_queue::SessionId(id.as_u64())),
         FlushScope::Agent(agent) => obol_queue::FlushScope::Agent(agent.into_string()),
         FlushScope::Tool(tool) => obol_queue::FlushScope::Tool(tool.into_string()),
-    };
-    let flushed = queue.flush(&scope, reason).map_err(Refusal::unavailable)?;
+    }
+}
+
+fn flush(queue: &Queue, scope: &obol_queue::FlushScope, reason: &str) -> Result<FlushResult, Refusal> {
+    let flushed = queue.flush(scope, reason).map_err(Refusal::unavailable)?;
     Ok(FlushResult {
         sessions_ended: flushed.sessions_ended,
         partitions: flushed.partitions,
@@ -126,9 +176,56 @@ fn policy(queue: &Queue, params: PolicyParams) -> Result<Empty, Refusal> {
     Ok(Empty {})
 }
 
-fn health(queue: &Queue) -> HealthResult {
-    let failed = queue.health().err();
-    HealthResult { ready: failed.is_none(), reason: failed.map(|error| error.to_string()) }
+impl Control {
+    /// Sessions and then tools from this place on, as many as fit into one answer.
+    fn page(&self, from: u64) -> Result<Page, ValueError> {
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        let mut page = Page::default();
+        let (sessions, tools) = (self.queue.sessions(), self.queue.tools());
+        let count = sessions.len();
+        for session in sessions.iter().skip(skip) {
+            if !page.has_room_for(session.agent_instance_id.len()) {
+                page.next = Some(from + page.items);
+                return Ok(page);
+            }
+            page.sessions.push(session_status(session)?);
+        }
+        for tool in tools.into_iter().skip(skip.saturating_sub(count)) {
+            if !page.has_room_for(tool.tool.len() + tool.audience.len()) {
+                page.next = Some(from + page.items);
+                return Ok(page);
+            }
+            page.tools.push(tool_status(tool)?);
+        }
+        Ok(page)
+    }
+}
+
+/// Space for sessions and tools in one answer: half a frame. The other half is for the denials, and for characters that
+/// JSON writes as two.
+const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2;
+/// What a session or a tool takes besides its names, as JSON, at the most.
+const ITEM_BYTES: usize = 420;
+
+#[derive(Default)]
+struct Page {
+    sessions: Vec<SessionStatus>,
+    tools: Vec<ToolStatus>,
+    items: u64,
+    bytes: usize,
+    next: Option<u64>,
+}
+
+impl Page {
+    fn has_room_for(&mut self, names: usize) -> bool {
+        let bytes = self.bytes + names + ITEM_BYTES;
+        if bytes > PAGE_BYTES {
+            return false;
+        }
+        self.bytes = bytes;
+        self.items += 1;
+        true
+    }
 }
 
 fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, ValueError> {
@@ -147,6 +244,7 @@ fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, Va
 
 fn tool_status(tool: obol_queue::ToolStatus) -> Result<ToolStatus, ValueError> {
     Ok(ToolStatus {
+        session_id: SessionId::from_u64(tool.session_id.0),
         tool: Tool::new(tool.tool)?,
         audience: Audience::new(tool.audience)?,
         ready: tool.ready,
@@ -154,6 +252,9 @@ fn tool_status(tool: obol_queue::ToolStatus) -> Result<ToolStatus, ValueError> {
         handed_out: tool.handed_out,
         minted: tool.minted,
         expired: tool.expired,
+        discarded: tool.discarded,
+        ttl: tool.ttl,
+        denied: tool.denied,
         renewal_pending: tool.renewal_pending,
     })
 }

@@ -216,6 +216,7 @@ mod tests {
             expired: 0,
             discarded: 0,
             renewal_pending: false,
+            ttl: 0,
             retry_after: None,
             denied: false,
         }

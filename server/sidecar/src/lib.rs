@@ -14,9 +14,11 @@
 //! What it must not know: the token format, files of configuration, where the master key comes from.
 
 mod agent;
+mod audit;
 mod connection;
 mod control;
 mod counters;
+mod denials;
 mod harden;
 mod http;
 mod limits;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use obol_audit::AuditLog;
 use obol_ipc::hello::{HelloRefusalCode, PeerName};
 use obol_ipc::message::AgentProtocol;
 use obol_ipc::{Endpoint, Protocol};
@@ -17,8 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::agent::Agent;
+use crate::audit::{Auditor, Watch};
 use crate::connection::{self, Answerer};
 use crate::control::Control;
+use crate::denials::Denials;
 use crate::http::{Health, HttpListener};
 use crate::limits::{Limits, Peers};
 use crate::listener::{BindError, Fate, Listener};
@@ -53,6 +56,7 @@ pub struct Service {
     peers: Arc<Peers>,
     http: Option<HttpListener>,
     notifier: Arc<Notifier>,
+    audit: Option<Auditor>,
     stop: watch::Sender<bool>,
 }
 
@@ -105,6 +109,7 @@ impl Service {
             peers: Peers::new(Limits::default()),
             http: None,
             notifier: Arc::default(),
+            audit: None,
             stop: watch::Sender::new(false),
         }
     }
@@ -123,6 +128,13 @@ impl Service {
         self
     }
 
+    /// Also writes an audit log. Nothing is handed out that is not in it.
+    #[must_use]
+    pub fn audit(mut self, log: Arc<AuditLog>) -> Self {
+        self.audit = Some(Auditor::new(log));
+        self
+    }
+
     /// A handle to steer this daemon with.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -136,20 +148,29 @@ impl Service {
     ///
     /// Returns once all connections are closed; the queue is dropped with it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { agent, control, queue, peers, http, notifier, stop } = self;
+        let Self { agent, control, queue, peers, http, notifier, audit, stop } = self;
         let server = PeerName::new(concat!("obol/", env!("CARGO_PKG_VERSION"))).map_err(io::Error::other)?;
         let stopping = stop.subscribe();
         tracing::info!(agent = %agent.path().display(), control = %control.path().display(), "listening");
 
         let counters = Arc::clone(&peers.counters);
         let lost = Arc::new(AtomicUsize::new(0));
-        let answers_agent = Arc::new(Agent { queue: Arc::clone(&queue), stopping: stopping.clone() });
+        let denials = Arc::<Denials>::default();
+        let answers_agent = Arc::new(Agent {
+            queue: Arc::clone(&queue),
+            stopping: stopping.clone(),
+            audit: audit.clone(),
+            denials: Arc::clone(&denials),
+        });
         let answers_control = Arc::new(Control {
             queue: Arc::clone(&queue),
             started: Instant::now(),
             stop: stop.clone(),
             counters: Arc::clone(&counters),
+            audit: audit.clone(),
+            denials,
         });
+        let mut watch = audit.map(|audit| Watch::new(audit, Arc::clone(&queue)));
         let health = Arc::new(Health {
             queue,
             peers: Arc::clone(&peers),
@@ -176,10 +197,20 @@ impl Service {
             tokio::join!(http, signalled, watch_over(&health, &notifier), say_goodbye(stopping, &notifier));
             std::future::pending::<()>().await;
         };
+        let watching = async {
+            match &mut watch {
+                Some(watch) => watch.run().await,
+                None => std::future::pending().await,
+            }
+        };
         notifier.ready();
         tokio::select! {
             ((), ()) = async { tokio::join!(agents, operators) } => {}
             () = aside => {}
+            () = watching => {}
+        }
+        if let Some(mut watch) = watch {
+            watch.look();
         }
         tracing::info!("stopped");
         Ok(())

@@ -6,12 +6,15 @@ use super::caller::Caller;
 use super::{CallError, ConnectError, ConnectOptions, expect_reply};
 use crate::control::{
     ControlProtocol, ControlReply, ControlRequest, FlushParams, FlushResult, FlushScope, HealthResult,
-    PolicyParams, ProvisionParams, ProvisionResult, SecurityEventParams, StatusResult,
+    PolicyParams, ProvisionParams, ProvisionResult, SecurityEventParams, StatusParams, StatusResult,
 };
 use crate::endpoint::Endpoint;
 use crate::message::Empty;
 use crate::secret::SessionDocument;
 use crate::value::{EventKind, Reason, Tool};
+
+/// The most pages of a status that are asked for; each holds at least a dozen queues.
+const MAX_STATUS_PAGES: usize = 10_000;
 
 /// A blocking client for the control socket.
 ///
@@ -79,13 +82,32 @@ impl ControlClient {
         expect_reply!(self.call(&request)?, ControlReply::Policy).map(|Empty {}| ())
     }
 
-    /// Sessions and queues, without secrets.
+    /// Sessions and queues, without secrets: all pages.
     ///
     /// # Errors
     ///
     /// [`CallError`].
     pub fn status(&mut self) -> Result<StatusResult, CallError> {
-        expect_reply!(self.call(&ControlRequest::Status(Empty {}))?, ControlReply::Status)
+        let mut whole = self.status_page(None)?;
+        // A daemon that never comes to an end is not followed for ever.
+        for _ in 1..MAX_STATUS_PAGES {
+            let Some(next) = whole.next.take() else { break };
+            let page = self.status_page(Some(next))?;
+            whole.sessions.extend(page.sessions);
+            whole.tools.extend(page.tools);
+            whole.next = page.next;
+        }
+        Ok(whole)
+    }
+
+    /// One page of sessions and queues; `from` is `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn status_page(&mut self, from: Option<u64>) -> Result<StatusResult, CallError> {
+        let request = ControlRequest::Status(StatusParams { from });
+        expect_reply!(self.call(&request)?, ControlReply::Status)
     }
 
     /// Whether the daemon can do its job.

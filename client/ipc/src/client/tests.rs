@@ -89,6 +89,8 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
                 uptime_seconds: 8,
                 sessions,
                 tools,
+                denials: std::collections::BTreeMap::new(),
+                next: None,
             })));
             let reason = Some("store failed".to_owned());
             operator.answer(&Ok(ControlReply::Health(HealthResult { ready: false, reason })));

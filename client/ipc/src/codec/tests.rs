@@ -145,7 +145,7 @@ fn control_request() -> impl Strategy<Value = ControlRequest> {
         (any::<u64>(), vec(tool(), 0..5))
             .prop_map(|(epoch, denied_tools)| ControlRequest::Policy(PolicyParams { epoch, denied_tools }))
             .boxed(),
-        Just(()).prop_map(|()| ControlRequest::Status(Empty {})).boxed(),
+        any::<Option<u64>>().prop_map(|from| ControlRequest::Status(StatusParams { from })).boxed(),
         Just(()).prop_map(|()| ControlRequest::Health(Empty {})).boxed(),
         Just(()).prop_map(|()| ControlRequest::Drain(Empty {})).boxed(),
     ])
@@ -169,25 +169,33 @@ fn status() -> impl Strategy<Value = StatusResult> {
             state,
         },
     );
-    let tool = (tool(), audience(), any::<[u64; 5]>(), any::<bool>()).prop_map(
-        |(tool, audience, [ready, stored, handed_out, minted, expired], renewal_pending)| ToolStatus {
+    let tool = (self::session(), tool(), audience(), any::<[u64; 7]>(), any::<[bool; 2]>()).prop_map(
+        |(session_id, tool, audience, numbers, [denied, renewal_pending])| ToolStatus {
+            session_id,
             tool,
             audience,
-            ready,
-            stored,
-            handed_out,
-            minted,
-            expired,
+            ready: numbers[0],
+            stored: numbers[1],
+            handed_out: numbers[2],
+            minted: numbers[3],
+            expired: numbers[4],
+            discarded: numbers[5],
+            ttl: numbers[6],
+            denied,
             renewal_pending,
         },
     );
-    ("[0-9.]{1,9}", any::<u32>(), any::<u64>(), vec(session, 0..4), vec(tool, 0..4)).prop_map(
-        |(version, pid, uptime_seconds, sessions, tools)| StatusResult {
+    let denials = collection::btree_map(self::tool(), any::<u64>(), 0..4);
+    let page = (vec(session, 0..4), vec(tool, 0..4), denials, any::<Option<u64>>());
+    ("[0-9.]{1,9}", any::<u32>(), any::<u64>(), page).prop_map(
+        |(version, pid, uptime_seconds, (sessions, tools, denials, next))| StatusResult {
             version,
             pid,
             uptime_seconds,
             sessions,
             tools,
+            denials,
+            next,
         },
     )
 }

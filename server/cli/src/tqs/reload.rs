@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use obol_audit::AuditLog;
 use obol_queue::Queue;
 use obol_sidecar::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +27,7 @@ pub(super) struct Reloader {
     sessions: Vec<PathBuf>,
     handle: Handle,
     queue: Arc<Queue>,
+    audit: Option<Arc<AuditLog>>,
 }
 
 impl Reloader {
@@ -35,8 +37,9 @@ impl Reloader {
         sessions: Vec<PathBuf>,
         handle: Handle,
         queue: Arc<Queue>,
+        audit: Option<Arc<AuditLog>>,
     ) -> Outcome<Self> {
-        Ok(Self { hangup: signal(SignalKind::hangup())?, config, origin, sessions, handle, queue })
+        Ok(Self { hangup: signal(SignalKind::hangup())?, config, origin, sessions, handle, queue, audit })
     }
 
     pub(super) async fn run(mut self) -> Infallible {
@@ -66,10 +69,10 @@ impl Reloader {
             Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
         }
         for file in self.sessions.clone() {
-            let queue = Arc::clone(&self.queue);
+            let (queue, audit) = (Arc::clone(&self.queue), self.audit.clone());
             let provisioned = tokio::task::spawn_blocking({
                 let file = file.clone();
-                move || provision(&queue, &file).map_err(|error| error.to_string())
+                move || provision(&queue, audit.as_deref(), &file).map_err(|error| error.to_string())
             });
             if let Ok(Err(error)) = provisioned.await {
                 tracing::error!(file = %file.display(), %error, "the session was not provisioned");
@@ -80,10 +83,10 @@ impl Reloader {
 
 /// The settings that a reload does not change.
 fn fixed(tqs: &Tqs) -> Tqs {
-    Tqs { connections: None, connection_rate: None, user_rate: None, idle: None, log: None, ..tqs.clone() }
+    Tqs { connections: None, connection_rate: None, user_rate: None, idle: None, ..tqs.clone() }
 }
 
 /// A flag goes before the file.
 pub(super) fn apply_log_level(config: &Config, origin: &Origin) {
-    log_level::set(origin.log.or(config.tqs.log).unwrap_or(LogLevel::Info));
+    log_level::set(origin.log.or(config.log.level).unwrap_or(LogLevel::Info));
 }

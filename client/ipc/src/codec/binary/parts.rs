@@ -5,7 +5,7 @@ use super::{Binary, BinaryError, Input, Output};
 use crate::codec::RequestId;
 use crate::control::{
     FlushParams, FlushResult, FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult,
-    SecurityEventParams, SessionState, SessionStatus, StatusResult, ToolStatus,
+    SecurityEventParams, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
 };
 use crate::frame::EncodeError;
 use crate::message::{
@@ -73,9 +73,12 @@ binary_struct! {
     FlushResult { sessions_ended, partitions, tokens_discarded }
     SecurityEventParams { kind, subject, reason }
     PolicyParams { epoch, denied_tools }
-    StatusResult { version, pid, uptime_seconds, sessions, tools }
+    StatusParams { from }
+    StatusResult { version, pid, uptime_seconds, sessions, tools, denials, next }
     SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
-    ToolStatus { tool, audience, ready, stored, handed_out, minted, expired, renewal_pending }
+    ToolStatus {
+        session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending
+    }
     HealthResult { ready, reason }
 }
 

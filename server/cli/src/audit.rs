@@ -1,0 +1,160 @@
+//! The audit log of `obol tqs`, and `obol audit verify`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_audit::verify::{self, Report, VerifyError};
+use obol_audit::{AuditLog, Options, SealKey};
+use obol_queue::MasterKey;
+use serde_json::json;
+
+use crate::args::{AuditVerifyArgs, TqsArgs};
+use crate::config::Config;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+use crate::tqs;
+
+/// What the sealing key is derived for. Part of the format: another text is another key.
+const PURPOSE: &str = "obol audit log";
+
+/// The key an audit log is sealed under.
+fn seal_key(master_key: &MasterKey) -> SealKey {
+    SealKey::from_bytes(*master_key.derive(PURPOSE))
+}
+
+/// Where how far the log had got is kept: beside the store.
+fn head_of(store: &Path) -> PathBuf {
+    let mut name: OsString = store.as_os_str().to_owned();
+    name.push(".audit");
+    name.into()
+}
+
+/// The file of the daemon's audit log, if it is to have one.
+pub(crate) fn place<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Path> {
+    args.audit.as_deref().or(config.tqs.audit.as_deref())
+}
+
+/// Opens the daemon's audit log, if it is to have one.
+pub(crate) fn open(
+    args: &TqsArgs,
+    config: &Config,
+    store: &Path,
+    master_key: &MasterKey,
+) -> Outcome<Option<Arc<AuditLog>>> {
+    let Some(path) = place(args, config) else { return Ok(None) };
+    let mut options = Options::new(path, head_of(store));
+    if let Some(bytes) = config.tqs.audit_file_bytes {
+        options = options.max_file_bytes(bytes);
+    }
+    let log = options.open(seal_key(master_key)).map_err(Failure::unavailable)?;
+    Ok(Some(Arc::new(log)))
+}
+
+/// `obol audit verify`.
+pub(crate) fn run(args: &AuditVerifyArgs, config: &Config) -> Outcome {
+    let files = files(args, config)?;
+    let key = key(args, config)?;
+    let head = head(args, config)?;
+    let checked = verify::verify(&files, key.as_ref(), head.as_deref());
+    let report = match checked {
+        // A key nobody named is a guess; without it the chain alone can be checked.
+        Err(VerifyError::OtherKey(_)) if args.master_key.is_none() => verify::verify(&files, None, None),
+        checked => checked,
+    }
+    .map_err(Failure::usage)?;
+    if args.output.json {
+        let mut value = serde_json::to_value(&report).map_err(Failure::other)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("ok".to_owned(), json!(report.is_good()));
+        }
+        output::json(&value);
+    } else {
+        tell(&report);
+    }
+    if report.is_good() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Other,
+        format_args!("the audit log was tampered with: {} problems", report.problem_count),
+    ))
+}
+
+fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
+    if !args.files.is_empty() {
+        return Ok(args.files.clone());
+    }
+    let path = config.tqs.audit.as_ref().ok_or_else(|| {
+        Failure::usage("name the log's files, or the one being written as tqs.audit in the configuration")
+    })?;
+    let files = verify::files_of(path)
+        .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
+    if files.is_empty() {
+        return Err(Failure::unavailable(format_args!("there is no audit log in {} yet", path.display())));
+    }
+    Ok(files)
+}
+
+/// The key that was named, or the daemon's own if it is there to be read.
+fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
+    if let Some(named) = &args.master_key {
+        return Ok(Some(seal_key(&MasterKey::load(named).map_err(Failure::usage)?)));
+    }
+    let path =
+        config.tqs.master_key.clone().unwrap_or_else(|| crate::config::state_folder().join("master.key"));
+    Ok(MasterKey::load(path).ok().map(|key| seal_key(&key)))
+}
+
+/// The head that was named; or, where the daemon's own log is checked as a whole, the one beside its store.
+fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
+    if let Some(named) = &args.head {
+        if !named.exists() {
+            return Err(Failure::usage(format_args!("{} is not there", named.display())));
+        }
+        return Ok(Some(named.clone()));
+    }
+    if !args.files.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(head_of(&tqs::place(config.tqs.store.as_ref(), "tokens.redb")?)))
+}
+
+fn tell(report: &Report) {
+    for problem in &report.problems {
+        let line = if problem.line > 0 { format!(":{}", problem.line) } else { String::new() };
+        output::line(&format!("{}{line}: {}: {}", problem.file.display(), problem.kind, problem.message));
+    }
+    let more = report.problem_count - report.problems.len() as u64;
+    if more > 0 {
+        output::line(&format!("and {more} more problems"));
+    }
+    let span = match (&report.from, &report.to, report.first, report.last) {
+        (Some(from), Some(to), Some(first), Some(last)) => {
+            format!(", numbers {first} to {last}, {from} to {to}")
+        }
+        _ => String::new(),
+    };
+    output::line(&format!("{} good lines in {} files{span}", report.lines, report.files.len()));
+    output::line(&format!(
+        "{} hand-outs, {} denials; {} starts, {} of them after an unclean end; {} lines torn by a crash",
+        report.hand_outs, report.denials, report.starts, report.unclean_starts, report.torn
+    ));
+    if report.refused > 0 || report.dropped > 0 {
+        output::line(&format!(
+            "{} hand-outs were refused because the log could not be written; {} other lines were given up",
+            report.refused, report.dropped
+        ));
+    }
+    let seals = if report.sealed {
+        "seals checked"
+    } else {
+        "seals not checked: only the chain; name the key with --master-key"
+    };
+    let end = if report.head_checked {
+        "end checked"
+    } else {
+        "end not checked: lines cut off there would not show"
+    };
+    output::line(&format!("{seals}; {end}"));
+}

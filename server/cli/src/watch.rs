@@ -1,0 +1,591 @@
+//! `obol status --watch`: what the sidecar does, second by second.
+//!
+//! On a terminal one screen is drawn over and over, on the terminal's second screen, which goes away at the end as if it
+//! had never been there. Elsewhere a table comes out each time, or one line of JSON. A sidecar that goes away is said and
+//! waited for.
+//!
+//! No library draws: what is used of a terminal is seven escape sequences and its size.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use obol_ipc::ControlClient;
+use obol_ipc::control::{SessionState, SessionStatus, StatusResult, ToolStatus};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::args::{Sockets, StatusArgs};
+use crate::exit::Outcome;
+
+/// How much of the rate shown is of the last interval; the rest is of before, so that it does not flicker.
+const NEWEST: f64 = 0.4;
+/// Sessions that get a line of their own.
+const MAX_SESSION_LINES: usize = 3;
+/// Size of a terminal that does not tell.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
+
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+const HOME: &str = "\x1b[H";
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_BELOW: &str = "\x1b[J";
+
+/// `obol status --watch`.
+pub(crate) fn run(args: &StatusArgs) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(watch(args))
+}
+
+/// What the sidecar said, or why it said nothing.
+type Seen = Result<StatusResult, String>;
+
+async fn watch(args: &StatusArgs) -> Outcome {
+    let interval = Duration::from_secs_f64(args.interval);
+    let mut seen = look_again_and_again(args.sockets.clone(), interval);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut screen = Screen::open(args.output.json);
+    let mut view = View::default();
+    loop {
+        tokio::select! {
+            Some(next) = seen.recv() => view.update(next, Instant::now()),
+            _ = resized.recv() => {}
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+        }
+        if let Err(error) = screen.show(&view) {
+            // Who read our output has seen enough.
+            return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+        }
+    }
+}
+
+/// Asks for the status at every interval, on a thread of its own, because asking may take long.
+fn look_again_and_again(sockets: Sockets, interval: Duration) -> mpsc::Receiver<Seen> {
+    let (send, receive) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut client = None;
+        loop {
+            let seen = look(&sockets, &mut client);
+            if seen.is_err() {
+                client = None;
+            }
+            if send.blocking_send(seen).is_err() {
+                return;
+            }
+            std::thread::sleep(interval);
+        }
+    });
+    receive
+}
+
+fn look(sockets: &Sockets, client: &mut Option<ControlClient>) -> Seen {
+    let mut connected = match client.take() {
+        Some(client) => client,
+        None => sockets.control().map_err(|failure| failure.to_string())?,
+    };
+    let status = connected.status().map_err(|error| error.to_string())?;
+    *client = Some(connected);
+    Ok(status)
+}
+
+/// A tool for an audience in a session.
+type Row = (u64, String, String);
+
+/// What is shown: the last status, and how fast its numbers grow.
+#[derive(Default)]
+struct View {
+    status: Option<StatusResult>,
+    at: Option<Instant>,
+    rates: BTreeMap<Row, Rates>,
+    trouble: Option<String>,
+    /// The status on the screen is not of now.
+    stale: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Rates {
+    handed_out: f64,
+    minted: f64,
+}
+
+fn row_of(tool: &ToolStatus) -> Row {
+    (tool.session_id.as_u64(), tool.tool.to_string(), tool.audience.to_string())
+}
+
+impl View {
+    fn update(&mut self, seen: Seen, now: Instant) {
+        let status = match seen {
+            Ok(status) => status,
+            Err(trouble) => {
+                self.trouble = Some(trouble);
+                self.stale = true;
+                return;
+            }
+        };
+        let before = self.status.take().filter(|before| before.pid == status.pid);
+        let seconds = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        let counted: BTreeMap<Row, (u64, u64)> = before
+            .iter()
+            .flat_map(|before| &before.tools)
+            .map(|tool| (row_of(tool), (tool.handed_out, tool.minted)))
+            .collect();
+        let mut rates = BTreeMap::new();
+        for tool in &status.tools {
+            let row = row_of(tool);
+            let Some((handed_out, minted)) = counted.get(&row).copied().filter(|_| seconds > 0.0) else {
+                continue;
+            };
+            let old = self.rates.get(&row);
+            let smooth = |old: Option<f64>, count: u64| {
+                let newest = per_second(count, seconds);
+                old.map_or(newest, |old| old.mul_add(1.0 - NEWEST, newest * NEWEST))
+            };
+            let next = Rates {
+                handed_out: smooth(old.map(|old| old.handed_out), tool.handed_out.saturating_sub(handed_out)),
+                minted: smooth(old.map(|old| old.minted), tool.minted.saturating_sub(minted)),
+            };
+            rates.insert(row, next);
+        }
+        *self = Self { status: Some(status), at: Some(now), rates, trouble: None, stale: false };
+    }
+
+    fn rates(&self, tool: &ToolStatus) -> Rates {
+        self.rates.get(&row_of(tool)).copied().unwrap_or_default()
+    }
+
+    /// The lines of a screen.
+    fn lines(&self, height: usize, style: Style) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(trouble) = &self.trouble {
+            lines.push(style.alarm(&format!("no answer; asking again: {trouble}")));
+        }
+        let Some(status) = &self.status else { return lines };
+        lines.push(style.strong(&headline(status)));
+        lines.extend(session_lines(status));
+        lines.push(totals(self, status));
+        lines.push(String::new());
+        let left = height.saturating_sub(lines.len());
+        lines.extend(self.table(status, left, style));
+        if self.stale {
+            lines = lines
+                .into_iter()
+                .enumerate()
+                .map(|(n, line)| if n == 0 { line } else { style.dim(&line) })
+                .collect();
+        }
+        lines
+    }
+
+    fn table(&self, status: &StatusResult, height: usize, style: Style) -> Vec<String> {
+        let mut tools: Vec<_> = status.tools.iter().collect();
+        let rate = |tool: &ToolStatus| self.rates(tool).handed_out;
+        tools.sort_by(|a, b| {
+            rate(b).total_cmp(&rate(a)).then(b.handed_out.cmp(&a.handed_out)).then(row_of(a).cmp(&row_of(b)))
+        });
+        let several = status.tools.windows(2).any(|pair| matches!(pair, [a, b] if a.audience != b.audience));
+        let mut names: Vec<String> =
+            tools
+                .iter()
+                .map(|tool| {
+                    if several {
+                        format!("{} → {}", tool.tool, tool.audience)
+                    } else {
+                        tool.tool.to_string()
+                    }
+                })
+                .collect();
+        let unknown: Vec<_> =
+            status.denials.iter().filter(|(name, _)| !tools.iter().any(|tool| tool.tool == **name)).collect();
+        let wanted = tools.len() + unknown.len();
+        let room = if wanted + 1 > height { height.saturating_sub(2) } else { wanted };
+        names.truncate(room);
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).clamp(8, 40);
+        let mut lines = vec![style.strong(&format!("{:width$}{}", "tool", HEADER))];
+        for (tool, name) in tools.iter().zip(&names) {
+            let name: String = name.chars().take(width).collect();
+            let line = format!("{name:width$}{}", self.cells(tool, status));
+            lines.push(if tool.denied { style.alarm(&line) } else { line });
+        }
+        for (name, count) in unknown.iter().take(room.saturating_sub(names.len())) {
+            let name: String = name.as_str().chars().take(width).collect();
+            lines.push(style.alarm(&format!("{name:width$}{:>75}  not granted", number(**count))));
+        }
+        let shown = lines.len() - 1;
+        if shown < wanted {
+            lines.push(style.dim(&format!("and {} more", wanted - shown)));
+        }
+        lines
+    }
+
+    fn cells(&self, tool: &ToolStatus, status: &StatusResult) -> String {
+        let rates = self.rates(tool);
+        let state = match (tool.denied, tool.renewal_pending) {
+            (true, _) => "  denied",
+            (false, true) => "  renewing",
+            (false, false) => "",
+        };
+        // With several sessions a tool comes several times; its denials are not known apart.
+        let denials = status.denials.get(&tool.tool).copied().unwrap_or(0);
+        format!(
+            "{:>9}{:>9}{:>6}{:>9}{:>9}{:>11}{:>8}{:>7}{:>7}{state}",
+            number(tool.ready),
+            number(tool.ready + tool.stored),
+            format!("{} s", tool.ttl),
+            decimal(rates.handed_out),
+            decimal(rates.minted),
+            number(tool.handed_out),
+            number(tool.expired),
+            percent(tool.expired, tool.minted),
+            number(denials),
+        )
+    }
+}
+
+const HEADER: &str = "    ready    depth   ttl    out/s   mint/s handed out expired  waste denied";
+
+/// A count of some interval, for each second.
+fn per_second(count: u64, seconds: f64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds
+}
+
+fn headline(status: &StatusResult) -> String {
+    let active = status.sessions.iter().filter(|session| session.state == SessionState::Active).count();
+    format!(
+        "obol {} · process {} · up {} · {} sessions, {active} active · {} queues",
+        status.version,
+        status.pid,
+        duration(status.uptime_seconds),
+        status.sessions.len(),
+        status.tools.len()
+    )
+}
+
+fn session_lines(status: &StatusResult) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // The one provisioned last is the one in use.
+    let mut lines: Vec<_> = status
+        .sessions
+        .iter()
+        .rev()
+        .take(MAX_SESSION_LINES)
+        .map(|session| session_line(session, now))
+        .collect();
+    if status.sessions.is_empty() {
+        lines.push("no session: authenticate, or provision one".to_owned());
+    }
+    lines
+}
+
+fn session_line(session: &SessionStatus, now: u64) -> String {
+    let state = match session.state {
+        SessionState::Active => {
+            format!("active, ends in {}", duration(session.expires_at.unix_seconds().saturating_sub(now)))
+        }
+        SessionState::Flushed => "flushed".to_owned(),
+        _ => "over".to_owned(),
+    };
+    format!(
+        "session {} · {} · suite {} · {state}",
+        session.session_id, session.agent_instance_id, session.algorithm_suite
+    )
+}
+
+fn totals(view: &View, status: &StatusResult) -> String {
+    let sum = |of: fn(&ToolStatus) -> u64| status.tools.iter().map(of).sum::<u64>();
+    let rates = status.tools.iter().map(|tool| view.rates(tool));
+    let (out, minted) =
+        rates.fold((0.0, 0.0), |(out, minted), rates| (out + rates.handed_out, minted + rates.minted));
+    let (expired, all) = (sum(|tool| tool.expired), sum(|tool| tool.minted));
+    format!(
+        "depth {} · {} handed out a second · {} minted · waste {} · {} denials",
+        number(sum(|tool| tool.ready + tool.stored)),
+        decimal(out),
+        decimal(minted),
+        percent(expired, all),
+        number(status.denials.values().sum())
+    )
+}
+
+/// A number in at most seven characters.
+fn number(value: u64) -> String {
+    match value {
+        0..=99_999 => value.to_string(),
+        100_000..=9_999_999 => format!("{}k", value / 1_000),
+        10_000_000..=9_999_999_999 => format!("{}M", value / 1_000_000),
+        _ => format!("{}G", value / 1_000_000_000),
+    }
+}
+
+fn decimal(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".to_owned();
+    }
+    // In tenths, rounded.
+    let tenths = (u128::from(part) * 2_000 / u128::from(whole)).div_ceil(2);
+    format!("{}.{}%", tenths / 10, tenths % 10)
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// How text stands out; not at all without colour.
+#[derive(Clone, Copy)]
+struct Style {
+    colour: bool,
+}
+
+impl Style {
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn alarm(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+}
+
+/// Where it is shown.
+enum Screen {
+    /// A terminal's second screen, left when dropped.
+    Terminal(Style),
+    Text {
+        json: bool,
+        first: bool,
+    },
+}
+
+impl Screen {
+    fn open(json: bool) -> Self {
+        if json || !io::stdout().is_terminal() {
+            return Self::Text { json, first: true };
+        }
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        print_now(ENTER);
+        Self::Terminal(Style { colour })
+    }
+
+    fn show(&mut self, view: &View) -> io::Result<()> {
+        let mut out = String::new();
+        match self {
+            Self::Terminal(style) => {
+                let (width, height) = size();
+                out.push_str(HOME);
+                let lines = view.lines(height, *style);
+                for (n, line) in lines.iter().take(height).enumerate() {
+                    let end = if n + 1 < height.min(lines.len()) { "\r\n" } else { "" };
+                    let _always = write!(out, "{}{CLEAR_LINE}{end}", cut(line, width));
+                }
+                if lines.len() < height {
+                    let _always = write!(out, "\r\n{CLEAR_BELOW}");
+                }
+            }
+            Self::Text { json: true, .. } => {
+                let value = match (&view.trouble, &view.status) {
+                    (None, Some(status)) => serde_json::to_value(status).map_err(io::Error::other)?,
+                    (trouble, _) => serde_json::json!({ "error": trouble }),
+                };
+                let _always = writeln!(out, "{value}");
+            }
+            Self::Text { first, .. } => {
+                if !std::mem::take(first) {
+                    out.push('\n');
+                }
+                let shown = if view.stale {
+                    View { trouble: view.trouble.clone(), ..View::default() }
+                } else {
+                    view.again()
+                };
+                for line in shown.lines(usize::MAX, Style { colour: false }) {
+                    out.push_str(line.trim_end());
+                    out.push('\n');
+                }
+            }
+        }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(out.as_bytes())?;
+        stdout.flush()
+    }
+}
+
+impl View {
+    /// The same once more, to be shown.
+    fn again(&self) -> Self {
+        Self {
+            status: self.status.clone(),
+            at: self.at,
+            rates: self.rates.clone(),
+            trouble: self.trouble.clone(),
+            stale: self.stale,
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if matches!(self, Self::Terminal(_)) {
+            print_now(LEAVE);
+        }
+    }
+}
+
+fn print_now(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _terminal_gone = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Columns and rows of the terminal.
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            (usize::from(size.ws_col), usize::from(size.ws_row))
+        }
+        _ => DEFAULT_SIZE,
+    }
+}
+
+/// The first `width` characters of a line, escape sequences not counted and never cut.
+fn cut(line: &str, width: usize) -> String {
+    let (mut out, mut shown, mut escape) = (String::new(), 0, false);
+    for character in line.chars() {
+        if escape {
+            escape = !character.is_ascii_alphabetic();
+        } else if character == '\x1b' {
+            escape = true;
+        } else if shown == width {
+            continue;
+        } else {
+            shown += 1;
+        }
+        out.push(character);
+    }
+    out
+}
+
+/// An interval in seconds, from the command line.
+pub(crate) fn interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("an interval is 0.1 to 3600 seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use obol_ipc::value::{Audience, SessionId, Tool};
+
+    fn tool(name: &str, handed_out: u64) -> ToolStatus {
+        ToolStatus {
+            session_id: SessionId::from_u64(1),
+            tool: Tool::new(name).unwrap(),
+            audience: Audience::new("https://api.example").unwrap(),
+            ready: 10,
+            stored: 90,
+            handed_out,
+            minted: handed_out + 100,
+            expired: 5,
+            discarded: 0,
+            ttl: 42,
+            denied: false,
+            renewal_pending: true,
+        }
+    }
+
+    fn status(pid: u32, tools: Vec<ToolStatus>) -> StatusResult {
+        StatusResult {
+            version: "0.1.0".to_owned(),
+            pid,
+            uptime_seconds: 61,
+            sessions: Vec::new(),
+            tools,
+            denials: [(Tool::new("rm").unwrap(), 3)].into(),
+            next: None,
+        }
+    }
+
+    fn plain(view: &View, height: usize) -> String {
+        view.lines(height, Style { colour: false }).join("\n")
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_looks_and_begin_afresh_with_another_process() {
+        let mut view = View::default();
+        let start = Instant::now();
+        view.update(Ok(status(1, vec![tool("search", 100)])), start);
+        view.update(Ok(status(1, vec![tool("search", 150)])), start + Duration::from_secs(2));
+        assert!((view.rates(&tool("search", 0)).handed_out - 25.0).abs() < 0.01);
+        assert!(plain(&view, 24).contains("25.0"), "{}", plain(&view, 24));
+        view.update(Ok(status(2, vec![tool("search", 3)])), start + Duration::from_secs(4));
+        assert!(view.rates(&tool("search", 0)).handed_out.abs() < 0.01);
+    }
+
+    #[test]
+    fn what_was_seen_last_stays_while_there_is_no_answer() {
+        let mut view = View::default();
+        view.update(Ok(status(1, vec![tool("search", 1)])), Instant::now());
+        view.update(Err("connection refused".to_owned()), Instant::now());
+        let shown = plain(&view, 24);
+        assert!(
+            shown.contains("no answer") && shown.contains("connection refused") && shown.contains("search")
+        );
+        view.update(Ok(status(1, vec![tool("search", 1)])), Instant::now());
+        assert!(!plain(&view, 24).contains("no answer"));
+    }
+
+    #[test]
+    fn a_screen_is_never_higher_than_it_may_be_and_says_what_it_leaves_out() {
+        let tools = (0..10_000).map(|n| tool(&format!("tool{n}"), n)).collect();
+        let mut view = View::default();
+        view.update(Ok(status(1, tools)), Instant::now());
+        for height in [8, 24, 100] {
+            let lines = view.lines(height, Style { colour: true });
+            assert!(lines.len() <= height, "{height}: {}", lines.len());
+            assert!(lines.last().unwrap().contains("more"));
+        }
+        assert!(plain(&view, 24).contains("tool9999"), "the busiest come first");
+        let mut view = View::default();
+        view.update(Ok(status(1, vec![tool("search", 1)])), Instant::now());
+        assert!(
+            plain(&view, 24).contains("not granted"),
+            "a tool that nobody granted is there with its denials"
+        );
+    }
+
+    #[test]
+    fn lines_are_cut_at_the_edge_and_escapes_are_not() {
+        assert_eq!(cut("\x1b[1mabcdef\x1b[0m", 3), "\x1b[1mabc\x1b[0m");
+        assert_eq!(cut("äöü", 2), "äö");
+    }
+
+    #[test]
+    fn numbers_keep_to_their_columns() {
+        let shown = [0, 99_999, 100_000, 9_999_999, 10_000_000, u64::from(u32::MAX)].map(number);
+        assert_eq!(shown, ["0", "99999", "100k", "9999k", "10M", "4294M"]);
+        assert_eq!([percent(0, 0), percent(1, 3), percent(5, 5)], ["-", "33.3%", "100.0%"]);
+        assert_eq!([duration(59), duration(3_700), duration(90_000)], ["59 s", "1 h 1 min", "1 d 1 h"]);
+    }
+}

@@ -1,0 +1,226 @@
+//! What the daemon writes into its audit log.
+//!
+//! Hand-outs and denials are written by whoever answers the request, operators' deeds likewise. Renewals and the ends of
+//! sessions happen inside the queue, where nobody asks; [`Watch`] reads the queue's numbers once a second and writes what
+//! has changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_audit::{AuditLog, Decision, Entry, Event, Place, Suspended};
+use obol_ipc::control::{FlushResult, ProvisionResult};
+use obol_ipc::message::{DequeueTokenParams, Empty};
+use obol_ipc::refusal::Refusal;
+use obol_queue::{DequeueError, FlushScope, Queue, SessionState, Token};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::connection::Asker;
+
+/// How often the queue's numbers are read.
+const LOOK: Duration = Duration::from_secs(1);
+/// When a caller should ask again where the disk cannot keep up.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Writes lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Auditor(Arc<AuditLog>);
+
+impl Auditor {
+    pub(crate) fn new(log: Arc<AuditLog>) -> Self {
+        Self(log)
+    }
+
+    /// A place for what is about to happen; without one it must not.
+    pub(crate) fn reserve(&self) -> Result<Place<'_>, Suspended> {
+        self.0.reserve()
+    }
+
+    pub(crate) fn health(&self) -> Result<(), Refusal> {
+        self.0.health().map_err(|suspended| refuse(&suspended))
+    }
+
+    pub(crate) fn provisioned(
+        &self,
+        queue: &Queue,
+        asker: &Asker,
+        outcome: &Result<ProvisionResult, Refusal>,
+    ) {
+        let mut entry = by(Event::SessionStart, asker, outcome);
+        if let Ok(done) = outcome {
+            let id = done.session_id.as_u64();
+            entry.session = Some(id);
+            entry.agent = agent_of(queue, id);
+        }
+        self.0.note(entry);
+    }
+
+    pub(crate) fn flushed(
+        &self,
+        event: Event,
+        asker: &Asker,
+        scope: &FlushScope,
+        reason: &str,
+        outcome: &Result<FlushResult, Refusal>,
+    ) {
+        let done = outcome.as_ref().ok();
+        self.0.note(Entry {
+            scope: Some(scope.to_string().into()),
+            reason: Some(reason.into()),
+            tokens: done.map(|done| done.tokens_discarded),
+            sessions_ended: done.map(|done| done.sessions_ended),
+            ..by(event, asker, outcome)
+        });
+    }
+
+    pub(crate) fn policy(&self, asker: &Asker, epoch: u64, denied: usize, outcome: &Result<Empty, Refusal>) {
+        let scope = Some(format!("{denied} tools denied").into());
+        self.0.note(Entry { epoch: Some(epoch), scope, ..by(Event::Policy, asker, outcome) });
+    }
+}
+
+fn agent_of(queue: &Queue, session: u64) -> Option<Box<str>> {
+    let sessions = queue.sessions();
+    sessions
+        .into_iter()
+        .find(|known| known.session_id.0 == session)
+        .map(|known| known.agent_instance_id.into())
+}
+
+/// What an operator asked for.
+fn by<T>(event: Event, asker: &Asker, outcome: &Result<T, Refusal>) -> Entry {
+    Entry {
+        decision: Some(if outcome.is_ok() { Decision::Allow } else { Decision::Deny }),
+        request: Some(asker.tag),
+        client: Some(Arc::clone(&asker.client)),
+        reason: outcome.as_ref().err().map(|refusal| refusal.message().into()),
+        ..Entry::new(event)
+    }
+}
+
+/// The refusal of what could not be audited.
+pub(crate) fn refuse(suspended: &Suspended) -> Refusal {
+    match suspended {
+        Suspended::Full => Refusal::overloaded(RETRY_AFTER),
+        failing => Refusal::unavailable(failing),
+    }
+}
+
+/// Writes that a token was handed out, or that somebody was denied one. That none is ready is no denial, nor is a
+/// request that makes no sense.
+pub(crate) fn drawn(
+    place: Place<'_>,
+    params: &DequeueTokenParams,
+    asker: &Asker,
+    outcome: &Result<Token, DequeueError>,
+) {
+    let entry = match outcome {
+        Ok(token) => Entry {
+            decision: Some(Decision::Allow),
+            session: Some(token.session_id().0),
+            jti: token.jti().map(|jti| *jti.as_bytes()),
+            expires_at: Some(token.expires_at()),
+            ..Entry::new(Event::HandOut)
+        },
+        Err(error) => {
+            let Some(code) = denial(error) else { return };
+            Entry { decision: Some(Decision::Deny), code: Some(code), ..Entry::new(Event::Denial) }
+        }
+    };
+    place.put(Entry {
+        request: Some(asker.tag),
+        client: Some(Arc::clone(&asker.client)),
+        tool: Some(params.tool.as_str().into()),
+        audience: params.audience.as_ref().map(|audience| audience.as_str().into()),
+        ..entry
+    });
+}
+
+/// The code of a refusal that lies with who asks.
+pub(crate) fn denial(error: &DequeueError) -> Option<&'static str> {
+    match error {
+        DequeueError::PolicyDenied => Some("POLICY_DENY"),
+        DequeueError::NoSession => Some("NO_SESSION"),
+        DequeueError::SessionFlushed => Some("SESSION_FLUSHED"),
+        _ => None,
+    }
+}
+
+/// A tool for an audience in a session.
+type Row = (u64, Box<str>, Box<str>);
+
+/// Notices what happens inside the queue.
+pub(crate) struct Watch {
+    audit: Auditor,
+    queue: Arc<Queue>,
+    minted: HashMap<Row, u64>,
+    active: HashSet<u64>,
+}
+
+impl Watch {
+    pub(crate) fn new(audit: Auditor, queue: Arc<Queue>) -> Self {
+        let mut watch = Self { audit, queue, minted: HashMap::new(), active: HashSet::new() };
+        watch.note_sessions();
+        watch
+    }
+
+    /// Looks again and again.
+    pub(crate) async fn run(&mut self) {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.look();
+        }
+    }
+
+    /// Writes what has changed since the last time.
+    pub(crate) fn look(&mut self) {
+        self.note_renewals();
+        self.note_sessions();
+    }
+
+    fn note_renewals(&mut self) {
+        let mut seen = HashMap::with_capacity(self.minted.len());
+        for tool in self.queue.tools() {
+            let place = (tool.session_id.0, tool.tool.into_boxed_str(), tool.audience.into_boxed_str());
+            let before = self.minted.get(&place).copied().unwrap_or(0);
+            if tool.minted > before {
+                self.audit.0.note(Entry {
+                    session: Some(place.0),
+                    tool: Some(place.1.clone()),
+                    audience: Some(place.2.clone()),
+                    tokens: Some(tool.minted - before),
+                    ..Entry::new(Event::Renewal)
+                });
+            }
+            seen.insert(place, tool.minted);
+        }
+        self.minted = seen;
+    }
+
+    fn note_sessions(&mut self) {
+        let mut active = HashSet::new();
+        let mut flushed = HashSet::new();
+        for session in self.queue.sessions() {
+            let id = session.session_id.0;
+            if session.state == SessionState::Flushed {
+                flushed.insert(id);
+                continue;
+            }
+            active.insert(id);
+            if !self.active.contains(&id) {
+                self.audit.0.introduce(id, &session.agent_instance_id);
+            }
+        }
+        for id in self.active.difference(&active) {
+            let why = if flushed.contains(id) { "flushed" } else { "its time is over" };
+            self.audit.0.note(Entry {
+                session: Some(*id),
+                reason: Some(why.into()),
+                ..Entry::new(Event::SessionEnd)
+            });
+        }
+        self.active = active;
+    }
+}
