@@ -120,7 +120,7 @@ fn shown(screen: &str) -> Vec<String> {
 fn on_a_terminal_it_draws_a_screen_follows_its_size_and_leaves_it_clean() {
     let home = process::home();
     let tqs = start(home.path(), &["search", "pay"]);
-    tqs.client().dequeue_token(&Tool::new("search").unwrap(), PATIENCE).unwrap();
+    tqs.client().dequeue_token(&Tool::new("search").unwrap(), Duration::from_secs(30)).unwrap();
     let terminal =
         Terminal::start(command(home.path()).args(["status", "--watch", "--interval", "0.1"]), 100, 30);
     let screen = terminal.wait_for(|screen| screen.contains("search") && screen.contains("active"));

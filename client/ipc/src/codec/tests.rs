@@ -185,7 +185,7 @@ fn status() -> impl Strategy<Value = StatusResult> {
             renewal_pending,
         },
     );
-    let denials = collection::btree_map(self::tool(), any::<u64>(), 0..4);
+    let denials = btree_map(self::tool(), any::<u64>(), 0..4);
     let page = (vec(session, 0..4), vec(tool, 0..4), denials, any::<Option<u64>>());
     ("[0-9.]{1,9}", any::<u32>(), any::<u64>(), page).prop_map(
         |(version, pid, uptime_seconds, (sessions, tools, denials, next))| StatusResult {
