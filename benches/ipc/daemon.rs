@@ -1,0 +1,151 @@
+//! The real daemon as a child process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use obol_benches::AUDIENCE;
+use obol_ipc::value::{PeerName, Tool};
+use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+
+use crate::text;
+
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Minting a run's tokens takes seconds on a quiet machine.
+const READY_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The binary of this tree, built as it is shipped to who builds it.
+pub(crate) fn obol() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        // target/<profile>/deps/ipc-… → target/<profile>/obol
+        let own = std::env::current_exe().expect("our own path");
+        let folder = own.parent().and_then(Path::parent).expect("a target folder");
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", "obol", "--bin", "obol"]).current_dir(root);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "cannot build the obol binary");
+        folder.join("obol")
+    })
+}
+
+/// A running `obol tqs`; killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    folder: PathBuf,
+    tools: Vec<Tool>,
+}
+
+impl Daemon {
+    /// Starts it on the files in `folder`, with `ready` tokens to be kept in memory for each tool, without rate limits.
+    pub(crate) fn start(folder: &Path, tools: &[&str], ready: u16) -> Self {
+        let mut command = Command::new(obol());
+        command.env_clear().env("HOME", folder).current_dir(folder);
+        for (name, value) in [("BATCH", ready), ("MAX_READY", ready), ("MAX_DEPTH", ready)] {
+            command.env(format!("OBOL_TQS__{name}"), value.to_string());
+        }
+        command.env("OBOL_TQS__CONNECTION_RATE", "0").env("OBOL_TQS__USER_RATE", "0");
+        command.args(["--log", "warn", "tqs", "--socket", &text(folder, "run/agent.sock")]);
+        command.args(["--control-socket", &text(folder, "run/control.sock")]);
+        if !tools.is_empty() {
+            write_session(folder, tools);
+            command.args(["--session", &text(folder, "session.json")]);
+        }
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let child = command.stdin(Stdio::null()).spawn().expect("the daemon starts");
+        obol_benches::rows::count_as_ours(child.id());
+        let tools = tools.iter().map(|tool| Tool::new(*tool).expect("a name")).collect();
+        let mut daemon = Self { child, folder: folder.to_owned(), tools };
+        let deadline = Instant::now() + START_PATIENCE;
+        while daemon.try_client().is_none() {
+            let ended = daemon.child.try_wait().expect("our child");
+            assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not answer: {ended:?}");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        daemon
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("run/agent.sock")
+    }
+
+    fn options() -> ConnectOptions {
+        ConnectOptions::new(PeerName::new("obol-benches/1").expect("a name"))
+    }
+
+    fn try_client(&self) -> Option<Client> {
+        Client::connect(Endpoint::at(self.socket()).ok()?, Self::options()).ok()
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.try_client().expect("the daemon answers")
+    }
+
+    /// Waits until that many tokens are in memory in all, asking for each tool once so that it is kept warm.
+    pub(crate) fn wait_until_ready(&self, tokens: u64) {
+        let mut client = self.client();
+        for tool in &self.tools {
+            client.dequeue_token(tool, Duration::from_secs(30)).expect("a token");
+        }
+        let endpoint = Endpoint::at(self.folder.join("run/control.sock")).expect("a path");
+        let mut control = ControlClient::connect(endpoint, Self::options()).expect("the operator's socket");
+        let deadline = Instant::now() + READY_PATIENCE;
+        loop {
+            let status = control.status().expect("a status");
+            let ready: u64 = status.tools.iter().map(|tool| tool.ready).sum();
+            // What was drawn to ask for more need not have been replaced.
+            if ready + self.tools.len() as u64 >= tokens
+                && status.tools.iter().all(|tool| !tool.renewal_pending)
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{ready} of {tokens} tokens are ready");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        kilobytes.expect("Linux tells") * 1024.0
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+fn write_session(folder: &Path, tools: &[&str]) {
+    let path = folder.join("session.json");
+    if path.exists() {
+        return;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let key = "11".repeat(32);
+    let grants: Vec<_> = tools
+        .iter()
+        .map(|tool| serde_json::json!({"tool": tool, "aud": AUDIENCE, "action": "read", "resource": "docs/**", "ttl": 3600}))
+        .collect();
+    let document = serde_json::json!({
+        "obol_session": 1, "session_id": "0000000000000007", "suite": 1, "agent_instance_id": "agent-1",
+        "org_id": "example", "iss": "https://auth.example", "sub": "IK:2f9c0d",
+        "established_at": now, "expires_at": now + 36_000, "policy_epoch": 1,
+        "resource_servers": [{"aud": AUDIENCE, "K_session": key, "verifier_secret": key, "mutual_auth": key,
+                              "SEK_PK": key}],
+        "grants": grants,
+    });
+    let options = &mut std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    let mut file = options.write(true).create_new(true).open(path).expect("a session file");
+    std::io::Write::write_all(&mut file, document.to_string().as_bytes()).expect("written");
+}

@@ -1,0 +1,192 @@
+//! Handing out over the local socket: the real daemon, a bare echo, and Redis, each a process of its own.
+//!
+//! `cargo bench -p obol-benches --bench ipc`; with `-- --quick` a few seconds that show only that it works. Redis is
+//! measured where `redis-server` is installed. Tokens are minted before the measured time and no run draws more than half
+//! of what is ready, so minting is not in it; `token.rs` measures that.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it measures is what it prints")]
+
+mod client;
+mod daemon;
+mod echo;
+mod redis;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use obol_benches::rows::{self, Row, Target, Unit};
+use obol_ipc::value::Tool;
+
+use crate::client::{ObolPeer, RedisPeer, drive};
+use crate::daemon::{Daemon, obol};
+use crate::echo::Echo;
+use crate::redis::Redis;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Tokens ready for each tool before a run; half of them are drawn.
+    ready: u16,
+    /// Draws on one connection, one after another.
+    single: usize,
+    /// Runs of which the median counts.
+    runs: usize,
+    starts: usize,
+}
+
+const FULL: Plan = Plan { ready: 60_000, single: 20_000, runs: 5, starts: 21 };
+const QUICK: Plan = Plan { ready: 4_000, single: 500, runs: 1, starts: 3 };
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("--echo-server", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest))
+    {
+        return echo::serve(rest);
+    }
+    // `cargo test --benches` runs this without it, and wants to know only that it builds.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    rows::begin();
+    obol();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    single(plan);
+    for (connections, depth) in [(1, 32), (16, 1), (64, 1), (16, 32)] {
+        throughput(plan, &runtime, connections, depth);
+    }
+    memory();
+    start(plan);
+}
+
+/// One connection, one request at a time, beside an echo of the same sizes.
+fn single(plan: Plan) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = Daemon::start(folder.path(), &["search"], plan.ready);
+    daemon.wait_until_ready(u64::from(plan.ready));
+    let mut client = daemon.client();
+    let tool = Tool::new("search").expect("a name");
+    let draws = plan.single.min(usize::from(plan.ready) / 2);
+    let (request, answer) = ObolPeer::new("search").sizes(client.dequeue_token(&tool, Duration::ZERO));
+    let echo = Echo::start(folder.path(), request, answer);
+    let mut echoing = echo.client();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    // In turns, so that what else goes on in the machine meets both alike.
+    while ours.len() < draws {
+        for _ in 0..100 {
+            let start = Instant::now();
+            client.dequeue_token(&tool, Duration::ZERO).expect("a token");
+            ours.push(start.elapsed());
+        }
+        for _ in 0..100 {
+            let start = Instant::now();
+            echoing.exchange();
+            theirs.push(start.elapsed());
+        }
+    }
+    for (name, share) in [("p50", 50), ("p99", 99)] {
+        let (ours, theirs) = (percentile(&mut ours, share), percentile(&mut theirs, share));
+        let row = Row::new("ipc", format!("dequeue, one connection, {name}"), Unit::Nanoseconds, ours)
+            .beside(format!("echo of {request} and {answer} bytes, {name}"), theirs);
+        report(if share == 50 { row.wants(Target::RatioAtMost(1.3)) } else { row });
+    }
+}
+
+/// Many requests under way, beside Redis.
+fn throughput(plan: Plan, runtime: &tokio::runtime::Runtime, connections: usize, depth: usize) {
+    let draws = usize::from(plan.ready) / 2;
+    let what = format!("dequeue, {connections} connections, {depth} deep");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut redis = Redis::start();
+    for _ in 0..plan.runs {
+        let folder = tempfile::tempdir().expect("a folder");
+        let daemon = Daemon::start(folder.path(), &["search"], plan.ready);
+        daemon.wait_until_ready(u64::from(plan.ready));
+        let socket = daemon.socket();
+        ours.push(rate(draws, drive::<ObolPeer>(runtime, &socket, connections, depth, draws)));
+        drop(daemon);
+        if let Some(redis) = &mut redis {
+            redis.fill(draws);
+            let socket = redis.socket();
+            theirs.push(rate(draws, drive::<RedisPeer>(runtime, &socket, connections, depth, draws)));
+        }
+    }
+    let row = Row::new("ipc", what, Unit::PerSecond, median(&mut ours));
+    report(match redis {
+        Some(_) => row.beside("Redis LPOP, the same", median(&mut theirs)).wants(Target::RatioAtLeast(1.0)),
+        None => row,
+    });
+}
+
+/// The daemon's resident memory.
+fn memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let idle = Daemon::start(folder.path(), &[], 10);
+    report(
+        Row::new("ipc", "resident memory, idle", Unit::Bytes, idle.resident()).wants(Target::AtMost(15e6)),
+    );
+    drop(idle);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let tools: Vec<String> = (0..100).map(|n| format!("tool{n}")).collect();
+    let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+    let busy = Daemon::start(folder.path(), &tools, 100);
+    busy.wait_until_ready(10_000);
+    let row =
+        Row::new("ipc", "resident memory, 100 tools, 10,000 tokens ready", Unit::Bytes, busy.resident());
+    report(row.wants(Target::AtMost(30e6)));
+}
+
+/// From the start of the process to the first token, on a store that is there.
+fn start(plan: Plan) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = Daemon::start(folder.path(), &["search"], 100);
+    daemon.wait_until_ready(100);
+    drop(daemon);
+    let tool = Tool::new("search").expect("a name");
+    let mut times: Vec<Duration> = (0..plan.starts)
+        .map(|_| {
+            let start = Instant::now();
+            let daemon = Daemon::start(folder.path(), &["search"], 100);
+            daemon.client().dequeue_token(&tool, Duration::from_secs(30)).expect("a token");
+            start.elapsed()
+        })
+        .collect();
+    let row =
+        Row::new("ipc", "start to first token, store there", Unit::Nanoseconds, percentile(&mut times, 50));
+    report(row.wants(Target::AtMost(50e6)));
+}
+
+fn report(row: Row) {
+    let beside = row.peer.as_ref().zip(row.peer_measured).map_or(String::new(), |(peer, measured)| {
+        format!("; {peer}: {measured:.0}; ratio {:.2}", row.ratio().unwrap_or(f64::NAN))
+    });
+    let met = match row.is_met() {
+        Some(true) => ", target met",
+        Some(false) => ", target MISSED",
+        None => "",
+    };
+    println!("{}: {:.0} {:?}{beside}{met}", row.what, row.measured, row.unit);
+    row.record();
+}
+
+fn percentile(times: &mut [Duration], share: usize) -> f64 {
+    times.sort_unstable();
+    times.get(times.len().saturating_sub(1) * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e9)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// A path in a folder, as an argument.
+fn text(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
