@@ -113,7 +113,8 @@ fn shown(screen: &str) -> Vec<String> {
             (false, c) => text.push(c),
         }
     }
-    text.lines().map(str::to_owned).collect()
+    // The terminal's own line discipline adds a carriage return.
+    text.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
 }
 
 #[test]
