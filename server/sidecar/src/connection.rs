@@ -153,7 +153,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                 if input.is_overdue() {
                     return requests.give_up::<P>(&mut output).await;
                 }
-                if care.was_silent() {
+                if care.was_silent(input.begun.is_some()) {
                     input.release();
                     output.release();
                 }
@@ -220,11 +220,12 @@ impl Care {
         self.timer.as_mut().await;
     }
 
-    /// Whether nothing happened since the last time; sets the timer again.
-    fn was_silent(&mut self) -> bool {
+    /// Whether nothing happened since the last time; sets the timer again, and not to slow while half a request waits
+    /// for its end.
+    fn was_silent(&mut self, half: bool) -> bool {
         let silent = !std::mem::take(&mut self.active);
-        self.slow = silent;
-        let pause = if silent { LOOK_AFTER_SILENT } else { LOOK_AFTER };
+        self.slow = silent && !half;
+        let pause = if self.slow { LOOK_AFTER_SILENT } else { LOOK_AFTER };
         self.timer.as_mut().reset(Instant::now() + pause);
         silent
     }

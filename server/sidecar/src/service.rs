@@ -205,9 +205,11 @@ impl Service {
         };
         notifier.ready();
         tokio::select! {
-            ((), ()) = async { tokio::join!(agents, operators) } => {}
+            // The service manager hears that the daemon stops before the last connection has.
+            biased;
             () = aside => {}
             () = watching => {}
+            ((), ()) = async { tokio::join!(agents, operators) } => {}
         }
         if let Some(mut watch) = watch {
             watch.look();
