@@ -68,7 +68,7 @@ impl RsProcess {
         assert!(self.child.is_none(), "it runs");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let child = command(&self.home)
-            .args(["--log", "warn", "rs", "--sessions", "sessions.json", "--listen"])
+            .args(["--log", "info", "rs", "--sessions", "sessions.json", "--listen"])
             .arg(format!("127.0.0.1:{}", self.port))
             .args(&self.arguments)
             .stderr(Stdio::from(log))
