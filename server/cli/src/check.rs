@@ -276,7 +276,7 @@ impl Check {
                     "{what}: the folder {} must belong to you and be closed to others; run `chmod 700 {}`",
                     folder.display(),
                     folder.display()
-                ))
+                ));
             }
             _ => {}
         }

@@ -23,6 +23,7 @@ use obol_queue::{Queue, SessionState};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::audit::Auditor;
 use crate::connection::stopped;
 use crate::counters::Counters;
 use crate::limits::Peers;
@@ -137,6 +138,8 @@ pub(crate) struct Health {
     /// How many sockets' paths are lost.
     pub(crate) lost: Arc<AtomicUsize>,
     pub(crate) stopping: watch::Receiver<bool>,
+    /// Without it nothing is handed out, where there is one.
+    pub(crate) audit: Option<Auditor>,
 }
 
 impl Health {
@@ -146,6 +149,9 @@ impl Health {
             return Err("stopping".to_owned());
         }
         self.queue.health().map_err(|error| error.to_string())?;
+        if let Some(audit) = &self.audit {
+            audit.health().map_err(|refusal| refusal.message().to_owned())?;
+        }
         if self.lost.load(Ordering::Relaxed) > 0 {
             return Err("a socket was removed or replaced".to_owned());
         }

@@ -170,6 +170,7 @@ impl Service {
             audit: audit.clone(),
             denials,
         });
+        let health_audit = audit.clone();
         let mut watch = audit.map(|audit| Watch::new(audit, Arc::clone(&queue)));
         let health = Arc::new(Health {
             queue,
@@ -177,6 +178,7 @@ impl Service {
             counters,
             lost: Arc::clone(&lost),
             stopping: stopping.clone(),
+            audit: health_audit,
         });
         let operators = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
         let agents =
