@@ -54,6 +54,14 @@ impl<'de> serde::Deserialize<'de> for SessionId {
     }
 }
 
+const fn is_base64url(byte: u8) -> bool {
+    byte.is_ascii_digit()
+        | byte.is_ascii_uppercase()
+        | byte.is_ascii_lowercase()
+        | (byte == b'-')
+        | (byte == b'_')
+}
+
 /// A token's unique name inside its session: 22 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Jti([u8; 22]);
@@ -71,7 +79,9 @@ impl Jti {
     /// Reads 22 characters of the base64url alphabet.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text: [u8; 22] = text.try_into().ok()?;
-        text.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_')).then_some(Self(text))
+        // All of them, without a branch for each: the bytes stand in a row and there are few.
+        let sound = text.iter().fold(true, |sound, c| sound & is_base64url(*c));
+        sound.then_some(Self(text))
     }
 
     /// The 22 characters as bytes.

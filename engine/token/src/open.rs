@@ -9,7 +9,7 @@ use crate::keys::SessionMaterial;
 use crate::schnorr;
 use crate::scope::{Scope, ScopeError};
 use crate::secret::{ResponseKey, ct_eq_32};
-use crate::tlv::{OrderedReader, TlvError};
+use crate::tlv::OrderedReader;
 
 pub(crate) const TAG_SCOPE: u8 = 0x01;
 pub(crate) const TAG_PRIV_SIG: u8 = 0x02;
@@ -52,13 +52,16 @@ impl core::error::Error for OpenError {}
 
 /// A decrypted body. Its existence proves that the signature, where there is one, and the AEAD tag held.
 pub struct Body {
+    /// The scope first, then the four secrets, which are read where they were decrypted: every copy would have to be
+    /// wiped.
     plaintext: Zeroizing<Vec<u8>>,
     scope: core::ops::Range<usize>,
-    privilege_signature: [u8; 32],
-    response_key: ResponseKey,
-    mutual_auth: Zeroizing<[u8; 32]>,
-    verifier_secret: Zeroizing<[u8; 32]>,
 }
+
+/// A body's fields behind the scope: a tag, a length and 32 bytes each.
+const SECRETS: [u8; 4] = [TAG_PRIV_SIG, TAG_RESPONSE_KEY, TAG_MUTUAL_AUTH, TAG_VERIFIER_SECRET];
+const FIELD_HEADER_BYTES: usize = 2;
+const SECRET_BYTES: usize = 32;
 
 impl Body {
     /// The scope's canonical bytes, as sealed.
@@ -72,71 +75,57 @@ impl Body {
     }
 
     /// The seed of this token's channel keys.
-    pub fn response_key(&self) -> &ResponseKey {
-        &self.response_key
+    pub fn response_key(&self) -> ResponseKey {
+        ResponseKey::from_bytes(*self.secret(TAG_RESPONSE_KEY))
     }
 
     /// Whether the body repeats the session's `mutual_auth` (cascade step 8); constant time.
     pub fn mutual_auth_matches(&self, session: &SessionMaterial) -> bool {
-        session.mutual_auth().matches(&self.mutual_auth)
+        session.mutual_auth().matches(self.secret(TAG_MUTUAL_AUTH))
     }
 
     /// Whether the body repeats the session's `verifier_secret` (cascade step 9); constant time.
     pub fn verifier_secret_matches(&self, session: &SessionMaterial) -> bool {
-        session.verifier_secret().matches(&self.verifier_secret)
+        session.verifier_secret().matches(self.secret(TAG_VERIFIER_SECRET))
     }
 
-    /// Whether `priv_sig` covers the sealed scope at this policy epoch (cascade step 12); constant time.
-    pub fn privilege_signature_holds(&self, session: &SessionMaterial, policy_epoch: u64) -> bool {
-        let expected = session.privilege_signature(policy_epoch, self.scope_tlv());
-        ct_eq_32(&expected, &self.privilege_signature)
+    /// Whether `priv_sig` is this one (cascade step 12); constant time. What it must be for the sealed scope is
+    /// [`SessionMaterial::privilege_signature`] of [`Self::scope_tlv`].
+    pub fn privilege_signature_matches(&self, expected: &[u8; 32]) -> bool {
+        ct_eq_32(expected, self.secret(TAG_PRIV_SIG))
     }
 
+    /// Takes a body whose fields are all there, none besides, in their order and of their length.
     fn parse(plaintext: Zeroizing<Vec<u8>>) -> Option<Self> {
-        let fields = BodyFields::read(&plaintext).ok()??;
-        let scope = fields.scope;
-        let [privilege_signature, response_key, mutual_auth, verifier_secret] = fields.secrets;
-        Some(Self {
-            scope,
-            privilege_signature: *privilege_signature,
-            response_key: ResponseKey::from_bytes(*response_key),
-            mutual_auth,
-            verifier_secret,
-            plaintext,
-        })
+        let mut reader = OrderedReader::new(&plaintext, None);
+        let scope = reader.next_field().ok()??;
+        if scope.tag != TAG_SCOPE {
+            return None;
+        }
+        // The scope is the first field (vendor tags sort behind it), so its place follows from its length.
+        let start = if scope.value.len() < 0x80 { 2 } else { 3 };
+        let scope = start..start + scope.value.len();
+        for tag in SECRETS {
+            let field = reader.next_field().ok()??;
+            if field.tag != tag || field.value.len() != SECRET_BYTES {
+                return None;
+            }
+        }
+        let ended = reader.next_field().ok()?.is_none();
+        ended.then_some(Self { scope, plaintext })
+    }
+
+    /// One of the four secrets, all of which [`Self::parse`] has seen.
+    fn secret(&self, tag: u8) -> &[u8; SECRET_BYTES] {
+        let place = usize::from(tag - TAG_PRIV_SIG) * (FIELD_HEADER_BYTES + SECRET_BYTES);
+        let value = self.plaintext.get(self.scope.end + place + FIELD_HEADER_BYTES..);
+        value.and_then(<[u8]>::first_chunk).unwrap_or(&[0; SECRET_BYTES])
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Body([redacted])")
-    }
-}
-
-struct BodyFields {
-    scope: core::ops::Range<usize>,
-    secrets: [Zeroizing<[u8; 32]>; 4],
-}
-
-impl BodyFields {
-    /// All five fields, or `None` where one is missing, unknown or of the wrong length.
-    fn read(plaintext: &[u8]) -> Result<Option<Self>, TlvError> {
-        let mut reader = OrderedReader::new(plaintext, None);
-        let Some(scope) = reader.next_field()?.filter(|field| field.tag == TAG_SCOPE) else {
-            return Ok(None);
-        };
-        // The scope is the first field (vendor tags sort behind it), so its place follows from its length.
-        let start = if scope.value.len() < 0x80 { 2 } else { 3 };
-        let scope = start..start + scope.value.len();
-        let mut secrets: [Zeroizing<[u8; 32]>; 4] = Default::default();
-        for (secret, tag) in
-            secrets.iter_mut().zip([TAG_PRIV_SIG, TAG_RESPONSE_KEY, TAG_MUTUAL_AUTH, TAG_VERIFIER_SECRET])
-        {
-            let Some(field) = reader.next_field()?.filter(|field| field.tag == tag) else { return Ok(None) };
-            let Ok(value) = <&[u8; 32]>::try_from(field.value) else { return Ok(None) };
-            secret.copy_from_slice(value);
-        }
-        Ok(reader.next_field()?.is_none().then_some(Self { scope, secrets }))
     }
 }
 

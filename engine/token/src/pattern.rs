@@ -98,29 +98,35 @@ pub fn resource_allows(granted: &str, requested: &str) -> bool {
 /// no escaped stars on either side. `None` where that does not hold.
 fn short_within(child: &str, parent: &str) -> Option<bool> {
     const MAX_SEGMENTS: usize = 63;
-    let segments = child.split('/').count();
-    if segments > MAX_SEGMENTS || child.contains('\\') || parent.contains('\\') {
+    let (child, parent) = (child.as_bytes(), parent.as_bytes());
+    let segments = segments_of(child).count();
+    if segments > MAX_SEGMENTS || child.contains(&b'\\') || parent.contains(&b'\\') {
         return None;
     }
-    let is_wild = |segment| matches!(segment, "*" | "**");
-    if !child.split('/').any(is_wild) && !parent.split('/').any(is_wild) {
-        return Some(child.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let is_wild = |segment: &[u8]| matches!(segment, b"*" | b"**");
+    if !segments_of(child).any(is_wild) && !segments_of(parent).any(is_wild) {
+        return Some(child.strip_prefix(parent).is_some_and(|rest| matches!(rest, [] | [b'/', ..])));
     }
     // Bit `i` of a set: the child's first `i` segments; of a mask: its segment `i`.
-    let mask = |takes: &dyn Fn(&str) -> bool| {
-        let bits = child.split('/').enumerate().filter(|(_, segment)| takes(segment));
+    let mask = |takes: &dyn Fn(&[u8]) -> bool| {
+        let bits = segments_of(child).enumerate().filter(|(_, segment)| takes(segment));
         bits.fold(0_u64, |bits, (place, _)| bits | 1 << place)
     };
     let mut covered = 1_u64;
-    for segment in parent.split('/') {
+    for segment in segments_of(parent) {
         covered = match segment {
             // From the first position that is covered on, all are.
-            "**" => covered | covered.wrapping_neg(),
-            "*" => (covered & mask(&|child| child != "**")) << 1,
+            b"**" => covered | covered.wrapping_neg(),
+            b"*" => (covered & mask(&|child| child != b"**")) << 1,
             literal => (covered & mask(&|child| child == literal)) << 1,
         };
     }
     Some(covered >> segments & 1 == 1)
+}
+
+/// What stands between the `/`, byte by byte: segments are short, and searching text is made for long ones.
+fn segments_of(resource: &[u8]) -> impl Iterator<Item = &[u8]> {
+    resource.split(|byte| *byte == b'/')
 }
 
 /// The most work one argument may cost: pattern words times argument bytes. An argument of a mebibyte against a

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::evaluation::{self, Subject};
+use crate::known_scope::KnownScope;
 use crate::possession;
 use crate::request::{Arguments, Request};
 use crate::session::Session;
@@ -35,13 +36,15 @@ pub(crate) fn run(
     let body = open(&session, &envelope)?;
     check_mutual_auth(&session, &body)?;
     check_verifier_secret(&session, &body)?;
-    let scope = body.scope().map_err(|error| scope_denial(&error))?;
+    let known = session.known_scopes().find_or_read(&body, session.material(), envelope.policy_epoch());
+    let scope = known.map_err(|error| scope_denial(&error))?;
 
     // Steps 10 to 12: spent before, policy epoch, privilege signature.
     let mark = Mark::new(envelope.session_id(), &envelope.jti(), envelope.expires_at());
     check_not_spent(parts, &mark)?;
     check_policy_epoch(parts, &session, &envelope)?;
-    check_privilege_signature(&session, &envelope, &body)?;
+    check_privilege_signature(&scope, &body)?;
+    session.known_scopes().keep(&scope);
 
     // Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
     let opened = open_arguments(request, &session, &envelope, &body)?;
@@ -50,11 +53,11 @@ pub(crate) fn run(
         parts,
         session: &session,
         envelope: &envelope,
-        scope: &scope,
+        scope: &scope.scope,
         request,
         arguments,
     })?;
-    possession::check(&session, &envelope, &scope, arguments, request.proof)?;
+    possession::check(&session, &envelope, &scope.scope, arguments, request.proof)?;
 
     let jti = envelope.jti();
     let issued_at = envelope.issued_at();
@@ -176,8 +179,8 @@ fn check_policy_epoch(parts: &Parts, session: &Session, envelope: &Envelope<'_>)
     Err(Denial::new(code, FailedCheck::PolicyEpochValidation, "the token was minted under an older policy"))
 }
 
-fn check_privilege_signature(session: &Session, envelope: &Envelope<'_>, body: &Body) -> Result<(), Denial> {
-    if body.privilege_signature_holds(session.material(), envelope.policy_epoch()) {
+fn check_privilege_signature(scope: &KnownScope, body: &Body) -> Result<(), Denial> {
+    if scope.is_signed_in(body) {
         return Ok(());
     }
     let code = Code::PrivilegeSigInvalid;
@@ -193,7 +196,7 @@ fn open_arguments(
     body: &Body,
 ) -> Result<Option<Map<String, Value>>, Denial> {
     let Arguments::Sealed { iv, ciphertext } = request.arguments else { return Ok(None) };
-    let keys = session.material().channel_keys(&envelope.jti(), body.response_key());
+    let keys = session.material().channel_keys(&envelope.jti(), &body.response_key());
     let plaintext = keys
         .open_request(iv, ciphertext)
         .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;

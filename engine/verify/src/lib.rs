@@ -34,6 +34,7 @@ mod cascade;
 mod clock;
 mod denial;
 mod evaluation;
+mod known_scope;
 mod parents;
 mod possession;
 mod request;

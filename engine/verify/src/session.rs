@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use subtle::ConstantTimeEq as _;
 
-/// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte.
+use crate::known_scope::KnownScopes;
+
+/// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, and up to
+/// four times three more while it is used.
 pub const MAX_SESSIONS: usize = 100_000;
 
 /// When tokens of a session may be issued and accepted: both in Unix seconds, both included.
@@ -42,6 +45,7 @@ pub struct Session {
     policy_epoch: AtomicU64,
     pop_key: Option<VerifyingKey>,
     revoked: AtomicBool,
+    known_scopes: KnownScopes,
 }
 
 impl Session {
@@ -55,6 +59,7 @@ impl Session {
             policy_epoch: AtomicU64::new(0),
             pop_key: None,
             revoked: AtomicBool::new(false),
+            known_scopes: KnownScopes::default(),
         }
     }
 
@@ -126,6 +131,10 @@ impl Session {
     /// Ends the session at once and for good, also for tokens that are being verified at this moment.
     pub fn revoke(&self) {
         self.revoked.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn known_scopes(&self) -> &KnownScopes {
+        &self.known_scopes
     }
 
     pub(crate) fn pop_key(&self) -> Option<&VerifyingKey> {

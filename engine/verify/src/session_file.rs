@@ -5,7 +5,9 @@
 
 use core::fmt;
 use obol_token::text::hex_array;
-use obol_token::{Audience, MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
+use obol_token::{
+    Audience, MutualAuth, Nonces, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret,
+};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -232,6 +234,16 @@ struct Entry {
     policy_epoch: u64,
     #[serde(default)]
     pop_pub: Option<PopKey>,
+    #[serde(default)]
+    nonces: NoncesEntry,
+}
+
+#[derive(Deserialize, Default, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum NoncesEntry {
+    #[default]
+    Any,
+    Derived,
 }
 
 #[derive(Deserialize, Default)]
@@ -272,7 +284,11 @@ impl Entry {
             self.verifier_secret,
             self.mutual_auth,
             self.sek_public,
-        );
+        )
+        .with_nonces(match self.nonces {
+            NoncesEntry::Any => Nonces::Any,
+            NoncesEntry::Derived => Nonces::Derived,
+        });
         let mut session = Session::new(material, Audience::new(self.aud), self.org_id)
             .with_window(Window { start: self.window.start, end: self.window.end })
             .with_policy_epoch(self.policy_epoch);
@@ -313,6 +329,7 @@ mod tests {
     fn a_session_reads_as_written() {
         let mut document = document();
         document["sessions"][0]["status"] = json!("revoked");
+        document["sessions"][0]["nonces"] = json!("derived");
         let sessions = parse_sessions(document.to_string().as_bytes()).unwrap();
         let [session] = sessions.as_slice() else { panic!("one session") };
         assert_eq!(session.session_id(), SessionId(0xDEAD_BEEF));
@@ -320,12 +337,13 @@ mod tests {
         assert_eq!((session.org_id(), session.policy_epoch()), ("org", 7));
         assert_eq!(session.window(), Some(Window { start: 1, end: 2 }));
         assert!(!session.is_active());
+        assert_eq!(session.material().nonces(), Nonces::Derived);
     }
 
     #[test]
     fn errors_name_the_field() {
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 14] = [
             ("obol_rs_sessions is 2", |d| d["obol_rs_sessions"] = json!(2)),
             ("missing field `obol_rs_sessions`", |d| *d = json!({"sessions": []})),
             ("sessions[0].K_session: expected 64 lower-case hex digits", |d| {
@@ -341,6 +359,9 @@ mod tests {
             ("sessions[0].suite: this build", |d| d["sessions"][0]["suite"] = json!(9)),
             ("sessions[0].status: expected `active` or `revoked`", |d| {
                 d["sessions"][0]["status"] = json!(SECRET);
+            }),
+            ("sessions[0].nonces: expected `any` or `derived`", |d| {
+                d["sessions"][0]["nonces"] = json!(SECRET);
             }),
             ("sessions[0].window: ends before", |d| d["sessions"][0]["window"]["end"] = json!(0)),
             ("sessions[0].window.end: expected u64", |d| d["sessions"][0]["window"]["end"] = json!(-1)),

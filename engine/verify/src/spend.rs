@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::cascade;
 use crate::denial::{Code, Denial, FailedCheck};
+use crate::known_scope::KnownScope;
 use crate::request::Request;
 use crate::session::Session;
 use crate::spent::{Mark, SpendError, SpendTicket};
@@ -85,7 +86,7 @@ pub struct Verified {
 pub(crate) struct Token {
     pub(crate) session: Arc<Session>,
     pub(crate) body: Body,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Arc<KnownScope>,
     pub(crate) jti: Jti,
     pub(crate) opened: Option<Map<String, Value>>,
 }
@@ -93,7 +94,7 @@ pub(crate) struct Token {
 impl Verified {
     /// What the token allows once it is spent.
     pub fn scope(&self) -> &Scope {
-        &self.token.scope
+        &self.token.scope.scope
     }
 
     /// The token's name inside its session.
@@ -130,7 +131,7 @@ impl Verified {
         // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
         cascade::check_fence(&self.parts, self.issued_at)?;
         let Self { parts, token, .. } = self;
-        parts.parents.remember(&token.scope, token.body.scope_tlv(), parts.clock.now());
+        parts.parents.remember(&token.scope.scope, token.body.scope_tlv(), parts.clock.now());
         Ok(Spent { token, channel_taken: false })
     }
 }
@@ -194,7 +195,7 @@ impl Spent {
     /// What the token allows. The tool must keep the limits that only it can keep: `max_rows`, `time_window_sec`
     /// and `data_classification`.
     pub fn scope(&self) -> &Scope {
-        &self.token.scope
+        &self.token.scope.scope
     }
 
     /// The token's name inside its session.
@@ -213,7 +214,7 @@ impl Spent {
             return None;
         }
         let Token { session, body, jti, .. } = &*self.token;
-        Some(session.material().channel_keys(jti, body.response_key()))
+        Some(session.material().channel_keys(jti, &body.response_key()))
     }
 
     /// Takes the arguments, where the request brought them as [`crate::Arguments::Sealed`].
@@ -223,7 +224,7 @@ impl Spent {
 
     /// What the token allows, without the rest.
     pub fn into_scope(self) -> Scope {
-        self.token.scope
+        Arc::try_unwrap(self.token.scope).map_or_else(|shared| shared.scope.clone(), |known| known.scope)
     }
 }
 

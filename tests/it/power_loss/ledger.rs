@@ -383,7 +383,11 @@ pub(super) fn verify(session: u64, tool: &str, bytes: &[u8]) -> Verdict {
     let material = material(session);
     let body = material.open(&envelope).map_err(|_| forged("does not open"))?;
     let scope = body.scope().map_err(|_| forged("scope"))?;
-    if scope.tool == tool && body.privilege_signature_holds(&material, envelope.policy_epoch()) {
+    if scope.tool == tool
+        && body.privilege_signature_matches(
+            &material.privilege_signature(envelope.policy_epoch(), body.scope_tlv()),
+        )
+    {
         Ok(())
     } else {
         Err(forged("another tool or signature"))
