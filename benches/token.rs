@@ -1,5 +1,6 @@
 //! Minting, verifying and refusing, on one core, in every suite. Every operation is timed by itself: what counts is the
-//! median and the 99th percentile. The clock's own cost, some 25 ns, is left in.
+//! median and the 99th percentile. The clock's own cost, some 25 ns, is left in. The tokens of a run share one scope, as
+//! those of a batch do; the sessions are as `obol session create` makes them, with derived nonces, unless said.
 //!
 //! `cargo bench -p obol-benches --bench token`; with `-- --quick` a tenth of the samples.
 
@@ -10,7 +11,7 @@ use std::time::Instant;
 use obol_benches::rows::{self, Row, Target, Unit};
 use obol_benches::{AUDIENCE, ISSUED_AT, mint, scope, seeds, session_of};
 use obol_token::text::to_base64url;
-use obol_token::{Audience, Minter, SessionMaterial, Suite, Validity};
+use obol_token::{Audience, Minter, Nonces, SessionMaterial, Suite, Validity};
 use obol_verify::{
     Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier,
 };
@@ -29,9 +30,12 @@ fn main() {
     rows::begin();
     for suite in Suite::ALL {
         bench.minting(suite);
-        bench.verifying(suite);
-        bench.forgeries(suite);
+        bench.verifying(suite, Nonces::Derived);
+        bench.forgeries(suite, Nonces::Derived);
     }
+    // A session of suite 1 whose minter is not Obol's.
+    bench.verifying(Suite::Tbac, Nonces::Any);
+    bench.forgeries(Suite::Tbac, Nonces::Any);
     bench.headers();
 }
 
@@ -63,26 +67,27 @@ impl Bench {
         record(target.map_or(row.clone(), |least| row.wants(Target::AtLeast(least))));
     }
 
-    fn verifying(&self, suite: Suite) {
+    fn verifying(&self, suite: Suite, nonces: Nonces) {
         let (p50, p99) = match suite {
+            Suite::Tbac if nonces == Nonces::Any => (None, None),
             Suite::Tbac => (Some(40_000.0), Some(100_000.0)),
             Suite::AesGcm | Suite::HybridAesGcm => (Some(2_500.0), None),
             Suite::ChaCha20Poly1305 => (None, None),
         };
-        let (verifier, tokens) = (verifier(suite), tokens(suite, self.samples()));
+        let (verifier, tokens) = (verifier_of(suite, nonces), tokens(suite, self.samples()));
         let texts: Vec<String> = tokens.iter().map(|token| to_base64url(token)).collect();
         let bytes = times(tokens, |token| accept(Unverified::from_bytes(token), &verifier));
-        let what = format!("verify and spend, suite {suite}");
+        let what = format!("verify and spend, suite {suite}{}", note(nonces));
         record_time(format!("{what}, p50"), bytes.p50, p50);
         record_time(format!("{what}, p99"), bytes.p99, p99);
-        let verifier = self::verifier(suite);
+        let verifier = verifier_of(suite, nonces);
         let text = times(texts, |text| accept(Unverified::from_text(text.as_bytes()), &verifier));
         record_time(format!("{what}, from text, p50"), text.p50, None);
     }
 
     /// Beside the acceptance of a good token, measured in turns with it.
-    fn forgeries(&self, suite: Suite) {
-        let verifier = verifier(suite);
+    fn forgeries(&self, suite: Suite, nonces: Nonces) {
+        let verifier = verifier_of(suite, nonces);
         let good = tokens(suite, self.samples());
         let forged = good.iter().map(|token| {
             let mut token = token.clone();
@@ -105,7 +110,7 @@ impl Bench {
         record(
             Row::new(
                 "token",
-                format!("refuse a forged token, suite {suite}, p50"),
+                format!("refuse a forged token, suite {suite}{}, p50", note(nonces)),
                 Unit::Nanoseconds,
                 refused.p50,
             )
@@ -167,10 +172,23 @@ fn refuse(token: Vec<u8>, verifier: &Verifier) {
     expect(black_box(refused).err(), "a refusal");
 }
 
+/// What tells a session apart whose nonces are not all derived.
+fn note(nonces: Nonces) -> &'static str {
+    match nonces {
+        Nonces::Derived => "",
+        Nonces::Any => ", any nonce",
+    }
+}
+
 fn verifier(suite: Suite) -> Verifier {
+    verifier_of(suite, Nonces::Derived)
+}
+
+fn verifier_of(suite: Suite, nonces: Nonces) -> Verifier {
     let sessions = Arc::new(MemorySessionTable::new());
     let audience = Audience::new(AUDIENCE);
-    let added = sessions.add(Session::new(session_of(suite), audience.clone(), "example"));
+    let added =
+        sessions.add(Session::new(session_of(suite).with_nonces(nonces), audience.clone(), "example"));
     let clock = Arc::new(ManualClock::new(ISSUED_AT + 1));
     let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));
     let built = Verifier::builder(audience, sessions, spent).clock(clock).build();

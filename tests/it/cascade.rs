@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use obol_token::{Audience, SessionId};
+use obol_token::{
+    Audience, Jti, Minter, Nonces, ResponseKey, SessionId, SessionMaterial, TokenSeed, Validity,
+};
 use obol_verify::{
     Arguments, Clock, ConfigError, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session,
     SessionTable, SessionTableUnavailable, SpendError, SpendTicket, SpentSet, Template, Unverified, Verifier,
@@ -225,6 +227,72 @@ fn steps_11_and_12_keep_policy() {
     assert!(server.accept(&newer(5)).is_ok());
     let signed_before = Forge::standard(2).with(|token| token.policy_epoch = 5);
     assert_eq!(names(server.accept(&signed_before)), ("PRIVILEGE_SIG_INVALID", "PRIVILEGE_SIGNATURE"));
+}
+
+#[test]
+fn a_scope_seen_before_is_held_to_its_own_signature_and_epoch() {
+    let server = Server::new();
+    let refused = ("PRIVILEGE_SIG_INVALID", "PRIVILEGE_SIGNATURE");
+    let purpose = |number, purpose: &str| Forge::new(number, &scope_with(json!({"purpose": purpose})));
+    // More scopes than a session remembers, in turns, each with a forged twin and one of another epoch.
+    for round in 0..3 {
+        for (place, name) in (0_u64..).zip(["a", "b", "c", "d", "e", "f"]) {
+            let number = 100 * round + 10 * place;
+            assert!(server.accept(&purpose(number, name)).is_ok());
+            let forged = purpose(number + 1, name).with(|token| token.signed_epoch = 2);
+            assert_eq!(names(server.accept(&forged)), refused);
+            let newer = |token: &mut Forge| (token.policy_epoch, token.signed_epoch) = (2, 2);
+            assert!(server.accept(&purpose(number + 2, name).with(newer)).is_ok());
+            let other_scope = purpose(number + 3, name).with(|token| {
+                let last = token.scope_tlv.last_mut().unwrap();
+                *last = last.to_ascii_uppercase();
+            });
+            let spent = server.accept(&other_scope).unwrap();
+            assert_eq!(spent.into_scope().purpose, Some(name.to_uppercase()));
+        }
+    }
+}
+
+#[test]
+fn a_session_that_derives_its_nonces_accepts_one_signature_for_a_token() {
+    let derived = || KEYS.material().with_nonces(Nonces::Derived);
+    let audience = Audience::new(AUDIENCE);
+    let server = Server::with_session(Session::new(derived(), audience, "example-org"), |builder| builder);
+    let refused = ("INVALID_SIGNATURE", "SCHNORR_VERIFICATION");
+    // What anybody with the keys may sign, with a nonce of their own: good elsewhere, not here.
+    assert!(Server::new().accept(&Forge::standard(1)).is_ok());
+    assert_eq!(names(server.accept(&Forge::standard(1))), refused);
+
+    let show = |server: &Server, token| {
+        Unverified::from_bytes(token)?.verify(&server.verifier, &reading())?.spend().wait()
+    };
+    let seed = || TokenSeed {
+        jti: Jti::from_random([7; 16]),
+        iv: [7; 12],
+        response_key: ResponseKey::from_bytes([7; 32]),
+        nonce: Some(zeroize::Zeroizing::new([9; 64])),
+    };
+    let validity = Validity { issued_at: NOW, expires_at: NOW + 60 };
+    let mint = |material: &SessionMaterial| {
+        let minter = Minter::new(material, &parsed(&scope()), 1).unwrap();
+        minter.mint(validity, &[seed()]).unwrap().remove(0)
+    };
+    let token = mint(&derived());
+    let chosen = mint(&KEYS.material());
+    assert_ne!(token, chosen, "a nonce that is asked for is not taken where all are derived");
+    assert_eq!(names(show(&server, chosen)), refused);
+    let (point, scalar) = (104..136, 152..184);
+    for place in point.chain(scalar) {
+        for bit in [0, 7] {
+            let mut forged = token.clone();
+            forged[place] ^= 1 << bit;
+            assert_eq!(names(show(&server, forged)), refused, "byte {place}");
+        }
+    }
+    assert!(show(&server, token.clone()).is_ok());
+    assert_eq!(names(show(&server, token.clone())), REPLAYED);
+    // The other rule accepts what this one does.
+    assert!(show(&Server::new(), token).is_ok());
 }
 
 /// A token and a server with every fault at once; each repair must uncover the next.
@@ -484,7 +552,7 @@ fn channel_keys_are_handed_out_once() {
     let client = obol_token::ChannelKeys::derive(
         SESSION,
         &Forge::standard(1).jti(),
-        &obol_token::ResponseKey::from_bytes([0x55; 32]),
+        &ResponseKey::from_bytes([0x55; 32]),
     );
     assert_eq!(client.open_response(&keys.seal_response(b"rows").unwrap()).unwrap(), b"rows");
 }
@@ -497,7 +565,7 @@ fn sealed_arguments_are_opened_on_the_way() {
     let server = Server::new();
     let present = |number: u64, plaintext: &str, break_it: bool| {
         let token = Forge::new(number, &scope);
-        let response_key = obol_token::ResponseKey::from_bytes(token.response_key);
+        let response_key = ResponseKey::from_bytes(token.response_key);
         let keys = obol_token::ChannelKeys::derive(SESSION, &token.jti(), &response_key);
         let mut ciphertext = keys.seal_request(&[9; 12], plaintext.as_bytes()).unwrap();
         ciphertext[0] ^= u8::from(break_it);

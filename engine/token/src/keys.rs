@@ -24,6 +24,17 @@ const ZERO_SALT: [u8; 32] = [0; 32];
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
+/// How a session's minter chooses the nonces of its Schnorr signatures. Without meaning in suites that do not sign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Nonces {
+    /// As it likes: every signature that holds is accepted. What TBAC r41 asks of a verifier.
+    #[default]
+    Any,
+    /// Derived, always, as Obol's minter does. A token then has one signature, which whoever has the session's keys
+    /// can compute: the verifier compares it in constant time, at half the cost, and accepts no other.
+    Derived,
+}
+
 /// All that a minter and a resource server share about one session: what mints and what verifies.
 ///
 /// The derived state that does not depend on the token is computed once, here.
@@ -34,6 +45,7 @@ pub struct SessionMaterial {
     verifier_secret: VerifierSecret,
     mutual_auth: MutualAuth,
     sek_public: [u8; 32],
+    nonces: Nonces,
     /// What a token's keys are expanded from: in suite 1 the extract of the session key, in the others the root.
     expander: Hkdf<Sha256>,
     /// The privilege key of the latest policy epoch asked for; those of older ones are derived each time.
@@ -68,9 +80,22 @@ impl SessionMaterial {
             verifier_secret,
             mutual_auth,
             sek_public,
+            nonces: Nonces::default(),
             expander,
             privilege: RwLock::new(None),
         }
+    }
+
+    /// Holds the session to one way of choosing Schnorr nonces.
+    #[must_use]
+    pub fn with_nonces(mut self, nonces: Nonces) -> Self {
+        self.nonces = nonces;
+        self
+    }
+
+    /// How the session's minter chooses Schnorr nonces.
+    pub fn nonces(&self) -> Nonces {
+        self.nonces
     }
 
     /// The session's number.

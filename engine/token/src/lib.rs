@@ -33,7 +33,7 @@ pub use channel::{ChannelError, ChannelKeys};
 pub use envelope::{
     Audience, Envelope, FramingError, Jti, MAX_BODY_BYTES, MAX_TOKEN_BYTES, MAX_TOKEN_TEXT, SessionId,
 };
-pub use keys::{SessionMaterial, TokenKeys};
+pub use keys::{Nonces, SessionMaterial, TokenKeys};
 pub use mint::{MintError, Minter, TokenSeed, Validity};
 pub use open::{Body, OpenError};
 pub use scope::{Constraints, Scope, ScopeError};

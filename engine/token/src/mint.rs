@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::aead;
 use crate::delegation::{self, SCOPE_CEILING_EXCEEDED, Widening, check_attenuation};
 use crate::envelope::{Audience, Header, Jti, PartsMut};
-use crate::keys::SessionMaterial;
+use crate::keys::{Nonces, SessionMaterial};
 use crate::schnorr::{self, Draft};
 use crate::scope::{Scope, ScopeError};
 use crate::secret::ResponseKey;
@@ -79,7 +79,8 @@ pub struct TokenSeed {
     /// Seed of the channel keys; 32 fresh random bytes.
     pub response_key: ResponseKey,
     /// 64 bytes the Schnorr nonce is reduced from, or `None` for the deterministic nonce, which needs no
-    /// randomness and cannot repeat for different tokens. Only test vectors have a reason to set it.
+    /// randomness and cannot repeat for different tokens. Only test vectors have a reason to set it, and a session of
+    /// [`Nonces::Derived`] ignores it.
     pub nonce: Option<Zeroizing<[u8; 64]>>,
 }
 
@@ -168,7 +169,8 @@ impl<'a> Minter<'a> {
     fn draft(&self, validity: Validity, seed: &TokenSeed) -> Result<Draft, MintError> {
         let keys = self.session.token_keys(&seed.jti);
         let token = self.seal(validity, seed, keys.encryption())?;
-        Draft::new(token, &keys, seed.nonce.as_deref()).ok_or(MintError::Encryption)
+        let nonce = seed.nonce.as_deref().filter(|_| self.session.nonces() == Nonces::Any);
+        Draft::new(token, &keys, nonce).ok_or(MintError::Encryption)
     }
 
     /// Header and sealed body; all but the signature, which stays zero where the suite has one.

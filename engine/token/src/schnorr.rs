@@ -6,17 +6,23 @@
 use curve25519_dalek::{RistrettoPoint, Scalar};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha512};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::envelope::{Parts, PartsMut, Signature};
-use crate::keys::{SessionMaterial, TokenKeys};
+use crate::keys::{Nonces, SessionMaterial, TokenKeys};
 use crate::suite::Suite;
 
 /// Label of the deterministic nonce.
 const LABEL_NONCE: &[u8] = b"tbac-schnorr-nonce-v1";
 
-/// σ·G = R + h·TQS_PK, checked as compress((σ − h·tqs_sk)·G) = R: the verifier knows the signing scalar, so it needs
+/// Whether a signature holds.
+///
+/// σ·G = R + h·TQS_PK is checked as compress((σ − h·tqs_sk)·G) = R: the verifier knows the signing scalar, so it needs
 /// no decompression, and R is canonical because it equals a compressed point.
+///
+/// Where the session derives all nonces, the verifier derives r as well and compares σ with r + h·tqs_sk. R is not
+/// computed again: h covers it, so another R calls for another σ, and who can compute that has tqs_sk.
 pub(crate) fn holds(
     session: &SessionMaterial,
     keys: &TokenKeys,
@@ -27,11 +33,19 @@ pub(crate) fn holds(
     let Some(scalar) = Option::<Scalar>::from(Scalar::from_canonical_bytes(*signature.scalar)) else {
         return false;
     };
+    if *signature.nonce_point == IDENTITY {
+        return false;
+    }
     let signing = keys.signing_scalar();
     let public = RistrettoPoint::mul_base(&signing).compress();
-    let challenge = challenge(session, signature.nonce_point, public.as_bytes(), parts);
-    let nonce_point = RistrettoPoint::mul_base(&(scalar - challenge * *signing)).compress();
-    nonce_point.as_bytes() == signature.nonce_point && *signature.nonce_point != IDENTITY
+    let proof =
+        Zeroizing::new(challenge(session, signature.nonce_point, public.as_bytes(), parts) * *signing);
+    match session.nonces() {
+        Nonces::Any => {
+            RistrettoPoint::mul_base(&(scalar - *proof)).compress().as_bytes() == signature.nonce_point
+        }
+        Nonces::Derived => (*deterministic_nonce(keys, parts) + *proof).ct_eq(&scalar).into(),
+    }
 }
 
 /// h = wide-reduce(SHA-512(R ‖ TQS_PK ‖ SEK_PK ‖ verifier_secret ‖ GCM_tag ‖ CT_body ‖ AAD)).

@@ -99,6 +99,8 @@ pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
         json!({
             "session_id": session_id, "suite": plan.suite.number(), "org_id": "local",
             "window": {"start": plan.now, "end": end}, "policy_epoch": 1,
+            // Both halves are for Obol, whose minter derives them all.
+            "nonces": "derived",
         }),
     );
     let mut resource_server = json!({"obol_rs_sessions": 1, "sessions": [server]});
