@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
+use obol_benches::rows::{self, Row, Unit, criterion_median};
 use obol_token::{Jti, SessionId};
 use obol_verify::{
     Clock, Mark, MemorySpentSet, NewFile, RedbSpentSetOptions, SpendError, SpentSet, SystemClock,
@@ -114,7 +115,6 @@ struct Redis {
 }
 
 impl Redis {
-    #[expect(clippy::print_stderr, reason = "what is left out must not go unnoticed")]
     fn start(folder: &tempfile::TempDir) -> Option<Self> {
         let socket = folder.path().join("redis.sock");
         let spawned = Command::new("redis-server")
@@ -126,9 +126,10 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn();
         let Ok(child) = spawned else {
-            eprintln!("NOT MEASURED: Redis; redis-server is missing (Debian: apt-get install redis-server)");
+            rows::skipped("Redis; redis-server is missing (Debian: apt-get install redis-server)");
             return None;
         };
+        rows::count_as_ours(child.id());
         let redis = Self { child, url: format!("unix://{}", socket.display()) };
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             std::thread::sleep(Duration::from_millis(10));
@@ -145,5 +146,29 @@ impl Drop for Redis {
     }
 }
 
+/// One row for each set, the one over Redis beside Redis itself.
+fn record() {
+    const PEER: &str = "peer: SET NX PX over a Unix socket, 1 caller";
+    let sets = ["memory", "file", "Redis over a Unix socket"];
+    for set in sets {
+        let alone = format!("{set}, 1 caller");
+        if let Some(time) = criterion_median("spend", &alone) {
+            let row = Row::new("spent", format!("spend, {alone}"), Unit::Nanoseconds, time);
+            let peer = criterion_median("spend", PEER).filter(|_| set.starts_with("Redis"));
+            peer.map_or(row.clone(), |peer| row.beside("SET NX PX, 1 caller", peer)).record();
+        }
+        let together = format!("{set}, {CALLERS} callers");
+        if let Some(time) = criterion_median("spend", &together) {
+            Row::new("spent", format!("spend, {together}"), Unit::PerSecond, 1e9 / time).record();
+        }
+    }
+}
+
 criterion_group!(benches, spending);
-criterion_main!(benches);
+
+fn main() {
+    rows::begin();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    record();
+}

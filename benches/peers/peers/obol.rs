@@ -5,8 +5,8 @@ use std::sync::Arc;
 use obol_benches::{AUDIENCE, ISSUED_AT, scope};
 use obol_token::text::to_base64url;
 use obol_token::{
-    Audience, Minter, MutualAuth, ResponseKey, SessionKey, SessionMaterial, Suite, TokenSeed, Validity,
-    VerifierSecret,
+    Audience, Minter, MutualAuth, Nonces, ResponseKey, SessionKey, SessionMaterial, Suite, TokenSeed,
+    Validity, VerifierSecret,
 };
 use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier};
 
@@ -53,6 +53,7 @@ fn material(suite: Suite) -> SessionMaterial {
         MutualAuth::from_bytes([3; 32]),
         [4; 32],
     )
+    .with_nonces(Nonces::Derived)
 }
 
 impl Peer for Obol {
