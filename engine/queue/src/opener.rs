@@ -67,14 +67,17 @@ impl Opener {
     }
 
     fn open(&self, partition: &Partition, batch: ClaimedBatch, era: u64) {
-        let count = u64::from(batch.count());
-        let key = partition.key();
+        let (count, sequence) = (u64::from(batch.count()), batch.sequence());
+        // Decrypted without the gate: the writer takes it for every batch, and its commit must not wait for this. What
+        // is flushed in the meantime is found below the floor afterwards, and wiped.
+        let key = partition.key().key.clone();
+        let opened = key.and_then(|key| batch.open(&key));
+        let gate = partition.key();
         // What lies below was taken out of the count, and counted as given up, by whatever raised the floor.
-        if batch.sequence() < key.floor {
+        if sequence < gate.floor {
             return;
         }
         partition.forget_stored(count);
-        let opened = key.key.as_ref().and_then(|key| batch.open(key));
         let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
         let latest = self.shared.timeline.latest();
         let mut given_up = count;
@@ -82,7 +85,7 @@ impl Opener {
             Some(mut batch) if batch.policy_epoch >= min_policy_epoch && batch.issued_at <= latest => {
                 batch.tokens.truncate(self.shared.settings.limits.max_ready);
                 given_up -= batch.tokens.len() as u64;
-                partition.push(&key, batch, era);
+                partition.push(&gate, batch, era);
             }
             Some(_) => {
                 tracing::debug!(

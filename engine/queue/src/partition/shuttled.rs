@@ -81,7 +81,7 @@ type Key = u64;
 /// How the writer makes a batch ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writer {
-    /// The key is looked at and the tokens are pushed under one hold of the gate.
+    /// The key is looked at, a last time, and the tokens are pushed under one hold of the gate.
     UnderTheGate,
     /// The gate is let go in between.
     Breaks,
@@ -114,8 +114,10 @@ impl World {
     /// Opens a batch that was sealed under `sealed_under`, as the writer does after its commit.
     fn make_ready(&self, writer: Writer, sealed_under: Key, numbers: std::ops::Range<u64>) {
         let tokens = numbers.map(|number| (sealed_under, number));
+        // The key is taken first and the batch opened without the gate; whether it is still good is asked afterwards.
+        let opens = *self.ring.gate() == sealed_under;
         let gate = self.ring.gate();
-        if *gate != sealed_under {
+        if !opens || *gate != sealed_under {
             return;
         }
         let gate = match writer {
