@@ -1,4 +1,5 @@
-//! Handing out, in process. The queue is filled outside the measured time.
+//! Handing out, in process. The queue is filled outside the measured time, and at rest within it: what a draw costs a
+//! caller, by name and through a tool that was looked up once.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use crossbeam::queue::ArrayQueue;
 use obol_benches::rows::{Row, Target, Unit, criterion_median};
-use obol_queue::Queue;
+use obol_queue::{Queue, Token};
 
 use crate::store::{self, TOKEN_BYTES};
 
@@ -24,8 +25,14 @@ pub(crate) fn run() {
     let mut group = criterion.benchmark_group("dequeue");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
     for threads in [1, 2] {
-        group.bench_function(ours(threads), |bencher| {
-            bencher.iter_custom(|iterations| draw(&queue, iterations, threads));
+        group.bench_function(by_name(threads), |bencher| {
+            let draw = || queue.dequeue("search").expect("a token");
+            bencher.iter_custom(|iterations| drawn(&queue, iterations, threads, draw));
+        });
+        let tool = queue.tool("search").expect("a tool");
+        group.bench_function(looked_up(threads), |bencher| {
+            let draw = || tool.dequeue().expect("a token");
+            bencher.iter_custom(|iterations| drawn(&queue, iterations, threads, draw));
         });
         group.bench_function(peer(threads), |bencher| {
             bencher.iter_custom(|iterations| pop(iterations, threads));
@@ -33,18 +40,23 @@ pub(crate) fn run() {
     }
     group.finish();
     for threads in [1, 2] {
-        let measured =
-            criterion_median("dequeue", &ours(threads)).zip(criterion_median("dequeue", &peer(threads)));
-        if let Some((ours, peer)) = measured {
-            let what = format!("dequeue in process, {threads} threads");
+        let median = |name: &str| criterion_median("dequeue", name);
+        let Some(peer) = median(&peer(threads)) else { continue };
+        for (how, ours) in [("by name", by_name(threads)), ("from a tool looked up", looked_up(threads))] {
+            let Some(ours) = median(&ours) else { continue };
+            let what = format!("dequeue in process {how}, {threads} threads");
             let row = Row::new("queue", what, Unit::Nanoseconds, ours).wants(Target::RatioAtMost(3.0));
             row.beside("pop a boxed slice from an ArrayQueue and free it", peer).record();
         }
     }
 }
 
-fn ours(threads: u64) -> String {
+fn by_name(threads: u64) -> String {
     format!("queue, {threads} threads")
+}
+
+fn looked_up(threads: u64) -> String {
+    format!("tool, {threads} threads")
 }
 
 fn peer(threads: u64) -> String {
@@ -52,7 +64,7 @@ fn peer(threads: u64) -> String {
 }
 
 /// Draws that many tokens in runs of what is ready; the time of the draws alone, each thread's share.
-fn draw(queue: &Queue, iterations: u64, threads: u64) -> Duration {
+fn drawn(queue: &Queue, iterations: u64, threads: u64, draw: impl Fn() -> Token + Sync) -> Duration {
     let mut spent = Duration::ZERO;
     let mut left = iterations;
     while left > 0 {
@@ -62,15 +74,17 @@ fn draw(queue: &Queue, iterations: u64, threads: u64) -> Duration {
             while queue.dequeue("search").is_ok() {}
             store::wait_for("tokens are ready", || store::ready(queue) >= run);
         }
+        // What is minted ahead and stored meanwhile would be measured as well: there are more threads than processors.
+        store::calm(queue);
         spent += timed(threads, run, || {
-            black_box(queue.dequeue("search").expect("a token"));
+            black_box(draw());
         });
         left -= run;
     }
     spent
 }
 
-/// As [`draw`]: the boxes are allocated by another thread, in one go, as a batch's tokens are.
+/// As [`drawn`]: the boxes are allocated by another thread, in one go, as a batch's tokens are.
 fn pop(iterations: u64, threads: u64) -> Duration {
     let ring = ArrayQueue::new(usize::from(READY));
     let mut spent = Duration::ZERO;

@@ -101,11 +101,31 @@ pub(crate) fn fill(queue: &Queue, tool: &str, tokens: u64) {
 
 /// How long nothing must be minted or claimed for a queue to count as at rest.
 const REST: Duration = Duration::from_millis(300);
+/// The same where it is waited for often: longer than it takes to mint or store the largest batch.
+const SHORT_REST: Duration = Duration::from_millis(30);
+
+/// What changes while a queue is at work: tokens minted, stored and ready of each tool.
+fn numbers(queue: &Queue) -> Vec<(u64, u64, u64)> {
+    queue.tools().iter().map(|tool| (tool.minted, tool.stored, tool.ready)).collect()
+}
+
+/// Waits until nothing is being minted, stored or claimed, without letting the processor rest.
+pub(crate) fn calm(queue: &Queue) {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (numbers(queue), Instant::now());
+    while since.elapsed() < SHORT_REST {
+        assert!(Instant::now() < deadline, "the queue never comes to rest");
+        let now = numbers(queue);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        std::hint::spin_loop();
+    }
+}
 
 /// Waits until the queue has done what it had to do.
 pub(crate) fn settle(queue: &Queue) {
-    let numbers =
-        || queue.tools().iter().map(|tool| (tool.minted, tool.stored, tool.ready)).collect::<Vec<_>>();
+    let numbers = || numbers(queue);
     let (mut last, mut since) = (numbers(), Instant::now());
     wait_for("the queue is at rest", || {
         let now = numbers();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_queue::{
     DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, ProvisionError, Queue,
-    SessionDocument, SessionId, SessionState,
+    SessionDocument, SessionId, SessionState, Tool,
 };
 use obol_token::Envelope;
 use serde_json::json;
@@ -177,6 +177,37 @@ fn a_newer_policy_epoch_gives_up_what_was_minted_under_an_older_one() {
         let token = draw(&queue, "search");
         assert_eq!(Envelope::parse(&token).unwrap().policy_epoch(), 5);
     }
+}
+
+#[test]
+fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
+    let store = Store::new();
+    let clock = Arc::new(ManualClock::new(now()));
+    let queue = open_at(&store, &clock);
+    let first = World::new(1, now(), &["search", "pay"]);
+    queue.provision(first.document()).unwrap();
+    assert_eq!(queue.tool("delete").unwrap_err(), DequeueError::PolicyDenied);
+    let (search, pay) = (queue.tool("search").unwrap(), queue.tool("pay").unwrap());
+    assert_eq!((search.session_id(), search.name()), (SessionId(1), "search"));
+    let draw = |tool: &Tool<'_>| tool.dequeue_within(PATIENCE).map(|token| token.as_bytes().to_vec());
+    let mut seen: HashSet<Vec<u8>> = (0..100).map(|_| draw(&search).unwrap()).collect();
+    seen.extend((0..100).map(|_| self::draw(&queue, "search")));
+    assert_eq!(seen.len(), 200, "handed out twice");
+
+    queue.set_policy(1, BTreeSet::from(["pay".to_owned()])).unwrap();
+    assert_eq!(draw(&pay).unwrap_err(), DequeueError::PolicyDenied);
+    queue.set_policy(1, BTreeSet::new()).unwrap();
+    draw(&pay).unwrap();
+    queue.flush(&FlushScope::Tool("search".to_owned()), "test").unwrap();
+    assert!(seen.insert(draw(&search).unwrap()), "a tool that was flushed gets new tokens");
+
+    queue.provision(World::new(2, now(), &["search"]).document()).unwrap();
+    assert_eq!(search.dequeue_within(PATIENCE).unwrap().session_id(), SessionId(1));
+    assert_eq!(queue.tool("search").unwrap().session_id(), SessionId(2));
+    queue.flush(&FlushScope::Session(SessionId(1)), "test").unwrap();
+    assert_eq!(draw(&search).unwrap_err(), DequeueError::SessionFlushed);
+    clock.set(first.expires_at);
+    assert_eq!(search.dequeue().unwrap_err(), DequeueError::NoSession);
 }
 
 #[test]

@@ -38,6 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The first token has to be minted; from then on they wait in memory.
     let token = queue.dequeue_within("search", Duration::from_secs(5))?;
     println!("one token of {} bytes, good until {}", token.as_bytes().len(), token.expires_at());
+    // Who draws often from one tool looks it up once.
+    let search = queue.tool("search")?;
+    let another = search.dequeue_within(Duration::from_secs(5))?;
+    assert!(token.as_bytes() != another.as_bytes(), "each is handed out once");
     println!("{} more wait", queue.status(Some("search"))?.queue_depth);
 
     let flushed = queue.flush(&FlushScope::All, "the agent was hijacked")?;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use event_listener::{EventListener, Listener};
+use event_listener::{Event, EventListener, Listener};
 use obol_token::{SessionId, Suite};
 use redb::StorageBackend;
 
@@ -18,6 +18,7 @@ use crate::batch::Token;
 use crate::clock::{Clock, SystemClock};
 use crate::demand::Limits;
 use crate::error::{DequeueError, OpenError, Unavailable};
+use crate::handle::Tool;
 use crate::master_key::MasterKey;
 use crate::partition::Partition;
 use crate::recover::{self, Files};
@@ -151,28 +152,21 @@ impl Queue {
         patience: Duration,
     ) -> Result<Token, DequeueError> {
         let draw = draw.into();
-        let deadline = Instant::now() + patience;
-        loop {
-            match self.dequeue(draw) {
-                Err(DequeueError::Empty { .. }) if Instant::now() < deadline => {}
-                answer => return answer,
-            }
-            let ready = self.watch(draw)?;
-            // Looked at again after the watch began: a token that came in between is not missed.
-            match self.dequeue(draw) {
-                Err(DequeueError::Empty { .. }) => ready.wait_until(deadline),
-                answer => return answer,
-            };
-        }
+        wait_for_token(patience, || self.dequeue(draw), || self.watch(draw))
     }
 
     /// Something to wait on until tokens for this draw may have become ready: a future, and a blocking wait. It may
     /// also end for other reasons, such as a flush; draw again and see.
     pub fn watch<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Ready, DequeueError> {
-        self.with_partition(&draw.into(), |_, partition| Ok(Ready(partition.available.listen())))
+        self.with_partition(&draw.into(), |_, partition| Ok(Ready::new(&partition.available)))
     }
 
-    fn take(&self, session: &Session, partition: &Arc<Partition>) -> Result<Token, DequeueError> {
+    /// Looks a tool up once, for many draws from it: what a draw costs then is little more than taking the token.
+    pub fn tool<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Tool<'_>, DequeueError> {
+        self.with_partition(&draw.into(), |session, partition| Ok(Tool::new(self, session, partition)))
+    }
+
+    pub(crate) fn take(&self, session: &Session, partition: &Arc<Partition>) -> Result<Token, DequeueError> {
         if partition.is_denied() {
             return Err(DequeueError::PolicyDenied);
         }
@@ -205,10 +199,16 @@ impl Queue {
         }
     }
 
+    /// Why a session that was held on to gives nothing any more: its time is over, or else it was flushed.
+    pub(crate) fn why_ended(&self, session: &Session) -> DequeueError {
+        let is_over = self.shared.timeline.look().now >= session.expires_at;
+        if is_over { DequeueError::NoSession } else { DequeueError::SessionFlushed }
+    }
+
     fn with_partition<R>(
         &self,
         draw: &Draw<'_>,
-        act: impl FnOnce(&Session, &Arc<Partition>) -> Result<R, DequeueError>,
+        act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
     ) -> Result<R, DequeueError> {
         match draw.session {
             None => {
@@ -311,10 +311,31 @@ impl Queue {
     }
 }
 
+/// Draws until there is a token, or the time is over.
+pub(crate) fn wait_for_token(
+    patience: Duration,
+    draw: impl Fn() -> Result<Token, DequeueError>,
+    watch: impl Fn() -> Result<Ready, DequeueError>,
+) -> Result<Token, DequeueError> {
+    let first = draw();
+    if !matches!(first, Err(DequeueError::Empty { .. })) {
+        return first;
+    }
+    let deadline = Instant::now() + patience;
+    loop {
+        let ready = watch()?;
+        // Drawn again after the watch began: a token that came in between is not missed.
+        match draw() {
+            Err(DequeueError::Empty { .. }) if Instant::now() < deadline => ready.wait_until(deadline),
+            answer => return answer,
+        };
+    }
+}
+
 fn on_route<R>(
-    session: &Session,
+    session: &Arc<Session>,
     draw: &Draw<'_>,
-    act: impl FnOnce(&Session, &Arc<Partition>) -> Result<R, DequeueError>,
+    act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
 ) -> Result<R, DequeueError> {
     if !session.is_active() {
         return Err(DequeueError::SessionFlushed);
@@ -485,6 +506,10 @@ impl QueueBuilder {
 pub struct Ready(EventListener);
 
 impl Ready {
+    pub(crate) fn new(available: &Event) -> Self {
+        Self(available.listen())
+    }
+
     /// Blocks until tokens may be ready, or until `deadline`. Tells which.
     pub fn wait_until(self, deadline: Instant) -> bool {
         self.0.wait_deadline(deadline).is_some()
