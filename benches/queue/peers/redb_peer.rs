@@ -35,8 +35,9 @@ fn commit(db: &Database, change: impl FnOnce(&mut redb::Table<'_, (u64, u64, u64
     txn.commit().expect("committed");
 }
 
-/// Stores so many batches with each commit and takes as many out, oldest first; tokens a second.
-pub(crate) fn store_and_claim(path: &Path, batches: u64, time: Duration) -> f64 {
+/// Stores so many batches with each commit and takes as many out, oldest first, while about `waiting` batches wait in
+/// between; tokens a second.
+pub(crate) fn store_and_claim(path: &Path, batches: u64, waiting: u64, time: Duration) -> f64 {
     let db = open(path);
     let value = vec![0x5A; OVERHEAD_BYTES + BATCH * TOKEN_BYTES];
     let (mut first, mut next) = (0, 0);
@@ -59,7 +60,7 @@ pub(crate) fn store_and_claim(path: &Path, batches: u64, time: Duration) -> f64 
             }
         });
     };
-    step(false);
+    (0..waiting.div_ceil(batches).max(1)).for_each(|_| step(false));
     (0..WARM_UP_COMMITS).for_each(|_| step(true));
     let (start, mut commits) = (Instant::now(), 0);
     while start.elapsed() < time {
