@@ -31,6 +31,7 @@ mod process;
 mod queue;
 mod raw_scan;
 mod redis_server;
+mod renewal;
 mod replicas;
 mod resource;
 mod rs_fixture;

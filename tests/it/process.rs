@@ -172,7 +172,7 @@ impl Drop for Tqs {
 }
 
 /// Waits for a condition that must come true, for a time that is long even on a crowded machine.
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");

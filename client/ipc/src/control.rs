@@ -231,8 +231,11 @@ pub struct ToolStatus {
     pub ttl: u64,
     /// Whether policy denies the tool.
     pub denied: bool,
-    /// Whether more are being minted or granted right now.
+    /// Whether more are being minted or granted right now, or will be once that is tried again after a failure.
     pub renewal_pending: bool,
+    /// Where a renewal is pending: in how many milliseconds it makes sense to ask again. Long where minting fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// Result of `health`.

@@ -72,8 +72,12 @@ pub struct TokenStatusResult {
     pub ttl: u64,
     /// Whether there is a session to draw from.
     pub session_active: bool,
-    /// Whether tokens are being minted or granted right now.
+    /// Whether tokens are being minted or granted right now, or will be once that is tried again after a failure.
     pub renewal_pending: bool,
+    /// Where a renewal is pending: in how many milliseconds it makes sense to ask again. Long where minting fails and backs
+    /// off; the longest of all tools where none was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
     /// Tokens that can be drawn for each tool. Only when no tool was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<BTreeMap<Tool, u64>>,

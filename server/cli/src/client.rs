@@ -87,7 +87,7 @@ fn tool_status(args: &StatusArgs, tool: &str) -> Outcome {
         status.queue_depth.to_string(),
         format!("{} s", status.ttl),
         yes_no(status.session_active, "active", "none"),
-        yes_no(status.renewal_pending, "pending", "-"),
+        renewal(status.renewal_pending, status.retry_after_ms),
     ]);
     table.print();
     Ok(())
@@ -130,7 +130,7 @@ fn tools_table(status: &StatusResult) -> Table {
             [tool.tool.to_string(), tool.audience.to_string()]
                 .into_iter()
                 .chain(numbers.map(|number| number.to_string()))
-                .chain([yes_no(tool.renewal_pending, "pending", "-")]),
+                .chain([renewal(tool.renewal_pending, tool.retry_after_ms)]),
         );
     }
     table
@@ -204,6 +204,21 @@ fn flush_scope(args: &FlushScopeArgs) -> Outcome<FlushScope> {
 fn text(value: &impl serde::Serialize) -> Outcome<String> {
     let value = serde_json::to_value(value).map_err(Failure::other)?;
     Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// How long a renewal may take, in milliseconds, before it counts as one that failed and waits to be tried again.
+const LONG_RENEWAL_MS: u64 = 1_000;
+
+/// In how many seconds a renewal is tried again, where that is worth a word: minting backs off.
+pub(crate) fn backs_off(pending: bool, retry_after_ms: Option<u64>) -> Option<u64> {
+    retry_after_ms.filter(|wait| pending && *wait > LONG_RENEWAL_MS).map(|wait| wait.div_ceil(1_000))
+}
+
+fn renewal(pending: bool, retry_after_ms: Option<u64>) -> String {
+    match backs_off(pending, retry_after_ms) {
+        Some(seconds) => format!("again in {seconds} s"),
+        None => yes_no(pending, "pending", "-"),
+    }
 }
 
 fn yes_no(condition: bool, yes: &str, no: &str) -> String {

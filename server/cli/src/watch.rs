@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::args::{Sockets, StatusArgs};
+use crate::client::backs_off;
 use crate::exit::Outcome;
 
 /// How much of the rate shown is of the last interval; the rest is of before, so that it does not flicker.
@@ -210,7 +211,8 @@ impl View {
         for (tool, name) in tools.iter().zip(&names) {
             let name: String = name.chars().take(width).collect();
             let line = format!("{name:width$}{}", self.cells(tool, status));
-            lines.push(if tool.denied { style.alarm(&line) } else { line });
+            let alarming = tool.denied || backs_off(tool.renewal_pending, tool.retry_after_ms).is_some();
+            lines.push(if alarming { style.alarm(&line) } else { line });
         }
         for (name, count) in unknown.iter().take(room.saturating_sub(names.len())) {
             let name: String = name.as_str().chars().take(width).collect();
@@ -225,10 +227,12 @@ impl View {
 
     fn cells(&self, tool: &ToolStatus, status: &StatusResult) -> String {
         let rates = self.rates(tool);
-        let state = match (tool.denied, tool.renewal_pending) {
-            (true, _) => "  denied",
-            (false, true) => "  renewing",
-            (false, false) => "",
+        let wait = backs_off(tool.renewal_pending, tool.retry_after_ms);
+        let state = match (tool.denied, tool.renewal_pending, wait) {
+            (true, ..) => "  denied".to_owned(),
+            (false, _, Some(seconds)) => format!("  again in {seconds} s"),
+            (false, true, None) => "  renewing".to_owned(),
+            (false, false, None) => String::new(),
         };
         // With several sessions a tool comes several times; its denials are not known apart.
         let denials = status.denials.get(&tool.tool).copied().unwrap_or(0);
@@ -512,6 +516,7 @@ mod tests {
             ttl: 42,
             denied: false,
             renewal_pending: true,
+            retry_after_ms: Some(10),
         }
     }
 
@@ -541,6 +546,19 @@ mod tests {
         assert!(plain(&view, 24).contains("25.0"), "{}", plain(&view, 24));
         view.update(Ok(status(2, vec![tool("search", 3)])), start + Duration::from_secs(4));
         assert!(view.rates(&tool("search", 0)).handed_out.abs() < 0.01);
+    }
+
+    #[test]
+    fn minting_that_backs_off_is_told_apart_from_minting() {
+        let show = |wait, denied| {
+            let mut view = View::default();
+            let tool = ToolStatus { retry_after_ms: Some(wait), denied, ..tool("search", 1) };
+            view.update(Ok(status(1, vec![tool])), Instant::now());
+            plain(&view, 24)
+        };
+        assert!(show(1_000, false).contains("  renewing"));
+        assert!(show(12_001, false).contains("  again in 13 s"), "{}", show(12_001, false));
+        assert!(show(12_001, true).contains("  denied"));
     }
 
     #[test]

@@ -107,6 +107,7 @@ impl Agent {
             ttl: status.ttl,
             session_active: status.session_active,
             renewal_pending: status.renewal_pending,
+            retry_after_ms: status.retry_after.map(whole_milliseconds),
             tools: tool.is_none().then(|| self.depths()).transpose()?,
         })
     }
@@ -181,6 +182,11 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
         // Also what the queue may learn to say one day: nothing is handed out.
         error => Refusal::unavailable(error),
     }
+}
+
+/// As the protocol counts time to wait.
+pub(crate) fn whole_milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stopping() -> Refusal {

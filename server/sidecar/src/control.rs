@@ -17,6 +17,7 @@ use obol_queue::{ProvisionError, Queue, SessionDocument};
 use tokio::sync::watch;
 use tracing::Span;
 
+use crate::agent::whole_milliseconds;
 use crate::audit::Auditor;
 use crate::connection::{Answer, Answerer, Asker};
 use crate::counters::Counters;
@@ -256,5 +257,6 @@ fn tool_status(tool: obol_queue::ToolStatus) -> Result<ToolStatus, ValueError> {
         ttl: tool.ttl,
         denied: tool.denied,
         renewal_pending: tool.renewal_pending,
+        retry_after_ms: tool.retry_after.map(whole_milliseconds),
     })
 }

@@ -23,6 +23,7 @@ fn status(queue_depth: u64) -> AgentReply {
         ttl: 5,
         session_active,
         renewal_pending,
+        retry_after_ms: None,
         tools: None,
     })
 }

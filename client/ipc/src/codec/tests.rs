@@ -99,13 +99,14 @@ fn agent_reply() -> impl Strategy<Value = AgentReply> {
             let token = TokenText::new(token).unwrap();
             AgentReply::DequeueToken(DequeueTokenResult { token, tool, expires_at })
         }),
-        (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), tools).prop_map(
-            |(queue_depth, ttl, session_active, renewal_pending, tools)| {
+        (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<Option<u64>>(), tools).prop_map(
+            |(queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools)| {
                 AgentReply::TokenStatus(TokenStatusResult {
                     queue_depth,
                     ttl,
                     session_active,
                     renewal_pending,
+                    retry_after_ms,
                     tools,
                 })
             }
@@ -169,8 +170,9 @@ fn status() -> impl Strategy<Value = StatusResult> {
             state,
         },
     );
-    let tool = (self::session(), tool(), audience(), any::<[u64; 7]>(), any::<[bool; 2]>()).prop_map(
-        |(session_id, tool, audience, numbers, [denied, renewal_pending])| ToolStatus {
+    let flags = (any::<[bool; 2]>(), any::<Option<u64>>());
+    let tool = (self::session(), tool(), audience(), any::<[u64; 7]>(), flags).prop_map(
+        |(session_id, tool, audience, numbers, ([denied, renewal_pending], retry_after_ms))| ToolStatus {
             session_id,
             tool,
             audience,
@@ -183,6 +185,7 @@ fn status() -> impl Strategy<Value = StatusResult> {
             ttl: numbers[6],
             denied,
             renewal_pending,
+            retry_after_ms,
         },
     );
     let denials = btree_map(self::tool(), any::<u64>(), 0..4);
@@ -350,6 +353,7 @@ fn a_message_as_long_as_a_frame_passes_and_one_byte_more_does_not() {
             ttl: 1,
             session_active: true,
             renewal_pending: false,
+            retry_after_ms: None,
             tools: Some(map),
         })
     };

@@ -65,7 +65,7 @@ binary_struct! {
     DequeueTokenParams { tool, wait_ms, audience }
     DequeueTokenResult { token, tool, expires_at }
     TokenStatusParams { tool }
-    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, tools }
+    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools }
     SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
     ProvisionParams { session }
     ProvisionResult { session_id, grants }
@@ -77,7 +77,8 @@ binary_struct! {
     StatusResult { version, pid, uptime_seconds, sessions, tools, denials, next }
     SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
     ToolStatus {
-        session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending
+        session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
+        retry_after_ms
     }
     HealthResult { ready, reason }
 }

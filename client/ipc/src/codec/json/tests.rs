@@ -81,6 +81,7 @@ fn results_are_written_as_the_contract_says() {
         ttl: 60,
         session_active: true,
         renewal_pending: false,
+        retry_after_ms: None,
         tools: None,
     };
     assert_eq!(
@@ -91,6 +92,18 @@ fn results_are_written_as_the_contract_says() {
     assert_eq!(
         result_text::<AgentProtocol>(&AgentReply::TokenStatus(status)),
         r#"{"queueDepth":9,"ttl":60,"sessionActive":true,"renewalPending":false,"tools":{"mail":9}}"#
+    );
+    let waiting = TokenStatusResult {
+        queue_depth: 0,
+        ttl: 0,
+        session_active: true,
+        renewal_pending: true,
+        retry_after_ms: Some(12_000),
+        tools: None,
+    };
+    assert_eq!(
+        result_text::<AgentProtocol>(&AgentReply::TokenStatus(waiting)),
+        r#"{"queueDepth":0,"ttl":0,"sessionActive":true,"renewalPending":true,"retryAfterMs":12000}"#
     );
 
     let info = SessionInfoResult {

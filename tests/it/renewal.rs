@@ -1,0 +1,164 @@
+//! Minting that fails, seen from the socket: how long it backs off is told to the agent and to the operator.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use obol_ipc::refusal::ErrorCode;
+use obol_ipc::value::PeerName;
+use obol_ipc::{Client, Codec, ConnectOptions, ControlClient, Endpoint};
+use obol_queue::{MasterKey, Order, Queue, SessionDocument, SourceError, TokenSource, Tokens};
+use obol_sidecar::{Handle, Options};
+use redb::backends::InMemoryBackend;
+use serde_json::{Value, json};
+
+use crate::process::{self, command, wait_until};
+use crate::queue::now;
+use crate::sidecar::{PATIENCE, Raw, tool};
+use crate::support::World;
+
+/// What backing off comes to in the end (30 s), and by chance half as much again.
+const LONGEST_WAIT_MS: u64 = 45_000;
+/// More than a renewal that goes well says, which is a second at the most.
+const BACKED_OFF_MS: u64 = 1_001;
+
+/// Makes tokens that are their numbers; those of `broken` only once it works again.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    works: Arc<AtomicBool>,
+}
+
+impl TokenSource for Source {
+    fn mint(&self, order: &Order<'_>, tokens: &mut Tokens<'_>) -> Result<(), SourceError> {
+        if order.tool() == "broken" && !self.works.load(Ordering::SeqCst) {
+            return Err(SourceError::new("the authority does not answer"));
+        }
+        let numbers = order.first_number()..;
+        (0..order.count()).zip(numbers).try_for_each(|(_, number)| tokens.push(&number.to_be_bytes()))
+    }
+}
+
+/// A daemon whose tokens come from elsewhere, on the sockets of this home.
+struct Sidecar {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sidecar {
+    fn start(home: &Path, source: &Source) -> Self {
+        let queue = Queue::builder()
+            .token_source(source.clone())
+            .open_with(InMemoryBackend::new(), InMemoryBackend::new(), MasterKey::from_bytes([7; 32]))
+            .unwrap();
+        let document = World::new(1, now(), &["broken", "sound"]).agent_json().to_string();
+        queue.provision(SessionDocument::from_json(document.as_bytes()).unwrap()).unwrap();
+        let options = Options { agent: at(home, "agent.sock"), control: at(home, "control.sock") };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let service = {
+            let _inside = runtime.enter();
+            options.bind(Arc::new(queue)).unwrap()
+        };
+        let handle = service.handle();
+        let run = move || runtime.block_on(service.run(std::future::pending())).unwrap();
+        Self { handle, thread: Some(std::thread::spawn(run)) }
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.handle.stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking());
+    }
+}
+
+fn at(home: &Path, socket: &str) -> Endpoint {
+    Endpoint::at(home.join("run/obol").join(socket)).unwrap()
+}
+
+fn options(codec: Codec) -> ConnectOptions {
+    let mut options = ConnectOptions::new(PeerName::new("test/1").unwrap());
+    options.codec = codec;
+    options
+}
+
+fn status(raw: &mut Raw, params: Value) -> Value {
+    raw.call("tokenStatus", params)["result"].clone()
+}
+
+#[test]
+fn how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failure() {
+    process::obol();
+    let home = process::home();
+    let source = Source::default();
+    let _sidecar = Sidecar::start(home.path(), &source);
+    let mut clients = [Codec::Json, Codec::Bincode]
+        .map(|codec| Client::connect(at(home.path(), "agent.sock"), options(codec)).unwrap());
+    for client in &mut clients {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        // Failure after failure the wait grows; while one try is under way it is short.
+        let status = loop {
+            let status = client.token_status(Some(&tool("broken"))).unwrap();
+            if status.retry_after_ms >= Some(BACKED_OFF_MS) {
+                break status;
+            }
+            assert!(std::time::Instant::now() < deadline, "{status:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(status.renewal_pending && status.session_active && status.queue_depth == 0, "{status:?}");
+        assert!(status.retry_after_ms <= Some(LONGEST_WAIT_MS), "{status:?}");
+        // The refusal says the same.
+        let refused = client.dequeue_token(&tool("broken"), Duration::ZERO).unwrap_err();
+        let code = refused.refusal().unwrap().code();
+        let ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms } = code else {
+            panic!("{refused:?}")
+        };
+        assert!(retry_after_ms <= LONGEST_WAIT_MS, "{refused:?}");
+    }
+
+    // The other tool has all it needs, and then there is nothing to say of it: no member, not a null.
+    let mut raw = Raw::greeted(home.path(), "agent.sock");
+    clients[0].dequeue_token(&tool("sound"), PATIENCE).unwrap();
+    wait_until("the sound tool is full", || {
+        let sound = status(&mut raw, json!({"tool": "sound"}));
+        sound["renewalPending"] == false && sound.get("retryAfterMs").is_none()
+    });
+    wait_until("of all tools the longest wait is told", || {
+        let all = status(&mut raw, json!({}));
+        assert_eq!(all["tools"]["broken"], 0, "{all}");
+        assert_eq!(all["renewalPending"], true, "{all}");
+        all["retryAfterMs"].as_u64() >= Some(BACKED_OFF_MS)
+    });
+
+    // The operator sees it for each tool, in JSON and in words.
+    let mut control = ControlClient::connect(at(home.path(), "control.sock"), options(Codec::Json)).unwrap();
+    wait_until("the operator's status tells it", || {
+        let tools = control.status().unwrap().tools;
+        let wait = |name: &str| tools.iter().find(|row| row.tool == tool(name)).unwrap().retry_after_ms;
+        assert_eq!(wait("sound"), None);
+        wait("broken") >= Some(BACKED_OFF_MS)
+    });
+    let shown = |arguments: &[&str]| {
+        let output = command(home.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let row = |text: &str| text.lines().find(|line| line.starts_with("broken")).unwrap().to_owned();
+    for arguments in [&["status"][..], &["status", "broken"]] {
+        wait_until("the table says when", || {
+            // A tool that nobody wants is let go cold, and then nothing is tried.
+            clients[0].dequeue_token(&tool("broken"), Duration::ZERO).unwrap_err();
+            row(&shown(arguments)).contains("again in ")
+        });
+    }
+    let json: Value = serde_json::from_str(&shown(&["status", "broken", "--json"])).unwrap();
+    assert!(json["retryAfterMs"].is_u64(), "{json}");
+
+    source.works.store(true, Ordering::SeqCst);
+    wait_until("a token comes", || clients[0].dequeue_token(&tool("broken"), Duration::from_secs(5)).is_ok());
+    wait_until("nothing is pending", || {
+        status(&mut raw, json!({"tool": "broken"})).get("retryAfterMs").is_none()
+    });
+}
