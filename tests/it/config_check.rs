@@ -34,7 +34,7 @@ fn with_nothing_set_nothing_is_wrong_and_all_is_explained() {
     assert!(!home.path().join(".local").exists(), "it changes nothing");
     for setting in report["settings"].as_array().unwrap() {
         let (name, value) = (setting["name"].as_str().unwrap(), setting["value"].as_str().unwrap());
-        let may_be_unset = ["tqs.audit", "rs.sessions", "file"].contains(&name);
+        let may_be_unset = ["tqs.audit", "rs.audit_log", "rs.sessions", "file"].contains(&name);
         assert!(value != "-" || may_be_unset, "the default of {name} is not explained in check.rs");
     }
     let text = command(home.path()).args(["config", "check"]).output().unwrap();

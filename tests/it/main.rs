@@ -34,6 +34,7 @@ mod redis_server;
 mod renewal;
 mod replicas;
 mod resource;
+mod rs_audit;
 mod rs_fixture;
 mod rs_process;
 mod scope_rules;

@@ -36,6 +36,22 @@ pub(crate) fn command(home: &Path) -> Command {
     command
 }
 
+/// A command of the binary in which a write beyond a limit of the process fails, as on a full disk, instead of ending it:
+/// a signal that is ignored stays so in whatever a shell becomes.
+pub(crate) fn limitable(home: &Path) -> Command {
+    let mut command = Command::new("/bin/bash");
+    command.env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run")).current_dir(home);
+    command.args(["-c", r#"trap '' XFSZ; exec "$0" "$@""#]).arg(obol()).stdin(Stdio::null());
+    command
+}
+
+/// From here on this process cannot make a file longer than so many bytes; `None` lifts that.
+pub(crate) fn limit_files(pid: u32, bytes: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(pid.try_into().unwrap());
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
 /// A running `obol tqs`, killed when dropped.
 pub(crate) struct Tqs {
     child: Child,

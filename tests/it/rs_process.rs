@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use obol_token::text::to_hex;
 use serde_json::{Value, json};
 
-use crate::process::{command, write_private};
+use crate::process::{limitable, write_private};
 use crate::redis_server::{PATIENCE, free_port};
 use crate::rs_fixture::{AUDIENCE, KEYS, ORG, SESSION, TOOL};
 
@@ -67,7 +67,7 @@ impl RsProcess {
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let child = command(&self.home)
+        let child = limitable(&self.home)
             .args(["--log", "info", "rs", "--sessions", "sessions.json", "--listen"])
             .arg(format!("127.0.0.1:{}", self.port))
             .args(&self.arguments)
@@ -90,6 +90,14 @@ impl RsProcess {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let sent = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        child.wait().unwrap().code()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -151,7 +159,12 @@ impl Http {
 
     /// Presents a token for the fixture's tool: `OK`, or the code of the refusal; `None` if no answer came.
     pub(crate) fn present(&mut self, token: &str) -> Option<String> {
-        let body = json!({"token": token, "tool": TOOL, "action": "read", "resource": "docs/a"}).to_string();
+        self.present_for(token, TOOL)
+    }
+
+    /// The same for another tool.
+    pub(crate) fn present_for(&mut self, token: &str, tool: &str) -> Option<String> {
+        let body = json!({"token": token, "tool": tool, "action": "read", "resource": "docs/a"}).to_string();
         let length = body.len();
         let (status, answer) = self.exchange(&format!(
             "POST /v1/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\

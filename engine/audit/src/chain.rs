@@ -141,9 +141,6 @@ pub(crate) struct Opening {
     /// Lines that had been durable and are not there any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) missing: Option<u64>,
-    /// How many hand-outs were refused, or lines given up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) count: Option<u64>,
 }
 
 /// Bytes that are no line: a crash in the middle of a write.
@@ -188,6 +185,8 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -197,6 +196,8 @@ struct Written<'a> {
     sessions_ended: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
     #[serde(flatten)]
     opening: &'a Opening,
     prev: String,
@@ -261,11 +262,13 @@ impl Chain {
             jti_sha256: entry.jti.map(|jti| to_hex(hash(&jti).get(..JTI_HASH_BYTES).unwrap_or_default())),
             expires_at: entry.expires_at,
             code: entry.code,
+            check: entry.check,
             scope: entry.scope.as_deref(),
             reason: entry.reason.as_deref(),
             tokens: entry.tokens,
             sessions_ended: entry.sessions_ended,
             epoch: entry.epoch,
+            count: entry.count,
             opening,
             prev: to_hex(&self.tip.prev),
         };
@@ -279,6 +282,21 @@ impl Chain {
         if let (Event::SessionEnd, Some(session)) = (entry.event, entry.session) {
             self.agents.remove(&session);
         }
+        if let (Event::Spend, Some(session), Some(agent)) = (entry.event, entry.session, &entry.agent) {
+            self.learn(session, agent);
+        }
+    }
+
+    /// Remembers whose session this is, as a token of it said. Nobody tells when such a session ends; where there are
+    /// too many, all are forgotten, and learnt again from the tokens that follow.
+    fn learn(&mut self, session: u64, agent: &str) {
+        if self.agents.get(&session).is_some_and(|known| **known == *agent) {
+            return;
+        }
+        if self.agents.len() >= MAX_AGENTS {
+            self.agents.clear();
+        }
+        self.introduce(session, agent.into());
     }
 
     /// Puts the seal to the line that begins at `start`, and the line end.

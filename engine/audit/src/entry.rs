@@ -19,14 +19,18 @@ pub enum Event {
     Start,
     /// A process ended in good order.
     Stop,
-    /// Lines could not be written for a while; hand-outs were refused.
+    /// Lines could not be written for a while; what must not go unaudited was refused.
     Suspended,
     /// Lines that nobody waits for were given up because too many waited.
     Dropped,
     /// A token was handed out.
     HandOut,
-    /// No token was handed out, for a reason that lies with who asked.
+    /// No token was handed out, or one was not accepted, for a reason that lies with who asked.
     Denial,
+    /// Denials that have no lines of their own, because there were too many.
+    Denials,
+    /// A token was accepted, and spent.
+    Spend,
     /// Tokens were minted ahead.
     Renewal,
     /// A session was provisioned.
@@ -100,6 +104,10 @@ pub struct Entry {
     pub expires_at: Option<u64>,
     /// Why it was not done: the protocol's error code.
     pub code: Option<&'static str>,
+    /// Which check failed, where a code alone does not say.
+    pub check: Option<&'static str>,
+    /// How many things happened that this one line is about.
+    pub count: Option<u64>,
     /// What was meant: the scope of a flush, the subject of a security event.
     pub scope: Option<Box<str>>,
     /// The reason somebody gave.
@@ -128,6 +136,8 @@ impl Entry {
             jti: None,
             expires_at: None,
             code: None,
+            check: None,
+            count: None,
             scope: None,
             reason: None,
             tokens: None,

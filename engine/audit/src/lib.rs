@@ -1,11 +1,12 @@
-//! The audit log: one line of JSON for each hand-out, denial, flush, renewal, and each start and end of a session.
+//! The audit log: one line of JSON for each hand-out, denial, flush, renewal, and each start and end of a session; at a
+//! resource server, for each token that was accepted or refused.
 //!
 //! What lives here: the lines, the chain that ties them together, the thread that writes them, and the check that
 //! nobody changed, removed, moved or added one.
 //!
 //! What it promises:
 //!
-//! 1. *Nothing is handed out unaudited.* Whoever is about to hand out takes a [`Place`] first; without one it must
+//! 1. *Nothing is handed out, or accepted, unaudited.* Whoever is about to do it takes a [`Place`] first; without one it must
 //!    refuse. A place can be had only while lines can be written ([`Suspended`] says why not).
 //! 2. *A caller never waits for the disk.* It puts an [`Entry`] into a bounded queue; one thread does the rest.
 //! 3. *Tampering shows.* Each line carries the hash of the line before it and a seal under a key derived from the

@@ -51,7 +51,7 @@ impl Options {
     }
 }
 
-/// Why nothing may be handed out at the moment.
+/// Why nothing that must be in the log may be done at the moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Suspended {
@@ -66,7 +66,7 @@ impl fmt::Display for Suspended {
         match self {
             Self::Full => f.write_str("the disk cannot keep up with the audit log; ask again"),
             Self::Failing(reason) => {
-                write!(f, "the audit log cannot be written and nothing is handed out unaudited: {reason}")
+                write!(f, "the audit log cannot be written and nothing goes on unaudited: {reason}")
             }
         }
     }

@@ -313,7 +313,7 @@ fn a_full_disk_stops_hand_outs_and_nothing_is_lost() {
     while inbox.health().is_ok() {
         std::thread::yield_now();
     }
-    assert!(inbox.reserve().unwrap_err().to_string().contains("nothing is handed out unaudited"));
+    assert!(inbox.reserve().unwrap_err().to_string().contains("nothing goes on unaudited"));
     *shared.lock() = Some(good);
     while inbox.health().is_err() {
         std::thread::yield_now();

@@ -99,11 +99,13 @@ pub struct Report {
     pub torn: u64,
     /// Hand-outs.
     pub hand_outs: u64,
-    /// Denials.
+    /// Tokens that were accepted.
+    pub spends: u64,
+    /// Denials, those without lines of their own included.
     pub denials: u64,
-    /// Hand-outs that were refused because the log could not be written.
+    /// Hand-outs and acceptances that were refused because the log could not be written.
     pub refused: u64,
-    /// Lines that were given up because too many waited; never a hand-out's.
+    /// Lines that were given up because too many waited; never one of a hand-out or an acceptance.
     pub dropped: u64,
     /// Whether the seals were checked.
     pub sealed: bool,
@@ -462,7 +464,9 @@ impl Check<'_> {
                 report.unclean_starts += u64::from(read.clean == Some(false));
             }
             "hand_out" => report.hand_outs += 1,
+            "spend" => report.spends += 1,
             "denial" => report.denials += 1,
+            "denials" => report.denials += read.count.unwrap_or(0),
             "suspended" => report.refused += read.count.unwrap_or(0),
             "dropped" => report.dropped += read.count.unwrap_or(0),
             _ => {}

@@ -311,11 +311,10 @@ impl Writer {
         }
         if taken.dropped > 0 {
             tracing::error!(lines = taken.dropped, "lines of the audit log were given up: too many waited");
-            let opening = Opening { count: Some(taken.dropped), ..Opening::default() };
-            self.chain.append(&Entry::new(Event::Dropped), &opening, &mut self.buffer);
+            self.note_count(Event::Dropped, taken.dropped);
         }
         if taken.refused > 0 {
-            self.note_refused(taken.refused);
+            self.note_count(Event::Suspended, taken.refused);
         }
         for message in taken.messages.drain(..) {
             match message {
@@ -334,9 +333,9 @@ impl Writer {
         }
     }
 
-    fn note_refused(&mut self, count: u64) {
-        let opening = Opening { count: Some(count), ..Opening::default() };
-        self.chain.append(&Entry::new(Event::Suspended), &opening, &mut self.buffer);
+    fn note_count(&mut self, event: Event, count: u64) {
+        let entry = Entry { count: Some(count), ..Entry::new(event) };
+        self.chain.append(&entry, &Opening::default(), &mut self.buffer);
     }
 
     /// Writes what is collected, however long it takes.
@@ -360,7 +359,7 @@ impl Writer {
         if state.failing.is_none() {
             tracing::error!(
                 file = %self.options.path.display(), %error,
-                "the audit log cannot be written; nothing is handed out until it can"
+                "the audit log cannot be written; what must be in it is refused until it can"
             );
             state.failing = Some(error.to_string().into());
             self.inbox.synced.notify_all();
@@ -374,7 +373,7 @@ impl Writer {
         state.stopping && stopped_since.get_or_insert_with(Instant::now).elapsed() >= STOP_PATIENCE
     }
 
-    /// Hand-outs go on after a failure; the log says how many were refused.
+    /// Things go on after a failure; the log says how many were refused.
     fn resume(&mut self) {
         let mut state = self.inbox.state.lock();
         if state.failing.take().is_none() {
@@ -383,7 +382,7 @@ impl Writer {
         let refused = std::mem::take(&mut state.refused);
         drop(state);
         tracing::warn!(refused, "the audit log can be written again");
-        self.note_refused(refused);
+        self.note_count(Event::Suspended, refused);
         self.write();
     }
 
@@ -419,7 +418,7 @@ impl Writer {
         }
         if let Err(error) = self.try_sync() {
             self.dead = true;
-            tracing::error!(%error, "the audit log cannot be made durable; nothing is handed out until a restart");
+            tracing::error!(%error, "the audit log cannot be made durable; what must be in it is refused until a restart");
             self.inbox.state.lock().failing = Some(format!("sync failed: {error}; restart").into());
             self.inbox.synced.notify_all();
         }

@@ -100,7 +100,7 @@ stable_names! {
 }
 
 stable_names! {
-    /// The check that failed. All names but the last two are those of TBAC r41.
+    /// The check that failed. All names but the last three are those of TBAC r41.
     FailedCheck {
         /// Is there a token?
         TokenAbsent => "TOKEN_ABSENT",
@@ -156,6 +156,8 @@ stable_names! {
         SpentSet => "SPENT_SET",
         /// The session table answers for which sessions there are.
         SessionTable => "SESSION_TABLE",
+        /// What is decided can be written down.
+        AuditLog => "AUDIT_LOG",
     }
 }
 

@@ -163,6 +163,12 @@ pub(crate) struct RsArgs {
     /// that lost them, and tokens issued up to a minute after that are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
+    /// Write an audit log into this file; nothing is accepted that is not in it. Check it with `obol audit verify --rs`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_key: Option<PathBuf>,
     /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
     /// something in front encrypts it.
     #[arg(long)]
@@ -363,14 +369,19 @@ pub(crate) enum AuditCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerifyArgs {
-    /// The log's files, in any order. Without any: those of the log that `tqs.audit` names in the configuration.
+    /// The log's files, in any order. Without any: those of the log that `tqs.audit` names in the configuration, or else
+    /// `rs.audit_log`.
     pub(crate) files: Vec<PathBuf>,
-    /// The master key the log was sealed under. Without it: the sidecar's own, if it can be read; else only the chain is
-    /// checked, which who can write the file can forge.
-    #[arg(long, value_name = "FILE")]
+    /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit` and the master
+    /// key.
+    #[arg(long)]
+    pub(crate) rs: bool,
+    /// The key the log was sealed under: the sidecar's master key, or the resource server's audit key. Without it: the
+    /// configured one, if it can be read; else only the chain is checked, which who can write the file can forge.
+    #[arg(long, visible_alias = "key", value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
-    /// The note of how far the log had got, beside the token store (its name ends with .audit). Without it lines cut off
-    /// at the end do not show.
+    /// The note of how far the log had got, beside the token store or the audit key (its name ends with .audit). Without
+    /// it lines cut off at the end do not show.
     #[arg(long, value_name = "FILE")]
     pub(crate) head: Option<PathBuf>,
     #[command(flatten)]

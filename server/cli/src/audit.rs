@@ -1,4 +1,4 @@
-//! The audit log of `obol tqs`, and `obol audit verify`.
+//! The audit logs of `obol tqs` and `obol rs`, and `obol audit verify`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use obol_audit::{AuditLog, Options, SealKey};
 use obol_queue::MasterKey;
 use serde_json::json;
 
-use crate::args::{AuditVerifyArgs, TqsArgs};
+use crate::args::{AuditVerifyArgs, RsArgs, TqsArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
@@ -23,9 +23,12 @@ fn seal_key(master_key: &MasterKey) -> SealKey {
     SealKey::from_bytes(*master_key.derive(PURPOSE))
 }
 
-/// Where how far the log had got is kept: beside the store.
-fn head_of(store: &Path) -> PathBuf {
-    let mut name: OsString = store.as_os_str().to_owned();
+/// The key of a resource server's log, where none is named.
+const RS_KEY: &str = "rs-audit.key";
+
+/// Where how far the log had got is kept: beside the sidecar's store, or the resource server's audit key.
+fn head_of(anchor: &Path) -> PathBuf {
+    let mut name: OsString = anchor.as_os_str().to_owned();
     name.push(".audit");
     name.into()
 }
@@ -43,12 +46,28 @@ pub(crate) fn open(
     master_key: &MasterKey,
 ) -> Outcome<Option<Arc<AuditLog>>> {
     let Some(path) = place(args, config) else { return Ok(None) };
-    let mut options = Options::new(path, head_of(store));
-    if let Some(bytes) = config.tqs.audit_file_bytes {
+    open_log(path, store, config.tqs.audit_file_bytes, master_key).map(Some)
+}
+
+/// Opens the resource server's audit log, if it is to have one.
+pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<AuditLog>>> {
+    let Some(path) = args.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
+    let key_file = tqs::place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
+    let key = MasterKey::load_or_create(&key_file).map_err(Failure::usage)?;
+    open_log(path, &key_file, config.rs.audit_file_bytes, &key).map(Some)
+}
+
+fn open_log(path: &Path, anchor: &Path, file_bytes: Option<u64>, key: &MasterKey) -> Outcome<Arc<AuditLog>> {
+    let mut options = Options::new(path, head_of(anchor));
+    if let Some(bytes) = file_bytes {
         options = options.max_file_bytes(bytes);
     }
-    let log = options.open(seal_key(master_key)).map_err(Failure::unavailable)?;
-    Ok(Some(Arc::new(log)))
+    options.open(seal_key(key)).map(Arc::new).map_err(Failure::unavailable)
+}
+
+/// Whether the resource server's log is meant where none is named.
+fn means_rs(args: &AuditVerifyArgs, config: &Config) -> bool {
+    args.rs || (args.files.is_empty() && config.tqs.audit.is_none() && config.rs.audit_log.is_some())
 }
 
 /// `obol audit verify`.
@@ -85,8 +104,11 @@ fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
     if !args.files.is_empty() {
         return Ok(args.files.clone());
     }
-    let path = config.tqs.audit.as_ref().ok_or_else(|| {
-        Failure::usage("name the log's files, or the one being written as tqs.audit in the configuration")
+    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit };
+    let path = configured.as_ref().ok_or_else(|| {
+        Failure::usage(
+            "name the log's files, or the one being written as tqs.audit or rs.audit_log in the configuration",
+        )
     })?;
     let files = verify::files_of(path)
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
@@ -101,12 +123,16 @@ fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
     if let Some(named) = &args.master_key {
         return Ok(Some(seal_key(&MasterKey::load(named).map_err(Failure::usage)?)));
     }
-    let path =
-        config.tqs.master_key.clone().unwrap_or_else(|| crate::config::state_folder().join("master.key"));
+    let (configured, usual) = if means_rs(args, config) {
+        (&config.rs.audit_key, RS_KEY)
+    } else {
+        (&config.tqs.master_key, "master.key")
+    };
+    let path = configured.clone().unwrap_or_else(|| crate::config::state_folder().join(usual));
     Ok(MasterKey::load(path).ok().map(|key| seal_key(&key)))
 }
 
-/// The head that was named; or, where the daemon's own log is checked as a whole, the one beside its store.
+/// The head that was named; or, where a server's own log is checked as a whole, the one it keeps.
 fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
     if let Some(named) = &args.head {
         if !named.exists() {
@@ -117,7 +143,12 @@ fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
     if !args.files.is_empty() {
         return Ok(None);
     }
-    Ok(Some(head_of(&tqs::place(config.tqs.store.as_ref(), "tokens.redb")?)))
+    let anchor = if means_rs(args, config) {
+        tqs::place(config.rs.audit_key.as_ref(), RS_KEY)
+    } else {
+        tqs::place(config.tqs.store.as_ref(), "tokens.redb")
+    };
+    Ok(Some(head_of(&anchor?)))
 }
 
 fn tell(report: &Report) {
@@ -137,12 +168,12 @@ fn tell(report: &Report) {
     };
     output::line(&format!("{} good lines in {} files{span}", report.lines, report.files.len()));
     output::line(&format!(
-        "{} hand-outs, {} denials; {} starts, {} of them after an unclean end; {} lines torn by a crash",
-        report.hand_outs, report.denials, report.starts, report.unclean_starts, report.torn
+        "{} hand-outs, {} acceptances, {} denials; {} starts, {} of them after an unclean end; {} lines torn by a crash",
+        report.hand_outs, report.spends, report.denials, report.starts, report.unclean_starts, report.torn
     ));
     if report.refused > 0 || report.dropped > 0 {
         output::line(&format!(
-            "{} hand-outs were refused because the log could not be written; {} other lines were given up",
+            "{} requests were refused because the log could not be written; {} other lines were given up",
             report.refused, report.dropped
         ));
     }

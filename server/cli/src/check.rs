@@ -57,6 +57,8 @@ fn default_of(name: &str) -> Option<String> {
         "tqs.sandbox" => "true",
         "tqs.keychain" => "none",
         "tqs.audit_file_bytes" => "67108864",
+        "rs.audit_key" => return state("rs-audit.key"),
+        "rs.audit_file_bytes" => "67108864",
         "rs.listen" => "127.0.0.1:8700",
         "rs.audience" => "the one all sessions name",
         "rs.spent" => return state("spent.redb"),
@@ -220,6 +222,8 @@ impl Check {
             ("tqs.store", "--store", path(&args.tqs.store)),
             ("tqs.master_key", "--master-key", path(&args.tqs.master_key)),
             ("tqs.audit", "--audit", path(&args.tqs.audit)),
+            ("rs.audit_log", "--audit-log", path(&args.rs.audit_log)),
+            ("rs.audit_key", "--audit-key", path(&args.rs.audit_key)),
             ("rs.listen", "--listen", args.rs.listen.map(|listen| listen.to_string())),
             ("rs.audience", "--audience", args.rs.audience.clone()),
             ("rs.sessions", "--sessions", path(&args.rs.sessions)),
@@ -290,7 +294,7 @@ impl Check {
     }
 
     fn files(&mut self) {
-        for name in ["tqs.store", "tqs.master_key", "tqs.audit", "rs.spent"] {
+        for name in ["tqs.store", "tqs.master_key", "tqs.audit", "rs.spent", "rs.audit_log", "rs.audit_key"] {
             if let Some(path) = self.path_of(name) {
                 let named = self.set.contains_key(name);
                 self.own_file(name, &path, named);

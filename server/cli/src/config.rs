@@ -98,6 +98,12 @@ pub(crate) struct Rs {
     pub(crate) clock_skew: Option<u64>,
     /// The longest life a token may have, in seconds.
     pub(crate) max_ttl: Option<u64>,
+    /// Where the audit log is written; nowhere if not said.
+    pub(crate) audit_log: Option<PathBuf>,
+    /// The file with the key that the audit log is sealed under.
+    pub(crate) audit_key: Option<PathBuf>,
+    /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+    pub(crate) audit_file_bytes: Option<u64>,
     /// Tokens of an older policy epoch are refused.
     pub(crate) policy_epoch: Option<u64>,
 }

@@ -11,6 +11,7 @@ use obol_verify::{Limits, SessionEntry, SystemClock, Verifier, read_session_entr
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::RsArgs;
+use crate::audit;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::stores::{self, Sessions};
@@ -32,7 +33,10 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let clock = Arc::new(SystemClock::new());
     let sessions = Sessions::open(args, config, &audience, &clock)?;
     sessions.import(entries, &*clock)?;
-    let verifier = verifier(args, config, audience, &sessions, &clock)?;
+    let mut guard = Guard::new(verifier(args, config, audience, &sessions, &clock)?);
+    if let Some(log) = audit::open_for_rs(args, config)? {
+        guard = guard.audited(log);
+    }
 
     let mut options = Options::new(args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN));
     if args.allow_remote {
@@ -40,7 +44,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let service = options.bind(Guard::new(verifier)).await.map_err(Failure::unavailable)?;
+        let service = options.bind(guard).await.map_err(Failure::unavailable)?;
         tracing::info!(address = %service.local_addr(), "listening");
         let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, sessions_file, sessions, clock));
         service.run(shutdown_signal()?).await;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use obol_audit::AuditLog;
 use obol_token::Jti;
 use obol_verify::{Code, Denial, FailedCheck, Unverified, Verified, Verifier};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::audit::{About, Auditor};
 use crate::call::ToolCall;
 use crate::metrics::Metrics;
 use crate::verified::VerifiedToken;
@@ -21,12 +23,13 @@ pub struct Guard {
     verifier: Verifier,
     opaque: bool,
     metrics: Arc<Metrics>,
+    audit: Option<Arc<Auditor>>,
 }
 
 impl Guard {
     /// A guard that tells callers the exact code of a refusal.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, opaque: false, metrics: Arc::default() }
+        Self { verifier, opaque: false, metrics: Arc::default(), audit: None }
     }
 
     /// Tells callers only that a cryptographic check failed, not which ([`Denial::folded`]). The log keeps the code.
@@ -36,6 +39,28 @@ impl Guard {
         self
     }
 
+    /// Writes an audit log: a line for each token that is accepted, and one for each that is refused unless there are too
+    /// many, which are counted. Nothing is accepted that is not in it.
+    #[must_use]
+    pub fn audited(mut self, log: Arc<AuditLog>) -> Self {
+        self.audit = Some(Arc::new(Auditor::new(log)));
+        self
+    }
+
+    /// Whether tokens can be verified, spent and, where there is an audit log, written down.
+    pub fn health(&self) -> Result<(), Denial> {
+        self.verifier.health()?;
+        self.audit.as_ref().map_or(Ok(()), |audit| audit.health())
+    }
+
+    /// Writes into the audit log how many refusals have no lines of their own, if that is due. It is done on the way by
+    /// each refusal; a server calls it every now and then for when there are no more.
+    pub fn sum_up_refusals(&self) {
+        if let Some(audit) = &self.audit {
+            audit.tick();
+        }
+    }
+
     /// The verifier.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
@@ -43,7 +68,7 @@ impl Guard {
 
     /// How many tokens were accepted and refused, for what, and how long that took; in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.verifier)
+        self.metrics.render(&self.verifier, self.health().is_ok())
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
@@ -53,6 +78,7 @@ impl Guard {
             Ok(token) => self.decide(token, call).await,
             Err(denial) => {
                 log_refusal(&denial);
+                self.note_refusal(&denial, &About { tool: Some(call.tool()), ..About::default() });
                 Err(denial)
             }
         };
@@ -70,20 +96,35 @@ impl Guard {
     /// the call is. The token is good for the call as given; it must be [admitted](Self::admit) for what the arguments
     /// ask before anything is done.
     pub fn open_arguments(&self, token: &[u8], call: &ToolCall) -> Result<Map<String, Value>, Denial> {
-        let verified =
-            Unverified::from_text(token).and_then(|token| token.verify(&self.verifier, &call.as_request()));
+        let mut about = About { tool: Some(call.tool()), ..About::default() };
+        let verified = Unverified::from_text(token).and_then(|token| {
+            about.session = Some(token.claimed_session_id());
+            about.jti = Some(*token.claimed_jti().as_bytes());
+            token.verify(&self.verifier, &call.as_request())
+        });
         let opened = verified.and_then(check_encryption_wanted).and_then(|verified| {
             let sealed_only = || Denial::malformed_request("the arguments are not sealed");
             verified.opened_arguments().cloned().ok_or_else(sealed_only)
         });
-        opened.map_err(|denial| self.refuse(denial))
+        opened.map_err(|denial| self.refuse_about(denial, &about))
     }
 
     /// Counts and logs a refusal that needed no token to be looked at, and makes it fit to be told.
     #[must_use]
     pub fn refuse(&self, denial: Denial) -> Denial {
+        self.refuse_about(denial, &About::default())
+    }
+
+    fn refuse_about(&self, denial: Denial, about: &About<'_>) -> Denial {
         log_refusal(&denial);
+        self.note_refusal(&denial, about);
         self.outward(denial)
+    }
+
+    fn note_refusal(&self, denial: &Denial, about: &About<'_>) {
+        if let Some(audit) = &self.audit {
+            audit.refused(denial, about);
+        }
     }
 
     async fn decide(&self, token: Unverified, call: &ToolCall) -> Result<VerifiedToken, Denial> {
@@ -91,13 +132,28 @@ impl Guard {
         let span = tracing::info_span!("token", %session_id, jti_sha256 = jti_prefix(&jti));
         let verified = token.verify(&self.verifier, &call.as_request());
         let outcome = match verified.and_then(check_encryption_wanted) {
-            Ok(verified) => spend(verified).await,
-            Err(denial) => Err(denial),
+            Ok(verified) => self.spend(verified).await,
+            Err(denial) => {
+                let jti = Some(*jti.as_bytes());
+                let about = About { session: Some(session_id), jti, tool: Some(call.tool()) };
+                self.note_refusal(&denial, &about);
+                Err(denial)
+            }
         };
         span.in_scope(|| match &outcome {
             Ok(_) => tracing::info!("accepted"),
             Err(denial) => log_refusal(denial),
         });
+        outcome
+    }
+
+    /// Spends, if it can be written down.
+    async fn spend(&self, verified: Verified) -> Result<VerifiedToken, Denial> {
+        let pending = self.audit.as_ref().map(|audit| audit.begin(&verified)).transpose()?;
+        let outcome = spend(verified).await;
+        if let Some(pending) = pending {
+            pending.settle(outcome.as_ref().err());
+        }
         outcome
     }
 

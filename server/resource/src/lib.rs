@@ -14,6 +14,8 @@
 //! - A request reaches the handler only after its token was spent, and every token lets through at most one request.
 //! - A refusal says why in stable names ([`obol_verify::Code`]) and nothing else; the exact reason is in the log. No
 //!   token and no key is ever logged or sent back.
+//! - With an audit log ([`Guard::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
+//!   the disk.
 //! - A handler that asks for a [`VerifiedToken`] on a route without the layer answers 500, never 200.
 //! - Everything that arrives is bounded: headers, bodies, connections, requests at a time, and the time each may take.
 //!
@@ -23,6 +25,7 @@
 
 #[cfg(feature = "http")]
 mod arguments;
+mod audit;
 mod call;
 #[cfg(feature = "http")]
 mod credentials;

@@ -72,7 +72,7 @@ impl Metrics {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    pub(crate) fn render(&self, verifier: &Verifier) -> String {
+    pub(crate) fn render(&self, verifier: &Verifier, ready: bool) -> String {
         let mut out = String::new();
         self.render_outcomes(&mut out);
         self.render_times(&mut out);
@@ -80,7 +80,7 @@ impl Metrics {
             let help = "Spent tokens that are remembered.";
             render_gauge(&mut out, "obol_spent_marks", help, &marks.to_string());
         }
-        let ready = if verifier.health().is_ok() { "1" } else { "0" };
+        let ready = if ready { "1" } else { "0" };
         render_gauge(&mut out, "obol_ready", "Whether tokens can be spent.", ready);
         out
     }

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use obol_verify::FailedCheck;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -107,11 +108,15 @@ async fn name_request(request: Request, next: Next) -> Response {
 }
 
 async fn ready(State(state): State<ServiceState>) -> Response {
-    match state.guard.verifier().health() {
+    match state.guard.health() {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready");
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "Tokens cannot be spent").into()
+            let title = match error.failed_check {
+                FailedCheck::AuditLog => "The audit log cannot be written, and nothing is accepted unaudited",
+                _ => "Tokens cannot be spent",
+            };
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", title).into()
         }
     }
 }
