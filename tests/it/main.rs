@@ -10,6 +10,7 @@
 )]
 
 mod audit;
+mod audit_full;
 mod cascade;
 mod channel;
 mod cli;
