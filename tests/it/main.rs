@@ -39,6 +39,7 @@ mod rs_audit;
 mod rs_fixture;
 mod rs_process;
 mod scope_rules;
+mod sealed_calls;
 mod shared_sessions;
 mod shared_spent_set;
 mod sidecar;

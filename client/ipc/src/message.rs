@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
-use crate::secret::TokenText;
+use crate::secret::{ChannelText, TokenText};
 use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, WaitMs};
+use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, SessionId, Tool, WaitMs};
 
 protocol! {
     /// The agent's socket.
@@ -51,6 +51,29 @@ pub struct DequeueTokenResult {
     pub tool: Tool,
     /// When it expires, in Unix seconds.
     pub expires_at: u64,
+    /// What to seal the request with, and to open the response. Only for a token that asks for channel encryption; a
+    /// request in the clear is refused with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<TokenChannel>,
+}
+
+/// The channel of one token, for one request and its response (TBAC r41, section 9). The nonce of a request is 12 fresh
+/// random bytes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenChannel {
+    /// The AEAD: `AES-256-GCM` or `ChaCha20-Poly1305`.
+    pub alg: ChannelAlgorithm,
+    /// Key of the request, 32 bytes.
+    pub request_key: ChannelText,
+    /// Additional data of the request.
+    pub request_aad: ChannelText,
+    /// Key of the response, 32 bytes.
+    pub response_key: ChannelText,
+    /// Nonce of the response, 12 bytes.
+    pub response_iv: ChannelText,
+    /// Additional data of the response.
+    pub response_aad: ChannelText,
 }
 
 /// Parameters of `tokenStatus`.

@@ -1,6 +1,7 @@
-//! The two secrets that pass through the sockets: tokens on their way to the agent, session documents on their way in.
+//! The secrets that pass through the sockets: tokens and their channel keys on their way to the agent, session documents on
+//! their way in.
 //!
-//! Both are wiped when dropped, cannot be cloned or compared, and print as a redaction.
+//! All are wiped when dropped, cannot be cloned or compared, and print as a redaction.
 
 use std::fmt;
 
@@ -12,60 +13,75 @@ use zeroize::Zeroizing;
 use crate::frame::MAX_BODY_BYTES;
 use crate::value::ValueError;
 
-/// A single-use token as text: base64url without padding. Whoever holds it can spend it, once.
-pub struct TokenText(Zeroizing<String>);
+macro_rules! base64url_secret {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        pub struct $name(Zeroizing<String>);
 
-impl TokenText {
-    /// Takes over a token's text.
-    ///
-    /// # Errors
-    ///
-    /// [`ValueError`] when the text is empty, longer than a frame, or not base64url without padding. The text is wiped.
-    pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
-        let text = Zeroizing::new(text.into());
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if text.is_empty() || text.len() > MAX_BODY_BYTES || !text.bytes().all(allowed) {
-            return Err(ValueError::new("token", "base64url text without padding that fits one frame"));
-        }
-        Ok(Self(text))
-    }
-
-    /// The token itself. Put it into the call it is for and nowhere else: no log, no error, no disk.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenText(redacted)")
-    }
-}
-
-impl Serialize for TokenText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TokenVisitor;
-
-        impl Visitor<'_> for TokenVisitor {
-            type Value = TokenText;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("token: base64url text without padding")
+        impl $name {
+            /// Takes over the text.
+            ///
+            /// # Errors
+            ///
+            /// [`ValueError`] when the text is empty, longer than a frame, or not base64url without padding. It is wiped.
+            pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
+                let text = Zeroizing::new(text.into());
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                if text.is_empty() || text.len() > MAX_BODY_BYTES || !text.bytes().all(allowed) {
+                    return Err(ValueError::new($what, "base64url text without padding that fits one frame"));
+                }
+                Ok(Self(text))
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenText, E> {
-                TokenText::new(text).map_err(E::custom)
+            /// The secret itself. Put it into the call it is for and nowhere else: no log, no error, no disk.
+            pub fn reveal(&self) -> &str {
+                &self.0
             }
         }
 
-        deserializer.deserialize_str(TokenVisitor)
-    }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(redacted)"))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct TextVisitor;
+
+                impl Visitor<'_> for TextVisitor {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!($what, ": base64url text without padding"))
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::new(text).map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(TextVisitor)
+            }
+        }
+    };
+}
+
+base64url_secret! {
+    /// A single-use token as text: base64url without padding. Whoever holds it can spend it, once.
+    TokenText, "token"
+}
+
+base64url_secret! {
+    /// A part of a token's channel as text: base64url without padding. Whoever holds the keys can read the one request and
+    /// the one response of that token.
+    ChannelText, "channel"
 }
 
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
@@ -125,8 +141,9 @@ mod tests {
     #[test]
     fn secrets_print_as_a_redaction() {
         let token = TokenText::new("c2VjcmV0").unwrap();
+        let channel = ChannelText::new("c2VjcmV0").unwrap();
         let document = SessionDocument::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
-        assert!(!format!("{token:?} {document:?}").contains("c2VjcmV0"));
+        assert!(!format!("{token:?} {channel:?} {document:?}").contains("c2VjcmV0"));
     }
 
     #[test]

@@ -392,6 +392,41 @@ impl<'de> Deserialize<'de> for AlgorithmSuite {
     }
 }
 
+/// The AEAD of a token's channel, which follows from its suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub enum ChannelAlgorithm {
+    /// Suites 1, 2 and 4.
+    #[serde(rename = "AES-256-GCM")]
+    Aes256Gcm,
+    /// Suite 3.
+    #[serde(rename = "ChaCha20-Poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl ChannelAlgorithm {
+    /// The name, as it stands in the `alg` of a sealed message.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+        }
+    }
+
+    /// The algorithm of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when there is none.
+    pub fn from_name(name: &str) -> Result<Self, ValueError> {
+        let known = [Self::Aes256Gcm, Self::ChaCha20Poly1305];
+        known
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or(ValueError::new("alg", "AES-256-GCM or ChaCha20-Poly1305"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,6 +43,7 @@
 //! ```
 
 mod batch;
+mod channel;
 mod clock;
 mod demand;
 mod derived;
@@ -72,7 +73,7 @@ pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
 pub use files::{PrivateFileError, read_private_file};
 pub use handle::Tool;
 pub use master_key::{MasterKey, MasterKeyError};
-pub use obol_token::{Jti, SessionId, Suite};
+pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 pub use operate::{FlushScope, Flushed};
 pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
 /// The storage a queue runs on; implement it to inject faults.

@@ -205,7 +205,7 @@ impl Queue {
         if is_over { DequeueError::NoSession } else { DequeueError::SessionFlushed }
     }
 
-    fn with_partition<R>(
+    pub(crate) fn with_partition<R>(
         &self,
         draw: &Draw<'_>,
         act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
@@ -332,7 +332,7 @@ pub(crate) fn wait_for_token(
     }
 }
 
-fn on_route<R>(
+pub(crate) fn on_route<R>(
     session: &Arc<Session>,
     draw: &Draw<'_>,
     act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,

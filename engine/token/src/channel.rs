@@ -88,6 +88,11 @@ impl ChannelKeys {
         &self.response_iv
     }
 
+    /// What a request is bound to besides its key, for those who seal it elsewhere.
+    pub fn request_aad(&self) -> Vec<u8> {
+        self.aad(self.labels().0)
+    }
+
     /// What a response is bound to besides its key, for those who seal it elsewhere.
     pub fn response_aad(&self) -> Vec<u8> {
         self.aad(self.labels().1)

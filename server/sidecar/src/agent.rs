@@ -7,13 +7,14 @@ use std::time::Duration;
 use obol_audit::Suspended;
 use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
-    TokenStatusParams, TokenStatusResult,
+    TokenChannel, TokenStatusParams, TokenStatusResult,
 };
 use obol_ipc::refusal::{ErrorCode, Refusal};
-use obol_ipc::secret::TokenText;
+use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
-use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, SessionId, Tool, ValueError};
-use obol_queue::{DequeueError, Draw, Queue, SessionInfo, SessionState, Token};
+use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, ChannelAlgorithm, SessionId, Tool, ValueError};
+use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, SessionState, Token};
+use obol_token::text::to_base64url;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
@@ -61,9 +62,12 @@ impl Agent {
     }
 
     /// Draws a token, or says why not; either way it is audited, or nothing is drawn.
-    fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Token, Denied> {
+    fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
         let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
-        let outcome = self.queue.dequeue(draw(params));
+        let outcome = self.queue.dequeue(draw(params)).and_then(|token| {
+            let channel = self.queue.channel_keys(draw(params), &token)?;
+            Ok(Drawn { token, channel })
+        });
         if let Some(place) = place {
             audit::drawn(place, params, asker, &outcome);
         }
@@ -149,13 +153,32 @@ impl From<Denied> for Refusal {
     }
 }
 
-fn reply(outcome: Result<Token, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
-    let token = outcome?;
+/// A token, and its channel where it asks for one.
+pub(crate) struct Drawn {
+    pub(crate) token: Token,
+    channel: Option<ChannelKeys>,
+}
+
+fn describe_channel(keys: &ChannelKeys) -> Result<TokenChannel, ValueError> {
+    let text = |bytes: &[u8]| ChannelText::new(to_base64url(bytes));
+    Ok(TokenChannel {
+        alg: ChannelAlgorithm::from_name(keys.algorithm())?,
+        request_key: text(keys.request_key())?,
+        request_aad: text(&keys.request_aad())?,
+        response_key: text(keys.response_key())?,
+        response_iv: text(keys.response_iv())?,
+        response_aad: text(&keys.response_aad())?,
+    })
+}
+
+fn reply(outcome: Result<Drawn, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
+    let Drawn { token, channel } = outcome?;
     let mut text = token.to_text();
     Ok(AgentReply::DequeueToken(DequeueTokenResult {
         token: TokenText::new(std::mem::take(&mut *text)).map_err(inexpressible)?,
         tool,
         expires_at: token.expires_at(),
+        channel: channel.as_ref().map(describe_channel).transpose().map_err(inexpressible)?,
     }))
 }
 

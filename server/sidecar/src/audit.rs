@@ -12,9 +12,10 @@ use obol_audit::{AuditLog, Decision, Entry, Event, Place, Suspended};
 use obol_ipc::control::{FlushResult, ProvisionResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::refusal::Refusal;
-use obol_queue::{DequeueError, FlushScope, Queue, SessionState, Token};
+use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::agent::Drawn;
 use crate::connection::Asker;
 
 /// How often the queue's numbers are read.
@@ -112,10 +113,10 @@ pub(crate) fn drawn(
     place: Place<'_>,
     params: &DequeueTokenParams,
     asker: &Asker,
-    outcome: &Result<Token, DequeueError>,
+    outcome: &Result<Drawn, DequeueError>,
 ) {
     let entry = match outcome {
-        Ok(token) => Entry {
+        Ok(Drawn { token, .. }) => Entry {
             decision: Some(Decision::Allow),
             session: Some(token.session_id().0),
             jti: token.jti().map(|jti| *jti.as_bytes()),

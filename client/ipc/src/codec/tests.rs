@@ -12,7 +12,7 @@ use super::*;
 use crate::control::*;
 use crate::frame::MAX_BODY_BYTES;
 use crate::message::*;
-use crate::secret::{SessionDocument, TokenText};
+use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
 use crate::value::*;
 
@@ -92,13 +92,30 @@ fn agent_request() -> impl Strategy<Value = AgentRequest> {
     ]
 }
 
+fn channel() -> impl Strategy<Value = TokenChannel> {
+    (any::<bool>(), vec("[A-Za-z0-9_-]{1,60}", 5)).prop_map(|(aes, texts)| {
+        let mut texts = texts.into_iter().map(|text| ChannelText::new(text).unwrap());
+        let mut next = || texts.next().unwrap();
+        TokenChannel {
+            alg: if aes { ChannelAlgorithm::Aes256Gcm } else { ChannelAlgorithm::ChaCha20Poly1305 },
+            request_key: next(),
+            request_aad: next(),
+            response_key: next(),
+            response_iv: next(),
+            response_aad: next(),
+        }
+    })
+}
+
 fn agent_reply() -> impl Strategy<Value = AgentReply> {
     let tools = option::of(btree_map(tool(), any::<u64>(), 0..5));
     prop_oneof![
-        ("[A-Za-z0-9_-]{1,600}", tool(), any::<u64>()).prop_map(|(token, tool, expires_at)| {
-            let token = TokenText::new(token).unwrap();
-            AgentReply::DequeueToken(DequeueTokenResult { token, tool, expires_at })
-        }),
+        ("[A-Za-z0-9_-]{1,600}", tool(), any::<u64>(), option::of(channel())).prop_map(
+            |(token, tool, expires_at, channel)| {
+                let token = TokenText::new(token).unwrap();
+                AgentReply::DequeueToken(DequeueTokenResult { token, tool, expires_at, channel })
+            }
+        ),
         (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<Option<u64>>(), tools).prop_map(
             |(queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools)| {
                 AgentReply::TokenStatus(TokenStatusResult {
@@ -400,6 +417,7 @@ fn secrets_stay_out_of_debug_output() {
         token: TokenText::new("c2VjcmV0").unwrap(),
         tool: Tool::new("t").unwrap(),
         expires_at: 1,
+        channel: None,
     });
     let session = SessionDocument::new(r#"{"K_session":"c2VjcmV0"}"#).unwrap();
     let request = ControlRequest::Provision(ProvisionParams { session });

@@ -31,6 +31,7 @@ pub(crate) fn dequeued(token: &str) -> AgentReply {
         token: TokenText::new(token).unwrap(),
         tool: tool(),
         expires_at: 1_776_763_800,
+        channel: None,
     })
 }
 

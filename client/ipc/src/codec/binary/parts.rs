@@ -9,12 +9,15 @@ use crate::control::{
 };
 use crate::frame::EncodeError;
 use crate::message::{
-    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams, TokenStatusResult,
+    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenChannel, TokenStatusParams,
+    TokenStatusResult,
 };
 use crate::refusal::{ErrorCode, Refusal};
-use crate::secret::{SessionDocument, TokenText};
+use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, EventKind, Reason, SessionId, Tool, WaitMs};
+use crate::value::{
+    AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, EventKind, Reason, SessionId, Tool, WaitMs,
+};
 
 macro_rules! binary_text {
     ($($type:ty: $text:ident;)+) => {$(
@@ -37,6 +40,7 @@ binary_text! {
     Reason: as_str;
     EventKind: as_str;
     TokenText: reveal;
+    ChannelText: reveal;
     SessionDocument: reveal;
 }
 
@@ -63,7 +67,8 @@ macro_rules! binary_struct {
 binary_struct! {
     Empty {}
     DequeueTokenParams { tool, wait_ms, audience }
-    DequeueTokenResult { token, tool, expires_at }
+    DequeueTokenResult { token, tool, expires_at, channel }
+    TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
     TokenStatusParams { tool }
     TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools }
     SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
@@ -182,6 +187,24 @@ impl Binary for SessionState {
             1 => Ok(Self::Expired),
             2 => Ok(Self::Flushed),
             other => unknown_variant("state of a session", other),
+        }
+    }
+}
+
+impl Binary for ChannelAlgorithm {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let number: u32 = match self {
+            Self::Aes256Gcm => 0,
+            Self::ChaCha20Poly1305 => 1,
+        };
+        number.put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.u32()? {
+            0 => Ok(Self::Aes256Gcm),
+            1 => Ok(Self::ChaCha20Poly1305),
+            other => unknown_variant("algorithm of a channel", other),
         }
     }
 }

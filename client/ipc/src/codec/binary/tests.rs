@@ -49,9 +49,10 @@ fn a_response_has_these_bytes() {
         token: TokenText::new("dG9r").unwrap(),
         tool: Tool::new("mail").unwrap(),
         expires_at: 1_776_763_800,
+        channel: None,
     });
     let body = body_of(encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
-    assert_eq!(body, b"\x01\x00\x01\x00\x00\x04dG9r\x04mail\xfc\x98\x43\xe7\x69");
+    assert_eq!(body, b"\x01\x00\x01\x00\x00\x04dG9r\x04mail\xfc\x98\x43\xe7\x69\x00");
 
     let refusal = Refusal::new(ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 }, "wait");
     let body = body_of(encode_response::<AgentProtocol>(None, Err(&refusal)));
@@ -175,6 +176,7 @@ fn an_answer_to_another_method_is_not_taken_for_this_ones() {
         token: TokenText::new("dG9r").unwrap(),
         tool: Tool::new("mail").unwrap(),
         expires_at: 1,
+        channel: None,
     });
     let body = body_of(encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
     let response = decode_response(&body).unwrap();

@@ -70,6 +70,7 @@ fn results_are_written_as_the_contract_says() {
         token: TokenText::new("dG9r").unwrap(),
         tool: Tool::new("mail").unwrap(),
         expires_at: 1_776_763_800,
+        channel: None,
     });
     assert_eq!(
         reply_text::<AgentProtocol>(&reply),
