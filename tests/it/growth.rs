@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CYCLES: u64 = 60_000;
 /// Tokens that wait while they do.
 const DEPTH: u64 = 10_000;
+/// Of them on the disk, at the least, once a refill has come to its end: all but what is ready, and what is drawn before
+/// the next one begins.
+const FULL: u64 = DEPTH * 3 / 4 - MAX_READY;
 /// The files may be this many times what waits in them.
 const MOST_GROWTH: u64 = 4;
 /// Tokens that a killed process leaves behind.
@@ -108,12 +111,12 @@ fn the_files_stay_within_four_times_what_waits_however_many_tokens_have_gone_thr
     queue.provision(world(1, &["search"]).document()).unwrap();
     let mut seen = HashSet::new();
     let start = Instant::now();
-    fill(&queue, DEPTH / 2, |number| assert!(seen.insert(number), "handed out twice"));
+    fill(&queue, FULL, |number| assert!(seen.insert(number), "handed out twice"));
     while (seen.len() as u64) < cycles {
         let token = queue.dequeue_within("search", PATIENCE).unwrap();
         assert!(seen.insert(number(token.as_bytes())), "handed out twice");
     }
-    fill(&queue, DEPTH / 2, |number| assert!(seen.insert(number), "handed out twice"));
+    fill(&queue, FULL, |number| assert!(seen.insert(number), "handed out twice"));
     let live = stored(&queue) * TOKEN_BYTES as u64;
     let length = |path: PathBuf| std::fs::metadata(path).unwrap().len();
     let files = length(store.database()) + length(store.path("tokens.redb.keys"));

@@ -65,6 +65,8 @@ pub(crate) struct Demand {
     refill: Duration,
     /// The end of ready tokens that new ones were minted ahead of.
     renewed: u64,
+    /// Minting has begun at three quarters of the depth and has not come to the whole of it yet.
+    filling: bool,
     handed_out: u64,
     idle: Duration,
 }
@@ -104,6 +106,7 @@ impl Default for Demand {
             peak: 0.0,
             refill: FIRST_REFILL,
             renewed: 0,
+            filling: false,
             handed_out: 0,
             idle: Duration::ZERO,
         }
@@ -157,7 +160,7 @@ impl Demand {
         plan
     }
 
-    fn plan_for(&self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+    fn plan_for(&mut self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
         let lives = if self.handed_out > 0 { WARM_LIVES } else { UNUSED_WARM_LIVES };
         let warm = self.idle <= usable * lives;
         let batch = self.batch_size(usable, limits);
@@ -167,8 +170,10 @@ impl Demand {
         let ready = (floor + tokens(self.burst * lead - 0.5)).min(limits.max_ready);
         let depth = depth.max(ready);
         let all = waiting.ready + waiting.stored;
-        // Refill in whole steps: below three quarters, up to the full depth.
-        let mint = if all <= low_water(depth) { depth.saturating_sub(all) } else { 0 };
+        // Refill in whole steps: below three quarters, up to the full depth. Whoever mints does a batch of it at a time
+        // and asks again, so it has to be remembered that more is wanted.
+        self.filling = all < depth && (self.filling || all <= low_water(depth));
+        let mint = if self.filling { depth - all } else { 0 };
         // Batches come whole: nothing is claimed before there is room for one.
         let next_batch = waiting.next_batch.max(usize::from(batch));
         let low_water = low_water(ready).min(limits.max_ready.saturating_sub(next_batch));
@@ -258,6 +263,25 @@ mod tests {
         assert_eq!(plan(&mut demand, 0, 0).mint, 0);
         demand.missed();
         assert_eq!(plan(&mut demand, 0, 0).mint, 10);
+    }
+
+    #[test]
+    fn a_refill_a_batch_at_a_time_goes_on_from_three_quarters_to_the_full_depth() {
+        let mut demand = Demand::default();
+        (1..=60).for_each(|second| demand.observe(100 * second, Duration::from_secs(1)));
+        let depth = plan(&mut demand, 0, 0).mint;
+        let (mut stored, mut batches) = (0, 0);
+        loop {
+            let plan = plan(&mut demand, 0, stored);
+            if plan.mint == 0 {
+                break;
+            }
+            stored += plan.mint.min(usize::from(plan.batch));
+            batches += 1;
+        }
+        assert!(stored == depth && batches > 10, "{stored} of {depth} in {batches} batches");
+        assert_eq!(plan(&mut demand, 0, low_water(depth) + 1).mint, 0, "not before three quarters");
+        assert_eq!(plan(&mut demand, 0, low_water(depth)).mint, depth - low_water(depth));
     }
 
     #[test]
