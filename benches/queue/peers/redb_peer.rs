@@ -14,8 +14,6 @@ const OVERHEAD_BYTES: usize = 18 + 28 + 8 + 2 * BATCH;
 const CACHE_BYTES: usize = 8 << 20;
 /// Not measured.
 const WARM_UP_COMMITS: u64 = 20;
-/// Commits timed one by one.
-const SINGLE_COMMITS: usize = 301;
 
 fn open(path: &Path) -> Database {
     let mut builder = Database::builder();
@@ -70,19 +68,28 @@ pub(crate) fn store_and_claim(path: &Path, batches: u64, waiting: u64, time: Dur
     store::per_second(commits * batches * BATCH as u64, start.elapsed())
 }
 
-/// The median time of a durable commit that changes one small value.
-pub(crate) fn single_commit(path: &Path) -> Duration {
-    let db = open(path);
-    let mut times: Vec<Duration> = (0..SINGLE_COMMITS)
-        .map(|number| {
-            let value = number.to_be_bytes();
-            let start = Instant::now();
-            commit(&db, |table| {
-                table.insert((0, 0, 0), value.as_slice()).expect("stored");
-            });
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    store::percentile(&times, 0.5)
+/// A database to time single durable commits in, each of which changes one small value.
+pub(crate) struct Single {
+    db: Database,
+    number: u64,
+}
+
+impl Single {
+    pub(crate) fn open(path: &Path) -> Self {
+        let mut single = Self { db: open(path), number: 0 };
+        for _ in 0..WARM_UP_COMMITS {
+            single.commit();
+        }
+        single
+    }
+
+    pub(crate) fn commit(&mut self) -> Duration {
+        self.number += 1;
+        let value = self.number.to_be_bytes();
+        let start = Instant::now();
+        commit(&self.db, |table| {
+            table.insert((0, 0, 0), value.as_slice()).expect("stored");
+        });
+        start.elapsed()
+    }
 }
