@@ -50,8 +50,8 @@ fn queue(folder: &std::path::Path, tokens: u64) -> Queue {
     let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
     let batch = u16::try_from(tokens.min(store::BATCH)).unwrap_or(u16::MAX);
     let ready = tokens.min(MAX_READY);
-    // Refill begins at three quarters, so that this is never less.
-    let depth = tokens + tokens / 3 + ready + usize::from(batch);
+    // A refill goes on to the full depth, ready tokens included; while it does, some are drawn.
+    let depth = tokens + tokens / 20 + 2 * (ready + usize::from(batch));
     let queue = store::open(store::builder().batch(batch).max_ready(ready).max_depth(depth), folder);
     store::provision(&queue, 7, &store::names(&["search"]));
     queue
