@@ -105,6 +105,22 @@ fn stores_last_for_the_process_unless_a_line_has_its_own_or_they_are_reset() {
 }
 
 #[test]
+fn a_name_is_spent_for_every_token_that_bears_it() {
+    let first = Forge::standard(1);
+    let others = [0, 1, 29, 30, 60].map(|later| {
+        Forge::standard(1).with(|token| {
+            token.issued_at += later;
+            token.expires_at = token.issued_at + 60 - later / 2;
+        })
+    });
+    let mut lines = vec![verify_line(&first)];
+    lines.extend(others.iter().map(verify_line));
+    let codes: Vec<_> = ask(&lines).iter().map(|answer| code(answer).to_owned()).collect();
+    assert_eq!(codes[0], "ok");
+    assert!(codes[1..].iter().all(|code| code == "TOKEN_REPLAYED"), "{codes:?}");
+}
+
+#[test]
 fn every_field_of_a_verify_line_counts() {
     let line = || verify_line(&Forge::standard(1));
     let cases = [

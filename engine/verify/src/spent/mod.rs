@@ -4,7 +4,8 @@
 //!
 //! Spending a token leaves a mark: 16 bytes of a hash over the session's number and the token's `jti`. The mark is
 //! filed under the token's own `exp`, which is signed, so the same token always leads to the same place, whatever
-//! this server's settings are today. It must outlive the token: a token is accepted until `exp` plus clock skew, so
+//! this server's settings are today; it is looked for under every `exp`, so that a `jti` is good once even if two tokens
+//! were made with it. It must outlive the token: a token is accepted until `exp` plus clock skew, so
 //! the mark stays until `exp` plus skew plus a margin. (The specification's "token life plus 60 s from now" is too
 //! short: a token issued 60 s in the future would be accepted twice.)
 //!
