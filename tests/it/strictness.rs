@@ -242,10 +242,11 @@ fn forgeries() -> u64 {
     std::env::var("OBOL_SOAK_FORGED").ok().and_then(|count| count.parse().ok()).unwrap_or(50_000)
 }
 
-/// Memory in use, in pages.
+/// Memory in use, in pages, without those of files: pages of the program itself come and go as the system pleases.
 fn resident_pages() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let pages: Vec<u64> = statm.split_whitespace().map(|pages| pages.parse().unwrap()).collect();
+    pages[1] - pages[2]
 }
 
 #[test]
