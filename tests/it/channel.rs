@@ -241,10 +241,11 @@ fn the_limits_hold_for_sealed_arguments_too() {
     for no_object in ["[1]", "\"q\"", "", "{\"q\":\"rows\"} {}", "\u{fffd}"] {
         assert_eq!(site.sealed("/echo", &token, &seal(&token, no_object)).problem(), malformed());
     }
-    // Whatever a second reader would make of a repeated name: the handler sees what was checked.
-    let answer = site.sealed("/echo", &token, &seal(&token, r#"{"q":"all","q":"rows"}"#));
-    let opened: Value = serde_json::from_slice(&open(&token, &answer)).unwrap();
-    assert_eq!(opened["body"], r#"{"q":"rows"}"#);
+    // Of a name that stands twice one reader takes the first and another the last.
+    for twice in [r#"{"q":"all","q":"rows"}"#, r#"{"q":"rows","q":"all"}"#] {
+        assert_eq!(site.sealed("/echo", &token, &seal(&token, twice)).problem(), malformed());
+    }
+    assert_eq!(site.sealed("/echo", &token, &seal(&token, r#"{"q":"rows"}"#)).status, 200);
 }
 
 #[test]
@@ -321,6 +322,8 @@ fn a_body_is_read_only_in_one_form_and_within_bounds() {
         (vec![json_type, ("Content-Encoding", "gzip")], "{}"),
         (vec![json_type], "[]"),
         (vec![json_type], "{"),
+        (vec![json_type], r#"{"q":1,"q":1}"#),
+        (vec![json_type], r#"{"q":{"a":1,"\u0061":2}}"#),
     ] {
         let answer = site.call("/echo", &token, &headers, body.as_bytes());
         assert_eq!(answer.problem(), malformed(), "{headers:?} {body}");
@@ -328,6 +331,29 @@ fn a_body_is_read_only_in_one_form_and_within_bounds() {
     let long = json!({"q": "x".repeat(MAX_SEALED_BYTES)}).to_string();
     assert_eq!(site.call("/echo", &token, &[json_type], long.as_bytes()).status, 413);
     assert_eq!(site.call("/echo", &token, &[json_type], b"{}").status, 200);
+}
+
+#[test]
+fn the_service_refuses_arguments_that_two_readers_could_take_for_different_ones() {
+    let site = Site::new();
+    let constraints = json!({"allowed_parameters": {"q": "rows*"}});
+    let token = Forge::new(1, &scope_with(json!({"constraints": constraints})));
+    let ask = |arguments: &str| {
+        let body = format!(r#"{{"token":"{}","tool":"{TOOL}","arguments":{arguments}}}"#, token.text());
+        resource::post(site.service.local_addr(), "/v1/verify", &body)
+    };
+    // An API that reads what it was sent with another parser than ours might act on the one we did not look at.
+    for twice in [r#"{"q":"all","q":"rows"}"#, r#"{"q":"rows","q":"all"}"#, r#"{"\u0071":"all","q":"rows"}"#]
+    {
+        let answer = ask(twice);
+        assert_eq!(answer.problem(), malformed(), "{twice}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("duplicate field"), "{}", answer.text());
+    }
+    // Nor is a body a list of its fields.
+    let listed = format!(r#"["{}","{TOOL}"]"#, token.text());
+    let listed = resource::post(site.service.local_addr(), "/v1/verify", &listed);
+    assert_eq!(listed.problem(), malformed());
+    assert_eq!(ask(r#"{"q":"rows"}"#).status, 200, "none of that burned the token");
 }
 
 #[test]

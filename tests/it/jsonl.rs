@@ -210,7 +210,8 @@ fn parents_count_as_spent_here() {
 #[test]
 fn lines_that_cannot_be_read_are_answered_and_do_not_stop_the_stream() {
     let good = verify_line(&Forge::standard(1));
-    let cases: [(String, &str); 14] = [
+    let twice = |name: &str, member: &str| good.to_string().replace(name, &format!("{member},{name}"));
+    let cases: [(String, &str); 21] = [
         (String::new(), "the document"),
         ("not json".to_owned(), "the document"),
         ("[]".to_owned(), "the document"),
@@ -228,6 +229,18 @@ fn lines_that_cannot_be_read_are_answered_and_do_not_stop_the_stream() {
             with(good.clone(), json!({"session/K_session": "00"})).to_string(),
             "session.K_session: expected 64",
         ),
+        // A list is no object, not even an empty one: this would be a template without limits.
+        (with(good.clone(), json!({"rs/template": []})).to_string(), "rs.template: expected"),
+        (
+            with(good.clone(), json!({"session/window": [NOW - 9, 99]})).to_string(),
+            "session.window: expected",
+        ),
+        (with(good.clone(), json!({"rs/request": [TOOL]})).to_string(), "rs.request: expected"),
+        (r#"["verify"]"#.to_owned(), "the document"),
+        // A name stands once in an object.
+        (twice(r#""op""#, r#""op":"reset""#), "duplicate field"),
+        (twice(r#""tool""#, r#""\u0074ool":"x""#), "duplicate field"),
+        (twice(r#""tool""#, r#""arguments":{"a":{"b":1,"b":1}}"#), "duplicate field"),
     ];
     let mut input = String::new();
     for (line, _) in &cases {

@@ -1,8 +1,15 @@
 //! Reading JSON that may hold secrets: errors name the field and what was expected there, and never repeat what was
 //! found. A key in the wrong place would otherwise end up in a log, or in an answer.
+//!
+//! It is also read to the letter. An object is an object and no list of its fields, and a name stands in it once, at every
+//! level: of arguments with `{"a":1,"a":2}` one reader might check the second `a` and another act on the first.
+
+mod objects;
 
 use core::fmt;
 use serde::Deserialize;
+
+use self::objects::Objects;
 
 /// A document that was not read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,7 +33,7 @@ impl std::error::Error for JsonError {}
 /// Reads one document and nothing behind it. What is unknown is refused where `T` says so.
 pub fn parse<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let parsed = serde_path_to_error::deserialize(Objects(&mut reader)).map_err(|error| {
         let field = without_long_names(&error.path().to_string());
         let inner = error.into_inner();
         JsonError { field, line: inner.line(), problem: without_values(&inner) }
@@ -64,5 +71,75 @@ fn without_values(error: &serde_json::Error) -> String {
         Some((_, expected)) if repeats_input => format!("expected {expected}"),
         None if repeats_input => "unexpected".to_owned(),
         _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Map, Value, json};
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        name: String,
+        #[serde(default)]
+        inner: Option<Inner>,
+        #[serde(default)]
+        list: Vec<Inner>,
+        #[serde(default)]
+        any: Map<String, Value>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner {
+        #[serde(default)]
+        number: u64,
+    }
+
+    fn read(json: &str) -> Result<Outer, String> {
+        parse(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_well_formed_is_read_as_it_stands() {
+        let text = r#"{"name":"\u00e9","inner":{"number":18446744073709551615,"else":[1.5,null]},
+            "list":[{"number":1},{}],"any":{"a":[{"b":1},{"b":2}],"\u0062":-1,"c":1e3}}"#;
+        let read = read(text).unwrap();
+        assert_eq!((read.name.as_str(), read.inner), ("\u{e9}", Some(Inner { number: u64::MAX })));
+        assert_eq!(read.list, [Inner { number: 1 }, Inner { number: 0 }]);
+        assert_eq!(Value::Object(read.any), json!({"a": [{"b": 1}, {"b": 2}], "b": -1, "c": 1000.0}));
+        assert_eq!(parse::<Outer>(br#"{"name":"x","inner":null}"#).unwrap().inner, None);
+    }
+
+    #[test]
+    fn a_list_is_no_object() {
+        for (text, place) in [
+            (r#"["x"]"#, "the document"),
+            (r#"{"name":"x","inner":[1]}"#, "inner"),
+            (r#"{"name":"x","inner":[]}"#, "inner"),
+            (r#"{"name":"x","list":[[1]]}"#, "list[0]"),
+            (r#"{"name":"x","any":[]}"#, "any"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(&format!("{place}: expected")), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_stands_once_in_an_object_at_every_level_and_is_not_repeated_in_the_error() {
+        let secret = "ab".repeat(32);
+        for text in [
+            r#"{"name":"x","name":"x"}"#.to_owned(),
+            r#"{"name":"x","n\u0061me":"y"}"#.to_owned(),
+            r#"{"name":"x","any":{"a":1,"a":1}}"#.to_owned(),
+            r#"{"name":"x","any":{"a":[{"b":{"c":1,"\u0063":2}}]}}"#.to_owned(),
+            r#"{"name":"x","inner":{"else":{"a":1,"a":2}}}"#.to_owned(),
+            r#"{"name":"x","inner":{"else":1,"else":2}}"#.to_owned(),
+            format!(r#"{{"name":"x","any":{{"{secret}":1,"{secret}":2}}}}"#),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains("duplicate field") && !error.contains(&secret), "{text}: {error}");
+        }
     }
 }
