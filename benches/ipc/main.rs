@@ -1,8 +1,13 @@
 //! Handing out over the local socket: the real daemon, a bare echo, and Redis, each a process of its own.
 //!
-//! `cargo bench -p obol-benches --bench ipc`; with `-- --quick` a few seconds that show only that it works. Redis is
-//! measured where `redis-server` is installed. Tokens are minted before the measured time and no run draws more than half
-//! of what is ready, so minting is not in it; `token.rs` measures that.
+//! `cargo bench -p obol-benches --bench ipc`; with `-- --quick` a few seconds that show only that it works. Names of
+//! [`PARTS`] run these alone: `-- 16x32 memory`. Redis is measured where `redis-server` is installed.
+//!
+//! What is in it: the daemon as it is shipped, with its sandbox; the binary codec on both sides, wiping, the system's
+//! sockets. What is not: limits of rate, which would be what is measured; an audit log, which is off unless it is asked
+//! for; and minting. Tokens are minted before the measured time, and no run draws so many that the daemon mints new ones
+//! ([`Plan::draws`]); `token.rs` measures minting, `queue` both together. The tokens are of suite 2, because they are
+//! minted fast, and as long as those of suite 1; what they are makes no difference to handing them out.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it measures is what it prints")]
@@ -26,17 +31,35 @@ use crate::redis::Redis;
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Plan {
-    /// Tokens ready for each tool before a run; half of them are drawn.
+    /// Tokens ready before a run; the daemon mints no more until a quarter of them is gone.
     ready: u16,
-    /// Draws on one connection, one after another.
-    single: usize,
     /// Runs of which the median counts.
     runs: usize,
     starts: usize,
 }
 
-const FULL: Plan = Plan { ready: 60_000, single: 20_000, runs: 5, starts: 21 };
-const QUICK: Plan = Plan { ready: 4_000, single: 500, runs: 1, starts: 3 };
+const FULL: Plan = Plan { ready: 60_000, runs: 11, starts: 21 };
+const QUICK: Plan = Plan { ready: 4_000, runs: 1, starts: 3 };
+
+impl Plan {
+    /// Draws in one run: few enough that the daemon does not refill meanwhile.
+    fn draws(self) -> usize {
+        usize::from(self.ready) / 5
+    }
+}
+
+/// What can be run alone, and how.
+type Part = (&'static str, fn(Plan));
+
+const PARTS: [Part; 7] = [
+    ("single", single),
+    ("1x32", |plan| throughput(plan, 1, 32)),
+    ("16x1", |plan| throughput(plan, 16, 1)),
+    ("64x1", |plan| throughput(plan, 64, 1)),
+    ("16x32", |plan| throughput(plan, 16, 32)),
+    ("memory", |_| memory()),
+    ("start", start),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,15 +72,14 @@ fn main() {
         return;
     }
     let plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let asked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     rows::begin();
     obol();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    single(plan);
-    for (connections, depth) in [(1, 32), (16, 1), (64, 1), (16, 32)] {
-        throughput(plan, &runtime, connections, depth);
+    for (name, run) in PARTS {
+        if asked.is_empty() || asked.iter().any(|part| name == part.as_str()) {
+            run(plan);
+        }
     }
-    memory();
-    start(plan);
 }
 
 /// One connection, one request at a time, beside an echo of the same sizes.
@@ -67,13 +89,12 @@ fn single(plan: Plan) {
     daemon.wait_until_ready(u64::from(plan.ready));
     let mut client = daemon.client();
     let tool = Tool::new("search").expect("a name");
-    let draws = plan.single.min(usize::from(plan.ready) / 2);
     let (request, answer) = ObolPeer::new("search").sizes(client.dequeue_token(&tool, Duration::ZERO));
     let echo = Echo::start(folder.path(), request, answer);
     let mut echoing = echo.client();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     // In turns, so that what else goes on in the machine meets both alike.
-    while ours.len() < draws {
+    while ours.len() < plan.draws() {
         for _ in 0..100 {
             let start = Instant::now();
             client.dequeue_token(&tool, Duration::ZERO).expect("a token");
@@ -94,8 +115,10 @@ fn single(plan: Plan) {
 }
 
 /// Many requests under way, beside Redis.
-fn throughput(plan: Plan, runtime: &tokio::runtime::Runtime, connections: usize, depth: usize) {
-    let draws = usize::from(plan.ready) / 2;
+fn throughput(plan: Plan, connections: usize, depth: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // The same for each connection.
+    let draws = plan.draws() / connections * connections;
     let what = format!("dequeue, {connections} connections, {depth} deep");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut redis = Redis::start();
@@ -104,12 +127,12 @@ fn throughput(plan: Plan, runtime: &tokio::runtime::Runtime, connections: usize,
         let daemon = Daemon::start(folder.path(), &["search"], plan.ready);
         daemon.wait_until_ready(u64::from(plan.ready));
         let socket = daemon.socket();
-        ours.push(rate(draws, drive::<ObolPeer>(runtime, &socket, connections, depth, draws)));
+        ours.push(rate(draws, drive::<ObolPeer>(&runtime, &socket, connections, depth, draws)));
         drop(daemon);
         if let Some(redis) = &mut redis {
             redis.fill(draws);
             let socket = redis.socket();
-            theirs.push(rate(draws, drive::<RedisPeer>(runtime, &socket, connections, depth, draws)));
+            theirs.push(rate(draws, drive::<RedisPeer>(&runtime, &socket, connections, depth, draws)));
         }
     }
     let row = Row::new("ipc", what, Unit::PerSecond, median(&mut ours));
