@@ -31,7 +31,7 @@ use std::fmt;
 
 pub(crate) use self::binary::Binary;
 pub(crate) use self::json::{from_object, write_json};
-use crate::frame::{EncodeError, EncodedFrame};
+use crate::frame::{EncodeError, EncodedFrame, FrameWriter, Frames};
 use crate::protocol::Protocol;
 use crate::refusal::{ErrorCode, Refusal, one_line};
 
@@ -69,10 +69,10 @@ impl Codec {
         id: &RequestId,
         request: &P::Request,
     ) -> Result<EncodedFrame, EncodeError> {
-        match self {
-            Self::Json => json::encode_request::<P>(id, request),
-            Self::Bincode => binary::encode_request::<P>(id, request),
-        }
+        EncodedFrame::write(|frame| match self {
+            Self::Json => json::write_request::<P>(frame, id, request),
+            Self::Bincode => binary::write_request::<P>(frame, id, request),
+        })
     }
 
     /// Reads a request.
@@ -98,9 +98,32 @@ impl Codec {
         id: Option<&RequestId>,
         outcome: Result<&P::Reply, &Refusal>,
     ) -> Result<EncodedFrame, EncodeError> {
+        EncodedFrame::write(|frame| self.write_response::<P>(frame, id, outcome))
+    }
+
+    /// Writes a response behind others that go out with it. If that fails, those stay as they were.
+    ///
+    /// # Errors
+    ///
+    /// As for [`encode_response`](Self::encode_response).
+    pub fn put_response<P: Protocol>(
+        self,
+        frames: &mut Frames,
+        id: Option<&RequestId>,
+        outcome: Result<&P::Reply, &Refusal>,
+    ) -> Result<(), EncodeError> {
+        frames.write(|frame| self.write_response::<P>(frame, id, outcome))
+    }
+
+    fn write_response<P: Protocol>(
+        self,
+        frame: &mut FrameWriter,
+        id: Option<&RequestId>,
+        outcome: Result<&P::Reply, &Refusal>,
+    ) -> Result<(), EncodeError> {
         match self {
-            Self::Json => json::encode_response::<P>(id, outcome),
-            Self::Bincode => binary::encode_response::<P>(id, outcome),
+            Self::Json => json::write_response::<P>(frame, id, outcome),
+            Self::Bincode => binary::write_response::<P>(frame, id, outcome),
         }
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 
-use zeroize::{Zeroize, Zeroizing};
+use crate::wipe::{Wiped, wipe};
 
 /// Bytes in the length that precedes every body.
 pub const HEADER_BYTES: usize = 4;
@@ -17,8 +17,6 @@ pub const MAX_BODY_BYTES: usize = 65_536;
 pub const MAX_BUFFERED_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
 /// First size of a decoder's buffer, in bytes: dozens of ordinary requests, or several tokens.
 const FIRST_BUFFER_BYTES: usize = 4_096;
-/// First size of an encoder's buffer, in bytes: a token and its envelope fit without growing.
-const FIRST_FRAME_BYTES: usize = 1_024;
 
 /// A length that no frame may have. The stream cannot be read any further: close the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,77 +76,132 @@ impl std::error::Error for EncodeError {}
 ///
 /// [`EncodeError::Empty`] or [`EncodeError::TooLong`] when the body's length is not 1 to [`MAX_BODY_BYTES`].
 pub fn encode(body: &[u8]) -> Result<EncodedFrame, EncodeError> {
-    let mut writer = FrameWriter::with_body_capacity(body.len().min(MAX_BODY_BYTES));
-    writer.append(body)?;
-    writer.finish()
+    let mut frame = Frames::with_capacity(HEADER_BYTES + body.len().min(MAX_BODY_BYTES));
+    frame.write(|writer| writer.append(body))?;
+    Ok(EncodedFrame(frame))
 }
 
 /// A frame ready to be written, header and body in one buffer. Wiped when dropped.
-pub struct EncodedFrame(Zeroizing<Vec<u8>>);
+pub struct EncodedFrame(Frames);
 
 impl EncodedFrame {
+    /// Writes one frame's body.
+    pub(crate) fn write(
+        body: impl FnOnce(&mut FrameWriter) -> Result<(), EncodeError>,
+    ) -> Result<Self, EncodeError> {
+        let mut frame = Frames::new();
+        frame.write(body)?;
+        Ok(Self(frame))
+    }
+
     /// Header and body, to be written in one go.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 
     /// The body alone.
     pub fn body(&self) -> &[u8] {
-        self.0.get(HEADER_BYTES..).unwrap_or_default()
+        self.as_bytes().get(HEADER_BYTES..).unwrap_or_default()
     }
 }
 
 impl fmt::Debug for EncodedFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EncodedFrame({} bytes)", self.0.len())
+        write!(f, "EncodedFrame({} bytes)", self.as_bytes().len())
+    }
+}
+
+/// Frames one behind the other, to be written in one go. Wiped when cleared or dropped.
+///
+/// It grows as frames are put in; whoever puts them in bounds it by writing it out in time.
+#[derive(Default)]
+pub struct Frames(FrameWriter);
+
+impl Frames {
+    /// None yet. Allocates nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with_capacity(bytes: usize) -> Self {
+        Self(FrameWriter { bytes: Wiped::new(Vec::with_capacity(bytes)), start: 0, overflowed: false })
+    }
+
+    /// All frames, headers included.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// Puts a frame behind the others.
+    pub fn push(&mut self, frame: &EncodedFrame) {
+        self.0.bytes.append(frame.as_bytes());
+    }
+
+    /// Takes all frames out and wipes them. The memory is kept for the next.
+    pub fn clear(&mut self) {
+        self.0.bytes.truncate(0);
+    }
+
+    /// Writes one frame's body behind the frames there are. If that fails, they stay as they were.
+    pub(crate) fn write(
+        &mut self,
+        body: impl FnOnce(&mut FrameWriter) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        self.0.begin();
+        let written = body(&mut self.0).and_then(|()| self.0.end());
+        if written.is_err() {
+            self.0.bytes.truncate(self.0.start);
+        }
+        written
+    }
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frames({} bytes)", self.as_bytes().len())
     }
 }
 
 /// Collects a frame piece by piece behind a place for its header, refusing to grow past [`MAX_BODY_BYTES`].
+#[derive(Default)]
 pub(crate) struct FrameWriter {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
+    /// Where the frame that is being written begins.
+    start: usize,
     overflowed: bool,
 }
 
 impl FrameWriter {
-    pub(crate) fn new() -> Self {
-        Self::with_body_capacity(FIRST_FRAME_BYTES)
-    }
-
-    fn with_body_capacity(capacity: usize) -> Self {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + capacity));
-        bytes.extend_from_slice(&[0; HEADER_BYTES]);
-        Self { bytes, overflowed: false }
+    fn begin(&mut self) {
+        (self.start, self.overflowed) = (self.bytes.len(), false);
+        self.bytes.append(&[0; HEADER_BYTES]);
     }
 
     pub(crate) fn append(&mut self, piece: &[u8]) -> Result<(), EncodeError> {
-        let needed = self.bytes.len().saturating_add(piece.len());
+        let needed = (self.bytes.len() - self.start).saturating_add(piece.len());
         if self.overflowed || needed > MAX_BUFFERED_BYTES {
             self.overflowed = true;
             return Err(EncodeError::TooLong);
         }
-        if needed > self.bytes.capacity() {
-            // `Vec` would free the old memory as it is; this wipes it.
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(self.bytes.capacity() * 2)));
-            larger.extend_from_slice(&self.bytes);
-            self.bytes = larger;
-        }
-        self.bytes.extend_from_slice(piece);
+        self.bytes.append(piece);
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<EncodedFrame, EncodeError> {
+    fn end(&mut self) -> Result<(), EncodeError> {
         if self.overflowed {
             return Err(EncodeError::TooLong);
         }
-        let length = u32::try_from(self.bytes.len() - HEADER_BYTES).map_err(|_| EncodeError::TooLong)?;
+        let length = self.bytes.len() - self.start - HEADER_BYTES;
+        let length = u32::try_from(length).map_err(|_| EncodeError::TooLong)?;
         if length == 0 {
             return Err(EncodeError::Empty);
         }
-        if let Some(header) = self.bytes.first_chunk_mut::<HEADER_BYTES>() {
+        let frame =
+            self.bytes.get_mut(self.start..).and_then(|frame| frame.first_chunk_mut::<HEADER_BYTES>());
+        if let Some(header) = frame {
             *header = length.to_be_bytes();
         }
-        Ok(EncodedFrame(self.bytes))
+        Ok(())
     }
 }
 
@@ -176,7 +229,7 @@ impl Deref for Body<'_> {
 
 impl Drop for Body<'_> {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(self.0);
     }
 }
 
@@ -192,17 +245,19 @@ impl fmt::Debug for Body<'_> {
 /// [`filled`](Self::filled); then [`pop`](Self::pop) until `None`. What it holds grows with what has arrived, never
 /// with what a header declares, and never past [`MAX_BUFFERED_BYTES`].
 pub struct FrameDecoder {
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Wiped,
     /// Bytes before `start` have been popped, bytes from `end` on are free.
     start: usize,
     end: usize,
+    /// Whether the last bytes that came filled the buffer: there may be many more.
+    brimful: bool,
     failed: Option<FrameError>,
 }
 
 impl FrameDecoder {
     /// A decoder at the start of a stream. Allocates nothing yet.
     pub fn new() -> Self {
-        Self { buffer: Zeroizing::new(Vec::new()), start: 0, end: 0, failed: None }
+        Self { buffer: Wiped::default(), start: 0, end: 0, brimful: false, failed: None }
     }
 
     /// Takes over as many of `bytes` as there is room for, and says how many.
@@ -229,19 +284,22 @@ impl FrameDecoder {
     /// Room for more bytes of the stream. Empty only when a frame can be popped, or [`pop`](Self::pop) fails.
     pub fn spare(&mut self) -> &mut [u8] {
         self.compact();
-        if self.end == self.buffer.len() && self.end < MAX_BUFFERED_BYTES {
+        let full = self.end == self.buffer.len();
+        if (full || self.brimful) && self.buffer.len() < MAX_BUFFERED_BYTES {
             let larger = (self.buffer.len() * 2).clamp(FIRST_BUFFER_BYTES, MAX_BUFFERED_BYTES);
-            let mut buffer = Zeroizing::new(Vec::with_capacity(larger));
-            buffer.extend_from_slice(&self.buffer);
+            let mut buffer = Vec::with_capacity(larger);
+            buffer.extend_from_slice(self.buffer.get(..self.end).unwrap_or_default());
             buffer.resize(larger, 0);
-            self.buffer = buffer;
+            self.buffer = Wiped::new(buffer);
         }
+        self.brimful = false;
         self.buffer.get_mut(self.end..).unwrap_or_default()
     }
 
     /// Says that the first `count` bytes of [`spare`](Self::spare) now hold the next bytes of the stream.
     pub fn filled(&mut self, count: usize) {
         self.end = self.end.saturating_add(count).min(self.buffer.len());
+        self.brimful = self.end == self.buffer.len();
     }
 
     /// The next complete frame's body, or `None` until more bytes have arrived.
@@ -285,8 +343,9 @@ impl FrameDecoder {
         let held = self.end - self.start;
         if held > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
-            if let Some(stale) = self.buffer.get_mut(held..self.end) {
-                stale.zeroize();
+            // What lies before has been popped, and was wiped then.
+            if let Some(stale) = self.buffer.get_mut(self.start.max(held)..self.end) {
+                wipe(stale);
             }
         }
         (self.start, self.end) = (0, held);
@@ -395,7 +454,7 @@ mod tests {
             let mut decoder = FrameDecoder::new();
             assert_eq!(decoder.push(&declared.to_be_bytes()), HEADER_BYTES);
             let _ = decoder.pop().map(|_| ());
-            assert_eq!(decoder.buffer.capacity(), FIRST_BUFFER_BYTES);
+            assert_eq!(decoder.buffer.len(), FIRST_BUFFER_BYTES);
         }
     }
 
@@ -405,7 +464,7 @@ mod tests {
         let flood = vec![1; 3 * MAX_BUFFERED_BYTES];
         assert_eq!(decoder.push(&flood), MAX_BUFFERED_BYTES);
         assert_eq!(decoder.push(&flood), 0);
-        assert_eq!(decoder.buffer.capacity(), MAX_BUFFERED_BYTES);
+        assert_eq!(decoder.buffer.len(), MAX_BUFFERED_BYTES);
     }
 
     #[test]
@@ -472,7 +531,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(decoder.buffer.capacity() <= MAX_BUFFERED_BYTES);
+                prop_assert!(decoder.buffer.len() <= MAX_BUFFERED_BYTES);
             }
         }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::codec::{Codec, from_object, write_json};
-use crate::frame::{EncodeError, EncodedFrame, FrameWriter};
+use crate::frame::{EncodeError, EncodedFrame};
 use crate::refusal::one_line;
 pub use crate::value::PeerName;
 
@@ -81,9 +81,7 @@ fn text_of(raw: Option<&RawValue>) -> Option<String> {
 }
 
 fn encode<T: Serialize>(hello: &T) -> Result<EncodedFrame, EncodeError> {
-    let mut frame = FrameWriter::new();
-    write_json(&mut frame, hello)?;
-    frame.finish()
+    EncodedFrame::write(|frame| write_json(frame, hello))
 }
 
 /// What the client opens with.

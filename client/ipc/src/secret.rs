@@ -8,15 +8,15 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
 use crate::frame::MAX_BODY_BYTES;
 use crate::value::ValueError;
+use crate::wipe::WipedText;
 
 macro_rules! base64url_secret {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        pub struct $name(Zeroizing<String>);
+        pub struct $name(WipedText);
 
         impl $name {
             /// Takes over the text.
@@ -25,9 +25,11 @@ macro_rules! base64url_secret {
             ///
             /// [`ValueError`] when the text is empty, longer than a frame, or not base64url without padding. It is wiped.
             pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
-                let text = Zeroizing::new(text.into());
+                let text = WipedText::new(text.into());
                 let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-                if text.is_empty() || text.len() > MAX_BODY_BYTES || !text.bytes().all(allowed) {
+                // All of it is looked at whatever is found, so that many bytes are looked at together.
+                let all_allowed = text.bytes().fold(true, |so_far, byte| so_far & allowed(byte));
+                if text.is_empty() || text.len() > MAX_BODY_BYTES || !all_allowed {
                     return Err(ValueError::new($what, "base64url text without padding that fits one frame"));
                 }
                 Ok(Self(text))
@@ -86,7 +88,7 @@ base64url_secret! {
 
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
 /// business; only that it is one well-formed JSON object is checked.
-pub struct SessionDocument(Zeroizing<String>);
+pub struct SessionDocument(WipedText);
 
 impl SessionDocument {
     /// Takes over the text of a JSON object.
@@ -95,11 +97,11 @@ impl SessionDocument {
     ///
     /// [`ValueError`] when the text is not exactly one JSON object. The text is wiped.
     pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
-        let text = Zeroizing::new(text.into());
+        let text = WipedText::new(text.into());
         match raw_object(&text) {
             Some(object) if object.get().len() == text.len() => Ok(Self(text)),
             // Surrounding white space is not part of the object, and would not survive the JSON codec.
-            Some(object) => Ok(Self(Zeroizing::new(object.get().to_owned()))),
+            Some(object) => Ok(Self(WipedText::new(object.get().to_owned()))),
             None => Err(ValueError::new("session", "one JSON object, the session document")),
         }
     }

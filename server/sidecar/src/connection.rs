@@ -10,27 +10,28 @@
 //! **Ending.** When the daemon ends a connection on its own, it first stops receiving. From then on the peer's writes
 //! fail, so it knows that they were not seen; whatever came before is answered. So no peer is left to guess.
 
-use std::future::Future;
+use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use obol_audit::RequestTag;
 use obol_ipc::Protocol;
 use obol_ipc::codec::{Codec, RejectedRequest, Request, RequestId};
-use obol_ipc::frame::{EncodedFrame, FrameDecoder};
+use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
 use obol_ipc::hello::{ClientHello, HelloRefusal, HelloRefusalCode, PeerName, ServerHello};
 use obol_ipc::refusal::Refusal;
 use rustix::net::Shutdown;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{Instrument, Span};
-use zeroize::{Zeroize, Zeroizing};
 
 use crate::limits::{Account, Moment};
 
@@ -52,7 +53,7 @@ const TURN: usize = 32;
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// How often one that is silent is.
 const LOOK_AFTER_SILENT: Duration = Duration::from_secs(3_600);
-/// Answers are collected up to this many bytes before they are written.
+/// Answers are written once this many bytes of them have been collected, or there is nothing more to answer.
 const WRITE_CHUNK: usize = 64 << 10;
 
 /// What answers requests of one protocol.
@@ -76,7 +77,7 @@ pub(crate) struct Asker {
 /// An answer, now or later.
 pub(crate) enum Answer<P: Protocol> {
     Now(Result<P::Reply, Refusal>),
-    Later(std::pin::Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>),
 }
 
 impl<P: Protocol> Answer<P> {
@@ -102,7 +103,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let mut input = Input { reader, decoder: FrameDecoder::new(), begun: None };
-    let mut output = Output { writer, pending: Zeroizing::new(Vec::new()) };
+    let mut output = Output { writer, pending: Frames::new() };
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
     let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -113,6 +114,9 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
         Requests { codec, answerer, waiting, account, asker, left: TURN, unwritten: 0, began: None };
     let mut held: Option<Instant> = None;
     let mut care = Care::new();
+    // Made once: the daemon looks whether they are there after every request.
+    let mut stop = pin!(stopped(&mut stopping));
+    let mut leave = pin!(requests.account.asked_to_leave());
     loop {
         if held.is_none() {
             // Also before anything more is read: requests may have come along with the hello.
@@ -130,7 +134,6 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                 }
             }
         }
-        let until = held.unwrap_or_else(Instant::now);
         tokio::select! {
             more = input.fill(), if held.is_none() => {
                 care.awake();
@@ -138,7 +141,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                     return Ok(());
                 }
             }
-            () = sleep_until(until), if held.is_some() => held = None,
+            () = sleep_through(held), if held.is_some() => held = None,
             Some(frame) = answers.recv() => {
                 care.awake();
                 requests.account.awake();
@@ -158,9 +161,17 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                     output.release();
                 }
             }
-            () = stopped(&mut stopping) => return requests.finish::<P>(input, answers, output).await,
-            () = requests.account.asked_to_leave() => return requests.finish::<P>(input, answers, output).await,
+            () = &mut stop => return requests.finish::<P>(input, answers, output).await,
+            () = &mut leave => return requests.finish::<P>(input, answers, output).await,
         }
+    }
+}
+
+/// Waits for that time; for ever where there is none.
+async fn sleep_through(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => pending().await,
     }
 }
 
@@ -198,7 +209,7 @@ async fn greet(
 /// A timer for what has to be looked after now and then. It runs slowly while nothing happens, so that thousands of
 /// silent connections cost nothing.
 struct Care {
-    timer: std::pin::Pin<Box<Sleep>>,
+    timer: Pin<Box<Sleep>>,
     active: bool,
     slow: bool,
 }
@@ -241,17 +252,16 @@ struct Input {
 impl Input {
     /// Reads what has come; false at the end of the stream. No buffer is held while there is nothing to read.
     async fn fill(&mut self) -> io::Result<bool> {
-        loop {
-            self.reader.readable().await?;
-            match self.reader.try_read(self.decoder.spare()) {
-                Ok(read) => {
-                    self.decoder.filled(read);
-                    return Ok(read > 0);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let read = poll_fn(|context| {
+            ready!(self.reader.as_ref().poll_read_ready(context))?;
+            // Unlike `try_read` this notes that a read which leaves room has emptied the socket, and so saves a look.
+            let mut spare = ReadBuf::new(self.decoder.spare());
+            ready!(Pin::new(&mut self.reader).poll_read(context, &mut spare))?;
+            Poll::Ready(io::Result::Ok(spare.filled().len()))
+        });
+        let read = read.await?;
+        self.decoder.filled(read);
+        Ok(read > 0)
     }
 
     /// Notes whether a frame has begun that is not complete. Bytes that trickle in do not buy it more time.
@@ -277,49 +287,52 @@ impl Input {
 
 struct Output {
     writer: OwnedWriteHalf,
-    pending: Zeroizing<Vec<u8>>,
+    /// No more than [`WRITE_CHUNK`] and one frame.
+    pending: Frames,
 }
 
 impl Output {
     async fn put(&mut self, frame: &EncodedFrame) -> io::Result<()> {
-        // Never grown past its capacity: a reallocation would leave a copy of a token behind.
-        if self.pending.capacity() == 0 {
-            self.pending.reserve_exact(WRITE_CHUNK);
-        }
-        if self.pending.len() + frame.as_bytes().len() > self.pending.capacity() {
-            self.flush().await?;
-        }
-        if frame.as_bytes().len() > self.pending.capacity() {
-            return self.write(frame.as_bytes()).await;
-        }
-        self.pending.extend_from_slice(frame.as_bytes());
-        Ok(())
+        self.pending.push(frame);
+        self.flush_full().await
     }
 
+    /// Writes what was collected if that is enough.
+    async fn flush_full(&mut self) -> io::Result<()> {
+        if self.pending.as_bytes().len() < WRITE_CHUNK { Ok(()) } else { self.flush().await }
+    }
+
+    /// Writes what was collected, and wipes it.
     async fn flush(&mut self) -> io::Result<()> {
-        if self.pending.is_empty() {
+        if self.pending.as_bytes().is_empty() {
             return Ok(());
         }
-        let mut pending = std::mem::take(&mut self.pending);
-        let written = self.write(&pending).await;
-        pending.as_mut_slice().zeroize();
-        pending.clear();
-        self.pending = pending;
+        let written = write(&mut self.writer, self.pending.as_bytes()).await;
+        self.pending.clear();
         written
     }
 
-    /// Gives the buffer back. What was in it is wiped already, so wiping it once more would only touch its pages.
+    /// Gives the buffer back.
     fn release(&mut self) {
-        if self.pending.is_empty() {
-            drop(std::mem::take(&mut *self.pending));
+        if self.pending.as_bytes().is_empty() {
+            self.pending = Frames::new();
         }
     }
+}
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        timeout(WRITE_PATIENCE, self.writer.write_all(bytes))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answers"))?
+async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
+    // Nearly always the socket takes all of it at once, and nobody need watch the time.
+    let written = match writer.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        written => written?,
+    };
+    let rest = bytes.get(written..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(());
     }
+    timeout(WRITE_PATIENCE, writer.write_all(rest))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answers"))?
 }
 
 struct Requests<A> {
@@ -372,17 +385,14 @@ impl<A> Requests<A> {
                 }
                 Err(error) => {
                     let refusal = Refusal::invalid_argument(error);
-                    output.put(&self.encode::<P>(None, &Err(refusal))?).await?;
+                    self.put::<P>(&mut output.pending, None, &Err(refusal))?;
                     return Ok(Progress::Broken);
                 }
             };
             popped = true;
             self.left -= 1;
-            let (frame, held) = self.answer_one::<P>(request, now)?;
-            if let Some(frame) = frame {
-                self.unwritten += 1;
-                output.put(&frame).await?;
-            }
+            let held = self.answer_one::<P>(request, now, &mut output.pending)?;
+            output.flush_full().await?;
             if let Some(pause) = held {
                 return Ok(Progress::Held(pause));
             }
@@ -397,12 +407,13 @@ impl<A> Requests<A> {
         }
     }
 
-    /// The answer, if it is there already, and how long to read no more, if the peer goes too fast.
+    /// Puts the answer behind the others, if it is there already; how long to read no more, if the peer goes too fast.
     fn answer_one<P: Protocol>(
         &mut self,
         request: Result<Request<P>, RejectedRequest>,
         now: Moment,
-    ) -> io::Result<(Option<EncodedFrame>, Option<Duration>)>
+        answers: &mut Frames,
+    ) -> io::Result<Option<Duration>>
     where
         A: Answerer<P>,
     {
@@ -413,8 +424,8 @@ impl<A> Requests<A> {
             Err(RejectedRequest { id, refusal }) => (id, Err(refusal)),
         };
         if let Err(retry_after) = admitted {
-            let frame = self.encode::<P>(id.as_ref(), &Err(Refusal::overloaded(retry_after)))?;
-            return Ok((Some(frame), self.account.refuse(now)));
+            self.put::<P>(answers, id.as_ref(), &Err(Refusal::overloaded(retry_after)))?;
+            return Ok(self.account.refuse(now));
         }
         let answer = match call {
             Err(refusal) => Answer::Now(Err(refusal)),
@@ -427,22 +438,23 @@ impl<A> Requests<A> {
                 }
             }
         };
-        let frame = match answer {
-            Answer::Now(outcome) => Some(self.encode::<P>(id.as_ref(), &outcome)?),
-            Answer::Later(answer) => self.wait_for::<P>(id, answer)?,
-        };
-        Ok((frame, None))
+        match answer {
+            Answer::Now(outcome) => self.put::<P>(answers, id.as_ref(), &outcome)?,
+            Answer::Later(answer) => self.wait_for::<P>(id, answer, answers)?,
+        }
+        Ok(None)
     }
 
     fn wait_for<P: Protocol>(
-        &self,
+        &mut self,
         id: Option<RequestId>,
-        answer: std::pin::Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>,
-    ) -> io::Result<Option<EncodedFrame>> {
+        answer: Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>,
+        answers: &mut Frames,
+    ) -> io::Result<()> {
         // A place for the answer is kept from the start: this is what bounds the requests that wait.
         let place = self.waiting.clone().try_reserve_owned().ok();
         let Some((place, turn)) = place.zip(self.account.wait()) else {
-            return self.encode::<P>(id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER))).map(Some);
+            return self.put::<P>(answers, id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER)));
         };
         let (codec, connection, counters) = (self.codec, self.waiting.clone(), self.account.counters());
         let began = Instant::now();
@@ -461,17 +473,22 @@ impl<A> Requests<A> {
             }
             drop(turn);
         });
-        Ok(None)
+        Ok(())
     }
 
-    /// Encodes an answer that is there already, and counts it.
-    fn encode<P: Protocol>(
-        &self,
+    /// Puts an answer behind the others, and counts it.
+    fn put<P: Protocol>(
+        &mut self,
+        answers: &mut Frames,
         id: Option<&RequestId>,
         outcome: &Result<P::Reply, Refusal>,
-    ) -> io::Result<EncodedFrame> {
+    ) -> io::Result<()> {
         self.account.ended(outcome);
-        encode::<P>(self.codec, id, outcome)
+        self.unwritten += 1;
+        self.codec
+            .put_response::<P>(answers, id, outcome.as_ref())
+            .or_else(|_| self.codec.put_response::<P>(answers, id, Err(&Refusal::reply_too_long())))
+            .map_err(io::Error::other)
     }
 
     /// Takes no more requests; answers those that are there, now or when their time comes.
@@ -504,14 +521,14 @@ impl<A> Requests<A> {
     }
 
     /// Ends a connection whose request has not arrived in time.
-    async fn give_up<P: Protocol>(&self, output: &mut Output) -> io::Result<()>
+    async fn give_up<P: Protocol>(mut self, output: &mut Output) -> io::Result<()>
     where
         A: Answerer<P>,
     {
         let late = Refusal::invalid_argument(format_args!(
             "the rest of the request did not arrive within {FRAME_PATIENCE:?}"
         ));
-        output.put(&self.encode::<P>(None, &Err(late))?).await?;
+        self.put::<P>(&mut output.pending, None, &Err(late))?;
         output.flush().await
     }
 }

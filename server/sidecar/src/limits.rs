@@ -276,8 +276,9 @@ impl Account {
     }
 
     /// Resolves when this connection is to make room for another.
-    pub(crate) async fn asked_to_leave(&self) {
-        self.seat.leave.notified().await;
+    pub(crate) fn asked_to_leave(&self) -> impl Future<Output = ()> + use<> {
+        let seat = Arc::clone(&self.seat);
+        async move { seat.leave.notified().await }
     }
 }
 

@@ -14,7 +14,7 @@ use bincode::enc::{Encode, EncoderImpl};
 use bincode::error::{DecodeError as BincodeDecodeError, EncodeError as BincodeEncodeError};
 
 use super::{RejectedRequest, Request, RequestId, ResponseError};
-use crate::frame::{EncodeError, EncodedFrame, FrameWriter, MAX_BODY_BYTES};
+use crate::frame::{EncodeError, FrameWriter, MAX_BODY_BYTES};
 use crate::protocol::Protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter, Part};
 use crate::refusal::{ErrorCode, Refusal};
@@ -260,16 +260,15 @@ impl BodyReader for Input<'_> {
     }
 }
 
-pub(super) fn encode_request<P: Protocol>(
+pub(super) fn write_request<P: Protocol>(
+    frame: &mut FrameWriter,
     id: &RequestId,
     request: &P::Request,
-) -> Result<EncodedFrame, EncodeError> {
-    let mut frame = FrameWriter::new();
-    let mut output = Output::new(&mut frame);
+) -> Result<(), EncodeError> {
+    let mut output = Output::new(frame);
     id.put(&mut output)?;
     put_method::<P>(P::method_of(request), &mut output)?;
-    P::write_request(request, &mut output)?;
-    frame.finish()
+    P::write_request(request, &mut output)
 }
 
 pub(super) fn decode_request<P: Protocol>(body: &[u8]) -> Result<Request<P>, RejectedRequest> {
@@ -299,26 +298,25 @@ pub(super) fn decode_request<P: Protocol>(body: &[u8]) -> Result<Request<P>, Rej
 const OK: u32 = 0;
 const ERR: u32 = 1;
 
-pub(super) fn encode_response<P: Protocol>(
+pub(super) fn write_response<P: Protocol>(
+    frame: &mut FrameWriter,
     id: Option<&RequestId>,
     outcome: Result<&P::Reply, &Refusal>,
-) -> Result<EncodedFrame, EncodeError> {
-    let mut frame = FrameWriter::new();
-    let mut output = Output::new(&mut frame);
+) -> Result<(), EncodeError> {
+    let mut output = Output::new(frame);
     output.plain(&u8::from(id.is_some()))?;
     id.map_or(Ok(()), |id| id.put(&mut output))?;
     match outcome {
         Ok(reply) => {
             OK.put(&mut output)?;
             put_method::<P>(P::method_of_reply(reply), &mut output)?;
-            P::write_reply(reply, &mut output)?;
+            P::write_reply(reply, &mut output)
         }
         Err(refusal) => {
             ERR.put(&mut output)?;
-            refusal.put(&mut output)?;
+            refusal.put(&mut output)
         }
     }
-    frame.finish()
 }
 
 /// A response whose id has been read.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{MAX_REQUEST_ID_BYTES, RejectedRequest, Request, RequestId, ResponseError};
-use crate::frame::{EncodeError, EncodedFrame, FrameWriter};
+use crate::frame::{EncodeError, FrameWriter};
 use crate::protocol::Protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter, Part};
 use crate::refusal::{ErrorCode, Refusal};
@@ -189,14 +189,13 @@ pub(crate) fn write_json<T: Serialize>(frame: &mut FrameWriter, message: &T) -> 
         .map_err(|error| if error.is_io() { EncodeError::TooLong } else { EncodeError::Inexpressible })
 }
 
-pub(super) fn encode_request<P: Protocol>(
+pub(super) fn write_request<P: Protocol>(
+    frame: &mut FrameWriter,
     id: &RequestId,
     request: &P::Request,
-) -> Result<EncodedFrame, EncodeError> {
-    let mut frame = FrameWriter::new();
+) -> Result<(), EncodeError> {
     let method = P::method_name(P::method_of(request));
-    P::write_request(request, RequestWriter { frame: &mut frame, id, method })?;
-    frame.finish()
+    P::write_request(request, RequestWriter { frame, id, method })
 }
 
 #[derive(Serialize)]
@@ -257,21 +256,20 @@ impl BodyWriter for ReplyWriter<'_> {
     }
 }
 
-pub(super) fn encode_response<P: Protocol>(
+pub(super) fn write_response<P: Protocol>(
+    frame: &mut FrameWriter,
     id: Option<&RequestId>,
     outcome: Result<&P::Reply, &Refusal>,
-) -> Result<EncodedFrame, EncodeError> {
-    let mut frame = FrameWriter::new();
+) -> Result<(), EncodeError> {
     match outcome {
-        Ok(reply) => P::write_reply(reply, ReplyWriter { frame: &mut frame, id })?,
+        Ok(reply) => P::write_reply(reply, ReplyWriter { frame, id }),
         Err(refusal) => {
             let code = refusal.code();
             let error =
                 ErrorObject { code: code.number(), message: refusal.message(), data: ErrorData::of(code) };
-            write_json(&mut frame, &RefusalMessage { jsonrpc: VERSION, id, error })?;
+            write_json(frame, &RefusalMessage { jsonrpc: VERSION, id, error })
         }
     }
-    frame.finish()
 }
 
 #[derive(Deserialize)]

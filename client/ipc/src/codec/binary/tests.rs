@@ -1,7 +1,9 @@
 //! The binary form, byte by byte, and against what bincode itself makes of the structs the documentation shows.
 
 use super::*;
+use crate::codec::Codec;
 use crate::control::{ControlProtocol, ControlRequest, FlushParams, FlushScope};
+use crate::frame::EncodedFrame;
 use crate::message::{
     AgentMethod, AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, Empty,
 };
@@ -26,20 +28,23 @@ fn rejected(body: &[u8]) -> RejectedRequest {
 
 #[test]
 fn a_request_has_these_bytes() {
-    let body = body_of(encode_request::<AgentProtocol>(&RequestId::Number(300), &dequeue()));
+    let body = body_of(Codec::Bincode.encode_request::<AgentProtocol>(&RequestId::Number(300), &dequeue()));
     let expected = b"\x00\xfb\x2c\x01\x00\x04mail\xfb\xe8\x03\x01\x03api";
     assert_eq!(body, expected);
 
     let id = RequestId::text("a").unwrap();
-    let body = body_of(encode_request::<AgentProtocol>(&id, &AgentRequest::SessionInfo(Empty {})));
+    let body =
+        body_of(Codec::Bincode.encode_request::<AgentProtocol>(&id, &AgentRequest::SessionInfo(Empty {})));
     assert_eq!(body, b"\x01\x01a\x02");
 
     let params = FlushParams {
         scope: FlushScope::Session(SessionId::from_u64(5)),
         reason: Reason::new("leak").unwrap(),
     };
-    let body =
-        body_of(encode_request::<ControlProtocol>(&RequestId::Number(1), &ControlRequest::Flush(params)));
+    let body = body_of(
+        Codec::Bincode
+            .encode_request::<ControlProtocol>(&RequestId::Number(1), &ControlRequest::Flush(params)),
+    );
     assert_eq!(body, b"\x00\x01\x01\x01\x05\x04leak");
 }
 
@@ -51,11 +56,12 @@ fn a_response_has_these_bytes() {
         expires_at: 1_776_763_800,
         channel: None,
     });
-    let body = body_of(encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
+    let body =
+        body_of(Codec::Bincode.encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
     assert_eq!(body, b"\x01\x00\x01\x00\x00\x04dG9r\x04mail\xfc\x98\x43\xe7\x69\x00");
 
     let refusal = Refusal::new(ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 }, "wait");
-    let body = body_of(encode_response::<AgentProtocol>(None, Err(&refusal)));
+    let body = body_of(Codec::Bincode.encode_response::<AgentProtocol>(None, Err(&refusal)));
     assert_eq!(body, b"\x00\x01\x04\x01\xfa\x04wait");
 }
 
@@ -85,7 +91,10 @@ fn bincodes_own_derive_writes_the_same() {
     let params = Params { tool: "mail".into(), wait_ms: 1_000, audience: Some("api".into()) };
     let mirror = Request { id: Id::Number(u64::MAX), call: Call::DequeueToken(params) };
     let derived = bincode::encode_to_vec(mirror, bincode::config::standard()).unwrap();
-    assert_eq!(body_of(encode_request::<AgentProtocol>(&RequestId::Number(u64::MAX), &dequeue())), derived);
+    assert_eq!(
+        body_of(Codec::Bincode.encode_request::<AgentProtocol>(&RequestId::Number(u64::MAX), &dequeue())),
+        derived
+    );
 
     #[derive(bincode::Encode)]
     struct Response {
@@ -111,12 +120,12 @@ fn bincodes_own_derive_writes_the_same() {
     let derived = bincode::encode_to_vec(mirror, bincode::config::standard()).unwrap();
     let code = ErrorCode::QueueEmpty { renewal_pending: false, retry_after_ms: 70_000 };
     let refusal = Refusal::new(code, "m");
-    assert_eq!(body_of(encode_response::<AgentProtocol>(None, Err(&refusal))), derived);
+    assert_eq!(body_of(Codec::Bincode.encode_response::<AgentProtocol>(None, Err(&refusal))), derived);
 }
 
 #[test]
 fn a_broken_request_is_answered_with_its_id_once_that_is_known() {
-    let body = body_of(encode_request::<AgentProtocol>(&RequestId::Number(7), &dequeue()));
+    let body = body_of(Codec::Bincode.encode_request::<AgentProtocol>(&RequestId::Number(7), &dequeue()));
     for length in 0..body.len() {
         let rejected = rejected(&body[..length]);
         let (id, code) = match length {
@@ -178,7 +187,8 @@ fn an_answer_to_another_method_is_not_taken_for_this_ones() {
         expires_at: 1,
         channel: None,
     });
-    let body = body_of(encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
+    let body =
+        body_of(Codec::Bincode.encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
     let response = decode_response(&body).unwrap();
     let error = response.outcome::<AgentProtocol>(AgentMethod::SessionInfo).unwrap_err();
     assert!(error.to_string().contains("sessionInfo was asked"), "{error}");

@@ -1,6 +1,7 @@
 //! The JSON form, as the contract writes it.
 
 use super::*;
+use crate::codec::Codec;
 use crate::control::{
     ControlMethod, ControlProtocol, ControlReply, ControlRequest, FlushResult, HealthResult,
 };
@@ -22,7 +23,7 @@ fn rejected(body: &str) -> (Option<RequestId>, ErrorCode, String) {
 }
 
 fn reply_text<P: Protocol>(reply: &P::Reply) -> String {
-    let frame = encode_response::<P>(Some(&RequestId::Number(1)), Ok(reply)).unwrap();
+    let frame = Codec::Json.encode_response::<P>(Some(&RequestId::Number(1)), Ok(reply)).unwrap();
     String::from_utf8(frame.body().to_vec()).unwrap()
 }
 
@@ -135,7 +136,7 @@ fn results_are_written_as_the_contract_says() {
 #[test]
 fn errors_are_written_as_the_contract_says() {
     let text = |refusal: &Refusal| {
-        let frame = encode_response::<AgentProtocol>(None, Err(refusal)).unwrap();
+        let frame = Codec::Json.encode_response::<AgentProtocol>(None, Err(refusal)).unwrap();
         String::from_utf8(frame.body().to_vec()).unwrap()
     };
     let code = ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 };
@@ -159,7 +160,7 @@ fn a_session_document_travels_as_the_object_it_is() {
     let request = decode_request::<ControlProtocol>(body.as_bytes()).unwrap();
     let ControlRequest::Provision(params) = &request.call else { panic!() };
     assert_eq!(params.session.reveal(), r#"{"a":[1, {"b":"\u00e9"}]}"#);
-    let frame = encode_request::<ControlProtocol>(&request.id, &request.call).unwrap();
+    let frame = Codec::Json.encode_request::<ControlProtocol>(&request.id, &request.call).unwrap();
     assert_eq!(frame.body(), body.as_bytes());
 }
 

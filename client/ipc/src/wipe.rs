@@ -1,0 +1,145 @@
+//! Memory that is wiped, as fast as it can be.
+//!
+//! `zeroize` writes zeros byte by byte, which for a token takes longer than all the rest of carrying it. Here they are
+//! written as a whole, and `zeroize` only keeps the compiler from leaving that out.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use zeroize::ZeroizeOnDrop;
+
+/// The least that is allocated, in bytes: a token and its envelope fit without growing.
+const FIRST_BYTES: usize = 1_024;
+
+/// Overwrites with zeros.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    zeroize::optimization_barrier(bytes);
+}
+
+/// Bytes that are wiped when they are cut off, when their memory is given up for a larger piece, and when dropped. So
+/// spare capacity never holds any of them.
+#[derive(Default)]
+pub(crate) struct Wiped(Vec<u8>);
+
+impl Wiped {
+    pub(crate) const fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    #[inline]
+    pub(crate) fn append(&mut self, piece: &[u8]) {
+        if piece.len() > self.0.capacity() - self.0.len() {
+            self.grow(piece.len());
+        }
+        self.0.extend_from_slice(piece);
+    }
+
+    /// `Vec` would free the old memory as it is.
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        let needed = self.0.len().saturating_add(more);
+        let mut larger = Vec::with_capacity(needed.max(self.0.capacity().saturating_mul(2)).max(FIRST_BYTES));
+        larger.extend_from_slice(&self.0);
+        *self = Self(larger);
+    }
+
+    pub(crate) fn truncate(&mut self, length: usize) {
+        if let Some(cut_off) = self.0.get_mut(length..) {
+            wipe(cut_off);
+        }
+        self.0.truncate(length);
+    }
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl ZeroizeOnDrop for Wiped {}
+
+impl Deref for Wiped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Wiped {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for Wiped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Wiped({} bytes)", self.0.len())
+    }
+}
+
+/// Text that is wiped when dropped.
+#[derive(Default)]
+pub(crate) struct WipedText(String);
+
+impl WipedText {
+    pub(crate) const fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Drop for WipedText {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.0).into_bytes();
+        // What a longer text may have left behind the end.
+        bytes.resize(bytes.capacity(), 0);
+        wipe(&mut bytes);
+    }
+}
+
+impl ZeroizeOnDrop for WipedText {}
+
+impl Deref for WipedText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_is_gone_and_the_rest_stays() {
+        let mut bytes = Wiped::default();
+        bytes.append(b"kept");
+        bytes.append(b"secret");
+        bytes.truncate(4);
+        bytes.truncate(100);
+        assert_eq!(&*bytes, b"kept");
+    }
+
+    #[test]
+    fn it_grows_by_the_double_and_keeps_what_is_in_it() {
+        let mut bytes = Wiped::default();
+        let (mut expected, mut moves, mut capacity) = (Vec::new(), 0, 0);
+        for number in 0..200_u8 {
+            bytes.append(&[number; 100]);
+            expected.extend_from_slice(&[number; 100]);
+            moves += usize::from(std::mem::replace(&mut capacity, bytes.0.capacity()) != bytes.0.capacity());
+        }
+        assert_eq!(&*bytes, expected);
+        assert!(moves < 12, "{moves}");
+    }
+
+    #[test]
+    fn wiping_leaves_zeros() {
+        let mut bytes = *b"secret";
+        wipe(&mut bytes);
+        assert_eq!(bytes, [0; 6]);
+    }
+}
