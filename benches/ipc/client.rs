@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obol_ipc::codec::{Codec, RequestId};
-use obol_ipc::frame::{self, FrameDecoder};
+use obol_ipc::frame::{self, FrameDecoder, Frames};
 use obol_ipc::hello::ClientHello;
 use obol_ipc::message::{
     AgentMethod, AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult,
@@ -17,8 +17,12 @@ use tokio::net::UnixStream;
 pub(crate) trait Peer: Sized {
     /// Greets.
     async fn connect(stream: &mut UnixStream) -> Self;
-    /// Adds one request.
-    fn ask(&mut self, out: &mut Vec<u8>);
+    /// Adds one request to those that go out next.
+    fn ask(&mut self);
+    /// What goes out next.
+    fn requests(&self) -> &[u8];
+    /// Notes that it went out.
+    fn sent(&mut self);
     /// Where what comes is put.
     fn spare(&mut self) -> &mut [u8];
     /// Reads what has come; how many answers were in it.
@@ -56,16 +60,15 @@ pub(crate) fn drive<P: Peer + 'static>(
 }
 
 async fn one<P: Peer>(mut stream: UnixStream, mut peer: P, depth: usize, draws: usize) {
-    let mut out = Vec::new();
     let (mut asked, mut answered) = (0, 0);
     while answered < draws {
         while asked < draws && asked - answered < depth {
-            peer.ask(&mut out);
+            peer.ask();
             asked += 1;
         }
-        if !out.is_empty() {
-            stream.write_all(&out).await.expect("written");
-            out.clear();
+        if !peer.requests().is_empty() {
+            stream.write_all(peer.requests()).await.expect("written");
+            peer.sent();
         }
         let read = stream.read(peer.spare()).await.expect("read");
         assert!(read > 0, "the server ended the connection");
@@ -77,6 +80,7 @@ async fn one<P: Peer>(mut stream: UnixStream, mut peer: P, depth: usize, draws: 
 pub(crate) struct ObolPeer {
     decoder: FrameDecoder,
     request: AgentRequest,
+    out: Frames,
     next: u64,
 }
 
@@ -84,7 +88,8 @@ impl ObolPeer {
     pub(crate) fn new(tool: &str) -> Self {
         let tool = Tool::new(tool).expect("a name");
         let params = DequeueTokenParams { tool, wait_ms: WaitMs::default(), audience: None };
-        Self { decoder: FrameDecoder::new(), request: AgentRequest::DequeueToken(params), next: 0 }
+        let request = AgentRequest::DequeueToken(params);
+        Self { decoder: FrameDecoder::new(), request, out: Frames::new(), next: 0 }
     }
 
     /// Bytes of a request's frame and of its answer's.
@@ -92,11 +97,10 @@ impl ObolPeer {
         mut self,
         drawn: Result<DequeueTokenResult, E>,
     ) -> (usize, usize) {
-        let mut out = Vec::new();
-        self.ask(&mut out);
+        self.ask();
         let reply = AgentReply::DequeueToken(drawn.expect("a token"));
         let answer = Codec::Bincode.encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply));
-        (out.len(), answer.expect("encoded").as_bytes().len())
+        (self.out.as_bytes().len(), answer.expect("encoded").as_bytes().len())
     }
 }
 
@@ -114,11 +118,19 @@ impl Peer for ObolPeer {
         Self::new("search")
     }
 
-    fn ask(&mut self, out: &mut Vec<u8>) {
+    fn ask(&mut self) {
         self.next += 1;
-        let frame =
-            Codec::Bincode.encode_request::<AgentProtocol>(&RequestId::Number(self.next), &self.request);
-        out.extend_from_slice(frame.expect("encoded").as_bytes());
+        let id = RequestId::Number(self.next);
+        let put = Codec::Bincode.put_request::<AgentProtocol>(&mut self.out, &id, &self.request);
+        put.expect("encoded");
+    }
+
+    fn requests(&self) -> &[u8] {
+        self.out.as_bytes()
+    }
+
+    fn sent(&mut self) {
+        self.out.clear();
     }
 
     fn spare(&mut self) -> &mut [u8] {
@@ -140,17 +152,26 @@ impl Peer for ObolPeer {
 
 /// `LPOP q`.
 pub(crate) struct RedisPeer {
+    out: Vec<u8>,
     buffer: Vec<u8>,
     end: usize,
 }
 
 impl Peer for RedisPeer {
     async fn connect(_stream: &mut UnixStream) -> Self {
-        Self { buffer: vec![0; 64 << 10], end: 0 }
+        Self { out: Vec::new(), buffer: vec![0; 64 << 10], end: 0 }
     }
 
-    fn ask(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"*2\r\n$4\r\nLPOP\r\n$1\r\nq\r\n");
+    fn ask(&mut self) {
+        self.out.extend_from_slice(b"*2\r\n$4\r\nLPOP\r\n$1\r\nq\r\n");
+    }
+
+    fn requests(&self) -> &[u8] {
+        &self.out
+    }
+
+    fn sent(&mut self) {
+        self.out.clear();
     }
 
     fn spare(&mut self) -> &mut [u8] {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_benches::AUDIENCE;
 use obol_ipc::codec::Codec;
-use obol_ipc::value::{PeerName, Tool};
+use obol_ipc::value::PeerName;
 use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 
 use crate::text;
@@ -15,8 +15,8 @@ use crate::text;
 /// Makes a token of suite 2, which is minted fast, as long as one of suite 1 with an ordinary scope.
 const RESOURCE: &str = "docs/of/the/organisation/and/all/that/is/in/it/whatever/it/is/called/**";
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// Minting a run's tokens takes seconds on a quiet machine.
-const READY_PATIENCE: Duration = Duration::from_secs(300);
+/// Minting a run's tokens takes a second on a quiet machine.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary of this tree, built as it is shipped to who builds it.
 pub(crate) fn obol() -> &'static Path {
@@ -41,7 +41,6 @@ pub(crate) fn obol() -> &'static Path {
 pub(crate) struct Daemon {
     child: Child,
     folder: PathBuf,
-    tools: Vec<Tool>,
 }
 
 impl Daemon {
@@ -59,11 +58,9 @@ impl Daemon {
             write_session(folder, tools);
             command.args(["--session", &text(folder, "session.json")]);
         }
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::null()).spawn().expect("the daemon starts");
         obol_benches::rows::count_as_ours(child.id());
-        let tools = tools.iter().map(|tool| Tool::new(*tool).expect("a name")).collect();
-        let mut daemon = Self { child, folder: folder.to_owned(), tools };
+        let mut daemon = Self { child, folder: folder.to_owned() };
         let deadline = Instant::now() + START_PATIENCE;
         while daemon.try_client().is_none() {
             let ended = daemon.child.try_wait().expect("our child");
@@ -91,22 +88,16 @@ impl Daemon {
         self.try_client().expect("the daemon answers")
     }
 
-    /// Waits until that many tokens are in memory in all, asking for each tool once so that it is kept warm.
+    /// Waits until that many tokens are in memory in all. Nothing is drawn meanwhile: what a tool gets ahead of its first
+    /// use is what was asked for, and after that what its use calls for.
     pub(crate) fn wait_until_ready(&self, tokens: u64) {
-        let mut client = self.client();
-        for tool in &self.tools {
-            client.dequeue_token(tool, Duration::from_secs(30)).expect("a token");
-        }
         let endpoint = Endpoint::at(self.folder.join("run/control.sock")).expect("a path");
         let mut control = ControlClient::connect(endpoint, Self::options()).expect("the operator's socket");
         let deadline = Instant::now() + READY_PATIENCE;
         loop {
             let status = control.status().expect("a status");
             let ready: u64 = status.tools.iter().map(|tool| tool.ready).sum();
-            // What was drawn to ask for more need not have been replaced.
-            if ready + self.tools.len() as u64 >= tokens
-                && status.tools.iter().all(|tool| !tool.renewal_pending)
-            {
+            if ready >= tokens && status.tools.iter().all(|tool| !tool.renewal_pending) {
                 return;
             }
             assert!(Instant::now() < deadline, "{ready} of {tokens} tokens are ready");
