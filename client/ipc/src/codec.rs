@@ -69,10 +69,33 @@ impl Codec {
         id: &RequestId,
         request: &P::Request,
     ) -> Result<EncodedFrame, EncodeError> {
-        EncodedFrame::write(|frame| match self {
+        EncodedFrame::write(|frame| self.write_request::<P>(frame, id, request))
+    }
+
+    /// Writes a request behind others that go out with it. If that fails, those stay as they were.
+    ///
+    /// # Errors
+    ///
+    /// As for [`encode_request`](Self::encode_request).
+    pub fn put_request<P: Protocol>(
+        self,
+        frames: &mut Frames,
+        id: &RequestId,
+        request: &P::Request,
+    ) -> Result<(), EncodeError> {
+        frames.write(|frame| self.write_request::<P>(frame, id, request))
+    }
+
+    fn write_request<P: Protocol>(
+        self,
+        frame: &mut FrameWriter,
+        id: &RequestId,
+        request: &P::Request,
+    ) -> Result<(), EncodeError> {
+        match self {
             Self::Json => json::write_request::<P>(frame, id, request),
             Self::Bincode => binary::write_request::<P>(frame, id, request),
-        })
+        }
     }
 
     /// Reads a request.

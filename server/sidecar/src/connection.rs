@@ -10,29 +10,32 @@
 //! **Ending.** When the daemon ends a connection on its own, it first stops receiving. From then on the peer's writes
 //! fail, so it knows that they were not seen; whatever came before is answered. So no peer is left to guess.
 
-use std::future::{Future, pending, poll_fn};
+mod aside;
+mod stream;
+
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use obol_audit::RequestTag;
 use obol_ipc::Protocol;
 use obol_ipc::codec::{Codec, RejectedRequest, Request, RequestId};
-use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
+use obol_ipc::frame::{EncodedFrame, Frames};
 use obol_ipc::hello::{ClientHello, HelloRefusal, HelloRefusalCode, PeerName, ServerHello};
 use obol_ipc::refusal::Refusal;
-use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{Instrument, Span};
 
+use self::aside::{Aside, Event};
+use self::stream::{Input, Output};
 use crate::limits::{Account, Moment};
 
 /// Connections that were greeted since the process began; each has the next number.
@@ -41,20 +44,12 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may take to arrive once its first byte has.
 const FRAME_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a peer may take to read an answer.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// The most requests of one connection that may wait at a time.
 const MAX_WAITING: usize = 128;
 /// When a peer that has too many requests waiting should ask again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Requests of one connection that are answered before others have their turn.
 const TURN: usize = 32;
-/// How often a connection in use is looked after.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// How often one that is silent is.
-const LOOK_AFTER_SILENT: Duration = Duration::from_secs(3_600);
-/// Answers are written once this many bytes of them have been collected, or there is nothing more to answer.
-const WRITE_CHUNK: usize = 64 << 10;
 
 /// What answers requests of one protocol.
 pub(crate) trait Answerer<P: Protocol>: Send + Sync + 'static {
@@ -102,21 +97,24 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
-    let mut input = Input { reader, decoder: FrameDecoder::new(), begun: None };
-    let mut output = Output { writer, pending: Frames::new() };
+    let (mut input, mut output) = (Input::new(reader), Output::new(writer));
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
     let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let asker = Asker { tag: RequestTag { connection, request: 0 }, client: client.as_ref().into() };
 
-    let (waiting, mut answers) = mpsc::channel(MAX_WAITING);
+    let (waiting, answers) = mpsc::channel(MAX_WAITING);
+    let asked_to_leave = account.asked_to_leave();
+    let end = async move {
+        tokio::select! {
+            () = stopped(&mut stopping) => {}
+            () = asked_to_leave => {}
+        }
+    };
+    let mut aside = Aside::new(answers, end);
     let mut requests =
         Requests { codec, answerer, waiting, account, asker, left: TURN, unwritten: 0, began: None };
-    let mut held: Option<Instant> = None;
-    let mut care = Care::new();
-    // Made once: the daemon looks whether they are there after every request.
-    let mut stop = pin!(stopped(&mut stopping));
-    let mut leave = pin!(requests.account.asked_to_leave());
+    let mut held: Option<Pin<Box<Sleep>>> = None;
     loop {
         if held.is_none() {
             // Also before anything more is read: requests may have come along with the hello.
@@ -126,7 +124,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
             match progress {
                 Progress::Drained => {}
                 Progress::Broken => return Ok(()),
-                Progress::Held(pause) => held = Some(Instant::now() + pause),
+                Progress::Held(pause) => held = Some(Box::pin(sleep(pause))),
                 Progress::More => {
                     yield_now().await;
                     requests.left = TURN;
@@ -134,44 +132,62 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                 }
             }
         }
-        tokio::select! {
-            more = input.fill(), if held.is_none() => {
-                care.awake();
-                if !more? {
+        match poll_fn(|context| next(context, &mut aside, &mut input, &mut held)).await? {
+            Next::Input(more) => {
+                aside.awake();
+                if !more {
                     return Ok(());
                 }
             }
-            () = sleep_through(held), if held.is_some() => held = None,
-            Some(frame) = answers.recv() => {
-                care.awake();
+            Next::Resume => held = None,
+            Next::Aside(Event::Answer(frame)) => {
+                aside.awake();
                 requests.account.awake();
                 output.put(&frame).await?;
                 for _ in 1..TURN {
-                    let Ok(frame) = answers.try_recv() else { break };
+                    let Some(frame) = aside.next_answer() else { break };
                     output.put(&frame).await?;
                 }
                 output.flush().await?;
             }
-            () = care.due() => {
+            Next::Aside(Event::Due) => {
                 if input.is_overdue() {
                     return requests.give_up::<P>(&mut output).await;
                 }
-                if care.was_silent(input.begun.is_some()) {
+                if aside.was_silent(input.holds_half()) {
                     input.release();
                     output.release();
                 }
             }
-            () = &mut stop => return requests.finish::<P>(input, answers, output).await,
-            () = &mut leave => return requests.finish::<P>(input, answers, output).await,
+            Next::Aside(Event::End) => {
+                return requests.finish::<P>(input, aside.into_answers(), output).await;
+            }
         }
     }
 }
 
-/// Waits for that time; for ever where there is none.
-async fn sleep_through(until: Option<Instant>) {
-    match until {
-        Some(until) => sleep_until(until).await,
-        None => pending().await,
+/// What happens next on a connection.
+enum Next {
+    /// Something was read, or the stream has ended: false.
+    Input(bool),
+    /// It may be read again.
+    Resume,
+    /// Anything else.
+    Aside(Event),
+}
+
+fn next<E: Future<Output = ()>>(
+    context: &mut Context<'_>,
+    aside: &mut Aside<E>,
+    input: &mut Input,
+    held: &mut Option<Pin<Box<Sleep>>>,
+) -> Poll<io::Result<Next>> {
+    if let Poll::Ready(event) = aside.poll(context) {
+        return Poll::Ready(Ok(Next::Aside(event)));
+    }
+    match held {
+        Some(pause) => pause.as_mut().poll(context).map(|()| Ok(Next::Resume)),
+        None => input.poll_fill(context).map_ok(Next::Input),
     }
 }
 
@@ -204,135 +220,6 @@ async fn greet(
     output.put(&frame.map_err(io::Error::other)?).await?;
     output.flush().await?;
     Ok(greeted)
-}
-
-/// A timer for what has to be looked after now and then. It runs slowly while nothing happens, so that thousands of
-/// silent connections cost nothing.
-struct Care {
-    timer: Pin<Box<Sleep>>,
-    active: bool,
-    slow: bool,
-}
-
-impl Care {
-    fn new() -> Self {
-        Self { timer: Box::pin(sleep(LOOK_AFTER)), active: true, slow: false }
-    }
-
-    fn awake(&mut self) {
-        self.active = true;
-        if self.slow {
-            self.slow = false;
-            self.timer.as_mut().reset(Instant::now() + LOOK_AFTER);
-        }
-    }
-
-    async fn due(&mut self) {
-        self.timer.as_mut().await;
-    }
-
-    /// Whether nothing happened since the last time; sets the timer again, and not to slow while half a request waits
-    /// for its end.
-    fn was_silent(&mut self, half: bool) -> bool {
-        let silent = !std::mem::take(&mut self.active);
-        self.slow = silent && !half;
-        let pause = if self.slow { LOOK_AFTER_SILENT } else { LOOK_AFTER };
-        self.timer.as_mut().reset(Instant::now() + pause);
-        silent
-    }
-}
-
-struct Input {
-    reader: OwnedReadHalf,
-    decoder: FrameDecoder,
-    /// Since when there has been a part of a frame and no more.
-    begun: Option<Instant>,
-}
-
-impl Input {
-    /// Reads what has come; false at the end of the stream. No buffer is held while there is nothing to read.
-    async fn fill(&mut self) -> io::Result<bool> {
-        let read = poll_fn(|context| {
-            ready!(self.reader.as_ref().poll_read_ready(context))?;
-            // Unlike `try_read` this notes that a read which leaves room has emptied the socket, and so saves a look.
-            let mut spare = ReadBuf::new(self.decoder.spare());
-            ready!(Pin::new(&mut self.reader).poll_read(context, &mut spare))?;
-            Poll::Ready(io::Result::Ok(spare.filled().len()))
-        });
-        let read = read.await?;
-        self.decoder.filled(read);
-        Ok(read > 0)
-    }
-
-    /// Notes whether a frame has begun that is not complete. Bytes that trickle in do not buy it more time.
-    fn drained(&mut self, popped: bool) {
-        self.begun = match self.begun {
-            _ if self.decoder.is_between_frames() => None,
-            Some(begun) if !popped => Some(begun),
-            _ => Some(Instant::now()),
-        };
-    }
-
-    fn is_overdue(&self) -> bool {
-        self.begun.is_some_and(|begun| begun.elapsed() >= FRAME_PATIENCE)
-    }
-
-    /// Gives the buffer back if there is nothing in it.
-    fn release(&mut self) {
-        if self.decoder.is_between_frames() {
-            self.decoder = FrameDecoder::new();
-        }
-    }
-}
-
-struct Output {
-    writer: OwnedWriteHalf,
-    /// No more than [`WRITE_CHUNK`] and one frame.
-    pending: Frames,
-}
-
-impl Output {
-    async fn put(&mut self, frame: &EncodedFrame) -> io::Result<()> {
-        self.pending.push(frame);
-        self.flush_full().await
-    }
-
-    /// Writes what was collected if that is enough.
-    async fn flush_full(&mut self) -> io::Result<()> {
-        if self.pending.as_bytes().len() < WRITE_CHUNK { Ok(()) } else { self.flush().await }
-    }
-
-    /// Writes what was collected, and wipes it.
-    async fn flush(&mut self) -> io::Result<()> {
-        if self.pending.as_bytes().is_empty() {
-            return Ok(());
-        }
-        let written = write(&mut self.writer, self.pending.as_bytes()).await;
-        self.pending.clear();
-        written
-    }
-
-    /// Gives the buffer back.
-    fn release(&mut self) {
-        if self.pending.as_bytes().is_empty() {
-            self.pending = Frames::new();
-        }
-    }
-}
-
-async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
-    // Nearly always the socket takes all of it at once, and nobody need watch the time.
-    let written = match writer.try_write(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-        written => written?,
-    };
-    let rest = bytes.get(written..).unwrap_or_default();
-    if rest.is_empty() {
-        return Ok(());
-    }
-    timeout(WRITE_PATIENCE, writer.write_all(rest))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answers"))?
 }
 
 struct Requests<A> {
@@ -501,7 +388,7 @@ impl<A> Requests<A> {
     where
         A: Answerer<P>,
     {
-        rustix::net::shutdown(input.reader.as_ref(), Shutdown::Read)?;
+        input.shut()?;
         loop {
             self.left = TURN;
             let progress = self.answer_some::<P>(&mut input, &mut output).await?;

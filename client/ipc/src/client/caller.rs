@@ -70,14 +70,14 @@ impl<P: Protocol> Caller<P> {
         let mut last_attempt = false;
         loop {
             let mut link = self.open_link().map_err(CallError::NotSent)?;
-            let frame = match link.codec().encode_request::<P>(id, request) {
-                Ok(frame) => frame,
+            let written = match link.send::<P>(id, request) {
+                Ok(written) => written,
                 Err(error) => {
                     self.link = Some(link);
                     return Err(CallError::Encode(error));
                 }
             };
-            match link.write(&frame) {
+            match written {
                 Ok(()) => return Ok(link),
                 Err(Unwritten::Untouched(_)) if !last_attempt => last_attempt = true,
                 Err(Unwritten::Untouched(error)) => {

@@ -10,16 +10,24 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::peer::{check_peer, check_socket, from_system};
 use super::{ConnectError, ConnectOptions, Lost};
-use crate::codec::Codec;
+use crate::codec::{Codec, RequestId};
 use crate::endpoint::Endpoint;
-use crate::frame::{EncodedFrame, FrameDecoder};
+use crate::frame::{EncodeError, FrameDecoder, Frames};
 use crate::hello::ClientHello;
+use crate::protocol::Protocol;
+
+/// How much longer than asked for a read may wait, so that the socket need not be told a new time for each.
+const TIMEOUT_GRAIN: Duration = Duration::from_millis(1);
 
 /// A connection that has been greeted: frames go out and come in, in the codec agreed on.
 pub(crate) struct Link {
     stream: UnixStream,
     decoder: FrameDecoder,
+    /// Empty between two requests; its memory is kept.
+    request: Frames,
     codec: Codec,
+    /// The stream's timeout for reading, if it has one.
+    read_timeout: Option<Duration>,
 }
 
 /// A frame that could not be written whole.
@@ -37,7 +45,8 @@ impl Link {
     pub(crate) fn open(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self, ConnectError> {
         let timeout = options.patience();
         let stream = open_stream(endpoint, timeout)?;
-        let mut link = Self { stream, decoder: FrameDecoder::new(), codec: options.codec };
+        let (decoder, request) = (FrameDecoder::new(), Frames::new());
+        let mut link = Self { stream, decoder, request, codec: options.codec, read_timeout: None };
         link.codec = link.greet(options, Instant::now() + timeout)?;
         Ok(link)
     }
@@ -47,7 +56,7 @@ impl Link {
         let frame =
             hello.encode().map_err(|error| ConnectError::NoHello(Lost::from_io(io::Error::other(error))))?;
         // A daemon that turns clients away may close without reading; its reason is then still there to be read.
-        let unwritten = self.write(&frame).err();
+        let unwritten = self.write(frame.as_bytes()).err();
         match self.read(deadline, |body| hello.answered(body)) {
             Ok(answer) => Ok(answer.map_err(ConnectError::Hello)?.codec),
             Err(lost) => Err(ConnectError::NoHello(match unwritten {
@@ -61,12 +70,25 @@ impl Link {
         self.codec
     }
 
-    /// Writes one frame.
-    pub(crate) fn write(&mut self, frame: &EncodedFrame) -> Result<(), Unwritten> {
-        let mut rest = frame.as_bytes();
+    /// Writes a request.
+    pub(crate) fn send<P: Protocol>(
+        &mut self,
+        id: &RequestId,
+        request: &P::Request,
+    ) -> Result<Result<(), Unwritten>, EncodeError> {
+        let mut frame = std::mem::take(&mut self.request);
+        let encoded = self.codec.put_request::<P>(&mut frame, id, request);
+        let written = encoded.map(|()| self.write(frame.as_bytes()));
+        frame.clear();
+        self.request = frame;
+        written
+    }
+
+    fn write(&self, frame: &[u8]) -> Result<(), Unwritten> {
+        let mut rest = frame;
         let mut touched = false;
         while !rest.is_empty() {
-            let error = match self.stream.write(rest) {
+            let error = match (&self.stream).write(rest) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(count) => {
                     touched = true;
@@ -91,7 +113,7 @@ impl Link {
             if patience.is_zero() {
                 return Err(Lost::TimedOut);
             }
-            self.stream.set_read_timeout(Some(patience)).map_err(Lost::from_io)?;
+            self.set_read_timeout(patience).map_err(Lost::from_io)?;
             match self.stream.read(self.decoder.spare()) {
                 Ok(0) => return Err(Lost::Closed),
                 Ok(count) => self.decoder.filled(count),
@@ -99,6 +121,16 @@ impl Link {
                 Err(error) => return Err(Lost::from_io(error)),
             }
         }
+    }
+
+    fn set_read_timeout(&mut self, patience: Duration) -> io::Result<()> {
+        let grains = patience.as_nanos().div_ceil(TIMEOUT_GRAIN.as_nanos());
+        let timeout = TIMEOUT_GRAIN.saturating_mul(u32::try_from(grains).unwrap_or(u32::MAX));
+        if self.read_timeout != Some(timeout) {
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.read_timeout = Some(timeout);
+        }
+        Ok(())
     }
 
     #[cfg(feature = "tokio")]

@@ -1,0 +1,137 @@
+//! The bytes of a connection, both ways.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
+use rustix::net::Shutdown;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout};
+
+use super::FRAME_PATIENCE;
+
+/// How long a peer may take to read an answer.
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// Answers are written once this many bytes of them have been collected, or there is nothing more to answer.
+const WRITE_CHUNK: usize = 64 << 10;
+
+/// What comes in.
+pub(super) struct Input {
+    reader: OwnedReadHalf,
+    pub(super) decoder: FrameDecoder,
+    /// Since when there has been a part of a frame and no more.
+    begun: Option<Instant>,
+}
+
+impl Input {
+    pub(super) fn new(reader: OwnedReadHalf) -> Self {
+        Self { reader, decoder: FrameDecoder::new(), begun: None }
+    }
+
+    /// Reads what has come; false at the end of the stream. No buffer is held while there is nothing to read.
+    pub(super) async fn fill(&mut self) -> io::Result<bool> {
+        poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    /// As [`fill`](Self::fill).
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        ready!(self.reader.as_ref().poll_read_ready(context))?;
+        // Unlike `try_read` this notes that a read which leaves room has emptied the socket, and so saves a look.
+        let mut spare = ReadBuf::new(self.decoder.spare());
+        ready!(Pin::new(&mut self.reader).poll_read(context, &mut spare))?;
+        let read = spare.filled().len();
+        self.decoder.filled(read);
+        Poll::Ready(Ok(read > 0))
+    }
+
+    /// Notes whether a frame has begun that is not complete. Bytes that trickle in do not buy it more time.
+    pub(super) fn drained(&mut self, popped: bool) {
+        self.begun = match self.begun {
+            _ if self.decoder.is_between_frames() => None,
+            Some(begun) if !popped => Some(begun),
+            _ => Some(Instant::now()),
+        };
+    }
+
+    /// Whether a frame has begun that is not complete.
+    pub(super) fn holds_half(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Receives no more; what has come can still be read.
+    pub(super) fn shut(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.reader.as_ref(), Shutdown::Read)?)
+    }
+
+    /// Whether it has taken too long.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.begun.is_some_and(|begun| begun.elapsed() >= FRAME_PATIENCE)
+    }
+
+    /// Gives the buffer back if there is nothing in it.
+    pub(super) fn release(&mut self) {
+        if self.decoder.is_between_frames() {
+            self.decoder = FrameDecoder::new();
+        }
+    }
+}
+
+/// What goes out.
+pub(super) struct Output {
+    writer: OwnedWriteHalf,
+    /// No more than [`WRITE_CHUNK`] and one frame.
+    pub(super) pending: Frames,
+}
+
+impl Output {
+    pub(super) fn new(writer: OwnedWriteHalf) -> Self {
+        Self { writer, pending: Frames::new() }
+    }
+
+    /// Adds an answer.
+    pub(super) async fn put(&mut self, frame: &EncodedFrame) -> io::Result<()> {
+        self.pending.push(frame);
+        self.flush_full().await
+    }
+
+    /// Writes what was collected if that is enough.
+    pub(super) async fn flush_full(&mut self) -> io::Result<()> {
+        if self.pending.as_bytes().len() < WRITE_CHUNK { Ok(()) } else { self.flush().await }
+    }
+
+    /// Writes what was collected, and wipes it.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        if self.pending.as_bytes().is_empty() {
+            return Ok(());
+        }
+        let written = write(&mut self.writer, self.pending.as_bytes()).await;
+        self.pending.clear();
+        written
+    }
+
+    /// Gives the buffer back.
+    pub(super) fn release(&mut self) {
+        if self.pending.as_bytes().is_empty() {
+            self.pending = Frames::new();
+        }
+    }
+}
+
+async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
+    // Nearly always the socket takes all of it at once, and nobody need watch the time.
+    let written = match writer.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        written => written?,
+    };
+    let rest = bytes.get(written..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    timeout(WRITE_PATIENCE, writer.write_all(rest))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answers"))?
+}
