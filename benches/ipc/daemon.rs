@@ -44,8 +44,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it on the files in `folder`, with `ready` tokens to be kept in memory for each tool, without rate limits.
-    pub(crate) fn start(folder: &Path, tools: &[&str], ready: u16) -> Self {
+    /// Starts it on the files in `folder`, with `ready` tokens of that suite to be kept in memory for each tool, without
+    /// rate limits.
+    pub(crate) fn start(folder: &Path, suite: u8, tools: &[&str], ready: u16) -> Self {
         let mut command = Command::new(obol());
         command.env_clear().env("HOME", folder).current_dir(folder);
         for (name, value) in [("BATCH", ready), ("MAX_READY", ready), ("MAX_DEPTH", ready)] {
@@ -55,7 +56,7 @@ impl Daemon {
         command.args(["--log", "warn", "tqs", "--socket", &text(folder, "run/agent.sock")]);
         command.args(["--control-socket", &text(folder, "run/control.sock")]);
         if !tools.is_empty() {
-            write_session(folder, tools);
+            write_session(folder, suite, tools);
             command.args(["--session", &text(folder, "session.json")]);
         }
         let child = command.stdin(Stdio::null()).spawn().expect("the daemon starts");
@@ -121,7 +122,7 @@ impl Drop for Daemon {
     }
 }
 
-fn write_session(folder: &Path, tools: &[&str]) {
+fn write_session(folder: &Path, suite: u8, tools: &[&str]) {
     let path = folder.join("session.json");
     if path.exists() {
         return;
@@ -133,7 +134,7 @@ fn write_session(folder: &Path, tools: &[&str]) {
         .map(|tool| serde_json::json!({"tool": tool, "aud": AUDIENCE, "action": "read", "resource": RESOURCE, "ttl": 3600}))
         .collect();
     let document = serde_json::json!({
-        "obol_session": 1, "session_id": "0000000000000007", "suite": 2, "agent_instance_id": "agent-1",
+        "obol_session": 1, "session_id": "0000000000000007", "suite": suite, "agent_instance_id": "agent-1",
         "org_id": "example", "iss": "https://auth.example", "sub": "IK:2f9c0d",
         "established_at": now, "expires_at": now + 36_000, "policy_epoch": 1,
         "resource_servers": [{"aud": AUDIENCE, "K_session": key, "verifier_secret": key, "mutual_auth": key,

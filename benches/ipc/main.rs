@@ -6,8 +6,8 @@
 //! What is in it: the daemon as it is shipped, with its sandbox; the binary codec on both sides, wiping, the system's
 //! sockets. What is not: limits of rate, which would be what is measured; an audit log, which is off unless it is asked
 //! for; and minting. Tokens are minted before the measured time, and no run draws so many that the daemon mints new ones
-//! ([`Plan::draws`]); `token.rs` measures minting, `queue` both together. The tokens are of suite 2, because they are
-//! minted fast, and as long as those of suite 1; what they are makes no difference to handing them out.
+//! ([`Plan::draws`]); `token.rs` measures minting, `queue` both together. Where only the hand-out is measured the tokens
+//! are of suite 2, because they are minted fast, and as long as those of suite 1; what they are makes no difference to it.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it measures is what it prints")]
@@ -27,6 +27,10 @@ use crate::client::{ObolPeer, RedisPeer, drive};
 use crate::daemon::{Daemon, obol};
 use crate::echo::Echo;
 use crate::redis::Redis;
+
+/// The suite of the extension, and one whose tokens are minted fast.
+const USUAL: u8 = 1;
+const FAST: u8 = 2;
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -85,7 +89,7 @@ fn main() {
 /// One connection, one request at a time, beside an echo of the same sizes.
 fn single(plan: Plan) {
     let folder = tempfile::tempdir().expect("a folder");
-    let daemon = Daemon::start(folder.path(), &["search"], plan.ready);
+    let daemon = Daemon::start(folder.path(), FAST, &["search"], plan.ready);
     daemon.wait_until_ready(u64::from(plan.ready));
     let mut client = daemon.client();
     let tool = Tool::new("search").expect("a name");
@@ -124,7 +128,7 @@ fn throughput(plan: Plan, connections: usize, depth: usize) {
     let mut redis = Redis::start();
     for _ in 0..plan.runs {
         let folder = tempfile::tempdir().expect("a folder");
-        let daemon = Daemon::start(folder.path(), &["search"], plan.ready);
+        let daemon = Daemon::start(folder.path(), FAST, &["search"], plan.ready);
         daemon.wait_until_ready(u64::from(plan.ready));
         let socket = daemon.socket();
         ours.push(rate(draws, drive::<ObolPeer>(&runtime, &socket, connections, depth, draws)));
@@ -145,7 +149,7 @@ fn throughput(plan: Plan, connections: usize, depth: usize) {
 /// The daemon's resident memory.
 fn memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let idle = Daemon::start(folder.path(), &[], 10);
+    let idle = Daemon::start(folder.path(), USUAL, &[], 10);
     report(
         Row::new("ipc", "resident memory, idle", Unit::Bytes, idle.resident()).wants(Target::AtMost(15e6)),
     );
@@ -154,7 +158,7 @@ fn memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let tools: Vec<String> = (0..100).map(|n| format!("tool{n}")).collect();
     let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
-    let busy = Daemon::start(folder.path(), &tools, 100);
+    let busy = Daemon::start(folder.path(), USUAL, &tools, 100);
     busy.wait_until_ready(10_000);
     let row =
         Row::new("ipc", "resident memory, 100 tools, 10,000 tokens ready", Unit::Bytes, busy.resident());
@@ -164,14 +168,14 @@ fn memory() {
 /// From the start of the process to the first token, on a store that is there.
 fn start(plan: Plan) {
     let folder = tempfile::tempdir().expect("a folder");
-    let daemon = Daemon::start(folder.path(), &["search"], 100);
+    let daemon = Daemon::start(folder.path(), USUAL, &["search"], 100);
     daemon.wait_until_ready(100);
     drop(daemon);
     let tool = Tool::new("search").expect("a name");
     let mut times: Vec<Duration> = (0..plan.starts)
         .map(|_| {
             let start = Instant::now();
-            let daemon = Daemon::start(folder.path(), &["search"], 100);
+            let daemon = Daemon::start(folder.path(), USUAL, &["search"], 100);
             daemon.client().dequeue_token(&tool, Duration::from_secs(30)).expect("a token");
             start.elapsed()
         })
