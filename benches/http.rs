@@ -23,7 +23,7 @@ use obol_benches::{AUDIENCE, ISSUED_AT, mint, session_of};
 use obol_resource::service::{Handle, Options};
 use obol_resource::{Guard, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
-use obol_token::{Audience, Suite};
+use obol_token::{Audience, Nonces, Suite};
 use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Session, Verifier};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -137,7 +137,11 @@ impl Site {
     async fn start(suite: Suite) -> Result<Self, Failure> {
         let clock = Arc::new(ManualClock::new(ISSUED_AT));
         let sessions = MemorySessionTable::new();
-        sessions.add(Session::new(session_of(suite), Audience::new(AUDIENCE), "example"))?;
+        sessions.add(Session::new(
+            session_of(suite).with_nonces(Nonces::Derived),
+            Audience::new(AUDIENCE),
+            "example",
+        ))?;
         let spent = MemorySpentSet::unfenced(clock.clone(), 60);
         let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))
             .clock(clock)
