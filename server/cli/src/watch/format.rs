@@ -1,0 +1,94 @@
+//! How numbers, times and lines are written on the screen.
+
+/// A number in at most seven characters.
+pub(super) fn number(value: u64) -> String {
+    match value {
+        0..=99_999 => value.to_string(),
+        100_000..=9_999_999 => format!("{}k", value / 1_000),
+        10_000_000..=9_999_999_999 => format!("{}M", value / 1_000_000),
+        _ => format!("{}G", value / 1_000_000_000),
+    }
+}
+
+pub(super) fn decimal(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".to_owned();
+    }
+    // In tenths, rounded.
+    let tenths = (u128::from(part) * 2_000 / u128::from(whole)).div_ceil(2);
+    format!("{}.{}%", tenths / 10, tenths % 10)
+}
+
+pub(super) fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// How text stands out; not at all without colour.
+#[derive(Clone, Copy)]
+pub(super) struct Style {
+    pub(super) colour: bool,
+}
+
+impl Style {
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(super) fn alarm(self, text: &str) -> String {
+        self.paint("31", text)
+    }
+}
+
+/// The first `width` characters of a line, escape sequences not counted and never cut.
+pub(super) fn cut(line: &str, width: usize) -> String {
+    let (mut out, mut shown, mut escape) = (String::new(), 0, false);
+    for character in line.chars() {
+        if escape {
+            escape = !character.is_ascii_alphabetic();
+        } else if character == '\x1b' {
+            escape = true;
+        } else if shown == width {
+            continue;
+        } else {
+            shown += 1;
+        }
+        out.push(character);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_at_the_edge_and_escapes_are_not() {
+        assert_eq!(cut("\x1b[1mabcdef\x1b[0m", 3), "\x1b[1mabc\x1b[0m");
+        assert_eq!(cut("äöü", 2), "äö");
+    }
+
+    #[test]
+    fn numbers_keep_to_their_columns() {
+        let shown = [0, 99_999, 100_000, 9_999_999, 10_000_000, u64::from(u32::MAX)].map(number);
+        assert_eq!(shown, ["0", "99999", "100k", "9999k", "10M", "4294M"]);
+        assert_eq!([percent(0, 0), percent(1, 3), percent(5, 5)], ["-", "33.3%", "100.0%"]);
+        assert_eq!([duration(59), duration(3_700), duration(90_000)], ["59 s", "1 h 1 min", "1 d 1 h"]);
+    }
+}
