@@ -112,6 +112,11 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
     let (config, folder) = (home.path().join("etc/obol.toml"), home.path().join("etc"));
     fs::create_dir(&folder).unwrap();
     fs::write(&config, "[tqs]\nconnection_rate = 10\n").unwrap();
+    // As editors do it: another file under the same name. One that is written over is empty for a moment.
+    let replace = |text: &str| {
+        fs::write(folder.join("new"), text).unwrap();
+        fs::rename(folder.join("new"), &config).unwrap();
+    };
     let tqs = start_as(home.path(), &["--config", config.to_str().unwrap()], |_| {});
     let mut agent = Raw::greeted(home.path(), "agent.sock");
     let refused = |agent: &mut Raw| {
@@ -120,30 +125,27 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
     };
     assert!(refused(&mut agent) > 0);
 
-    // Replaced, as editors do: another file under the same name.
-    fs::write(folder.join("new"), "[tqs]\nconnection_rate = 0\nmax_depth = 7\n[log]\nlevel = \"debug\"\n")
-        .unwrap();
-    fs::rename(folder.join("new"), &config).unwrap();
+    replace("[tqs]\nconnection_rate = 0\nmax_depth = 7\n[log]\nlevel = \"debug\"\n");
     tqs.signal("HUP");
     tqs.wait_for_log("settings were read again");
     assert_eq!(refused(&mut agent), 0, "the same connection, without a limit");
     assert!(tqs.log().contains("they wait for a restart"));
 
-    fs::write(&config, "[tqs]\nconnection_rate = -5\n").unwrap();
+    replace("[tqs]\nconnection_rate = -5\n");
     tqs.signal("HUP");
     tqs.wait_for_log("the settings that were in force stay in force");
     assert_eq!(refused(&mut agent), 0);
 
     let next = World::new(2, now(), &["search"]);
     process::write_private(&home.path().join("session.json"), &next.agent_json().to_string());
-    fs::write(&config, "[log]\nlevel = \"error\"\n").unwrap();
+    replace("[log]\nlevel = \"error\"\n");
     tqs.signal("HUP");
     wait_until("the new session is in use", || {
         tqs.client().session_info().is_ok_and(|session| session.session_id.as_u64() == 2)
     });
     let before = tqs.log().len();
     tqs.signal("HUP");
-    fs::write(&config, "nonsense").unwrap();
+    replace("nonsense");
     tqs.signal("HUP");
     wait_until("the level holds: only errors are logged", || tqs.log().len() > before);
     assert!(!tqs.log()[before..].contains("INFO"), "{}", &tqs.log()[before..]);
