@@ -144,7 +144,7 @@ impl Refusal {
 
     /// `QUEUE_EMPTY`: nothing is ready for the tool.
     pub fn queue_empty(renewal_pending: bool, retry_after: Duration) -> Self {
-        let retry_after_ms = whole_milliseconds(retry_after);
+        let retry_after_ms = retry_after_ms(retry_after);
         let cause = if renewal_pending { "more are being made" } else { "none are being made" };
         Self::new(
             ErrorCode::QueueEmpty { renewal_pending, retry_after_ms },
@@ -180,7 +180,7 @@ impl Refusal {
 
     /// `OVERLOADED`: too much to do.
     pub fn overloaded(retry_after: Duration) -> Self {
-        let retry_after_ms = whole_milliseconds(retry_after);
+        let retry_after_ms = retry_after_ms(retry_after);
         Self::new(
             ErrorCode::Overloaded { retry_after_ms },
             format!("too many requests at once; ask again in {retry_after_ms} ms"),
@@ -219,8 +219,9 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-fn whole_milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// A time to wait as the protocol says it, in milliseconds: rounded up, so that whoever waits that long comes in time.
+pub fn retry_after_ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// Makes `text` safe for a log and short enough for an answer.
@@ -242,6 +243,14 @@ mod tests {
         let refusal = Refusal::invalid_argument("caf\u{e9}\n\u{1b}[31m".repeat(1_000));
         assert!(refusal.message().len() <= MAX_MESSAGE_BYTES);
         assert!(!refusal.message().contains(char::is_control));
+    }
+
+    #[test]
+    fn a_time_to_wait_is_never_named_too_short() {
+        for (nanoseconds, named) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)] {
+            assert_eq!(retry_after_ms(Duration::from_nanos(nanoseconds)), named);
+        }
+        assert_eq!(retry_after_ms(Duration::MAX), u64::MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
     TokenChannel, TokenStatusParams, TokenStatusResult,
 };
-use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, ChannelAlgorithm, SessionId, Tool, ValueError};
@@ -111,7 +111,7 @@ impl Agent {
             ttl: status.ttl,
             session_active: status.session_active,
             renewal_pending: status.renewal_pending,
-            retry_after_ms: status.retry_after.map(whole_milliseconds),
+            retry_after_ms: status.retry_after.map(retry_after_ms),
             tools: tool.is_none().then(|| self.depths()).transpose()?,
         })
     }
@@ -205,11 +205,6 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
         // Also what the queue may learn to say one day: nothing is handed out.
         error => Refusal::unavailable(error),
     }
-}
-
-/// As the protocol counts time to wait.
-pub(crate) fn whole_milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn stopping() -> Refusal {

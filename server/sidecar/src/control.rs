@@ -10,14 +10,13 @@ use obol_ipc::control::{
     ProvisionParams, ProvisionResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
 };
 use obol_ipc::message::Empty;
-use obol_ipc::refusal::Refusal;
+use obol_ipc::refusal::{Refusal, retry_after_ms};
 use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, ValueError};
 use obol_queue::{ProvisionError, Queue, SessionDocument};
 use tokio::sync::watch;
 use tracing::Span;
 
-use crate::agent::whole_milliseconds;
 use crate::audit::Auditor;
 use crate::connection::{Answer, Answerer, Asker};
 use crate::counters::Counters;
@@ -257,6 +256,6 @@ fn tool_status(tool: obol_queue::ToolStatus) -> Result<ToolStatus, ValueError> {
         ttl: tool.ttl,
         denied: tool.denied,
         renewal_pending: tool.renewal_pending,
-        retry_after_ms: tool.retry_after.map(whole_milliseconds),
+        retry_after_ms: tool.retry_after.map(retry_after_ms),
     })
 }
