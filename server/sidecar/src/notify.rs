@@ -6,6 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long a manager that does not read holds the daemon up when its state changes. It must not be missed: systemd ends a
+/// service that it never heard to be ready.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+
 /// Where a service manager listens, if there is one.
 #[derive(Debug, Default)]
 pub struct Notifier {
@@ -22,7 +28,7 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address(&path)?)?;
-        // A manager that does not listen must not hold the daemon up.
+        // A manager that does not read must not hold the daemon up for long.
         socket.set_nonblocking(true)?;
         let number = |name| environment(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -48,9 +54,11 @@ impl Notifier {
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
-    /// The daemon is well.
+    /// The daemon is well. It is said again soon, so nothing waits for it to be read.
     pub(crate) fn alive(&self) {
-        self.say("WATCHDOG=1");
+        if let Some(socket) = &self.socket {
+            note(socket.send(b"WATCHDOG=1"));
+        }
     }
 
     /// The daemon is not well; in words, for `systemctl status`.
@@ -63,11 +71,22 @@ impl Notifier {
         self.say("STOPPING=1\nSTATUS=draining");
     }
 
+    /// Says what has changed.
     fn say(&self, message: &str) {
         let Some(socket) = &self.socket else { return };
-        if let Err(error) = socket.send(message.as_bytes()) {
-            tracing::debug!(%error, "the service manager does not listen");
+        let mut sent = socket.send(message.as_bytes());
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            let mut room = [PollFd::new(socket, PollFlags::OUT)];
+            let _the_send_will_tell = poll(&mut room, Some(&PATIENCE));
+            sent = socket.send(message.as_bytes());
         }
+        note(sent);
+    }
+}
+
+fn note(sent: io::Result<usize>) {
+    if let Err(error) = sent {
+        tracing::debug!(%error, "the service manager does not listen");
     }
 }
 
@@ -84,6 +103,8 @@ fn address(path: &OsStr) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn notifier(variables: &[(&str, &str)]) -> io::Result<Notifier> {
@@ -113,6 +134,25 @@ mod tests {
         let mut heard = [0; 64];
         let length = manager.recv(&mut heard).unwrap();
         assert_eq!(&heard[..length], b"STATUS=not well: two lines");
+    }
+
+    #[test]
+    fn a_change_waits_for_a_manager_that_is_behind_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let notifier = notifier(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
+        // More than any system keeps for one who does not read.
+        (0..10_000).for_each(|_| notifier.alive());
+        let began = Instant::now();
+        notifier.ready();
+        assert!(began.elapsed() >= Duration::from_millis(250), "{:?}", began.elapsed());
+
+        manager.set_nonblocking(true).unwrap();
+        let mut heard = [0; 64];
+        while manager.recv(&mut heard).is_ok() {}
+        notifier.stopping();
+        assert!(manager.recv(&mut heard).is_ok() && heard.starts_with(b"STOPPING=1"));
     }
 
     #[test]

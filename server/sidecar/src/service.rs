@@ -196,7 +196,7 @@ impl Service {
                 shutdown.await;
                 stop.send_replace(true);
             };
-            tokio::join!(http, signalled, watch_over(&health, &notifier), say_goodbye(stopping, &notifier));
+            tokio::join!(http, signalled, watch_over(&health, &notifier));
             std::future::pending::<()>().await;
         };
         let watching = async {
@@ -207,11 +207,9 @@ impl Service {
         };
         notifier.ready();
         tokio::select! {
-            // The service manager hears that the daemon stops before the last connection has.
-            biased;
             () = aside => {}
             () = watching => {}
-            ((), ()) = async { tokio::join!(agents, operators) } => {}
+            ((), (), ()) = async { tokio::join!(say_goodbye(stopping, &notifier), agents, operators) } => {}
         }
         if let Some(mut watch) = watch {
             watch.look();
@@ -221,6 +219,7 @@ impl Service {
     }
 }
 
+/// Tells the service manager that the daemon stops, when that begins and not when the last connection has gone.
 async fn say_goodbye(mut stopping: watch::Receiver<bool>, notifier: &Notifier) {
     connection::stopped(&mut stopping).await;
     notifier.stopping();
