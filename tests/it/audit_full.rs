@@ -42,6 +42,7 @@ fn start(home: &Path) -> Tqs {
 fn outgrow_the_store(home: &Path) {
     let store = fs::metadata(home.join(".local/state/obol/tokens.redb")).unwrap().len();
     let mut raw = Raw::greeted(home, "agent.sock");
+    let mut denied = 0;
     while length(home) < store + (256 << 10) {
         for id in 0..PIPELINED {
             raw.send(
@@ -50,8 +51,12 @@ fn outgrow_the_store(home: &Path) {
         }
         for _ in 0..PIPELINED {
             assert_eq!(raw.receive().unwrap()["error"]["data"]["code"], "POLICY_DENY");
+            denied += 1;
         }
     }
+    // They are answered before their lines are written.
+    let lines = || fs::read_to_string(log(home)).unwrap().matches("\"tool\":\"no\"").count();
+    wait_until("each of them has its line", || lines() == denied);
 }
 
 /// Draws until it is refused; the tokens.

@@ -23,6 +23,9 @@ const SENDS: usize = 5;
 const SPREAD: Duration = Duration::from_secs(6);
 /// Connections to each server.
 const SENDERS: usize = 8;
+/// How late a sending may be before no more tokens are made. Otherwise all that is sent on a busy machine is older than
+/// the newest fence, and nothing is tried.
+const MOST_LATE: Duration = Duration::from_millis(300);
 /// Between two blows.
 const LULL: Duration = Duration::from_secs(4);
 
@@ -92,6 +95,17 @@ impl Schedule {
         self.changed.notify_all();
     }
 
+    /// Waits until the senders have caught up.
+    fn caught_up(&self) {
+        let late = || {
+            let state = self.state.lock().unwrap();
+            state.sends.peek().is_some_and(|Reverse((when, ..))| when.elapsed() > MOST_LATE)
+        };
+        while late() {
+            std::thread::sleep(MOST_LATE / 10);
+        }
+    }
+
     /// Waits for the next sending; `None` when there is none left.
     fn next(&self) -> Option<(usize, Arc<str>, usize)> {
         let mut state = self.state.lock().unwrap();
@@ -141,6 +155,7 @@ fn storm(ports: &[u16], tokens: u64, lasting: Duration, mut blow: impl FnMut(usi
             for number in 0..tokens {
                 let due = began + lasting.mul_f64(number as f64 / tokens as f64);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                schedule.caught_up();
                 let token = mint(number, 1).pop().unwrap();
                 let sends: Vec<_> = (0..SENDS)
                     .map(|_| {
