@@ -4,7 +4,9 @@
 //! All are wiped when dropped, cannot be cloned or compared, and print as a redaction.
 
 use std::fmt;
+use std::sync::LazyLock;
 
+use base64::Engine;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -94,6 +96,38 @@ base64url_secret! {
     TokenText, "token"
 }
 
+impl TokenText {
+    /// The text of a token's bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when there are none, or the text would not fit a frame.
+    #[expect(
+        clippy::slow_vector_initialization,
+        reason = "memory that comes zeroed is not what was freed last"
+    )]
+    pub fn encode(token: &[u8]) -> Result<Self, ValueError> {
+        let length =
+            base64::encoded_len(token.len(), false).filter(|length| (1..=MAX_BODY_BYTES).contains(length));
+        let text = length.and_then(|length| {
+            let mut text = Vec::with_capacity(length);
+            text.resize(length, 0);
+            BASE64URL.encode_slice(token, &mut text).ok()?;
+            String::from_utf8(text).ok()
+        });
+        let text =
+            text.ok_or_else(|| ValueError::new("token", "bytes, so many that their text fits one frame"))?;
+        Ok(Self(WipedText::new(text)))
+    }
+}
+
+/// With the processor's widest instructions: tokens are written one by one, and it would be a large part of a hand-out.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+static BASE64URL: LazyLock<base64::engine::Simd> =
+    LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static BASE64URL: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 base64url_secret! {
     /// A part of a token's channel as text: base64url without padding. Whoever holds the keys can read the one request and
     /// the one response of that token.
@@ -153,6 +187,19 @@ impl<'de> Deserialize<'de> for SessionDocument {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_encoded_as_whoever_reads_it_expects() {
+        for length in [1, 2, 3, 23, 24, 25, 449, 450, 451, MAX_BODY_BYTES / 4 * 3] {
+            let bytes: Vec<u8> = (0..length).map(|place| u8::try_from(place * 7 % 256).unwrap()).collect();
+            let text = TokenText::encode(&bytes).unwrap();
+            assert_eq!(base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.reveal()), Ok(bytes));
+            assert!(TokenText::new(text.reveal()).is_ok());
+        }
+        for length in [0, MAX_BODY_BYTES / 4 * 3 + 1] {
+            assert!(TokenText::encode(&vec![0; length]).is_err(), "{length}");
+        }
+    }
 
     #[test]
     fn secrets_print_as_a_redaction() {

@@ -173,9 +173,8 @@ fn describe_channel(keys: &ChannelKeys) -> Result<TokenChannel, ValueError> {
 
 fn reply(outcome: Result<Drawn, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
     let Drawn { token, channel } = outcome?;
-    let mut text = token.to_text();
     Ok(AgentReply::DequeueToken(DequeueTokenResult {
-        token: TokenText::new(std::mem::take(&mut *text)).map_err(inexpressible)?,
+        token: TokenText::encode(token.as_bytes()).map_err(inexpressible)?,
         tool,
         expires_at: token.expires_at(),
         channel: channel.as_ref().map(describe_channel).transpose().map_err(inexpressible)?,

@@ -8,7 +8,7 @@ use std::fmt;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::de::read::{Reader, SliceReader};
-use bincode::de::{Decode, Decoder, DecoderImpl};
+use bincode::de::{BorrowDecode, Decode, Decoder, DecoderImpl};
 use bincode::enc::write::Writer;
 use bincode::enc::{Encode, EncoderImpl};
 use bincode::error::{DecodeError as BincodeDecodeError, EncodeError as BincodeEncodeError};
@@ -81,7 +81,8 @@ impl<'body> Input<'body> {
     }
 
     fn string(&mut self) -> Result<String, BinaryError> {
-        let text = self.plain::<String>()?;
+        // Borrowed from the body first: bincode's own strings come in memory that was zeroed for them.
+        let text = <&str>::borrow_decode(&mut self.0)?.to_owned();
         self.0.unclaim_bytes_read(size_of::<u64>() - 1);
         Ok(text)
     }
