@@ -273,11 +273,17 @@ pub struct Token {
     bytes: TokenBytes,
     session_id: SessionId,
     expires_at: u64,
+    asks_for_channel: bool,
 }
 
 impl Token {
-    pub(crate) fn new(bytes: TokenBytes, session_id: SessionId, expires_at: u64) -> Self {
-        Self { bytes, session_id, expires_at }
+    pub(crate) fn new(
+        bytes: TokenBytes,
+        session_id: SessionId,
+        expires_at: u64,
+        asks_for_channel: bool,
+    ) -> Self {
+        Self { bytes, session_id, expires_at, asks_for_channel }
     }
 
     /// The token's bytes.
@@ -298,6 +304,11 @@ impl Token {
     /// When the token ends, in Unix seconds.
     pub fn expires_at(&self) -> u64 {
         self.expires_at
+    }
+
+    /// Whether its call is to be sealed: see [`Queue::channel_keys`](crate::Queue::channel_keys).
+    pub(crate) fn asks_for_channel(&self) -> bool {
+        self.asks_for_channel
     }
 }
 

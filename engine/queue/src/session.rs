@@ -72,6 +72,13 @@ pub(crate) struct Grant {
     pub(crate) ttl: u64,
 }
 
+impl Grant {
+    /// Whether its tokens ask for calls and answers to be sealed.
+    pub(crate) fn asks_for_channel(&self) -> bool {
+        self.scope.constraints.as_ref().is_some_and(|limits| limits.require_channel_encryption == Some(true))
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
