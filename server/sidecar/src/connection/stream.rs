@@ -1,14 +1,16 @@
 //! The bytes of a connection, both ways.
+//!
+//! They are received and sent by the system calls themselves: those of the C library, which tokio's streams end in, prepare
+//! for a thread that is cancelled in the middle.
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
-use rustix::net::Shutdown;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout};
 
@@ -39,13 +41,28 @@ impl Input {
 
     /// As [`fill`](Self::fill).
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        ready!(self.reader.as_ref().poll_read_ready(context))?;
-        // Unlike `try_read` this notes that a read which leaves room has emptied the socket, and so saves a look.
-        let mut spare = ReadBuf::new(self.decoder.spare());
-        ready!(Pin::new(&mut self.reader).poll_read(context, &mut spare))?;
-        let read = spare.filled().len();
-        self.decoder.filled(read);
-        Poll::Ready(Ok(read > 0))
+        let socket = self.reader.as_ref();
+        loop {
+            ready!(socket.poll_read_ready(context))?;
+            let (spare, mut read) = (self.decoder.spare(), None);
+            let emptied = socket.try_io(Interest::READABLE, || {
+                let count = rustix::net::recv(socket, &mut *spare, RecvFlags::empty())?.0;
+                read = Some(count);
+                // A read that leaves room has emptied the socket. Said in this way, it saves the next look.
+                if count > 0 && count < spare.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, emptied) {
+                (Some(count), _) => {
+                    self.decoder.filled(count);
+                    return Poll::Ready(Ok(count > 0));
+                }
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                // Somebody said that there was something to read, and there was not.
+                (None, _) => {}
+            }
+        }
     }
 
     /// Notes whether a frame has begun that is not complete. Bytes that trickle in do not buy it more time.
@@ -123,7 +140,10 @@ impl Output {
 
 async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
     // Nearly always the socket takes all of it at once, and nobody need watch the time.
-    let written = match writer.try_write(bytes) {
+    let socket = writer.as_ref();
+    let sent =
+        socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?));
+    let written = match sent {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
         written => written?,
     };
