@@ -13,12 +13,12 @@ use serde_json::value::RawValue;
 
 use crate::frame::MAX_BODY_BYTES;
 use crate::value::ValueError;
-use crate::wipe::WipedText;
+use crate::wipe::{Wiped, WipedText};
 
 macro_rules! base64url_secret {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        pub struct $name(WipedText);
+        pub struct $name(Wiped);
 
         impl $name {
             /// Takes over the text.
@@ -27,8 +27,11 @@ macro_rules! base64url_secret {
             ///
             /// [`ValueError`] when the text is empty, longer than a frame, or not base64url without padding. It is wiped.
             pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
-                let text = WipedText::new(text.into());
-                if text.is_empty() || text.len() > MAX_BODY_BYTES || !is_base64url(text.as_bytes()) {
+                Self::checked(Wiped::text(text.into()))
+            }
+
+            pub(crate) fn checked(text: Wiped) -> Result<Self, ValueError> {
+                if text.is_empty() || text.len() > MAX_BODY_BYTES || !is_base64url(&text) {
                     return Err(ValueError::new($what, "base64url text without padding that fits one frame"));
                 }
                 Ok(Self(text))
@@ -36,6 +39,12 @@ macro_rules! base64url_secret {
 
             /// The secret itself. Put it into the call it is for and nowhere else: no log, no error, no disk.
             pub fn reveal(&self) -> &str {
+                // Nothing but letters of base64url gets in here.
+                str::from_utf8(&self.0).unwrap_or_default()
+            }
+
+            /// Its letters, without a look at whether they are text.
+            pub(crate) fn as_bytes(&self) -> &[u8] {
                 &self.0
             }
         }
@@ -48,7 +57,7 @@ macro_rules! base64url_secret {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.reveal())
             }
         }
 
@@ -113,11 +122,9 @@ impl TokenText {
             let mut text = Vec::with_capacity(length);
             text.resize(length, 0);
             BASE64URL.encode_slice(token, &mut text).ok()?;
-            String::from_utf8(text).ok()
+            Some(Self(Wiped::new(text)))
         });
-        let text =
-            text.ok_or_else(|| ValueError::new("token", "bytes, so many that their text fits one frame"))?;
-        Ok(Self(WipedText::new(text)))
+        text.ok_or_else(|| ValueError::new("token", "bytes, so many that their text fits one frame"))
     }
 }
 

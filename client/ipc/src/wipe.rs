@@ -27,6 +27,17 @@ impl Wiped {
         Self(bytes)
     }
 
+    /// A text's bytes.
+    pub(crate) fn text(text: String) -> Self {
+        let mut bytes = text.into_bytes();
+        let length = bytes.len();
+        // What a longer text may have left behind the end.
+        bytes.resize(bytes.capacity(), 0);
+        let mut bytes = Self(bytes);
+        bytes.truncate(length);
+        bytes
+    }
+
     #[inline]
     pub(crate) fn append(&mut self, piece: &[u8]) {
         if piece.len() > self.0.capacity() - self.0.len() {
@@ -92,10 +103,7 @@ impl WipedText {
 
 impl Drop for WipedText {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.0).into_bytes();
-        // What a longer text may have left behind the end.
-        bytes.resize(bytes.capacity(), 0);
-        wipe(&mut bytes);
+        drop(Wiped::text(std::mem::take(&mut self.0)));
     }
 }
 

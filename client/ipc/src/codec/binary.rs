@@ -80,6 +80,12 @@ impl<'body> Input<'body> {
         Ok(number)
     }
 
+    fn bytes(&mut self) -> Result<&'body [u8], BinaryError> {
+        let bytes = <&[u8]>::borrow_decode(&mut self.0)?;
+        self.0.unclaim_bytes_read(size_of::<u64>() - 1);
+        Ok(bytes)
+    }
+
     fn string(&mut self) -> Result<String, BinaryError> {
         // Borrowed from the body first: bincode's own strings come in memory that was zeroed for them.
         let text = <&str>::borrow_decode(&mut self.0)?.to_owned();

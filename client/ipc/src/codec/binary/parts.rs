@@ -18,6 +18,7 @@ use crate::time::UtcTime;
 use crate::value::{
     AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, EventKind, Reason, SessionId, Tool, WaitMs,
 };
+use crate::wipe::Wiped;
 
 macro_rules! binary_text {
     ($($type:ty: $text:ident;)+) => {$(
@@ -39,10 +40,24 @@ binary_text! {
     AgentInstanceId: as_str;
     Reason: as_str;
     EventKind: as_str;
-    TokenText: reveal;
-    ChannelText: reveal;
     SessionDocument: reveal;
 }
+
+macro_rules! binary_base64url {
+    ($($type:ty)+) => {$(
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                output.plain(self.as_bytes())
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                Ok(Self::checked(Wiped::new(input.bytes()?.to_vec()))?)
+            }
+        }
+    )+};
+}
+
+binary_base64url! { TokenText ChannelText }
 
 macro_rules! binary_struct {
     ($($type:ident { $($field:ident),* })+) => {$(
