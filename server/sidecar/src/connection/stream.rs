@@ -18,8 +18,9 @@ use super::FRAME_PATIENCE;
 
 /// How long a peer may take to read an answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// Answers are written once this many bytes of them have been collected, or there is nothing more to answer.
-const WRITE_CHUNK: usize = 64 << 10;
+/// Answers are written once this many bytes of them have been collected, or there is nothing more to answer. A dozen or so:
+/// while the peer reads the first of many, the others are made.
+const WRITE_CHUNK: usize = 10 << 10;
 
 /// What comes in.
 pub(super) struct Input {
