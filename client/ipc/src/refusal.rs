@@ -160,9 +160,9 @@ impl Refusal {
         )
     }
 
-    /// `NO_SESSION`: nothing grants the tool.
+    /// `NO_SESSION`: there is none.
     pub fn no_session() -> Self {
-        Self::new(ErrorCode::NoSession, "no session grants this tool; authenticate the agent, then ask again")
+        Self::new(ErrorCode::NoSession, "there is no session; authenticate the agent, then ask again")
     }
 
     /// `SESSION_FLUSHED`: the session and all it had minted were destroyed.
