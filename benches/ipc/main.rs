@@ -42,7 +42,7 @@ struct Plan {
     starts: usize,
 }
 
-const FULL: Plan = Plan { ready: 60_000, runs: 11, starts: 21 };
+const FULL: Plan = Plan { ready: 60_000, runs: 21, starts: 21 };
 const QUICK: Plan = Plan { ready: 4_000, runs: 1, starts: 3 };
 
 impl Plan {
