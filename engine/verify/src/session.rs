@@ -42,10 +42,17 @@ pub struct Session {
     audience: Audience,
     org_id: String,
     window: Option<Window>,
-    policy_epoch: AtomicU64,
     pop_key: Option<VerifyingKey>,
-    revoked: AtomicBool,
+    standing: Arc<Standing>,
     known_scopes: KnownScopes,
+}
+
+/// What may change about a session while somebody holds it. Shared by all that were ever known under one number, so that
+/// a token which is being verified with an older one is refused as well.
+#[derive(Debug, Default)]
+struct Standing {
+    revoked: AtomicBool,
+    policy_epoch: AtomicU64,
 }
 
 impl Session {
@@ -56,9 +63,8 @@ impl Session {
             audience,
             org_id: org_id.into(),
             window: None,
-            policy_epoch: AtomicU64::new(0),
             pop_key: None,
-            revoked: AtomicBool::new(false),
+            standing: Arc::default(),
             known_scopes: KnownScopes::default(),
         }
     }
@@ -115,22 +121,32 @@ impl Session {
 
     /// The oldest policy epoch that is accepted.
     pub fn policy_epoch(&self) -> u64 {
-        self.policy_epoch.load(Ordering::SeqCst)
+        self.standing.policy_epoch.load(Ordering::SeqCst)
     }
 
     /// Refuses from now on what was minted under an older policy. Never lowers the epoch.
     pub fn raise_policy_epoch(&self, epoch: u64) {
-        self.policy_epoch.fetch_max(epoch, Ordering::SeqCst);
+        self.standing.policy_epoch.fetch_max(epoch, Ordering::SeqCst);
     }
 
     /// Whether the session still counts.
     pub fn is_active(&self) -> bool {
-        !self.revoked.load(Ordering::SeqCst)
+        !self.standing.revoked.load(Ordering::SeqCst)
     }
 
     /// Ends the session at once and for good, also for tokens that are being verified at this moment.
     pub fn revoke(&self) {
-        self.revoked.store(true, Ordering::SeqCst);
+        self.standing.revoked.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes the place of a session of the same number: what is known of either counts for both from now on.
+    fn in_place_of(mut self, known: &Self) -> Self {
+        known.raise_policy_epoch(self.policy_epoch());
+        if !self.is_active() {
+            known.revoke();
+        }
+        self.standing = Arc::clone(&known.standing);
+        self
     }
 
     pub(crate) fn known_scopes(&self) -> &KnownScopes {
@@ -211,15 +227,12 @@ impl MemorySessionTable {
     /// Adds a session, or replaces the active one of the same number. Its policy epoch does not get lower by that.
     pub fn add(&self, session: Session) -> Result<(), AddSessionError> {
         let mut sessions = self.write();
-        let known = sessions.get(&session.session_id());
-        if known.is_some_and(|known| !known.is_active()) {
-            return Err(AddSessionError::Revoked);
-        }
-        match known {
-            Some(known) => session.raise_policy_epoch(known.policy_epoch()),
+        let session = match sessions.get(&session.session_id()) {
+            Some(known) if !known.is_active() => return Err(AddSessionError::Revoked),
+            Some(known) => session.in_place_of(known),
             None if sessions.len() >= self.max_sessions => return Err(AddSessionError::Full),
-            None => {}
-        }
+            None => session,
+        };
         sessions.insert(session.session_id(), Arc::new(session));
         Ok(())
     }
@@ -253,12 +266,10 @@ impl MemorySessionTable {
         let mut next: HashMap<SessionId, Arc<Session>> = HashMap::with_capacity(listed.len());
         for session in listed {
             let id = session.session_id();
-            if let Some(known) = sessions.remove(&id).or_else(|| next.remove(&id)) {
-                session.raise_policy_epoch(known.policy_epoch());
-                if !known.is_active() {
-                    session.revoke();
-                }
-            }
+            let session = match sessions.remove(&id).or_else(|| next.remove(&id)) {
+                Some(known) => session.in_place_of(&known),
+                None => session,
+            };
             next.insert(id, Arc::new(session));
         }
         sessions.values().for_each(|gone| gone.revoke());
@@ -336,6 +347,27 @@ mod tests {
         assert!(!held.is_active() && !removed.is_active());
         assert_eq!((active(&table, 1), active(&table, 2)), (Some(false), None));
         assert!(!table.revoke(SessionId(3)) && !table.remove(SessionId(3)));
+    }
+
+    #[test]
+    fn whoever_holds_a_session_that_was_replaced_hears_what_happens_to_it() {
+        let table = MemorySessionTable::new();
+        let held = |id| table.look_up(SessionId(id)).unwrap().unwrap();
+        (1..=4).for_each(|id| table.add(session(id)).unwrap());
+        let before: Vec<_> = (1..=4).map(held).collect();
+        let ended = session(2);
+        ended.revoke();
+        table.add(session(1)).unwrap();
+        table.replace_all(vec![session(1), ended, session(3), session(4).with_policy_epoch(5)]).unwrap();
+        table.revoke(SessionId(1));
+        table.replace_all(vec![session(4)]).unwrap();
+        assert_eq!(
+            before.iter().map(|session| session.is_active()).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+        assert_eq!(before[3].policy_epoch(), 5);
+        held(4).raise_policy_epoch(6);
+        assert_eq!(before[3].policy_epoch(), 6);
     }
 
     #[test]
