@@ -11,7 +11,7 @@ const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("b
 /// What the queue adds to the tokens of a batch: header, nonce, tag, issue time, and a length for each.
 const OVERHEAD_BYTES: usize = 18 + 28 + 8 + 2 * BATCH;
 /// The queue's own page cache.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 /// Not measured.
 const WARM_UP_COMMITS: u64 = 20;
 

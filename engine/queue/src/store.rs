@@ -26,8 +26,9 @@ const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 /// (partition, expires_at, sequence) → [`RowHeader`], sealed tokens.
 const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("batches");
 
-/// redb's page cache. Rows are read once, when they are claimed, and soon after they were written.
-const CACHE_BYTES: usize = 8 << 20;
+/// redb's page cache. Rows are read once, when they are claimed, and soon after they were written; but all that one commit
+/// writes has to fit, or it is written early and read back for its checksums.
+const CACHE_BYTES: usize = 16 << 20;
 /// The most rows one transaction removes while tidying up, so that it never holds up a claim for long.
 pub(crate) const MAX_REMOVED_ROWS: usize = 4096;
 
