@@ -4,7 +4,6 @@
 //! All are wiped when dropped, cannot be cloned or compared, and print as a redaction.
 
 use std::fmt;
-use std::sync::LazyLock;
 
 use base64::Engine;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -130,8 +129,8 @@ impl TokenText {
 
 /// With the processor's widest instructions: tokens are written one by one, and it would be a large part of a hand-out.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-static BASE64URL: LazyLock<base64::engine::Simd> =
-    LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
+static BASE64URL: std::sync::LazyLock<base64::engine::Simd> =
+    std::sync::LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static BASE64URL: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
