@@ -165,7 +165,7 @@ impl View {
     }
 
     /// The lines of a screen.
-    fn lines(&self, height: usize, style: Style) -> Vec<String> {
+    fn lines(&self, (width, height): (usize, usize), style: Style) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(trouble) = &self.trouble {
             lines.push(style.alarm(&format!("no answer; asking again: {trouble}")));
@@ -176,7 +176,7 @@ impl View {
         lines.push(totals(self, status));
         lines.push(String::new());
         let left = height.saturating_sub(lines.len());
-        lines.extend(self.table(status, left, style));
+        lines.extend(self.table(status, (width, left), style));
         if self.stale {
             lines = lines
                 .into_iter()
@@ -187,7 +187,7 @@ impl View {
         lines
     }
 
-    fn table(&self, status: &StatusResult, height: usize, style: Style) -> Vec<String> {
+    fn table(&self, status: &StatusResult, (width, height): (usize, usize), style: Style) -> Vec<String> {
         let mut tools: Vec<_> = status.tools.iter().collect();
         let rate = |tool: &ToolStatus| self.rates(tool).handed_out;
         tools.sort_by(|a, b| {
@@ -210,17 +210,29 @@ impl View {
         let wanted = tools.len() + unknown.len();
         let room = if wanted + 1 > height { height.saturating_sub(2) } else { wanted };
         names.truncate(room);
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).clamp(8, 40);
-        let mut lines = vec![style.strong(&format!("{:width$}{}", "tool", HEADER))];
-        for (tool, name) in tools.iter().zip(&names) {
-            let name: String = name.chars().take(width).collect();
-            let line = format!("{name:width$}{}", self.cells(tool, status));
-            let alarming = tool.denied || backs_off(tool.renewal_pending, tool.retry_after_ms).is_some();
-            lines.push(if alarming { style.alarm(&line) } else { line });
+        let mut rows: Vec<Line> = tools
+            .iter()
+            .zip(names)
+            .map(|(tool, name)| {
+                let alarming = tool.denied || backs_off(tool.renewal_pending, tool.retry_after_ms).is_some();
+                Line { name, cells: self.cells(tool, status), state: state(tool), alarming }
+            })
+            .collect();
+        for (name, count) in unknown.iter().take(room.saturating_sub(rows.len())) {
+            let cells = format!("{:>cells$}", number(**count), cells = HEADER.len());
+            let state = "  not granted".to_owned();
+            rows.push(Line { name: name.to_string(), cells, state, alarming: true });
         }
-        for (name, count) in unknown.iter().take(room.saturating_sub(names.len())) {
-            let name: String = name.as_str().chars().take(width).collect();
-            lines.push(style.alarm(&format!("{name:width$}{:>75}  not granted", number(**count))));
+        // On a narrow screen the names give way: they are known to who looks, the state is not.
+        let longest =
+            |of: fn(&Line) -> &str| rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0);
+        let (names, states) = (longest(|row| &row.name), longest(|row| &row.state));
+        let width = names.min(width.saturating_sub(HEADER.len() + states)).clamp(8, 40);
+        let mut lines = vec![style.strong(&format!("{:width$}{HEADER}", "tool"))];
+        for Line { name, cells, state, alarming } in rows {
+            let name: String = name.chars().take(width).collect();
+            let line = format!("{name:width$}{cells}{state}");
+            lines.push(if alarming { style.alarm(&line) } else { line });
         }
         let shown = lines.len() - 1;
         if shown < wanted {
@@ -231,31 +243,42 @@ impl View {
 
     fn cells(&self, tool: &ToolStatus, status: &StatusResult) -> String {
         let rates = self.rates(tool);
-        let wait = backs_off(tool.renewal_pending, tool.retry_after_ms);
-        let state = match (tool.denied, tool.renewal_pending, wait) {
-            (true, ..) => "  denied".to_owned(),
-            (false, _, Some(seconds)) => format!("  again in {seconds} s"),
-            (false, true, None) => "  renewing".to_owned(),
-            (false, false, None) => String::new(),
-        };
         // With several sessions a tool comes several times; its denials are not known apart.
         let denials = status.denials.get(&tool.tool).copied().unwrap_or(0);
         format!(
-            "{:>9}{:>9}{:>6}{:>9}{:>9}{:>11}{:>8}{:>7}{:>7}{state}",
+            "{:>6}{:>6}{:>8}{:>7}{:>7}{:>6}{:>7}{:>7}",
             number(tool.ready),
             number(tool.ready + tool.stored),
             format!("{} s", tool.ttl),
             decimal(rates.handed_out),
             decimal(rates.minted),
             number(tool.handed_out),
-            number(tool.expired),
             percent(tool.expired, tool.minted),
             number(denials),
         )
     }
 }
 
-const HEADER: &str = "    ready    depth   ttl    out/s   mint/s handed out expired  waste denied";
+/// One line of the table.
+struct Line {
+    name: String,
+    cells: String,
+    state: String,
+    alarming: bool,
+}
+
+/// As wide as what stands below it, and with a short name and a state within the 80 columns of a usual terminal.
+const HEADER: &str = " ready depth     ttl  out/s mint/s drawn  waste denied";
+
+/// What stands behind a tool's numbers.
+fn state(tool: &ToolStatus) -> String {
+    match (tool.denied, tool.renewal_pending, backs_off(tool.renewal_pending, tool.retry_after_ms)) {
+        (true, ..) => "  denied".to_owned(),
+        (false, _, Some(seconds)) => format!("  in {seconds} s"),
+        (false, true, None) => "  renewing".to_owned(),
+        (false, false, None) => String::new(),
+    }
+}
 
 /// A count of some interval, for each second.
 fn per_second(count: u64, seconds: f64) -> f64 {
@@ -346,7 +369,7 @@ impl Screen {
             Self::Terminal(style) => {
                 let (width, height) = size();
                 out.push_str(HOME);
-                let lines = view.lines(height, *style);
+                let lines = view.lines((width, height), *style);
                 for (n, line) in lines.iter().take(height).enumerate() {
                     let end = if n + 1 < height.min(lines.len()) { "\r\n" } else { "" };
                     let _always = write!(out, "{}{CLEAR_LINE}{end}", cut(line, width));
@@ -371,7 +394,7 @@ impl Screen {
                 } else {
                     view.again()
                 };
-                for line in shown.lines(usize::MAX, Style { colour: false }) {
+                for line in shown.lines((usize::MAX, usize::MAX), Style { colour: false }) {
                     out.push_str(line.trim_end());
                     out.push('\n');
                 }
@@ -463,7 +486,7 @@ mod tests {
     }
 
     fn plain(view: &View, height: usize) -> String {
-        view.lines(height, Style { colour: false }).join("\n")
+        view.lines((100, height), Style { colour: false }).join("\n")
     }
 
     #[test]
@@ -487,7 +510,7 @@ mod tests {
             plain(&view, 24)
         };
         assert!(show(1_000, false).contains("  renewing"));
-        assert!(show(12_001, false).contains("  again in 13 s"), "{}", show(12_001, false));
+        assert!(show(12_001, false).contains("  in 13 s"), "{}", show(12_001, false));
         assert!(show(12_001, true).contains("  denied"));
     }
 
@@ -505,12 +528,27 @@ mod tests {
     }
 
     #[test]
+    fn eighty_columns_hold_a_tool_and_its_state() {
+        let (many, late) = (4_294_000_000, Some(3_600_000));
+        let busy = ToolStatus { expired: many, ttl: 86_400, ..tool("a-name-that-is-rather-long", many) };
+        let late = ToolStatus { ready: many, retry_after_ms: late, denied: false, ..busy.clone() };
+        let mut view = View::default();
+        view.update(Ok(status(1, vec![busy, late])), Instant::now());
+        let lines = view.lines((80, 24), Style { colour: false });
+        let table: Vec<_> = lines.iter().skip_while(|line| !line.starts_with("tool")).collect();
+        assert_eq!(table.len(), 4, "{lines:#?}");
+        assert!(table.iter().all(|line| line.len() <= 80), "{table:#?}");
+        assert!(table[1].ends_with("  renewing") || table[2].ends_with("  renewing"), "{table:#?}");
+        assert!(table[3].ends_with("  not granted"), "{table:#?}");
+    }
+
+    #[test]
     fn a_screen_is_never_higher_than_it_may_be_and_says_what_it_leaves_out() {
         let tools = (0..10_000).map(|n| tool(&format!("tool{n}"), n)).collect();
         let mut view = View::default();
         view.update(Ok(status(1, tools)), Instant::now());
         for height in [8, 24, 100] {
-            let lines = view.lines(height, Style { colour: true });
+            let lines = view.lines((100, height), Style { colour: true });
             assert!(lines.len() <= height, "{height}: {}", lines.len());
             assert!(lines.last().unwrap().contains("more"));
         }
