@@ -176,7 +176,7 @@ impl Queue {
         if partition.wants_refill() {
             self.shared.refills.ask(partition);
         }
-        Ok(Token::new(token, session.id, expires_at, partition.asks_for_channel))
+        Ok(Token::new(token, session.id, expires_at, partition.grant.asks_for_channel()))
     }
 
     #[cold]

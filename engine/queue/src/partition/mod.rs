@@ -39,8 +39,6 @@ pub(crate) struct Partition {
     pub(crate) id: u64,
     pub(crate) session_id: SessionId,
     pub(crate) grant: Grant,
-    /// What the grant says, where every draw can see it.
-    pub(crate) asks_for_channel: bool,
     /// Tokens with less life left than this are not handed out, in seconds.
     pub(crate) min_life: u64,
     /// When the session ends, in Unix seconds; no token outlives it.
@@ -116,7 +114,6 @@ impl Partition {
             id,
             session_id: session.id,
             min_life: min_life.min(grant.ttl / 4),
-            asks_for_channel: grant.asks_for_channel(),
             grant,
             session_end: session.expires_at,
             session_policy_epoch: session.policy_epoch,
