@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::ops::Deref;
 
-use crate::wipe::{Wiped, wipe};
+use obol_secret::wipe::{Wiped, wipe};
 
 /// Bytes in the length that precedes every body.
 pub const HEADER_BYTES: usize = 4;

@@ -43,7 +43,6 @@ pub mod refusal;
 pub mod secret;
 pub mod time;
 pub mod value;
-mod wipe;
 
 #[cfg(feature = "tokio")]
 pub mod async_client;

@@ -5,14 +5,14 @@
 
 use std::fmt;
 
-use base64::Engine;
+use obol_secret::text::{base64url_len, write_base64url};
+use obol_secret::wipe::{Wiped, WipedText};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::frame::MAX_BODY_BYTES;
 use crate::value::ValueError;
-use crate::wipe::{Wiped, WipedText};
 
 macro_rules! base64url_secret {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
@@ -115,24 +115,16 @@ impl TokenText {
         reason = "memory that comes zeroed is not what was freed last"
     )]
     pub fn encode(token: &[u8]) -> Result<Self, ValueError> {
-        let length =
-            base64::encoded_len(token.len(), false).filter(|length| (1..=MAX_BODY_BYTES).contains(length));
+        let length = base64url_len(token.len()).filter(|length| (1..=MAX_BODY_BYTES).contains(length));
         let text = length.and_then(|length| {
             let mut text = Vec::with_capacity(length);
             text.resize(length, 0);
-            BASE64URL.encode_slice(token, &mut text).ok()?;
+            write_base64url(token, &mut text)?;
             Some(Self(Wiped::new(text)))
         });
         text.ok_or_else(|| ValueError::new("token", "bytes, so many that their text fits one frame"))
     }
 }
-
-/// With the processor's widest instructions: tokens are written one by one, and it would be a large part of a hand-out.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-static BASE64URL: std::sync::LazyLock<base64::engine::Simd> =
-    std::sync::LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static BASE64URL: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 base64url_secret! {
     /// A part of a token's channel as text: base64url without padding. Whoever holds the keys can read the one request and
@@ -199,7 +191,10 @@ mod tests {
         for length in [1, 2, 3, 23, 24, 25, 449, 450, 451, MAX_BODY_BYTES / 4 * 3] {
             let bytes: Vec<u8> = (0..length).map(|place| u8::try_from(place * 7 % 256).unwrap()).collect();
             let text = TokenText::encode(&bytes).unwrap();
-            assert_eq!(base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.reveal()), Ok(bytes));
+            assert_eq!(
+                obol_secret::text::from_base64url(text.reveal().as_bytes(), MAX_BODY_BYTES),
+                Ok(bytes)
+            );
             assert!(TokenText::new(text.reveal()).is_ok());
         }
         for length in [0, MAX_BODY_BYTES / 4 * 3 + 1] {

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use bytes::{Buf, BytesMut};
+use obol_secret::wipe::wipe;
 use obol_token::SessionId;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
@@ -247,12 +248,6 @@ impl Drop for TokenBytes {
 }
 
 impl ZeroizeOnDrop for TokenBytes {}
-
-/// Overwrites with zeros. `zeroize` does it byte by byte, which for a token takes longer than all the rest of a hand-out.
-pub(crate) fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    zeroize::optimization_barrier(bytes);
-}
 
 fn unpack(mut plaintext: TokenBytes, header: RowHeader, expires_at: u64) -> Option<OpenBatch> {
     let issued_at = plaintext.0.try_get_u64().ok()?;

@@ -33,6 +33,18 @@ impl Token {
 mod tests {
     use super::*;
 
+    /// Computed with Python's `hmac`: another key here would leave every audit log without its seal.
+    #[test]
+    fn a_derived_key_is_the_one_it_always_was() {
+        let master = MasterKey::from_bytes(core::array::from_fn(|place| u8::try_from(place).unwrap()));
+        for (purpose, expected) in [
+            ("obol audit log", "d3f00ba7e757897e75b4d6df5ca77700bc45b28de0a2ab9a8b58507b2e026dcb"),
+            ("some purpose", "0e1a6a2b5fe4f34ffa576fbdbd275d11a691fd64e1eae246aee95677f9f63fcc"),
+        ] {
+            assert_eq!(obol_secret::text::to_hex(&*master.derive(purpose)), expected, "{purpose}");
+        }
+    }
+
     #[test]
     fn each_purpose_has_a_key_of_its_own() {
         let key = |byte, purpose| MasterKey::from_bytes([byte; 32]).derive(purpose);

@@ -4,10 +4,11 @@
 
 use std::fmt;
 
+use obol_secret::wipe::wipe;
 use obol_token::{Jti, Minter, ResponseKey, SessionId, TokenSeed, Validity};
 use zeroize::Zeroizing;
 
-use crate::batch::{BatchError, Draft, wipe};
+use crate::batch::{BatchError, Draft};
 use crate::session::Grant;
 
 /// Makes tokens for a queue ([`QueueBuilder::token_source`](crate::QueueBuilder::token_source)).

@@ -69,10 +69,9 @@ pub struct Jti([u8; 22]);
 impl Jti {
     /// The name made of 16 random bytes.
     pub fn from_random(random: [u8; 16]) -> Self {
-        use base64::Engine as _;
         let mut text = [0; 22];
         // 16 bytes are 22 characters; the slice cannot be too short.
-        let _written = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode_slice(random, &mut text);
+        let _written = obol_secret::text::write_base64url(&random, &mut text);
         Self(text)
     }
 

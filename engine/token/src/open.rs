@@ -1,6 +1,8 @@
 //! Opening: the signature first, where the suite has one, then the AEAD, never the other way round.
 
 use core::fmt;
+
+use obol_secret::compare::ct_eq_32;
 use zeroize::Zeroizing;
 
 use crate::aead;
@@ -8,7 +10,7 @@ use crate::envelope::Envelope;
 use crate::keys::SessionMaterial;
 use crate::schnorr;
 use crate::scope::{Scope, ScopeError};
-use crate::secret::{ResponseKey, ct_eq_32};
+use crate::secret::ResponseKey;
 use crate::tlv::OrderedReader;
 
 pub(crate) const TAG_SCOPE: u8 = 0x01;

@@ -1,49 +1,12 @@
-//! Secrets as types: no `Clone`, no revealing `Debug`, wiped when dropped, compared in constant time.
+//! The secrets that tokens are made with, as types: no `Clone`, no revealing `Debug`, wiped when dropped, compared in
+//! constant time.
 
-use core::fmt;
-use subtle::{Choice, ConstantTimeEq};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use obol_secret::secret;
+use zeroize::Zeroizing;
 
 use crate::envelope::{Audience, SessionId};
 use crate::keys::{expand, hkdf_zero_salt};
 use crate::suite::Suite;
-
-macro_rules! secret {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Zeroize, ZeroizeOnDrop)]
-        pub struct $name([u8; 32]);
-
-        impl $name {
-            /// Takes the 32 bytes over. The caller wipes its own copy.
-            pub fn from_bytes(bytes: [u8; 32]) -> Self {
-                Self(bytes)
-            }
-
-            /// The bytes themselves, for sealing at rest and for handing to a peer that must share them.
-            pub fn expose(&self) -> &[u8; 32] {
-                &self.0
-            }
-
-            /// Compares in constant time.
-            pub fn matches(&self, other: &[u8; 32]) -> bool {
-                ct_eq_32(&self.0, other)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "([redacted])"))
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                crate::text::hex_array::deserialize(from).map(Self)
-            }
-        }
-    };
-}
 
 secret! {
     /// What a handshake leaves with the agent's side and the Authentication Service. No resource server ever gets it:
@@ -65,17 +28,6 @@ secret! {
 secret! {
     /// `response_key`: seed of one token's channel keys. Travels only inside the sealed body.
     ResponseKey
-}
-
-/// Compares in constant time, a word at a time: four comparisons that the compiler must not merge, and not 32.
-pub(crate) fn ct_eq_32(one: &[u8; 32], other: &[u8; 32]) -> bool {
-    let (ones, _) = one.as_chunks::<8>();
-    let (others, _) = other.as_chunks::<8>();
-    let words = ones
-        .iter()
-        .zip(others)
-        .map(|(one, other)| u64::from_ne_bytes(*one).ct_eq(&u64::from_ne_bytes(*other)));
-    words.fold(Choice::from(1), |all, word| all & word).into()
 }
 
 /// What one session shares with one resource server.
@@ -130,17 +82,6 @@ mod tests {
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
         assert_eq!(key(Suite::AesGcm, 1, "https://a"), all[1]);
-    }
-
-    #[test]
-    fn secrets_match_in_every_bit_or_not_at_all() {
-        let one = core::array::from_fn(|place| u8::try_from(place).unwrap());
-        assert!(SessionKey::from_bytes(one).matches(&one));
-        for bit in 0..256 {
-            let mut other = one;
-            other[bit / 8] ^= 1 << (bit % 8);
-            assert!(!SessionKey::from_bytes(one).matches(&other), "bit {bit}");
-        }
     }
 
     #[test]

@@ -1,144 +1,20 @@
-//! Text forms: base64url for tokens, lower-case hex for fixed-size values in JSON.
+//! A token's text. The forms themselves are those of [`obol_secret::text`].
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use core::fmt;
-use zeroize::Zeroizing;
+pub use obol_secret::text::{
+    NotBase64Url, bytes_from_hex, from_hex, hex_array, hex_option, to_base64url, to_hex,
+};
 
 use crate::envelope::{MAX_TOKEN_BYTES, MAX_TOKEN_TEXT};
 
-/// The text is not a token: not base64url without padding, or too long.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotBase64Url;
-
-impl fmt::Display for NotBase64Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "not a token: expected base64url without padding, white space or stray bits, at most \
-             {MAX_TOKEN_TEXT} characters"
-        )
-    }
-}
-
-impl core::error::Error for NotBase64Url {}
-
-/// For writing, with the processor's widest instructions; what comes from elsewhere is read without them.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-static WRITER: std::sync::LazyLock<base64::engine::Simd> =
-    std::sync::LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static WRITER: base64::engine::GeneralPurpose = URL_SAFE_NO_PAD;
-
-/// Writes bytes as base64url without padding, the form in which a token travels.
-pub fn to_base64url(bytes: &[u8]) -> String {
-    WRITER.encode(bytes)
-}
-
 /// Reads a token's text. Refuses `+`, `/`, `=`, white space, stray trailing bits, and anything longer than
 /// [`MAX_TOKEN_TEXT`] characters before it allocates.
+///
+/// # Errors
+///
+/// [`NotBase64Url`].
 pub fn from_base64url(text: &[u8]) -> Result<Vec<u8>, NotBase64Url> {
-    if text.len() > MAX_TOKEN_TEXT {
-        return Err(NotBase64Url);
-    }
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotBase64Url)?;
+    let bytes = obol_secret::text::from_base64url(text, MAX_TOKEN_TEXT)?;
     if bytes.len() > MAX_TOKEN_BYTES { Err(NotBase64Url) } else { Ok(bytes) }
-}
-
-/// Writes bytes as lower-case hex.
-pub fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
-    }
-    out
-}
-
-/// Reads exactly `N` bytes of lower-case hex; anything else is `None`.
-pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut out = Zeroizing::new([0_u8; N]);
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (byte, [high, low]) in out.iter_mut().zip(pairs) {
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
-    }
-    Some(*out)
-}
-
-/// Reads any even number of lower-case hex digits.
-pub fn bytes_from_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
-/// `serde` adapters for fixed-size byte strings written as lower-case hex.
-pub mod hex_array {
-    use serde::{Deserializer, Serializer, de};
-
-    /// Writes the bytes as lower-case hex.
-    pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&super::to_hex(bytes))
-    }
-
-    /// Reads exactly `2 * N` lower-case hex digits.
-    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(from: D) -> Result<[u8; N], D::Error> {
-        struct Hex<const N: usize>;
-        impl<const N: usize> de::Visitor<'_> for Hex<N> {
-            type Value = [u8; N];
-            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                write!(f, "{} lower-case hex digits", 2 * N)
-            }
-            // The offending text is not repeated: it may be a key with a typing error.
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<[u8; N], E> {
-                super::from_hex(text)
-                    .ok_or_else(|| E::custom(format_args!("expected {} lower-case hex digits", 2 * N)))
-            }
-        }
-        from.deserialize_str(Hex::<N>)
-    }
-}
-
-/// As [`hex_array`], for optional values.
-pub mod hex_option {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    #[derive(Deserialize)]
-    #[serde(transparent)]
-    struct Hex<const N: usize>(#[serde(with = "super::hex_array")] [u8; N]);
-
-    /// Writes the bytes, if any, as lower-case hex.
-    pub fn serialize<S: Serializer, const N: usize>(
-        bytes: &Option<[u8; N]>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        match bytes {
-            Some(bytes) => to.serialize_some(&super::to_hex(bytes)),
-            None => to.serialize_none(),
-        }
-    }
-
-    /// Reads `null` or exactly `2 * N` lower-case hex digits.
-    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
-        from: D,
-    ) -> Result<Option<[u8; N]>, D::Error> {
-        Ok(Option::<Hex<N>>::deserialize(from)?.map(|hex| hex.0))
-    }
 }
 
 #[cfg(test)]
@@ -146,25 +22,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_canonical_base64url_is_read() {
-        assert_eq!(from_base64url(b"AAEC"), Ok(vec![0, 1, 2]));
-        assert_eq!(from_base64url(b"-_8"), Ok(vec![0xFB, 0xFF]));
-        for bad in ["+/8", "AAE=", "AA==", "AA\n", " AAEC", "AAEC ", "AB", "A", "AAEC=", "ÄAEC"] {
-            assert_eq!(from_base64url(bad.as_bytes()), Err(NotBase64Url), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn text_over_the_limit_is_refused_before_decoding() {
+    fn a_token_is_at_most_as_long_as_a_token_can_be() {
+        let longest = to_base64url(&[7; MAX_TOKEN_BYTES]);
+        assert_eq!(from_base64url(longest.as_bytes()).unwrap().len(), MAX_TOKEN_BYTES);
+        let longer = to_base64url(&[7; MAX_TOKEN_BYTES + 1]);
+        assert_eq!(from_base64url(longer.as_bytes()), Err(NotBase64Url));
         assert_eq!(from_base64url(&vec![b'A'; MAX_TOKEN_TEXT + 1]), Err(NotBase64Url));
-    }
-
-    #[test]
-    fn hex_is_lower_case_and_exact() {
-        assert_eq!(from_hex("00ff"), Some([0x00, 0xFF]));
-        for bad in ["00FF", "00f", "00fff", "0g", "", "00ff00"] {
-            assert_eq!(from_hex::<2>(bad), None, "{bad:?}");
-        }
-        assert_eq!(to_hex(&[0x00, 0x0A, 0xFF]), "000aff");
     }
 }

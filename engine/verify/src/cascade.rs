@@ -15,7 +15,6 @@ use crate::request::{Arguments, Request};
 use crate::session::Session;
 use crate::spend::{Token, Unverified, Verified, spend_denial};
 use crate::spent::Mark;
-use crate::strict_json;
 use crate::verifier::{Parts, Verifier};
 
 pub(crate) fn run(
@@ -201,7 +200,7 @@ fn open_arguments(
     let plaintext = keys
         .open_request(iv, ciphertext)
         .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;
-    strict_json::parse(&plaintext)
+    obol_secret::json::parse(&plaintext)
         .map(Some)
         .map_err(|_| Denial::malformed_request("the sealed arguments are no JSON object"))
 }

@@ -46,7 +46,6 @@ mod session_redb;
 mod session_seal;
 mod spend;
 pub mod spent;
-pub mod strict_json;
 mod template;
 mod verifier;
 

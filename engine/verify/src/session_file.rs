@@ -4,7 +4,8 @@
 //! wrong place would end up in a log.
 
 use core::fmt;
-use obol_token::text::hex_array;
+use obol_secret::json::{self, JsonError};
+use obol_secret::text::hex_array;
 use obol_token::{
     Audience, MutualAuth, Nonces, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret,
 };
@@ -16,7 +17,6 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::session::{Session, Window};
-use crate::strict_json::{self, JsonError};
 
 /// The longest session file, in bytes: room for [`crate::MAX_SESSIONS`] entries.
 pub const MAX_SESSION_FILE_BYTES: u64 = 64 << 20;
@@ -166,7 +166,7 @@ pub fn parse_entries(json: &[u8]) -> Result<Vec<SessionEntry>, SessionFileError>
     }
 
     let sessions = parse_sessions(json)?;
-    let texts: Texts<'_> = strict_json::parse(json)?;
+    let texts: Texts<'_> = json::parse(json)?;
     let entries = sessions.into_iter().zip(texts.sessions).map(|(session, text)| {
         let (before, after) = (&br#"{"obol_rs_sessions":1,"sessions":["#[..], &b"]}"[..]);
         let mut document = Zeroizing::new(Vec::with_capacity(before.len() + text.get().len() + after.len()));
@@ -181,11 +181,11 @@ pub fn parse_entries(json: &[u8]) -> Result<Vec<SessionEntry>, SessionFileError>
 /// Reads sessions from the contents of a session file.
 pub fn parse_sessions(json: &[u8]) -> Result<Vec<Session>, SessionFileError> {
     // The version first: a newer file may have fields that would only confuse.
-    let version: VersionOnly = strict_json::parse(json)?;
+    let version: VersionOnly = json::parse(json)?;
     if version.obol_rs_sessions != VERSION {
         return Err(SessionFileError::Version(version.obol_rs_sessions));
     }
-    let document: Document = strict_json::parse(json)?;
+    let document: Document = json::parse(json)?;
     let mut seen = HashMap::new();
     let mut sessions = Vec::with_capacity(document.sessions.len());
     for (index, entry) in document.sessions.into_iter().enumerate() {

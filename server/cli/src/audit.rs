@@ -189,3 +189,15 @@ fn tell(report: &Report) {
     };
     output::line(&format!("{seals}; {end}"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_logs_key_is_the_one_it_always_was() {
+        let master = MasterKey::from_bytes(core::array::from_fn(|place| u8::try_from(place).unwrap()));
+        let expected = "d3f00ba7e757897e75b4d6df5ca77700bc45b28de0a2ab9a8b58507b2e026dcb";
+        assert_eq!(obol_secret::text::to_hex(&*master.derive(PURPOSE)), expected);
+    }
+}

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use obol_token::text::hex_array;
 use obol_token::{MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
-use obol_verify::{ConsumedParents, Denial, ManualClock, MemorySpentSet, SpentSet, strict_json};
+use obol_verify::{ConsumedParents, Denial, ManualClock, MemorySpentSet, SpentSet};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,7 @@ fn answer(line: &[u8], stores: &mut Stores) -> Result<Answer, Invalid> {
 }
 
 fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, Invalid> {
-    strict_json::parse(line).map_err(|error| format!("{}: {}", error.field, error.problem))
+    obol_secret::json::parse(line).map_err(|error| format!("{}: {}", error.field, error.problem))
 }
 
 #[derive(Deserialize)]

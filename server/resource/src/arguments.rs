@@ -8,7 +8,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use obol_verify::{Denial, strict_json};
+use obol_secret::json;
+use obol_verify::Denial;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
@@ -77,7 +78,7 @@ impl SentArguments {
             }
             _ if body.is_empty() => Ok(Self::None),
             Some(media_type) if media_type.eq_ignore_ascii_case(JSON.as_bytes()) => {
-                let arguments = strict_json::parse(body)
+                let arguments = json::parse(body)
                     .map_err(|error| Problem::malformed(StatusCode::BAD_REQUEST, error.to_string()))?;
                 Ok(Self::Plain(arguments))
             }

@@ -5,9 +5,10 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
+use obol_secret::json;
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, Jti, Scope};
-use obol_verify::{Denial, strict_json};
+use obol_verify::Denial;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -103,7 +104,7 @@ pub(super) async fn handle(State(state): State<ServiceState>, request: Request) 
         Ok(body) => body,
         Err(problem) => return problem.into(),
     };
-    let body = match strict_json::parse::<Body>(&body) {
+    let body = match json::parse::<Body>(&body) {
         Ok(body) => body,
         Err(error) => return Problem::malformed(StatusCode::BAD_REQUEST, error.to_string()).into(),
     };

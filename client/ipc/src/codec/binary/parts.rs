@@ -18,7 +18,7 @@ use crate::time::UtcTime;
 use crate::value::{
     AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, EventKind, Reason, SessionId, Tool, WaitMs,
 };
-use crate::wipe::Wiped;
+use obol_secret::wipe::Wiped;
 
 macro_rules! binary_text {
     ($($type:ty: $text:ident;)+) => {$(

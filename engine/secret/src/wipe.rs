@@ -3,16 +3,16 @@
 //! `zeroize` writes zeros byte by byte, which for a token takes longer than all the rest of carrying it. Here they are
 //! written as a whole, and `zeroize` only keeps the compiler from leaving that out.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
+use core::fmt;
+use core::ops::{Deref, DerefMut};
 
-use zeroize::ZeroizeOnDrop;
+pub use zeroize::ZeroizeOnDrop;
 
 /// The least that is allocated, in bytes: a token and its envelope fit without growing.
 const FIRST_BYTES: usize = 1_024;
 
 /// Overwrites with zeros.
-pub(crate) fn wipe(bytes: &mut [u8]) {
+pub fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     zeroize::optimization_barrier(bytes);
 }
@@ -20,15 +20,16 @@ pub(crate) fn wipe(bytes: &mut [u8]) {
 /// Bytes that are wiped when they are cut off, when their memory is given up for a larger piece, and when dropped. So
 /// spare capacity never holds any of them.
 #[derive(Default)]
-pub(crate) struct Wiped(Vec<u8>);
+pub struct Wiped(Vec<u8>);
 
 impl Wiped {
-    pub(crate) const fn new(bytes: Vec<u8>) -> Self {
+    /// Takes bytes over.
+    pub const fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
     /// A text's bytes.
-    pub(crate) fn text(text: String) -> Self {
+    pub fn text(text: String) -> Self {
         let mut bytes = text.into_bytes();
         let length = bytes.len();
         // What a longer text may have left behind the end.
@@ -38,8 +39,9 @@ impl Wiped {
         bytes
     }
 
+    /// Adds bytes at the end.
     #[inline]
-    pub(crate) fn append(&mut self, piece: &[u8]) {
+    pub fn append(&mut self, piece: &[u8]) {
         if piece.len() > self.0.capacity() - self.0.len() {
             self.grow(piece.len());
         }
@@ -55,7 +57,8 @@ impl Wiped {
         *self = Self(larger);
     }
 
-    pub(crate) fn truncate(&mut self, length: usize) {
+    /// Cuts off what is behind the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
         if let Some(cut_off) = self.0.get_mut(length..) {
             wipe(cut_off);
         }
@@ -93,17 +96,24 @@ impl fmt::Debug for Wiped {
 
 /// Text that is wiped when dropped.
 #[derive(Default)]
-pub(crate) struct WipedText(String);
+pub struct WipedText(String);
+
+impl fmt::Debug for WipedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WipedText({} bytes)", self.0.len())
+    }
+}
 
 impl WipedText {
-    pub(crate) const fn new(text: String) -> Self {
+    /// Takes a text over.
+    pub const fn new(text: String) -> Self {
         Self(text)
     }
 }
 
 impl Drop for WipedText {
     fn drop(&mut self) {
-        drop(Wiped::text(std::mem::take(&mut self.0)));
+        drop(Wiped::text(core::mem::take(&mut self.0)));
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
         for number in 0..200_u8 {
             bytes.append(&[number; 100]);
             expected.extend_from_slice(&[number; 100]);
-            moves += usize::from(std::mem::replace(&mut capacity, bytes.0.capacity()) != bytes.0.capacity());
+            moves += usize::from(core::mem::replace(&mut capacity, bytes.0.capacity()) != bytes.0.capacity());
         }
         assert_eq!(&*bytes, expected);
         assert!(moves < 12, "{moves}");

@@ -1,0 +1,23 @@
+//! What keeps a secret a secret on this machine. Every crate that holds one does it with what is here.
+//!
+//! # What lives here
+//!
+//! - [`text`]: hex and base64url, strict, the longest text given by whoever reads.
+//! - [`wipe`]: memory that is overwritten when it is let go.
+//! - [`secret!`]: a type for 32 secret bytes: no `Clone`, no revealing `Debug`, compared in constant time, wiped.
+//! - [`json`] (feature `json`): reads JSON to the letter, with errors that never repeat a value.
+//!
+//! Without features there is no I/O here, so that the token format stays free of it.
+//!
+//! # What it must not know about
+//!
+//! What the secrets are for: no tokens, no sessions, no sockets.
+
+pub mod compare;
+#[cfg(feature = "json")]
+pub mod json;
+pub mod text;
+pub mod wipe;
+
+#[doc(hidden)]
+pub use serde;

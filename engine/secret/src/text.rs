@@ -1,0 +1,193 @@
+//! Text forms: base64url for tokens, lower-case hex for fixed-size values in JSON. What is read is read strictly: each
+//! value has one text.
+
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+/// The text is not base64url without padding, or it is too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotBase64Url;
+
+impl fmt::Display for NotBase64Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected base64url without padding, white space or stray bits, and not too long")
+    }
+}
+
+impl core::error::Error for NotBase64Url {}
+
+/// For writing, with the processor's widest instructions; what comes from elsewhere is read without them.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+static WRITER: std::sync::LazyLock<base64::engine::Simd> =
+    std::sync::LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static WRITER: base64::engine::GeneralPurpose = URL_SAFE_NO_PAD;
+
+/// Writes bytes as base64url without padding, the form in which a token travels.
+pub fn to_base64url(bytes: &[u8]) -> String {
+    WRITER.encode(bytes)
+}
+
+/// How many letters so many bytes have as base64url without padding; `None` where that cannot be counted.
+pub fn base64url_len(bytes: usize) -> Option<usize> {
+    base64::encoded_len(bytes, false)
+}
+
+/// As [`to_base64url`], into memory that is there; gives back how many letters there are, `None` where they do not fit.
+pub fn write_base64url(bytes: &[u8], into: &mut [u8]) -> Option<usize> {
+    WRITER.encode_slice(bytes, into).ok()
+}
+
+/// Reads base64url of at most `max_text` letters. Refuses `+`, `/`, `=`, white space, stray trailing bits, and anything
+/// longer before it allocates.
+///
+/// # Errors
+///
+/// [`NotBase64Url`], which does not repeat the text.
+pub fn from_base64url(text: &[u8], max_text: usize) -> Result<Vec<u8>, NotBase64Url> {
+    if text.len() > max_text {
+        return Err(NotBase64Url);
+    }
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| NotBase64Url)
+}
+
+/// Writes bytes as lower-case hex.
+pub fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            out.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
+        }
+    }
+    out
+}
+
+/// Reads exactly `N` bytes of lower-case hex; anything else is `None`.
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut out = Zeroizing::new([0_u8; N]);
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in out.iter_mut().zip(pairs) {
+        *byte = nibble(*high)? << 4 | nibble(*low)?;
+    }
+    Some(*out)
+}
+
+/// Reads any even number of lower-case hex digits.
+pub fn bytes_from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// `serde` adapters for fixed-size byte strings written as lower-case hex.
+pub mod hex_array {
+    use serde::{Deserializer, Serializer, de};
+
+    /// Writes the bytes as lower-case hex.
+    pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&super::to_hex(bytes))
+    }
+
+    /// Reads exactly `2 * N` lower-case hex digits.
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(from: D) -> Result<[u8; N], D::Error> {
+        struct Hex<const N: usize>;
+        impl<const N: usize> de::Visitor<'_> for Hex<N> {
+            type Value = [u8; N];
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, "{} lower-case hex digits", 2 * N)
+            }
+            // The offending text is not repeated: it may be a key with a typing error.
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<[u8; N], E> {
+                super::from_hex(text)
+                    .ok_or_else(|| E::custom(format_args!("expected {} lower-case hex digits", 2 * N)))
+            }
+        }
+        from.deserialize_str(Hex::<N>)
+    }
+}
+
+/// As [`hex_array`], for optional values.
+pub mod hex_option {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Hex<const N: usize>(#[serde(with = "super::hex_array")] [u8; N]);
+
+    /// Writes the bytes, if any, as lower-case hex.
+    pub fn serialize<S: Serializer, const N: usize>(
+        bytes: &Option<[u8; N]>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => to.serialize_some(&super::to_hex(bytes)),
+            None => to.serialize_none(),
+        }
+    }
+
+    /// Reads `null` or exactly `2 * N` lower-case hex digits.
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        from: D,
+    ) -> Result<Option<[u8; N]>, D::Error> {
+        Ok(Option::<Hex<N>>::deserialize(from)?.map(|hex| hex.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 64;
+
+    #[test]
+    fn only_canonical_base64url_is_read() {
+        assert_eq!(from_base64url(b"AAEC", MAX), Ok(vec![0, 1, 2]));
+        assert_eq!(from_base64url(b"-_8", MAX), Ok(vec![0xFB, 0xFF]));
+        for bad in ["+/8", "AAE=", "AA==", "AA\n", " AAEC", "AAEC ", "AB", "A", "AAEC=", "ÄAEC"] {
+            assert_eq!(from_base64url(bad.as_bytes(), MAX), Err(NotBase64Url), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn text_over_the_limit_is_refused_before_decoding() {
+        assert!(from_base64url(&[b'A'; MAX], MAX).is_ok());
+        assert_eq!(from_base64url(&[b'A'; MAX + 1], MAX), Err(NotBase64Url));
+    }
+
+    #[test]
+    fn what_is_written_into_memory_is_what_is_written_as_text() {
+        for length in 0..100 {
+            let bytes = vec![0xA7; length];
+            let mut memory = vec![0; base64url_len(length).unwrap()];
+            assert_eq!(write_base64url(&bytes, &mut memory), Some(memory.len()));
+            assert_eq!(memory, to_base64url(&bytes).into_bytes());
+        }
+        assert_eq!(write_base64url(b"four", &mut [0; 5]), None);
+    }
+
+    #[test]
+    fn hex_is_lower_case_and_exact() {
+        assert_eq!(from_hex("00ff"), Some([0x00, 0xFF]));
+        for bad in ["00FF", "00f", "00fff", "0g", "", "00ff00"] {
+            assert_eq!(from_hex::<2>(bad), None, "{bad:?}");
+        }
+        assert_eq!(to_hex(&[0x00, 0x0A, 0xFF]), "000aff");
+    }
+}
