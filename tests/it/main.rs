@@ -26,6 +26,7 @@ mod kills;
 mod known_answers;
 mod mcp;
 mod model;
+mod opened_tokens;
 mod own_suites;
 mod power_loss;
 mod process;

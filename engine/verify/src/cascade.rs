@@ -1,7 +1,7 @@
 //! The cascade (TBAC r41, section 4.3), steps 2 to 14: cheap before dear, verify before decrypt, spend last.
 //!
-//! Step 1 makes an [`Unverified`], step 15 turns a [`Verified`] into a [`crate::Spent`]. Steps 16 and 17 belong to
-//! the consumer profile, whose tokens are refused in step 1.
+//! Step 1 makes an [`Unverified`], steps 2 to 12 an [`Opened`], 13 and 14 a [`Verified`], and step 15 a
+//! [`crate::Spent`]. Steps 16 and 17 belong to the consumer profile, whose tokens are refused in step 1.
 
 use obol_token::{Body, Envelope, OpenError, ScopeError};
 use serde_json::{Map, Value};
@@ -13,15 +13,12 @@ use crate::known_scope::KnownScope;
 use crate::possession;
 use crate::request::{Arguments, Request};
 use crate::session::Session;
-use crate::spend::{Token, Unverified, Verified, spend_denial};
+use crate::spend::{Opened, Token, Unverified, Verified, spend_denial};
 use crate::spent::Mark;
 use crate::verifier::{Parts, Verifier};
 
-pub(crate) fn run(
-    token: &Unverified,
-    verifier: &Verifier,
-    request: &Request<'_>,
-) -> Result<Verified, Denial> {
+/// Steps 2 to 12: what the token is, whatever it is presented for.
+pub(crate) fn open(token: Unverified, verifier: &Verifier) -> Result<Opened, Denial> {
     let parts = &verifier.parts;
     let envelope = token.envelope()?;
 
@@ -30,10 +27,10 @@ pub(crate) fn run(
     check_times(parts, &envelope)?;
     check_fence(parts, envelope.issued_at())?;
     check_audience(parts, &session, &envelope)?;
-    check_window(parts, &session, &envelope)?;
+    check_window(parts, &session, envelope.issued_at())?;
 
     // Steps 5 to 9: keys, signature, decryption, and what the body must repeat.
-    let body = open(&session, &envelope)?;
+    let body = open_body(&session, &envelope)?;
     check_mutual_auth(&session, &body)?;
     check_verifier_secret(&session, &body)?;
     let known = session.known_scopes().find_or_read(&body, session.material(), envelope.policy_epoch());
@@ -42,15 +39,21 @@ pub(crate) fn run(
     // Steps 10 to 12: spent before, policy epoch, privilege signature.
     let mark = Mark::new(envelope.session_id(), &envelope.jti(), envelope.expires_at());
     check_not_spent(parts, &mark)?;
-    check_policy_epoch(parts, &session, &envelope)?;
+    check_policy_epoch(parts, &session, envelope.policy_epoch())?;
     check_privilege_signature(&scope, &body)?;
     session.known_scopes().keep(&scope);
 
-    // Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
+    Ok(Opened { parts: Arc::clone(parts), token, session, body, scope, mark })
+}
+
+/// Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
+pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified, Denial> {
+    let Opened { parts, token, session, body, scope, mark } = opened;
+    let envelope = token.envelope()?;
     let opened = open_arguments(request, &session, &envelope, &body)?;
     let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(opened)));
     evaluation::run(&Subject {
-        parts,
+        parts: &parts,
         session: &session,
         envelope: &envelope,
         scope: &scope.scope,
@@ -59,10 +62,9 @@ pub(crate) fn run(
     })?;
     possession::check(&session, &envelope, &scope.scope, arguments, request.proof)?;
 
-    let jti = envelope.jti();
-    let issued_at = envelope.issued_at();
+    let (jti, issued_at, policy_epoch) = (envelope.jti(), envelope.issued_at(), envelope.policy_epoch());
     let token = Box::new(Token { session, body, scope, jti, opened });
-    Ok(Verified { parts: Arc::clone(parts), mark, issued_at, token })
+    Ok(Verified { parts, mark, issued_at, policy_epoch, token })
 }
 
 fn stale(detail: &'static str) -> Denial {
@@ -110,23 +112,23 @@ fn check_audience(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> 
     Ok(())
 }
 
-fn check_window(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Result<(), Denial> {
+pub(crate) fn check_window(parts: &Parts, session: &Session, issued_at: u64) -> Result<(), Denial> {
     let Some(window) = session.window() else { return Ok(()) };
     let expired = |detail| Err(Denial::new(Code::SessionExpired, FailedCheck::SessionValidity, detail));
     if parts.clock.now() > window.end {
         return expired("the session is over");
     }
-    if envelope.issued_at().saturating_add(parts.limits.clock_skew) < window.start {
+    if issued_at.saturating_add(parts.limits.clock_skew) < window.start {
         return expired("the token was issued before its session began");
     }
-    if envelope.issued_at() > window.end {
+    if issued_at > window.end {
         return expired("the token was issued after its session ended");
     }
     Ok(())
 }
 
 /// The signature first, where the suite has one, then decryption: [`obol_token`] knows no other order.
-fn open(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
+fn open_body(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
     session.material().open(envelope).map_err(|error| {
         let (code, failed_check) = match error {
             OpenError::Suite | OpenError::Body => (Code::MalformedToken, FailedCheck::FramingCheck),
@@ -171,8 +173,8 @@ fn check_not_spent(parts: &Parts, mark: &Mark) -> Result<(), Denial> {
     }
 }
 
-fn check_policy_epoch(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> Result<(), Denial> {
-    if envelope.policy_epoch() >= parts.policy_epoch_for(session) {
+pub(crate) fn check_policy_epoch(parts: &Parts, session: &Session, policy_epoch: u64) -> Result<(), Denial> {
+    if policy_epoch >= parts.policy_epoch_for(session) {
         return Ok(());
     }
     let code = Code::EpochExpired;

@@ -2,8 +2,9 @@
 //!
 //! # What lives here
 //!
-//! - [`Unverified`] → [`Verified`] → [`Spent`]: a token on its way through the cascade. Each step consumes the one
-//!   before, so nobody can act on a token that was not verified, nor on one that was verified and not spent.
+//! - [`Unverified`] → [`Opened`] → [`Verified`] → [`Spent`]: a token on its way through the cascade. Each step consumes
+//!   the one before, so nobody can act on a token that was not verified, nor on one that was verified and not spent. A
+//!   server opens a token before it reads what the token is for, so that junk costs it little.
 //! - [`Verifier`]: what the cascade needs to know: which audience this is, which sessions there are
 //!   ([`SessionTable`]), what was spent ([`SpentSet`]), what policy allows ([`Templates`]), and the time ([`Clock`]).
 //! - [`Denial`]: every refusal, with its stable code and check.
@@ -66,7 +67,7 @@ pub use session_file::{
 pub use session_redb::{RedbSessionTable, SessionStoreError};
 #[cfg(feature = "sealed")]
 pub use session_seal::{SealError, SessionKeyFileError, SessionSealKey};
-pub use spend::{Spending, Spent, Unverified, Verified};
+pub use spend::{Opened, Spending, Spent, Unverified, Verified};
 pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 #[cfg(feature = "redb")]
 pub use spent::{NewFile, OpenSpentSetError, RedbSpentSet, RedbSpentSetOptions};

@@ -1,4 +1,4 @@
-//! A token's way: `Unverified → Verified → Spent`.
+//! A token's way: `Unverified → Opened → Verified → Spent`.
 
 use core::fmt;
 use core::future::Future;
@@ -50,9 +50,14 @@ impl Unverified {
         self.jti
     }
 
+    /// Looks at the token alone (cascade steps 2 to 12), before anybody knows what it is presented for.
+    pub fn open(self, verifier: &Verifier) -> Result<Opened, Denial> {
+        cascade::open(self, verifier)
+    }
+
     /// Runs the cascade up to, and without, spending. A refusal leaves the token as it was.
     pub fn verify(self, verifier: &Verifier, request: &Request<'_>) -> Result<Verified, Denial> {
-        cascade::run(&self, verifier, request)
+        self.open(verifier)?.verify(request)
     }
 
     pub(crate) fn envelope(&self) -> Result<Envelope<'_>, Denial> {
@@ -74,11 +79,46 @@ fn framing_denial(error: FramingError) -> Denial {
     Denial::new(code, failed_check, error.to_string())
 }
 
+/// A genuine token: its session's, of its time and audience, not spent so far. What it is presented for has not been
+/// looked at, so it allows nothing. A server that has this may do for whoever presents it what costs more than a look.
+pub struct Opened {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) token: Unverified,
+    pub(crate) session: Arc<Session>,
+    pub(crate) body: Body,
+    pub(crate) scope: Arc<KnownScope>,
+    pub(crate) mark: Mark,
+}
+
+impl Opened {
+    /// Looks at what the token is presented for (cascade steps 13 and 14). A refusal leaves the token as it was.
+    pub fn verify(self, request: &Request<'_>) -> Result<Verified, Denial> {
+        cascade::evaluate(self, request)
+    }
+
+    /// The token's session.
+    pub fn session_id(&self) -> SessionId {
+        self.token.session_id
+    }
+
+    /// The token's name inside its session.
+    pub fn jti(&self) -> Jti {
+        self.token.jti
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("session_id", &self.session_id()).finish_non_exhaustive()
+    }
+}
+
 /// A token that passed every check but the last. It allows nothing yet: another copy may be spent first.
 pub struct Verified {
     pub(crate) parts: Arc<Parts>,
     pub(crate) mark: Mark,
     pub(crate) issued_at: u64,
+    pub(crate) policy_epoch: u64,
     pub(crate) token: Box<Token>,
 }
 
@@ -119,10 +159,13 @@ impl Verified {
         Spending { ticket, verified: Some(self) }
     }
 
-    /// Time may have passed since the cascade ran.
+    /// Time may have passed since the token was opened: a body was read, or a policy came into force.
     fn still_valid(&self) -> Result<(), Denial> {
-        check_active(&self.token.session)?;
-        cascade::check_not_expired(&self.parts, self.mark.expires_at())
+        let (parts, session) = (&self.parts, &self.token.session);
+        check_active(session)?;
+        cascade::check_not_expired(parts, self.mark.expires_at())?;
+        cascade::check_window(parts, session, self.issued_at)?;
+        cascade::check_policy_epoch(parts, session, self.policy_epoch)
     }
 
     fn finish(self) -> Result<Spent, Denial> {
