@@ -108,7 +108,8 @@ fn a_session_made_by_hand_goes_the_whole_way() {
 fn exit_codes_tell_scripts_what_happened() {
     let home = process::home();
     let code = |arguments: &[&str]| run(home.path(), arguments).status.code();
-    assert_eq!(code(&["dequeue", "search"]), Some(4), "nothing answers");
+    assert_eq!(code(&["dequeue", "search", "--wait", "0"]), Some(4), "nothing answers");
+    assert_eq!(code(&["dequeue", "search", "--wait", "30001"]), Some(2), "longer than anybody waits");
     assert_eq!(code(&["dequeue"]), Some(2), "no tool");
     assert_eq!(code(&["dequeue", "two words"]), Some(2), "no tool's name");
     assert_eq!(code(&["flush", "--reason", "x"]), Some(2), "no scope");
@@ -129,6 +130,21 @@ fn exit_codes_tell_scripts_what_happened() {
     assert_eq!(code(&["session", "provision", "session.json"]), Some(2), "known already");
     assert_eq!(code(&["dequeue", "pay"]), Some(3), "not granted");
     assert_eq!(code(&["dequeue", "search"]), Some(0));
+}
+
+#[test]
+fn drawing_waits_for_a_sidecar_that_is_still_to_start() {
+    let home = process::home();
+    let session = home.path().join("session.json");
+    process::write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
+    let mut early = command(home.path());
+    early.args(["dequeue", "search", "--wait", "30000"]).stdout(Stdio::piped());
+    let mut early = early.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(early.try_wait().unwrap().is_none(), "it waits while there is no socket");
+    let _tqs = Tqs::start(home.path(), &["--session", "session.json"]);
+    let output = early.wait_with_output().unwrap();
+    assert!(output.status.success() && stdout(&output).len() > 100);
 }
 
 #[test]

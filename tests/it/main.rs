@@ -32,6 +32,7 @@ mod power_loss;
 mod process;
 mod queue;
 mod raw_scan;
+mod readme;
 mod redis_server;
 mod renewal;
 mod replicas;

@@ -134,7 +134,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Whether the daemon may just be restarting: another attempt a moment later can succeed.
-    pub(crate) const fn may_pass(&self) -> bool {
+    pub const fn may_pass(&self) -> bool {
         matches!(
             self,
             Self::NoSocket { .. }

@@ -28,16 +28,18 @@ fn session(now: u64) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let master_key = MasterKey::load_or_create(folder.path().join("master.key"))?;
-    let queue = Queue::open(folder.path().join("tokens.redb"), master_key)?;
+    let folder = folder.path();
+    let document = session(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
 
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let id = queue.provision(SessionDocument::from_json(session(now).as_bytes())?)?;
+    let master_key = MasterKey::load_or_create(folder.join("master.key"))?;
+    let queue = Queue::open(folder.join("tokens.redb"), master_key)?;
+    let id = queue.provision(SessionDocument::from_json(document.as_bytes())?)?;
     println!("session {id} provisioned");
 
     // The first token has to be minted; from then on they wait in memory.
     let token = queue.dequeue_within("search", Duration::from_secs(5))?;
-    println!("one token of {} bytes, good until {}", token.as_bytes().len(), token.expires_at());
+    let authorization = format!("TBAC {}", token.to_text().as_str());
+    println!("a header of {} bytes, good until {}", authorization.len(), token.expires_at());
     // Who draws often from one tool looks it up once.
     let search = queue.tool("search")?;
     let another = search.dequeue_within(Duration::from_secs(5))?;

@@ -182,8 +182,8 @@ pub(crate) struct DequeueArgs {
     /// The resource server, where the tool is granted for several.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
-    /// How long to wait for a token, in milliseconds, at most 30,000.
-    #[arg(long, value_name = "MS", default_value_t = 2000)]
+    /// How long to wait for the sidecar and for a token, in milliseconds, at most 30,000.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub(crate) wait: u32,
     #[command(flatten)]
     pub(crate) sockets: Sockets,

@@ -1,11 +1,11 @@
 //! The commands that talk to a running sidecar.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use obol_ipc::control::{FlushScope, StatusResult};
 use obol_ipc::secret::SessionDocument;
-use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool};
+use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool, WaitMs};
 use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -14,12 +14,29 @@ use crate::args::{DequeueArgs, FlushArgs, FlushScopeArgs, Output, Sockets, Statu
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Table};
 
+/// Pause between two attempts to reach a sidecar that is not there yet.
+const CONNECT_PAUSE: Duration = Duration::from_millis(25);
+
 impl Sockets {
     /// The agent's socket of a running sidecar.
     fn agent(&self) -> Outcome<Client> {
         let endpoint =
             Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
         Ok(Client::connect(endpoint, options()?)?)
+    }
+
+    /// The agent's socket of a sidecar that may still be starting.
+    fn agent_until(&self, deadline: Instant) -> Outcome<Client> {
+        loop {
+            let endpoint =
+                Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+            match Client::connect(endpoint, options()?) {
+                Err(error) if error.may_pass() && Instant::now() < deadline => {
+                    std::thread::sleep(CONNECT_PAUSE);
+                }
+                connected => return Ok(connected?),
+            }
+        }
     }
 
     /// The operator's socket of a running sidecar.
@@ -41,11 +58,13 @@ fn options() -> Outcome<ConnectOptions> {
     Ok(ConnectOptions::new(name))
 }
 
-/// `obol dequeue`.
+/// `obol dequeue`. The wait is for the socket as well as for the token.
 pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
     let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
-    let wait = Duration::from_millis(args.wait.into());
-    let mut client = args.sockets.agent()?;
+    let wait = WaitMs::new(args.wait).map_err(Failure::usage)?.as_duration();
+    let deadline = Instant::now() + wait;
+    let mut client = args.sockets.agent_until(deadline)?;
+    let wait = deadline.saturating_duration_since(Instant::now());
     let drawn = match &args.audience {
         None => client.dequeue_token(&tool, wait)?,
         Some(audience) => {
