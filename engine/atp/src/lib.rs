@@ -1,0 +1,46 @@
+//! The Agent Token Protocol: what both sides agree on, without sockets, files or clocks.
+//!
+//! # What lives here
+//!
+//! - [`body`]: the signed bodies, parsed strictly and written in canonical form; [`Signed`] becomes [`Authentic`] by its
+//!   signature, and only then is there a body to act on.
+//! - [`signature`]: secrets, and signatures over any JSON object.
+//! - [`jwt`]: the tokens a provider makes. A token is looked at only if its header is, byte for byte, that of a live key.
+//! - [`discovery`]: the document that says where a provider's endpoints are, written and read. Nothing comes out of a
+//!   document that is not an HTTPS URL at the host that was asked.
+//! - [`master`]: the dialect with a long-lived credential instead of signatures.
+//! - [`endpoint`], [`scope`], [`agent_id`], [`purpose`]: the words of the protocol, each with its own rules.
+//!
+//! # What it promises
+//!
+//! - What was verified is what is acted on: one typed value, read once.
+//! - No error repeats a value that was found: bodies and documents may hold secrets.
+//! - Secrets are compared in constant time, wiped when dropped, and never printed.
+//!
+//! # What it must not know
+//!
+//! Sockets, HTTP, files, clocks. Time comes in as an argument.
+
+pub mod agent_id;
+pub mod answer;
+pub mod body;
+pub mod discovery;
+pub mod endpoint;
+pub mod jwt;
+pub mod master;
+pub mod purpose;
+pub mod scope;
+pub mod signature;
+mod text;
+#[cfg(test)]
+mod vectors;
+
+pub use agent_id::AgentId;
+pub use answer::ErrorCode;
+pub use body::{Authentic, BodyError, RevokeBody, Signed, TokenBody, Window};
+pub use endpoint::{Endpoint, Host};
+pub use scope::{Scope, ScopeSet};
+pub use signature::{Secret, Signature, sign_atp_body, verify_atp_signature};
+
+/// The longest body, in bytes.
+pub const MAX_BODY_BYTES: usize = 8 << 10;
