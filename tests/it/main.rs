@@ -53,4 +53,5 @@ mod sidecar_watch;
 mod spent_set;
 mod strictness;
 mod support;
+mod unread_log;
 mod watch;

@@ -33,7 +33,8 @@ fn what_changes_after_a_token_was_opened_counts_when_it_is_spent() {
 #[test]
 fn opening_refuses_all_that_does_not_depend_on_the_call_and_burns_nothing() {
     let server = Server::new();
-    let faults: [(&str, fn(&mut Forge)); 5] = [
+    type Fault = fn(&mut Forge);
+    let faults: [(&str, Fault); 5] = [
         ("INVALID_SIGNATURE", |token| token.bad_signature = true),
         ("AUD_MISMATCH", |token| token.audience = "https://other.example".to_owned()),
         ("SESSION_NOT_FOUND", |token| token.session_id += 1),

@@ -58,6 +58,11 @@ impl Command {
             _ => LogLevel::Warn,
         }
     }
+
+    /// Whether it stays up for others, who must not notice what becomes of its log.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self, Self::Tqs(_) | Self::Rs(_) | Self::Dev(_))
+    }
 }
 
 #[derive(Debug, Subcommand)]

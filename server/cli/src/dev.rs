@@ -18,6 +18,7 @@ use obol_token::Suite;
 use crate::args::DevArgs;
 use crate::create::{self, Plan};
 use crate::exit::{Failure, Outcome};
+use crate::log_lines;
 use crate::output;
 use crate::tqs::shutdown_signal;
 
@@ -35,6 +36,7 @@ const TTL: u64 = 60;
 pub(crate) fn run(args: &DevArgs) -> Outcome {
     let address = address(args.listen)?;
     let place = Place::open(args.dir.as_deref())?;
+    log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut shutdown = std::pin::pin!(shutdown_signal()?);
@@ -175,14 +177,9 @@ fn pass_on(name: &'static str, child: &mut Child) {
     let Some(log) = child.stderr.take() else { return };
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
-            log_line(name, &line);
+            log_lines::line(&format!("{name} | {line}"));
         }
     });
-}
-
-#[allow(clippy::print_stderr, reason = "the roles' logs are our log")]
-fn log_line(name: &str, line: &str) {
-    eprintln!("{name} | {line}");
 }
 
 impl Roles {

@@ -13,6 +13,7 @@ mod dev;
 mod exit;
 mod inspect;
 mod log_level;
+mod log_lines;
 mod output;
 mod rs;
 mod stores;
@@ -35,13 +36,15 @@ use crate::exit::Outcome;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
-    match run(&cli) {
+    let code = match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure);
+            log_lines::line(&format!("obol: {failure}"));
             failure.code()
         }
-    }
+    };
+    log_lines::end();
+    code
 }
 
 fn run(cli: &Cli) -> Outcome {
@@ -98,16 +101,14 @@ fn start_logging(cli: &Cli) {
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let log = tracing_subscriber::registry().with(log_level::filter(level));
-    let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
+    if cli.command.serves() {
+        log_lines::hold();
+    }
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(log_lines::Writer);
     match format {
         LogFormat::Text => log.with(lines).init(),
         LogFormat::Json => log.with(lines.json().with_span_list(false).flatten_event(true)).init(),
     }
-}
-
-#[allow(clippy::print_stderr, reason = "the one place where an error reaches the user")]
-fn report(failure: &exit::Failure) {
-    eprintln!("obol: {failure}");
 }
 
 #[cfg(test)]

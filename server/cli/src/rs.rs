@@ -14,6 +14,7 @@ use crate::args::RsArgs;
 use crate::audit;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
+use crate::log_lines;
 use crate::stores::{self, Sessions};
 use crate::tqs::shutdown_signal;
 
@@ -33,7 +34,8 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let clock = Arc::new(SystemClock::new());
     let sessions = Sessions::open(args, config, &audience, &clock)?;
     sessions.import(entries, &*clock)?;
-    let mut guard = Guard::new(verifier(args, config, audience, &sessions, &clock)?);
+    let verifier = verifier(args, config, audience, &sessions, &clock)?;
+    let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
     if let Some(log) = audit::open_for_rs(args, config)? {
         guard = guard.audited(log);
     }
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     if args.allow_remote {
         options = options.allow_remote();
     }
+    log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let service = options.bind(guard).await.map_err(Failure::unavailable)?;

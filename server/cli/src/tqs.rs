@@ -24,6 +24,7 @@ use crate::audit;
 use crate::client::{environment, read_session_file};
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
+use crate::log_lines;
 
 /// Where settings come from, to read them again.
 #[derive(Clone, Debug)]
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     } else {
         sandbox(args, &config, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
     }
+    log_lines::begin()?;
     let audit = audit::open(args, &config, &store, &master_key)?;
     let queue = Arc::new(open_queue(&config, store, master_key)?);
     for file in &args.session {
@@ -71,7 +73,9 @@ async fn serve(
     config: Config,
     origin: Origin,
 ) -> Outcome {
-    let mut service = Service::new(sockets.agent, sockets.control, Arc::clone(&queue)).notify(notifier);
+    let mut service = Service::new(sockets.agent, sockets.control, Arc::clone(&queue))
+        .notify(notifier)
+        .log_lines_dropped(log_lines::dropped());
     if let Some(http) = sockets.http {
         service = service.http(http);
     }

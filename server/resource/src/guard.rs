@@ -1,6 +1,7 @@
 //! One token in, permission or refusal out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_audit::AuditLog;
@@ -24,12 +25,13 @@ pub struct Guard {
     opaque: bool,
     metrics: Arc<Metrics>,
     audit: Option<Arc<Auditor>>,
+    log_lines_dropped: Option<&'static AtomicU64>,
 }
 
 impl Guard {
     /// A guard that tells callers the exact code of a refusal.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, opaque: false, metrics: Arc::default(), audit: None }
+        Self { verifier, opaque: false, metrics: Arc::default(), audit: None, log_lines_dropped: None }
     }
 
     /// Tells callers only that a cryptographic check failed, not which ([`Denial::folded`]). The log keeps the code.
@@ -44,6 +46,13 @@ impl Guard {
     #[must_use]
     pub fn audited(mut self, log: Arc<AuditLog>) -> Self {
         self.audit = Some(Arc::new(Auditor::new(log)));
+        self
+    }
+
+    /// Also shows in the metrics how many lines of the process's log were given up, which is counted there.
+    #[must_use]
+    pub fn log_lines_dropped(mut self, lines: &'static AtomicU64) -> Self {
+        self.log_lines_dropped = Some(lines);
         self
     }
 
@@ -68,7 +77,8 @@ impl Guard {
 
     /// How many tokens were accepted and refused, for what, and how long that took; in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.verifier, self.health().is_ok())
+        let dropped = self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed));
+        self.metrics.render(&self.verifier, self.health().is_ok(), dropped)
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.

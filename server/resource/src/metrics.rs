@@ -72,7 +72,7 @@ impl Metrics {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    pub(crate) fn render(&self, verifier: &Verifier, ready: bool) -> String {
+    pub(crate) fn render(&self, verifier: &Verifier, ready: bool, log_lines_dropped: Option<u64>) -> String {
         let mut out = String::new();
         self.render_outcomes(&mut out);
         self.render_times(&mut out);
@@ -82,6 +82,11 @@ impl Metrics {
         }
         let ready = if ready { "1" } else { "0" };
         render_gauge(&mut out, "obol_ready", "Whether tokens can be spent.", ready);
+        if let Some(lines) = log_lines_dropped {
+            const NAME: &str = "obol_log_lines_dropped_total";
+            let help = "Lines of the log that were given up because nobody read them in time.";
+            let _infallible = write!(out, "# HELP {NAME} {help}\n# TYPE {NAME} counter\n{NAME} {lines}\n");
+        }
         out
     }
 

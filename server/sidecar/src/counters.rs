@@ -97,12 +97,28 @@ impl Counters {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn render(&self, tools: &[ToolStatus], connections: usize, ready: bool) -> String {
+    pub(crate) fn render(
+        &self,
+        tools: &[ToolStatus],
+        connections: usize,
+        ready: bool,
+        log_lines_dropped: Option<u64>,
+    ) -> String {
         let mut out = String::with_capacity(8 << 10);
         let out_ref = &mut out;
         gauge(out_ref, "obol_ready", "Whether tokens can be handed out.", u64::from(ready));
         let connections = u64::try_from(connections).unwrap_or(u64::MAX);
         gauge(out_ref, "obol_connections", "Connections on the agent's socket.", connections);
+        if let Some(lines) = log_lines_dropped {
+            const NAME: &str = "obol_log_lines_dropped_total";
+            heading(
+                out_ref,
+                NAME,
+                "Lines of the log that were given up because nobody read them in time.",
+                "counter",
+            );
+            line(out_ref, format_args!("{NAME} {lines}"));
+        }
         self.render_outcomes(out_ref);
         heading(out_ref, "obol_flushes_total", "Flushes that were carried out.", "counter");
         line(out_ref, format_args!("obol_flushes_total {}", self.flushes.load(Ordering::Relaxed)));
@@ -224,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_tool_is_one_line_over_all_sessions_and_names_nobody_else() {
-        let text = Counters::default().render(&[tool("a\"b", 77, 2), tool("a\"b", 78, 3)], 4, true);
+        let text = Counters::default().render(&[tool("a\"b", 77, 2), tool("a\"b", 78, 3)], 4, true, None);
         assert!(text.contains("obol_tokens_ready{tool=\"a\\\"b\"} 5\n"), "{text}");
         assert!(!text.contains("77") && !text.contains("secret.example"), "{text}");
         assert!(text.contains("obol_connections 4\n") && text.contains("obol_ready 1\n"));
@@ -233,7 +249,7 @@ mod tests {
     #[test]
     fn labels_are_bounded() {
         let tools: Vec<_> = (0..1000).map(|number| tool(&format!("t{number}"), 1, 1)).collect();
-        let text = Counters::default().render(&tools, 0, false);
+        let text = Counters::default().render(&tools, 0, false, None);
         assert_eq!(text.matches("obol_tokens_ready{").count(), MAX_TOOLS + 1);
         assert!(text.contains("obol_tokens_ready{tool=\"(other)\"} 744\n"));
     }
@@ -245,7 +261,7 @@ mod tests {
         counters.answers.record(Duration::from_micros(11), 1);
         counters.answers.record(Duration::from_secs(100), 1);
         counters.ended::<()>(&Err(Refusal::overloaded(Duration::from_secs(1))));
-        let text = counters.render(&[], 0, true);
+        let text = counters.render(&[], 0, true, None);
         for expected in [
             "obol_answer_seconds_bucket{le=\"0.00001\"} 3\n",
             "obol_answer_seconds_bucket{le=\"0.000025\"} 4\n",

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -140,6 +140,8 @@ pub(crate) struct Health {
     pub(crate) stopping: watch::Receiver<bool>,
     /// Without it nothing is handed out, where there is one.
     pub(crate) audit: Option<Auditor>,
+    /// Lines of the log that were given up, where somebody counts.
+    pub(crate) log_lines_dropped: Option<&'static AtomicU64>,
 }
 
 impl Health {
@@ -176,7 +178,8 @@ impl Health {
             },
             "/metrics" => {
                 let (tools, ready) = (self.queue.tools(), self.ready().is_ok());
-                text(StatusCode::OK, self.counters.render(&tools, self.peers.connections(), ready))
+                let dropped = self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed));
+                text(StatusCode::OK, self.counters.render(&tools, self.peers.connections(), ready, dropped))
             }
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
         }

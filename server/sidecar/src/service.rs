@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_audit::AuditLog;
@@ -57,6 +57,7 @@ pub struct Service {
     http: Option<HttpListener>,
     notifier: Arc<Notifier>,
     audit: Option<Auditor>,
+    log_lines_dropped: Option<&'static AtomicU64>,
     stop: watch::Sender<bool>,
 }
 
@@ -110,6 +111,7 @@ impl Service {
             http: None,
             notifier: Arc::default(),
             audit: None,
+            log_lines_dropped: None,
             stop: watch::Sender::new(false),
         }
     }
@@ -135,6 +137,13 @@ impl Service {
         self
     }
 
+    /// Also shows in the metrics how many lines of the process's log were given up, which is counted there.
+    #[must_use]
+    pub fn log_lines_dropped(mut self, lines: &'static AtomicU64) -> Self {
+        self.log_lines_dropped = Some(lines);
+        self
+    }
+
     /// A handle to steer this daemon with.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -148,7 +157,7 @@ impl Service {
     ///
     /// Returns once all connections are closed; the queue is dropped with it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { agent, control, queue, peers, http, notifier, audit, stop } = self;
+        let Self { agent, control, queue, peers, http, notifier, audit, log_lines_dropped, stop } = self;
         let server = PeerName::new(concat!("obol/", env!("CARGO_PKG_VERSION"))).map_err(io::Error::other)?;
         let stopping = stop.subscribe();
         tracing::info!(agent = %agent.path().display(), control = %control.path().display(), "listening");
@@ -179,6 +188,7 @@ impl Service {
             lost: Arc::clone(&lost),
             stopping: stopping.clone(),
             audit: health_audit,
+            log_lines_dropped,
         });
         let operators = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
         let agents =
