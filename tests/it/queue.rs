@@ -339,7 +339,7 @@ fn a_second_process_a_wrong_key_and_foreign_files_are_refused_untouched() {
     assert!(matches!(open_error(&store), OpenError::Mismatch(_)));
     std::fs::write(&keys, saved).unwrap();
     set_mode(&store.database(), 0o644);
-    assert!(matches!(open_error(&store), OpenError::Permissions(_)));
+    assert!(matches!(open_error(&store), OpenError::File(_)));
     set_mode(&store.database(), 0o600);
     drop(open(&store));
 }

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
+use obol_secret::text::{from_hex, to_hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::entry::{Decision, Entry, Event, RequestTag};
 use crate::time::iso;
@@ -36,16 +36,12 @@ const JTI_HASH_BYTES: usize = 16;
 /// SHA-256 of a line.
 pub(crate) type LineHash = [u8; 32];
 
-/// The key lines are sealed under. Derive it from the master key, for this use alone.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct SealKey([u8; 32]);
+obol_secret::secret! {
+    /// The key lines are sealed under. Derive it from the master key, for this use alone.
+    SealKey
+}
 
 impl SealKey {
-    /// Takes 32 bytes over.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
     /// Names the key without giving anything away: 16 hex digits in a file's first line.
     pub(crate) fn id(&self) -> String {
         to_hex(self.tag(b"obol audit key", b"").get(..8).unwrap_or_default())
@@ -54,7 +50,7 @@ impl SealKey {
     /// A seal of `digest` for one purpose.
     pub(crate) fn tag(&self, purpose: &[u8], digest: &[u8]) -> [u8; MAC_BYTES] {
         // HMAC takes keys of any length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; MAC_BYTES] };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.expose()) else { return [0; MAC_BYTES] };
         mac.update(purpose);
         mac.update(digest);
         let full = mac.finalize().into_bytes();
@@ -71,12 +67,6 @@ impl SealKey {
     }
 }
 
-impl fmt::Debug for SealKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealKey([redacted])")
-    }
-}
-
 const LINE: &[u8] = b"obol audit line";
 
 /// The sealed part of a line, and its seal in hex.
@@ -89,31 +79,6 @@ fn split_mac(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// SHA-256 of a line without its line end.
 pub(crate) fn hash(line: &[u8]) -> LineHash {
     Sha256::digest(line).into()
-}
-
-/// Lower-case hex.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// Reads lower-case hex of exactly the right length.
-pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut out = [0; N];
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    for (place, [high, low]) in out.iter_mut().zip(pairs) {
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        *place = value(*high)? << 4 | value(*low)?;
-    }
-    Some(out)
 }
 
 /// What a process says about the files when it begins to write.

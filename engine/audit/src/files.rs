@@ -1,65 +1,9 @@
 //! The log's files: `NAME` is being written, `NAME.000001`, `NAME.000002`, … are full.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-/// Mode of every file.
-const PRIVATE_MODE: u32 = 0o600;
-/// Open flag that refuses a symbolic link in the last place of a path.
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-
-/// Opens a file to append to; creates it where it is not there. It must be ours and closed to others.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(PRIVATE_MODE)
-        .custom_flags(NO_FOLLOW)
-        .open(path)?;
-    check_private(&file)?;
-    Ok(file)
-}
-
-/// Creates a file to append to; fails where there is one.
-pub(crate) fn create_new(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).append(true).create_new(true).mode(PRIVATE_MODE).open(path)?;
-    sync_parent(path)?;
-    Ok(file)
-}
-
-/// Opens a file to write at places of our choice; creates it where it is not there.
-pub(crate) fn open_for_places(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(PRIVATE_MODE)
-        .custom_flags(NO_FOLLOW)
-        .open(path)?;
-    check_private(&file)?;
-    Ok(file)
-}
-
-fn check_private(file: &File) -> io::Result<()> {
-    let metadata = file.metadata()?;
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if metadata.is_file() && ours && metadata.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    let message = "it must be a regular file that belongs to you and is closed to others; check its owner and run \
-                   `chmod 600` on it";
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
-}
-
-/// Makes a file's entry in its folder durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
-}
 
 /// The name a full file gets.
 pub(crate) fn full(path: &Path, number: u64) -> PathBuf {

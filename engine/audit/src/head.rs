@@ -8,14 +8,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use obol_secret::file::{PrivateFile, PrivateFileError, read_public};
+use obol_secret::text::{from_hex, to_hex};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::chain::{LineHash, SealKey, from_hex, to_hex};
-use crate::files;
+use crate::chain::{LineHash, SealKey};
 
 /// Bytes of one place; far more than a head needs, and no more than a disk writes at once.
 const PLACE_BYTES: u64 = 512;
+/// The longest file that is taken for a head, in bytes.
+const MAX_FILE_BYTES: usize = 64 << 10;
 const PURPOSE: &[u8] = b"obol audit head";
 
 /// The last line that was durable.
@@ -66,9 +69,10 @@ pub(crate) enum Found {
 }
 
 /// Reads the head in `path`.
-pub(crate) fn read(path: &Path, key: &SealKey) -> io::Result<Found> {
-    let bytes = match std::fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+pub(crate) fn read(path: &Path, key: &SealKey) -> Result<Found, PrivateFileError> {
+    // It holds no secret, and its seal says who wrote it: an auditor may have a copy of it.
+    let bytes = match read_public(path, MAX_FILE_BYTES) {
+        Err(error) if error.is_missing() => return Ok(Found::Absent),
         bytes => bytes?,
     };
     if bytes.is_empty() {
@@ -89,8 +93,8 @@ pub(crate) struct HeadFile {
 }
 
 impl HeadFile {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: files::open_for_places(path)?, turn: 0 })
+    pub(crate) fn open(path: &Path) -> Result<Self, PrivateFileError> {
+        Ok(Self { file: PrivateFile::open(path)?.into_file(), turn: 0 })
     }
 
     /// Forgets what another chain left.

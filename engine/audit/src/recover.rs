@@ -5,11 +5,14 @@
 //! is there.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-use crate::chain::{MAX_LINE_BYTES, Opening, Read, SealKey, Tip, Torn, VERSION, hash, to_hex};
+use obol_secret::file::{Fault, PrivateFile, PrivateFileError};
+use obol_secret::text::to_hex;
+
+use crate::chain::{MAX_LINE_BYTES, Opening, Read, SealKey, Tip, Torn, VERSION, hash};
 use crate::entry::Event;
 use crate::files;
 use crate::head::{self, Found, HeadFile};
@@ -22,8 +25,10 @@ const TAIL_BYTES: u64 = 2 << 20;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// A file could not be read, written or created, or is open to others.
+    /// A file could not be read or written.
     Io(PathBuf, io::Error),
+    /// A file is not one of ours alone, or could not be opened or created.
+    File(PrivateFileError),
     /// Another process writes this log.
     InUse(PathBuf),
     /// The file is no audit log, or its beginning or a long piece of its end is damaged.
@@ -38,6 +43,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot use the audit log {}: {error}", path.display()),
+            Self::File(error) => write!(f, "cannot use the audit log: {error}"),
             Self::InUse(path) => write!(
                 f,
                 "the audit log {} is written by another process; stop that one, or name another file",
@@ -62,6 +68,15 @@ impl fmt::Display for OpenError {
 
 impl core::error::Error for OpenError {}
 
+impl OpenError {
+    fn of(error: PrivateFileError) -> Self {
+        match error.fault() {
+            Fault::InUse => Self::InUse(error.path().to_owned()),
+            _ => Self::File(error),
+        }
+    }
+}
+
 /// A log ready to be written.
 pub(crate) struct Opened {
     pub(crate) file: File,
@@ -84,13 +99,8 @@ struct Last {
 pub(crate) fn open(options: &Options, key: &SealKey) -> Result<Opened, OpenError> {
     let path = &options.path;
     let io = |error| OpenError::Io(path.clone(), error);
-    let mut file = files::open(path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.clone())),
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    files::sync_parent(path).map_err(io)?;
+    let file = PrivateFile::append(path).and_then(PrivateFile::locked);
+    let mut file = file.map_err(OpenError::of)?.into_file();
 
     let (here, torn) = end_of(&file, path, key)?;
     let fresh_file = here.is_none();
@@ -102,8 +112,8 @@ pub(crate) fn open(options: &Options, key: &SealKey) -> Result<Opened, OpenError
         finish_line(&mut file).map_err(io)?;
     }
     let head_io = |error| OpenError::Io(options.head.clone(), error);
-    let head = head::read(&options.head, key).map_err(head_io)?;
-    let head_file = HeadFile::open(&options.head).map_err(head_io)?;
+    let head = head::read(&options.head, key).map_err(OpenError::of)?;
+    let head_file = HeadFile::open(&options.head).map_err(OpenError::of)?;
     let missing = missing(&head, last.as_ref());
     if let Some(missing) = missing {
         tracing::error!(file = %path.display(), missing, "lines of the audit log that had been written are gone");
@@ -220,7 +230,7 @@ fn last_good(tail: &[u8], key: &SealKey) -> Option<(std::ops::Range<usize>, usiz
 fn last_full(path: &Path, key: &SealKey) -> Result<Option<Last>, OpenError> {
     let io = |error| OpenError::Io(path.to_owned(), error);
     let Some((_, full)) = files::all_full(path).map_err(io)?.pop() else { return Ok(None) };
-    let file = File::open(&full).map_err(|error| OpenError::Io(full.clone(), error))?;
+    let file = PrivateFile::open_to_read(&full).map_err(OpenError::of)?.into_file();
     match end_of(&file, &full, key)? {
         (Some(last), None) => Ok(Some(last)),
         _ => Err(OpenError::Damaged(full)),

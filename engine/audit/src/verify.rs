@@ -9,9 +9,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use obol_secret::text::{from_hex, to_hex};
 use sha2::{Digest, Sha256};
 
-use crate::chain::{LineHash, MAX_LINE_BYTES, Read, SealKey, Torn, VERSION, from_hex, hash, to_hex};
+use crate::chain::{LineHash, MAX_LINE_BYTES, Read, SealKey, Torn, VERSION, hash};
 use crate::files;
 use crate::head::{self, Found, Head};
 use crate::recover::first_line;
@@ -294,7 +295,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn read_head(&mut self, path: &Path, key: &SealKey) -> Result<(), VerifyError> {
-        match head::read(path, key).map_err(|error| VerifyError::Io(path.to_owned(), error))? {
+        match head::read(path, key).map_err(|error| VerifyError::Io(path.to_owned(), error.into()))? {
             Found::Absent => {}
             Found::Unreadable => self.report.problem(Problem {
                 file: path.to_owned(),

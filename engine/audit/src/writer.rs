@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use obol_secret::file::PrivateFile;
 use parking_lot::{Condvar, Mutex};
 
 use crate::chain::{Chain, Opening, VERSION};
@@ -473,10 +474,8 @@ impl Writer {
     /// Goes on in a new file, where the one being written was put aside, by us or by somebody else.
     fn next_file(&mut self) {
         let path = &self.options.path;
-        let file = match files::create_new(path)
-            .and_then(|file| file.try_lock().map_err(Into::into).map(|()| file))
-        {
-            Ok(file) => file,
+        let file = match PrivateFile::create(path).and_then(PrivateFile::locked) {
+            Ok(file) => file.into_file(),
             Err(error) => {
                 if !std::mem::replace(&mut self.stuck, true) {
                     tracing::error!(%error, file = %path.display(), "a new file of the audit log cannot be begun");

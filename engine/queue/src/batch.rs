@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::{Buf, BytesMut};
 use obol_secret::wipe::wipe;
-use obol_token::SessionId;
+use obol_token::{Envelope, Jti, SessionId};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::seal::{KeyId, NoRandomness, OVERHEAD_BYTES, SealingKey};
@@ -289,6 +289,11 @@ impl Token {
     /// The token as it travels: base64url without padding. Wiped when dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
         Zeroizing::new(obol_token::text::to_base64url(&self.bytes.0))
+    }
+
+    /// The token's name, which is in its clear header; `None` for a token of another format.
+    pub fn jti(&self) -> Option<Jti> {
+        Envelope::parse(self.as_bytes()).ok().map(|envelope| envelope.jti())
     }
 
     /// The session the token was minted in.

@@ -4,6 +4,8 @@ use core::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use obol_secret::file::PrivateFileError;
+
 /// Why the queue cannot do its work any more. The text is for the operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unavailable(pub(crate) String);
@@ -22,8 +24,8 @@ impl core::error::Error for Unavailable {}
 pub enum OpenError {
     /// A file or its folder could not be read, written or created.
     Io(PathBuf, std::io::Error),
-    /// A file can be read or written by others, or belongs to somebody else.
-    Permissions(PathBuf),
+    /// A file is not one of ours alone, or could not be opened or created.
+    File(PrivateFileError),
     /// Another process has the store open.
     InUse(PathBuf),
     /// The file is something else than a token store.
@@ -51,13 +53,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot use {}: {error}", path.display()),
-            Self::Permissions(path) => write!(
-                f,
-                "{} must be a regular file that belongs to you and is closed to others; check its owner and run \
-                 `chmod 600 {}`",
-                path.display(),
-                path.display()
-            ),
+            Self::File(error) => error.fmt(f),
             Self::InUse(path) => write!(
                 f,
                 "{} is open in another process; stop that one, or give this one a store of its own",
@@ -100,6 +96,7 @@ impl core::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Io(_, error) => Some(error),
+            Self::File(error) => Some(error),
             _ => None,
         }
     }

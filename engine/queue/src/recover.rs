@@ -11,12 +11,11 @@
 //! | the clock is behind the latest time noted | the age of what waits is unknown | all of it is given up |
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use obol_secret::file::{Fault, PrivateFile};
 use obol_token::SessionId;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
@@ -24,7 +23,6 @@ use redb::backends::FileBackend;
 use crate::batch::{BatchKey, RowHeader as BatchHeader};
 use crate::clock::{Clock, Timeline};
 use crate::error::OpenError;
-use crate::files;
 use crate::master_key::MasterKey;
 use crate::opener::{MAX_CLAIMS, Opener};
 use crate::partition::{Partition, PartitionKey, Standing};
@@ -56,36 +54,16 @@ impl Files {
     }
 }
 
+/// Opens a file of ours, or creates it, and keeps other processes out; redb locks the database in the same way.
 fn backend(path: &Path) -> Result<Box<dyn StorageBackend>, OpenError> {
-    let file = private_file(path)?;
-    let backend =
-        FileBackend::new(file).map_err(|error| OpenError::Corrupted(path.to_owned(), error.to_string()))?;
+    let file =
+        PrivateFile::open(path).and_then(PrivateFile::locked).map_err(|error| match error.fault() {
+            Fault::InUse => OpenError::InUse(path.to_owned()),
+            _ => OpenError::File(error),
+        })?;
+    let backend = FileBackend::new(file.into_file())
+        .map_err(|error| OpenError::Corrupted(path.to_owned(), error.to_string()))?;
     Ok(Box::new(backend))
-}
-
-/// Opens a file of ours for reading and writing, or creates it, durably, closed to others and to other processes.
-fn private_file(path: &Path) -> Result<File, OpenError> {
-    let io = |error| OpenError::Io(path.to_owned(), error);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(files::PRIVATE_MODE)
-        .custom_flags(files::NO_FOLLOW)
-        .open(path)
-        .map_err(io)?;
-    if !files::is_private(&file).map_err(io)? {
-        return Err(OpenError::Permissions(path.to_owned()));
-    }
-    // Held as long as the file is open; redb locks the database in the same way.
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    files::sync_parent(path).map_err(io)?;
-    Ok(file)
 }
 
 /// A store that has been opened and checked, and what its threads run.

@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 
-use aes_gcm::aead::AeadInOut;
-use aes_gcm::{Aes256Gcm, KeyInit};
 use hkdf::Hkdf;
+use obol_secret::seal;
+pub(crate) use obol_secret::seal::{NoRandomness, OVERHEAD_BYTES};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -20,10 +20,6 @@ use crate::master_key::MasterKey;
 
 /// Identity of one store; part of every key and of all additional data, so nothing moves between stores.
 pub(crate) type StoreId = [u8; 16];
-
-const NONCE_BYTES: usize = 12;
-/// Bytes that sealing adds: nonce and tag.
-pub(crate) const OVERHEAD_BYTES: usize = NONCE_BYTES + 16;
 
 const LABEL_SLOTS: &[u8] = b"obol-slots-v1";
 const LABEL_CHECK: &[u8] = b"obol-check-v1";
@@ -33,10 +29,6 @@ const LABEL_KEY_ID: &[u8] = b"obol-key-id-v1";
 
 /// Names a key without telling anything of it.
 pub(crate) type KeyId = [u8; 8];
-
-/// The random number generator failed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoRandomness;
 
 /// 32 random bytes from a key slot.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -112,11 +104,7 @@ impl SealingKey {
 
     /// Seals under a fresh random nonce: nonce ‖ ciphertext ‖ tag.
     pub(crate) fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, NoRandomness> {
-        let mut sealed = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
-        sealed.extend_from_slice(&[0; NONCE_BYTES]);
-        sealed.extend_from_slice(plaintext);
-        self.seal_in_place(context, &mut sealed, 0)?;
-        Ok(sealed)
+        seal::seal(&self.0, context, plaintext)
     }
 
     /// Seals what stands in `buffer` from `start` on, which begins with room for a nonce, and appends the tag.
@@ -126,35 +114,17 @@ impl SealingKey {
         buffer: &mut Vec<u8>,
         start: usize,
     ) -> Result<(), NoRandomness> {
-        let (_, rest) = buffer.split_at_mut_checked(start).ok_or(NoRandomness)?;
-        let (nonce, body) = rest.split_first_chunk_mut::<NONCE_BYTES>().ok_or(NoRandomness)?;
-        getrandom::fill(nonce).map_err(|_| NoRandomness)?;
-        let tag = Aes256Gcm::new((&self.0).into())
-            .encrypt_inout_detached(&(*nonce).into(), context, body.into())
-            // AES-GCM refuses only messages above 64 GiB.
-            .map_err(|_| NoRandomness)?;
-        buffer.extend_from_slice(&tag);
-        Ok(())
+        seal::seal_in_place(&self.0, context, buffer, start)
     }
 
     /// Opens what [`Self::seal`] made in the same context; `None` where anything differs.
     pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut plaintext = Zeroizing::new(sealed.to_vec());
-        let body = self.open_in_place(context, &mut plaintext)?;
-        plaintext.truncate(body.end);
-        plaintext.drain(..body.start);
-        Some(plaintext)
+        seal::open(&self.0, context, sealed)
     }
 
     /// As [`Self::open`], where it stands; gives back where in it the plaintext is.
     pub(crate) fn open_in_place(&self, context: &[u8], sealed: &mut [u8]) -> Option<Range<usize>> {
-        let end = sealed.len().checked_sub(16)?;
-        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_BYTES>()?;
-        let (body, tag) = rest.split_last_chunk_mut::<16>()?;
-        Aes256Gcm::new((&self.0).into())
-            .decrypt_inout_detached((&*nonce).into(), context, body.into(), (&*tag).into())
-            .ok()?;
-        Some(NONCE_BYTES..end)
+        seal::open_in_place(&self.0, context, sealed)
     }
 }
 

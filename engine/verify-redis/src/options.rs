@@ -4,6 +4,7 @@ use core::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use obol_secret::file::PrivateFile;
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 use zeroize::Zeroizing;
 
@@ -13,7 +14,7 @@ pub const MAX_CLOCK_DIFFERENCE: u64 = 5;
 /// How long a reply may take unless told otherwise; also the most that connecting may take.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest password, in bytes.
-pub const MAX_PASSWORD_BYTES: u64 = 4096;
+pub const MAX_PASSWORD_BYTES: usize = 4096;
 /// The longest namespace, in bytes. It is part of every key.
 pub const MAX_NAMESPACE_BYTES: usize = 32;
 
@@ -49,7 +50,7 @@ impl fmt::Display for InvalidOption {
                 f,
                 "a namespace is 1 to {MAX_NAMESPACE_BYTES} letters, digits, hyphens, underscores or full stops"
             ),
-            Self::PasswordFile(why) => write!(f, "the password file {why}"),
+            Self::PasswordFile(why) => write!(f, "no password: {why}"),
         }
     }
 }
@@ -110,8 +111,7 @@ impl RedisOptions {
 
     /// Reads the password from a file that only its owner may touch. A line end after it does not belong to it.
     pub fn password_file(mut self, path: &Path) -> Result<Self, InvalidOption> {
-        let password = read_password(path)
-            .map_err(|why| InvalidOption::PasswordFile(format!("{}: {why}", path.display())))?;
+        let password = read_password(path).map_err(InvalidOption::PasswordFile)?;
         let settings = self.connection.redis_settings().clone().set_password(password.as_str());
         self.connection = self.connection.set_redis_settings(settings);
         Ok(self)
@@ -172,23 +172,16 @@ impl RedisOptions {
 }
 
 fn read_password(path: &Path) -> Result<Zeroizing<String>, String> {
-    use std::io::Read as _;
-    use std::os::unix::fs::MetadataExt as _;
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
-    let mode = file.metadata().map_err(|error| format!("cannot be inspected: {error}"))?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!("has mode {mode:03o}, which lets others in; run chmod 600 on it"));
+    let bytes = PrivateFile::read(path, MAX_PASSWORD_BYTES + 2).map_err(|error| error.to_string())?;
+    let text = core::str::from_utf8(&bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() || password.len() > MAX_PASSWORD_BYTES {
+        return Err(format!(
+            "{} must hold one password of at most {MAX_PASSWORD_BYTES} bytes",
+            path.display()
+        ));
     }
-    let mut password = Zeroizing::new(String::with_capacity(8192));
-    file.take(MAX_PASSWORD_BYTES + 2)
-        .read_to_string(&mut password)
-        .map_err(|_| "cannot be read as text".to_owned())?;
-    let length = password.trim_end_matches(['\r', '\n']).len();
-    password.truncate(length);
-    if length == 0 || length as u64 > MAX_PASSWORD_BYTES {
-        return Err(format!("must hold one password of at most {MAX_PASSWORD_BYTES} bytes"));
-    }
-    Ok(password)
+    Ok(Zeroizing::new(password.to_owned()))
 }
 
 #[cfg(test)]
@@ -221,7 +214,8 @@ mod tests {
     #[test]
     fn a_password_comes_from_a_private_file_and_shows_nowhere() {
         use std::os::unix::fs::PermissionsExt as _;
-        let path = std::env::temp_dir().join(format!("obol-redis-password-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
         std::fs::write(&path, "hunter2\n").unwrap();
         let options = || RedisOptions::new("redis://h", "rs").unwrap().password_file(&path);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -230,6 +224,5 @@ mod tests {
         let taken = options().unwrap();
         assert_eq!(taken.connection.redis_settings().password(), Some("hunter2"));
         assert!(!format!("{taken:?}").contains("hunter2"));
-        std::fs::remove_file(&path).unwrap();
     }
 }

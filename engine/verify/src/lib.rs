@@ -66,7 +66,7 @@ pub use session_file::{
 #[cfg(feature = "redb")]
 pub use session_redb::{RedbSessionTable, SessionStoreError};
 #[cfg(feature = "sealed")]
-pub use session_seal::{SealError, SessionKeyFileError, SessionSealKey};
+pub use session_seal::{SealError, SessionSealKey};
 pub use spend::{Opened, Spending, Spent, Unverified, Verified};
 pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 #[cfg(feature = "redb")]

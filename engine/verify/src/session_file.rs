@@ -4,6 +4,7 @@
 //! wrong place would end up in a log.
 
 use core::fmt;
+use obol_secret::file::{PrivateFile, PrivateFileError};
 use obol_secret::json::{self, JsonError};
 use obol_secret::text::hex_array;
 use obol_token::{
@@ -11,15 +12,13 @@ use obol_token::{
 };
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::session::{Session, Window};
 
 /// The longest session file, in bytes: room for [`crate::MAX_SESSIONS`] entries.
-pub const MAX_SESSION_FILE_BYTES: u64 = 64 << 20;
+pub const MAX_SESSION_FILE_BYTES: usize = 64 << 20;
 
 /// The format this build reads and writes.
 const VERSION: u64 = 1;
@@ -28,12 +27,8 @@ const VERSION: u64 = 1;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionFileError {
-    /// The file cannot be opened or read.
-    Io(io::Error),
-    /// Others than the owner may read or write the file; the field is its mode.
-    Mode(u32),
-    /// The file is longer than [`MAX_SESSION_FILE_BYTES`].
-    TooLong,
+    /// The file is not one of ours alone, or longer than [`MAX_SESSION_FILE_BYTES`], or cannot be read.
+    File(PrivateFileError),
     /// The file says it is of another format than 1.
     Version(u64),
     /// A field is missing, unknown, repeated or has the wrong form.
@@ -50,11 +45,7 @@ pub enum SessionFileError {
 impl fmt::Display for SessionFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "cannot read it: {error}"),
-            Self::Mode(mode) => {
-                write!(f, "it holds keys and its mode {mode:03o} lets others in; run chmod 600 on it")
-            }
-            Self::TooLong => write!(f, "it is longer than {MAX_SESSION_FILE_BYTES} bytes"),
+            Self::File(error) => error.fmt(f),
             Self::Version(found) => {
                 write!(f, "obol_rs_sessions is {found}; this build reads format {VERSION}")
             }
@@ -67,7 +58,7 @@ impl fmt::Display for SessionFileError {
 impl std::error::Error for SessionFileError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(error) => Some(error),
+            Self::File(error) => Some(error),
             Self::Json(error) => Some(error),
             _ => None,
         }
@@ -91,7 +82,10 @@ pub struct InSessionFile {
 
 impl fmt::Display for InSessionFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session file {}: {}", self.path.display(), self.error)
+        match &self.error {
+            SessionFileError::File(error) => write!(f, "the sessions cannot be read: {error}"),
+            error => write!(f, "session file {}: {error}", self.path.display()),
+        }
     }
 }
 
@@ -109,24 +103,7 @@ pub fn read_session_file(path: &Path) -> Result<Vec<Session>, InSessionFile> {
 }
 
 fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, SessionFileError> {
-    let file = File::open(path).map_err(SessionFileError::Io)?;
-    let metadata = file.metadata().map_err(SessionFileError::Io)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = metadata.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(SessionFileError::Mode(mode));
-        }
-    }
-    // Room for the whole file at once: a vector that grows leaves copies of the keys behind.
-    let length = usize::try_from(metadata.len().min(MAX_SESSION_FILE_BYTES)).unwrap_or(0);
-    let mut json = Zeroizing::new(Vec::with_capacity(length + 1));
-    file.take(MAX_SESSION_FILE_BYTES + 1).read_to_end(&mut json).map_err(SessionFileError::Io)?;
-    if json.len() as u64 > MAX_SESSION_FILE_BYTES {
-        return Err(SessionFileError::TooLong);
-    }
-    Ok(json)
+    PrivateFile::read(path, MAX_SESSION_FILE_BYTES).map_err(SessionFileError::File)
 }
 
 /// A session together with the text that it was read from, for tables that keep it sealed.

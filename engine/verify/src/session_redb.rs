@@ -17,11 +17,10 @@
 //! opens the file again.
 
 use core::fmt;
+use obol_secret::file::{PrivateFile, PrivateFileError};
+use obol_secret::text::to_hex;
 use obol_token::SessionId;
-use obol_token::text::to_hex;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use std::fs::OpenOptions;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,10 +44,8 @@ const VERSION: &str = "1";
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionStoreError {
-    /// The file cannot be opened or created.
-    Io(PathBuf, io::Error),
-    /// Others may read or write the file; the number is its mode.
-    Mode(PathBuf, u32),
+    /// The file is not one of ours alone, or cannot be opened or created.
+    File(PrivateFileError),
     /// The file is damaged, or belongs to something else, or has another format.
     NotOurs(PathBuf, String),
     /// A session was not sealed or opened.
@@ -62,12 +59,7 @@ pub enum SessionStoreError {
 impl fmt::Display for SessionStoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(path, error) => write!(f, "session table {}: {error}", path.display()),
-            Self::Mode(path, mode) => write!(
-                f,
-                "session table {}: its mode {mode:03o} lets others in; run chmod 600 on it",
-                path.display()
-            ),
+            Self::File(error) => write!(f, "session table: {error}"),
             Self::NotOurs(path, why) => write!(
                 f,
                 "session table {}: {why}; move it away to start over, but then sessions that were revoked in it count as \
@@ -242,22 +234,7 @@ impl SessionTable for RedbSessionTable {
 }
 
 fn open_database(path: &Path) -> Result<Database, SessionStoreError> {
-    let io = |error| SessionStoreError::Io(path.to_owned(), error);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(io)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = file.metadata().map_err(io)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(SessionStoreError::Mode(path.to_owned(), mode));
-        }
-    }
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    let file = PrivateFile::open(path).map_err(SessionStoreError::File)?.into_file();
     redb::backends::FileBackend::new(file)
         .and_then(|backend| {
             redb::Builder::new().set_check_integrity_on_open(true).create_with_backend(backend)

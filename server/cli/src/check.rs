@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
+use obol_secret::file::{PrivateFile, PrivateFileError};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -143,9 +144,9 @@ impl Check {
             return;
         };
         self.sockets.push(setting("file", &path.display().to_string(), "read"));
-        let text = match std::fs::read_to_string(&path) {
+        let text = match config::text_of(&path) {
             Ok(text) => text,
-            Err(error) => return self.problem(format!("cannot read {}: {error}", path.display())),
+            Err(error) => return self.problem(error),
         };
         if std::fs::metadata(&path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
             self.problem(format!(
@@ -294,41 +295,32 @@ impl Check {
     }
 
     fn files(&mut self) {
-        for name in ["tqs.store", "tqs.master_key", "tqs.audit", "rs.spent", "rs.audit_log", "rs.audit_key"] {
-            if let Some(path) = self.path_of(name) {
-                let named = self.set.contains_key(name);
-                self.own_file(name, &path, named);
-            }
+        for name in ["tqs.store", "tqs.audit", "rs.spent", "rs.audit_log"] {
+            self.own_file(name, |path| PrivateFile::check_write(path));
+        }
+        for name in ["tqs.master_key", "rs.audit_key"] {
+            self.own_file(name, |path| PrivateFile::check_read(path));
         }
         if let Some(path) = self.set.get("rs.sessions").map(|(path, _)| PathBuf::from(path)) {
-            if path.exists() {
-                self.own_file("rs.sessions", &path, true);
-            } else {
-                self.problem(format!(
+            match PrivateFile::check_read(&path) {
+                Err(error) if error.is_missing() => self.problem(format!(
                     "rs.sessions: {} is not there; `obol session create` makes one",
                     path.display()
-                ));
+                )),
+                Err(error) => self.problem(format!("rs.sessions: {error}")),
+                Ok(()) => {}
             }
         }
     }
 
     /// A file that is there must be ours alone; one that is not needs a folder to be created in.
-    fn own_file(&mut self, name: &str, path: &Path, named: bool) {
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.is_file() => {
-                self.problem(format!("{name}: {} is no regular file", path.display()));
-            }
-            Ok(metadata) if metadata.uid() != our_user() => {
-                self.problem(format!("{name}: {} belongs to somebody else", path.display()));
-            }
-            Ok(metadata) if metadata.mode() & 0o077 != 0 => self.problem(format!(
-                "{name}: {} is open to others; run `chmod 600 {}`",
-                path.display(),
-                path.display()
-            )),
-            Ok(_) => {}
+    fn own_file(&mut self, name: &str, check: impl Fn(&Path) -> Result<(), PrivateFileError>) {
+        let Some(path) = self.path_of(name) else { return };
+        match check(&path) {
+            Ok(()) => {}
+            Err(error) if !error.is_missing() => self.problem(format!("{name}: {error}")),
             // The state folder is created where nothing is named.
-            Err(_) if !named => {}
+            Err(_) if !self.set.contains_key(name) => {}
             Err(_) => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));

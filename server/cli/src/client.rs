@@ -7,6 +7,7 @@ use obol_ipc::control::{FlushScope, StatusResult};
 use obol_ipc::secret::SessionDocument;
 use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool, WaitMs};
 use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use obol_secret::file::PrivateFile;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -191,7 +192,7 @@ pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path) -> Outco
 
 /// Reads a session file: closed to others, not absurdly long. The queue checks what it says.
 pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
-    obol_queue::read_private_file(file, obol_queue::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
+    PrivateFile::read(file, obol_queue::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
 }
 
 /// `obol flush`.

@@ -7,11 +7,15 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use obol_secret::file::read_public;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::args::{LogFormat, LogLevel};
 use crate::exit::{Failure, Outcome};
+
+/// The longest file of settings, in bytes.
+const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// All settings; what is not set has a default where it is used.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -116,9 +120,7 @@ impl Config {
         match file(named, lookup) {
             None => Self::read("", Path::new("(no file)"), &environment),
             Some(path) => {
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    Failure::usage(format_args!("cannot read {}: {error}", path.display()))
-                })?;
+                let text = text_of(&path).map_err(Failure::usage)?;
                 Self::read(&text, &path, &environment)
             }
         }
@@ -138,6 +140,12 @@ impl Config {
             Failure::usage(format_args!("a setting in the environment (OBOL_SECTION__KEY) is wrong: {error}"))
         })
     }
+}
+
+/// The text of a configuration's file.
+pub(crate) fn text_of(path: &Path) -> Result<String, String> {
+    let bytes = read_public(path, MAX_FILE_BYTES).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes.to_vec()).map_err(|_| format!("{} is not UTF-8", path.display()))
 }
 
 /// Where the file is looked for, in this order; only one place if it was named.

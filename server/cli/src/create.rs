@@ -3,13 +3,12 @@
 //! Both halves hold the keys of one session with one resource server: the sidecar's says what may be minted, the
 //! resource server's what is accepted.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use obol_token::text::to_hex;
+use obol_secret::file::PrivateFile;
+use obol_secret::text::to_hex;
 use obol_token::{Audience, SessionId, SessionSecret, Suite};
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
@@ -142,12 +141,9 @@ fn wipe(value: &mut Value) {
 
 /// Writes a file that did not exist, closed to others.
 pub(crate) fn write_new(path: &Path, text: &str) -> Outcome {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error: std::io::Error| {
+    let failed = |error: std::io::Error| {
         Failure::usage(format_args!("cannot create {}: {error}; name another file", path.display()))
-    })
+    };
+    let mut file = PrivateFile::create(path).map_err(|error| failed(error.into()))?.into_file();
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::stores::{self, Sessions};
-use crate::tqs::shutdown_signal;
+use crate::tqs::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
@@ -46,14 +46,16 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     }
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let service = options.bind(guard).await.map_err(Failure::unavailable)?;
         tracing::info!(address = %service.local_addr(), "listening");
         let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, sessions_file, sessions, clock));
         service.run(shutdown_signal()?).await;
         reload.abort();
         Ok(())
-    })
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
 
 /// The audience that was named, or the one that all sessions agree on.

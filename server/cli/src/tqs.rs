@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument, SessionId};
+use obol_secret::file::folders_of_links;
 use obol_sidecar::{Limits, Measure, Notifier, Sandbox, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +26,9 @@ use crate::client::{environment, read_session_file};
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
+
+/// How long a file that is still being read may keep the process from ending.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where settings come from, to read them again.
 #[derive(Clone, Debug)]
@@ -61,7 +65,9 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     for file in &args.session {
         provision(&queue, audit.as_deref(), file)?;
     }
-    runtime.block_on(serve(sockets, queue, audit, notifier, args, config, origin))
+    let ended = runtime.block_on(serve(sockets, queue, audit, notifier, args, config, origin));
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
 
 async fn serve(
@@ -129,9 +135,11 @@ fn sandbox(args: &TqsArgs, config: &Config, origin: &Origin, store: &Path, socke
         // A file that is replaced is another file, so its folder is what has to be readable; unless that would be all
         // that the user has. Then a reload reads the file only as long as it is the same.
         sandbox = sandbox.read(file);
-        let folder = folder_of(file);
-        if !holds_a_home(folder) {
-            sandbox = sandbox.read(folder);
+        // Nor is the folder the same that a link leads to once it was swapped, as Kubernetes does.
+        for folder in folders_of_links(file).into_iter().chain([folder_of(file).to_owned()]) {
+            if !holds_a_home(&folder) {
+                sandbox = sandbox.read(folder);
+            }
         }
     }
     sandbox

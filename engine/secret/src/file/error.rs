@@ -155,8 +155,8 @@ impl core::error::Error for PrivateFileError {
 
 impl From<PrivateFileError> for io::Error {
     fn from(error: PrivateFileError) -> Self {
-        let kind = match &error.fault {
-            Fault::Io(inner) => inner.kind(),
+        let kind = match error.fault {
+            Fault::Io(error) => return error,
             Fault::NoAnswer => io::ErrorKind::TimedOut,
             Fault::TooLong(_) => io::ErrorKind::FileTooLarge,
             Fault::InUse => io::ErrorKind::ResourceBusy,

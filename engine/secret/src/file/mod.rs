@@ -52,6 +52,17 @@ impl PrivateFile {
         read_by(Rule::Read, path.as_ref(), limit)
     }
 
+    /// Opens a file that is only read, and too long to be read as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub fn open_to_read(path: impl AsRef<Path>) -> Result<Self, PrivateFileError> {
+        let path = path.as_ref();
+        let file = in_time(path, |path| open_to_read(path, Rule::Read))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
     /// Opens a file for reading and writing; creates it, durably, where it is not there.
     ///
     /// # Errors

@@ -8,13 +8,12 @@
 //! unlocks a desktop's keychain at login can put a key into it. What it does not have after a restart falls back to the
 //! file, in the open.
 
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
 use obol_queue::MasterKey;
+use obol_secret::file::read_credential;
+use obol_secret::key::{Key32, MAX_KEY_FILE_BYTES};
 use zeroize::Zeroizing;
 
 use crate::args::TqsArgs;
@@ -24,8 +23,8 @@ use crate::exit::{Failure, Outcome};
 
 /// The credential's name, as in `LoadCredential=obol-master-key:…`.
 const CREDENTIAL: &str = "obol-master-key";
-/// The longest form of a key, and one more to see that something is longer: 64 hex digits and a line end.
-const MAX_BYTES: usize = 66;
+/// The longest form of a key, and one more to see that something is longer.
+const MAX_BYTES: usize = MAX_KEY_FILE_BYTES + 1;
 
 /// The master key, wherever it is.
 pub(super) fn master_key(args: &TqsArgs, config: &Config) -> Outcome<MasterKey> {
@@ -59,42 +58,20 @@ fn from_file(file: &Path) -> Outcome<MasterKey> {
     MasterKey::load_or_create(file).map_err(Failure::usage)
 }
 
-/// A credential lies in a folder that the service manager made for this service alone. It may belong to root and be
-/// readable by a group or an access list, so the rules for our own files do not fit; that nobody else can read it must
-/// hold all the same.
+/// A credential is in a folder that the service manager made for this service alone.
 fn from_credential() -> Outcome<Option<MasterKey>> {
     let Some(folder) = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return Ok(None) };
     let path = folder.join(CREDENTIAL);
-    let failed = |error: std::io::Error| {
-        Failure::usage(format_args!("cannot read the credential {}: {error}", path.display()))
+    let bytes = match read_credential(&path, MAX_BYTES) {
+        Err(error) if error.is_missing() => return Ok(None),
+        bytes => bytes.map_err(|error| {
+            Failure::usage(format_args!(
+                "the credential cannot be used: {error}; check the unit's LoadCredential"
+            ))
+        })?,
     };
-    let mut file = match OpenOptions::new().read(true).open(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        file => file.map_err(failed)?,
-    };
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() || metadata.mode() & 0o007 != 0 {
-        return Err(Failure::usage(format_args!(
-            "the credential {} is no regular file or open to everybody; check the unit's LoadCredential",
-            path.display()
-        )));
-    }
-    let mut bytes = Zeroizing::new([0; MAX_BYTES]);
-    let length = fill(&mut file, &mut *bytes).map_err(failed)?;
-    let key = bytes.get(..length).and_then(parse);
     tracing::info!("the master key is a credential of the service manager");
-    key.map(Some).ok_or_else(|| malformed(&format!("the credential {}", path.display())))
-}
-
-fn fill(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
+    parse(&bytes).map(Some).ok_or_else(|| malformed(&format!("the credential {}", path.display())))
 }
 
 enum KeyringFailure {
@@ -125,8 +102,7 @@ fn parse(bytes: &[u8]) -> Option<MasterKey> {
     if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
         return Some(MasterKey::from_bytes(raw));
     }
-    let digits = std::str::from_utf8(bytes).ok()?;
-    obol_token::text::from_hex(digits.strip_suffix('\n').unwrap_or(digits)).map(MasterKey::from_bytes)
+    Key32::from_digits(bytes).map(MasterKey::from)
 }
 
 fn malformed(what: &str) -> Failure {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Origin, limits, provision};
 use crate::args::LogLevel;
 use crate::config::{Config, Tqs};
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::log_level;
 
 /// Waits for SIGHUP.
@@ -54,7 +54,10 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
-        match Config::load(self.origin.file.as_deref()) {
+        // Off the loop: whoever reads a file may have to wait for it.
+        let named = self.origin.file.clone();
+        let loaded = tokio::task::spawn_blocking(move || Config::load(named.as_deref()));
+        match loaded.await.unwrap_or_else(|error| Err(Failure::other(error))) {
             Ok(config) => {
                 self.handle.set_limits(limits(&config));
                 apply_log_level(&config, &self.origin);

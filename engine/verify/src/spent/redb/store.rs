@@ -6,8 +6,8 @@ use ::redb::{
     StorageError, TableDefinition, TableHandle as _,
 };
 use core::fmt;
+use obol_secret::file::{PrivateFile, PrivateFileError};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,8 +40,9 @@ pub struct OpenSpentSetError {
 
 #[derive(Debug)]
 enum Problem {
-    Io(&'static str, io::Error),
-    Mode(u32),
+    Io(io::Error),
+    /// Who can write the file can make spent tokens fresh.
+    File(PrivateFileError),
     InUse,
     NotADatabase(String),
     Foreign,
@@ -54,10 +55,13 @@ impl fmt::Display for OpenSpentSetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const START_OVER: &str =
             "move it away to start over: a new spent set refuses what was issued before it";
+        if let Problem::File(error) = &self.problem {
+            return write!(f, "spent set: {error}");
+        }
         write!(f, "spent set {}: ", self.path.display())?;
         match &self.problem {
-            Problem::Io(doing, error) => write!(f, "cannot {doing}: {error}"),
-            Problem::Mode(mode) => write!(f, "its mode {mode:03o} lets others in; run chmod 600 on it"),
+            Problem::Io(error) => write!(f, "cannot open it: {error}"),
+            Problem::File(error) => error.fmt(f),
             Problem::InUse => f.write_str("another process has it open"),
             Problem::NotADatabase(why) => write!(f, "it is damaged or no spent set ({why}); {START_OVER}"),
             Problem::Foreign => write!(f, "it belongs to something else; {START_OVER}"),
@@ -78,7 +82,8 @@ impl fmt::Display for OpenSpentSetError {
 impl std::error::Error for OpenSpentSetError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
-            Problem::Io(_, error) => Some(error),
+            Problem::Io(error) => Some(error),
+            Problem::File(error) => Some(error),
             _ => None,
         }
     }
@@ -89,7 +94,7 @@ impl From<DatabaseError> for Problem {
         match error {
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
             DatabaseError::Storage(StorageError::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                Self::Io("open it", error)
+                Self::Io(error)
             }
             error => Self::NotADatabase(error.to_string()),
         }
@@ -130,14 +135,10 @@ impl Store {
         fence_if_new: Option<u64>,
         index: &mut Index,
     ) -> Result<Opened, OpenSpentSetError> {
-        open_private(path)
-            .and_then(|file| Ok(FileBackend::new(file)?))
+        PrivateFile::open(path)
+            .map_err(Problem::File)
+            .and_then(|file| Ok(FileBackend::new(file.into_file())?))
             .and_then(|backend| Self::from_backend(backend, fence_if_new, index))
-            .and_then(|opened| {
-                // The name must not be lost in a power cut that the marks survive.
-                sync_folder_of(path).map_err(|error| Problem::Io("sync its folder", error))?;
-                Ok(opened)
-            })
             .map_err(|problem| OpenSpentSetError { path: path.to_owned(), problem })
     }
 
@@ -241,38 +242,6 @@ impl Store {
         transaction.commit()?;
         Ok(())
     }
-}
-
-fn open_private(path: &Path) -> Result<File, Problem> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    match options.open(path) {
-        Ok(file) => check_mode(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            options.create_new(true).open(path).map_err(|error| Problem::Io("create it", error))
-        }
-        Err(error) => Err(Problem::Io("open it", error)),
-    }
-}
-
-/// Who can write the file can make spent tokens fresh.
-fn check_mode(file: File) -> Result<File, Problem> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = file.metadata().map_err(|error| Problem::Io("inspect it", error))?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(Problem::Mode(mode));
-        }
-    }
-    Ok(file)
-}
-
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 /// A file that was just created, or whose creation was cut short.
