@@ -14,6 +14,7 @@ mod audit_full;
 mod cascade;
 mod channel;
 mod cli;
+mod companions;
 mod config_check;
 mod crash_table;
 mod dev;

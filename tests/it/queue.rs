@@ -27,7 +27,7 @@ fn open_at(store: &Store, clock: &Arc<ManualClock>) -> Queue {
     Queue::builder().clock(Arc::clone(clock)).open(store.database(), store.master_key()).unwrap()
 }
 
-fn draw(queue: &Queue, tool: &str) -> Vec<u8> {
+pub(crate) fn draw(queue: &Queue, tool: &str) -> Vec<u8> {
     queue.dequeue_within(tool, PATIENCE).unwrap().as_bytes().to_vec()
 }
 
@@ -335,7 +335,7 @@ fn a_second_process_a_wrong_key_and_foreign_files_are_refused_untouched() {
 
     let keys = store.path("tokens.redb.keys");
     let saved = std::fs::read(&keys).unwrap();
-    std::fs::write(&keys, b"").unwrap();
+    std::fs::write(&keys, b"no key file").unwrap();
     assert!(matches!(open_error(&store), OpenError::Mismatch(_)));
     std::fs::write(&keys, saved).unwrap();
     set_mode(&store.database(), 0o644);

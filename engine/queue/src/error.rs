@@ -43,6 +43,13 @@ pub enum OpenError {
     WrongMasterKey(PathBuf),
     /// The database and its key file do not belong together.
     Mismatch(PathBuf),
+    /// Of the two files that are one store, one is missing or empty and the other is in use.
+    HalfGone {
+        /// The one that is missing or empty.
+        gone: PathBuf,
+        /// The one that is in use.
+        left: PathBuf,
+    },
     /// The store is damaged.
     Corrupted(PathBuf, String),
     /// The system's random number generator failed.
@@ -78,8 +85,16 @@ impl fmt::Display for OpenError {
             ),
             Self::Mismatch(path) => write!(
                 f,
-                "{} and its .keys file do not belong together; restore the pair, or move both away to start afresh",
+                "{} and its .keys file do not belong together; put back the pair, or move both away to start afresh",
                 path.display()
+            ),
+            Self::HalfGone { gone, left } => write!(
+                f,
+                "{} is missing or empty, but {} is in use, and the two are one store; put back the missing one, or \
+                 move the other away too to start afresh. A new store does not know which sessions were flushed: \
+                 give it sessions that are newer than any flush",
+                gone.display(),
+                left.display()
             ),
             Self::Corrupted(path, what) => write!(
                 f,

@@ -3,7 +3,9 @@
 //! | what is found | what it means | what happens |
 //! |---|---|---|
 //! | database cut off before redb signed it, key file empty | its creation did not end | it is cleared; a fresh store |
-//! | database blank | creation did not end, or the file is new | a fresh store |
+//! | database blank, key file without slots | creation did not end, or the files are new | a fresh store, with a new id |
+//! | database blank, key file with slots | the database is gone, and with it what was flushed | refused |
+//! | key file empty, database not blank | the key file is gone | refused |
 //! | root slot does not open | a flush of all was torn | a fresh root; every session counts as flushed |
 //! | session row does not open | its slot or the root was destroyed | the session counts as flushed |
 //! | partition slot does not open | a flush of its tool was torn | a fresh secret; its batches are given up |
@@ -352,6 +354,8 @@ fn slot_error(path: &Path, error: SlotError) -> OpenError {
     match error {
         SlotError::Io(error) => OpenError::Io(keys, error),
         SlotError::NotAKeyFile => OpenError::Mismatch(path.to_owned()),
+        SlotError::Empty => OpenError::HalfGone { gone: keys, left: path.to_owned() },
+        SlotError::WithoutDatabase => OpenError::HalfGone { gone: path.to_owned(), left: keys },
         SlotError::Version(found) => OpenError::Version { path: keys, found, supported: FORMAT_VERSION },
         SlotError::Randomness => OpenError::Randomness,
     }

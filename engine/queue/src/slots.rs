@@ -16,6 +16,10 @@
 //! **Failure model.** A slot that is torn, damaged or holds another secret than its owner's is a destroyed secret:
 //! what hangs on it does not open, is given up and never handed out. So a crash in the middle of a write is always
 //! safe, and no journal is needed. A slot is written and synced before anything is sealed under it.
+//!
+//! **Creation.** The header comes first, then the database's first commit, then slots. So a header alone beside a blank
+//! database is a creation that did not end, and is written afresh, with another id; slots beside a blank database mean
+//! that the database is gone.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -41,6 +45,10 @@ pub(crate) const ROOT: u32 = 0;
 pub(crate) enum SlotError {
     Io(std::io::Error),
     NotAKeyFile,
+    /// Nothing is in the file, although its database is there.
+    Empty,
+    /// There are slots, although their database is new.
+    WithoutDatabase,
     Version(u32),
     Randomness,
 }
@@ -62,6 +70,8 @@ impl fmt::Display for SlotError {
         match self {
             Self::Io(error) => write!(f, "key file: {error}"),
             Self::NotAKeyFile => f.write_str("key file: not a key file"),
+            Self::Empty => f.write_str("key file: missing or empty"),
+            Self::WithoutDatabase => f.write_str("key file: its database is missing or empty"),
             Self::Version(found) => write!(f, "key file: format {found}"),
             Self::Randomness => f.write_str("key file: the system's random number generator failed"),
         }
@@ -82,14 +92,18 @@ pub(crate) struct KeySlots {
 }
 
 impl KeySlots {
-    /// Reads the header, or writes a fresh one where a new store's creation never came to an end.
+    /// Reads the header of an old store, or writes that of a new one.
     pub(crate) fn open(file: Box<dyn StorageBackend>, store_is_new: bool) -> Result<Self, SlotError> {
         let length = file.len()?;
-        if store_is_new && length <= SLOT_BYTES && is_unfinished(file.as_ref(), length)? {
-            return Self::create(file);
+        if store_is_new {
+            return match (begins_as_ours(file.as_ref(), length)?, length <= SLOT_BYTES) {
+                (false, _) => Err(SlotError::NotAKeyFile),
+                (true, false) => Err(SlotError::WithoutDatabase),
+                (true, true) => Self::create(file),
+            };
         }
         if length < SLOT_BYTES {
-            return Err(SlotError::NotAKeyFile);
+            return Err(if length == 0 { SlotError::Empty } else { SlotError::NotAKeyFile });
         }
         let mut header = [0; 28];
         file.read(0, &mut header)?;
@@ -231,15 +245,14 @@ impl KeySlots {
     }
 }
 
-/// Whether what stands in the file can be the rest of a header that was being written when the power failed.
-fn is_unfinished(file: &dyn StorageBackend, length: u64) -> Result<bool, SlotError> {
+/// Whether the file begins as a key file does, or with what a power cut leaves of that.
+fn begins_as_ours(file: &dyn StorageBackend, length: u64) -> Result<bool, SlotError> {
     let mut start = [0; MAGIC.len()];
     let present = usize::try_from(length).unwrap_or(usize::MAX).min(start.len());
     if let Some(start) = start.get_mut(..present) {
         file.read(0, start)?;
     }
-    let complete = start == *MAGIC && length >= SLOT_BYTES;
-    Ok(!complete && start.iter().zip(MAGIC).all(|(found, expected)| *found == 0 || found == expected))
+    Ok(start.iter().zip(MAGIC).all(|(found, expected)| *found == 0 || found == expected))
 }
 
 fn offset(index: u32) -> u64 {
@@ -420,14 +433,34 @@ mod tests {
             let file = Shared::default();
             file.set_len(64).unwrap();
             file.write(0, &b"OBOLKEYS\x01\0\0\0"[..present]).unwrap();
-            let complete = present >= 8;
             assert_eq!(KeySlots::open(Box::new(file.clone()), false).is_err(), present < 9);
-            assert!(KeySlots::open(Box::new(file.clone()), true).is_ok() || complete);
+            assert!(KeySlots::open(Box::new(file.clone()), true).is_ok());
         }
         let foreign = Shared::default();
         foreign.set_len(20).unwrap();
         foreign.write(0, b"dear diary, today I ").unwrap();
         assert!(matches!(KeySlots::open(Box::new(foreign), true), Err(SlotError::NotAKeyFile)));
+    }
+
+    #[test]
+    fn a_new_store_has_a_new_id_and_takes_over_no_slots() {
+        let file = Shared::default();
+        let first = *KeySlots::open(Box::new(file.clone()), true).unwrap().store_id();
+        let (mut slots, key) = {
+            let slots = KeySlots::open(Box::new(file.clone()), true).unwrap();
+            let key = SealingKey::for_slots(&MasterKey::from_bytes([9; 32]), slots.store_id());
+            (slots, key)
+        };
+        assert_ne!(*slots.store_id(), first, "a header that was there already names no new store");
+        let secret = slots.allocate(&key, 1).unwrap().pop().unwrap();
+        let before = file.bytes();
+        let refused = KeySlots::open(Box::new(file.clone()), true).unwrap_err();
+        assert!(matches!(refused, SlotError::WithoutDatabase), "{refused}");
+        slots.destroy(&[secret.0]).unwrap();
+        let destroyed = KeySlots::open(Box::new(file.clone()), true).unwrap_err();
+        assert!(matches!(destroyed, SlotError::WithoutDatabase), "also where all of them were destroyed");
+        assert_eq!(before.len(), file.bytes().len());
+        assert!(matches!(KeySlots::open(Box::new(Shared::default()), false), Err(SlotError::Empty)));
     }
 
     #[test]
