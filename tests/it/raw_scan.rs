@@ -3,6 +3,7 @@
 //! The daemon is killed as soon as the flush has answered, before it can clear anything away. The same search finds the
 //! tokens before the flush, and finds them after it if it is given the key file as it was before.
 
+mod names;
 mod scanner;
 
 use std::collections::HashSet;

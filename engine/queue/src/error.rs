@@ -56,6 +56,10 @@ pub enum OpenError {
     Randomness,
 }
 
+/// What a new store in the place of an old one has forgotten, and what to do about it.
+const FORGOTTEN: &str = "a new store knows neither what was flushed nor what is denied, so give it a session that is newer \
+                         than any flush, and the policy again";
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,13 +78,13 @@ impl fmt::Display for OpenError {
             Self::Version { path, found, supported } => write!(
                 f,
                 "{} has format {found}, this build reads format {supported}; use the matching build, or move the \
-                 file away to start afresh (tokens minted ahead are lost, nothing else)",
+                 database and its .keys file away to start afresh: {FORGOTTEN}",
                 path.display()
             ),
             Self::WrongMasterKey(path) => write!(
                 f,
                 "{} is sealed under another master key; name the key file it was created with, or move the store \
-                 away to start afresh",
+                 away to start afresh: {FORGOTTEN}",
                 path.display()
             ),
             Self::Mismatch(path) => write!(
@@ -91,15 +95,13 @@ impl fmt::Display for OpenError {
             Self::HalfGone { gone, left } => write!(
                 f,
                 "{} is missing or empty, but {} is in use, and the two are one store; put back the missing one, or \
-                 move the other away too to start afresh. A new store does not know which sessions were flushed: \
-                 give it sessions that are newer than any flush",
+                 move the other away too to start afresh: {FORGOTTEN}",
                 gone.display(),
                 left.display()
             ),
             Self::Corrupted(path, what) => write!(
                 f,
-                "{} is damaged ({what}); move it and its .keys file away to start afresh (tokens minted ahead are \
-                 lost, nothing else)",
+                "{} is damaged ({what}); move it and its .keys file away to start afresh: {FORGOTTEN}",
                 path.display()
             ),
             Self::Randomness => f.write_str("the system's random number generator failed"),

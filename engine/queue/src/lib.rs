@@ -62,6 +62,7 @@ mod shared;
 mod slots;
 mod source;
 mod store;
+mod values;
 mod witness;
 mod writer;
 

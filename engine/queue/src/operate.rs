@@ -15,6 +15,7 @@ use crate::seal::{SealingKey, SlotSecret};
 use crate::session::SessionDocument;
 use crate::shared::{Chore, Identity, Policy, Session, SessionState, Shared};
 use crate::slots::{ROOT, SlotError};
+use crate::values::MAX_NOTE_BYTES;
 use crate::writer::Job;
 
 /// What a flush destroys.
@@ -151,12 +152,27 @@ impl Queue {
         if shared.min_policy_epoch.fetch_max(policy.epoch, Ordering::SeqCst) < policy.epoch {
             give_up_older(shared);
         }
-        let text = serde_json::to_vec(&policy).map_err(|error| shared.fail(&error))?;
-        self.write(|reply| Job::Policy { text, reply })?;
+        let written = policy.clone();
+        self.write(|reply| Job::Policy { policy: written, reply })?;
         shared.for_each_partition(|partition| {
             partition.set_denied(policy.denied_tools.contains(partition.tool()));
         });
         *shared.policy.lock() = policy;
+        Ok(())
+    }
+
+    /// What [`Self::set_note`] wrote last; empty in a new store.
+    pub fn note(&self) -> Vec<u8> {
+        self.shared.note.lock().clone()
+    }
+
+    /// Remembers a few bytes of the embedder's own, at most 256, sealed and durable with the store. So another file that
+    /// belongs to the store can be missed when it is gone.
+    pub fn set_note(&self, note: &[u8]) -> Result<(), Unavailable> {
+        let note = note.get(..note.len().min(MAX_NOTE_BYTES)).unwrap_or_default().to_vec();
+        let written = note.clone();
+        self.write(|reply| Job::Note { note: written, reply })?;
+        *self.shared.note.lock() = note;
         Ok(())
     }
 }

@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use obol_secret::file::{Fault, PrivateFile};
 use obol_token::SessionId;
-use redb::StorageBackend;
 use redb::backends::FileBackend;
+use redb::{ReadableTable, StorageBackend};
 
 use crate::batch::{BatchKey, RowHeader as BatchHeader};
 use crate::clock::{Clock, Timeline};
@@ -34,11 +34,10 @@ use crate::session::SessionDocument;
 use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
 use crate::source::TokenSource;
-use crate::store::{self, Contents, Moment, Store, StoreError, meta};
+use crate::store::{self, Contents, LockedStore, Moment, Store, StoreError};
+use crate::values::{self, Values};
 use crate::witness::Witnessed;
 use crate::writer::{Job, Writer};
-
-const CHECK_TEXT: &[u8] = b"obol token store";
 
 /// The two files of a store.
 pub(crate) struct Files {
@@ -85,22 +84,12 @@ pub(crate) fn open(
 ) -> Result<Opened, OpenError> {
     let path = files.path;
     let failed = |error| store_error(&path, error);
-    if store::is_unfinished(files.database.as_ref()).map_err(failed)?
-        && files.keys.len().map_err(|error| slot_error(&path, error.into()))? == 0
-    {
-        // The key file comes after the database, so nothing was ever promised on this one.
-        store::clear(files.database.as_ref()).map_err(failed)?;
-    }
+    clear_unfinished(files.database.as_ref(), files.keys.as_ref()).map_err(failed)?;
     let database = Witnessed::new(files.database).map_err(|error| failed(error.into()))?;
-    let mut store = Store::open(database).map_err(failed)?;
-    let is_new = store.is_blank().map_err(failed)?;
+    let locked = LockedStore::open(database).map_err(failed)?;
+    let is_new = locked.is_blank().map_err(failed)?;
     let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
-    if is_new {
-        let check = SealingKey::for_check(&master, slots.store_id());
-        let sealed = check.seal(CHECK_TEXT, &[]).map_err(|_| OpenError::Randomness)?;
-        store.initialise(slots.store_id(), &sealed).map_err(failed)?;
-    }
-    check_identity(&path, &store, &slots, &master)?;
+    let mut store = unlock(&path, locked, &slots, &master, is_new)?;
 
     let slots_key = SealingKey::for_slots(&master, slots.store_id());
     let root = match slots.load(&slots_key, ROOT).map_err(|error| slot_error(&path, error))? {
@@ -109,18 +98,18 @@ pub(crate) fn open(
     };
     let contents = store.contents().map_err(failed)?;
     store.compact(Moment::Opening).map_err(failed)?;
-    let (timeline, behind) = Timeline::resume(clock, store.meta_u64(meta::LATEST_TIME).map_err(failed)?);
-    let policy = read_policy(&path, &store)?;
-    let boot = store.meta_u64(meta::BOOTS).map_err(failed)? + 1;
+    let Memory { latest_time, boots, next_partition, policy, note } =
+        store.read(Memory::read).map_err(failed)?;
+    let (timeline, behind) = Timeline::resume(clock, latest_time);
+    let boot = boots + 1;
     let latest = timeline.latest();
     store
         .commit(|tables| {
-            tables.put_meta(meta::BOOTS, &boot.to_be_bytes())?;
-            tables.put_meta(meta::LATEST_TIME, &latest.to_be_bytes())
+            tables.values.raise(values::BOOTS, boot)?;
+            tables.values.put(values::LATEST_TIME, &latest.to_be_bytes())
         })
         .map_err(failed)?;
 
-    let next_partition = store.meta_u64(meta::NEXT_PARTITION).map_err(failed)?;
     let (sender, receiver) = crossbeam::channel::bounded::<Job>(crate::writer::MAX_JOBS);
     let foundation = Foundation {
         settings,
@@ -131,6 +120,7 @@ pub(crate) fn open(
         slots,
         root,
         policy,
+        note,
         boot,
         next_partition,
     };
@@ -154,29 +144,61 @@ pub(crate) fn open(
     Ok(Opened { shared, writer, opener })
 }
 
-/// Refuses a foreign or newer database, another's key file, and a wrong master key, before anything is changed.
-fn check_identity(path: &Path, store: &Store, slots: &KeySlots, master: &MasterKey) -> Result<(), OpenError> {
-    let failed = |error| store_error(path, error);
-    store.check_format().map_err(failed)?;
-    let id = store.meta(meta::STORE_ID).map_err(failed)?;
-    if id.as_deref() != Some(slots.store_id().as_slice()) {
-        return Err(OpenError::Mismatch(path.to_owned()));
-    }
-    let sealed = store.meta(meta::CHECK).map_err(failed)?.unwrap_or_default();
-    let check = SealingKey::for_check(master, slots.store_id());
-    if check.open(CHECK_TEXT, &sealed).is_none() {
-        return Err(OpenError::WrongMasterKey(path.to_owned()));
+/// Empties a database whose creation a power cut ended before redb had signed it.
+fn clear_unfinished(database: &dyn StorageBackend, keys: &dyn StorageBackend) -> Result<(), StoreError> {
+    // The key file comes after the database, so without it nothing was ever promised on this one.
+    if keys.len()? == 0 && store::is_unfinished(database)? {
+        store::clear(database)?;
     }
     Ok(())
 }
 
-fn read_policy(path: &Path, store: &Store) -> Result<Policy, OpenError> {
-    match store.meta(meta::POLICY).map_err(|error| store_error(path, error))? {
-        None => Ok(Policy::default()),
-        // A policy that cannot be read must not turn into "everything is allowed".
-        Some(text) => serde_json::from_slice(&text).map_err(|_| {
-            OpenError::Corrupted(path.to_owned(), "the stored policy cannot be read".to_owned())
-        }),
+/// Refuses a foreign or newer database, another's key file, and a wrong master key, before anything is changed.
+fn unlock(
+    path: &Path,
+    locked: LockedStore,
+    slots: &KeySlots,
+    master: &MasterKey,
+    is_new: bool,
+) -> Result<Store, OpenError> {
+    let failed = |error| store_error(path, error);
+    let key = SealingKey::for_values(master, slots.store_id());
+    if is_new {
+        let store = locked.unlock(key);
+        store.begin(slots.store_id()).map_err(failed)?;
+        return Ok(store);
+    }
+    locked.check_format().map_err(failed)?;
+    if !locked.is_of(slots.store_id()).map_err(failed)? {
+        return Err(OpenError::Mismatch(path.to_owned()));
+    }
+    let store = locked.unlock(key);
+    if !store.opens().map_err(failed)? {
+        return Err(OpenError::WrongMasterKey(path.to_owned()));
+    }
+    Ok(store)
+}
+
+/// What the last process left in single values.
+struct Memory {
+    latest_time: u64,
+    boots: u64,
+    next_partition: u64,
+    policy: Policy,
+    note: Vec<u8>,
+}
+
+impl Memory {
+    fn read<T: ReadableTable<&'static str, &'static [u8]>>(
+        values: &Values<'_, T>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            latest_time: values.number(values::LATEST_TIME)?,
+            boots: values.count(values::BOOTS)?,
+            next_partition: values.count(values::NEXT_PARTITION)?,
+            policy: values.policy()?,
+            note: values.get(values::NOTE)?.to_vec(),
+        })
     }
 }
 

@@ -5,8 +5,17 @@
 //! | thing | key derived from | destroyed by |
 //! |---|---|---|
 //! | a key slot | master key | overwriting the slot |
+//! | a single value: policy, counters, the embedder's note | master key | nothing; no flush is about it |
 //! | a session's document | master key, root slot, session slot | flush of all, of the session |
 //! | a batch of tokens | root slot, session slot, partition slot | the same, and flush of the tool |
+//!
+//! What stands in the clear, and nothing else does:
+//!
+//! | in the clear | where | why it may be |
+//! |---|---|---|
+//! | format, store id | database, key file | they are needed to find the keys; random, or the same for all |
+//! | session number, order, end, slot, whether it was flushed | a session's row | to know, without keys, what was flushed. While the session lives they are bound to what is sealed |
+//! | partition number, expiry, sequence, count, key's name, policy epoch | a batch's row | to remove it unopened once it is dead. Bound to what is sealed |
 
 use std::ops::Range;
 
@@ -22,7 +31,7 @@ use crate::master_key::MasterKey;
 pub(crate) type StoreId = [u8; 16];
 
 const LABEL_SLOTS: &[u8] = b"obol-slots-v1";
-const LABEL_CHECK: &[u8] = b"obol-check-v1";
+const LABEL_VALUES: &[u8] = b"obol-values-v1";
 const LABEL_SESSION: &[u8] = b"obol-session-v1";
 const LABEL_BATCH: &[u8] = b"obol-batch-v1";
 const LABEL_KEY_ID: &[u8] = b"obol-key-id-v1";
@@ -52,9 +61,9 @@ impl SealingKey {
         Self::derive(store, &[master.expose()], LABEL_SLOTS, &[])
     }
 
-    /// For the value that tells a wrong master key from damage.
-    pub(crate) fn for_check(master: &MasterKey, store: &StoreId) -> Self {
-        Self::derive(store, &[master.expose()], LABEL_CHECK, &[])
+    /// For the store's single values.
+    pub(crate) fn for_values(master: &MasterKey, store: &StoreId) -> Self {
+        Self::derive(store, &[master.expose()], LABEL_VALUES, &[])
     }
 
     /// For one session's document.

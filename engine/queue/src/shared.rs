@@ -184,6 +184,8 @@ pub(crate) struct Shared {
     /// The session that calls without a session number use: the one provisioned last.
     pub(crate) current: ArcSwapOption<Session>,
     pub(crate) policy: Mutex<Policy>,
+    /// The embedder's note.
+    pub(crate) note: Mutex<Vec<u8>>,
     /// Serialises what changes sessions; counts flushes, so that a provisioning notices one that overtook it.
     pub(crate) admin: Mutex<u64>,
     pub(crate) jobs: Sender<Job>,
@@ -211,6 +213,7 @@ pub(crate) struct Foundation {
     pub(crate) slots: KeySlots,
     pub(crate) root: SlotSecret,
     pub(crate) policy: Policy,
+    pub(crate) note: Vec<u8>,
     pub(crate) boot: u64,
     pub(crate) next_partition: u64,
 }
@@ -231,6 +234,7 @@ impl Shared {
             current: ArcSwapOption::empty(),
             min_policy_epoch: AtomicU64::new(from.policy.epoch),
             policy: Mutex::new(from.policy),
+            note: Mutex::new(from.note),
             admin: Mutex::new(0),
             jobs,
             chores: Mutex::default(),

@@ -33,7 +33,7 @@ use crate::seal::{NoRandomness, SlotSecret, StoreId};
 
 const MAGIC: &[u8; 8] = b"OBOLKEYS";
 /// Format of the key file and of the database beside it; they change together.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 const SLOT_BYTES: u64 = 64;
 const SLOT_USED: usize = 56;
 
@@ -432,7 +432,7 @@ mod tests {
         for present in [0, 1, 8, 11] {
             let file = Shared::default();
             file.set_len(64).unwrap();
-            file.write(0, &b"OBOLKEYS\x01\0\0\0"[..present]).unwrap();
+            file.write(0, &b"OBOLKEYS\x02\0\0\0"[..present]).unwrap();
             assert_eq!(KeySlots::open(Box::new(file.clone()), false).is_err(), present < 9);
             assert!(KeySlots::open(Box::new(file.clone()), true).is_ok());
         }

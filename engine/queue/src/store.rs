@@ -17,11 +17,11 @@ use redb::{
 };
 
 use crate::batch::{BatchKey, MintedBatch, Row, RowHeader, UnconfirmedClaim};
-use crate::seal::StoreId;
+use crate::seal::{NoRandomness, SealingKey, StoreId};
 use crate::slots::FORMAT_VERSION;
+use crate::values::{self, Clear, Values};
 use crate::witness::{self, Witnessed};
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 /// (partition, expires_at, sequence) → [`RowHeader`], sealed tokens.
 const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("batches");
@@ -31,17 +31,6 @@ const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("b
 const CACHE_BYTES: usize = 16 << 20;
 /// The most rows one transaction removes while tidying up, so that it never holds up a claim for long.
 pub(crate) const MAX_REMOVED_ROWS: usize = 4096;
-
-/// Names of the single values in the meta table.
-pub(crate) mod meta {
-    pub(crate) const FORMAT: &str = "format";
-    pub(crate) const STORE_ID: &str = "store_id";
-    pub(crate) const CHECK: &str = "check";
-    pub(crate) const BOOTS: &str = "boots";
-    pub(crate) const LATEST_TIME: &str = "latest_time";
-    pub(crate) const NEXT_PARTITION: &str = "next_partition";
-    pub(crate) const POLICY: &str = "policy";
-}
 
 /// Proof that a transaction is durable. Only [`Store::commit`] makes one.
 pub(crate) struct Committed(());
@@ -108,6 +97,12 @@ from_redb!(
     redb::SetDurabilityError
 );
 
+impl From<NoRandomness> for StoreError {
+    fn from(NoRandomness: NoRandomness) -> Self {
+        Self::Other("the system's random number generator failed".to_owned())
+    }
+}
+
 impl From<std::io::Error> for StoreError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
@@ -160,10 +155,18 @@ const MIN_COMPACT_BYTES: u64 = 16 << 20;
 /// The most bytes of rows with which the file is compacted while the queue runs: what moves them holds up the writer.
 const MAX_ROWS_TO_COMPACT: u64 = 32 << 20;
 
-/// The open database.
+/// An open database of which nothing was read but what stands in the clear.
 #[derive(Debug)]
+pub(crate) struct LockedStore {
+    db: Database,
+    length: Arc<AtomicU64>,
+}
+
+/// The open database.
 pub(crate) struct Store {
     db: Database,
+    /// What the single values are sealed under.
+    key: SealingKey,
     /// Bytes of the file.
     length: Arc<AtomicU64>,
     /// Bytes of all batches.
@@ -179,13 +182,16 @@ pub(crate) enum Moment {
     Idle,
 }
 
+/// The table of values as a reader sees it.
+type ValueTable = redb::ReadOnlyTable<&'static str, &'static [u8]>;
+
 /// What stands in the store when it is opened.
 pub(crate) struct Contents {
     pub(crate) sessions: Vec<(u64, Vec<u8>)>,
     pub(crate) batches: Vec<(BatchKey, RowHeader)>,
 }
 
-impl Store {
+impl LockedStore {
     /// Opens a database, or creates one in an empty file.
     pub(crate) fn open(file: Witnessed) -> Result<Self, StoreError> {
         let length = file.length();
@@ -193,9 +199,48 @@ impl Store {
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
             .create_with_backend(file)?;
-        Ok(Self { db, length, rows: AtomicU64::new(0) })
+        Ok(Self { db, length })
     }
 
+    /// Whether the database holds no store yet: creation did not get as far as its first commit.
+    pub(crate) fn is_blank(&self) -> Result<bool, StoreError> {
+        let txn = self.db.begin_read()?;
+        Ok(txn.list_tables()?.next().is_none())
+    }
+
+    /// Checks the format; anything that is not exactly ours is refused before it is touched.
+    pub(crate) fn check_format(&self) -> Result<(), StoreError> {
+        let format = self.clear(values::FORMAT)?.ok_or(StoreError::NotAStore)?;
+        match <[u8; 4]>::try_from(format.as_slice()).map(u32::from_be_bytes) {
+            Ok(FORMAT_VERSION) => Ok(()),
+            Ok(other) => Err(StoreError::Version(other)),
+            Err(_) => Err(StoreError::NotAStore),
+        }
+    }
+
+    /// Whether this is the database of the store with this id.
+    pub(crate) fn is_of(&self, id: &StoreId) -> Result<bool, StoreError> {
+        Ok(self.clear(values::STORE_ID)?.as_deref() == Some(id.as_slice()))
+    }
+
+    /// The store, with the key of its values.
+    pub(crate) fn unlock(self, key: SealingKey) -> Store {
+        Store { db: self.db, key, length: self.length, rows: AtomicU64::new(0) }
+    }
+
+    fn clear(&self, value: Clear) -> Result<Option<Vec<u8>>, StoreError> {
+        let txn = self.db.begin_read()?;
+        match txn.open_table(values::TABLE) {
+            Ok(table) => values::read_clear(&table, value),
+            Err(redb::TableError::TableDoesNotExist(_) | redb::TableError::TableTypeMismatch { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Store {
     /// Gives room in the file back that is many times what its rows take: redb keeps a file at its peak. Tells whether
     /// it did.
     pub(crate) fn compact(&mut self, moment: Moment) -> Result<bool, StoreError> {
@@ -210,49 +255,28 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether the database holds no store yet: creation did not get as far as its first commit.
-    pub(crate) fn is_blank(&self) -> Result<bool, StoreError> {
-        let txn = self.db.begin_read()?;
-        Ok(txn.list_tables()?.next().is_none())
-    }
-
-    /// Writes what identifies a new store.
-    pub(crate) fn initialise(&self, store_id: &StoreId, check: &[u8]) -> Result<Committed, StoreError> {
-        let ((), committed) = self.commit(|tables| {
-            tables.put_meta(meta::FORMAT, &FORMAT_VERSION.to_be_bytes())?;
-            tables.put_meta(meta::STORE_ID, store_id)?;
-            tables.put_meta(meta::CHECK, check)
-        })?;
+    /// Writes what a new store begins with.
+    pub(crate) fn begin(&self, store_id: &StoreId) -> Result<Committed, StoreError> {
+        let ((), committed) = self.commit(|tables| tables.values.begin(store_id))?;
         Ok(committed)
     }
 
-    /// Checks the format; anything that is not exactly ours is refused before it is touched.
-    pub(crate) fn check_format(&self) -> Result<(), StoreError> {
-        let format = self.meta(meta::FORMAT)?.ok_or(StoreError::NotAStore)?;
-        match <[u8; 4]>::try_from(format.as_slice()).map(u32::from_be_bytes) {
-            Ok(FORMAT_VERSION) => Ok(()),
-            Ok(other) => Err(StoreError::Version(other)),
-            Err(_) => Err(StoreError::NotAStore),
+    /// Whether the values open: the master key is the one that they were sealed with.
+    pub(crate) fn opens(&self) -> Result<bool, StoreError> {
+        match self.read(|values| values.get(values::CHECK)) {
+            Ok(text) => Ok(text.as_slice() == values::CHECK_TEXT),
+            Err(StoreError::Corrupted(_)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// A single value.
-    pub(crate) fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let txn = self.db.begin_read()?;
-        let table = match txn.open_table(META) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_) | redb::TableError::TableTypeMismatch { .. }) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(table.get(name)?.map(|value| value.value().to_vec()))
-    }
-
-    /// A single number; 0 where it was never written.
-    pub(crate) fn meta_u64(&self, name: &str) -> Result<u64, StoreError> {
-        let value = self.meta(name)?;
-        Ok(value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+    /// Reads single values.
+    pub(crate) fn read<R>(
+        &self,
+        act: impl FnOnce(&Values<'_, ValueTable>) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let table = self.db.begin_read()?.open_table(values::TABLE)?;
+        act(&Values::new(table, &self.key))
     }
 
     /// All session rows, and where all batches lie; the sealed tokens themselves are not read.
@@ -284,7 +308,7 @@ impl Store {
         txn.set_two_phase_commit(true);
         let (result, added, removed) = {
             let mut tables = Tables {
-                meta: txn.open_table(META)?,
+                values: Values::new(txn.open_table(values::TABLE)?, &self.key),
                 sessions: txn.open_table(SESSIONS)?,
                 batches: txn.open_table(BATCHES)?,
                 added: 0,
@@ -303,7 +327,7 @@ impl Store {
 
 /// The tables inside one transaction.
 pub(crate) struct Tables<'txn> {
-    meta: Table<'txn, &'static str, &'static [u8]>,
+    pub(crate) values: Values<'txn, Table<'txn, &'static str, &'static [u8]>>,
     sessions: Table<'txn, u64, &'static [u8]>,
     batches: Table<'txn, (u64, u64, u64), &'static [u8]>,
     /// Bytes of batches added and removed in this transaction.
@@ -312,11 +336,6 @@ pub(crate) struct Tables<'txn> {
 }
 
 impl Tables<'_> {
-    pub(crate) fn put_meta(&mut self, name: &'static str, value: &[u8]) -> Result<(), StoreError> {
-        self.meta.insert(name, value)?;
-        Ok(())
-    }
-
     pub(crate) fn put_session(&mut self, id: u64, row: &[u8]) -> Result<(), StoreError> {
         self.sessions.insert(id, row)?;
         Ok(())
@@ -459,6 +478,7 @@ fn batch_key((partition, expires_at, sequence): (u64, u64, u64)) -> BatchKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::master_key::MasterKey;
     use redb::backends::InMemoryBackend;
 
     const ROW_BYTES: usize = 100_000;
@@ -472,7 +492,8 @@ mod tests {
     #[test]
     fn a_file_far_longer_than_its_rows_is_compacted_and_keeps_them() {
         let file = Witnessed::new(Box::new(InMemoryBackend::new())).unwrap();
-        let mut store = Store::open(file).unwrap();
+        let key = SealingKey::for_values(&MasterKey::from_bytes([9; 32]), &[0; 16]);
+        let mut store = LockedStore::open(file).unwrap().unlock(key);
         for first in (0..ROWS).step_by(20) {
             store
                 .commit(|tables| (first..first + 20).try_for_each(|number| tables.put_batch(&batch(number))))

@@ -16,8 +16,9 @@ use crate::batch::{BatchKey, MintedBatch, RowHeader, UnconfirmedClaim};
 use crate::error::Unavailable;
 use crate::opener::Claim;
 use crate::partition::Partition;
-use crate::shared::{Chore, Shared};
-use crate::store::{Committed, Death, Moment, Store, StoreError, Tables, meta};
+use crate::shared::{Chore, Policy, Shared};
+use crate::store::{Committed, Death, Moment, Store, StoreError, Tables};
+use crate::values;
 
 /// The most jobs in one transaction.
 const MAX_GROUP: usize = 256;
@@ -43,7 +44,9 @@ pub(crate) enum Job {
     /// Write a session.
     Session { id: SessionId, row: Vec<u8>, reply: Reply },
     /// Write the policy.
-    Policy { text: Vec<u8>, reply: Reply },
+    Policy { policy: Policy, reply: Reply },
+    /// Write the embedder's note.
+    Note { note: Vec<u8>, reply: Reply },
     /// Answer once everything before it is durable.
     Barrier { reply: Reply },
     /// End the thread.
@@ -208,12 +211,16 @@ impl Writer {
                 effects.replies.push(reply);
                 // Read here and not where the job was made: jobs may overtake each other, the number must not go back.
                 let next_partition = self.shared.next_partition.load(Ordering::SeqCst);
-                tables.put_meta(meta::NEXT_PARTITION, &next_partition.to_be_bytes())?;
+                tables.values.raise(values::NEXT_PARTITION, next_partition)?;
                 tables.put_session(id.0, &row)?;
             }
-            Job::Policy { text, reply } => {
+            Job::Policy { policy, reply } => {
                 effects.replies.push(reply);
-                tables.put_meta(meta::POLICY, &text)?;
+                tables.values.put_policy(policy)?;
+            }
+            Job::Note { note, reply } => {
+                effects.replies.push(reply);
+                tables.values.put(values::NOTE, &note)?;
             }
             Job::Barrier { reply } => effects.replies.push(reply),
             Job::Stop => {}
@@ -265,7 +272,7 @@ impl Writer {
     fn save_time(&self, tables: &mut Tables<'_>, effects: &mut Effects) -> Result<(), StoreError> {
         let latest = self.shared.timeline.latest();
         if latest != self.saved_time {
-            tables.put_meta(meta::LATEST_TIME, &latest.to_be_bytes())?;
+            tables.values.put(values::LATEST_TIME, &latest.to_be_bytes())?;
             effects.time = Some(latest);
         }
         Ok(())
@@ -326,7 +333,11 @@ fn do_chore(
 fn refuse(jobs: Vec<Job>, shared: &Shared) {
     let Err(failed) = shared.check() else { return };
     for job in jobs {
-        if let Job::Session { reply, .. } | Job::Policy { reply, .. } | Job::Barrier { reply } = job {
+        if let Job::Session { reply, .. }
+        | Job::Policy { reply, .. }
+        | Job::Note { reply, .. }
+        | Job::Barrier { reply } = job
+        {
             let _gone = reply.send(Err(failed.clone()));
         }
     }
