@@ -1,7 +1,8 @@
 //! The AEAD of each suite, in place, with the tag apart.
 //!
-//! Every key here is used for one message. The nonce is unique for the session as well, so a repeated `jti` alone, or
-//! a repeated counter alone, does not repeat a pair of key and nonce.
+//! Keys are 32 bytes, nonces 12, tags 16. Whoever calls this never uses a pair of key and nonce twice. A token's key
+//! is used for one message, and its nonce is unique for the session as well, so a repeated `jti` alone, or a repeated
+//! counter alone, does not repeat a pair. The handshake counts its nonces.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::consts::U12;
@@ -15,10 +16,14 @@ type Aes256Gcm = AesGcm<aes_gcm::aes::Aes256Enc, U12>;
 
 /// What was sealed, or could not be opened. Says nothing more on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct AeadError;
+pub struct AeadError;
 
 /// Encrypts `text` where it lies and gives the tag.
-pub(crate) fn seal(
+///
+/// # Errors
+///
+/// If `text` or `aad` is longer than the algorithm allows: 64 GiB.
+pub fn seal(
     suite: Suite,
     key: &[u8; 32],
     iv: &[u8; 12],
@@ -37,7 +42,11 @@ pub(crate) fn seal(
 }
 
 /// Checks the tag, then decrypts `text` where it lies. Where the tag does not hold, nothing is decrypted.
-pub(crate) fn open(
+///
+/// # Errors
+///
+/// If the tag does not hold.
+pub fn open(
     suite: Suite,
     key: &[u8; 32],
     iv: &[u8; 12],

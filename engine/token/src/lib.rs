@@ -14,7 +14,7 @@
 //!
 //! What it must not know: where sessions come from, what was already spent, what time it is.
 
-mod aead;
+pub mod aead;
 mod channel;
 pub mod delegation;
 mod envelope;
