@@ -22,6 +22,7 @@ mod end_to_end;
 mod file_limit;
 mod forged_tokens;
 mod growth;
+mod handshake;
 mod jsonl;
 mod kills;
 mod known_answers;
