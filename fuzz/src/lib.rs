@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod control;
 pub mod cursor;
 pub mod forge;
+pub mod handshake;
 pub mod mutation;
 pub mod patterns;
 pub mod secrets;

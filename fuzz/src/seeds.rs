@@ -9,6 +9,7 @@ use obol_token::{Scope, Suite};
 use serde_json::{Value, json};
 
 use crate::canonical::body_scope;
+use crate::handshake::{Genuine, Messages};
 use crate::mutation::{BYTE_STEPS, FIELDS, TEXT_STEPS};
 use crate::world::{self, AUDIENCE, ISSUED_AT, Keys, ORG, TOOL, World};
 
@@ -43,8 +44,17 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "jsonl" => jsonl(),
         "document" => documents(),
         "mutation" => mutations(),
+        "handshake_hello" => handshakes(|messages| &messages.hello),
+        "handshake_reply" => handshakes(|messages| &messages.reply),
+        "handshake_proof" => handshakes(|messages| &messages.proof),
+        "handshake_cookie" => handshakes(|messages| &messages.cookie),
         _ => panic!("no target of this name: {target}"),
     }
+}
+
+/// One message of every handshake that was made.
+fn handshakes(message: impl Fn(&Messages) -> &Vec<u8>) -> Vec<Vec<u8>> {
+    Genuine::get().messages.iter().map(|messages| message(messages).clone()).collect()
 }
 
 /// The vectors' entries.
