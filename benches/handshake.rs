@@ -4,7 +4,11 @@
 //!
 //! `cargo bench -p obol-benches --bench handshake`; with `-- --quick` a tenth of the samples.
 
-#![allow(clippy::panic, clippy::cast_precision_loss, reason = "a benchmark that cannot go on says so and stops")]
+#![allow(
+    clippy::panic,
+    clippy::cast_precision_loss,
+    reason = "a benchmark that cannot go on says so and stops"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,8 +17,8 @@ use ml_kem::kem::TryKeyInit as _;
 use ml_kem::ml_kem_768::{DecapsulationKey, EncapsulationKey};
 use obol_benches::rows::{self, Row, Target, Unit};
 use obol_handshake::{
-    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Offer, Pending, Prologue, Proof, Purpose, Random,
-    Responder, reply,
+    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Offer, Pending, Prologue, Proof, Purpose,
+    Random, Responder, reply,
 };
 use obol_token::Suite;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -69,8 +73,7 @@ impl World {
     fn handshake(&self) -> Option<f64> {
         let (waiting, hello) = Initiator::start(&self.prologue, &self.service.key(), &mut System).ok()?;
         let begin = Instant::now();
-        let (pending, message) =
-            Responder::accept(ORIGIN, &self.service, &hello, b"{}", &mut System).ok()?;
+        let (pending, message) = Responder::accept(ORIGIN, &self.service, &hello, b"{}", &mut System).ok()?;
         let answer = reply(&pending.seal(&self.ring, NOW, &mut System), &message).ok()?;
         let first = nanoseconds(begin);
         let (ready, _) = waiting.read(&answer).ok()?;

@@ -313,7 +313,7 @@ fn the_proof_of_the_session_key_belongs_to_its_handshake() {
     let mut both = Both::new();
     let sek = SekKey::generate(&mut both.rng);
     let prologue = Prologue::new(both.header(Suite::Tbac, Purpose::Session), ORIGIN).unwrap();
-    let mut prove = |both: &mut Both| {
+    let prove = |both: &mut Both| {
         let (waiting, hello) = Initiator::start(&prologue, &both.service.key(), &mut both.rng).unwrap();
         let reply = both.answer(&hello).unwrap();
         let (ready, _) = waiting.read(&reply).unwrap();
