@@ -62,7 +62,7 @@ pub fn parameter_matches(pattern: &[u8], argument: &[u8]) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Segment {
     Literal(String),
-    /// `*`: exactly one segment.
+    /// `*`: exactly one segment that is not empty.
     One,
     /// `**`: any number of segments.
     Many,
@@ -119,9 +119,10 @@ fn covered(child: &[Segment], parent: &[Segment]) -> bool {
             covered(child, parents)
                 || child.split_first().is_some_and(|(_, children)| covered(children, parent))
         }
-        Segment::One => child
-            .split_first()
-            .is_some_and(|(segment, children)| *segment != Segment::Many && covered(children, parents)),
+        Segment::One => child.split_first().is_some_and(|(segment, children)| {
+            let empty = Segment::Literal(String::new());
+            ![Segment::Many, empty].contains(segment) && covered(children, parents)
+        }),
         Segment::Literal(_) => child
             .split_first()
             .is_some_and(|(segment, children)| segment == first && covered(children, parents)),
@@ -133,7 +134,9 @@ pub fn resource_names(pattern: &[Segment], path: &[&str]) -> bool {
     let Some((first, patterns)) = pattern.split_first() else { return path.is_empty() };
     match first {
         Segment::Many => (0..=path.len()).any(|skipped| resource_names(patterns, &path[skipped..])),
-        Segment::One => path.split_first().is_some_and(|(_, rest)| resource_names(patterns, rest)),
+        Segment::One => {
+            path.split_first().is_some_and(|(name, rest)| !name.is_empty() && resource_names(patterns, rest))
+        }
         Segment::Literal(text) => {
             path.split_first().is_some_and(|(name, rest)| name == text && resource_names(patterns, rest))
         }

@@ -345,7 +345,20 @@ fn a_resource_does_not_lead_out_of_its_pattern() {
     let token = Forge::standard(1);
     let malformed = refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING");
     let authorization = format!("TBAC {}", token.text());
-    for resource in ["docs/../private", "docs/%2e%2e/private", "docs/a/..%2f..%2Fprivate", "docs/."] {
+    for resource in [
+        "docs/../private",
+        "docs/%2e%2e/private",
+        "docs/a/..%2f..%2Fprivate",
+        "docs/.",
+        "docs/..;/private",
+        "docs/%252e%252e/private",
+        "docs/%c0%ae%c0%ae/private",
+        "docs/%u002e%u002e/private",
+        "docs/..%00/private",
+        "docs/a/..?x",
+        "docs/a/..#x",
+        "docs//private",
+    ] {
         let headers =
             [("Authorization", authorization.as_str()), ("X-Obol-Tool", TOOL), ("X-Obol-Resource", resource)];
         assert_eq!(fetch(site.service(), "/v1/authorize", &headers).problem(), malformed, "{resource}");

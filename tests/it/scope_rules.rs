@@ -188,6 +188,32 @@ fn arguments_must_match_their_patterns() {
     assert_eq!(present(none_allowed, &request), INSUFFICIENT);
 }
 
+#[test]
+fn an_argument_that_is_a_path_does_not_lead_out_of_its_pattern() {
+    let scope = scope_with(json!({
+        "constraints": {"allowed_parameters": {"path": "/reports/**", "note": "**"}}
+    }));
+    let call = |name: &str, value: &str| {
+        let arguments = object(json!({name: value}));
+        present(scope.clone(), &Request { arguments: Arguments::Plain(Some(&arguments)), ..reading() })
+    };
+    for path in ["/reports/a", "/reports/2025/q3 (final).pdf", "/reports/.../x", "/reports/ü"] {
+        assert_eq!(call("path", path), OK, "{path}");
+    }
+    for path in [
+        "/reports/../etc/passwd",
+        "/reports/%2e%2e/%2e%2e/etc",
+        "/reports/..;/etc",
+        "/reports/.\t./etc",
+        "/reports/..\\..\\etc",
+        "/reports//etc/passwd",
+        "/reports/..\0",
+    ] {
+        assert_eq!(call("path", path), INSUFFICIENT, "{path:?}");
+        assert_eq!(call("note", path), OK, "its pattern takes it for no path: {path:?}");
+    }
+}
+
 fn approved(confirmed_at: u64, change: impl FnOnce(&mut Value)) -> Value {
     let mut scope = scope_with(json!({
         "trust_level": 3, "human_confirmed_at": confirmed_at, "approval_digest": "00".repeat(32), "purpose": "report"

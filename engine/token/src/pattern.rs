@@ -8,10 +8,16 @@
 enum Segment {
     /// Exactly these bytes (`\*` stands for a star).
     Literal(String),
-    /// `*`: exactly one segment.
+    /// `*`: exactly one segment, and not an empty one: some readers drop those.
     One,
     /// `**`: any number of segments, also none.
     Many,
+}
+
+impl Segment {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Literal(text) if text.is_empty())
+    }
 }
 
 /// The most work one comparison of resources may cost: the product of their lengths in segments. Two patterns of
@@ -73,7 +79,7 @@ impl ResourcePattern {
             } else {
                 let steps = covered.iter().zip(&self.segments).map(|(now, child)| {
                     *now && match segment {
-                        Segment::One => *child != Segment::Many,
+                        Segment::One => *child != Segment::Many && !child.is_empty(),
                         literal => child == literal,
                     }
                 });
@@ -117,7 +123,7 @@ fn short_within(child: &str, parent: &str) -> Option<bool> {
         covered = match segment {
             // From the first position that is covered on, all are.
             b"**" => covered | covered.wrapping_neg(),
-            b"*" => (covered & mask(&|child| child != b"**")) << 1,
+            b"*" => (covered & mask(&|child| child != b"**" && !child.is_empty())) << 1,
             literal => (covered & mask(&|child| child == literal)) << 1,
         };
     }
@@ -318,6 +324,9 @@ mod tests {
             ("a/**", "a/*"),
             ("a/b", "*"),
             ("a//b", "a/b"),
+            ("a//b", "a/*/b"),
+            ("a/", "a/*"),
+            ("", "*"),
             ("a/../b", "a/b"),
         ] {
             assert!(!within(child, parent), "{child} is not within {parent}");

@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::{Arguments, Request};
+use crate::resource_form;
 use crate::session::Session;
 use crate::template::{Ceiling, Template};
 use crate::verifier::Parts;
@@ -105,6 +106,8 @@ fn check_requested_action(subject: &Subject<'_>) -> Result<(), Denial> {
 
 fn check_requested_resource(subject: &Subject<'_>) -> Result<(), Denial> {
     let Some(requested) = subject.request.resource else { return Ok(()) };
+    resource_form::check(requested)
+        .map_err(|problem| Denial::malformed_request(format!("the resource {problem}")))?;
     if resource_allows(&subject.scope.resource, requested) {
         return Ok(());
     }
@@ -157,17 +160,24 @@ fn check_each_argument(
 ) -> Result<(), Denial> {
     for (name, value) in arguments {
         match (allowed.get(name), value) {
-            (Some(pattern), Value::String(text))
-                if parameter_matches(pattern.as_bytes(), text.as_bytes()) => {}
-            (Some(_), Value::String(_)) => {
-                return Err(insufficient("an argument does not match its pattern"));
-            }
+            (Some(pattern), Value::String(text)) => check_argument(pattern, text)?,
             (Some(_), _) => return Err(insufficient("a limited argument is not a string")),
             (None, _) if name.starts_with("x-") => {}
             (None, _) => return Err(insufficient("an argument is not among the allowed ones")),
         }
     }
     Ok(())
+}
+
+fn check_argument(pattern: &str, argument: &str) -> Result<(), Denial> {
+    if !parameter_matches(pattern.as_bytes(), argument.as_bytes()) {
+        return Err(insufficient("an argument does not match its pattern"));
+    }
+    if !pattern.contains('/') {
+        return Ok(());
+    }
+    // Its pattern takes it for a path, and so will the tool.
+    resource_form::check(argument).map_err(|problem| insufficient(format!("an argument {problem}")))
 }
 
 fn check_approval(subject: &Subject<'_>) -> Result<(), Denial> {

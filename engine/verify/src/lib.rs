@@ -39,6 +39,7 @@ mod known_scope;
 mod parents;
 mod possession;
 mod request;
+mod resource_form;
 mod session;
 mod session_file;
 #[cfg(feature = "redb")]

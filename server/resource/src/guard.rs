@@ -84,7 +84,7 @@ impl Guard {
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
     pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<VerifiedToken, Denial> {
         let started = Instant::now();
-        let outcome = match call.check_resource().and_then(|()| Unverified::from_text(token)) {
+        let outcome = match Unverified::from_text(token) {
             Ok(token) => self.decide(token, call).await,
             Err(denial) => {
                 log_refusal(&denial);
