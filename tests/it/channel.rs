@@ -205,6 +205,59 @@ fn the_service_takes_proofs_as_a_field() {
     assert_eq!(ask(json!({"alg": "Ed25519", "sig": sig})).status, 200);
 }
 
+/// What the API reads is what was signed: by whichever way the arguments come, and however their reader takes numbers.
+#[test]
+fn a_proof_covers_each_number_exactly() {
+    const FAR: [(&str, &str); 4] = [
+        ("9007199254740992", "9007199254740993"),
+        ("18446744073709552000", "18446744073709551615"),
+        ("-9007199254740992", "-9007199254740993"),
+        ("1000000000000000000", "1000000000000000001"),
+    ];
+    const ROUNDED: [(&str, &str); 3] =
+        [("0.1", "0.10000000000000001"), ("1", "1.0000000000000000001"), ("0", "1e-400")];
+    const SAME: [(&str, &str); 4] =
+        [("5", "5"), ("9007199254740992", "9007199254740992"), ("1.5", "1.50"), ("100", "1e2")];
+    let site = Site::new();
+    let arguments = |number: &str| format!(r#"{{"to":{number}}}"#);
+    let service = |number, signed: &str, sent: &str| {
+        let token = requiring_proof(number);
+        let sig = proof_text(&token, &arguments(signed));
+        let body = format!(
+            r#"{{"token":"{}","tool":"{TOOL}","arguments":{},"pop":{{"alg":"Ed25519","sig":"{sig}"}}}}"#,
+            token.text(),
+            arguments(sent)
+        );
+        resource::post(site.service.local_addr(), "/v1/verify", &body)
+    };
+    let layer = |number, signed: &str, sent: &str| {
+        let token = requiring_proof(number);
+        let sig = proof_text(&token, &arguments(signed));
+        let headers = [("Content-Type", "application/json"), ("TBAC-PoP", sig.as_str())];
+        site.call("/echo", &token, &headers, arguments(sent).as_bytes())
+    };
+    for (number, (signed, sent)) in (1..).zip(SAME) {
+        assert_eq!(service(number, signed, sent).status, 200, "{sent}");
+        assert_eq!(layer(100 + number, signed, sent).status, 200, "{sent}");
+    }
+    let failed = refusal(401, "POP_FAILED", "POP_VERIFICATION");
+    for (number, (signed, sent)) in (200..).zip(FAR) {
+        assert_eq!(service(number, signed, sent).problem(), failed, "{sent}");
+        assert_eq!(layer(number, signed, sent).problem(), failed, "{sent}");
+    }
+    for (number, (signed, sent)) in (300..).zip(ROUNDED) {
+        assert_eq!(service(number, signed, sent).problem(), failed, "{sent}");
+        let answer = layer(number, signed, sent).json();
+        let read: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        let as_signed: Value = serde_json::from_str(&arguments(signed)).unwrap();
+        assert_eq!(
+            read["to"].as_f64(),
+            as_signed["to"].as_f64(),
+            "the handler reads what was signed: {sent}"
+        );
+    }
+}
+
 #[test]
 fn a_sealed_request_gets_a_sealed_response_once() {
     let site = Site::new();

@@ -4,9 +4,9 @@
 //! [`crate::Spent`]. Steps 16 and 17 belong to the consumer profile, whose tokens are refused in step 1.
 
 use obol_token::{Body, Envelope, OpenError, ScopeError};
-use serde_json::{Map, Value};
 use std::sync::Arc;
 
+use crate::arguments::ReadArguments;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::evaluation::{self, Subject};
 use crate::known_scope::KnownScope;
@@ -51,7 +51,8 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
     let Opened { parts, token, session, body, scope, mark } = opened;
     let envelope = token.envelope()?;
     let opened = open_arguments(request, &session, &envelope, &body)?;
-    let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(opened)));
+    let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(&opened.map)));
+    let rounded = opened.as_ref().map_or(request.rounded, |opened| opened.rounded);
     evaluation::run(&Subject {
         parts: &parts,
         session: &session,
@@ -60,9 +61,10 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
         request,
         arguments,
     })?;
-    possession::check(&session, &envelope, &scope.scope, arguments, request.proof)?;
+    possession::check(&session, &envelope, &scope.scope, arguments, rounded, request.proof)?;
 
     let (jti, issued_at, policy_epoch) = (envelope.jti(), envelope.issued_at(), envelope.policy_epoch());
+    let opened = opened.map(|opened| opened.map);
     let token = Box::new(Token { session, body, scope, jti, opened });
     Ok(Verified { parts, mark, issued_at, policy_epoch, token })
 }
@@ -196,7 +198,7 @@ fn open_arguments(
     session: &Session,
     envelope: &Envelope<'_>,
     body: &Body,
-) -> Result<Option<Map<String, Value>>, Denial> {
+) -> Result<Option<ReadArguments>, Denial> {
     let Arguments::Sealed { iv, ciphertext } = request.arguments else { return Ok(None) };
     let keys = session.material().channel_keys(&envelope.jti(), &body.response_key());
     let plaintext = keys

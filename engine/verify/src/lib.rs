@@ -31,6 +31,7 @@
 //! - Arguments that the server cannot see are not assumed to be absent (see [`Arguments`]).
 //! - A signature scalar that is not reduced, R = identity, and bytes that are not canonical are refused.
 
+mod arguments;
 mod cascade;
 mod clock;
 mod denial;
@@ -51,10 +52,11 @@ pub mod spent;
 mod template;
 mod verifier;
 
+pub use arguments::ReadArguments;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use denial::{Code, Denial, FailedCheck};
 pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SEC};
-pub use possession::transcript as possession_transcript;
+pub use possession::{arguments_hash, transcript as possession_transcript};
 pub use request::{Arguments, Request};
 pub use session::{
     AddSessionError, InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable,

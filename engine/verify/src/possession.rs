@@ -5,6 +5,7 @@ use obol_token::{Envelope, Jti, Scope, SessionId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use crate::arguments;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::Arguments;
 use crate::session::Session;
@@ -13,17 +14,24 @@ const LABEL: &[u8] = b"tbac-pop-v1";
 /// RFC 8785 of a call without arguments.
 const NO_ARGUMENTS: &[u8] = b"{}";
 
+/// SHA-256 over the canonical form of a call's arguments (RFC 8785). `None` if they have none, as where a number in them
+/// lies beyond 2^53: there is more than one that a reader may take it for.
+pub fn arguments_hash(arguments: Option<&Map<String, Value>>) -> Option<[u8; 32]> {
+    let canonical = match arguments {
+        Some(arguments) => arguments::canonical(arguments)?,
+        None => NO_ARGUMENTS.to_vec(),
+    };
+    Some(Sha256::digest(canonical).into())
+}
+
 /// What a proof of possession signs, with plain Ed25519: 32 bytes, SHA-256 over label, session, token and canonical
-/// arguments (TBAC r41, section 3.5). `None` if the arguments have no canonical form (RFC 8785).
+/// arguments (TBAC r41, section 3.5). `None` if the arguments have no canonical form.
 pub fn transcript(
     session_id: SessionId,
     jti: &Jti,
     arguments: Option<&Map<String, Value>>,
 ) -> Option<[u8; 32]> {
-    let canonical = match arguments {
-        Some(arguments) => serde_json_canonicalizer::to_vec(arguments).ok()?,
-        None => NO_ARGUMENTS.to_vec(),
-    };
+    let arguments = arguments_hash(arguments)?;
     let jti = jti.as_bytes();
     let jti_length = u16::try_from(jti.len()).ok()?;
     let hash = Sha256::new()
@@ -31,7 +39,7 @@ pub fn transcript(
         .chain_update(session_id.0.to_be_bytes())
         .chain_update(jti_length.to_be_bytes())
         .chain_update(jti)
-        .chain_update(Sha256::digest(canonical));
+        .chain_update(arguments);
     Some(hash.finalize().into())
 }
 
@@ -40,6 +48,7 @@ pub(crate) fn check(
     envelope: &Envelope<'_>,
     scope: &Scope,
     arguments: Arguments<'_>,
+    rounded: bool,
     proof: Option<&[u8]>,
 ) -> Result<(), Denial> {
     if !scope.require_pop {
@@ -58,8 +67,12 @@ pub(crate) fn check(
     };
     let key = session.pop_key().ok_or_else(|| failed("the session has no key for proofs of possession"))?;
     let signature = Signature::from_slice(proof).map_err(|_| failed("the proof is no Ed25519 signature"))?;
-    let transcript = transcript(envelope.session_id(), &envelope.jti(), arguments)
-        .ok_or_else(|| failed("the arguments have no canonical form"))?;
+    // Whoever reads the arguments themselves may see another number than was signed.
+    let transcript = match rounded {
+        true => None,
+        false => transcript(envelope.session_id(), &envelope.jti(), arguments),
+    };
+    let transcript = transcript.ok_or_else(|| failed("the arguments have no canonical form"))?;
     // Strict: no signature is accepted that other implementations might refuse.
     key.verify_strict(&transcript, &signature).map_err(|_| failed("the proof does not hold"))
 }

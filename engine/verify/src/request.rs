@@ -14,6 +14,10 @@ pub struct Request<'a> {
     pub resource: Option<&'a str>,
     /// The tool's arguments.
     pub arguments: Arguments<'a>,
+    /// Whether a number among the arguments was rounded when they were read ([`crate::ReadArguments`]). They have no
+    /// canonical form then, and a token that asks for a proof is refused. False where the tool acts on these very
+    /// arguments, and on no document that it reads itself.
+    pub rounded: bool,
     /// The 64 bytes of the Ed25519 signature that proves possession, where the request carries one.
     pub proof: Option<&'a [u8]>,
 }
@@ -21,7 +25,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A call of `tool` of which nothing else is known.
     pub fn new(tool: &'a str) -> Self {
-        Self { tool, action: None, resource: None, arguments: Arguments::Unseen, proof: None }
+        Self { tool, action: None, resource: None, arguments: Arguments::Unseen, rounded: false, proof: None }
     }
 }
 

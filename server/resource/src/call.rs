@@ -1,6 +1,6 @@
 //! What a route does.
 
-use obol_verify::{Arguments, Request};
+use obol_verify::{Arguments, ReadArguments, Request};
 use serde_json::{Map, Value};
 
 use crate::sealed::{Proof, SealedMessage};
@@ -12,6 +12,7 @@ pub struct ToolCall {
     action: Option<String>,
     resource: Option<String>,
     arguments: CallArguments,
+    rounded: bool,
     proof: Option<Proof>,
 }
 
@@ -27,7 +28,7 @@ impl ToolCall {
     /// limit the arguments are refused, since nobody here can see them.
     pub fn new(tool: impl Into<String>) -> Self {
         let arguments = CallArguments::Unseen;
-        Self { tool: tool.into(), action: None, resource: None, arguments, proof: None }
+        Self { tool: tool.into(), action: None, resource: None, arguments, rounded: false, proof: None }
     }
 
     /// What the tool does: the token must name this action.
@@ -51,6 +52,13 @@ impl ToolCall {
     pub fn arguments(mut self, arguments: Map<String, Value>) -> Self {
         self.arguments = CallArguments::Plain(arguments);
         self
+    }
+
+    /// The arguments, all of them, where the tool acts on the document that they were read from and not on what was read.
+    #[must_use]
+    pub fn read_arguments(mut self, arguments: ReadArguments) -> Self {
+        self.rounded = arguments.rounded;
+        self.arguments(arguments.map)
     }
 
     /// The arguments, all of them, sealed under the token's channel keys. They are opened on the way; see
@@ -96,6 +104,7 @@ impl ToolCall {
                     Arguments::Sealed { iv: message.iv(), ciphertext: message.ciphertext() }
                 }
             },
+            rounded: self.rounded,
             proof: self.proof.as_ref().map(|proof| &proof.as_bytes()[..]),
         }
     }

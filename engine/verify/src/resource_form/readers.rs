@@ -138,8 +138,10 @@ fn readings(resource: &str) -> BTreeSet<Vec<char>> {
     known
 }
 
+type Within = fn(&[String]) -> bool;
+
 /// Patterns, and whether a path lies within: the rules of TBAC r41, section 3.2, for these few.
-const PATTERNS: [(&str, fn(&[String]) -> bool); 5] = [
+const PATTERNS: [(&str, Within); 5] = [
     ("docs/**", |path| path.first().is_some_and(|first| first == "docs")),
     ("docs/*", |path| path.len() == 2 && path[0] == "docs"),
     ("docs/*/a", |path| path.len() == 3 && path[0] == "docs" && path[2] == "a"),

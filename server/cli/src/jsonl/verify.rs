@@ -5,12 +5,11 @@ use std::sync::Arc;
 use obol_token::text::{bytes_from_hex, from_base64url};
 use obol_token::{Audience, Scope};
 use obol_verify::{
-    Arguments, Ceiling, Clock, Denial, Limits, ManualClock, MemorySessionTable, Request, Session,
-    SystemClock, Template, Unverified, Verifier, Window,
+    Arguments, Ceiling, Clock, Denial, Limits, ManualClock, MemorySessionTable, ReadArguments, Request,
+    Session, SystemClock, Template, Unverified, Verifier, Window,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
 use super::{Answer, Invalid, PopKey, SessionFields, Stores, WindowFields};
 
@@ -63,7 +62,7 @@ struct RequestFields {
     #[serde(default)]
     resource: Option<String>,
     #[serde(default)]
-    arguments: Option<Map<String, Value>>,
+    arguments: Option<ReadArguments>,
     #[serde(default)]
     encrypted: bool,
     /// A proof of possession, in the form it has in MCP.
@@ -186,12 +185,13 @@ fn window_of(window: &WindowFields) -> Result<Window, Invalid> {
 }
 
 fn request<'a>(fields: &'a RequestFields, proof: Option<&'a [u8]>) -> Request<'a> {
-    let arguments = fields.arguments.as_ref();
+    let arguments = fields.arguments.as_ref().map(|arguments| &arguments.map);
     Request {
         tool: &fields.tool,
         action: fields.action.as_deref(),
         resource: fields.resource.as_deref(),
         arguments: if fields.encrypted { Arguments::Opened(arguments) } else { Arguments::Plain(arguments) },
+        rounded: fields.arguments.as_ref().is_some_and(|arguments| arguments.rounded),
         proof,
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use obol_secret::json;
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, Jti, Scope};
-use obol_verify::Denial;
+use obol_verify::{Denial, ReadArguments};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -31,7 +31,7 @@ struct Body {
     resource: Option<String>,
     /// Absent or `null` is a call without arguments.
     #[serde(default)]
-    arguments: Option<Map<String, Value>>,
+    arguments: Option<ReadArguments>,
     /// The proof of possession.
     #[serde(default)]
     pop: Option<PopField>,
@@ -45,8 +45,8 @@ impl Body {
         let call = ToolCall::new(self.tool);
         let plain = self.arguments.unwrap_or_default();
         let mut call = match self.enc {
-            None => call.arguments(plain),
-            Some(enc) if plain.is_empty() => call.sealed_arguments(enc.message()?),
+            None => call.read_arguments(plain),
+            Some(enc) if plain.map.is_empty() => call.sealed_arguments(enc.message()?),
             Some(_) => {
                 return Err(Denial::malformed_request("there are arguments in the clear beside sealed ones"));
             }
