@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails by panicking, and says on screen what it skipped"
 )]
 
+mod atp_node;
 mod audit;
 mod audit_full;
 mod cascade;

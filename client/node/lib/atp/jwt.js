@@ -1,0 +1,63 @@
+// Tokens: made in one form, and looked at only if their first segment is, byte for byte, that of the one live key.
+"use strict";
+
+const { createHmac, timingSafeEqual } = require("node:crypto");
+
+const MAX_TOKEN_BYTES = 7 * 1024;
+const CLAIMS = ["iss", "aud", "sub", "agent_id", "scope", "scopes", "iat", "exp", "jti", "cred", "use"];
+const OPTIONAL = ["cred", "use"];
+
+const encode = (text) => Buffer.from(text).toString("base64url");
+
+/** Reads base64url that encodes back to itself: no padding, no stray bits, no other alphabet. */
+function decode(text) {
+  const bytes = Buffer.from(text, "base64url");
+  return bytes.toString("base64url") === text ? bytes : null;
+}
+
+/** An HS256 key of 32 random bytes. */
+function createKey(kid, bytes) {
+  const first = `${encode(`{"alg":"HS256","typ":"at+jwt","kid":"${kid}"}`)}.`;
+  const sign = (message) => createHmac("sha256", bytes).update(message).digest();
+
+  return {
+    kid,
+    bytes,
+    mint(claims) {
+      const ordered = {};
+      for (const name of CLAIMS) if (claims[name] !== undefined) ordered[name] = claims[name];
+      const message = first + encode(JSON.stringify(ordered));
+      return `${message}.${sign(message).toString("base64url")}`;
+    },
+    /** The claims, or `null` whatever is wrong. `now` in Unix seconds. */
+    read(token, origin, now) {
+      if (typeof token !== "string" || token.length > MAX_TOKEN_BYTES || !token.startsWith(first)) return null;
+      const end = token.lastIndexOf(".");
+      const [message, signature] = [token.slice(0, end), decode(token.slice(end + 1))];
+      const claims = message.length < first.length ? null : decode(message.slice(first.length));
+      if (!signature || !claims || signature.length !== 32) return null;
+      if (!timingSafeEqual(signature, sign(message))) return null;
+      return sound(claims.toString("utf8"), origin, now);
+    },
+  };
+}
+
+function sound(text, origin, now) {
+  let claims;
+  try {
+    claims = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  // What was minted here encodes back to itself: no claim twice, none out of order, none unknown.
+  const ordered = {};
+  for (const name of CLAIMS) if (claims?.[name] !== undefined) ordered[name] = claims[name];
+  if (JSON.stringify(ordered) !== text) return null;
+  const needed = CLAIMS.filter((name) => !OPTIONAL.includes(name));
+  if (!needed.every((name) => claims[name] !== undefined)) return null;
+  if (claims.iss !== origin || claims.aud !== origin || claims.sub !== claims.agent_id) return null;
+  if (!Number.isSafeInteger(claims.exp) || !(now < claims.exp) || !Array.isArray(claims.scopes)) return null;
+  return claims;
+}
+
+module.exports = { createKey, decode, MAX_TOKEN_BYTES };
