@@ -105,6 +105,30 @@ fn both_codecs_draw_tokens_and_never_the_same() {
 }
 
 #[test]
+fn the_status_of_any_number_of_tools_is_answered() {
+    let home = process::home();
+    let names: Vec<_> = (0..600).map(|n| format!("t{n:03}{}", "\\".repeat(240))).collect();
+    let world = World::new(1, now(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let tqs = Tqs::start(home.path(), &["--session", "session.json"]);
+    let mut agent = Raw::greeted(home.path(), "agent.sock");
+    let (mut seen, mut from, mut pages) = (HashSet::new(), json!(0), 0);
+    while !from.is_null() {
+        let answer = agent.call("tokenStatus", json!({ "from": from }));
+        let result = &answer["result"];
+        let tools = result["tools"].as_object().unwrap_or_else(|| panic!("{answer}"));
+        assert!(!tools.is_empty());
+        seen.extend(tools.keys().cloned());
+        (from, pages) = (result["next"].clone(), pages + 1);
+    }
+    assert_eq!((seen.len(), seen), (600, names.iter().cloned().collect()));
+    assert!(pages > 1, "one frame does not hold them");
+    assert_eq!(tqs.client().token_status(None).unwrap().tools.unwrap().len(), 600);
+    let one = tqs.client().token_status(Some(&tool(&names[0]))).unwrap();
+    assert!(one.session_active && one.tools.is_none());
+}
+
+#[test]
 fn the_agents_socket_knows_three_methods_and_no_other() {
     let home = process::home();
     let _tqs = start(home.path());

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pipeline::{Failure, Pipeline};
-use crate::client::{CallError, dequeue_params, expect_reply};
+use crate::client::{CallError, MAX_STATUS_PAGES, dequeue_params, expect_reply};
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect};
 use crate::endpoint::Endpoint;
 use crate::message::{
@@ -108,7 +108,28 @@ impl AsyncClient {
     ///
     /// [`CallError`].
     pub async fn token_status(&self, tool: Option<&Tool>) -> Result<TokenStatusResult, CallError> {
-        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned() });
+        let mut whole = self.token_status_page(tool, None).await?;
+        // A daemon that never comes to an end is not followed for ever.
+        for _ in 1..MAX_STATUS_PAGES {
+            let Some(next) = whole.next.take() else { break };
+            let page = self.token_status_page(tool, Some(next)).await?;
+            whole.tools.get_or_insert_default().extend(page.tools.unwrap_or_default());
+            whole.next = page.next;
+        }
+        Ok(whole)
+    }
+
+    /// The same, with one page of the tools; `from` is `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn token_status_page(
+        &self,
+        tool: Option<&Tool>,
+        from: Option<u64>,
+    ) -> Result<TokenStatusResult, CallError> {
+        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from });
         expect_reply!(self.0.call(request, Duration::ZERO).await?, AgentReply::TokenStatus)
     }
 

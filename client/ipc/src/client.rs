@@ -25,6 +25,9 @@ use crate::message::{
 use crate::refusal::Refusal;
 use crate::value::{Audience, Tool, ValueError, WaitMs};
 
+/// The most pages of one status that are asked for.
+pub(crate) const MAX_STATUS_PAGES: usize = 10_000;
+
 /// Takes the reply of one method out of the protocol's replies.
 macro_rules! expect_reply {
     ($reply:expr, $protocol:ident :: $method:ident) => {
@@ -110,7 +113,28 @@ impl Client {
     ///
     /// [`CallError`].
     pub fn token_status(&mut self, tool: Option<&Tool>) -> Result<TokenStatusResult, CallError> {
-        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned() });
+        let mut whole = self.token_status_page(tool, None)?;
+        // A daemon that never comes to an end is not followed for ever.
+        for _ in 1..MAX_STATUS_PAGES {
+            let Some(next) = whole.next.take() else { break };
+            let page = self.token_status_page(tool, Some(next))?;
+            whole.tools.get_or_insert_default().extend(page.tools.unwrap_or_default());
+            whole.next = page.next;
+        }
+        Ok(whole)
+    }
+
+    /// The same, with one page of the tools; `from` is `next` of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn token_status_page(
+        &mut self,
+        tool: Option<&Tool>,
+        from: Option<u64>,
+    ) -> Result<TokenStatusResult, CallError> {
+        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from });
         expect_reply!(self.0.call(&request, Duration::ZERO)?, AgentReply::TokenStatus)
     }
 

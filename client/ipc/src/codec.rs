@@ -10,7 +10,7 @@
 //! ```text
 //! struct Request  { id: RequestId, call: Call }                            Call:  the methods in the protocol's order
 //! struct Response { id: Option<RequestId>, outcome: Result<Reply, Error> } Reply: likewise, each with its result
-//! enum RequestId  { Number(u64), Text(String) }
+//! enum RequestId  { Number(u64), Text(String) }                            (JSON knows other numbers as well)
 //! struct Error    { code: ErrorCode, message: String }
 //! ```
 //!
@@ -180,6 +180,8 @@ pub enum RequestId {
     Number(u64),
     /// A string of at most [`MAX_REQUEST_ID_BYTES`].
     Text(IdText),
+    /// Any other number, as its sender wrote it, in at most [`MAX_REQUEST_ID_BYTES`]. Only in JSON.
+    Digits(IdText),
 }
 
 impl RequestId {

@@ -11,6 +11,7 @@ use crate::secret::SessionDocument;
 use crate::time::UtcTime;
 use crate::value::{
     AgentInstanceId, AlgorithmSuite, Audience, EventKind, Reason, SessionId, Tool, ValueError,
+    optional_whole_number, whole_number,
 };
 
 protocol! {
@@ -139,6 +140,7 @@ pub struct SecurityEventParams {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyParams {
     /// The epoch from which this holds.
+    #[serde(deserialize_with = "whole_number")]
     pub epoch: u64,
     /// The tools no token is handed out for from now on.
     pub denied_tools: Vec<Tool>,
@@ -149,7 +151,7 @@ pub struct PolicyParams {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StatusParams {
     /// Where the page begins: `next` of the page before; the first page if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_whole_number")]
     pub from: Option<u64>,
 }
 

@@ -18,6 +18,7 @@ use crate::codec::{Codec, from_object, write_json};
 use crate::frame::{EncodeError, EncodedFrame};
 use crate::refusal::one_line;
 pub use crate::value::PeerName;
+use crate::value::whole_number;
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -72,7 +73,7 @@ impl<'body> ReceivedHello<'body> {
     }
 
     fn version(&self) -> Option<u64> {
-        serde_json::from_str(self.obol?.get()).ok()
+        whole_number(&mut serde_json::Deserializer::from_str(self.obol?.get())).ok()
     }
 }
 

@@ -8,7 +8,10 @@ use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
 use crate::secret::{ChannelText, TokenText};
 use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, SessionId, Tool, WaitMs};
+use crate::value::{
+    AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, SessionId, Tool, WaitMs,
+    optional_whole_number,
+};
 
 protocol! {
     /// The agent's socket.
@@ -83,6 +86,9 @@ pub struct TokenStatusParams {
     /// The tool to ask about; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<Tool>,
+    /// Where the page of tools begins: `next` of the page before; the first page if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_whole_number")]
+    pub from: Option<u64>,
 }
 
 /// Result of `tokenStatus`.
@@ -101,9 +107,12 @@ pub struct TokenStatusResult {
     /// off; the longest of all tools where none was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Tokens that can be drawn for each tool. Only when no tool was asked about.
+    /// Tokens that can be drawn for each tool, as many tools as one answer holds. Only when no tool was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<BTreeMap<Tool, u64>>,
+    /// Where the next page of tools begins; absent on the last. What comes or goes between two pages may be missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
 }
 
 /// Result of `sessionInfo`.

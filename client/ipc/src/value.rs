@@ -280,6 +280,42 @@ impl<T> Visitor<'_> for WholeNumberVisitor<T> {
             u64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
         self.visit_u64(number)
     }
+
+    /// 5000.0 and 5e3 are 5000, as in any other reader of JSON.
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+        match whole(number) {
+            Some(number) => self.visit_u64(number),
+            None => Err(E::invalid_value(Unexpected::Float(number), &self)),
+        }
+    }
+}
+
+/// A whole number that was written as a fraction or with an exponent, and that every reader takes for the same one.
+fn whole(number: f64) -> Option<u64> {
+    /// Beyond this, neighbouring whole numbers are the same fraction: 2^53.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and within bounds")]
+    (number.fract() == 0.0 && (0.0..=EXACT).contains(&number)).then_some(number as u64)
+}
+
+/// For fields that are whole numbers without a type of their own.
+pub(crate) fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_u64(WholeNumberVisitor("a whole number from 0 to 2^64-1", Ok))
+}
+
+/// The same, where there may be none.
+pub(crate) fn optional_whole_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    struct Whole(u64);
+
+    impl<'de> Deserialize<'de> for Whole {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            whole_number(deserializer).map(Self)
+        }
+    }
+
+    Ok(Option::<Whole>::deserialize(deserializer)?.map(|Whole(number)| number))
 }
 
 /// Longest time a caller may ask to wait for a token, in milliseconds.
@@ -466,6 +502,13 @@ mod tests {
         assert!(WaitMs::new(30_001).is_err());
         assert_eq!(WaitMs::try_from(Duration::from_nanos(1)).unwrap().as_millis(), 1);
         assert!(WaitMs::try_from(Duration::MAX).is_err());
+        for whole in ["5000.0", "5e3", "50e+2", "5000"] {
+            assert_eq!(serde_json::from_str::<WaitMs>(whole).unwrap().as_millis(), 5_000, "{whole}");
+        }
+        for not_whole in ["0.5", "-1.0", "1e300", "4999.9999"] {
+            let error = serde_json::from_str::<WaitMs>(not_whole).unwrap_err().to_string();
+            assert!(error.contains("waitMs"), "{error}");
+        }
         assert!(serde_json::from_str::<WaitMs>("-1").unwrap_err().to_string().contains("waitMs"));
         assert!(serde_json::from_str::<WaitMs>("4294967296").unwrap_err().to_string().contains("waitMs"));
     }

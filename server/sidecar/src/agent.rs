@@ -106,13 +106,21 @@ impl Agent {
     fn status(&self, params: &TokenStatusParams) -> Result<TokenStatusResult, Refusal> {
         let tool = params.tool.as_ref().map(Tool::as_str);
         let status = self.queue.status(tool).map_err(refuse)?;
+        let (tools, next) = match tool {
+            Some(_) => (None, None),
+            None => {
+                let (tools, next) = page(self.depths()?, params.from.unwrap_or(0));
+                (Some(tools), next)
+            }
+        };
         Ok(TokenStatusResult {
             queue_depth: status.queue_depth,
             ttl: status.ttl,
             session_active: status.session_active,
             renewal_pending: status.renewal_pending,
             retry_after_ms: status.retry_after.map(retry_after_ms),
-            tools: tool.is_none().then(|| self.depths()).transpose()?,
+            tools,
+            next,
         })
     }
 
@@ -132,6 +140,25 @@ impl Agent {
             SessionState::Flushed => Err(Refusal::session_flushed()),
         }
     }
+}
+
+/// Space for tools in one answer: half a frame, less what stands around them. In JSON a character may take two bytes.
+const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2 - 512;
+/// What a tool takes besides its name: its depth, and what separates it from the next.
+const ITEM_BYTES: usize = 28;
+
+/// The depths from this place on that fit into one answer, and where those begin that do not.
+fn page(depths: BTreeMap<Tool, u64>, from: u64) -> (BTreeMap<Tool, u64>, Option<u64>) {
+    let skip = usize::try_from(from).unwrap_or(usize::MAX);
+    let (mut page, mut bytes) = (BTreeMap::new(), 0);
+    for (place, (tool, depth)) in depths.into_iter().enumerate().skip(skip) {
+        bytes += tool.as_str().len() + ITEM_BYTES;
+        if bytes > PAGE_BYTES {
+            return (page, u64::try_from(place).ok());
+        }
+        page.insert(tool, depth);
+    }
+    (page, None)
 }
 
 fn draw(params: &DequeueTokenParams) -> Draw<'_> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::caller::Caller;
-use super::{CallError, ConnectError, ConnectOptions, expect_reply};
+use super::{CallError, ConnectError, ConnectOptions, MAX_STATUS_PAGES, expect_reply};
 use crate::control::{
     ControlProtocol, ControlReply, ControlRequest, FlushParams, FlushResult, FlushScope, HealthResult,
     PolicyParams, ProvisionParams, ProvisionResult, SecurityEventParams, StatusParams, StatusResult,
@@ -12,9 +12,6 @@ use crate::endpoint::Endpoint;
 use crate::message::Empty;
 use crate::secret::SessionDocument;
 use crate::value::{EventKind, Reason, Tool};
-
-/// The most pages of a status that are asked for; each holds at least a dozen queues.
-const MAX_STATUS_PAGES: usize = 10_000;
 
 /// A blocking client for the control socket.
 ///

@@ -25,6 +25,7 @@ fn status(queue_depth: u64) -> AgentReply {
         renewal_pending,
         retry_after_ms: None,
         tools: None,
+        next: None,
     })
 }
 

@@ -4,13 +4,12 @@
 //! an error in one part never hides the others, above all not the id.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::ser;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{MAX_REQUEST_ID_BYTES, RejectedRequest, Request, RequestId, ResponseError};
+use super::{IdText, MAX_REQUEST_ID_BYTES, RejectedRequest, Request, RequestId, ResponseError};
 use crate::frame::{EncodeError, FrameWriter};
 use crate::protocol::Protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter, Part};
@@ -26,34 +25,20 @@ impl Serialize for RequestId {
         match self {
             Self::Number(number) => serializer.serialize_u64(*number),
             Self::Text(text) => serializer.serialize_str(text.as_str()),
+            Self::Digits(digits) => {
+                let raw: &RawValue = serde_json::from_str(digits.as_str()).map_err(ser::Error::custom)?;
+                raw.serialize(serializer)
+            }
         }
     }
 }
 
-impl<'de> Deserialize<'de> for RequestId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IdVisitor;
-
-        impl Visitor<'_> for IdVisitor {
-            type Value = RequestId;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(
-                    f,
-                    "a whole number from 0 to 2^64-1 or a string of at most {MAX_REQUEST_ID_BYTES} bytes"
-                )
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<RequestId, E> {
-                Ok(RequestId::Number(number))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<RequestId, E> {
-                RequestId::text(text).ok_or_else(|| E::invalid_length(text.len(), &self))
-            }
-        }
-
-        deserializer.deserialize_any(IdVisitor)
+/// An id that is some number: as a plain one if it is one, else as it is written, for the answer to carry it back so.
+fn number_id(text: &str) -> Option<RequestId> {
+    match text.parse() {
+        Ok(number) => Some(RequestId::Number(number)),
+        Err(_) if text.len() <= MAX_REQUEST_ID_BYTES => Some(RequestId::Digits(IdText(text.to_owned()))),
+        Err(_) => None,
     }
 }
 
@@ -105,8 +90,15 @@ struct IdOnly<'body> {
 }
 
 fn id_in(raw: Option<&RawValue>) -> Result<RequestId, String> {
-    let raw = raw.ok_or("needs an id, because every request is answered")?;
-    serde_json::from_str(raw.get()).map_err(|error| format!("has no usable id: {}", without_position(&error)))
+    let raw = raw.ok_or("needs an id, because every request is answered")?.get();
+    let id = match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(raw).ok().and_then(|text: String| RequestId::text(text)),
+        Some(b'-' | b'0'..=b'9') => number_id(raw),
+        _ => None,
+    };
+    id.ok_or_else(|| {
+        format!("has no usable id; it must be a number or a string, of at most {MAX_REQUEST_ID_BYTES} bytes")
+    })
 }
 
 pub(super) fn decode_request<P: Protocol>(body: &[u8]) -> Result<Request<P>, RejectedRequest> {

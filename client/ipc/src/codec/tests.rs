@@ -87,7 +87,8 @@ fn agent_request() -> impl Strategy<Value = AgentRequest> {
             let wait_ms = WaitMs::new(wait).unwrap();
             AgentRequest::DequeueToken(DequeueTokenParams { tool, wait_ms, audience })
         }),
-        option::of(tool()).prop_map(|tool| AgentRequest::TokenStatus(TokenStatusParams { tool })),
+        (option::of(tool()), option::of(any::<u64>()))
+            .prop_map(|(tool, from)| AgentRequest::TokenStatus(TokenStatusParams { tool, from })),
         Just(()).prop_map(|()| AgentRequest::SessionInfo(Empty {})),
     ]
 }
@@ -125,6 +126,7 @@ fn agent_reply() -> impl Strategy<Value = AgentReply> {
                     renewal_pending,
                     retry_after_ms,
                     tools,
+                    next: None,
                 })
             }
         ),
@@ -372,6 +374,7 @@ fn a_message_as_long_as_a_frame_passes_and_one_byte_more_does_not() {
             renewal_pending: false,
             retry_after_ms: None,
             tools: Some(map),
+            next: None,
         })
     };
     for codec in CODECS {

@@ -84,8 +84,8 @@ binary_struct! {
     DequeueTokenParams { tool, wait_ms, audience }
     DequeueTokenResult { token, tool, expires_at, channel }
     TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
-    TokenStatusParams { tool }
-    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools }
+    TokenStatusParams { tool, from }
+    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
     SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
     ProvisionParams { session }
     ProvisionResult { session_id, grants }
@@ -152,6 +152,7 @@ impl Binary for RequestId {
         match self {
             Self::Number(number) => 0_u32.put(output).and_then(|()| number.put(output)),
             Self::Text(text) => 1_u32.put(output).and_then(|()| output.plain(text.as_str())),
+            Self::Digits(_) => Err(EncodeError::Inexpressible),
         }
     }
 
