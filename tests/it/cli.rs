@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::process::{self, Tqs, command};
 use crate::queue::now;
+use crate::sidecar::tool;
 use crate::support::World;
 
 fn run(home: &Path, arguments: &[&str]) -> Output {
@@ -145,6 +146,84 @@ fn drawing_waits_for_a_sidecar_that_is_still_to_start() {
     let _tqs = Tqs::start(home.path(), &["--session", "session.json"]);
     let output = early.wait_with_output().unwrap();
     assert!(output.status.success() && stdout(&output).len() > 100);
+}
+
+#[test]
+fn with_json_an_error_is_json_with_its_code_and_when_to_ask_again() {
+    let home = process::home();
+    let error = |arguments: &[&str]| {
+        let output = run(home.path(), &[arguments, &["--json"]].concat());
+        let line: Value = serde_json::from_str(stderr(&output).lines().last().unwrap()).unwrap();
+        assert_eq!(line["error"]["exit"].as_i64(), output.status.code().map(i64::from), "{line}");
+        assert!(line["error"]["message"].as_str().unwrap().len() > 10, "{line}");
+        line["error"].clone()
+    };
+    assert_eq!(error(&["dequeue", "search", "--wait", "0"])["code"], "UNAVAILABLE");
+    assert_eq!(error(&["dequeue", "two words"])["code"], "USAGE");
+    assert_eq!(
+        error(&["flush", "--everything"])["code"],
+        "USAGE",
+        "also what the command line does not know"
+    );
+    let world = World::new(1, now(), &["search"]);
+    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    // One token at a time, and somebody takes it: the next one is still being minted.
+    process::write_private(
+        &home.path().join("obol.toml"),
+        "[tqs]\nbatch = 1\nmax_ready = 1\nmax_depth = 1\n",
+    );
+    let tqs = Tqs::start(home.path(), &["--config", "obol.toml", "--session", "session.json"]);
+    let empty = loop {
+        let output = run(home.path(), &["dequeue", "search", "--wait", "0", "--json"]);
+        if output.status.code() == Some(4) {
+            break serde_json::from_str::<Value>(stderr(&output).lines().last().unwrap()).unwrap()["error"]
+                .clone();
+        }
+        while tqs.client().dequeue_token(&tool("search"), std::time::Duration::ZERO).is_ok() {}
+    };
+    assert_eq!((&empty["code"], &empty["renewalPending"]), (&"QUEUE_EMPTY".into(), &true.into()), "{empty}");
+    assert!(empty["retryAfterMs"].is_u64(), "{empty}");
+    assert_eq!(error(&["dequeue", "pay"])["code"], "POLICY_DENY");
+    assert_eq!(error(&["flush", "--session", "nonsense", "--reason", "x"])["code"], "USAGE");
+}
+
+/// Runs it with an output that takes nothing.
+fn run_into_full(home: &Path, arguments: &[&str]) -> Output {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    command(home).args(arguments).stdout(full).output().unwrap()
+}
+
+#[test]
+fn output_that_does_not_arrive_is_a_failure() {
+    let home = process::home();
+    let world = World::new(1, now(), &["search"]);
+    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let tqs = Tqs::start(home.path(), &["--session", "session.json"]);
+    for arguments in [
+        &["dequeue", "search"][..],
+        &["dequeue", "search", "--json"],
+        &["status"],
+        &["status", "search", "--json"],
+        &["session"],
+        &["config", "check"],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+    ] {
+        let output = run_into_full(home.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("space"), "{arguments:?}: {}", stderr(&output));
+    }
+    let drawn = |tqs: &Tqs| tqs.control().status().unwrap().tools[0].handed_out;
+    let before = drawn(&tqs);
+    let shell = format!("exec {} dequeue search >&-", process::obol().display());
+    let mut closed = std::process::Command::new("/bin/sh");
+    closed.args(["-c", &shell]).env_clear().env("XDG_RUNTIME_DIR", home.path().join("run"));
+    let output = closed.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(drawn(&tqs), before, "nothing is drawn for an output that is closed");
+    let discarded = command(home.path()).args(["dequeue", "search"]).stdout(Stdio::null()).output().unwrap();
+    assert!(discarded.status.success(), "who throws a token away may");
 }
 
 #[test]

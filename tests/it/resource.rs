@@ -253,7 +253,7 @@ fn the_service_answers_with_scope_and_names() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"ok": true, "session_id": SESSION.0.to_string(), "jti": token.jti().as_str(), "scope": scope()})
+        json!({"ok": true, "session_id": SESSION.to_string(), "jti": token.jti().as_str(), "scope": scope()})
     );
     assert_eq!(site.verify(&token, json!({})).problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
     let wrong = site.verify(&Forge::standard(2), json!({"action": "write"}));

@@ -64,6 +64,7 @@ pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
     let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
     let wait = WaitMs::new(args.wait).map_err(Failure::usage)?.as_duration();
     let deadline = Instant::now() + wait;
+    output::must_be_open()?;
     let mut client = args.sockets.agent_until(deadline)?;
     let wait = deadline.saturating_duration_since(Instant::now());
     let drawn = match &args.audience {
@@ -74,13 +75,10 @@ pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
         }
     };
     if args.output.json {
-        output::json(&json!({
-            "token": drawn.token.reveal(), "tool": drawn.tool, "expiresAt": drawn.expires_at,
-        }));
-    } else {
-        output::line(drawn.token.reveal());
+        let shown = json!({"token": drawn.token.reveal(), "tool": drawn.tool, "expiresAt": drawn.expires_at});
+        return output::token(&format!("{shown:#}"));
     }
-    Ok(())
+    output::token(drawn.token.reveal())
 }
 
 /// `obol status`.

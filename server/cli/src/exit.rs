@@ -4,7 +4,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use obol_ipc::client::{CallError, ConnectError};
-use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
+use serde::Serialize;
+use serde_json::json;
 
 /// What an exit code means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,10 +23,25 @@ pub(crate) enum Exit {
     Login = 5,
 }
 
+impl Exit {
+    /// The code of a failure that has no other.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Other => "FAILED",
+            Self::Usage => "USAGE",
+            Self::Denied => "DENIED",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Login => "LOGIN_NEEDED",
+        }
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
+    /// The daemon's own word for it, where it has one.
+    refused: Option<ErrorCode>,
     message: String,
 }
 
@@ -32,7 +49,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, refused: None, message: message.to_string() }
     }
 
     /// For errors of what the user gave us.
@@ -52,6 +69,34 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)
     }
+
+    /// The failure for programs, in one line.
+    pub(crate) fn to_json(&self) -> String {
+        let told = Told {
+            code: self.refused.map_or(self.exit.name(), ErrorCode::name),
+            message: &self.message,
+            exit: self.exit as u8,
+            retry_after_ms: self.refused.and_then(ErrorCode::retry_after).map(retry_after_ms),
+            renewal_pending: match self.refused {
+                Some(ErrorCode::QueueEmpty { renewal_pending, .. }) => Some(renewal_pending),
+                _ => None,
+            },
+        };
+        json!({ "error": told }).to_string()
+    }
+}
+
+/// A failure as programs read it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    code: &'static str,
+    message: &'a str,
+    exit: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renewal_pending: Option<bool>,
 }
 
 impl fmt::Display for Failure {
@@ -80,7 +125,11 @@ impl From<CallError> for Failure {
             CallError::NotSent(_) | CallError::TooManyInFlight => Exit::Unavailable,
             _ => Exit::Other,
         };
-        Self::new(exit, error)
+        let refused = match &error {
+            CallError::Refused(refusal) => Some(refusal.code()),
+            _ => None,
+        };
+        Self { refused, ..Self::new(exit, error) }
     }
 }
 

@@ -34,17 +34,41 @@ use crate::config::Config;
 use crate::exit::Outcome;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
     start_logging(&cli);
-    let code = match run(&cli) {
+    end(run(&cli).and_then(|()| output::finish()))
+}
+
+fn end(outcome: Outcome) -> ExitCode {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            log_lines::line(&format!("obol: {failure}"));
+            let told = if wants_json() { failure.to_json() } else { format!("obol: {failure}") };
+            log_lines::line(&told);
             failure.code()
         }
     };
     log_lines::end();
     code
+}
+
+/// A command line that makes no sense; or one that asks for help, which is printed like anything else.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && wants_json() {
+        return end(Err(exit::Failure::usage(error.to_string().trim_end())));
+    }
+    match error.print() {
+        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)),
+        Err(unprinted) => end(Err(unprinted.into())),
+    }
+}
+
+/// Whether the command line asks for JSON, also where it makes no sense otherwise.
+fn wants_json() -> bool {
+    std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
 fn run(cli: &Cli) -> Outcome {
@@ -74,7 +98,9 @@ fn run(cli: &Cli) -> Outcome {
         },
         Command::Dev(args) => dev::run(args),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
         Command::Verify(_) => {

@@ -1,12 +1,71 @@
 //! What commands print: data on standard output, as a table for people or as JSON for programs.
+//!
+//! Output that does not arrive is a failure. Nobody has to remember that: the first write that fails is kept, and
+//! [`finish`] makes the command fail at its end. What is lost with its output, a token, is printed by [`token`] instead.
 
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
+use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 use serde_json::Value;
 
-/// Prints one line. A reader that has gone away, such as `head`, is no error.
+use crate::exit::{Failure, Outcome};
+
+/// Why output did not arrive, the first time.
+static FAILED: OnceLock<String> = OnceLock::new();
+
+/// The device number of `/dev/null` on Linux.
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+/// Prints one line. A reader that has gone away, such as `head`, has seen enough.
 pub(crate) fn line(text: &str) {
-    let _reader_gone = writeln!(io::stdout().lock(), "{text}");
+    match write(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _earlier_one_counts = FAILED.set(error.to_string());
+        }
+        _ => {}
+    }
+}
+
+/// Prints what is gone for good if it does not arrive.
+pub(crate) fn token(text: &str) -> Outcome {
+    write(text).map_err(|error| {
+        Failure::other(format_args!(
+            "cannot write to standard output: {error}; the token is lost, draw another"
+        ))
+    })
+}
+
+/// Refuses a standard output that was closed, before anything is drawn for it. The runtime puts `/dev/null` in its place,
+/// open both ways, which no shell does.
+pub(crate) fn must_be_open() -> Outcome {
+    let stdout = io::stdout();
+    let is_null = fstat(&stdout).is_ok_and(|stat| (major(stat.st_rdev), minor(stat.st_rdev)) == NULL_DEVICE);
+    let both_ways = fcntl_getfl(&stdout).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    if is_null && both_ways {
+        return Err(Failure::other(
+            "standard output is closed, so there is nowhere to print a token; nothing was drawn",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether all of it arrived.
+pub(crate) fn finish() -> Outcome {
+    match (FAILED.get(), io::stdout().flush()) {
+        (Some(error), _) => Err(unwritten(error)),
+        (None, Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn unwritten(error: &dyn std::fmt::Display) -> Failure {
+    Failure::other(format_args!("cannot write to standard output: {error}"))
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
 }
 
 /// Prints JSON, indented.

@@ -67,7 +67,7 @@ impl Body {
 #[derive(Serialize)]
 struct Accepted<'a> {
     ok: bool,
-    /// Decimal, as text: not every JSON parser keeps 64 bits.
+    /// 16 hex digits, as everywhere.
     session_id: String,
     jti: &'a str,
     scope: &'a Scope,
@@ -127,7 +127,7 @@ fn accepted(token: &VerifiedToken) -> Response {
     let arguments = token.opened_arguments();
     let answer = Accepted {
         ok: true,
-        session_id: token.session_id().0.to_string(),
+        session_id: token.session_id().to_string(),
         jti: jti.as_str(),
         scope: token.scope(),
         arguments,
