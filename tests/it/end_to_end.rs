@@ -15,13 +15,13 @@ pub(crate) const AUDIENCE: &str = "https://api.example";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `obol rs`, killed when dropped.
-struct Rs {
+pub(crate) struct Rs {
     child: Child,
     address: SocketAddr,
 }
 
 impl Rs {
-    fn start(home: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
         let log = home.join("rs.log");
         let file = std::fs::File::create(&log).unwrap();
         let child = command(home)
@@ -46,7 +46,7 @@ impl Rs {
     }
 
     /// The status of one verification.
-    fn verify(&self, token: &str, tool: &str) -> u16 {
+    pub(crate) fn verify(&self, token: &str, tool: &str) -> u16 {
         let body = json!({"token": token, "tool": tool}).to_string();
         let mut stream = TcpStream::connect(self.address).unwrap();
         let head = format!(

@@ -56,5 +56,6 @@ mod sidecar_watch;
 mod spent_set;
 mod strictness;
 mod support;
+mod two_users;
 mod unread_log;
 mod watch;

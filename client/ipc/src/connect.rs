@@ -1,8 +1,9 @@
 //! Opening a connection: who owns the socket, who is at the other end, and the hello.
 //!
 //! A client that talked to whoever put a socket at the right path would hand its requests, and its trust in the
-//! answers, to them. So both the owner of the socket and the user of the process behind it must be the client's own
-//! user or root. The second check is the one that decides: nobody can forge what the kernel says of a peer.
+//! answers, to them. So both the owner of the socket and the user of the process behind it must be one whom the client
+//! has a reason to trust: its own user, root, the user named for the endpoint, or the owner of a folder that only root
+//! can have put there. The second check is the one that decides: nobody can forge what the kernel says of a peer.
 
 mod link;
 mod peer;
@@ -15,8 +16,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::link::{Link, Unwritten};
 use crate::codec::{Codec, ResponseError};
+use crate::endpoint::DAEMON_USER_VARIABLE;
 use crate::frame::FrameError;
 use crate::hello::HelloError;
+use crate::user::name_of;
 use crate::value::PeerName;
 
 /// How long to wait for a connection, for the hello, and for an answer beyond the time the request itself may wait.
@@ -112,6 +115,13 @@ pub enum ConnectError {
         /// The user it runs as.
         uid: u32,
     },
+    /// The system lets this user not connect.
+    NotAllowed {
+        /// The path.
+        path: PathBuf,
+        /// The user whom the socket, or else its folder, belongs to, if that could be seen.
+        uid: Option<u32>,
+    },
     /// The daemon did not accept the connection in time.
     NotAccepted {
         /// The path.
@@ -162,25 +172,38 @@ impl fmt::Display for ConnectError {
             }
             Self::ForeignSocket { path, uid } => write!(
                 f,
-                "the socket {} belongs to user {uid}, neither this user nor root; use the socket of this user's daemon",
-                path.display()
+                "the socket {} belongs to {}, neither this user nor root; if that is the daemon's user, say so with \
+                 {DAEMON_USER_VARIABLE}={uid}",
+                path.display(),
+                name_of(*uid)
             ),
             Self::ForeignPeer { path, uid } => write!(
                 f,
-                "the process behind {} runs as user {uid}, neither this user nor root; use this user's daemon",
-                path.display()
+                "the process behind {} runs as {}, neither this user nor root; if that is the daemon's user, say so with \
+                 {DAEMON_USER_VARIABLE}={uid}",
+                path.display(),
+                name_of(*uid)
             ),
+            Self::NotAllowed { path, uid: Some(uid) } => write!(
+                f,
+                "this user may not connect to {}; it is for {} and for root",
+                path.display(),
+                name_of(*uid)
+            ),
+            Self::NotAllowed { path, uid: None } => {
+                write!(
+                    f,
+                    "this user may not connect to {}; it is for the daemon's user and for root",
+                    path.display()
+                )
+            }
             Self::NotAccepted { path } => write!(
                 f,
                 "the daemon did not accept the connection on {} in time; it is overloaded or stuck",
                 path.display()
             ),
             Self::System { path, cause } => {
-                write!(
-                    f,
-                    "cannot connect to {}: {cause}; check the permissions of its directory",
-                    path.display()
-                )
+                write!(f, "cannot connect to {}: {cause}; check the path", path.display())
             }
             Self::NoHello(lost) => write!(f, "the daemon did not answer the hello: {lost}; check its log"),
             Self::Hello(error) => error.fmt(f),

@@ -163,6 +163,11 @@ pub struct StatusResult {
     pub version: String,
     /// The daemon's process id.
     pub pid: u32,
+    /// The user the daemon runs as.
+    pub uid: u32,
+    /// The users and `@groups` whose processes may draw, as the configuration names them. Empty where agents and daemon are
+    /// one user, so that an agent that runs code has the daemon's keys.
+    pub agent_users: Vec<String>,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
     /// The sessions it holds.

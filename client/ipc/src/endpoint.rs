@@ -5,6 +5,9 @@
 //! `OBOL_CONTROL_SOCKET`, then `control.sock` beside the agent's. `/tmp` is never looked at unless named, because
 //! anyone can put a socket there.
 //!
+//! `OBOL_ENDPOINT_USER` names the user a daemon is expected to run as, by number or by name, where that is neither the
+//! client's own nor root. What a client makes of it is in [`connect`](crate::connect).
+//!
 //! The environment is passed in as a function, so that resolving an endpoint depends on its arguments alone:
 //! `Endpoint::agent(None, |name| std::env::var_os(name))`.
 
@@ -13,10 +16,14 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use crate::user::{UnknownUser, uid_of};
+
 /// Names the agent's socket: `unix:///absolute/path`.
 pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
 /// Names the control socket: `unix:///absolute/path`.
 pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
+/// Names the user the daemon runs as, by number or by name.
+pub const DAEMON_USER_VARIABLE: &str = "OBOL_ENDPOINT_USER";
 /// Longest path of a socket, in bytes: what `sun_path` holds on Linux, less the NUL that ends it.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 
@@ -26,10 +33,11 @@ const SYSTEM_AGENT_SOCKET: &str = "/run/obol/agent.sock";
 const CONTROL_SOCKET_NAME: &str = "control.sock";
 const SCHEME: &[u8] = b"unix://";
 
-/// The path of a socket that can be bound or connected to.
+/// The path of a socket that can be bound or connected to, and the user who is expected to serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     path: PathBuf,
+    user: Option<u32>,
 }
 
 impl Endpoint {
@@ -47,7 +55,21 @@ impl Endpoint {
         if bytes.len() > MAX_SOCKET_PATH_BYTES {
             return Err(EndpointError::TooLong { path });
         }
-        Ok(Self { path })
+        Ok(Self { path, user: None })
+    }
+
+    /// The same socket, served by this user.
+    #[must_use]
+    pub const fn of_user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
+        self
+    }
+
+    fn of_named_user(self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Self, EndpointError> {
+        let Some(user) = environment(DAEMON_USER_VARIABLE).filter(|user| !user.is_empty()) else {
+            return Ok(self);
+        };
+        Ok(self.of_user(uid_of(&user.to_string_lossy()).map_err(EndpointError::UnknownUser)?))
     }
 
     /// The agent's socket, to bind or to connect to. `named` is a path or `unix:///absolute/path`; `environment`
@@ -63,7 +85,7 @@ impl Endpoint {
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
-        Self::first_agent(named, environment, |_| true)
+        Self::first_agent(named, &environment, |_| true)?.of_named_user(environment)
     }
 
     /// Like [`agent`](Self::agent), but where nothing is named and the user's socket does not exist, the system's is
@@ -76,7 +98,7 @@ impl Endpoint {
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
-        Self::first_agent(named, environment, Path::exists)
+        Self::first_agent(named, &environment, Path::exists)?.of_named_user(environment)
     }
 
     fn first_agent(
@@ -111,7 +133,8 @@ impl Endpoint {
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
         Self::named(named, CONTROL_SOCKET_VARIABLE, &environment)
-            .unwrap_or_else(|| Self::at(agent.path.with_file_name(CONTROL_SOCKET_NAME)))
+            .unwrap_or_else(|| Self::at(agent.path.with_file_name(CONTROL_SOCKET_NAME)))?
+            .of_named_user(environment)
     }
 
     fn named(
@@ -138,6 +161,11 @@ impl Endpoint {
     /// The socket's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The user who is expected to serve it, if one was named.
+    pub const fn user(&self) -> Option<u32> {
+        self.user
     }
 }
 
@@ -168,6 +196,8 @@ pub enum EndpointError {
         /// The path.
         path: PathBuf,
     },
+    /// The variable names a daemon's user whom nobody knows.
+    UnknownUser(UnknownUser),
 }
 
 impl fmt::Display for EndpointError {
@@ -183,6 +213,7 @@ impl fmt::Display for EndpointError {
                  choose a shorter directory",
                 path.as_os_str().len()
             ),
+            Self::UnknownUser(error) => write!(f, "{DAEMON_USER_VARIABLE}: {error}"),
         }
     }
 }
@@ -245,6 +276,22 @@ mod tests {
         assert!(agent(Some("/a\0b"), &[]).is_err());
         let runtime_dir = format!("/{}", "x".repeat(100));
         assert!(agent(None, &[("XDG_RUNTIME_DIR", &runtime_dir)]).is_err());
+    }
+
+    #[test]
+    fn the_daemons_user_is_the_one_that_the_variable_names() {
+        let user = |variables: &[(&str, &str)]| {
+            let agent = Endpoint::agent(Some(OsStr::new("/d/a")), environment(variables))?;
+            let control = Endpoint::control(None, &agent, environment(variables))?;
+            assert_eq!(agent.user(), control.user());
+            Ok::<_, EndpointError>(agent.user())
+        };
+        assert_eq!(user(&[]), Ok(None));
+        assert_eq!(user(&[("OBOL_ENDPOINT_USER", "")]), Ok(None));
+        assert_eq!(user(&[("OBOL_ENDPOINT_USER", "54321")]), Ok(Some(54_321)));
+        assert_eq!(user(&[("OBOL_ENDPOINT_USER", "root")]), Ok(Some(0)));
+        let message = user(&[("OBOL_ENDPOINT_USER", "no one")]).unwrap_err().to_string();
+        assert!(message.contains("OBOL_ENDPOINT_USER") && message.contains("no one"), "{message}");
     }
 
     #[test]

@@ -214,6 +214,8 @@ pub enum HelloRefusalCode {
     UnknownCodec,
     /// The client's name breaks its rule.
     InvalidClientName,
+    /// The client runs as a user whom this daemon does not serve.
+    UserNotServed,
     /// Too many connections.
     Overloaded,
     /// The daemon is stopping.
@@ -228,6 +230,7 @@ impl HelloRefusalCode {
             Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
             Self::UnknownCodec => "UNKNOWN_CODEC",
             Self::InvalidClientName => "INVALID_CLIENT_NAME",
+            Self::UserNotServed => "USER_NOT_SERVED",
             Self::Overloaded => "OVERLOADED",
             Self::Unavailable => "UNAVAILABLE",
         }

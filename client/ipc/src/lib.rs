@@ -18,7 +18,8 @@
 //!   ([`frame::MAX_BODY_BYTES`]) beyond what has arrived.
 //! - A `dequeueToken` of which one byte was written is never sent a second time. When its answer is lost, the caller
 //!   is told that the token may have been handed out ([`client::CallError::MayHaveBeenHandedOut`]).
-//! - A client talks only to a socket and a process that belong to its own user or to root.
+//! - A client talks only to a socket and a process that belong to its own user, to root, or to the user it was told to
+//!   expect ([`endpoint::DAEMON_USER_VARIABLE`]), or to the owner of a folder that only root can have put there.
 //! - Tokens and session documents are wiped from memory when dropped, and print as a redaction. The wiping is best
 //!   effort: the kernel's socket buffers and the parser's scratch space are out of reach.
 //!
@@ -42,6 +43,7 @@ mod protocol;
 pub mod refusal;
 pub mod secret;
 pub mod time;
+pub mod user;
 pub mod value;
 
 #[cfg(feature = "tokio")]

@@ -54,6 +54,7 @@ fn default_of(name: &str) -> Option<String> {
         "tqs.connection_rate" => return Some(limits.connection_rate.to_string()),
         "tqs.user_rate" => return Some(limits.user_rate.to_string()),
         "tqs.idle" => return Some(limits.idle.as_secs().to_string()),
+        "tqs.agent_users" => "none: agents and sidecar are one user",
         "tqs.http" => "http.sock beside the agent's socket",
         "tqs.sandbox" => "true",
         "tqs.keychain" => "none",
@@ -197,17 +198,18 @@ impl Check {
             let hint = self.nearest(&name).map_or(String::new(), |near| format!("; did you mean {near}?"));
             return self.problem(format!("{source}: there is no setting {name}{hint}"));
         }
-        let shown = match &value {
-            Value::String(text) => text.clone(),
-            Value::Integer(number) => number.to_string(),
-            Value::Boolean(yes) => yes.to_string(),
-            Value::Float(number) => number.to_string(),
-            other => format!("({})", other.type_str()),
-        };
-        if let Err(error) = one(section, key, value) {
-            let error = error.to_string();
-            let what = error.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            self.problem(format!("{source}: {name} = {shown}: {what}"));
+        let shown = shown(&value);
+        match one(section, key, value) {
+            Err(error) => {
+                let error = error.to_string();
+                let what = error.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+                self.problem(format!("{source}: {name} = {shown}: {what}"));
+            }
+            Ok(config) => {
+                if let Some(Err(error)) = config.tqs.agent_users.map(|users| users.find()) {
+                    self.problem(format!("{source}: {name} = {shown}: {error}"));
+                }
+            }
         }
         self.set.insert(name, (shown, source.to_owned()));
     }
@@ -269,9 +271,12 @@ impl Check {
         self.private_folder("the agent's socket", agent.path());
     }
 
-    /// The folder of a socket must be ours and closed to others.
+    /// The folder of a socket must be ours and closed to others, unless agents that are others must come through.
     fn private_folder(&mut self, what: &str, path: &Path) {
         let Some(folder) = path.parent() else { return };
+        if self.set.contains_key("tqs.agent_users") {
+            return;
+        }
         match std::fs::metadata(folder) {
             Ok(metadata) if !metadata.is_dir() => {
                 self.problem(format!("{what}: {} is no folder", folder.display()));
@@ -329,6 +334,18 @@ impl Check {
                 }
             }
         }
+    }
+}
+
+/// A setting's value as people read it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(yes) => yes.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Array(list) => list.iter().map(shown).collect::<Vec<_>>().join(", "),
+        other => format!("({})", other.type_str()),
     }
 }
 

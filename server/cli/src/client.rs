@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use obol_ipc::control::{FlushScope, StatusResult};
 use obol_ipc::secret::SessionDocument;
+use obol_ipc::user::name_of;
 use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool, WaitMs};
 use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 use obol_secret::file::PrivateFile;
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{DequeueArgs, FlushArgs, FlushScopeArgs, Output, Sockets, StatusArgs};
 use crate::exit::{Failure, Outcome};
+use crate::operator;
 use crate::output::{self, Table};
 
 /// Pause between two attempts to reach a sidecar that is not there yet.
@@ -21,9 +23,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(25);
 impl Sockets {
     /// The agent's socket of a running sidecar.
     fn agent(&self) -> Outcome<Client> {
-        let endpoint =
-            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
-        Ok(Client::connect(endpoint, options()?)?)
+        self.agent_until(Instant::now())
     }
 
     /// The agent's socket of a sidecar that may still be starting.
@@ -35,7 +35,9 @@ impl Sockets {
                 Err(error) if error.may_pass() && Instant::now() < deadline => {
                     std::thread::sleep(CONNECT_PAUSE);
                 }
-                connected => return Ok(connected?),
+                connected => {
+                    return connected.map_err(|error| operator::unconnected(error, "OBOL_ENDPOINT_SOCKET"));
+                }
             }
         }
     }
@@ -46,7 +48,8 @@ impl Sockets {
             Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
         let endpoint =
             Endpoint::control(self.control_socket.as_deref(), &agent, environment).map_err(Failure::usage)?;
-        Ok(ControlClient::connect(endpoint, options()?)?)
+        ControlClient::connect(endpoint, options()?)
+            .map_err(|error| operator::unconnected(error, "OBOL_CONTROL_SOCKET"))
     }
 }
 
@@ -118,11 +121,21 @@ fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
         return Ok(());
     }
     output::line(&format!("obol {}, process {}, up {} s", status.version, status.pid, status.uptime_seconds));
+    output::line(&form(&status));
     output::line("");
     sessions_table(&status)?.print();
     output::line("");
     tools_table(&status).print();
     Ok(())
+}
+
+/// Whether agents and sidecar are one user, and what follows from it.
+fn form(status: &StatusResult) -> String {
+    let own = name_of(status.uid);
+    match status.agent_users.as_slice() {
+        [] => format!("agents and sidecar are one user, {own}: an agent that runs code has the keys"),
+        users => format!("sidecar: {own}; agents: {}", users.join(", ")),
+    }
 }
 
 fn sessions_table(status: &StatusResult) -> Outcome<Table> {

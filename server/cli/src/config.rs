@@ -11,6 +11,7 @@ use obol_secret::file::read_public;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::agent_users::AgentUserNames;
 use crate::args::{LogFormat, LogLevel};
 use crate::exit::{Failure, Outcome};
 
@@ -52,6 +53,8 @@ pub(crate) struct Tqs {
     pub(crate) max_depth: Option<usize>,
     /// The least life of a token handed out, in seconds.
     pub(crate) min_life: Option<u64>,
+    /// The users whose processes are agents, where they are others than the sidecar's own.
+    pub(crate) agent_users: Option<AgentUserNames>,
     /// Where the audit log is written; nowhere if not said.
     pub(crate) audit: Option<PathBuf>,
     /// The size at which a file of the audit log is closed and the next one begun, in bytes.

@@ -19,6 +19,7 @@ use crate::args::DevArgs;
 use crate::create::{self, Plan};
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
+use crate::operator::quote;
 use crate::output;
 use crate::tqs::shutdown_signal;
 
@@ -253,10 +254,4 @@ fn tell(place: &Place, address: SocketAddr, args: &DevArgs) -> Outcome {
     let _always = writeln!(text, "Watch:\n\n  {program} status --watch");
     output::line(&text);
     Ok(())
-}
-
-/// Text as a shell takes it for one word.
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

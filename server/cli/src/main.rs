@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, logs and errors to standard error; exit codes are in [`exit`].
 
+mod agent_users;
 mod args;
 mod audit;
 mod check;
@@ -14,6 +15,7 @@ mod exit;
 mod inspect;
 mod log_level;
 mod log_lines;
+mod operator;
 mod output;
 mod rs;
 mod stores;

@@ -477,6 +477,8 @@ mod tests {
         StatusResult {
             version: "0.1.0".to_owned(),
             pid,
+            uid: 1000,
+            agent_users: Vec::new(),
             uptime_seconds: 61,
             sessions: Vec::new(),
             tools,

@@ -28,6 +28,8 @@ const UNKNOWN_AGENT: &str = "-";
 /// Answers the operator's requests.
 pub(crate) struct Control {
     pub(crate) queue: Arc<Queue>,
+    /// As configured; none where agents and daemon are one user.
+    pub(crate) agent_users: Vec<String>,
     pub(crate) started: Instant,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) counters: Arc<Counters>,
@@ -131,6 +133,8 @@ impl Control {
         Ok(StatusResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            uid: rustix::process::geteuid().as_raw(),
+            agent_users: if from == 0 { self.agent_users.clone() } else { Vec::new() },
             uptime_seconds: self.started.elapsed().as_secs(),
             sessions: page.sessions,
             tools: page.tools,

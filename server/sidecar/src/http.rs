@@ -23,11 +23,12 @@ use obol_queue::{Queue, SessionState};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use crate::access::Access;
 use crate::audit::Auditor;
 use crate::connection::stopped;
 use crate::counters::Counters;
 use crate::limits::Peers;
-use crate::listener::{BindError, Listener};
+use crate::listener::{BindError, Listener, Peer};
 
 /// Connections at a time; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -89,10 +90,11 @@ enum Socket {
 }
 
 impl HttpAddress {
-    /// Takes the address. Must be called inside a tokio runtime, and before the sandbox is entered.
-    pub fn bind(&self) -> Result<HttpListener, HttpBindError> {
+    /// Takes the address; a socket for the daemon's own user, in a folder that `access` tells. Must be called inside a
+    /// tokio runtime, and before the sandbox is entered.
+    pub fn bind(&self, access: Access) -> Result<HttpListener, HttpBindError> {
         match self {
-            Self::Unix(endpoint) => Listener::bind(endpoint)
+            Self::Unix(endpoint) => Listener::bind(endpoint, access)
                 .map(|listener| HttpListener(Socket::Unix(listener)))
                 .map_err(HttpBindError::Unix),
             Self::Tcp(address) if !address.ip().is_loopback() => Err(HttpBindError::Remote(*address)),
@@ -221,7 +223,7 @@ impl HttpListener {
         let health = Arc::clone(health);
         match &mut self.0 {
             Socket::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, Peer::Served(_)) = listener.accept().await? else { return Ok(()) };
                 tokio::spawn(async move {
                     serve(stream, health).await;
                     drop(place);

@@ -6,13 +6,15 @@
 //! one without the other.
 //!
 //! What it promises:
-//! - a socket is reached by its owner alone: folder 0700, socket 0600, and the peer's user checked at every connection;
+//! - a socket is reached by those it is for and nobody else: modes of folder and socket let no more in than they must, and
+//!   the peer's user is checked at every connection; the operator's is for the daemon's own user and root;
 //! - a live socket is never stolen, a dead one is replaced;
 //! - every frame, wait, queue and number of connections has a bound, and what goes beyond is refused in words;
 //! - a token is written to one connection and to nothing else, above all to no log.
 //!
 //! What it must not know: the token format, files of configuration, where the master key comes from.
 
+mod access;
 mod agent;
 mod audit;
 mod connection;
@@ -28,6 +30,7 @@ mod rate;
 mod sandbox;
 mod service;
 
+pub use access::{Access, AgentUsers, AgentUsersError};
 pub use harden::{Measure, harden_process};
 pub use http::{HttpAddress, HttpBindError, HttpListener};
 pub use limits::Limits;

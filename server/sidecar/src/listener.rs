@@ -1,13 +1,19 @@
-//! Binding a socket that is ours alone, and telling who connects.
+//! Binding a socket that is ours alone, or ours and the agents', and telling who connects.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
+use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::access::{Access, Modes};
+
+/// What nobody but the owner may do in a socket's folder, whomever it is for: see what is in it, and change that.
+const FOR_THE_OWNER: u32 = 0o066;
 
 /// Why a socket could not be bound. Nothing that was there before was touched.
 #[derive(Debug)]
@@ -17,6 +23,13 @@ pub enum BindError {
     Io(PathBuf, io::Error),
     /// The folder is open to others, or belongs to somebody else.
     Folder(PathBuf),
+    /// The folder keeps the agents out, or is open to others, or belongs to somebody else.
+    AgentsFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What puts it right.
+        command: String,
+    },
     /// A daemon serves this socket already.
     InUse(PathBuf),
     /// Something else than a socket stands in its place.
@@ -32,6 +45,11 @@ impl fmt::Display for BindError {
                 "the folder {} must belong to you and be closed to others; run `chmod 700 {}`, or name another",
                 path.display(),
                 path.display()
+            ),
+            Self::AgentsFolder { folder, command } => write!(
+                f,
+                "the folder {} must belong to you, let the agents through and nobody look in; run `{command}`, or name another",
+                folder.display()
             ),
             Self::InUse(path) => write!(
                 f,
@@ -52,7 +70,17 @@ impl std::error::Error for BindError {}
 pub struct Listener {
     inner: UnixListener,
     endpoint: Endpoint,
+    access: Access,
     place: Place,
+}
+
+/// Who is at the other end of a connection, as the kernel says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Peer {
+    /// Somebody the socket is for.
+    Served(u32),
+    /// Somebody else.
+    Stranger(u32),
 }
 
 /// What ties a socket to its path.
@@ -80,34 +108,33 @@ pub(crate) enum Fate {
 }
 
 impl Listener {
-    /// Binds a socket. Its folder is created with mode 0700 if it is not there.
+    /// Binds a socket for these users. Its folder is created if it is not there.
     ///
     /// A lock file beside the socket decides who may: only its holder removes a dead socket and binds a new one, so two
     /// daemons that start at once cannot take each other's.
-    pub fn bind(endpoint: &Endpoint) -> Result<Self, BindError> {
+    pub fn bind(endpoint: &Endpoint, access: Access) -> Result<Self, BindError> {
         let path = endpoint.path();
         let io = |error| BindError::Io(path.to_owned(), error);
-        make_private_folder(folder_of(path))?;
+        let modes = access.modes();
+        make_folder(folder_of(path), modes)?;
         let lock = lock(path)?;
         remove_dead_socket(path)?;
-        let inner = UnixListener::bind(path).map_err(io)?;
-        // The folder is closed to others, so nobody came in between.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)?;
+        let inner = with_mode(modes.socket, || UnixListener::bind(path)).map_err(io)?;
         let identity = identity(path).map_err(io)?;
-        Ok(Self { inner, endpoint: endpoint.clone(), place: Place::Own { identity, _lock: lock } })
+        Ok(Self { inner, endpoint: endpoint.clone(), access, place: Place::Own { identity, _lock: lock } })
     }
 
     /// Takes over a socket that another process has bound and listens on, such as systemd. The peer's user is checked
     /// at every connection all the same; folder and socket are that process's care. Must be called inside a tokio
     /// runtime.
-    pub fn inherit(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+    pub fn inherit(socket: std::os::unix::net::UnixListener, access: Access) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let path = address
             .as_pathname()
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no path"))?;
         let endpoint = Endpoint::at(path).map_err(io::Error::other)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { inner: UnixListener::from_std(socket)?, endpoint, place: Place::Inherited })
+        Ok(Self { inner: UnixListener::from_std(socket)?, endpoint, access, place: Place::Inherited })
     }
 
     /// Where it listens.
@@ -115,16 +142,17 @@ impl Listener {
         self.endpoint.path()
     }
 
-    /// The next connection of our own user, and the user. Others are turned away without a word.
-    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, u32)> {
-        loop {
-            let (stream, _) = self.inner.accept().await?;
-            match stream.peer_cred() {
-                Ok(peer) if is_own_user(peer.uid()) => return Ok((stream, peer.uid())),
-                Ok(peer) => tracing::warn!(uid = peer.uid(), "a connection of another user was refused"),
-                Err(error) => tracing::warn!(%error, "a connection whose user is unknown was refused"),
-            }
-        }
+    /// Whom it is for.
+    pub(crate) const fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The next connection, and whose it is. One whose user the kernel does not tell is an error.
+    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.inner.accept().await?;
+        let peer = stream.peer_cred()?;
+        let is_served = self.access.admits(peer.uid(), peer.gid());
+        Ok((stream, if is_served { Peer::Served(peer.uid()) } else { Peer::Stranger(peer.uid()) }))
     }
 
     /// Sees whether the path still leads here. A path that leads nowhere gets a new socket; one that leads to somebody
@@ -148,7 +176,7 @@ impl Listener {
         if lock_is_there && let Place::Own { _lock, .. } = &self.place {
             _lock.unlock().map_err(|error| BindError::Io(self.path().to_owned(), error))?;
         }
-        *self = Self::bind(&self.endpoint)?;
+        *self = Self::bind(&self.endpoint, self.access.clone())?;
         Ok(())
     }
 }
@@ -161,11 +189,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Root may connect to everybody's socket: it can read their memory anyway.
-fn is_own_user(uid: u32) -> bool {
-    uid == rustix::process::geteuid().as_raw() || uid == 0
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         let Place::Own { identity: ours, .. } = &self.place else { return };
@@ -175,12 +198,61 @@ impl Drop for Listener {
     }
 }
 
-fn make_private_folder(folder: &Path) -> Result<(), BindError> {
+/// Makes something whose mode is exactly this, whatever the mask of the process. The mask does it and not a later change,
+/// because nobody may come in between, and because the sandbox lets no mode be changed. For a moment the mask holds for
+/// other threads as well; they give the modes of their own files.
+fn with_mode<T>(mode: u32, make: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
+    let made = make();
+    rustix::process::umask(before);
+    made
+}
+
+/// Makes the folder, or sees that the one which is there is as it must be. That one is not changed: its owner may have
+/// had a reason.
+fn make_folder(folder: &Path, modes: Modes) -> Result<(), BindError> {
     let io = |error| BindError::Io(folder.to_owned(), error);
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
+    let wrong = || match modes {
+        Modes { folder: 0o700, .. } => BindError::Folder(folder.to_owned()),
+        Modes { folder: mode, group, .. } => {
+            let path = folder.display();
+            let group = group.map_or(String::new(), |group| format!("chgrp {group} {path} && "));
+            BindError::AgentsFolder {
+                folder: folder.to_owned(),
+                command: format!("{group}chmod {mode:o} {path}"),
+            }
+        }
+    };
+    if let Some(above) = folder.parent() {
+        let create = || DirBuilder::new().recursive(true).create(above);
+        with_mode(modes.folder & 0o711, create).map_err(io)?;
+    }
+    match with_mode(modes.folder & 0o777, || fs::create_dir(folder)) {
+        Ok(()) => give_to_group(folder, modes).map_err(io)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io(error)),
+    }
     let metadata = fs::metadata(folder).map_err(io)?;
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if ours && metadata.mode() & 0o077 == 0 { Ok(()) } else { Err(BindError::Folder(folder.to_owned())) }
+    let ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+    let (mode, for_the_owner) = (metadata.mode(), FOR_THE_OWNER | (!modes.folder & 0o077));
+    let lets_agents_through = match modes.group {
+        Some(group) => metadata.gid() == group && mode & modes.folder == modes.folder,
+        None => mode & modes.folder & 0o011 == modes.folder & 0o011,
+    };
+    if ours && mode & for_the_owner == 0 && lets_agents_through { Ok(()) } else { Err(wrong()) }
+}
+
+/// Of a folder that was just made. Only who is in a group can give it something.
+fn give_to_group(folder: &Path, modes: Modes) -> io::Result<()> {
+    let Some(group) = modes.group else { return Ok(()) };
+    std::os::unix::fs::chown(folder, None, Some(group)).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            format!("the sidecar's user is not in group {group}; add it (`usermod -aG`), or name users"),
+        ),
+        _ => error,
+    })?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(modes.folder))
 }
 
 fn lock_path(socket: &Path) -> PathBuf {

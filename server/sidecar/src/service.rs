@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use obol_audit::AuditLog;
 use obol_ipc::hello::{HelloRefusalCode, PeerName};
 use obol_ipc::message::AgentProtocol;
+use obol_ipc::user::name_of;
 use obol_ipc::{Endpoint, Protocol};
 use obol_queue::Queue;
 use tokio::net::UnixStream;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::access::Access;
 use crate::agent::Agent;
 use crate::audit::{Auditor, Watch};
 use crate::connection::{self, Answerer};
@@ -24,7 +26,7 @@ use crate::control::Control;
 use crate::denials::Denials;
 use crate::http::{Health, HttpListener};
 use crate::limits::{Limits, Peers};
-use crate::listener::{BindError, Fate, Listener};
+use crate::listener::{BindError, Fate, Listener, Peer};
 use crate::notify::Notifier;
 
 /// Connections on the operator's socket at a time.
@@ -33,6 +35,8 @@ const MAX_CONTROL_CONNECTIONS: usize = 16;
 const MAX_TURNED_AWAY: usize = 64;
 /// How long connections may take over what is under way once the daemon stops.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two lines of the log about users who are not served.
+const STRANGERS_PAUSE: Duration = Duration::from_secs(1);
 /// How often a socket's path is looked at.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// Pause after the system could not accept, for want of descriptors for instance.
@@ -92,10 +96,10 @@ impl Handle {
 }
 
 impl Options {
-    /// Binds both sockets. Must be called inside a tokio runtime.
+    /// Binds both sockets, for our own user. Must be called inside a tokio runtime.
     pub fn bind(&self, queue: Arc<Queue>) -> Result<Service, BindError> {
-        let control = Listener::bind(&self.control)?;
-        let agent = Listener::bind(&self.agent)?;
+        let control = Listener::bind(&self.control, Access::OwnUser)?;
+        let agent = Listener::bind(&self.agent, Access::OwnUser)?;
         Ok(Service::new(agent, control, queue))
     }
 }
@@ -160,7 +164,8 @@ impl Service {
         let Self { agent, control, queue, peers, http, notifier, audit, log_lines_dropped, stop } = self;
         let server = PeerName::new(concat!("obol/", env!("CARGO_PKG_VERSION"))).map_err(io::Error::other)?;
         let stopping = stop.subscribe();
-        tracing::info!(agent = %agent.path().display(), control = %control.path().display(), "listening");
+        let agent_users = agent.access().agent_users().to_vec();
+        say_where(&agent, &control);
 
         let counters = Arc::clone(&peers.counters);
         let lost = Arc::new(AtomicUsize::new(0));
@@ -173,6 +178,7 @@ impl Service {
         });
         let answers_control = Arc::new(Control {
             queue: Arc::clone(&queue),
+            agent_users,
             started: Instant::now(),
             stop: stop.clone(),
             counters: Arc::clone(&counters),
@@ -229,6 +235,18 @@ impl Service {
     }
 }
 
+/// Where the daemon listens, and for whom.
+fn say_where(agent: &Listener, control: &Listener) {
+    let own = name_of(rustix::process::geteuid().as_raw());
+    let agents = match agent.access().agent_users() {
+        [] => {
+            format!("{own}, as the daemon itself: an agent that runs code has its keys (set tqs.agent_users)")
+        }
+        users => format!("{}; the daemon is {own}", users.join(", ")),
+    };
+    tracing::info!(agent = %agent.path().display(), control = %control.path().display(), agents, "listening");
+}
+
 /// Tells the service manager that the daemon stops, when that begins and not when the last connection has gone.
 async fn say_goodbye(mut stopping: watch::Receiver<bool>, notifier: &Notifier) {
     connection::stopped(&mut stopping).await;
@@ -274,6 +292,7 @@ struct Door<P, A> {
     peers: Arc<Peers>,
     server: PeerName,
     turned_away: Arc<AtomicUsize>,
+    strangers: Strangers,
     /// Whether the last attempt to accept failed, so that a lasting failure is said once.
     failing: bool,
     /// Whether the path of this socket is lost, likewise; and what `/readyz` looks at.
@@ -297,6 +316,7 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
             peers,
             server,
             turned_away,
+            strangers: Strangers::default(),
             failing: false,
             lost: false,
             any_lost,
@@ -321,7 +341,8 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, uid)) => self.admit(stream, uid, &mut connections, &stopping),
+                Ok((stream, Peer::Served(uid))) => self.admit(stream, uid, &mut connections, &stopping),
+                Ok((stream, Peer::Stranger(uid))) => self.strangers.turn_away(stream, uid),
                 Err(error) => self.wait_after(&error).await,
             }
         }
@@ -355,7 +376,10 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
                     }
                 });
             }
-            Err(limit) => turn_away(stream, &self.turned_away, limit),
+            Err(limit) => {
+                let message = format!("{limit} connections are open already; close some, or ask again later");
+                turn_away(stream, &self.turned_away, HelloRefusalCode::Overloaded, message);
+            }
         }
     }
 
@@ -390,16 +414,40 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
     }
 }
 
-/// Says that there are too many connections, unless even that is too much.
-fn turn_away(stream: UnixStream, turned_away: &Arc<AtomicUsize>, limit: usize) {
+/// Says why there is no place for a connection, unless even that is too much.
+fn turn_away(stream: UnixStream, turned_away: &Arc<AtomicUsize>, code: HelloRefusalCode, message: String) {
     if turned_away.fetch_add(1, Ordering::Relaxed) >= MAX_TURNED_AWAY {
         turned_away.fetch_sub(1, Ordering::Relaxed);
         return;
     }
     let turned_away = Arc::clone(turned_away);
     tokio::spawn(async move {
-        let message = format!("{limit} connections are open already; close some, or ask again later");
-        connection::turn_away(stream, HelloRefusalCode::Overloaded, &message).await;
+        connection::turn_away(stream, code, &message).await;
         turned_away.fetch_sub(1, Ordering::Relaxed);
     });
+}
+
+/// Users whom the daemon does not serve. They can connect as often as they like, so neither what they are told nor what
+/// the log says of them grows with that.
+#[derive(Debug, Default)]
+struct Strangers {
+    turned_away: Arc<AtomicUsize>,
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Strangers {
+    fn turn_away(&mut self, stream: UnixStream, uid: u32) {
+        let message = format!(
+            "{} is not a user whom this sidecar serves; the operator can add it to tqs.agent_users",
+            name_of(uid)
+        );
+        turn_away(stream, &self.turned_away, HelloRefusalCode::UserNotServed, message);
+        self.unsaid += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= STRANGERS_PAUSE) {
+            let connections = std::mem::take(&mut self.unsaid);
+            tracing::warn!(uid, connections, "a user who is not served was turned away");
+            self.said = Some(Instant::now());
+        }
+    }
 }

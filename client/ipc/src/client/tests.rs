@@ -88,6 +88,8 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
             operator.answer(&Ok(ControlReply::Status(crate::control::StatusResult {
                 version,
                 pid: 7,
+                uid: 1000,
+                agent_users: Vec::new(),
                 uptime_seconds: 8,
                 sessions,
                 tools,

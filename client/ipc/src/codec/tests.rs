@@ -209,10 +209,13 @@ fn status() -> impl Strategy<Value = StatusResult> {
     );
     let denials = btree_map(self::tool(), any::<u64>(), 0..4);
     let page = (vec(session, 0..4), vec(tool, 0..4), denials, any::<Option<u64>>());
-    ("[0-9.]{1,9}", any::<u32>(), any::<u64>(), page).prop_map(
-        |(version, pid, uptime_seconds, (sessions, tools, denials, next))| StatusResult {
+    let users = (any::<u32>(), vec("@?[a-z0-9]{1,9}", 0..3));
+    ("[0-9.]{1,9}", any::<u32>(), users, any::<u64>(), page).prop_map(
+        |(version, pid, (uid, agent_users), uptime_seconds, (sessions, tools, denials, next))| StatusResult {
             version,
             pid,
+            uid,
+            agent_users,
             uptime_seconds,
             sessions,
             tools,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::peer::{check_peer, check_socket, from_system};
+use super::peer::{Trusted, from_system};
 use super::{ConnectError, ConnectOptions, Lost};
 use crate::codec::{Codec, RequestId};
 use crate::endpoint::Endpoint;
@@ -148,7 +148,8 @@ impl fmt::Debug for Link {
 /// Connects within `timeout`, which also becomes the stream's timeout for writing.
 fn open_stream(endpoint: &Endpoint, timeout: Duration) -> Result<UnixStream, ConnectError> {
     let path = endpoint.path();
-    check_socket(path)?;
+    let trusted = Trusted::at(endpoint);
+    trusted.check_socket(path)?;
     let system = |error: rustix::io::Errno| from_system(path, error.into());
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(system)?;
@@ -161,6 +162,6 @@ fn open_stream(endpoint: &Endpoint, timeout: Duration) -> Result<UnixStream, Con
             other => break other.map_err(system)?,
         }
     }
-    check_peer(&socket, path)?;
+    trusted.check_peer(&socket, path)?;
     Ok(UnixStream::from(socket))
 }

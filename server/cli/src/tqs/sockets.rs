@@ -7,7 +7,7 @@ use std::path::Path;
 
 use listenfd::ListenFd;
 use obol_ipc::Endpoint;
-use obol_sidecar::{HttpAddress, HttpListener, Listener};
+use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
 
 use crate::args::TqsArgs;
 use crate::client::environment;
@@ -28,7 +28,8 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Takes over what the service manager hands over, and binds the rest. Must be called inside a tokio runtime.
     pub(super) fn bind(args: &TqsArgs, config: &Config) -> Outcome<Self> {
-        let mut given = Given::take()?;
+        let access = access(config)?;
+        let mut given = Given::take(&access)?;
         let named = args.sockets.socket.as_deref();
         let (agent, agent_at) = match given.agent.take() {
             Some(listener) => {
@@ -42,15 +43,21 @@ impl Sockets {
             None => {
                 let at = Endpoint::control(args.sockets.control_socket.as_deref(), &agent_at, environment)
                     .map_err(Failure::usage)?;
-                Listener::bind(&at).map_err(Failure::unavailable)?
+                Listener::bind(&at, beside(&access, &agent_at, &at)).map_err(Failure::unavailable)?
             }
         };
         let agent = match agent {
             Some(listener) => listener,
-            None => Listener::bind(&agent_at).map_err(Failure::unavailable)?,
+            None => Listener::bind(&agent_at, access.clone()).map_err(Failure::unavailable)?,
         };
         let http = match http_address(args, config, &agent_at)? {
-            Some(address) => Some(address.bind().map_err(Failure::unavailable)?),
+            Some(address) => {
+                let access = match &address {
+                    HttpAddress::Unix(at) => beside(&access, &agent_at, at),
+                    HttpAddress::Tcp(_) => Access::OwnUser,
+                };
+                Some(address.bind(access).map_err(Failure::unavailable)?)
+            }
             None => None,
         };
         Ok(Self { agent, control, http })
@@ -61,6 +68,18 @@ impl Sockets {
         let http = self.http.as_ref().and_then(HttpListener::path);
         [Some(self.agent.path()), Some(self.control.path()), http].into_iter().flatten().map(super::folder_of)
     }
+}
+
+/// Whom the agent's socket is for.
+fn access(config: &Config) -> Outcome<Access> {
+    let Some(users) = &config.tqs.agent_users else { return Ok(Access::OwnUser) };
+    users.find().map(Access::Agents).map_err(|error| Failure::usage(format_args!("tqs.agent_users {error}")))
+}
+
+/// For our own user, in whatever folder.
+fn beside(agents: &Access, agent: &Endpoint, socket: &Endpoint) -> Access {
+    let folder = |socket: &Endpoint| super::folder_of(socket.path()).to_owned();
+    if folder(agent) == folder(socket) { agents.own_user_beside() } else { Access::OwnUser }
 }
 
 /// `off`, an address, or a socket; a socket beside the agent's if nothing is said.
@@ -91,7 +110,7 @@ struct Given {
 }
 
 impl Given {
-    fn take() -> Outcome<Self> {
+    fn take(agents: &Access) -> Outcome<Self> {
         // Meant for another process that forgot to clear them, unless they name this one.
         let ours = environment("LISTEN_PID").and_then(|pid| pid.to_str()?.parse::<u32>().ok());
         if ours != Some(std::process::id()) {
@@ -102,9 +121,9 @@ impl Given {
         let mut descriptors = ListenFd::from_env();
         let mut given = Self::default();
         for (index, name) in (0..descriptors.len()).zip(names.chain(std::iter::repeat(""))) {
-            let place = match name {
-                "agent" => &mut given.agent,
-                "control" => &mut given.control,
+            let (place, access) = match name {
+                "agent" => (&mut given.agent, agents.clone()),
+                "control" => (&mut given.control, Access::OwnUser),
                 other => {
                     return Err(Failure::usage(format_args!(
                         "socket {index} handed over is named {other:?}; set FileDescriptorName=agent or control in \
@@ -113,14 +132,14 @@ impl Given {
                 }
             };
             let socket = descriptors.take_unix_listener(index).map_err(Failure::usage)?;
-            *place = socket.map(inherit).transpose()?;
+            *place = socket.map(|socket| inherit(socket, access)).transpose()?;
         }
         Ok(given)
     }
 }
 
-fn inherit(socket: UnixListener) -> Outcome<Listener> {
-    Listener::inherit(socket).map_err(|error| {
+fn inherit(socket: UnixListener, access: Access) -> Outcome<Listener> {
+    Listener::inherit(socket, access).map_err(|error| {
         Failure::usage(format_args!("a socket that was handed over cannot be used: {error}"))
     })
 }

@@ -94,7 +94,7 @@ binary_struct! {
     SecurityEventParams { kind, subject, reason }
     PolicyParams { epoch, denied_tools }
     StatusParams { from }
-    StatusResult { version, pid, uptime_seconds, sessions, tools, denials, next }
+    StatusResult { version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next }
     SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
     ToolStatus {
         session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
