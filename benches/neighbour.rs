@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_ipc::value::{PeerName, Tool};
 use obol_ipc::{Client, ConnectOptions, Endpoint};
-use obol_queue::{MasterKey, Queue, SessionDocument};
+use obol_queue::{AgentHalf, MasterKey, Queue};
 use obol_sidecar::{Limits, Options};
 use serde_json::json;
 
@@ -75,7 +75,7 @@ fn serve(folder: &Path) -> JoinHandle<()> {
             "mutual_auth": key("3"), "SEK_PK": key("4")}],
         "grants": [grant("quiet"), grant("noisy")],
     });
-    queue.provision(SessionDocument::from_json(document.to_string().as_bytes()).unwrap()).unwrap();
+    queue.provision(AgentHalf::from_json(document.to_string().as_bytes()).unwrap()).unwrap();
     let at = |name: &str| Endpoint::at(folder.join("run").join(name)).unwrap();
     let options = Options { agent: at("agent.sock"), control: at("control.sock") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

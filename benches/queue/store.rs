@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_benches::AUDIENCE;
 use obol_queue::{
-    DequeueError, MasterKey, Order, Queue, QueueBuilder, SessionDocument, SourceError, TokenSource, Tokens,
+    AgentHalf, DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens,
 };
 
 /// Bytes of a token: that of an ordinary one.
@@ -57,7 +57,7 @@ pub(crate) fn provision(queue: &Queue, number: u64, tools: &[String]) {
                               "SEK_PK": key}],
         "grants": tools.iter().map(grant).collect::<Vec<_>>(),
     });
-    let document = SessionDocument::from_json(document.to_string().as_bytes()).expect("a session");
+    let document = AgentHalf::from_json(document.to_string().as_bytes()).expect("a session");
     queue.provision(document).expect("provisioned");
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use obol_queue::{
-    DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionDocument,
-    SessionId, SessionState, StorageBackend,
+    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionId,
+    SessionState, StorageBackend,
 };
 use obol_token::Envelope;
 use proptest::prelude::*;
@@ -219,7 +219,7 @@ impl Harness {
         for grant in &mut world.grants {
             grant["ttl"] = TTL.into();
         }
-        let document = SessionDocument::from_json(world.agent_json().to_string().as_bytes()).unwrap();
+        let document = AgentHalf::from_json(world.agent_json().to_string().as_bytes()).unwrap();
         match self.queue().provision(document) {
             Ok(id) => {
                 assert!(!self.model.failed && id == SessionId(number));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_queue::{
-    DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, ProvisionError, Queue,
-    SessionDocument, SessionId, SessionState, Tool,
+    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, ProvisionError, Queue,
+    SessionId, SessionState, Tool,
 };
 use obol_token::Envelope;
 use serde_json::json;
@@ -223,7 +223,7 @@ fn unknown_tools_missing_sessions_and_several_audiences_have_errors_of_their_own
     let mut grant = json["grants"][0].clone();
     grant["aud"] = json!("https://other.example");
     json["grants"].as_array_mut().unwrap().push(grant);
-    queue.provision(SessionDocument::from_json(json.to_string().as_bytes()).unwrap()).unwrap();
+    queue.provision(AgentHalf::from_json(json.to_string().as_bytes()).unwrap()).unwrap();
 
     assert_eq!(queue.dequeue("delete").unwrap_err(), DequeueError::PolicyDenied);
     assert!(matches!(queue.dequeue("search"), Err(DequeueError::AudienceNeeded(list)) if list.len() == 2));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::value::PeerName;
 use obol_ipc::{Client, Codec, ConnectOptions, ControlClient, Endpoint};
-use obol_queue::{MasterKey, Order, Queue, SessionDocument, SourceError, TokenSource, Tokens};
+use obol_queue::{AgentHalf, MasterKey, Order, Queue, SourceError, TokenSource, Tokens};
 use obol_sidecar::{Handle, Options};
 use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Sidecar {
             .open_with(InMemoryBackend::new(), InMemoryBackend::new(), MasterKey::from_bytes([7; 32]))
             .unwrap();
         let document = World::new(1, now(), &["broken", "sound"]).agent_json().to_string();
-        queue.provision(SessionDocument::from_json(document.as_bytes()).unwrap()).unwrap();
+        queue.provision(AgentHalf::from_json(document.as_bytes()).unwrap()).unwrap();
         let options = Options { agent: at(home, "agent.sock"), control: at(home, "control.sock") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let service = {

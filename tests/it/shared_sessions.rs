@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{
-    Clock, Mark, SessionEntry, SessionSealKey, SessionTable, SpendError, SpentSet, SystemClock, parse_entries,
+    Clock, Mark, ResourceHalf, SessionSealKey, SessionTable, SpendError, SpentSet, SystemClock,
 };
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
 use serde_json::json;
@@ -23,13 +23,13 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn entry(id: u64, start: u64) -> SessionEntry {
+fn entry(id: u64, start: u64) -> ResourceHalf {
     let document = json!({"obol_rs_sessions": 1, "sessions": [{
         "session_id": format!("{id:016x}"), "suite": 1, "aud": "https://rs", "K_session": SECRET,
         "verifier_secret": SECRET, "mutual_auth": SECRET, "SEK_PK": SECRET, "org_id": "org",
         "window": {"start": start, "end": start + 1_000}
     }]});
-    parse_entries(document.to_string().as_bytes()).unwrap().pop().unwrap()
+    ResourceHalf::from_json(document.to_string().as_bytes()).unwrap()
 }
 
 fn options(redis: &RedisServer) -> RedisOptions {
@@ -51,7 +51,7 @@ fn active(table: &RedisSessionTable, id: u64) -> Option<bool> {
 fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
     let redis = RedisServer::start(&[]);
     let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
-    one.add(entry(1, now())).unwrap();
+    one.add(&entry(1, now())).unwrap();
     assert_eq!(active(&one, 1), Some(true));
     eventually("the other has it", || active(&other, 1) == Some(true));
     let held = one.look_up(SessionId(1)).unwrap().unwrap();
@@ -60,7 +60,7 @@ fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
     eventually("it is revoked on the first", || active(&one, 1) == Some(false));
     assert!(!held.is_active(), "also for those who hold it");
     for table in [&one, &other, &open(options(&redis))] {
-        assert_eq!(table.add(entry(1, now())), Err(SharedSessionsError::Revoked));
+        assert_eq!(table.add(&entry(1, now())), Err(SharedSessionsError::Revoked));
     }
 }
 
@@ -68,7 +68,7 @@ fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
 fn redis_never_sees_a_key_and_another_key_opens_nothing() {
     let redis = RedisServer::start(&[]);
     let table = open(options(&redis).first_start());
-    table.add(entry(1, now())).unwrap();
+    table.add(&entry(1, now())).unwrap();
     assert_eq!(redis.ask(&["SAVE"]), "OK");
     let dump = std::fs::read(redis.dump()).unwrap();
     assert!(dump.windows(16).any(|window| window == b"0000000000000001"), "the session is in it");
@@ -96,8 +96,8 @@ fn the_rights_that_the_documentation_names_are_enough() {
     let url = redis.tcp_url().replace("redis://", "redis://obol@");
     let options = RedisOptions::new(&url, "rs").unwrap().password_file(&password).unwrap().first_start();
     let table = open(options.clone());
-    table.add(entry(1, now())).unwrap();
-    table.add(entry(2, now())).unwrap();
+    table.add(&entry(1, now())).unwrap();
+    table.add(&entry(2, now())).unwrap();
     table.revoke(SessionId(1)).unwrap();
     eventually("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -111,18 +111,18 @@ fn the_rights_that_the_documentation_names_are_enough() {
 fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_over() {
     let mut redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let table = open(options(&redis).first_start());
-    table.add(entry(1, now())).unwrap();
+    table.add(&entry(1, now())).unwrap();
     let held = table.look_up(SessionId(1)).unwrap().unwrap();
     redis.kill();
     eventually("it cannot tell", || table.look_up(SessionId(1)).is_err() && table.health().is_err());
-    assert!(matches!(table.add(entry(2, now())), Err(SharedSessionsError::Unavailable(_))));
+    assert!(matches!(table.add(&entry(2, now())), Err(SharedSessionsError::Unavailable(_))));
     redis.start_again();
     eventually("it can tell again", || table.health().is_ok());
     assert_eq!(active(&table, 1), Some(false));
     assert!(!held.is_active());
     let fence = table.fence().unwrap();
-    assert_eq!(table.add(entry(1, now())), Err(SharedSessionsError::Fenced(fence)));
-    table.add(entry(3, fence + 1)).unwrap();
+    assert_eq!(table.add(&entry(1, now())), Err(SharedSessionsError::Fenced(fence)));
+    table.add(&entry(3, fence + 1)).unwrap();
     assert_eq!(active(&table, 3), Some(true));
 }
 
@@ -130,7 +130,7 @@ fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_
 fn a_revocation_that_redis_did_not_get_counts_here() {
     let mut redis = RedisServer::start(&[]);
     let table = open(options(&redis).first_start());
-    table.add(entry(1, now())).unwrap();
+    table.add(&entry(1, now())).unwrap();
     let held = table.look_up(SessionId(1)).unwrap().unwrap();
     redis.kill();
     assert!(matches!(table.revoke(SessionId(1)), Err(SharedSessionsError::Unavailable(_))));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use obol_queue::{MasterKey, SessionDocument};
+use obol_queue::{AgentHalf, MasterKey};
 use obol_token::text::to_hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -45,8 +45,8 @@ impl World {
         })
     }
 
-    pub(crate) fn document(&self) -> SessionDocument {
-        SessionDocument::from_json(self.agent_json().to_string().as_bytes()).unwrap()
+    pub(crate) fn document(&self) -> AgentHalf {
+        AgentHalf::from_json(self.agent_json().to_string().as_bytes()).unwrap()
     }
 }
 

@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use obol_queue::{DequeueError, FlushScope, MasterKey, Queue, SessionDocument};
+use obol_queue::{AgentHalf, DequeueError, FlushScope, MasterKey, Queue};
 
 /// What an Authentication Service would send. These keys are for show; `obol session create` makes real ones.
 fn session(now: u64) -> String {
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let master_key = MasterKey::load_or_create(folder.join("master.key"))?;
     let queue = Queue::open(folder.join("tokens.redb"), master_key)?;
-    let id = queue.provision(SessionDocument::from_json(document.as_bytes())?)?;
+    let id = queue.provision(AgentHalf::from_json(document.as_bytes())?)?;
     println!("session {id} provisioned");
 
     // The first token has to be minted; from then on they wait in memory.

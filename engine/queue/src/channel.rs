@@ -8,8 +8,8 @@ use obol_token::{ChannelKeys, Envelope};
 
 use crate::batch::Token;
 use crate::error::DequeueError;
+use crate::grant::Grant;
 use crate::queue::{Draw, Queue, on_route};
-use crate::session::Grant;
 
 impl Queue {
     /// The keys to seal the request of a token that this draw gave, and to open its response; `None` for a token that does

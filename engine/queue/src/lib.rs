@@ -19,7 +19,7 @@
 //! What it must not know: sockets, HTTP, who asks.
 //!
 //! ```
-//! use obol_queue::{FlushScope, MasterKey, Queue, SessionDocument};
+//! use obol_queue::{FlushScope, MasterKey, Queue, AgentHalf};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let key = "11".repeat(32);
@@ -31,7 +31,7 @@
 //! #   "grants":[{{"tool":"search","aud":"https://api.example","action":"read","resource":"docs/**"}}]}}"#);
 //! let master_key = MasterKey::load_or_create(folder.path().join("master.key"))?;
 //! let queue = Queue::open(folder.path().join("tokens.redb"), master_key)?;
-//! queue.provision(SessionDocument::from_json(document.as_bytes())?)?;
+//! queue.provision(AgentHalf::from_json(document.as_bytes())?)?;
 //!
 //! let token = queue.dequeue_within("search", std::time::Duration::from_secs(5))?;
 //! println!("Authorization: TBAC {}", token.to_text().as_str());
@@ -47,6 +47,7 @@ mod channel;
 mod clock;
 mod demand;
 mod error;
+mod grant;
 mod handle;
 mod master_key;
 mod opener;
@@ -57,7 +58,6 @@ mod recover;
 mod refiller;
 mod row;
 mod seal;
-mod session;
 mod shared;
 mod slots;
 mod source;
@@ -72,14 +72,11 @@ pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
 pub use handle::Tool;
 pub use master_key::MasterKey;
 pub use obol_secret::key::KeyFileError;
+pub use obol_session::{AgentHalf, DocumentError};
 pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 pub use operate::{FlushScope, Flushed};
 pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
-pub use session::{
-    DEFAULT_TTL_SECS, DocumentError, MAX_AUDIENCE_BYTES, MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_NAME_BYTES,
-    MAX_RESOURCE_SERVERS, MAX_TTL_SECS, SessionDocument, is_name,
-};
 pub use shared::SessionState;
 pub use source::{Order, SourceError, TokenSource, Tokens};

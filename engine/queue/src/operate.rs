@@ -5,14 +5,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use obol_session::AgentHalf;
 use obol_token::SessionId;
 
 use crate::error::{ProvisionError, Unavailable};
+use crate::grant::Grant;
 use crate::partition::{Partition, PartitionKey};
 use crate::queue::Queue;
 use crate::row::{PartitionPlace, RowHeader};
 use crate::seal::{SealingKey, SlotSecret};
-use crate::session::SessionDocument;
+
 use crate::shared::{Chore, Identity, Policy, Session, SessionState, Shared};
 use crate::slots::{ROOT, SlotError};
 use crate::values::MAX_NOTE_BYTES;
@@ -56,7 +58,7 @@ pub struct Flushed {
 
 impl Queue {
     /// Takes a session over, durably, and begins to mint for it. It becomes the current session.
-    pub fn provision(&self, document: SessionDocument) -> Result<SessionId, ProvisionError> {
+    pub fn provision(&self, document: AgentHalf) -> Result<SessionId, ProvisionError> {
         let shared = &self.shared;
         shared.check()?;
         let (session, row, flushes) = {
@@ -79,7 +81,7 @@ impl Queue {
         if overtaken { Err(ProvisionError::Flushed(id)) } else { Ok(id) }
     }
 
-    fn check_new(&self, document: &SessionDocument) -> Result<(), ProvisionError> {
+    fn check_new(&self, document: &AgentHalf) -> Result<(), ProvisionError> {
         let sessions = self.shared.sessions.read();
         if sessions.contains_key(&document.session_id) {
             return Err(ProvisionError::Exists(document.session_id));
@@ -178,7 +180,7 @@ impl Queue {
 }
 
 /// Writes a new session's secrets into slots and seals its row under them. Nobody uses it yet.
-fn draft(shared: &Shared, document: SessionDocument) -> Result<(Arc<Session>, Vec<u8>), ProvisionError> {
+fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>), ProvisionError> {
     let failed = |error: SlotError| ProvisionError::Unavailable(shared.fail(&error));
     let fresh = {
         let mut slots = shared.slots.lock();
@@ -186,16 +188,8 @@ fn draft(shared: &Shared, document: SessionDocument) -> Result<(Arc<Session>, Ve
     };
     let mut fresh = fresh.into_iter();
     let (slot, secret) = fresh.next().ok_or_else(|| failed(SlotError::NotAKeyFile))?;
-    let SessionDocument {
-        text,
-        session_id: id,
-        suite,
-        agent_instance_id,
-        established_at,
-        expires_at,
-        policy_epoch,
-        grants,
-    } = document;
+    let (grants, text) = (Grant::all_of(&document), document.to_json());
+    let AgentHalf { session_id: id, suite, agent, established_at, expires_at, policy_epoch, .. } = document;
     let order = shared.next_order.fetch_add(1, Ordering::SeqCst);
     let first = shared.next_partition.fetch_add(grants.len() as u64, Ordering::SeqCst);
     let places: Vec<(PartitionPlace, SlotSecret)> =
@@ -209,6 +203,7 @@ fn draft(shared: &Shared, document: SessionDocument) -> Result<(Arc<Session>, Ve
         .seal(id, &key, &bare, &text)
         .map_err(|_| ProvisionError::Unavailable(shared.fail(&"no randomness")))?;
 
+    let agent_instance_id = agent.agent_instance_id;
     let identity =
         Identity { id, agent_instance_id, suite, established_at, expires_at, policy_epoch, order, slot };
     let partitions = places

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obol_secret::file::{Fault, PrivateFile};
+use obol_session::AgentHalf;
 use obol_token::SessionId;
 use redb::backends::FileBackend;
 use redb::{ReadableTable, StorageBackend};
@@ -25,12 +26,12 @@ use redb::{ReadableTable, StorageBackend};
 use crate::batch::{BatchKey, RowHeader as BatchHeader};
 use crate::clock::{Clock, Timeline};
 use crate::error::OpenError;
+use crate::grant::Grant;
 use crate::master_key::MasterKey;
 use crate::opener::{MAX_CLAIMS, Opener};
 use crate::partition::{Partition, PartitionKey, Standing};
 use crate::row::{RowHeader, SealedSession};
 use crate::seal::{SealingKey, SlotSecret};
-use crate::session::SessionDocument;
 use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
 use crate::source::TokenSource;
@@ -253,12 +254,12 @@ impl Recovery<'_> {
         let root = shared.root.read();
         let key = SealingKey::for_session(&shared.master, &shared.store_id, &root, &secret, id.0);
         let Some(SealedSession { places, document }) = header.open(id, &key, sealed) else { return Ok(None) };
-        let Ok(document) = SessionDocument::from_json(&document) else { return Ok(None) };
+        let Ok(document) = AgentHalf::from_json(&document) else { return Ok(None) };
         slots.claim(header.slot);
 
         let identity = Identity {
             id,
-            agent_instance_id: document.agent_instance_id,
+            agent_instance_id: document.agent.agent_instance_id.clone(),
             suite: document.suite,
             established_at: document.established_at,
             expires_at: document.expires_at,
@@ -267,7 +268,7 @@ impl Recovery<'_> {
             slot: header.slot,
         };
         let mut partitions = Vec::with_capacity(places.len());
-        for (place, grant) in places.iter().zip(document.grants) {
+        for (place, grant) in places.iter().zip(Grant::all_of(&document)) {
             let own = match slots.load(&shared.slots_key, place.slot)? {
                 Some(own) => own,
                 None => fresh_secret(&mut slots, &shared.slots_key, place.slot)?,

@@ -9,7 +9,7 @@ use obol_token::{Jti, Minter, ResponseKey, SessionId, TokenSeed, Validity};
 use zeroize::Zeroizing;
 
 use crate::batch::{BatchError, Draft};
-use crate::session::Grant;
+use crate::grant::Grant;
 
 /// Makes tokens for a queue ([`QueueBuilder::token_source`](crate::QueueBuilder::token_source)).
 ///

@@ -66,6 +66,17 @@ impl Wiped {
     }
 }
 
+impl std::io::Write for Wiped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.append(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Drop for Wiped {
     fn drop(&mut self) {
         wipe(&mut self.0);

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use obol_token::SessionId;
 use obol_verify::{
-    Clock, MemorySessionTable, Session, SessionEntry, SessionSealKey, SessionTable, SessionTableUnavailable,
-    parse_sessions,
+    Clock, DocumentError, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionTable,
+    SessionTableUnavailable, parse_sessions,
 };
 
 use crate::link::{Answer, Change, Link, Memory, Row, Unfit, check_clock};
@@ -46,6 +46,8 @@ pub enum SharedSessionsError {
     Revoked,
     /// It began at or before the fence (Unix seconds), so it may have been revoked before Redis lost what it had.
     Fenced(u64),
+    /// The half is not one of a session.
+    Half(DocumentError),
     /// It could not be sealed.
     Seal(obol_verify::SealError),
 }
@@ -61,6 +63,7 @@ impl fmt::Display for SharedSessionsError {
                 "the session began at or before {fence} (Unix seconds); Redis lost what it knew until then, and it may have \
                  been revoked. Begin a new session"
             ),
+            Self::Half(error) => error.fmt(f),
             Self::Seal(error) => error.fmt(f),
         }
     }
@@ -130,18 +133,19 @@ impl RedisSessionTable {
     }
 
     /// Adds a session, or replaces the active one of the same number. One that comes as revoked is revoked.
-    pub fn add(&self, entry: SessionEntry) -> Result<(), SharedSessionsError> {
-        let id = entry.session.session_id();
-        if !entry.session.is_active() {
+    pub fn add(&self, half: &ResourceHalf) -> Result<(), SharedSessionsError> {
+        let id = half.session_id;
+        if half.revoked {
             return self.revoke(id);
         }
         let inner = &*self.inner;
+        let session = Session::from_half(half).map_err(SharedSessionsError::Half)?;
         let sealed = inner
             .key
-            .seal(inner.options.namespace.as_bytes(), id, entry.document())
+            .seal(inner.options.namespace.as_bytes(), id, &half.to_json())
             .map_err(SharedSessionsError::Seal)?;
         let mut connection = inner.lock();
-        let began = entry.session.window().map_or(0, |window| window.start);
+        let began = half.window.start;
         let word = inner.change(
             &mut connection,
             |fence| {
@@ -152,7 +156,7 @@ impl RedisSessionTable {
             &sealed,
         )?;
         match word.as_slice() {
-            b"ok" => inner.sessions.add(entry.session).map_err(|error| match error {
+            b"ok" => inner.sessions.add(session).map_err(|error| match error {
                 obol_verify::AddSessionError::Full => SharedSessionsError::Full,
                 obol_verify::AddSessionError::Revoked => SharedSessionsError::Revoked,
             }),

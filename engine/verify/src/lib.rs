@@ -55,17 +55,15 @@ mod verifier;
 pub use arguments::ReadArguments;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use denial::{Code, Denial, FailedCheck};
+pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SEC};
 pub use possession::{arguments_hash, transcript as possession_transcript};
 pub use request::{Arguments, Request};
 pub use session::{
     AddSessionError, InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable,
-    SessionTableUnavailable, Window,
+    SessionTableUnavailable,
 };
-pub use session_file::{
-    InSessionFile, MAX_SESSION_FILE_BYTES, SessionEntry, SessionFileError, parse_entries, parse_sessions,
-    read_session_entries, read_session_file,
-};
+pub use session_file::{SessionFileError, parse_sessions, read_session_file, read_session_halves};
 #[cfg(feature = "redb")]
 pub use session_redb::{RedbSessionTable, SessionStoreError};
 #[cfg(feature = "sealed")]

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use ed25519_dalek::VerifyingKey;
+use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 use obol_token::{Audience, SessionId, SessionMaterial};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,15 +14,6 @@ use crate::known_scope::KnownScopes;
 /// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, and up to
 /// four times three more while it is used.
 pub const MAX_SESSIONS: usize = 100_000;
-
-/// When tokens of a session may be issued and accepted: both in Unix seconds, both included.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Window {
-    /// The session's start.
-    pub start: u64,
-    /// The session's end.
-    pub end: u64,
-}
 
 /// The 32 bytes are no Ed25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +35,8 @@ pub struct Session {
     org_id: String,
     window: Option<Window>,
     pop_key: Option<VerifyingKey>,
+    agent: Option<AgentIdentity>,
+    grants: Option<Vec<Grant>>,
     standing: Arc<Standing>,
     known_scopes: KnownScopes,
 }
@@ -64,9 +58,35 @@ impl Session {
             org_id: org_id.into(),
             window: None,
             pop_key: None,
+            agent: None,
+            grants: None,
             standing: Arc::default(),
             known_scopes: KnownScopes::default(),
         }
+    }
+
+    /// The session that this half describes.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`] where the half was made by hand and breaks a rule that a half which was read keeps.
+    pub fn from_half(half: &ResourceHalf) -> Result<Self, DocumentError> {
+        half.check()?;
+        let material = half.keys.material(half.session_id, half.suite).with_nonces(half.nonces);
+        // The check has found it usable.
+        let pop_key = half.pop_pub.as_ref().and_then(|public| VerifyingKey::from_bytes(public).ok());
+        let session = Self {
+            window: Some(half.window),
+            pop_key,
+            agent: half.agent.clone(),
+            grants: half.grants.clone(),
+            ..Self::new(material, Audience::new(half.keys.aud.as_str()), half.org_id.as_str())
+        };
+        session.raise_policy_epoch(half.policy_epoch);
+        if half.revoked {
+            session.revoke();
+        }
+        Ok(session)
     }
 
     /// Limits when tokens may be issued and accepted. Without it only the tokens' own times count.
@@ -117,6 +137,16 @@ impl Session {
     /// When tokens may be issued and accepted, where that is limited.
     pub fn window(&self) -> Option<Window> {
         self.window
+    }
+
+    /// Who may use the session's tokens, where the half that it was made from says so.
+    pub fn agent(&self) -> Option<&AgentIdentity> {
+        self.agent.as_ref()
+    }
+
+    /// The most that the session's tokens may allow; `None` where the half that it was made from does not say.
+    pub fn grants(&self) -> Option<&[Grant]> {
+        self.grants.as_deref()
     }
 
     /// The oldest policy epoch that is accepted.

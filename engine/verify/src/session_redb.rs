@@ -19,6 +19,7 @@
 use core::fmt;
 use obol_secret::file::{PrivateFile, PrivateFileError};
 use obol_secret::text::to_hex;
+use obol_session::{DocumentError, ResourceHalf};
 use obol_token::SessionId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::session::{
     AddSessionError, MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable,
 };
-use crate::session_file::{SessionEntry, parse_sessions};
+use crate::session_file::parse_sessions;
 use crate::session_seal::{SealError, SessionSealKey};
 
 const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
@@ -50,6 +51,8 @@ pub enum SessionStoreError {
     NotOurs(PathBuf, String),
     /// A session was not sealed or opened.
     Seal(SealError),
+    /// The half is not one of a session.
+    Half(DocumentError),
     /// The session is not taken.
     Add(AddSessionError),
     /// A write failed, now or earlier; restart to recover.
@@ -67,6 +70,7 @@ impl fmt::Display for SessionStoreError {
                 path.display()
             ),
             Self::Seal(error) => error.fmt(f),
+            Self::Half(error) => error.fmt(f),
             Self::Add(error) => error.fmt(f),
             Self::Failed(why) => write!(f, "the session table failed, restart to recover: {why}"),
         }
@@ -119,12 +123,13 @@ impl RedbSessionTable {
 
     /// Adds a session, or replaces the active one of the same number; durable when this returns. A session that comes
     /// as revoked is revoked.
-    pub fn add(&self, entry: SessionEntry, now: u64) -> Result<(), SessionStoreError> {
-        let id = entry.session.session_id();
-        if !entry.session.is_active() {
+    pub fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
+        let id = half.session_id;
+        if half.revoked {
             return self.revoke(id, now).map(|_known| ());
         }
-        let sealed = self.key.seal(self.name.as_bytes(), id, entry.document())?;
+        let session = Session::from_half(half).map_err(SessionStoreError::Half)?;
+        let sealed = self.key.seal(self.name.as_bytes(), id, &half.to_json())?;
         let database = self.lock()?;
         if self.is_revoked(&database, id)? {
             return Err(SessionStoreError::Add(AddSessionError::Revoked));
@@ -138,7 +143,7 @@ impl RedbSessionTable {
             transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
             Ok(())
         })?;
-        self.sessions.add(entry.session).map_err(SessionStoreError::Add)
+        self.sessions.add(session).map_err(SessionStoreError::Add)
     }
 
     /// Revokes a session for good, also one that is not known yet. Its tokens are refused from the moment of the call;
@@ -284,17 +289,16 @@ fn name_of(database: &Database, path: &Path) -> Result<String, SessionStoreError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session_file::parse_entries;
 
     const SECRET: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7";
 
-    fn entry(id: u64, status: &str) -> SessionEntry {
+    fn entry(id: u64, status: &str) -> ResourceHalf {
         let document = serde_json::json!({"obol_rs_sessions": 1, "sessions": [{
             "session_id": format!("{id:016x}"), "suite": 1, "aud": "https://rs", "K_session": SECRET,
             "verifier_secret": SECRET, "mutual_auth": SECRET, "SEK_PK": SECRET, "org_id": "org",
             "status": status, "window": {"start": 1, "end": 2}
         }]});
-        parse_entries(document.to_string().as_bytes()).unwrap().pop().unwrap()
+        ResourceHalf::from_json(document.to_string().as_bytes()).unwrap()
     }
 
     fn open(path: &Path) -> RedbSessionTable {
@@ -311,13 +315,13 @@ mod tests {
         let path = folder.path().join("sessions.redb");
         let table = open(&path);
         for id in 1..=3 {
-            table.add(entry(id, "active"), 5).unwrap();
+            table.add(&entry(id, "active"), 5).unwrap();
         }
         let held = table.look_up(SessionId(1)).unwrap().unwrap();
         assert!(table.revoke(SessionId(1), 5).unwrap());
         assert!(!table.revoke(SessionId(9), 5).unwrap());
         assert!(!held.is_active());
-        table.add(entry(2, "revoked"), 5).unwrap();
+        table.add(&entry(2, "revoked"), 5).unwrap();
         // The file as it is while the table is open, which is how a process that dies leaves it.
         let copy = folder.path().join("copy.redb");
         std::fs::copy(&path, &copy).unwrap();
@@ -325,7 +329,7 @@ mod tests {
         let table = open(&copy);
         assert_eq!([1, 2, 3].map(|id| active(&table, id)), [None, None, Some(true)]);
         for id in [1, 2, 9] {
-            let again = table.add(entry(id, "active"), 6);
+            let again = table.add(&entry(id, "active"), 6);
             assert!(
                 matches!(again, Err(SessionStoreError::Add(AddSessionError::Revoked))),
                 "{id}: {again:?}"
@@ -338,7 +342,7 @@ mod tests {
     fn the_file_shows_no_key_and_opens_with_its_own_key_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions.redb");
-        open(&path).add(entry(1, "active"), 5).unwrap();
+        open(&path).add(&entry(1, "active"), 5).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert!(!bytes.windows(12).any(|window| window == &SECRET.as_bytes()[..12]));
         assert!(!bytes.windows(9).any(|window| window == b"K_session"));

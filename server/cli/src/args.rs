@@ -258,6 +258,9 @@ pub(crate) struct CreateArgs {
     /// The session's life, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) lifetime: u64,
+    /// Asks that each call prove possession of a key that the sidecar alone holds; makes that key.
+    #[arg(long)]
+    pub(crate) require_pop: bool,
     /// The agent's name.
     #[arg(long, default_value = "agent-1")]
     pub(crate) agent: String,

@@ -203,7 +203,7 @@ pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path) -> Outco
 
 /// Reads a session file: closed to others, not absurdly long. The queue checks what it says.
 pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
-    PrivateFile::read(file, obol_queue::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
+    PrivateFile::read(file, obol_session::limits::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
 }
 
 /// `obol flush`.

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_secret::file::PrivateFile;
-use obol_secret::text::to_hex;
-use obol_token::{Audience, SessionId, SessionSecret, Suite};
-use serde_json::{Value, json};
-use zeroize::{Zeroize, Zeroizing};
+use obol_secret::wipe::Wiped;
+use obol_session::{AgentIdentity, Establish, Grant, PopKey, ResourceHalf};
+use obol_token::{SessionId, SessionSecret, Suite};
+use zeroize::Zeroizing;
 
 use crate::args::CreateArgs;
 use crate::exit::{Failure, Outcome};
@@ -20,8 +20,8 @@ use crate::output;
 /// One session's two halves, as JSON text.
 pub(crate) struct Halves {
     pub(crate) session_id: String,
-    pub(crate) agent: Zeroizing<String>,
-    pub(crate) resource_server: Zeroizing<String>,
+    pub(crate) agent: Wiped,
+    pub(crate) resource_server: Wiped,
 }
 
 /// What a new session grants.
@@ -34,6 +34,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) lifetime: u64,
     /// Tool, action, resource, life of a token in seconds.
     pub(crate) grants: Vec<(&'a str, &'a str, &'a str, u64)>,
+    /// Whether each call must prove that it comes from the session's sidecar.
+    pub(crate) require_pop: bool,
 }
 
 /// `obol session create`.
@@ -49,6 +51,7 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
         now,
         lifetime: args.lifetime,
         grants: grants.collect(),
+        require_pop: args.require_pop,
     })?;
     write_new(&args.agent_file, &halves.agent)?;
     if let Err(failure) = write_new(&args.rs_file, &halves.resource_server) {
@@ -67,53 +70,42 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
 
 /// Makes a session from a fresh random secret, with the keys derived from it for its one audience.
 pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
-    let session_id = SessionId(u64::from_be_bytes(*random::<8>()?));
-    let secret = SessionSecret::from_bytes(*random()?);
-    let derived = secret.for_audience(plan.suite, session_id, &Audience::new(plan.audience));
-    let hex = |bytes: &[u8; 32]| Zeroizing::new(to_hex(bytes));
-    let mut keys = json!({
-        "aud": plan.audience,
-        "K_session": *hex(derived.session_key.expose()),
-        "verifier_secret": *hex(derived.verifier_secret.expose()),
-        "mutual_auth": *hex(derived.mutual_auth.expose()),
-        "SEK_PK": *hex(&*random()?),
-    });
-    let grants: Vec<Value> = plan
-        .grants
-        .iter()
-        .map(|(tool, action, resource, ttl)| {
-            json!({"tool": tool, "aud": plan.audience, "action": action, "resource": resource, "ttl": ttl})
-        })
-        .collect();
-    let end = plan.now.saturating_add(plan.lifetime);
-    let mut agent = json!({
-        "obol_session": 1, "session_id": session_id, "suite": plan.suite.number(),
-        "agent_instance_id": plan.agent, "org_id": "local", "iss": "obol session create", "sub": plan.agent,
-        "established_at": plan.now, "expires_at": end, "policy_epoch": 1,
-        "resource_servers": [keys], "grants": grants,
-    });
-    let mut server = keys.clone();
-    merge(
-        &mut server,
-        json!({
-            "session_id": session_id, "suite": plan.suite.number(), "org_id": "local",
-            "window": {"start": plan.now, "end": end}, "policy_epoch": 1,
-            // Both halves are for Obol, whose minter derives them all.
-            "nonces": "derived",
-        }),
-    );
-    let mut resource_server = json!({"obol_rs_sessions": 1, "sessions": [server]});
-    let halves = Halves {
-        session_id: session_id.to_string(),
-        agent: Zeroizing::new(format!("{agent:#}\n")),
-        resource_server: Zeroizing::new(format!("{resource_server:#}\n")),
+    let session_id = SessionId(u64::from_be_bytes(*random()?));
+    let establish = Establish {
+        session_id,
+        suite: plan.suite,
+        agent: AgentIdentity {
+            agent_instance_id: plan.agent.to_owned(),
+            iss: "obol session create".to_owned(),
+            sub: plan.agent.to_owned(),
+        },
+        org_id: "local".to_owned(),
+        lifetime_secs: plan.lifetime,
+        policy_epoch: 1,
+        sek_public: *random()?,
+        pop_key: if plan.require_pop { Some(PopKey::from_bytes(*random()?)) } else { None },
     };
-    for document in [&mut keys, &mut agent, &mut resource_server] {
-        wipe(document);
-    }
-    // What the queue would refuse is refused before anything is written.
-    obol_queue::SessionDocument::from_json(halves.agent.as_bytes()).map_err(Failure::usage)?;
-    Ok(halves)
+    let grants = plan.grants.iter().map(|(tool, action, resource, ttl)| Grant {
+        tool: (*tool).to_owned(),
+        aud: plan.audience.to_owned(),
+        action: vec![(*action).to_owned()],
+        resource: (*resource).to_owned(),
+        constraints: None,
+        delegation_depth: 0,
+        require_pop: plan.require_pop,
+        trust_level: 0,
+        purpose: None,
+        ttl: *ttl,
+    });
+    let secret = SessionSecret::from_bytes(*random()?);
+    let (agent, servers) = establish
+        .from_secret(&secret, &[plan.audience], grants.collect(), plan.now)
+        .map_err(Failure::usage)?;
+    Ok(Halves {
+        session_id: session_id.to_string(),
+        agent: agent.to_json_lines(),
+        resource_server: ResourceHalf::list_to_json_lines(&servers),
+    })
 }
 
 fn random<const N: usize>() -> Outcome<Zeroizing<[u8; N]>> {
@@ -123,27 +115,11 @@ fn random<const N: usize>() -> Outcome<Zeroizing<[u8; N]>> {
     Ok(bytes)
 }
 
-fn merge(into: &mut Value, more: Value) {
-    if let (Value::Object(into), Value::Object(more)) = (into, more) {
-        into.extend(more);
-    }
-}
-
-/// Overwrites every string in a document.
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(values) => values.iter_mut().for_each(wipe),
-        Value::Object(fields) => fields.values_mut().for_each(wipe),
-        _ => {}
-    }
-}
-
 /// Writes a file that did not exist, closed to others.
-pub(crate) fn write_new(path: &Path, text: &str) -> Outcome {
+pub(crate) fn write_new(path: &Path, text: &[u8]) -> Outcome {
     let failed = |error: std::io::Error| {
         Failure::usage(format_args!("cannot create {}: {error}; name another file", path.display()))
     };
     let mut file = PrivateFile::create(path).map_err(|error| failed(error.into()))?.into_file();
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)
 }

@@ -119,8 +119,15 @@ impl Place {
     fn new_session(&self, args: &DevArgs, audience: &str) -> Outcome {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let grants = args.tool.iter().map(|tool| (tool.as_str(), "call", "**", TTL)).collect();
-        let plan =
-            Plan { suite: Suite::Tbac, audience, agent: "dev-agent", now, lifetime: args.lifetime, grants };
+        let plan = Plan {
+            suite: Suite::Tbac,
+            audience,
+            agent: "dev-agent",
+            now,
+            lifetime: args.lifetime,
+            grants,
+            require_pop: false,
+        };
         let halves = create::halves(&plan)?;
         for (name, text) in
             [("agent-session.json", &halves.agent), ("rs-sessions.json", &halves.resource_server)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use obol_resource::Guard;
 use obol_resource::service::Options;
 use obol_token::Audience;
-use obol_verify::{Limits, SessionEntry, SystemClock, Verifier, read_session_entries};
+use obol_verify::{Limits, ResourceHalf, SystemClock, Verifier, read_session_halves};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::RsArgs;
@@ -24,7 +24,7 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone());
     let entries = match &sessions_file {
-        Some(file) => read_session_entries(file).map_err(Failure::usage)?,
+        Some(file) => read_session_halves(file).map_err(Failure::usage)?,
         None if args.session_store.is_some() || config.rs.session_store.is_some() => Vec::new(),
         None => {
             return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
@@ -59,13 +59,13 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
 }
 
 /// The audience that was named, or the one that all sessions agree on.
-fn audience(named: Option<&String>, entries: &[SessionEntry]) -> Outcome<Audience> {
+fn audience(named: Option<&String>, entries: &[ResourceHalf]) -> Outcome<Audience> {
     if let Some(named) = named {
         return Ok(Audience::new(named.as_str()));
     }
-    let mut audiences = entries.iter().map(|entry| entry.session.audience());
+    let mut audiences = entries.iter().map(|entry| &entry.keys.aud);
     match audiences.next() {
-        Some(first) if audiences.all(|other| other == first) => Ok(first.clone()),
+        Some(first) if audiences.all(|other| other == first) => Ok(Audience::new(first.as_str())),
         _ => Err(Failure::usage(
             "the sessions do not all name one audience; name this server's with --audience",
         )),
@@ -98,7 +98,7 @@ async fn reload(mut asked: Signal, file: Option<PathBuf>, sessions: Sessions, cl
             tracing::warn!("there is no file of sessions to read again");
             continue;
         };
-        let read = read_session_entries(file).map_err(Failure::usage);
+        let read = read_session_halves(file).map_err(Failure::usage);
         // A kept table writes, and waits for its disk or its network.
         match tokio::task::block_in_place(|| read.and_then(|entries| sessions.import(entries, &*clock))) {
             Ok(sessions) => tracing::info!(sessions, "sessions read again"),

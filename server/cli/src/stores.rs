@@ -7,7 +7,7 @@ use obol_token::Audience;
 use obol_token::text::to_hex;
 use obol_verify::{
     AddSessionError, Clock, MemorySessionTable, MemorySpentSet, NewFile, RedbSessionTable,
-    RedbSpentSetOptions, SessionEntry, SessionSealKey, SessionStoreError, SessionTable, SpentSet,
+    RedbSpentSetOptions, ResourceHalf, Session, SessionSealKey, SessionStoreError, SessionTable, SpentSet,
     SystemClock,
 };
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
@@ -101,16 +101,17 @@ impl Sessions {
     /// Takes over what a file of sessions lists; the answer is how many. A table in memory then holds exactly these. One
     /// that is kept adds them, and revokes those that are listed as revoked; what is not listed stays. A session that
     /// the table does not take is logged and left out.
-    pub(crate) fn import(&self, entries: Vec<SessionEntry>, clock: &dyn Clock) -> Outcome<usize> {
+    pub(crate) fn import(&self, entries: Vec<ResourceHalf>, clock: &dyn Clock) -> Outcome<usize> {
         let count = entries.len();
         if let Self::Memory(table) = self {
-            let sessions = entries.into_iter().map(|entry| entry.session).collect();
+            let sessions = entries.iter().map(Session::from_half).collect::<Result<_, _>>();
+            let sessions = sessions.map_err(Failure::usage)?;
             table.replace_all(sessions).map_err(Failure::usage)?;
             return Ok(count);
         }
         for entry in entries {
-            let session = entry.session.session_id();
-            match self.add(entry, clock) {
+            let session = entry.session_id;
+            match self.add(&entry, clock) {
                 Ok(()) => {}
                 Err(Taken::Refused(why)) => tracing::warn!(%session, why, "a listed session is not taken"),
                 Err(Taken::Failed(why)) => return Err(Failure::unavailable(why)),
@@ -119,7 +120,7 @@ impl Sessions {
         Ok(count)
     }
 
-    fn add(&self, entry: SessionEntry, clock: &dyn Clock) -> Result<(), Taken> {
+    fn add(&self, entry: &ResourceHalf, clock: &dyn Clock) -> Result<(), Taken> {
         match self {
             Self::Memory(_) => Ok(()),
             Self::File(table) => table.add(entry, clock.now()).map_err(|error| match error {

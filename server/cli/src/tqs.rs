@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
-use obol_queue::{MasterKey, ProvisionError, Queue, SessionDocument, SessionId};
+use obol_queue::{AgentHalf, MasterKey, ProvisionError, Queue, SessionId};
 use obol_secret::file::folders_of_links;
 use obol_sidecar::{Limits, Measure, Notifier, Sandbox, Service};
 use tokio::signal::unix::{SignalKind, signal};
@@ -192,7 +192,7 @@ pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
 /// Provisions a session from a file. One that is known already is left alone: the daemon was restarted.
 fn provision(queue: &Queue, audit: Option<&AuditLog>, file: &Path) -> Outcome {
     let text = read_session_file(file)?;
-    let document = SessionDocument::from_json(&text)
+    let document = AgentHalf::from_json(&text)
         .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
     match queue.provision(document) {
         Ok(id) => {

@@ -13,7 +13,7 @@ use obol_ipc::message::Empty;
 use obol_ipc::refusal::{Refusal, retry_after_ms};
 use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, ValueError};
-use obol_queue::{ProvisionError, Queue, SessionDocument};
+use obol_queue::{AgentHalf, ProvisionError, Queue};
 use tokio::sync::watch;
 use tracing::Span;
 
@@ -146,7 +146,7 @@ impl Control {
 
 fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult, Refusal> {
     let document =
-        SessionDocument::from_json(params.session.reveal().as_bytes()).map_err(Refusal::invalid_argument)?;
+        AgentHalf::from_json(params.session.reveal().as_bytes()).map_err(Refusal::invalid_argument)?;
     let grants = document.grants() as u64;
     match queue.provision(document) {
         Ok(id) => Ok(ProvisionResult { session_id: SessionId::from_u64(id.0), grants }),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_queue::{
-    DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, Queue, SessionDocument, SessionId,
+    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, Queue, SessionId,
 };
 
 use super::disk::{Fate, Image, Name, SimulatedDisk, Survival};
@@ -193,7 +193,7 @@ impl Life {
             server["aud"] = format!("https://{number}.example/{}", "x".repeat(1900)).into();
             json["resource_servers"].as_array_mut().unwrap().push(server);
         }
-        let document = SessionDocument::from_json(json.to_string().as_bytes()).unwrap();
+        let document = AgentHalf::from_json(json.to_string().as_bytes()).unwrap();
         let answer = queue.provision(document);
         self.ledger.provisioned(id, agent, tools, answer.is_ok());
         self.explained(&answer)

@@ -20,8 +20,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::batch::{BatchKey, OpenBatch, RowHeader, TokenBytes};
 use crate::clock::Timeline;
 use crate::demand::Demand;
+use crate::grant::Grant;
 use crate::seal::{KeyId, SealingKey};
-use crate::session::Grant;
 use crate::shared::Identity;
 use ring::Ring;
 

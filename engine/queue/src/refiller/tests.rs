@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use redb::backends::InMemoryBackend;
 
 use crate::{
-    DequeueError, MasterKey, Order, Queue, QueueBuilder, SessionDocument, SourceError, TokenSource, Tokens,
+    AgentHalf, DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ fn provision(queue: &Queue, tools: &[&str]) {
                               "mutual_auth": key, "SEK_PK": key}],
         "grants": tools.iter().map(grant).collect::<Vec<_>>(),
     });
-    let document = SessionDocument::from_json(document.to_string().as_bytes()).unwrap();
+    let document = AgentHalf::from_json(document.to_string().as_bytes()).unwrap();
     queue.provision(document).unwrap();
 }
 

@@ -4,6 +4,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The longest name that an error repeats, in bytes: longer than any that there is.
+const LONGEST_SHOWN: usize = 31;
+
 /// Limits on how a tool is used; an absent field limits nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
@@ -47,7 +50,11 @@ impl TryFrom<Fields> for Constraints {
 
     fn try_from(fields: Fields) -> Result<Self, String> {
         match fields.other.keys().find(|name| !name.starts_with("x-")) {
-            Some(name) => Err(format!("unknown constraint `{name}`; vendor fields begin with x-")),
+            // A long name may be a key in the wrong place.
+            Some(name) if name.len() > LONGEST_SHOWN => {
+                Err("there is no constraint of this name; vendor fields begin with x-".to_owned())
+            }
+            Some(name) => Err(format!("there is no constraint `{name}`; vendor fields begin with x-")),
             None => Ok(Self {
                 max_rows: fields.max_rows,
                 max_calls: fields.max_calls,

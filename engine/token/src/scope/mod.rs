@@ -145,7 +145,7 @@ impl Scope {
 }
 
 /// JSON form of `action`: a string, or a list of strings.
-mod one_or_many {
+pub mod one_or_many {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Deserialize)]
@@ -155,14 +155,16 @@ mod one_or_many {
         Many(Vec<String>),
     }
 
-    pub(super) fn serialize<S: Serializer>(actions: &[String], to: S) -> Result<S::Ok, S::Error> {
+    /// Writes one action as a string, and several as a list.
+    pub fn serialize<S: Serializer>(actions: &[String], to: S) -> Result<S::Ok, S::Error> {
         match actions {
             [one] => one.serialize(to),
             many => many.serialize(to),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    /// Reads either.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
         Ok(match OneOrMany::deserialize(from)? {
             OneOrMany::One(one) => vec![one],
             OneOrMany::Many(many) => many,

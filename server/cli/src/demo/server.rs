@@ -26,9 +26,9 @@ pub(crate) struct Server {
 impl Server {
     /// Starts on a free port of loopback. Both clocks are this machine's, so no skew is allowed for: an expired token is
     /// refused at once.
-    pub(crate) fn start(audience: &str, session_file: &str, spent: &Path) -> Outcome<Self> {
+    pub(crate) fn start(audience: &str, session_file: &[u8], spent: &Path) -> Outcome<Self> {
         let sessions = Arc::new(MemorySessionTable::new());
-        let listed = parse_sessions(session_file.as_bytes()).map_err(Failure::other)?;
+        let listed = parse_sessions(session_file).map_err(Failure::other)?;
         sessions.replace_all(listed).map_err(Failure::other)?;
         let clock = Arc::new(SystemClock::new());
         let spent = RedbSpentSetOptions::new(spent)

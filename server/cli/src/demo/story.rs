@@ -71,6 +71,7 @@ fn session() -> Outcome<Halves> {
             ("pay", "call", "invoices/*", 60),
             ("brief", "call", "**", BRIEF_TTL),
         ],
+        require_pop: false,
     })
 }
 

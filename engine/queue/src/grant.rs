@@ -1,0 +1,47 @@
+//! A grant as the queue uses it: with the keys to mint with, ready at hand.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use obol_session::AgentHalf;
+use obol_token::{Audience, Scope, SessionMaterial};
+
+/// The right to mint tokens of one scope for one resource server: the first state of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) scope: Scope,
+    pub(crate) audience: Audience,
+    pub(crate) material: Arc<SessionMaterial>,
+    /// Life of a token, in seconds.
+    pub(crate) ttl: u64,
+}
+
+impl Grant {
+    /// The grants of a session, in its order. One that names no resource server of the session is left out; a half that
+    /// was checked has none.
+    pub(crate) fn all_of(half: &AgentHalf) -> Vec<Self> {
+        let servers: HashMap<&str, (Audience, Arc<SessionMaterial>)> = half
+            .resource_servers
+            .iter()
+            .map(|keys| {
+                let material = Arc::new(keys.material(half.session_id, half.suite));
+                (keys.aud.as_str(), (Audience::new(keys.aud.as_str()), material))
+            })
+            .collect();
+        let ready = |grant: &obol_session::Grant| {
+            let (audience, material) = servers.get(grant.aud.as_str())?;
+            Some(Self {
+                scope: grant.scope(&half.agent, &half.org_id),
+                audience: audience.clone(),
+                material: Arc::clone(material),
+                ttl: grant.ttl,
+            })
+        };
+        half.grants.iter().filter_map(ready).collect()
+    }
+
+    /// Whether its tokens ask for calls and answers to be sealed.
+    pub(crate) fn asks_for_channel(&self) -> bool {
+        self.scope.constraints.as_ref().is_some_and(|limits| limits.require_channel_encryption == Some(true))
+    }
+}
