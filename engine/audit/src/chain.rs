@@ -106,6 +106,9 @@ pub(crate) struct Opening {
     /// Lines that had been durable and are not there any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) missing: Option<u64>,
+    /// What was wrong with the note of how far the log had got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) head: Option<&'static str>,
 }
 
 /// Bytes that are no line: a crash in the middle of a write.
@@ -307,6 +310,8 @@ pub(crate) struct Read {
     pub(crate) torn: Option<Torn>,
     #[serde(default)]
     pub(crate) missing: Option<u64>,
+    #[serde(default)]
+    pub(crate) head: Option<String>,
     #[serde(default)]
     pub(crate) count: Option<u64>,
 }

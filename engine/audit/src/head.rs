@@ -2,6 +2,9 @@
 //!
 //! Two places of fixed size take turns, so that a write torn by a crash leaves the one before. The head is written after
 //! what it speaks of is durable, so it never runs ahead of an honest log.
+//!
+//! A chain's head is begun, durably, before its first line is written: it then says that there is no line yet. So where
+//! there are lines and no head, somebody took it away; no crash leaves that behind.
 
 use std::fs::File;
 use std::io;
@@ -25,13 +28,28 @@ const PURPOSE: &[u8] = b"obol audit head";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     pub(crate) chain: String,
-    pub(crate) n: u64,
+    /// The line's number; `None` where the chain has none yet.
+    pub(crate) n: Option<u64>,
     pub(crate) hash: LineHash,
 }
 
+/// Stands for the number of the last line where there is none.
+const NO_LINE: &str = "none";
+
 impl Head {
+    /// Of a chain without lines.
+    pub(crate) fn begun(chain: String) -> Self {
+        Self { chain, n: None, hash: LineHash::default() }
+    }
+
+    /// How many lines there were.
+    pub(crate) fn lines(&self) -> u64 {
+        self.n.map_or(0, |n| n.saturating_add(1))
+    }
+
     fn text(&self) -> String {
-        format!("obol-audit-head 1 {} {} {}", self.chain, self.n, to_hex(&self.hash))
+        let n = self.n.map_or(NO_LINE.to_owned(), |n| n.to_string());
+        format!("obol-audit-head 1 {} {n} {}", self.chain, to_hex(&self.hash))
     }
 
     fn sealed(&self, key: &SealKey) -> String {
@@ -50,7 +68,10 @@ impl Head {
         let mut words = text.strip_prefix("obol-audit-head 1 ")?.split(' ');
         let head = Self {
             chain: words.next()?.to_owned(),
-            n: words.next()?.parse().ok()?,
+            n: match words.next()? {
+                NO_LINE => None,
+                number => Some(number.parse().ok()?),
+            },
             hash: from_hex(words.next()?)?,
         };
         words.next().is_none().then_some(head)
@@ -79,9 +100,10 @@ pub(crate) fn read(path: &Path, key: &SealKey) -> Result<Found, PrivateFileError
         return Ok(Found::Absent);
     }
     let place = usize::try_from(PLACE_BYTES).unwrap_or(usize::MAX);
-    // Of two chains the one in the first place wins only by its number; a new chain overwrites both.
+    // Of two chains the higher number wins, so that a new one whose first write was torn does not hide what is missing
+    // of the old one.
     let newest =
-        bytes.chunks(place).take(2).filter_map(|place| Head::parse(place, key)).max_by_key(|head| head.n);
+        bytes.chunks(place).take(2).filter_map(|place| Head::parse(place, key)).max_by_key(Head::lines);
     Ok(newest.map_or(Found::Unreadable, Found::Head))
 }
 
@@ -90,20 +112,28 @@ pub(crate) fn read(path: &Path, key: &SealKey) -> Result<Found, PrivateFileError
 pub(crate) struct HeadFile {
     file: File,
     turn: u64,
+    /// Nothing was written yet: what stands there may be of another chain.
+    fresh: bool,
 }
 
 impl HeadFile {
     pub(crate) fn open(path: &Path) -> Result<Self, PrivateFileError> {
-        Ok(Self { file: PrivateFile::open(path)?.into_file(), turn: 0 })
+        Ok(Self { file: PrivateFile::open(path)?.into_file(), turn: 0, fresh: true })
     }
 
-    /// Forgets what another chain left.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        self.file.set_len(0)
-    }
-
-    /// Writes a head. Not synced: after a power cut an older one is found, which misses less and is never wrong.
+    /// Writes a head. The first one of a process is written to both places, durably. Those after it are not synced: after a
+    /// power cut an older one is found, which misses less and is never wrong.
     pub(crate) fn write(&mut self, head: &Head, key: &SealKey) -> io::Result<()> {
+        self.put(head, key)?;
+        if self.fresh {
+            self.put(head, key)?;
+            self.file.sync_all()?;
+            self.fresh = false;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, head: &Head, key: &SealKey) -> io::Result<()> {
         let mut place = head.sealed(key).into_bytes();
         place.resize(usize::try_from(PLACE_BYTES).unwrap_or(0), b' ');
         self.file.write_all_at(&place, self.turn * PLACE_BYTES)?;
@@ -117,7 +147,7 @@ mod tests {
     use super::*;
 
     fn head(n: u64) -> Head {
-        Head { chain: "ab".to_owned(), n, hash: [3; 32] }
+        Head { chain: "ab".to_owned(), n: Some(n), hash: [3; 32] }
     }
 
     #[test]
@@ -127,6 +157,9 @@ mod tests {
         let key = SealKey::from_bytes([1; 32]);
         assert_eq!(read(&path, &key).unwrap(), Found::Absent);
         let mut file = HeadFile::open(&path).unwrap();
+        let begun = Head::begun("ab".to_owned());
+        file.write(&begun, &key).unwrap();
+        assert_eq!((read(&path, &key).unwrap(), begun.lines()), (Found::Head(begun), 0));
         for n in 0..5 {
             file.write(&head(n), &key).unwrap();
             assert_eq!(read(&path, &key).unwrap(), Found::Head(head(n)));

@@ -11,7 +11,8 @@
 //! 2. *A caller never waits for the disk.* It puts an [`Entry`] into a bounded queue; one thread does the rest.
 //! 3. *Tampering shows.* Each line carries the hash of the line before it and a seal under a key derived from the
 //!    master key, so that who can write the file and does not have that key cannot make a line that counts. How far the
-//!    log had got is kept, sealed, in a second file (the `head` of [`Options`]), so that cut off lines are missed.
+//!    log had got is kept, sealed, in a second file (the `head` of [`Options`]), so that cut off lines are missed. Without
+//!    that file a log is not whole; that both were taken away is known to whoever keeps a [`ChainMark`].
 //! 4. *A crash is no tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
 //! 5. *No secret is in it.* Of a token only a hash of its `jti` is written.
 //!
@@ -34,6 +35,6 @@ mod writer;
 
 pub use chain::SealKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
-pub use log::{AuditLog, Options, Place, Suspended};
+pub use log::{AuditLog, ChainMark, NotAMark, Options, Place, Suspended};
 pub use recover::OpenError;
 pub use writer::SYNC_WITHIN;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,6 +17,52 @@ pub struct Options {
     pub(crate) path: PathBuf,
     pub(crate) head: PathBuf,
     pub(crate) max_file_bytes: u64,
+    pub(crate) known: Option<ChainMark>,
+}
+
+/// A chain, and how many lines of it were durable at some time. Kept elsewhere, it shows later that a log was taken away
+/// together with its head.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChainMark {
+    pub(crate) chain: String,
+    pub(crate) lines: u64,
+}
+
+const MARK_PREFIX: &str = "obol-audit 1";
+
+impl ChainMark {
+    /// The name of the chain.
+    pub fn chain(&self) -> &str {
+        &self.chain
+    }
+}
+
+impl fmt::Display for ChainMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MARK_PREFIX} {} {}", self.chain, self.lines)
+    }
+}
+
+/// The text is not a mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAMark;
+
+impl fmt::Display for NotAMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a mark of an audit log")
+    }
+}
+
+impl core::error::Error for NotAMark {}
+
+impl FromStr for ChainMark {
+    type Err = NotAMark;
+
+    fn from_str(text: &str) -> Result<Self, NotAMark> {
+        let words = text.strip_prefix(MARK_PREFIX).and_then(|rest| rest.strip_prefix(' ')).ok_or(NotAMark)?;
+        let (chain, lines) = words.split_once(' ').ok_or(NotAMark)?;
+        Ok(Self { chain: chain.to_owned(), lines: lines.parse().map_err(|_| NotAMark)? })
+    }
 }
 
 /// A file that has grown to this many bytes is closed and the next one begun.
@@ -24,7 +71,15 @@ const DEFAULT_MAX_FILE_BYTES: u64 = 64 << 20;
 impl Options {
     /// A log in `path`. How far it has got is kept in `head`, which should lie where the log's readers cannot write.
     pub fn new(path: impl Into<PathBuf>, head: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), head: head.into(), max_file_bytes: DEFAULT_MAX_FILE_BYTES }
+        Self { path: path.into(), head: head.into(), max_file_bytes: DEFAULT_MAX_FILE_BYTES, known: None }
+    }
+
+    /// What somebody else remembers of this log. Lines that it knows of and that are gone are noted like those that the
+    /// head knows of.
+    #[must_use]
+    pub fn known(mut self, mark: Option<ChainMark>) -> Self {
+        self.known = mark;
+        self
     }
 
     /// The size at which a file is closed, in bytes; 64 MiB if not said. Full files are never removed.
@@ -40,14 +95,15 @@ impl Options {
         let path = self.path.clone();
         let chain = Chain::new(key, opened.tip.clone());
         let inbox = Arc::new(Inbox::default());
+        let begins = opened.begins;
         let mut writer = Writer::new(self, opened, chain, Arc::clone(&inbox));
         // The first lines are written here: a log that cannot be written is known at once.
-        writer.begin().map_err(|error| OpenError::Io(path.clone(), error))?;
+        let mark = writer.begin().map_err(|error| OpenError::Io(path.clone(), error))?;
         let thread = std::thread::Builder::new()
             .name("obol-audit".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| OpenError::Io(path, error))?;
-        Ok(AuditLog { inbox, thread: Some(thread) })
+        Ok(AuditLog { inbox, thread: Some(thread), mark, begins })
     }
 }
 
@@ -79,9 +135,21 @@ impl core::error::Error for Suspended {}
 pub struct AuditLog {
     inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
+    mark: ChainMark,
+    begins: bool,
 }
 
 impl AuditLog {
+    /// The chain, and the lines of it that were durable when the log was opened.
+    pub fn mark(&self) -> &ChainMark {
+        &self.mark
+    }
+
+    /// Whether the chain began when the log was opened.
+    pub fn begins(&self) -> bool {
+        self.begins
+    }
+
     /// Keeps a place for one line. Have it before doing what must not go unaudited.
     pub fn reserve(&self) -> Result<Place<'_>, Suspended> {
         self.inbox.reserve()?;

@@ -15,8 +15,8 @@ use obol_secret::text::to_hex;
 use crate::chain::{MAX_LINE_BYTES, Opening, Read, SealKey, Tip, Torn, VERSION, hash};
 use crate::entry::Event;
 use crate::files;
-use crate::head::{self, Found, HeadFile};
-use crate::log::Options;
+use crate::head::{self, Found, Head, HeadFile};
+use crate::log::{ChainMark, Options};
 
 /// How much of a file's end is searched for its last good line: what a crash can tear is one write, at most.
 const TAIL_BYTES: u64 = 2 << 20;
@@ -58,7 +58,8 @@ impl fmt::Display for OpenError {
             ),
             Self::OtherKey(path) => write!(
                 f,
-                "the audit log {} was written under another master key; move it away to begin a new one",
+                "the audit log {} was written under another master key; move it and the note of its end (.audit) away \
+                 to begin a new one",
                 path.display()
             ),
             Self::Randomness => f.write_str("the system's random number generator failed"),
@@ -84,6 +85,8 @@ pub(crate) struct Opened {
     pub(crate) tip: Tip,
     pub(crate) chain: String,
     pub(crate) file_number: u64,
+    /// Whether the chain is new.
+    pub(crate) begins: bool,
     /// The lines to begin with.
     pub(crate) first: Vec<(Event, Opening)>,
 }
@@ -111,20 +114,7 @@ pub(crate) fn open(options: &Options, key: &SealKey) -> Result<Opened, OpenError
     if torn.is_some() || fresh_file {
         finish_line(&mut file).map_err(io)?;
     }
-    let head_io = |error| OpenError::Io(options.head.clone(), error);
-    let head = head::read(&options.head, key).map_err(OpenError::of)?;
-    let head_file = HeadFile::open(&options.head).map_err(OpenError::of)?;
-    let missing = missing(&head, last.as_ref());
-    if let Some(missing) = missing {
-        tracing::error!(file = %path.display(), missing, "lines of the audit log that had been written are gone");
-    }
-    let chain = match &last {
-        Some(last) => last.chain.clone(),
-        None => {
-            head_file.clear().map_err(head_io)?;
-            new_chain()?
-        }
-    };
+    let (head, chain, doubts) = anchor(options, key, last.as_ref())?;
     let file_number = last.as_ref().map_or(1, |last| last.file_number + u64::from(fresh_file));
     let begins = Opening {
         version: Some(VERSION),
@@ -146,17 +136,73 @@ pub(crate) fn open(options: &Options, key: &SealKey) -> Result<Opened, OpenError
     };
     if let Some((_, opening)) = first.first_mut() {
         opening.torn = torn;
-        opening.missing = missing;
+        opening.missing = doubts.missing;
+        opening.head = doubts.head;
     }
+    let begins = last.is_none();
     let tip = last.map_or(Tip::GENESIS, |last| last.tip);
-    Ok(Opened { file, head: head_file, tip, chain, file_number, first })
+    Ok(Opened { file, head, tip, chain, file_number, begins, first })
 }
 
-/// How many lines the head knows of that are not there.
-fn missing(head: &Found, last: Option<&Last>) -> Option<u64> {
-    let Found::Head(head) = head else { return None };
-    let there = last.filter(|last| last.chain == head.chain).map_or(0, |last| last.tip.next);
-    (head.n + 1).checked_sub(there).filter(|missing| *missing > 0)
+/// What the files that belong to the log say against it.
+struct Doubts {
+    missing: Option<u64>,
+    head: Option<&'static str>,
+}
+
+/// Holds the log against its head and what else is known of it; the head to go on with, and the chain.
+fn anchor(
+    options: &Options,
+    key: &SealKey,
+    last: Option<&Last>,
+) -> Result<(HeadFile, String, Doubts), OpenError> {
+    let path = &options.path;
+    let head_io = |error| OpenError::Io(options.head.clone(), error);
+    let found = head::read(&options.head, key).map_err(OpenError::of)?;
+    let mut head_file = HeadFile::open(&options.head).map_err(OpenError::of)?;
+    let noted = match &found {
+        Found::Head(head) => Some(ChainMark { chain: head.chain.clone(), lines: head.lines() }),
+        Found::Absent | Found::Unreadable => None,
+    };
+    let missing = missing([noted, options.known.clone()].iter().flatten(), last);
+    if let Some(missing) = missing {
+        tracing::error!(file = %path.display(), missing, "lines of the audit log that had been written are gone");
+    }
+    let head = match (&found, last) {
+        (Found::Unreadable, _) => Some(HEAD_UNREADABLE),
+        (Found::Absent, Some(_)) => Some(HEAD_GONE),
+        _ => None,
+    };
+    if let Some(what) = head {
+        tracing::error!(
+            file = %options.head.display(),
+            "the note of how far the audit log had got is {what}: lines may have been cut off the log's end"
+        );
+    }
+    let chain = match (last, &found) {
+        (Some(last), _) => last.chain.clone(),
+        // A chain that was begun and whose first line a crash prevented.
+        (None, Found::Head(head)) if head.n.is_none() => head.chain.clone(),
+        (None, _) => new_chain()?,
+    };
+    // Where a head knows of lines, or did, it is left alone until the log says so.
+    if last.is_none() && found == Found::Absent {
+        head_file.write(&Head::begun(chain.clone()), key).map_err(head_io)?;
+    }
+    Ok((head_file, chain, Doubts { missing, head }))
+}
+
+/// Words for what is wrong with a head, in a line of the log.
+const HEAD_GONE: &str = "gone";
+const HEAD_UNREADABLE: &str = "unreadable";
+
+/// How many lines somebody knows of that are not there.
+fn missing<'a>(known: impl Iterator<Item = &'a ChainMark>, last: Option<&Last>) -> Option<u64> {
+    let missing_of = |mark: &ChainMark| {
+        let there = last.filter(|last| last.chain == mark.chain).map_or(0, |last| last.tip.next);
+        mark.lines.saturating_sub(there)
+    };
+    known.map(missing_of).max().filter(|missing| *missing > 0)
 }
 
 fn new_chain() -> Result<String, OpenError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use crate::head::{Head, HeadFile};
 use crate::verify::{Kind, Report, VerifyError, files_of, verify};
 use crate::{AuditLog, Decision, Entry, Event, OpenError, Options, RequestTag, SealKey};
 
@@ -47,6 +48,11 @@ impl Place {
 
     fn verify(&self) -> Report {
         verify(&files_of(&self.path()).unwrap(), Some(&key()), Some(&self.head())).unwrap()
+    }
+
+    /// What is durable before the first line of a chain is written.
+    fn begin_head(&self, chain: &str) {
+        HeadFile::open(&self.head()).unwrap().write(&Head::begun(chain.to_owned()), &key()).unwrap();
     }
 
     fn lines(&self) -> Vec<String> {
@@ -185,6 +191,9 @@ fn without_the_key_all_but_the_last_line_is_vouched_for_by_the_chain() {
 fn torn_at(honest: &[u8], cut: usize) -> Place {
     let place = Place::new();
     let options = place.options();
+    let first: serde_json::Value =
+        serde_json::from_slice(honest.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    place.begin_head(first["chain"].as_str().unwrap());
     fs::write(place.path(), &honest[..cut]).unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
     let log = options.open(key()).unwrap();
@@ -236,6 +245,82 @@ fn what_was_durable_and_is_gone_is_missed_at_the_next_start_and_by_every_check()
     fs::remove_file(place.path()).unwrap();
     drop(place.open());
     assert_eq!(kinds(&place.verify()), [(Kind::Truncated, 1)], "the whole log was taken away");
+}
+
+#[test]
+fn a_head_that_was_taken_away_or_damaged_is_a_finding_now_and_after_the_next_start() {
+    for (what, kind) in [("gone", Kind::NoHead), ("unreadable", Kind::Unreadable)] {
+        let place = Place::with_lines(8);
+        let honest = place.lines();
+        place.put_lines(&honest[..honest.len() - 3]);
+        if kind == Kind::NoHead {
+            fs::remove_file(place.head()).unwrap();
+        } else {
+            fs::write(place.head(), "no head at all\n").unwrap();
+        }
+        let report = place.verify();
+        assert_eq!(kinds(&report), [(kind, 0)], "{report:?}");
+        assert!(!report.head_checked);
+        drop(place.open());
+        let report = place.verify();
+        assert_eq!(kinds(&report), [(Kind::NoHead, honest.len() as u64 - 2)], "{report:?}");
+        assert!(report.problems[0].message.contains(what) && report.head_checked, "{report:?}");
+        // An emptied file is as good as none.
+        fs::write(place.head(), "").unwrap();
+        assert_eq!(kinds(&place.verify())[0], (Kind::NoHead, 0));
+    }
+}
+
+#[test]
+fn a_crash_before_a_chains_first_line_leaves_nothing_to_complain_of() {
+    let place = Place::new();
+    place.begin_head("0123456789abcdef0123456789abcdef");
+    let log = place.open();
+    assert_eq!(log.mark().chain(), "0123456789abcdef0123456789abcdef");
+    hand_out(&log, 1);
+    drop(log);
+    assert!(place.verify().is_good(), "{:?}", place.verify());
+    // The log is there, and empty, as soon as it was opened.
+    let place = Place::new();
+    place.begin_head("0123456789abcdef0123456789abcdef");
+    fs::write(place.path(), "").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    drop(place.open());
+    assert!(place.verify().is_good(), "{:?}", place.verify());
+}
+
+#[test]
+fn who_remembers_the_chain_misses_it_when_log_and_head_are_gone() {
+    let place = Place::with_lines(5);
+    let log = place.open();
+    let mark: crate::ChainMark = log.mark().to_string().parse().unwrap();
+    assert_eq!(&mark, log.mark());
+    drop(log);
+    let start = |mark: &crate::ChainMark| place.options().known(Some(mark.clone())).open(key()).unwrap();
+    assert!(!start(&mark).begins() && place.verify().is_good(), "nothing is missing");
+
+    let kept = (fs::read(place.path()).unwrap(), fs::read(place.head()).unwrap());
+    fs::remove_file(place.path()).unwrap();
+    fs::remove_file(place.head()).unwrap();
+    let log = start(&mark);
+    assert!(log.begins() && log.mark().chain() != mark.chain());
+    drop(log);
+    let report = place.verify();
+    assert_eq!(kinds(&report), [(Kind::Truncated, 1)], "{report:?}");
+
+    // Put back together from an earlier copy.
+    let place = Place::new();
+    fs::write(place.path(), kept.0).unwrap();
+    fs::write(place.head(), kept.1).unwrap();
+    for path in [place.path(), place.head()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let later = format!("obol-audit 1 {} {}", mark.chain(), 1_000).parse().unwrap();
+    drop(place.options().known(Some(later)).open(key()).unwrap());
+    assert_eq!(kinds(&place.verify())[0].0, Kind::Truncated);
+    for wrong in ["", "obol-audit 1 ab", "obol-audit 2 ab 3", "obol-audit 1 ab x", "obol-audit 1ab 3"] {
+        assert!(wrong.parse::<crate::ChainMark>().is_err(), "{wrong}");
+    }
 }
 
 #[test]

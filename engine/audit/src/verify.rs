@@ -39,6 +39,8 @@ pub enum Kind {
     Truncated,
     /// The file begins with no line that says whose it is, or with one of another key.
     Unreadable,
+    /// The note of how far the log had got is gone, or was when the log was opened again.
+    NoHead,
 }
 
 impl fmt::Display for Kind {
@@ -51,6 +53,7 @@ impl fmt::Display for Kind {
             Self::Broken => "broken",
             Self::Truncated => "truncated",
             Self::Unreadable => "unreadable",
+            Self::NoHead => "no head",
         })
     }
 }
@@ -296,7 +299,14 @@ struct Check<'a> {
 impl Check<'_> {
     fn read_head(&mut self, path: &Path, key: &SealKey) -> Result<(), VerifyError> {
         match head::read(path, key).map_err(|error| VerifyError::Io(path.to_owned(), error.into()))? {
-            Found::Absent => {}
+            Found::Absent => self.report.problem(Problem {
+                file: path.to_owned(),
+                line: 0,
+                kind: Kind::NoHead,
+                numbers: None,
+                message: "the note of how far the log got is gone; who took it away may have cut lines off the log's end"
+                    .to_owned(),
+            }),
             Found::Unreadable => self.report.problem(Problem {
                 file: path.to_owned(),
                 line: 0,
@@ -347,7 +357,7 @@ impl Check<'_> {
         if in_place {
             let hash = hash(line);
             if let Some((_, head, met)) = &mut self.head {
-                *met |= head.n == read.n && head.hash == hash;
+                *met |= head.n == Some(read.n) && head.hash == hash;
             }
             self.last = Some(Last { n: read.n, hash, file: file.to_owned(), line: number });
         }
@@ -449,6 +459,13 @@ impl Check<'_> {
                 format!("{missing} lines that had been durable were gone when the log was opened again");
             self.report(at, Kind::Truncated, None, message);
         }
+        if let Some(what) = &read.head {
+            let message = format!(
+                "when the log was opened again the note of how far it had got was {what}: whether lines had been cut off \
+                 before this one cannot be told"
+            );
+            self.report(at, Kind::NoHead, None, message);
+        }
         if let Some(version) = read.version.filter(|version| *version != VERSION) {
             let message = format!("the file is of version {version}; this build reads version {VERSION}");
             self.report(at, Kind::Unreadable, None, message);
@@ -496,16 +513,17 @@ impl Check<'_> {
         let Some((file, head, met)) = self.head.take() else { return };
         let at = Place { file: &file, line: 0 };
         let last = self.last.as_ref().map(|last| last.n);
+        // A chain of which no line was durable yet: there is nothing to hold against the log.
+        let Some(n) = head.n else { return };
         if self.report.chain.as_ref().is_some_and(|chain| *chain != head.chain) {
             self.report(&at, Kind::Broken, None, "the head file belongs to another chain".to_owned());
-        } else if last.is_none_or(|last| last < head.n) {
+        } else if last.is_none_or(|last| last < n) {
             let from = last.map_or(0, |last| last + 1);
-            let message =
-                format!("the log had got to line number {}; lines from {from} on were cut off", head.n);
-            self.report(&at, Kind::Truncated, Some((from, head.n)), message);
-        } else if !met && self.report.first.is_some_and(|first| first <= head.n) {
-            let message = format!("line number {} is not the one that was written", head.n);
-            self.report(&at, Kind::Broken, Some((head.n, head.n)), message);
+            let message = format!("the log had got to line number {n}; lines from {from} on were cut off");
+            self.report(&at, Kind::Truncated, Some((from, n)), message);
+        } else if !met && self.report.first.is_some_and(|first| first <= n) {
+            let message = format!("line number {n} is not the one that was written");
+            self.report(&at, Kind::Broken, Some((n, n)), message);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::chain::{Chain, Opening, VERSION};
 use crate::entry::{Entry, Event};
 use crate::files;
 use crate::head::{Head, HeadFile};
-use crate::log::{Options, Suspended};
+use crate::log::{ChainMark, Options, Suspended};
 use crate::recover::Opened;
 
 /// A line is durable this long after it was put, at the latest, as long as the disk keeps up.
@@ -241,13 +241,14 @@ impl Writer {
     }
 
     /// Writes the first lines, durably.
-    pub(crate) fn begin(&mut self) -> io::Result<()> {
+    pub(crate) fn begin(&mut self) -> io::Result<ChainMark> {
         self.length = self.file.metadata()?.len();
         for (event, opening) in std::mem::take(&mut self.first) {
             self.chain.append(&Entry::new(event), &opening, &mut self.buffer);
         }
         self.try_write()?;
-        self.try_sync()
+        self.try_sync()?;
+        Ok(ChainMark { chain: self.chain_id.clone(), lines: self.chain.tip.next })
     }
 
     pub(crate) fn run(mut self) {
@@ -432,7 +433,7 @@ impl Writer {
         self.file.sync_data()?;
         self.unsynced = None;
         if let Some(n) = self.chain.tip.next.checked_sub(1) {
-            let head = Head { chain: self.chain_id.clone(), n, hash: self.chain.tip.prev };
+            let head = Head { chain: self.chain_id.clone(), n: Some(n), hash: self.chain.tip.prev };
             if let Err(error) = self.head.write(&head, self.chain.key()) {
                 // The log is whole without it; only less would be missed.
                 tracing::error!(file = %self.options.head.display(), %error, "cannot note how far the audit log got");
