@@ -3,10 +3,17 @@
 //! `docs/design.md` lists the pairs.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
 
+use obol_ipc::value::Tool;
 use obol_queue::{DequeueError, FlushScope, OpenError, Queue};
+use serde_json::Value;
 
+use crate::process::{self, Tqs, command, write_private};
 use crate::queue::{draw, now};
+use crate::rs_process::{RsProcess, write_sessions};
 use crate::support::{Store, World};
 
 /// A store with a session that was flushed, closed.
@@ -75,4 +82,161 @@ fn a_new_store_in_the_place_of_an_old_one_repeats_no_nonce() {
         prefixes[0] != prefixes[1] && prefixes[1] != prefixes[2] && prefixes[0] != prefixes[2],
         "{prefixes:?}"
     );
+}
+
+const STATE: &str = ".local/state/obol";
+
+fn start(home: &Path) -> Tqs {
+    Tqs::start(home, &["--session", "session.json", "--audit", "audit.jsonl"])
+}
+
+/// A sidecar's home after some hand-outs, with its audit log, closed.
+fn audited() -> tempfile::TempDir {
+    let home = process::home();
+    let session = World::new(1, now(), &["search"]).agent_json().to_string();
+    write_private(&home.path().join("session.json"), &session);
+    let tqs = start(home.path());
+    let mut client = tqs.client();
+    for _ in 0..6 {
+        client.dequeue_token(&Tool::new("search").unwrap(), Duration::from_secs(20)).unwrap();
+    }
+    drop(client);
+    assert_eq!(tqs.terminate(), Some(0));
+    assert_eq!(verify(home.path()).0, Some(0));
+    home
+}
+
+fn log(home: &Path) -> PathBuf {
+    home.join("audit.jsonl")
+}
+
+fn head(home: &Path) -> PathBuf {
+    home.join(STATE).join("tokens.redb.audit")
+}
+
+/// The exit code of `obol audit verify`, and the kinds of problems it names.
+fn verify(home: &Path) -> (Option<i32>, Vec<String>) {
+    let output =
+        command(home).args(["audit", "verify", "--json"]).env("OBOL_TQS__AUDIT", log(home)).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let kinds =
+        report["problems"].as_array().unwrap().iter().map(|problem| problem["kind"].as_str().unwrap());
+    (output.status.code(), kinds.map(str::to_owned).collect())
+}
+
+fn cut_off_lines(home: &Path, count: usize) {
+    let text = fs::read_to_string(log(home)).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    let kept: String = lines[..lines.len() - count].iter().map(|line| format!("{line}\n")).collect();
+    fs::write(log(home), kept).unwrap();
+}
+
+#[test]
+fn a_log_without_its_head_is_a_finding_and_the_daemon_notes_and_warns() {
+    let home = audited();
+    let home = home.path();
+    cut_off_lines(home, 3);
+    fs::remove_file(head(home)).unwrap();
+    assert_eq!(verify(home), (Some(1), vec!["no_head".to_owned()]));
+    let tqs = start(home);
+    assert!(tqs.log().contains("the note of how far the audit log had got is gone"), "{}", tqs.log());
+    assert_eq!(tqs.terminate(), Some(0));
+    // The store knew how many lines there were at the last start; those cut off since it cannot know.
+    assert_eq!(verify(home), (Some(1), vec!["no_head".to_owned()]));
+}
+
+#[test]
+fn a_log_that_was_taken_away_together_with_its_head_is_missed_by_the_store() {
+    let home = audited();
+    let home = home.path();
+    fs::remove_file(log(home)).unwrap();
+    fs::remove_file(head(home)).unwrap();
+    let tqs = start(home);
+    assert!(tqs.log().contains("lines of the audit log that had been written are gone"), "{}", tqs.log());
+    assert_eq!(tqs.terminate(), Some(0));
+    assert_eq!(verify(home), (Some(1), vec!["truncated".to_owned()]));
+    // And a start without any log says so.
+    let tqs = Tqs::start(home, &["--session", "session.json"]);
+    assert!(tqs.log().contains("nothing is audited"), "{}", tqs.log());
+    assert_eq!(tqs.terminate(), Some(0));
+}
+
+fn refused(mut command: std::process::Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn a_key_is_not_made_anew_beside_what_it_sealed() {
+    let home = audited();
+    let home = home.path();
+    let key = home.join(STATE).join("master.key");
+    let aside = home.join("aside.key");
+    fs::rename(&key, &aside).unwrap();
+    for sealed in ["tokens.redb", "tokens.redb.keys", "tokens.redb.audit", "audit.jsonl"] {
+        let mut tqs = command(home);
+        tqs.args(["tqs", "--audit", "audit.jsonl"]);
+        let said = refused(tqs);
+        assert!(said.contains("master.key is missing") && said.contains(sealed) && !key.exists(), "{said}");
+        let file = if sealed == "audit.jsonl" { log(home) } else { home.join(STATE).join(sealed) };
+        fs::rename(file, home.join(format!("{sealed}.aside"))).unwrap();
+    }
+    fs::rename(&aside, &key).unwrap();
+    for sealed in ["tokens.redb", "tokens.redb.keys", "tokens.redb.audit"] {
+        fs::rename(home.join(format!("{sealed}.aside")), home.join(STATE).join(sealed)).unwrap();
+    }
+    fs::rename(home.join("audit.jsonl.aside"), log(home)).unwrap();
+    assert_eq!(start(home).terminate(), Some(0));
+    assert_eq!(verify(home), (Some(0), vec![]));
+}
+
+#[test]
+fn neither_a_session_table_nor_its_key_is_made_anew_beside_the_other() {
+    const TABLE: [&str; 4] = ["--session-store", "kept.redb", "--session-key", "session.key"];
+    let home = process::home();
+    let home = home.path();
+    write_sessions(home, now());
+    let arguments = [&TABLE[..], &["--spent", "memory"]].concat();
+    let mut rs = RsProcess::start(home, &arguments);
+    assert_eq!(rs.terminate(), Some(0));
+    for (lost, left) in [("kept.redb", "session.key"), ("session.key", "kept.redb")] {
+        fs::rename(home.join(lost), home.join("aside")).unwrap();
+        let mut again = command(home);
+        again.args(["rs", "--sessions", "sessions.json", "--listen", "127.0.0.1:0"]).args(&arguments);
+        let said = refused(again);
+        assert!(said.contains(lost) && said.contains(left) && !home.join(lost).exists(), "{said}");
+        fs::rename(home.join("aside"), home.join(lost)).unwrap();
+    }
+    rs.start_again();
+    rs.kill();
+    // Who says that there was none yet is believed.
+    fs::remove_file(home.join("kept.redb")).unwrap();
+    RsProcess::start(home, &[&arguments[..], &["--first-start"]].concat()).kill();
+}
+
+#[test]
+fn a_resource_servers_audit_key_is_not_made_anew_beside_its_log() {
+    let home = process::home();
+    let home = home.path();
+    write_sessions(home, now());
+    let arguments = ["--spent", "memory", "--audit-log", "rs.jsonl", "--audit-key", "rs.key"];
+    assert_eq!(RsProcess::start(home, &arguments).terminate(), Some(0));
+    let again = || {
+        let mut again = command(home);
+        again.args(["rs", "--sessions", "sessions.json", "--listen", "127.0.0.1:0"]).args(arguments);
+        again
+    };
+    fs::rename(home.join("rs.key"), home.join("aside")).unwrap();
+    for left in ["rs.jsonl", "rs.key.audit"] {
+        let said = refused(again());
+        assert!(said.contains(left) && !home.join("rs.key").exists(), "{said}");
+        fs::remove_file(home.join(left)).unwrap();
+    }
+    // A key that was there while log and head are gone is said.
+    fs::rename(home.join("aside"), home.join("rs.key")).unwrap();
+    let mut rs = RsProcess::start(home, &arguments);
+    assert!(rs.log().contains("a new audit log begins beside a key that was there"), "{}", rs.log());
+    rs.kill();
 }

@@ -1,4 +1,5 @@
-//! The crash table in `docs/design.md` names a test for each of its lines, and each of these tests exists and is run.
+//! The crash table in `docs/design.md`, and the table of files that belong together, name a test for each of their lines,
+//! and each of these tests exists and is run.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +7,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The lines of the table under its heading, without its own head.
-fn lines() -> Vec<String> {
+/// The lines of the table under a heading, without its own head.
+fn lines(heading: &str) -> Vec<String> {
     let document = std::fs::read_to_string(root().join("docs/design.md")).unwrap();
-    let section = document.split("\n## Crash table\n").nth(1).expect("docs/design.md has a crash table");
+    let section = document.split(&format!("\n## {heading}\n")).nth(1).expect("docs/design.md has the table");
     let section = section.split("\n## ").next().unwrap();
     let lines = section.lines().filter(|line| line.starts_with("| ")).skip(1);
     lines.map(str::to_owned).collect()
@@ -48,10 +49,9 @@ fn exists(name: &str) -> bool {
     files(module).iter().any(|file| std::fs::read_to_string(file).is_ok_and(|text| has_test(&text, test)))
 }
 
-#[test]
-fn every_line_of_the_crash_table_names_tests_that_exist() {
-    let lines = lines();
-    assert!(lines.len() >= 15, "the table has shrunk to {} lines", lines.len());
+fn every_line_names_tests_that_exist(heading: &str, least: usize) {
+    let lines = lines(heading);
+    assert!(lines.len() >= least, "the table has shrunk to {} lines", lines.len());
     for line in &lines {
         let names = names(line);
         assert!(!names.is_empty(), "no test: {line}");
@@ -59,6 +59,16 @@ fn every_line_of_the_crash_table_names_tests_that_exist() {
             assert!(exists(name), "there is no test {name}: {line}");
         }
     }
+}
+
+#[test]
+fn every_line_of_the_crash_table_names_tests_that_exist() {
+    every_line_names_tests_that_exist("Crash table", 15);
+}
+
+#[test]
+fn every_pair_of_files_that_belong_together_names_tests_that_exist() {
+    every_line_names_tests_that_exist("Files that belong together", 8);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_audit::verify::{self, Report, VerifyError};
-use obol_audit::{AuditLog, Options, SealKey};
-use obol_queue::MasterKey;
+use obol_audit::{AuditLog, ChainMark, Options, SealKey};
+use obol_queue::{MasterKey, Queue};
 use serde_json::json;
 
 use crate::args::{AuditVerifyArgs, RsArgs, TqsArgs};
+use crate::companions;
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
@@ -19,7 +20,7 @@ use crate::tqs;
 const PURPOSE: &str = "obol audit log";
 
 /// The key an audit log is sealed under.
-fn seal_key(master_key: &MasterKey) -> SealKey {
+pub(crate) fn seal_key(master_key: &MasterKey) -> SealKey {
     SealKey::from_bytes(*master_key.derive(PURPOSE))
 }
 
@@ -38,31 +39,78 @@ pub(crate) fn place<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Pat
     args.audit.as_deref().or(config.tqs.audit.as_deref())
 }
 
-/// Opens the daemon's audit log, if it is to have one.
+/// What the master key sealed besides the store: the note of the log's end, and the log.
+pub(crate) fn sealed(args: &TqsArgs, config: &Config, store: &Path) -> Vec<PathBuf> {
+    [head_of(store)].into_iter().chain(place(args, config).map(Path::to_owned)).collect()
+}
+
+/// Opens the daemon's audit log, if it is to have one. The store remembers which chain that is, so that a log which was
+/// taken away together with its head is missed.
 pub(crate) fn open(
     args: &TqsArgs,
     config: &Config,
     store: &Path,
-    master_key: &MasterKey,
+    key: SealKey,
+    queue: &Queue,
 ) -> Outcome<Option<Arc<AuditLog>>> {
-    let Some(path) = place(args, config) else { return Ok(None) };
-    open_log(path, store, config.tqs.audit_file_bytes, master_key).map(Some)
+    let known = remembered(queue)?;
+    let Some(path) = place(args, config) else {
+        if let Some(mark) = known {
+            tracing::warn!(
+                chain = mark.chain(),
+                "the store was used with an audit log, and now none is named: nothing is audited"
+            );
+        }
+        return Ok(None);
+    };
+    let log = open_log(path, store, config.tqs.audit_file_bytes, key, known)?;
+    queue.set_note(log.mark().to_string().as_bytes()).map_err(Failure::unavailable)?;
+    Ok(Some(log))
+}
+
+fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
+    let note = queue.note();
+    if note.is_empty() {
+        return Ok(None);
+    }
+    let mark = std::str::from_utf8(&note).ok().and_then(|text| text.parse().ok());
+    mark.map(Some).ok_or_else(|| {
+        Failure::unavailable(
+            "the store remembers an audit log in a form that this build does not read; use the newer one",
+        )
+    })
 }
 
 /// Opens the resource server's audit log, if it is to have one.
 pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<AuditLog>>> {
     let Some(path) = args.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
     let key_file = tqs::place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
+    let had_key = key_file.exists();
+    companions::refuse_lost_key(&key_file, &[path, &head_of(&key_file)])?;
     let key = MasterKey::load_or_create(&key_file).map_err(Failure::usage)?;
-    open_log(path, &key_file, config.rs.audit_file_bytes, &key).map(Some)
+    let log = open_log(path, &key_file, config.rs.audit_file_bytes, seal_key(&key), None)?;
+    if had_key && log.begins() {
+        tracing::warn!(
+            file = %path.display(), key = %key_file.display(),
+            "a new audit log begins beside a key that was there; right if the key is new too, and otherwise the log and \
+             the note of its end were taken away"
+        );
+    }
+    Ok(Some(log))
 }
 
-fn open_log(path: &Path, anchor: &Path, file_bytes: Option<u64>, key: &MasterKey) -> Outcome<Arc<AuditLog>> {
-    let mut options = Options::new(path, head_of(anchor));
+fn open_log(
+    path: &Path,
+    anchor: &Path,
+    file_bytes: Option<u64>,
+    key: SealKey,
+    known: Option<ChainMark>,
+) -> Outcome<Arc<AuditLog>> {
+    let mut options = Options::new(path, head_of(anchor)).known(known);
     if let Some(bytes) = file_bytes {
         options = options.max_file_bytes(bytes);
     }
-    options.open(seal_key(key)).map(Arc::new).map_err(Failure::unavailable)
+    options.open(key).map(Arc::new).map_err(Failure::unavailable)
 }
 
 /// Whether the resource server's log is meant where none is named.

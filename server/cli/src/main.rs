@@ -7,6 +7,7 @@ mod args;
 mod audit;
 mod check;
 mod client;
+mod companions;
 mod config;
 mod create;
 mod demo;

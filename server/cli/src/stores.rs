@@ -13,6 +13,7 @@ use obol_verify::{
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
 
 use crate::args::RsArgs;
+use crate::companions;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::tqs::place;
@@ -63,20 +64,22 @@ impl Sessions {
     ) -> Outcome<Self> {
         let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
         let Some(named) = named else { return Ok(Self::Memory(Arc::new(MemorySessionTable::new()))) };
-        let key = || {
-            let path = place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key")?;
-            SessionSealKey::load_or_create(&path).map_err(Failure::usage)
-        };
+        let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key");
+        let key = |path: &Path| SessionSealKey::load_or_create(path).map_err(Failure::usage);
         match Place::of(Some(named), "sessions.redb")? {
             Place::Memory => Ok(Self::Memory(Arc::new(MemorySessionTable::new()))),
             Place::File(path) => {
-                let table = RedbSessionTable::open(&path, key()?).map_err(Failure::unavailable)?;
+                let key_file = key_file()?;
+                companions::refuse_lost_key(&key_file, &[&path])?;
+                companions::refuse_lost_table(&path, &key_file, args.first_start)?;
+                let table = RedbSessionTable::open(&path, key(&key_file)?).map_err(Failure::unavailable)?;
                 Ok(Self::File(Arc::new(table)))
             }
             Place::Redis(url) => {
                 let options = redis_options(&url, args, config, audience)?;
                 let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
-                let table = RedisSessionTable::open(options, key()?, clock).map_err(Failure::unavailable)?;
+                let table = RedisSessionTable::open(options, key(&key_file()?)?, clock)
+                    .map_err(Failure::unavailable)?;
                 if let Some(fence) = table.fence() {
                     tracing::warn!(
                         fence,

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     let notifier = Notifier::from_environment(environment)
         .map_err(|error| Failure::unavailable(format_args!("NOTIFY_SOCKET: {error}")))?;
     let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;
-    let master_key = keys::master_key(args, &config)?;
+    let master_key = keys::master_key(args, &config, &store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sockets = {
         let _inside = runtime.enter();
@@ -60,8 +60,9 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
         sandbox(args, &config, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
     }
     log_lines::begin()?;
-    let audit = audit::open(args, &config, &store, &master_key)?;
-    let queue = Arc::new(open_queue(&config, store, master_key)?);
+    let audit_key = audit::seal_key(&master_key);
+    let queue = Arc::new(open_queue(&config, store.clone(), master_key)?);
+    let audit = audit::open(args, &config, &store, audit_key, &queue)?;
     for file in &args.session {
         provision(&queue, audit.as_deref(), file)?;
     }

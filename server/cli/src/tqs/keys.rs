@@ -17,7 +17,9 @@ use obol_secret::key::{Key32, MAX_KEY_FILE_BYTES};
 use zeroize::Zeroizing;
 
 use crate::args::TqsArgs;
+use crate::audit;
 use crate::client::environment;
+use crate::companions;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 
@@ -26,8 +28,14 @@ const CREDENTIAL: &str = "obol-master-key";
 /// The longest form of a key, and one more to see that something is longer.
 const MAX_BYTES: usize = MAX_KEY_FILE_BYTES + 1;
 
-/// The master key, wherever it is.
-pub(super) fn master_key(args: &TqsArgs, config: &Config) -> Outcome<MasterKey> {
+/// The master key, wherever it is. A file is made where there is none, unless the store or what else it sealed is there.
+pub(super) fn master_key(args: &TqsArgs, config: &Config, store: &Path) -> Outcome<MasterKey> {
+    let mut sealed = vec![store.to_owned(), store.with_added_extension("keys")];
+    sealed.extend(audit::sealed(args, config, store));
+    let from_file = |file: &Path| {
+        companions::refuse_lost_key(file, &sealed.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        from_file(file)
+    };
     if let Some(file) = &args.master_key {
         return from_file(file);
     }
