@@ -6,10 +6,13 @@
 //!
 //! # The file
 //!
-//! A redb database with three tables. `obol.sessions.meta`: format and the table's random name.
+//! A redb database with four tables. `obol.sessions.meta`: format and the table's random name.
 //! `obol.sessions.sealed`: session number → a session file of one session, sealed under the key (see
-//! [`SessionSealKey`]). `obol.sessions.revoked`: session number → when, in Unix seconds. A revoked session's sealed
-//! row is deleted; its bytes may stay in the file until its page is used again.
+//! [`SessionSealKey`]). `obol.sessions.epochs`: session number → the oldest policy epoch that is accepted, which only
+//! rises, whatever a document says that is added later. `obol.sessions.revoked`: session number → when, in Unix seconds.
+//! A revoked session's sealed row is deleted; its bytes may stay in the file until its page is used again.
+//!
+//! Format 1 had no epochs. Such a file is taken over when it is opened: it holds revocations, which must not be lost.
 //!
 //! # When a write fails
 //!
@@ -35,11 +38,14 @@ use crate::session_seal::{SealError, SessionSealKey};
 const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
 const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("obol.sessions.sealed");
 const REVOKED: TableDefinition<'static, u64, u64> = TableDefinition::new("obol.sessions.revoked");
+const EPOCHS: TableDefinition<'static, u64, u64> = TableDefinition::new("obol.sessions.epochs");
 
 const FORMAT: &str = "format";
 const NAME: &str = "name";
 /// The format this build reads and writes.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// The format without epochs, which is taken over.
+const WITHOUT_EPOCHS: &str = "1";
 
 /// Why a session table was not opened or changed.
 #[derive(Debug)]
@@ -110,19 +116,20 @@ impl RedbSessionTable {
             failed: AtomicBool::new(false),
             path: path.to_owned(),
         };
-        for (id, sealed) in table.rows().map_err(not_ours)? {
+        for (id, sealed, epoch) in table.rows().map_err(not_ours)? {
             let text = table.key.open(table.name.as_bytes(), id, &sealed)?;
             let sessions = parse_sessions(&text)
                 .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))?;
             for session in sessions {
+                session.raise_policy_epoch(epoch);
                 table.sessions.add(session).map_err(SessionStoreError::Add)?;
             }
         }
         Ok(table)
     }
 
-    /// Adds a session, or replaces the active one of the same number; durable when this returns. A session that comes
-    /// as revoked is revoked.
+    /// Adds a session, or replaces the active one of the same number; durable when this returns. Its policy epoch does not
+    /// get lower by that. A session that comes as revoked is revoked.
     pub fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
         let id = half.session_id;
         if half.revoked {
@@ -135,14 +142,23 @@ impl RedbSessionTable {
             return Err(SessionStoreError::Add(AddSessionError::Revoked));
         }
         // Room is made sure of first; what is in the file must fit into memory at the next start.
-        let known = self.sessions.look_up(id).ok().flatten().is_some();
-        if !known && self.sessions.len() >= MAX_SESSIONS {
+        let known = self.sessions.look_up(id).ok().flatten();
+        if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
             return Err(SessionStoreError::Add(AddSessionError::Full));
         }
-        self.commit(&database, |transaction| {
+        // What somebody raised in memory is in force too.
+        if let Some(known) = known {
+            session.raise_policy_epoch(known.policy_epoch());
+        }
+        let epoch = self.commit(&database, |transaction| {
             transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
-            Ok(())
+            let mut epochs = transaction.open_table(EPOCHS)?;
+            let known = epochs.get(id.0)?.map_or(0, |epoch| epoch.value());
+            let epoch = known.max(session.policy_epoch());
+            epochs.insert(id.0, epoch)?;
+            Ok(epoch)
         })?;
+        session.raise_policy_epoch(epoch);
         self.sessions.add(session).map_err(SessionStoreError::Add)
     }
 
@@ -155,6 +171,7 @@ impl RedbSessionTable {
         self.commit(&database, |transaction| {
             transaction.open_table(REVOKED)?.insert(id.0, now)?;
             transaction.open_table(SEALED)?.remove(id.0)?;
+            transaction.open_table(EPOCHS)?.remove(id.0)?;
             Ok(())
         })?;
         // One that was added between the two steps.
@@ -177,13 +194,16 @@ impl RedbSessionTable {
         Ok(self.database.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn rows(&self) -> Result<Vec<(SessionId, Vec<u8>)>, redb::Error> {
+    /// The number, the sealed document and the policy epoch of every session that was not revoked.
+    fn rows(&self) -> Result<Vec<(SessionId, Vec<u8>, u64)>, redb::Error> {
         let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = database.begin_read()?.open_table(SEALED)?;
+        let reading = database.begin_read()?;
+        let (table, epochs) = (reading.open_table(SEALED)?, reading.open_table(EPOCHS)?);
         let mut rows = Vec::new();
         for row in table.iter()? {
             let (id, sealed) = row?;
-            rows.push((SessionId(id.value()), sealed.value().to_vec()));
+            let epoch = epochs.get(id.value())?.map_or(0, |epoch| epoch.value());
+            rows.push((SessionId(id.value()), sealed.value().to_vec(), epoch));
         }
         Ok(rows)
     }
@@ -196,19 +216,12 @@ impl RedbSessionTable {
     }
 
     /// Durable, and in two phases for the reason given in the spent set's file.
-    fn commit(
+    fn commit<R>(
         &self,
         database: &Database,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), SessionStoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let mut transaction = database.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            change(&transaction)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        write().map_err(|error| {
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<R, redb::Error>,
+    ) -> Result<R, SessionStoreError> {
+        write(database, change).map_err(|error| {
             self.failed.store(true, Ordering::SeqCst);
             SessionStoreError::Failed(error.to_string())
         })
@@ -238,6 +251,17 @@ impl SessionTable for RedbSessionTable {
     }
 }
 
+fn write<R>(
+    database: &Database,
+    change: impl FnOnce(&redb::WriteTransaction) -> Result<R, redb::Error>,
+) -> Result<R, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    let result = change(&transaction)?;
+    transaction.commit()?;
+    Ok(result)
+}
+
 fn open_database(path: &Path) -> Result<Database, SessionStoreError> {
     let file = PrivateFile::open(path).map_err(SessionStoreError::File)?.into_file();
     redb::backends::FileBackend::new(file)
@@ -250,40 +274,51 @@ fn open_database(path: &Path) -> Result<Database, SessionStoreError> {
 /// The table's name; a file without any table gets one.
 fn name_of(database: &Database, path: &Path) -> Result<String, SessionStoreError> {
     let not_ours = |why: String| SessionStoreError::NotOurs(path.to_owned(), why);
+    let failed = |error: redb::Error| not_ours(error.to_string());
     let is_new =
         || -> Result<bool, redb::Error> { Ok(database.begin_read()?.list_tables()?.next().is_none()) };
-    if is_new().map_err(|error| not_ours(error.to_string()))? {
+    if is_new().map_err(failed)? {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| SealError::Randomness)?;
-        let create = || -> Result<(), redb::Error> {
-            let mut transaction = database.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            {
-                let mut meta = transaction.open_table(META)?;
-                meta.insert(FORMAT, VERSION)?;
-                meta.insert(NAME, to_hex(&random).as_str())?;
-                transaction.open_table(SEALED)?;
-                transaction.open_table(REVOKED)?;
-            }
-            transaction.commit()?;
-            Ok(())
-        };
-        create().map_err(|error| not_ours(error.to_string()))?;
+        write(database, |transaction| begin(transaction, &random)).map_err(failed)?;
     }
-    let read = || -> Result<(Option<String>, Option<String>), redb::Error> {
-        let meta = database.begin_read()?.open_table(META)?;
-        let text = |key| -> Result<Option<String>, redb::Error> {
-            Ok(meta.get(key)?.map(|value| value.value().to_owned()))
-        };
-        Ok((text(FORMAT)?, text(NAME)?))
-    };
-    match read().map_err(|error| not_ours(format!("it is no session table ({error})")))? {
+    match identity(database).map_err(|error| not_ours(format!("it is no session table ({error})")))? {
         (Some(format), Some(name)) if format == VERSION => Ok(name),
-        (Some(format), _) if format != VERSION => {
+        (Some(format), Some(name)) if format == WITHOUT_EPOCHS => {
+            write(database, take_over).map_err(failed)?;
+            Ok(name)
+        }
+        (Some(format), _) => {
             Err(not_ours(format!("it has format {format} and this build reads format {VERSION}")))
         }
         _ => Err(not_ours("it is no session table".to_owned())),
     }
+}
+
+fn begin(transaction: &redb::WriteTransaction, name: &[u8; 16]) -> Result<(), redb::Error> {
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(FORMAT, VERSION)?;
+    meta.insert(NAME, to_hex(name).as_str())?;
+    transaction.open_table(SEALED)?;
+    transaction.open_table(REVOKED)?;
+    transaction.open_table(EPOCHS)?;
+    Ok(())
+}
+
+/// Makes a table of format 1 one of this format. Until a session is added again its document says its epoch.
+fn take_over(transaction: &redb::WriteTransaction) -> Result<(), redb::Error> {
+    transaction.open_table(EPOCHS)?;
+    transaction.open_table(META)?.insert(FORMAT, VERSION)?;
+    Ok(())
+}
+
+/// Format and name.
+fn identity(database: &Database) -> Result<(Option<String>, Option<String>), redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    let text = |key| -> Result<Option<String>, redb::Error> {
+        Ok(meta.get(key)?.map(|value| value.value().to_owned()))
+    };
+    Ok((text(FORMAT)?, text(NAME)?))
 }
 
 #[cfg(test)]
@@ -336,6 +371,65 @@ mod tests {
             );
         }
         assert_eq!(table.len(), 1);
+    }
+
+    fn with_epoch(id: u64, epoch: u64) -> ResourceHalf {
+        ResourceHalf { policy_epoch: epoch, ..entry(id, "active") }
+    }
+
+    fn epoch(table: &RedbSessionTable, id: u64) -> u64 {
+        table.look_up(SessionId(id)).unwrap().unwrap().policy_epoch()
+    }
+
+    #[test]
+    fn a_sessions_policy_epoch_never_falls_whatever_is_added_and_however_often_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        for (added, in_force) in [(5, 5), (1, 5), (0, 5), (7, 7), (6, 7)] {
+            let table = open(&path);
+            table.add(&with_epoch(1, added), 5).unwrap();
+            assert_eq!(epoch(&table, 1), in_force);
+            drop(table);
+            assert_eq!(epoch(&open(&path), 1), in_force, "after a restart");
+        }
+        // Raised while the server ran.
+        let table = open(&path);
+        table.look_up(SessionId(1)).unwrap().unwrap().raise_policy_epoch(9);
+        table.add(&with_epoch(1, 1), 5).unwrap();
+        drop(table);
+        assert_eq!(epoch(&open(&path), 1), 9);
+    }
+
+    #[test]
+    fn a_table_without_epochs_is_taken_over_with_its_sessions_and_revocations() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        let table = open(&path);
+        table.add(&with_epoch(1, 5), 5).unwrap();
+        table.revoke(SessionId(2), 5).unwrap();
+        drop(table);
+        let database = open_database(&path).unwrap();
+        write(&database, |transaction| {
+            transaction.delete_table(EPOCHS)?;
+            transaction.open_table(META)?.insert(FORMAT, WITHOUT_EPOCHS)?;
+            Ok(())
+        })
+        .unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let table = open(&path);
+            assert_eq!(epoch(&table, 1), 5);
+            table.add(&with_epoch(1, 1), 5).unwrap();
+            assert_eq!(epoch(&table, 1), 5);
+            let again = table.add(&entry(2, "active"), 6);
+            assert!(matches!(again, Err(SessionStoreError::Add(AddSessionError::Revoked))), "{again:?}");
+        }
+        let database = open_database(&path).unwrap();
+        write(&database, |transaction| Ok(transaction.open_table(META)?.insert(FORMAT, "3").map(drop)?))
+            .unwrap();
+        drop(database);
+        let newer = RedbSessionTable::open(&path, SessionSealKey::from_bytes([7; 32])).unwrap_err();
+        assert!(newer.to_string().contains("format 3"), "{newer}");
     }
 
     #[test]

@@ -219,7 +219,9 @@ impl Store {
             let mut marks = transaction.open_table(MARKS)?;
             if let Some(horizon) = horizon {
                 marks.retain_in((0, 0)..(horizon, 0), |_, _| false)?;
-                transaction.open_table(META)?.insert(HORIZON, horizon)?;
+                let mut meta = transaction.open_table(META)?;
+                let known = meta.get(HORIZON)?.map_or(0, |known| known.value());
+                meta.insert(HORIZON, horizon.max(known))?;
             }
             for (span, ids) in spans {
                 let (mut row, mut all) = self.tails.remove(span).unwrap_or_else(|| {
