@@ -9,7 +9,7 @@ use obol_token::{ChannelKeys, Envelope};
 use crate::batch::Token;
 use crate::error::DequeueError;
 use crate::grant::Grant;
-use crate::queue::{Draw, Queue, on_route};
+use crate::queue::{Draw, Queue};
 
 impl Queue {
     /// The keys to seal the request of a token that this draw gave, and to open its response; `None` for a token that does
@@ -30,7 +30,7 @@ impl Queue {
         let draw = draw.into();
         let current = self.shared.current.load();
         if let Some(session) = current.as_ref().filter(|session| session.id == token.session_id()) {
-            return on_route(session, &draw, |_, partition| Ok(keys(&partition.grant, token)));
+            return self.on_route(session, &draw, |_, partition| Ok(keys(&partition.grant, token)));
         }
         // Another session was provisioned since.
         let draw = Draw { session: Some(token.session_id()), ..draw };

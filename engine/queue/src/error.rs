@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use obol_secret::file::PrivateFileError;
 
+use crate::shared::Hold;
+
 /// Why the queue cannot do its work any more. The text is for the operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Unavailable(pub(crate) String);
@@ -125,8 +127,10 @@ impl core::error::Error for OpenError {
 pub enum ProvisionError {
     /// A session with this number is there already, or was flushed.
     Exists(obol_token::SessionId),
-    /// The session's time is over.
+    /// The session's time is over, or so near its end that no token could be handed out.
     Expired,
+    /// An operator flushed a session and has not let new ones in since.
+    Held(Hold),
     /// A flush came in between; the session was taken and ended at once.
     Flushed(obol_token::SessionId),
     /// The queue holds as many sessions as it may.
@@ -142,9 +146,14 @@ impl fmt::Display for ProvisionError {
                 f,
                 "session {id} was provisioned before; a session number is used once, establish a new session"
             ),
-            Self::Expired => {
-                f.write_str("the session's expires_at lies in the past; establish a new session")
-            }
+            Self::Expired => f.write_str(
+                "the session's expires_at is past, or too near for one token; establish a new session",
+            ),
+            Self::Held(hold) => write!(
+                f,
+                "no new session is taken since the flush of {} ({}); let sessions in again with `obol resume`",
+                hold.scope, hold.reason
+            ),
             Self::Flushed(id) => {
                 write!(f, "a flush came in between and ended session {id}; establish a new session")
             }
@@ -175,10 +184,15 @@ pub enum DequeueError {
     },
     /// The session has no grant for the tool, or policy denies it.
     PolicyDenied,
-    /// No session is provisioned, or its time is over.
+    /// No session is provisioned.
     NoSession,
+    /// The last session's time is over, or what is left of it is too short for a token; it ends at this time, in Unix
+    /// seconds.
+    SessionEnded(u64),
     /// The session was ended by a flush.
     SessionFlushed,
+    /// Sessions were ended by a flush, and new ones are not taken until an operator says so.
+    Held,
     /// The tool is granted for several audiences and none was named.
     AudienceNeeded(Vec<String>),
     /// The store failed; nothing is handed out any more.
@@ -199,9 +213,18 @@ impl fmt::Display for DequeueError {
                  session",
             ),
             Self::NoSession => f.write_str("no session is active; authenticate, or provision a session"),
+            Self::SessionEnded(end) => write!(
+                f,
+                "no token can be had from the last session any more, it ends at {end} (Unix seconds); authenticate \
+                 again, or provision the next session"
+            ),
             Self::SessionFlushed => {
                 f.write_str("the session was ended by a flush; authenticate again to go on")
             }
+            Self::Held => f.write_str(
+                "an operator flushed the agent's sessions and takes no new ones; when they may come back, \
+                 `obol resume` lets them in",
+            ),
             Self::AudienceNeeded(audiences) => {
                 write!(f, "the tool is granted for several audiences; name one of: {}", audiences.join(", "))
             }

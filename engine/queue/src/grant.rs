@@ -40,8 +40,19 @@ impl Grant {
         half.grants.iter().filter_map(ready).collect()
     }
 
+    /// Tokens with less life left than this are not handed out, in seconds: what the settings say, and a quarter of the
+    /// ttl at most.
+    pub(crate) fn least_life(&self, min_life: u64) -> u64 {
+        least_life(self.ttl, min_life)
+    }
+
     /// Whether its tokens ask for calls and answers to be sealed.
     pub(crate) fn asks_for_channel(&self) -> bool {
         self.scope.constraints.as_ref().is_some_and(|limits| limits.require_channel_encryption == Some(true))
     }
+}
+
+/// The least life of a token of this ttl; all in seconds.
+pub(crate) fn least_life(ttl: u64, min_life: u64) -> u64 {
+    min_life.min(ttl / 4)
 }

@@ -34,7 +34,7 @@ impl<'q> Tool<'q> {
     pub fn dequeue(&self) -> Result<Token, DequeueError> {
         self.queue.shared.check()?;
         if !self.session.is_active() {
-            return Err(self.queue.why_ended(&self.session));
+            return Err(self.queue.shared.why_ended(&self.session).unwrap_or(DequeueError::SessionFlushed));
         }
         self.queue.take(&self.session, &self.partition)
     }

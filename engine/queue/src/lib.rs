@@ -45,6 +45,7 @@
 mod batch;
 mod channel;
 mod clock;
+mod current;
 mod demand;
 mod error;
 mod grant;
@@ -74,9 +75,9 @@ pub use master_key::MasterKey;
 pub use obol_secret::key::KeyFileError;
 pub use obol_session::{AgentHalf, DocumentError};
 pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
-pub use operate::{FlushScope, Flushed};
+pub use operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};
 pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
-pub use shared::SessionState;
+pub use shared::{Hold, SessionState};
 pub use source::{Order, SourceError, TokenSource, Tokens};

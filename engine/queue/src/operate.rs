@@ -1,4 +1,4 @@
-//! What an operator does to a queue: provision, flush, set policy.
+//! What an operator does to a queue: provision, flush, hold and resume, set policy, deny and allow.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,13 +9,12 @@ use obol_session::AgentHalf;
 use obol_token::SessionId;
 
 use crate::error::{ProvisionError, Unavailable};
-use crate::grant::Grant;
+use crate::grant::{Grant, least_life};
 use crate::partition::{Partition, PartitionKey};
 use crate::queue::Queue;
 use crate::row::{PartitionPlace, RowHeader};
 use crate::seal::{SealingKey, SlotSecret};
-
-use crate::shared::{Chore, Identity, Policy, Session, SessionState, Shared};
+use crate::shared::{Chore, Hold, Identity, Policy, Session, Shared};
 use crate::slots::{ROOT, SlotError};
 use crate::values::MAX_NOTE_BYTES;
 use crate::writer::Job;
@@ -45,11 +44,45 @@ impl fmt::Display for FlushScope {
     }
 }
 
+/// The most tools on the operator's own list of denials.
+pub const MAX_OPERATOR_DENIALS: usize = 4096;
+
+/// Why a denial was not noted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DenyError {
+    /// There are [`MAX_OPERATOR_DENIALS`].
+    TooMany,
+    /// The store failed. The tool is denied until a restart.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for DenyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => {
+                write!(f, "{MAX_OPERATOR_DENIALS} tools are denied already; allow one, or flush the agent")
+            }
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for DenyError {}
+
+impl From<Unavailable> for DenyError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
 /// What a flush did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flushed {
     /// Sessions that ended.
     pub sessions_ended: u64,
+    /// Which they are, oldest first.
+    pub sessions: Vec<SessionId>,
     /// Tool and audience pairs whose tokens were destroyed.
     pub partitions: u64,
     /// Tokens that were waiting, in memory and on disk.
@@ -58,12 +91,20 @@ pub struct Flushed {
 
 impl Queue {
     /// Takes a session over, durably, and begins to mint for it. It becomes the current session.
+    ///
+    /// # Errors
+    ///
+    /// [`ProvisionError`].
     pub fn provision(&self, document: AgentHalf) -> Result<SessionId, ProvisionError> {
         let shared = &self.shared;
         shared.check()?;
         let (session, row, flushes) = {
             let admin = shared.admin.lock();
+            // Known is known, whether new ones are held back or not.
             self.check_new(&document)?;
+            if let Some(hold) = self.hold() {
+                return Err(ProvisionError::Held(hold));
+            }
             let (session, row) = draft(shared, document)?;
             (session, row, *admin)
         };
@@ -81,6 +122,18 @@ impl Queue {
         if overtaken { Err(ProvisionError::Flushed(id)) } else { Ok(id) }
     }
 
+    /// As [`provision`](Self::provision), also where new sessions are held back ([`flush_and_hold`](Self::flush_and_hold));
+    /// none is held back any more after it. A document that is not taken changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ProvisionError`].
+    pub fn provision_and_resume(&self, document: AgentHalf) -> Result<SessionId, ProvisionError> {
+        self.check_new(&document)?;
+        self.resume()?;
+        self.provision(document)
+    }
+
     fn check_new(&self, document: &AgentHalf) -> Result<(), ProvisionError> {
         let sessions = self.shared.sessions.read();
         if sessions.contains_key(&document.session_id) {
@@ -89,7 +142,10 @@ impl Queue {
         if sessions.len() >= self.shared.settings.max_sessions {
             return Err(ProvisionError::TooMany(self.shared.settings.max_sessions));
         }
-        if self.shared.timeline.look().now >= document.expires_at {
+        let min_life = self.shared.settings.min_life;
+        let least_life =
+            document.grants.iter().map(|grant| least_life(grant.ttl, min_life)).min().unwrap_or(0);
+        if self.shared.timeline.look().now.saturating_add(least_life.max(1)) > document.expires_at {
             return Err(ProvisionError::Expired);
         }
         Ok(())
@@ -99,18 +155,12 @@ impl Queue {
         let shared = &self.shared;
         let policy = shared.policy.lock();
         for partition in &session.partitions {
-            partition.set_denied(policy.denied_tools.contains(partition.tool()));
+            partition.set_denied(policy.denies(partition.tool()));
         }
         drop(policy);
         shared.sessions.write().insert(session.id, Arc::clone(session));
-        shared.current.store(Some(Arc::clone(session)));
-        for partition in &session.partitions {
-            // Later: ten thousand new tools must not keep those in use waiting. A caller who finds nothing asks at once.
-            if !std::mem::replace(&mut partition.refill.lock().queued, true) {
-                shared.refills.ask_later(partition);
-            }
-        }
-        shared.refills.wake();
+        shared.elect();
+        shared.warm_up(session);
         tracing::info!(session = %session.id, grants = session.partitions.len(), "session provisioned");
     }
 
@@ -122,45 +172,173 @@ impl Queue {
     ///
     /// Where it returns an error the tokens are out of reach of this process, but may be on disk still: destroy the
     /// file `….keys`.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where the keys could not be overwritten.
     pub fn flush(&self, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
+        let mut admin = self.shared.admin.lock();
+        self.destroy(&mut admin, scope, reason)
+    }
+
+    /// As [`flush`](Self::flush), and takes no new session from then on, across restarts, until [`resume`](Self::resume):
+    /// who cuts an agent off does not want it back a moment later. A flush of one tool ends no session and holds none
+    /// back; nor does one of a session or an agent that finds nothing, which may be a misspelt name.
+    ///
+    /// # Errors
+    ///
+    /// As for `flush`, and [`Unavailable`] where it could not be written that new sessions are to wait.
+    pub fn flush_and_hold(&self, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
+        let mut admin = self.shared.admin.lock();
+        let done = self.destroy(&mut admin, scope, reason)?;
+        let holds = match scope {
+            FlushScope::All => true,
+            FlushScope::Session(_) | FlushScope::Agent(_) => done.sessions_ended > 0,
+            FlushScope::Tool(_) => false,
+        };
+        if holds {
+            let since = self.shared.timeline.look().now;
+            let hold = Hold { since, scope: scope.to_string(), reason: reason.to_owned() };
+            let policy = Policy { hold: Some(hold), ..self.policy() };
+            // At once: what is not written down yet holds all the same.
+            *self.shared.policy.lock() = policy.clone();
+            self.write_policy(policy)?;
+        }
+        Ok(done)
+    }
+
+    /// Takes new sessions again, durably, and lets older sessions take over where a younger one was flushed. Gives back
+    /// why none was taken, if so.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where it could not be written down; then no session is taken.
+    pub fn resume(&self) -> Result<Option<Hold>, Unavailable> {
         let shared = &self.shared;
-        let mut admin = shared.admin.lock();
+        let _admin = shared.admin.lock();
+        let before = self.policy();
+        let resumed = shared.next_order.load(Ordering::SeqCst);
+        let policy = Policy { hold: None, resumed, ..before.clone() };
+        self.write_policy(policy.clone())?;
+        *shared.policy.lock() = policy;
+        shared.elect();
+        if before.hold.is_some() {
+            tracing::warn!("new sessions are taken again");
+        }
+        Ok(before.hold)
+    }
+
+    /// Why no new session is taken, while none is.
+    pub fn hold(&self) -> Option<Hold> {
+        self.shared.policy.lock().hold.clone()
+    }
+
+    fn destroy(&self, admin: &mut u64, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
+        let shared = &self.shared;
         *admin += 1;
         tracing::warn!(%scope, reason, "flush");
-        let sessions = || shared.sessions.read().values().cloned().collect::<Vec<_>>();
+        let sessions = shared.by_age();
         match scope {
-            FlushScope::All => flush_all(shared, &sessions()),
-            FlushScope::Session(id) => end_where(shared, &sessions(), |session| session.id == *id),
+            FlushScope::All => flush_all(shared, &sessions),
+            FlushScope::Session(id) => end_where(shared, &sessions, |session| session.id == *id),
             FlushScope::Agent(agent) => {
-                end_where(shared, &sessions(), |session| session.agent_instance_id == *agent)
+                end_where(shared, &sessions, |session| session.agent_instance_id == *agent)
             }
-            FlushScope::Tool(tool) => flush_tool(shared, &sessions(), tool),
+            FlushScope::Tool(tool) => flush_tool(shared, &sessions, tool),
         }
     }
 
     /// Sets what may be handed out, whatever was granted, durably. A tool that is denied is refused from the moment
     /// this begins; one that is no longer denied is handed out once this has returned. Tokens minted under an older
-    /// epoch are given up.
+    /// epoch are given up. The operator's own list ([`deny`](Self::deny)) stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where it could not be written down.
     pub fn set_policy(&self, epoch: u64, denied_tools: BTreeSet<String>) -> Result<(), Unavailable> {
         let shared = &self.shared;
         let _admin = shared.admin.lock();
-        shared.for_each_partition(|partition| {
-            if denied_tools.contains(partition.tool()) {
+        let before = self.policy();
+        let policy = Policy { epoch: epoch.max(before.epoch), denied_tools, ..before };
+        self.deny_at_once(&policy);
+        if shared.min_policy_epoch.fetch_max(policy.epoch, Ordering::SeqCst) < policy.epoch {
+            give_up_older(shared);
+        }
+        self.put_in_force(policy)
+    }
+
+    /// Denies a tool on the operator's own list, durably, whether it is granted or not: from the moment this begins
+    /// nobody is given a token for it. Tells whether any session grants it.
+    ///
+    /// # Errors
+    ///
+    /// [`DenyError`] where the list is full, or could not be written down.
+    pub fn deny(&self, tool: &str) -> Result<bool, DenyError> {
+        let _admin = self.shared.admin.lock();
+        let mut policy = self.policy();
+        if policy.operator_denied.len() >= MAX_OPERATOR_DENIALS && !policy.operator_denied.contains(tool) {
+            return Err(DenyError::TooMany);
+        }
+        policy.operator_denied.insert(tool.to_owned());
+        tracing::warn!(tool, "denied by the operator");
+        self.deny_at_once(&policy);
+        self.put_in_force(policy)?;
+        Ok(self.is_granted(tool))
+    }
+
+    /// Takes a tool off the operator's own list, durably. Tells whether it was there. What the other list denies stays
+    /// denied.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where it could not be written down; then it stays denied.
+    pub fn allow(&self, tool: &str) -> Result<bool, Unavailable> {
+        let _admin = self.shared.admin.lock();
+        let mut policy = self.policy();
+        if !policy.operator_denied.remove(tool) {
+            return Ok(false);
+        }
+        tracing::warn!(tool, "no longer denied by the operator");
+        self.put_in_force(policy)?;
+        Ok(true)
+    }
+
+    /// The tools that the operator denies, and those that the policy of the epoch denies.
+    pub fn denied_tools(&self) -> (BTreeSet<String>, BTreeSet<String>) {
+        let Policy { operator_denied, denied_tools, .. } = self.policy();
+        (operator_denied, denied_tools)
+    }
+
+    fn is_granted(&self, tool: &str) -> bool {
+        let mut granted = false;
+        self.shared.for_each_partition(|partition| granted |= partition.tool() == tool);
+        granted
+    }
+
+    fn policy(&self) -> Policy {
+        self.shared.policy.lock().clone()
+    }
+
+    /// What is denied from now on is denied before that is written down.
+    fn deny_at_once(&self, policy: &Policy) {
+        self.shared.for_each_partition(|partition| {
+            if policy.denies(partition.tool()) {
                 partition.set_denied(true);
                 partition.available.notify(usize::MAX);
             }
         });
-        let policy = Policy { epoch: epoch.max(shared.policy.lock().epoch), denied_tools };
-        if shared.min_policy_epoch.fetch_max(policy.epoch, Ordering::SeqCst) < policy.epoch {
-            give_up_older(shared);
-        }
-        let written = policy.clone();
-        self.write(|reply| Job::Policy { policy: written, reply })?;
-        shared.for_each_partition(|partition| {
-            partition.set_denied(policy.denied_tools.contains(partition.tool()));
-        });
-        *shared.policy.lock() = policy;
+    }
+
+    /// Writes a policy down; what it no longer denies is allowed only then.
+    fn put_in_force(&self, policy: Policy) -> Result<(), Unavailable> {
+        self.write_policy(policy.clone())?;
+        self.shared.for_each_partition(|partition| partition.set_denied(policy.denies(partition.tool())));
+        *self.shared.policy.lock() = policy;
         Ok(())
+    }
+
+    fn write_policy(&self, policy: Policy) -> Result<(), Unavailable> {
+        self.write(|reply| Job::Policy { policy, reply })
     }
 
     /// What [`Self::set_note`] wrote last; empty in a new store.
@@ -197,7 +375,7 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
 
     let root = shared.root.read();
     let key = SealingKey::for_session(&shared.master, &shared.store_id, &root, &secret, id.0);
-    let header = RowHeader { state: SessionState::Active, order, expires_at, slot };
+    let header = RowHeader { is_flushed: false, order, expires_at, slot };
     let bare: Vec<PartitionPlace> = places.iter().map(|(place, _)| *place).collect();
     let row = header
         .seal(id, &key, &bare, &text)
@@ -215,7 +393,7 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
             Arc::new(Partition::new(place.id, &identity, grant, shared.settings.min_life, key))
         })
         .collect();
-    Ok((Arc::new(Session::new(identity, partitions, SessionState::Active)), row))
+    Ok((Arc::new(Session::new(identity, partitions, true)), row))
 }
 
 /// Ends every session: one new root secret, and nothing that was sealed before opens any more.
@@ -253,17 +431,18 @@ fn end_where(
 }
 
 fn end_in_memory(sessions: &[&Arc<Session>]) -> Flushed {
-    sessions.iter().fold(Flushed::default(), |sum, session| Flushed {
-        sessions_ended: sum.sessions_ended + 1,
-        partitions: sum.partitions + session.partitions.len() as u64,
-        tokens_discarded: sum.tokens_discarded + session.end(),
-    })
+    Flushed {
+        sessions_ended: sessions.len() as u64,
+        sessions: sessions.iter().map(|session| session.id).collect(),
+        partitions: sessions.iter().map(|session| session.partitions.len() as u64).sum(),
+        tokens_discarded: sessions.iter().map(|session| session.end()).sum(),
+    }
 }
 
 /// Leaves the rest of an ended session to the writer: rows, a note that it was flushed, slots.
 fn clear_away(shared: &Shared, session: &Session, slots: Vec<u32>) {
     let header = RowHeader {
-        state: SessionState::Flushed,
+        is_flushed: true,
         order: session.order,
         expires_at: session.expires_at,
         slot: session.slot,

@@ -92,7 +92,7 @@ pub struct SessionInfo {
     pub expires_at: u64,
     /// The negotiated suite.
     pub suite: Suite,
-    /// Active or flushed.
+    /// What can be had from it.
     pub state: SessionState,
 }
 
@@ -142,7 +142,12 @@ impl Queue {
     pub fn dequeue<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Token, DequeueError> {
         let draw = draw.into();
         self.shared.check()?;
-        self.with_partition(&draw, |session, partition| self.take(session, partition))
+        let take = || self.with_partition(&draw, |session, partition| self.take(session, partition));
+        match take() {
+            // That a session has ended is found out by the first draw that gets nothing.
+            Err(_) if draw.session.is_none() && self.shared.elect_if_over() => take(),
+            drawn => drawn,
+        }
     }
 
     /// As [`Self::dequeue`], but waits at most `patience` for a token to become ready.
@@ -184,11 +189,11 @@ impl Queue {
         if let Err(failed) = self.shared.check() {
             return failed.into();
         }
-        if !session.is_active() {
-            return DequeueError::SessionFlushed;
+        if let Some(ended) = self.shared.why_ended(session) {
+            return ended;
         }
-        if self.shared.timeline.look().now >= session.expires_at {
-            return DequeueError::NoSession;
+        if !partition.can_mint(self.shared.timeline.look().now) {
+            return DequeueError::SessionEnded(session.expires_at);
         }
         if partition.ask_refill() {
             self.shared.refills.ask(partition);
@@ -199,12 +204,6 @@ impl Queue {
         }
     }
 
-    /// Why a session that was held on to gives nothing any more: its time is over, or else it was flushed.
-    pub(crate) fn why_ended(&self, session: &Session) -> DequeueError {
-        let is_over = self.shared.timeline.look().now >= session.expires_at;
-        if is_over { DequeueError::NoSession } else { DequeueError::SessionFlushed }
-    }
-
     pub(crate) fn with_partition<R>(
         &self,
         draw: &Draw<'_>,
@@ -213,19 +212,37 @@ impl Queue {
         match draw.session {
             None => {
                 let current = self.shared.current.load();
-                let session = current.as_ref().ok_or(DequeueError::NoSession)?;
-                on_route(session, draw, act)
+                let session = current.as_ref().ok_or_else(|| self.shared.why_no_session())?;
+                self.on_route(session, draw, act)
             }
             Some(id) => {
                 let session = self.shared.sessions.read().get(&id).cloned().ok_or(DequeueError::NoSession)?;
-                on_route(&session, draw, act)
+                self.on_route(&session, draw, act)
             }
         }
+    }
+
+    pub(crate) fn on_route<R>(
+        &self,
+        session: &Arc<Session>,
+        draw: &Draw<'_>,
+        act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
+    ) -> Result<R, DequeueError> {
+        if session.is_active() {
+            match session.route(draw.tool, draw.audience) {
+                Route::One(partition) => return act(session, partition),
+                Route::Ambiguous(audiences) => return Err(DequeueError::AudienceNeeded(audiences)),
+                Route::NotGranted => {}
+            }
+        }
+        // What was not granted is not said of a session that is no more.
+        Err(self.shared.why_ended(session).unwrap_or(DequeueError::PolicyDenied))
     }
 
     /// What waits for one tool of the current session, or for all of them.
     pub fn status(&self, tool: Option<&str>) -> Result<Status, DequeueError> {
         self.shared.check()?;
+        self.shared.elect_if_over();
         let Some(session) = self.shared.current.load_full() else {
             return Ok(Status {
                 queue_depth: 0,
@@ -241,13 +258,13 @@ impl Queue {
             .iter()
             .filter(|partition| tool.is_none_or(|tool| partition.tool() == tool))
             .peekable();
-        if tool.is_some() && session.is_active() && partitions.peek().is_none() {
+        if tool.is_some() && self.shared.why_ended(&session).is_none() && partitions.peek().is_none() {
             return Err(DequeueError::PolicyDenied);
         }
         let none = Status {
             queue_depth: 0,
             ttl: 0,
-            session_active: session.is_active() && now < session.expires_at,
+            session_active: self.shared.why_ended(&session).is_none(),
             renewal_pending: false,
             retry_after: None,
         };
@@ -270,17 +287,31 @@ impl Queue {
         partitions.map(|partition| (partition.tool().to_owned(), partition.depth())).collect()
     }
 
-    /// The session that draws without a session number use, if there is one and its time is not over.
-    pub fn session_info(&self) -> Option<SessionInfo> {
-        let now = self.shared.timeline.look().now;
-        self.shared.current.load().as_deref().filter(|session| now < session.expires_at).map(info)
+    /// The session that draws without a session number use, and that gives tokens; or why there is none.
+    pub fn session_info(&self) -> Result<SessionInfo, DequeueError> {
+        self.shared.check()?;
+        self.shared.elect_if_over();
+        let current = self.shared.current.load();
+        let session = current.as_deref().ok_or_else(|| self.shared.why_no_session())?;
+        match self.shared.why_ended(session) {
+            None => Ok(info(session, SessionState::Active)),
+            Some(ended) => Err(ended),
+        }
     }
 
     /// All sessions the queue knows, oldest first.
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        let mut sessions: Vec<_> = self.shared.sessions.read().values().cloned().collect();
-        sessions.sort_by_key(|session| session.order);
-        sessions.iter().map(|session| info(session)).collect()
+        let (now, sessions) = (self.shared.timeline.look().now, self.shared.by_age());
+        let states = self.shared.states(&sessions, now);
+        sessions.iter().zip(states).map(|(session, state)| info(session, state)).collect()
+    }
+
+    /// When nothing can be handed out any more unless another session comes, in Unix seconds: the latest end of the
+    /// sessions that can be drawn from or, where there are none, the end of the last. `None` if there never was any.
+    pub fn last_end(&self) -> Option<u64> {
+        let open = self.sessions().into_iter().filter(|session| session.state == SessionState::Active);
+        let ended = self.shared.last_end.load(Ordering::SeqCst);
+        open.map(|session| session.expires_at).max().or_else(|| Some(ended).filter(|end| *end > 0))
     }
 
     /// Numbers about every tool of every session.
@@ -332,29 +363,14 @@ pub(crate) fn wait_for_token(
     }
 }
 
-pub(crate) fn on_route<R>(
-    session: &Arc<Session>,
-    draw: &Draw<'_>,
-    act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
-) -> Result<R, DequeueError> {
-    if !session.is_active() {
-        return Err(DequeueError::SessionFlushed);
-    }
-    match session.route(draw.tool, draw.audience) {
-        Route::One(partition) => act(session, partition),
-        Route::NotGranted => Err(DequeueError::PolicyDenied),
-        Route::Ambiguous(audiences) => Err(DequeueError::AudienceNeeded(audiences)),
-    }
-}
-
-fn info(session: &Session) -> SessionInfo {
+fn info(session: &Session, state: SessionState) -> SessionInfo {
     SessionInfo {
         session_id: session.id,
         agent_instance_id: session.agent_instance_id.clone(),
         established_at: session.established_at,
         expires_at: session.expires_at,
         suite: session.suite,
-        state: session.state(),
+        state,
     }
 }
 

@@ -32,7 +32,7 @@ use crate::opener::{MAX_CLAIMS, Opener};
 use crate::partition::{Partition, PartitionKey, Standing};
 use crate::row::{RowHeader, SealedSession};
 use crate::seal::{SealingKey, SlotSecret};
-use crate::shared::{Chore, Foundation, Identity, Policy, Session, SessionState, Settings, Shared};
+use crate::shared::{Chore, Foundation, Identity, Policy, Session, Settings, Shared};
 use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
 use crate::source::TokenSource;
 use crate::store::{self, Contents, LockedStore, Moment, Store, StoreError};
@@ -229,10 +229,7 @@ impl Recovery<'_> {
             return Ok(());
         };
         self.shared.next_order.fetch_max(header.order + 1, std::sync::atomic::Ordering::SeqCst);
-        let opened = match header.state {
-            SessionState::Active => self.open(id, header, sealed)?,
-            SessionState::Flushed => None,
-        };
+        let opened = if header.is_flushed { None } else { self.open(id, header, sealed)? };
         let session = match opened {
             Some(session) => session,
             None => self.flushed(id, header),
@@ -282,7 +279,7 @@ impl Recovery<'_> {
             partition.count.stored.store(stored, std::sync::atomic::Ordering::Relaxed);
             partitions.push(Arc::new(partition));
         }
-        Ok(Some(Session::new(identity, partitions, SessionState::Active)))
+        Ok(Some(Session::new(identity, partitions, true)))
     }
 
     /// Counts the tokens of a partition that are of use. The others were flushed, or are of an older policy, and the crash
@@ -301,7 +298,7 @@ impl Recovery<'_> {
 
     /// A session that was flushed, now or before; only its number is known any more.
     fn flushed(&self, id: SessionId, header: RowHeader) -> Session {
-        if header.state == SessionState::Active {
+        if !header.is_flushed {
             self.shared.chore(Chore::Tombstone { session: id, row: header.tombstone() });
         }
         let identity = Identity {
@@ -314,25 +311,21 @@ impl Recovery<'_> {
             order: header.order,
             slot: header.slot,
         };
-        Session::new(identity, Vec::new(), SessionState::Flushed)
+        Session::new(identity, Vec::new(), false)
     }
 
     fn adopt(&self, session: Arc<Session>) {
         let policy = self.shared.policy.lock();
         for partition in &session.partitions {
-            partition.set_denied(policy.denied_tools.contains(partition.tool()));
+            partition.set_denied(policy.denies(partition.tool()));
         }
         drop(policy);
-        let younger =
-            self.shared.current.load().as_ref().is_none_or(|current| current.order <= session.order);
-        if younger {
-            self.shared.current.store(Some(Arc::clone(&session)));
-        }
         self.shared.sessions.write().insert(session.id, session);
     }
 
-    /// Clears away what belongs to nobody.
+    /// Clears away what belongs to nobody, and sees which session draws use.
     fn finish(&self, contents: &Contents) -> Result<(), SlotError> {
+        self.shared.elect();
         self.shared.slots.lock().destroy_unclaimed()?;
         let mut known = BTreeSet::new();
         self.shared.for_each_partition(|partition| {

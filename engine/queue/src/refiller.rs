@@ -13,7 +13,7 @@ use obol_token::Validity;
 use crate::batch::{BatchError, BatchKey, Draft, RowHeader};
 use crate::demand::{Plan, Waiting, early};
 use crate::partition::{Partition, Refill};
-use crate::shared::{Chore, Session, Shared};
+use crate::shared::{Chore, Session, SessionState, Shared};
 use crate::source::{Order, Tokens};
 use crate::writer::Job;
 
@@ -29,16 +29,20 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const TYPICAL_TOKEN_BYTES: usize = 512;
 /// A session is kept this long after its end, in seconds, so that a clock a little off does not lose it early.
 const SESSION_GRACE_SECS: u64 = 5;
+/// How long before the last session ends the log warns of it, in seconds.
+const END_WARNING_SECS: u64 = 600;
 
 pub(crate) struct Refiller {
     shared: Arc<Shared>,
     /// Partitions in use.
     watched: Vec<Arc<Partition>>,
+    /// The end of the last session, in Unix seconds, once it was warned of.
+    warned_of: u64,
 }
 
 impl Refiller {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, watched: Vec::new() }
+        Self { shared, watched: Vec::new(), warned_of: 0 }
     }
 
     pub(crate) fn run(mut self) {
@@ -63,11 +67,15 @@ impl Refiller {
             let elapsed = last.elapsed();
             if elapsed >= TICK {
                 last = Instant::now();
+                shared.elect_if_over();
                 self.look_after_all(elapsed);
             }
             if last_sessions.elapsed() >= SESSION_TICK {
                 last_sessions = Instant::now();
                 self.retire_sessions();
+                // Also for a clock that stepped back: what was over may not be any more.
+                shared.elect();
+                self.warn_of_the_end();
             }
         }
     }
@@ -80,12 +88,27 @@ impl Refiller {
 
     fn retire_sessions(&self) {
         let now = self.shared.timeline.look().now;
-        let is_over = |session: &Session| now > session.expires_at.saturating_add(SESSION_GRACE_SECS);
-        let sessions = self.shared.sessions.read();
-        let over: Vec<_> = sessions.values().filter(|session| is_over(session)).cloned().collect();
-        drop(sessions);
-        for session in over {
-            retire(&self.shared, &session);
+        for session in self.shared.by_age() {
+            let is_over = now > session.expires_at.saturating_add(SESSION_GRACE_SECS);
+            if is_over && !self.shared.holds_back_others(&session, now) {
+                retire(&self.shared, &session);
+            }
+        }
+    }
+
+    /// Says, once, that the last session ends soon.
+    fn warn_of_the_end(&mut self) {
+        let (now, sessions) = (self.shared.timeline.look().now, self.shared.by_age());
+        let states = self.shared.states(&sessions, now);
+        let active = sessions.iter().zip(states).filter(|(_, state)| *state == SessionState::Active);
+        let Some((last, _)) = active.max_by_key(|(session, _)| session.expires_at) else { return };
+        let seconds = last.expires_at.saturating_sub(now);
+        if seconds <= END_WARNING_SECS && self.warned_of != last.expires_at {
+            self.warned_of = last.expires_at;
+            tracing::warn!(
+                session = %last.id, seconds,
+                "the last session ends soon; provision the next one, or nothing is handed out after that"
+            );
         }
     }
 
@@ -110,6 +133,9 @@ impl Refiller {
         partition.drop_expired(&self.shared.timeline);
         let (handed_out, _, _) = partition.used();
         let on_disk = partition.count.stored.load(Ordering::Relaxed) > 0;
+        if !partition.can_mint(now) {
+            partition.refill.lock().succeeded();
+        }
         let (evict, wants) = {
             let mut refill = partition.refill.lock();
             refill.demand.observe(handed_out, elapsed);
@@ -140,7 +166,7 @@ impl Refiller {
     /// Claims what the partition lacks, and mints a batch if more is wanted.
     fn serve(&self, partition: &Arc<Partition>) {
         let now = self.shared.timeline.look().now;
-        if partition.is_denied() || now >= partition.session_end || partition.key().key.is_none() {
+        if partition.is_denied() || !partition.can_mint(now) || partition.key().key.is_none() {
             partition.renewal_done();
             return;
         }
@@ -196,9 +222,11 @@ impl Refiller {
         let soon = now + partition.min_life + early(partition.id, partition.grant.ttl);
         let ending = Some(partition.next_end()).filter(|end| *end > 0 && *end < soon);
         let waiting = Waiting { ready, stored, next_batch: refill.next_batch, ending };
-        let usable = Duration::from_secs(partition.grant.ttl.saturating_sub(partition.min_life));
-        let plan = demand.plan(waiting, usable, &self.shared.settings.limits);
-        if refill.wait().is_zero() {
+        let plan =
+            demand.plan(waiting, Duration::from_secs(partition.usable(now)), &self.shared.settings.limits);
+        if !partition.can_mint(now) {
+            Plan::default()
+        } else if refill.wait().is_zero() {
             plan
         } else {
             // Minting fails at the moment; what is there already can be had.
@@ -213,8 +241,7 @@ impl Refiller {
             // If not for want of need, then because the batch could not be used: a flush or a step of the clock.
             return Ok(tokens);
         }
-        let mut refill = partition.refill.lock();
-        (refill.failures, refill.not_before) = (0, None);
+        partition.refill.lock().succeeded();
         Ok(usize::from(count))
     }
 
@@ -286,9 +313,10 @@ fn retire(shared: &Shared, session: &Arc<Session>) {
     }
     let was_flushed = !session.is_active();
     session.end();
-    if shared.current.load().as_ref().is_some_and(|current| current.id == session.id) {
-        shared.current.store(None);
+    if !was_flushed {
+        shared.last_end.fetch_max(session.expires_at, Ordering::SeqCst);
     }
+    shared.elect();
     for partition in &session.partitions {
         shared.chore(Chore::Discard { partition: partition.id, below: u64::MAX });
     }
@@ -296,7 +324,7 @@ fn retire(shared: &Shared, session: &Arc<Session>) {
     if !was_flushed {
         shared.chore(Chore::Release { slots: session.slots() });
     }
-    tracing::info!(session = %session.id, "the session's time is over");
+    tracing::info!(session = %session.id, "a session whose time is over was forgotten");
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use obol_token::SessionId;
 use zeroize::Zeroizing;
 
 use crate::seal::{NoRandomness, SealingKey};
-use crate::shared::SessionState;
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 22;
@@ -12,7 +11,8 @@ const HEADER_BYTES: usize = 22;
 /// What can be read without keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RowHeader {
-    pub(crate) state: SessionState,
+    /// A flush ended the session.
+    pub(crate) is_flushed: bool,
     pub(crate) order: u64,
     pub(crate) expires_at: u64,
     pub(crate) slot: u32,
@@ -35,7 +35,7 @@ impl RowHeader {
     fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.push(VERSION);
-        bytes.push(u8::from(self.state == SessionState::Flushed));
+        bytes.push(u8::from(self.is_flushed));
         bytes.extend_from_slice(&self.order.to_be_bytes());
         bytes.extend_from_slice(&self.expires_at.to_be_bytes());
         bytes.extend_from_slice(&self.slot.to_be_bytes());
@@ -49,13 +49,13 @@ impl RowHeader {
         let (order, rest) = rest.split_first_chunk()?;
         let (expires_at, rest) = rest.split_first_chunk()?;
         let (slot, sealed) = rest.split_first_chunk()?;
-        let state = match (*version, *state) {
-            (VERSION, 0) => SessionState::Active,
-            (VERSION, 1) => SessionState::Flushed,
+        let is_flushed = match (*version, *state) {
+            (VERSION, 0) => false,
+            (VERSION, 1) => true,
             _ => return None,
         };
         let header = Self {
-            state,
+            is_flushed,
             order: u64::from_be_bytes(*order),
             expires_at: u64::from_be_bytes(*expires_at),
             slot: u32::from_be_bytes(*slot),
@@ -65,7 +65,7 @@ impl RowHeader {
 
     /// The row of a session that was flushed: nothing but its header.
     pub(crate) fn tombstone(self) -> Vec<u8> {
-        Self { state: SessionState::Flushed, ..self }.to_bytes().to_vec()
+        Self { is_flushed: true, ..self }.to_bytes().to_vec()
     }
 
     fn context(self, id: SessionId) -> Vec<u8> {
@@ -125,7 +125,7 @@ mod tests {
             &SlotSecret([3; 32]),
             0,
         );
-        let header = RowHeader { state: SessionState::Active, order: 1, expires_at: 2, slot: 3 };
+        let header = RowHeader { is_flushed: false, order: 1, expires_at: 2, slot: 3 };
         let places = [PartitionPlace { id: 9, slot: 4 }, PartitionPlace { id: 10, slot: 5 }];
         let row = header.seal(SessionId(7), &key, &places, b"{}").unwrap();
         let (read, sealed) = RowHeader::split(&row).unwrap();

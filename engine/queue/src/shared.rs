@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::channel::Sender;
@@ -37,14 +37,16 @@ pub(crate) struct Settings {
 /// A session's life in this queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionState {
-    /// Tokens are minted and handed out.
+    /// Tokens are minted and handed out; or would be, were there no younger session.
     Active,
+    /// Its time is over, or what is left of it is too short for a token.
+    Expired,
+    /// Not flushed itself, but older than one that was: it does not take that one's place before
+    /// [`Queue::resume`](crate::Queue::resume).
+    Held,
     /// A flush ended the session; its keys are destroyed.
     Flushed,
 }
-
-const ACTIVE: u8 = 0;
-const FLUSHED: u8 = 1;
 
 /// A provisioned session.
 pub(crate) struct Session {
@@ -56,9 +58,11 @@ pub(crate) struct Session {
     /// Counts provisionings; the youngest active session is the current one.
     pub(crate) order: u64,
     pub(crate) slot: u32,
+    /// The shortest of its tools' least lives, in seconds.
+    pub(crate) least_life: u64,
     pub(crate) partitions: Vec<Arc<Partition>>,
     by_tool: HashMap<Box<str>, Granted, foldhash::fast::RandomState>,
-    state: AtomicU8,
+    is_active: AtomicBool,
 }
 
 /// The partitions of one tool: one for each audience.
@@ -87,7 +91,8 @@ pub(crate) struct Identity {
 }
 
 impl Session {
-    pub(crate) fn new(identity: Identity, partitions: Vec<Arc<Partition>>, state: SessionState) -> Self {
+    /// A session whose keys are there; or, without any, one that was flushed.
+    pub(crate) fn new(identity: Identity, partitions: Vec<Arc<Partition>>, is_active: bool) -> Self {
         let mut by_tool = HashMap::<Box<str>, Granted, _>::default();
         for partition in &partitions {
             by_tool
@@ -95,7 +100,8 @@ impl Session {
                 .and_modify(|granted| granted.others.push(Arc::clone(partition)))
                 .or_insert_with(|| Granted { first: Arc::clone(partition), others: Vec::new() });
         }
-        let state = AtomicU8::new(if state == SessionState::Active { ACTIVE } else { FLUSHED });
+        let is_active = AtomicBool::new(is_active);
+        let least_life = partitions.iter().map(|partition| partition.min_life).min().unwrap_or(0);
         let Identity { id, agent_instance_id, suite, established_at, expires_at, order, slot, .. } = identity;
         Self {
             id,
@@ -105,23 +111,21 @@ impl Session {
             expires_at,
             order,
             slot,
+            least_life,
             partitions,
             by_tool,
-            state,
+            is_active,
         }
     }
 
-    pub(crate) fn state(&self) -> SessionState {
-        if self.state.load(Ordering::SeqCst) == ACTIVE { SessionState::Active } else { SessionState::Flushed }
-    }
-
+    /// Whether no flush has ended it.
     pub(crate) fn is_active(&self) -> bool {
-        self.state() == SessionState::Active
+        self.is_active.load(Ordering::SeqCst)
     }
 
     /// Ends the session for good: nothing of it is handed out from here on. Gives back how many tokens waited.
     pub(crate) fn end(&self) -> u64 {
-        self.state.store(FLUSHED, Ordering::SeqCst);
+        self.is_active.store(false, Ordering::SeqCst);
         let discarded = self.partitions.iter().map(|partition| partition.seal_off(|| u64::MAX)).sum();
         for partition in &self.partitions {
             partition.available.notify(usize::MAX);
@@ -153,7 +157,35 @@ impl Session {
 pub(crate) struct Policy {
     /// Tokens minted under an older epoch are given up.
     pub(crate) epoch: u64,
+    /// The list that comes with the epoch.
     pub(crate) denied_tools: BTreeSet<String>,
+    /// The operator's own list. What either denies is denied.
+    #[serde(default)]
+    pub(crate) operator_denied: BTreeSet<String>,
+    /// Why no new session is taken, while none is.
+    #[serde(default)]
+    pub(crate) hold: Option<Hold>,
+    /// Flushed sessions of a lower order no longer keep older ones from taking over.
+    #[serde(default)]
+    pub(crate) resumed: u64,
+}
+
+impl Policy {
+    pub(crate) fn denies(&self, tool: &str) -> bool {
+        self.denied_tools.contains(tool) || self.operator_denied.contains(tool)
+    }
+}
+
+/// Why no new session is taken: [`Queue::flush_and_hold`](crate::Queue::flush_and_hold).
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Since when, in Unix seconds.
+    pub since: u64,
+    /// What was flushed.
+    pub scope: String,
+    /// The reason that was given.
+    pub reason: String,
 }
 
 /// Work that can wait: done by the writer, a bounded piece at a time.
@@ -181,8 +213,11 @@ pub(crate) struct Shared {
     pub(crate) slots: Mutex<KeySlots>,
     pub(crate) root: RwLock<SlotSecret>,
     pub(crate) sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
-    /// The session that calls without a session number use: the one provisioned last.
+    /// The session that calls without a session number use: see [`crate::current`].
     pub(crate) current: ArcSwapOption<Session>,
+    pub(crate) electing: Mutex<()>,
+    /// When the last session ended whose time is over, in Unix seconds; 0 if there was none.
+    pub(crate) last_end: AtomicU64,
     pub(crate) policy: Mutex<Policy>,
     /// The embedder's note.
     pub(crate) note: Mutex<Vec<u8>>,
@@ -232,6 +267,8 @@ impl Shared {
             root: RwLock::new(from.root),
             sessions: RwLock::default(),
             current: ArcSwapOption::empty(),
+            electing: Mutex::new(()),
+            last_end: AtomicU64::new(0),
             min_policy_epoch: AtomicU64::new(from.policy.epoch),
             policy: Mutex::new(from.policy),
             note: Mutex::new(from.note),

@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn all_but_the_listed_values_are_sealed() {
         let db = store();
-        let policy = Policy { epoch: 1, denied_tools: ["delete-user".to_owned()].into() };
+        let policy =
+            Policy { epoch: 1, denied_tools: ["delete-user".to_owned()].into(), ..Policy::default() };
         change(&db, |values| values.put_policy(policy).unwrap());
         let table = db.begin_read().unwrap().open_table(TABLE).unwrap();
         let clear = [FORMAT.0, STORE_ID.0];

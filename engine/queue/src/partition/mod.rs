@@ -101,6 +101,11 @@ impl Refill {
         self.not_before.map_or(Duration::ZERO, |time| time.saturating_duration_since(Instant::now()))
     }
 
+    /// Notes that minting goes well again, or that it has come to its end.
+    pub(crate) fn succeeded(&mut self) {
+        (self.failures, self.not_before) = (0, None);
+    }
+
     /// Something is under way, or failed and will be tried again.
     pub(crate) fn is_busy(&self) -> bool {
         self.claiming > 0 || self.failures > 0 || self.queued
@@ -113,7 +118,7 @@ impl Partition {
         Self {
             id,
             session_id: session.id,
-            min_life: min_life.min(grant.ttl / 4),
+            min_life: grant.least_life(min_life),
             grant,
             session_end: session.expires_at,
             session_policy_epoch: session.policy_epoch,
@@ -139,6 +144,16 @@ impl Partition {
     /// Takes a token that may be handed out at this very moment, and when it ends.
     pub(crate) fn take(&self, timeline: &Timeline) -> Option<(TokenBytes, u64)> {
         self.ring.take(|| timeline.look(), self.min_life)
+    }
+
+    /// Whether a token minted now could be handed out: what is left of the session is no shorter than the least life.
+    pub(crate) fn can_mint(&self, now: u64) -> bool {
+        now < self.session_end && now.saturating_add(self.min_life) <= self.session_end
+    }
+
+    /// Seconds that a token minted now can wait before it is too old to be handed out.
+    pub(crate) fn usable(&self, now: u64) -> u64 {
+        self.grant.ttl.min(self.session_end.saturating_sub(now)).saturating_sub(self.min_life)
     }
 
     /// Wipes the tokens at the front that have become too old, so that an unused tool leaves none in memory.
