@@ -32,6 +32,12 @@ protocol! {
     Health "health" (Empty) -> HealthResult;
     /// Stop handing out, finish what is under way, and exit.
     Drain "drain" (Empty) -> Empty;
+    /// Take new sessions again after a flush.
+    Resume "resume" (Empty) -> ResumeResult;
+    /// Put a tool on the operator's own list of denials.
+    Deny "deny" (ToolParams) -> DenyResult;
+    /// Take a tool off that list.
+    Allow "allow" (ToolParams) -> AllowResult;
 }
 
 /// Parameters of `provision`.
@@ -40,6 +46,9 @@ protocol! {
 pub struct ProvisionParams {
     /// The session document, keys included.
     pub session: SessionDocument,
+    /// Take it although a flush holds new sessions back, and hold none back any more.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub resume: bool,
 }
 
 /// Result of `provision`.
@@ -111,8 +120,11 @@ pub struct FlushParams {
     pub reason: Reason,
 }
 
+/// The most sessions that one answer names.
+pub const MAX_NAMED_SESSIONS: usize = 1_024;
+
 /// Result of `flush` and `securityEvent`: what was destroyed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FlushResult {
     /// Sessions that ended.
@@ -121,6 +133,60 @@ pub struct FlushResult {
     pub partitions: u64,
     /// Tokens that will now never be handed out.
     pub tokens_discarded: u64,
+    /// The sessions that ended, the first [`MAX_NAMED_SESSIONS`] of them: what is left to do is to revoke them where their
+    /// tokens are accepted.
+    #[serde(default)]
+    pub sessions: Vec<SessionId>,
+    /// Whether no new session is taken from now on, until `resume`.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// Result of `resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResumeResult {
+    /// Why new sessions were held back, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+}
+
+/// Why no new session is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldStatus {
+    /// Since when. In JSON: ISO 8601, UTC.
+    pub since: UtcTime,
+    /// What was flushed.
+    pub scope: String,
+    /// The reason that was given.
+    pub reason: String,
+}
+
+/// Parameters of `deny` and `allow`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ToolParams {
+    /// The tool.
+    pub tool: Tool,
+}
+
+/// Result of `deny`. The tool is denied in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DenyResult {
+    /// Whether any session grants the tool.
+    pub granted: bool,
+}
+
+/// Result of `allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowResult {
+    /// Whether the tool was on the operator's list.
+    pub was_denied: bool,
+    /// Whether it is on the other list, that of `policy`, and so denied all the same.
+    pub denied_by_policy: bool,
 }
 
 /// Parameters of `securityEvent`.
@@ -142,7 +208,7 @@ pub struct PolicyParams {
     /// The epoch from which this holds.
     #[serde(deserialize_with = "whole_number")]
     pub epoch: u64,
-    /// The tools no token is handed out for from now on.
+    /// The tools no token is handed out for from now on, whatever the operator's own list says.
     pub denied_tools: Vec<Tool>,
 }
 
@@ -155,7 +221,7 @@ pub struct StatusParams {
     pub from: Option<u64>,
 }
 
-/// Result of `status`: sessions and then queues, as many as one answer holds.
+/// Result of `status`: sessions, then queues, then denied tools, as many as one answer holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusResult {
@@ -181,6 +247,24 @@ pub struct StatusResult {
     /// Where the next page begins; absent on the last. What comes or goes between two pages may be missed or seen twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// Why no new session is taken, while none is. Only on the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// The tools that are denied, whether anybody has a grant for them or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<DeniedTool>,
+}
+
+/// One tool that is denied, in [`StatusResult`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeniedTool {
+    /// The tool.
+    pub tool: Tool,
+    /// Whether it is on the operator's own list: `deny`.
+    pub by_operator: bool,
+    /// Whether it is on the list that came with the policy epoch: `policy`.
+    pub by_policy: bool,
 }
 
 /// One session in [`StatusResult`].
@@ -199,17 +283,19 @@ pub struct SessionStatus {
     pub state: SessionState,
 }
 
-/// What has become of a session. In JSON: `active`, `expired` or `flushed`.
+/// What has become of a session. In JSON: `active`, `expired`, `flushed` or `held`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum SessionState {
     /// Tokens can be drawn from it.
     Active,
-    /// Its time is over.
+    /// Its time is over, or what is left of it is too short for a token.
     Expired,
     /// It was flushed; its keys are destroyed.
     Flushed,
+    /// Nothing is drawn from it before `resume`: a younger session was flushed, and it must not take that one's place.
+    Held,
 }
 
 /// One queue in [`StatusResult`]: a tool for an audience.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::caller::Caller;
 use super::{CallError, ConnectError, ConnectOptions, MAX_STATUS_PAGES, expect_reply};
 use crate::control::{
-    ControlProtocol, ControlReply, ControlRequest, FlushParams, FlushResult, FlushScope, HealthResult,
-    PolicyParams, ProvisionParams, ProvisionResult, SecurityEventParams, StatusParams, StatusResult,
+    AllowResult, ControlProtocol, ControlReply, ControlRequest, DenyResult, FlushParams, FlushResult,
+    FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult, ResumeResult,
+    SecurityEventParams, StatusParams, StatusResult, ToolParams,
 };
 use crate::endpoint::Endpoint;
 use crate::message::Empty;
@@ -40,11 +41,52 @@ impl ControlClient {
     ///
     /// [`CallError`].
     pub fn provision(&mut self, session: SessionDocument) -> Result<ProvisionResult, CallError> {
-        let request = ControlRequest::Provision(ProvisionParams { session });
+        self.give(session, false)
+    }
+
+    /// As [`provision`](Self::provision), also where a flush holds new sessions back; none is held back after it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn provision_and_resume(&mut self, session: SessionDocument) -> Result<ProvisionResult, CallError> {
+        self.give(session, true)
+    }
+
+    fn give(&mut self, session: SessionDocument, resume: bool) -> Result<ProvisionResult, CallError> {
+        let request = ControlRequest::Provision(ProvisionParams { session, resume });
         expect_reply!(self.call(&request)?, ControlReply::Provision)
     }
 
-    /// Destroys what was minted ahead in `scope`. Once this returns, none of it will ever be handed out.
+    /// Takes new sessions again after a flush.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn resume(&mut self) -> Result<ResumeResult, CallError> {
+        expect_reply!(self.call(&ControlRequest::Resume(Empty {}))?, ControlReply::Resume)
+    }
+
+    /// Denies a tool, whether it is granted or not, until [`allow`](Self::allow).
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn deny(&mut self, tool: Tool) -> Result<DenyResult, CallError> {
+        expect_reply!(self.call(&ControlRequest::Deny(ToolParams { tool }))?, ControlReply::Deny)
+    }
+
+    /// Takes a tool off the operator's own list of denials.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn allow(&mut self, tool: Tool) -> Result<AllowResult, CallError> {
+        expect_reply!(self.call(&ControlRequest::Allow(ToolParams { tool }))?, ControlReply::Allow)
+    }
+
+    /// Destroys what was minted ahead in `scope`. Once this returns, none of it will ever be handed out; and if sessions
+    /// ended, or everything was flushed, no new session is taken until [`resume`](Self::resume).
     ///
     /// # Errors
     ///
@@ -92,6 +134,7 @@ impl ControlClient {
             let page = self.status_page(Some(next))?;
             whole.sessions.extend(page.sessions);
             whole.tools.extend(page.tools);
+            whole.denied.extend(page.denied);
             whole.next = page.next;
         }
         Ok(whole)

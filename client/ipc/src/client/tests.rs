@@ -9,7 +9,10 @@ use std::thread;
 use self::daemon::{Conversation, Daemon, dequeued, options, tool};
 use super::*;
 use crate::codec::{Codec, RequestId};
-use crate::control::{ControlReply, ControlRequest, FlushResult, FlushScope, HealthResult, ProvisionResult};
+use crate::control::{
+    AllowResult, ControlReply, ControlRequest, DenyResult, FlushResult, FlushScope, HealthResult, HoldStatus,
+    ProvisionResult, ResumeResult,
+};
 use crate::hello::{HelloError, HelloRefusal, HelloRefusalCode, PeerName, ServerHello};
 use crate::refusal::ErrorCode;
 use crate::secret::SessionDocument;
@@ -67,18 +70,26 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
     for codec in [Codec::Json, Codec::Bincode] {
         let daemon = Daemon::new();
         let endpoint = daemon.endpoint();
-        let flushed = FlushResult { sessions_ended: 1, partitions: 2, tokens_discarded: 3 };
+        let flushed = FlushResult {
+            sessions_ended: 1,
+            partitions: 2,
+            tokens_discarded: 3,
+            sessions: vec![SessionId::from_u64(5)],
+            held: true,
+        };
+        let destroyed = flushed.clone();
         let script = thread::spawn(move || {
             let mut operator = daemon.accept_operator();
             let session_id = SessionId::from_u64(1);
             let provisioned = ControlReply::Provision(ProvisionResult { session_id, grants: 4 });
             let ControlRequest::Provision(params) = operator.answer(&Ok(provisioned)) else { panic!() };
             assert_eq!(params.session.reveal(), r#"{"key":"c2VjcmV0"}"#);
-            let ControlRequest::Flush(params) = operator.answer(&Ok(ControlReply::Flush(flushed))) else {
+            let ControlRequest::Flush(params) = operator.answer(&Ok(ControlReply::Flush(destroyed.clone())))
+            else {
                 panic!()
             };
             assert_eq!(params.scope, FlushScope::All);
-            operator.answer(&Ok(ControlReply::SecurityEvent(flushed)));
+            operator.answer(&Ok(ControlReply::SecurityEvent(destroyed)));
             let ControlRequest::Policy(params) = operator.answer(&Ok(ControlReply::Policy(Empty {}))) else {
                 panic!()
             };
@@ -95,10 +106,23 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
                 tools,
                 denials: std::collections::BTreeMap::new(),
                 next: None,
+                hold: None,
+                denied: Vec::new(),
             })));
             let reason = Some("store failed".to_owned());
             operator.answer(&Ok(ControlReply::Health(HealthResult { ready: false, reason })));
             operator.answer(&Ok(ControlReply::Drain(Empty {})));
+            let hold = HoldStatus {
+                since: UtcTime::from_unix_seconds(9),
+                scope: "all".to_owned(),
+                reason: "key leaked".to_owned(),
+            };
+            operator.answer(&Ok(ControlReply::Resume(ResumeResult { hold: Some(hold) })));
+            let denied = operator.answer(&Ok(ControlReply::Deny(DenyResult { granted: true })));
+            assert!(matches!(denied, ControlRequest::Deny(params) if params.tool == tool()));
+            let allowed = AllowResult { was_denied: true, denied_by_policy: false };
+            let allowed = operator.answer(&Ok(ControlReply::Allow(allowed)));
+            assert!(matches!(allowed, ControlRequest::Allow(params) if params.tool == tool()));
         });
         let mut client = ControlClient::connect(endpoint, ConnectOptions { codec, ..options() }).unwrap();
         let reason = || Reason::new("key leaked").unwrap();
@@ -111,6 +135,9 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
         assert_eq!(client.status().unwrap().pid, 7);
         assert!(!client.health().unwrap().ready);
         client.drain().unwrap();
+        assert_eq!(client.resume().unwrap().hold.unwrap().scope, "all");
+        assert!(client.deny(tool()).unwrap().granted);
+        assert!(client.allow(tool()).unwrap().was_denied);
         script.join().unwrap();
     }
 }

@@ -146,11 +146,11 @@ fn agent_reply() -> impl Strategy<Value = AgentReply> {
 
 fn control_request() -> impl Strategy<Value = ControlRequest> {
     Union::new([
-        (any::<u64>(), "[a-z \u{e9}]{0,20}")
-            .prop_map(|(key, value)| {
+        (any::<u64>(), "[a-z \u{e9}]{0,20}", any::<bool>())
+            .prop_map(|(key, value, resume)| {
                 let document = serde_json::json!({ "key": key, "nested": { "value": [value, null] } });
                 let session = SessionDocument::new(document.to_string()).unwrap();
-                ControlRequest::Provision(ProvisionParams { session })
+                ControlRequest::Provision(ProvisionParams { session, resume })
             })
             .boxed(),
         (scope(), reason())
@@ -168,18 +168,34 @@ fn control_request() -> impl Strategy<Value = ControlRequest> {
         any::<Option<u64>>().prop_map(|from| ControlRequest::Status(StatusParams { from })).boxed(),
         Just(()).prop_map(|()| ControlRequest::Health(Empty {})).boxed(),
         Just(()).prop_map(|()| ControlRequest::Drain(Empty {})).boxed(),
+        Just(()).prop_map(|()| ControlRequest::Resume(Empty {})).boxed(),
+        tool().prop_map(|tool| ControlRequest::Deny(ToolParams { tool })).boxed(),
+        tool().prop_map(|tool| ControlRequest::Allow(ToolParams { tool })).boxed(),
     ])
 }
 
 fn flush_result() -> impl Strategy<Value = FlushResult> {
-    (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(sessions_ended, partitions, tokens_discarded)| {
-        FlushResult { sessions_ended, partitions, tokens_discarded }
+    (any::<[u64; 3]>(), vec(session(), 0..5), any::<bool>()).prop_map(|(numbers, sessions, held)| {
+        let [sessions_ended, partitions, tokens_discarded] = numbers;
+        FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
+    })
+}
+
+fn hold() -> impl Strategy<Value = HoldStatus> {
+    (time(), any::<String>(), any::<String>()).prop_map(|(since, scope, reason)| HoldStatus {
+        since,
+        scope,
+        reason,
     })
 }
 
 fn status() -> impl Strategy<Value = StatusResult> {
-    let state =
-        prop_oneof![Just(SessionState::Active), Just(SessionState::Expired), Just(SessionState::Flushed)];
+    let state = prop::sample::select(&[
+        SessionState::Active,
+        SessionState::Expired,
+        SessionState::Flushed,
+        SessionState::Held,
+    ]);
     let session = (session(), agent(), suite(), time(), state).prop_map(
         |(session_id, agent_instance_id, algorithm_suite, expires_at, state)| SessionStatus {
             session_id,
@@ -208,10 +224,23 @@ fn status() -> impl Strategy<Value = StatusResult> {
         },
     );
     let denials = btree_map(self::tool(), any::<u64>(), 0..4);
+    let denied = (self::tool(), any::<[bool; 2]>()).prop_map(|(tool, [by_operator, by_policy])| DeniedTool {
+        tool,
+        by_operator,
+        by_policy,
+    });
     let page = (vec(session, 0..4), vec(tool, 0..4), denials, any::<Option<u64>>());
     let users = (any::<u32>(), vec("@?[a-z0-9]{1,9}", 0..3));
-    ("[0-9.]{1,9}", any::<u32>(), users, any::<u64>(), page).prop_map(
-        |(version, pid, (uid, agent_users), uptime_seconds, (sessions, tools, denials, next))| StatusResult {
+    let orders = (option::of(hold()), vec(denied, 0..4));
+    ("[0-9.]{1,9}", any::<u32>(), users, any::<u64>(), page, orders).prop_map(
+        |(
+            version,
+            pid,
+            (uid, agent_users),
+            uptime_seconds,
+            (sessions, tools, denials, next),
+            (hold, denied),
+        )| StatusResult {
             version,
             pid,
             uid,
@@ -221,6 +250,8 @@ fn status() -> impl Strategy<Value = StatusResult> {
             tools,
             denials,
             next,
+            hold,
+            denied,
         },
     )
 }
@@ -236,6 +267,11 @@ fn control_reply() -> impl Strategy<Value = ControlReply> {
         (any::<bool>(), option::of(any::<String>()))
             .prop_map(|(ready, reason)| ControlReply::Health(HealthResult { ready, reason })),
         Just(()).prop_map(|()| ControlReply::Drain(Empty {})),
+        option::of(hold()).prop_map(|hold| ControlReply::Resume(ResumeResult { hold })),
+        any::<bool>().prop_map(|granted| ControlReply::Deny(DenyResult { granted })),
+        any::<[bool; 2]>().prop_map(|[was_denied, denied_by_policy]| {
+            ControlReply::Allow(AllowResult { was_denied, denied_by_policy })
+        }),
     ]
 }
 
@@ -426,7 +462,7 @@ fn secrets_stay_out_of_debug_output() {
         channel: None,
     });
     let session = SessionDocument::new(r#"{"K_session":"c2VjcmV0"}"#).unwrap();
-    let request = ControlRequest::Provision(ProvisionParams { session });
+    let request = ControlRequest::Provision(ProvisionParams { session, resume: false });
     let id = RequestId::Number(1);
     let frame = Codec::Json.encode_request::<ControlProtocol>(&id, &request).unwrap();
     let decoded = Codec::Json.decode_request::<ControlProtocol>(frame.body()).unwrap();

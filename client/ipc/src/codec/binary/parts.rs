@@ -4,8 +4,9 @@
 use super::{Binary, BinaryError, Input, Output};
 use crate::codec::RequestId;
 use crate::control::{
-    FlushParams, FlushResult, FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult,
-    SecurityEventParams, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
+    AllowResult, DeniedTool, DenyResult, FlushParams, FlushResult, FlushScope, HealthResult, HoldStatus,
+    PolicyParams, ProvisionParams, ProvisionResult, ResumeResult, SecurityEventParams, SessionState,
+    SessionStatus, StatusParams, StatusResult, ToolParams, ToolStatus,
 };
 use crate::frame::EncodeError;
 use crate::message::{
@@ -87,14 +88,22 @@ binary_struct! {
     TokenStatusParams { tool, from }
     TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
     SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
-    ProvisionParams { session }
+    ProvisionParams { session, resume }
     ProvisionResult { session_id, grants }
     FlushParams { scope, reason }
-    FlushResult { sessions_ended, partitions, tokens_discarded }
+    FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
+    ResumeResult { hold }
+    HoldStatus { since, scope, reason }
+    ToolParams { tool }
+    DenyResult { granted }
+    AllowResult { was_denied, denied_by_policy }
     SecurityEventParams { kind, subject, reason }
     PolicyParams { epoch, denied_tools }
     StatusParams { from }
-    StatusResult { version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next }
+    StatusResult {
+        version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next, hold, denied
+    }
+    DeniedTool { tool, by_operator, by_policy }
     SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
     ToolStatus {
         session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
@@ -193,6 +202,7 @@ impl Binary for SessionState {
             Self::Active => 0,
             Self::Expired => 1,
             Self::Flushed => 2,
+            Self::Held => 3,
         };
         number.put(output)
     }
@@ -202,6 +212,7 @@ impl Binary for SessionState {
             0 => Ok(Self::Active),
             1 => Ok(Self::Expired),
             2 => Ok(Self::Flushed),
+            3 => Ok(Self::Held),
             other => unknown_variant("state of a session", other),
         }
     }

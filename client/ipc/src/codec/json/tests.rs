@@ -145,10 +145,19 @@ fn results_are_written_as_the_contract_says() {
         )
     );
 
-    let flushed = FlushResult { sessions_ended: 1, partitions: 2, tokens_discarded: 3 };
+    let flushed = FlushResult {
+        sessions_ended: 1,
+        partitions: 2,
+        tokens_discarded: 3,
+        sessions: vec![SessionId::from_u64(5)],
+        held: true,
+    };
     assert_eq!(
         result_text::<ControlProtocol>(&ControlReply::Flush(flushed)),
-        r#"{"sessionsEnded":1,"partitions":2,"tokensDiscarded":3}"#
+        concat!(
+            r#"{"sessionsEnded":1,"partitions":2,"tokensDiscarded":3,"#,
+            r#""sessions":["0000000000000005"],"held":true}"#
+        )
     );
     let health = HealthResult { ready: true, reason: None };
     assert_eq!(result_text::<ControlProtocol>(&ControlReply::Health(health)), r#"{"ready":true}"#);
