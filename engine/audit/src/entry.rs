@@ -41,8 +41,12 @@ pub enum Event {
     Flush,
     /// A security event was reported; what was minted ahead for its subject was destroyed.
     SecurityEvent,
-    /// A policy came into force.
+    /// A policy came into force, or the operator's own list of denials changed.
     Policy,
+    /// New sessions are taken again after a flush.
+    Resume,
+    /// An operator revoked a session at a resource server.
+    Revoke,
 }
 
 /// Whether what was asked for was done.

@@ -13,7 +13,7 @@ use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, ChannelAlgorithm, SessionId, Tool, ValueError};
-use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, SessionState, Token};
+use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, Token};
 use obol_token::text::to_base64url;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -133,12 +133,7 @@ impl Agent {
     }
 
     fn session(&self) -> Result<SessionInfoResult, Refusal> {
-        self.queue.health().map_err(Refusal::unavailable)?;
-        let session = self.queue.session_info().ok_or_else(Refusal::no_session)?;
-        match session.state {
-            SessionState::Active => describe(&session).map_err(inexpressible),
-            SessionState::Flushed => Err(Refusal::session_flushed()),
-        }
+        describe(&self.queue.session_info().map_err(refuse)?).map_err(inexpressible)
     }
 }
 
@@ -225,11 +220,27 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
             Refusal::queue_empty(renewal_pending, retry_after)
         }
         DequeueError::PolicyDenied => Refusal::new(ErrorCode::PolicyDeny, error.to_string()),
-        DequeueError::NoSession => Refusal::new(ErrorCode::NoSession, error.to_string()),
-        DequeueError::SessionFlushed => Refusal::new(ErrorCode::SessionFlushed, error.to_string()),
+        DequeueError::NoSession | DequeueError::SessionEnded(_) => {
+            Refusal::new(ErrorCode::NoSession, why_no_session(&error))
+        }
+        DequeueError::SessionFlushed | DequeueError::Held => {
+            Refusal::new(ErrorCode::SessionFlushed, error.to_string())
+        }
         DequeueError::AudienceNeeded(_) => Refusal::invalid_argument(format_args!("audience: {error}")),
         // Also what the queue may learn to say one day: nothing is handed out.
         error => Refusal::unavailable(error),
+    }
+}
+
+/// Why nothing can be drawn, with times as people write them.
+pub(crate) fn why_no_session(error: &DequeueError) -> String {
+    match error {
+        DequeueError::SessionEnded(end) => format!(
+            "no token can be had from the last session any more, its end is {}; authenticate again, or provision the \
+             next session",
+            UtcTime::from_unix_seconds(*end)
+        ),
+        error => error.to_string(),
     }
 }
 

@@ -1,25 +1,28 @@
 //! What the daemon writes into its audit log.
 //!
 //! Hand-outs and denials are written by whoever answers the request, operators' deeds likewise. Renewals and the ends of
-//! sessions happen inside the queue, where nobody asks; [`Watch`] reads the queue's numbers once a second and writes what
-//! has changed.
+//! sessions happen inside the queue, where nobody asks; [`Watch`] looks at the queue every now and then and writes what has
+//! changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Place, Suspended};
-use obol_ipc::control::{FlushResult, ProvisionResult};
+use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::refusal::Refusal;
+use obol_ipc::value::Tool;
 use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::Drawn;
 use crate::connection::Asker;
 
-/// How often the queue's numbers are read.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often sessions are looked at. The log says within a second that one has ended.
+const LOOK: Duration = Duration::from_millis(250);
+/// After how many looks the numbers of all tools are read as well.
+const LOOKS_FOR_RENEWALS: u32 = 4;
 /// When a caller should ask again where the disk cannot keep up.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -71,6 +74,21 @@ impl Auditor {
             tokens: done.map(|done| done.tokens_discarded),
             sessions_ended: done.map(|done| done.sessions_ended),
             ..by(event, asker, outcome)
+        });
+    }
+
+    pub(crate) fn resumed(&self, asker: &Asker, outcome: &Result<ResumeResult, Refusal>) {
+        let hold = outcome.as_ref().ok().and_then(|done| done.hold.as_ref());
+        let scope = hold.map(|hold| hold.scope.as_str().into());
+        self.0.note(Entry { scope, ..by(Event::Resume, asker, outcome) });
+    }
+
+    /// A change of the operator's own list of denials, which then has this many.
+    pub(crate) fn denials<T>(&self, asker: &Asker, tool: &Tool, denied: usize, outcome: &Result<T, Refusal>) {
+        self.0.note(Entry {
+            tool: Some(tool.as_str().into()),
+            scope: Some(format!("{denied} tools denied by the operator").into()),
+            ..by(Event::Policy, asker, outcome)
         });
     }
 
@@ -141,8 +159,8 @@ pub(crate) fn drawn(
 pub(crate) fn denial(error: &DequeueError) -> Option<&'static str> {
     match error {
         DequeueError::PolicyDenied => Some("POLICY_DENY"),
-        DequeueError::NoSession => Some("NO_SESSION"),
-        DequeueError::SessionFlushed => Some("SESSION_FLUSHED"),
+        DequeueError::NoSession | DequeueError::SessionEnded(_) => Some("NO_SESSION"),
+        DequeueError::SessionFlushed | DequeueError::Held => Some("SESSION_FLUSHED"),
         _ => None,
     }
 }
@@ -169,9 +187,12 @@ impl Watch {
     pub(crate) async fn run(&mut self) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for look in (0..LOOKS_FOR_RENEWALS).cycle() {
             ticks.tick().await;
-            self.look();
+            self.note_sessions();
+            if look == 0 {
+                self.note_renewals();
+            }
         }
     }
 
@@ -205,13 +226,15 @@ impl Watch {
         let mut flushed = HashSet::new();
         for session in self.queue.sessions() {
             let id = session.session_id.0;
-            if session.state == SessionState::Flushed {
-                flushed.insert(id);
-                continue;
-            }
-            active.insert(id);
-            if !self.active.contains(&id) {
-                self.audit.0.introduce(id, &session.agent_instance_id);
+            match session.state {
+                SessionState::Active | SessionState::Held => {
+                    active.insert(id);
+                    if !self.active.contains(&id) {
+                        self.audit.0.introduce(id, &session.agent_instance_id);
+                    }
+                }
+                SessionState::Flushed => _ = flushed.insert(id),
+                SessionState::Expired => {}
             }
         }
         for id in self.active.difference(&active) {

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use obol_audit::Event;
 use obol_ipc::control::{
-    ControlProtocol, ControlReply, ControlRequest, FlushResult, FlushScope, HealthResult, PolicyParams,
-    ProvisionParams, ProvisionResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
+    AllowResult, ControlProtocol, ControlReply, ControlRequest, DeniedTool, DenyResult, FlushResult,
+    FlushScope, HealthResult, HoldStatus, MAX_NAMED_SESSIONS, PolicyParams, ProvisionParams, ProvisionResult,
+    ResumeResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
 };
 use obol_ipc::message::Empty;
-use obol_ipc::refusal::{Refusal, retry_after_ms};
+use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, ValueError};
-use obol_queue::{AgentHalf, ProvisionError, Queue};
+use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Unavailable};
 use tokio::sync::watch;
 use tracing::Span;
 
@@ -21,6 +22,7 @@ use crate::audit::Auditor;
 use crate::connection::{Answer, Answerer, Asker};
 use crate::counters::Counters;
 use crate::denials::Denials;
+use crate::http::Health;
 
 /// Stands for an agent whose name went with its flushed session.
 const UNKNOWN_AGENT: &str = "-";
@@ -35,6 +37,7 @@ pub(crate) struct Control {
     pub(crate) counters: Arc<Counters>,
     pub(crate) audit: Option<Auditor>,
     pub(crate) denials: Arc<Denials>,
+    pub(crate) health: Arc<Health>,
 }
 
 impl Answerer<ControlProtocol> for Control {
@@ -57,7 +60,8 @@ impl Answerer<ControlProtocol> for Control {
                     (self.audit.clone(), asker.clone(), Arc::clone(&self.counters));
                 self.on_disk(move |queue| {
                     let (scope, reason) = (queue_scope(params.scope), params.reason.as_str());
-                    let outcome = flush(queue, &scope, reason).inspect(|_| counters.flushed());
+                    let flushed = queue.flush_and_hold(&scope, reason);
+                    let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
                     if let Some(audit) = audit {
                         audit.flushed(Event::Flush, &asker, &scope, reason, &outcome);
                     }
@@ -70,7 +74,9 @@ impl Answerer<ControlProtocol> for Control {
                 self.on_disk(move |queue| {
                     let reason = format!("{}: {}", params.kind, params.reason);
                     let scope = queue_scope(params.subject);
-                    let outcome = flush(queue, &scope, &reason).inspect(|_| counters.flushed());
+                    // Whether the agent may come back, whoever reported the event decides.
+                    let flushed = queue.flush(&scope, &reason);
+                    let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
                     if let Some(audit) = audit {
                         audit.flushed(Event::SecurityEvent, &asker, &scope, &reason, &outcome);
                     }
@@ -88,8 +94,26 @@ impl Answerer<ControlProtocol> for Control {
                     outcome.map(ControlReply::Policy)
                 })
             }
+            ControlRequest::Resume(_) => {
+                let (audit, asker) = (self.audit.clone(), asker.clone());
+                self.on_disk(move |queue| {
+                    let outcome = resume(queue);
+                    if let Some(audit) = audit {
+                        audit.resumed(&asker, &outcome);
+                    }
+                    outcome.map(ControlReply::Resume)
+                })
+            }
+            ControlRequest::Deny(params) => self
+                .change_denials(asker, params.tool, |queue, tool| deny(queue, tool).map(ControlReply::Deny)),
+            ControlRequest::Allow(params) => self.change_denials(asker, params.tool, |queue, tool| {
+                allow(queue, tool).map(ControlReply::Allow)
+            }),
             ControlRequest::Status(params) => Answer::Now(self.status(params).map(ControlReply::Status)),
-            ControlRequest::Health(_) => Answer::Now(Ok(ControlReply::Health(self.health()))),
+            ControlRequest::Health(_) => {
+                let reason = self.health.ready().err();
+                Answer::Now(Ok(ControlReply::Health(HealthResult { ready: reason.is_none(), reason })))
+            }
             ControlRequest::Drain(_) => {
                 tracing::info!("the operator asked to drain");
                 self.stop.send_replace(true);
@@ -117,11 +141,21 @@ impl Control {
         })
     }
 
-    fn health(&self) -> HealthResult {
-        let audit = self.audit.as_ref().and_then(|audit| audit.health().err());
-        let failed = self.queue.health().err().map(|error| error.to_string());
-        let reason = failed.or_else(|| audit.map(|refusal| refusal.message().to_owned()));
-        HealthResult { ready: reason.is_none(), reason }
+    /// Changes the operator's own list.
+    fn change_denials(
+        &self,
+        asker: &Asker,
+        tool: Tool,
+        act: fn(&Queue, &Tool) -> Result<ControlReply, Refusal>,
+    ) -> Answer<ControlProtocol> {
+        let (audit, asker) = (self.audit.clone(), asker.clone());
+        self.on_disk(move |queue| {
+            let outcome = act(queue, &tool);
+            if let Some(audit) = audit {
+                audit.denials(&asker, &tool, queue.denied_tools().0.len(), &outcome);
+            }
+            outcome
+        })
     }
 
     fn status(&self, params: StatusParams) -> Result<StatusResult, Refusal> {
@@ -140,6 +174,8 @@ impl Control {
             tools: page.tools,
             denials: if from == 0 { self.denials.counts() } else { BTreeMap::new() },
             next: page.next,
+            hold: self.queue.hold().filter(|_| from == 0).map(hold_status),
+            denied: page.denied,
         })
     }
 }
@@ -148,9 +184,12 @@ fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult,
     let document =
         AgentHalf::from_json(params.session.reveal().as_bytes()).map_err(Refusal::invalid_argument)?;
     let grants = document.grants() as u64;
-    match queue.provision(document) {
+    let provisioned =
+        if params.resume { queue.provision_and_resume(document) } else { queue.provision(document) };
+    match provisioned {
         Ok(id) => Ok(ProvisionResult { session_id: SessionId::from_u64(id.0), grants }),
         Err(ProvisionError::Unavailable(error)) => Err(Refusal::unavailable(error)),
+        Err(error @ ProvisionError::Held(_)) => Err(Refusal::new(ErrorCode::PolicyDeny, error.to_string())),
         Err(error) => Err(Refusal::invalid_argument(error)),
     }
 }
@@ -165,13 +204,39 @@ fn queue_scope(scope: FlushScope) -> obol_queue::FlushScope {
     }
 }
 
-fn flush(queue: &Queue, scope: &obol_queue::FlushScope, reason: &str) -> Result<FlushResult, Refusal> {
-    let flushed = queue.flush(scope, reason).map_err(Refusal::unavailable)?;
+fn flush_result(queue: &Queue, flushed: Result<Flushed, Unavailable>) -> Result<FlushResult, Refusal> {
+    let flushed = flushed.map_err(Refusal::unavailable)?;
+    let sessions = flushed.sessions.iter().take(MAX_NAMED_SESSIONS);
     Ok(FlushResult {
         sessions_ended: flushed.sessions_ended,
         partitions: flushed.partitions,
         tokens_discarded: flushed.tokens_discarded,
+        sessions: sessions.map(|session| SessionId::from_u64(session.0)).collect(),
+        held: queue.hold().is_some(),
     })
+}
+
+fn resume(queue: &Queue) -> Result<ResumeResult, Refusal> {
+    let hold = queue.resume().map_err(Refusal::unavailable)?;
+    Ok(ResumeResult { hold: hold.map(hold_status) })
+}
+
+fn hold_status(hold: Hold) -> HoldStatus {
+    let Hold { since, scope, reason } = hold;
+    HoldStatus { since: UtcTime::from_unix_seconds(since), scope, reason }
+}
+
+fn deny(queue: &Queue, tool: &Tool) -> Result<DenyResult, Refusal> {
+    match queue.deny(tool.as_str()) {
+        Ok(granted) => Ok(DenyResult { granted }),
+        Err(DenyError::Unavailable(error)) => Err(Refusal::unavailable(error)),
+        Err(error) => Err(Refusal::invalid_argument(error)),
+    }
+}
+
+fn allow(queue: &Queue, tool: &Tool) -> Result<AllowResult, Refusal> {
+    let was_denied = queue.allow(tool.as_str()).map_err(Refusal::unavailable)?;
+    Ok(AllowResult { was_denied, denied_by_policy: queue.denied_tools().1.contains(tool.as_str()) })
 }
 
 fn policy(queue: &Queue, params: PolicyParams) -> Result<Empty, Refusal> {
@@ -181,12 +246,13 @@ fn policy(queue: &Queue, params: PolicyParams) -> Result<Empty, Refusal> {
 }
 
 impl Control {
-    /// Sessions and then tools from this place on, as many as fit into one answer.
+    /// Sessions, then tools, then denied tools from this place on, as many as fit into one answer.
     fn page(&self, from: u64) -> Result<Page, ValueError> {
         let skip = usize::try_from(from).unwrap_or(usize::MAX);
         let mut page = Page::default();
         let (sessions, tools) = (self.queue.sessions(), self.queue.tools());
         let count = sessions.len();
+        let before_denials = count + tools.len();
         for session in sessions.iter().skip(skip) {
             if !page.has_room_for(session.agent_instance_id.len()) {
                 page.next = Some(from + page.items);
@@ -200,6 +266,18 @@ impl Control {
                 return Ok(page);
             }
             page.tools.push(tool_status(tool)?);
+        }
+        let (by_operator, by_policy) = self.queue.denied_tools();
+        for tool in by_operator.union(&by_policy).skip(skip.saturating_sub(before_denials)) {
+            if !page.has_room_for(tool.len()) {
+                page.next = Some(from + page.items);
+                return Ok(page);
+            }
+            page.denied.push(DeniedTool {
+                tool: Tool::new(tool.as_str())?,
+                by_operator: by_operator.contains(tool),
+                by_policy: by_policy.contains(tool),
+            });
         }
         Ok(page)
     }
@@ -215,6 +293,7 @@ const ITEM_BYTES: usize = 420;
 struct Page {
     sessions: Vec<SessionStatus>,
     tools: Vec<ToolStatus>,
+    denied: Vec<DeniedTool>,
     items: u64,
     bytes: usize,
     next: Option<u64>,
@@ -241,6 +320,8 @@ fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, Va
         expires_at: UtcTime::from_unix_seconds(session.expires_at),
         state: match session.state {
             obol_queue::SessionState::Active => SessionState::Active,
+            obol_queue::SessionState::Expired => SessionState::Expired,
+            obol_queue::SessionState::Held => SessionState::Held,
             obol_queue::SessionState::Flushed => SessionState::Flushed,
         },
     })

@@ -65,6 +65,17 @@ impl Histogram {
     }
 }
 
+/// What is not counted here but looked up when somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) ready: bool,
+    pub(crate) connections: usize,
+    /// When the last session ends or ended, in Unix seconds, if there was one.
+    pub(crate) last_end: Option<u64>,
+    pub(crate) log_lines_dropped: Option<u64>,
+    pub(crate) tools: &'a [ToolStatus],
+}
+
 /// Everything that is counted here; the queue counts its tokens itself.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -97,19 +108,17 @@ impl Counters {
     }
 
     /// The text for Prometheus.
-    pub(crate) fn render(
-        &self,
-        tools: &[ToolStatus],
-        connections: usize,
-        ready: bool,
-        log_lines_dropped: Option<u64>,
-    ) -> String {
+    pub(crate) fn render(&self, seen: &Seen<'_>) -> String {
         let mut out = String::with_capacity(8 << 10);
         let out_ref = &mut out;
-        gauge(out_ref, "obol_ready", "Whether tokens can be handed out.", u64::from(ready));
-        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+        gauge(out_ref, "obol_ready", "Whether tokens can be handed out.", u64::from(seen.ready));
+        let connections = u64::try_from(seen.connections).unwrap_or(u64::MAX);
         gauge(out_ref, "obol_connections", "Connections on the agent's socket.", connections);
-        if let Some(lines) = log_lines_dropped {
+        if let Some(end) = seen.last_end {
+            let help = "When the last session ends or ended, in Unix seconds.";
+            gauge(out_ref, "obol_session_expires_timestamp_seconds", help, end);
+        }
+        if let Some(lines) = seen.log_lines_dropped {
             const NAME: &str = "obol_log_lines_dropped_total";
             heading(
                 out_ref,
@@ -124,7 +133,7 @@ impl Counters {
         line(out_ref, format_args!("obol_flushes_total {}", self.flushes.load(Ordering::Relaxed)));
         self.answers.render(out_ref, "obol_answer_seconds", "From reading a request to writing its answer.");
         self.waits.render(out_ref, "obol_wait_seconds", "How long requests waited for a token.");
-        render_tools(out_ref, tools);
+        render_tools(out_ref, seen.tools);
         out
     }
 
@@ -238,18 +247,26 @@ mod tests {
         }
     }
 
+    fn seen(tools: &[ToolStatus]) -> Seen<'_> {
+        Seen { ready: true, connections: 0, last_end: None, log_lines_dropped: None, tools }
+    }
+
     #[test]
     fn a_tool_is_one_line_over_all_sessions_and_names_nobody_else() {
-        let text = Counters::default().render(&[tool("a\"b", 77, 2), tool("a\"b", 78, 3)], 4, true, None);
+        let tools = [tool("a\"b", 77, 2), tool("a\"b", 78, 3)];
+        let seen =
+            Seen { ready: true, connections: 4, last_end: Some(9), log_lines_dropped: None, tools: &tools };
+        let text = Counters::default().render(&seen);
         assert!(text.contains("obol_tokens_ready{tool=\"a\\\"b\"} 5\n"), "{text}");
         assert!(!text.contains("77") && !text.contains("secret.example"), "{text}");
         assert!(text.contains("obol_connections 4\n") && text.contains("obol_ready 1\n"));
+        assert!(text.contains("\nobol_session_expires_timestamp_seconds 9\n"));
     }
 
     #[test]
     fn labels_are_bounded() {
         let tools: Vec<_> = (0..1000).map(|number| tool(&format!("t{number}"), 1, 1)).collect();
-        let text = Counters::default().render(&tools, 0, false, None);
+        let text = Counters::default().render(&seen(&tools));
         assert_eq!(text.matches("obol_tokens_ready{").count(), MAX_TOOLS + 1);
         assert!(text.contains("obol_tokens_ready{tool=\"(other)\"} 744\n"));
     }
@@ -261,7 +278,7 @@ mod tests {
         counters.answers.record(Duration::from_micros(11), 1);
         counters.answers.record(Duration::from_secs(100), 1);
         counters.ended::<()>(&Err(Refusal::overloaded(Duration::from_secs(1))));
-        let text = counters.render(&[], 0, true, None);
+        let text = counters.render(&seen(&[]));
         for expected in [
             "obol_answer_seconds_bucket{le=\"0.00001\"} 3\n",
             "obol_answer_seconds_bucket{le=\"0.000025\"} 4\n",

@@ -19,14 +19,15 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use obol_ipc::Endpoint;
-use obol_queue::{Queue, SessionState};
+use obol_queue::Queue;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::access::Access;
+use crate::agent::why_no_session;
 use crate::audit::Auditor;
 use crate::connection::stopped;
-use crate::counters::Counters;
+use crate::counters::{Counters, Seen};
 use crate::limits::Peers;
 use crate::listener::{BindError, Listener, Peer};
 
@@ -159,11 +160,18 @@ impl Health {
         if self.lost.load(Ordering::Relaxed) > 0 {
             return Err("a socket was removed or replaced".to_owned());
         }
-        match self.queue.session_info().map(|session| session.state) {
-            Some(SessionState::Active) => Ok(()),
-            Some(SessionState::Flushed) => Err("the session was flushed".to_owned()),
-            None => Err("no session".to_owned()),
-        }
+        self.queue.session_info().map(|_session| ()).map_err(|error| why_no_session(&error))
+    }
+
+    fn metrics(&self) -> String {
+        let seen = Seen {
+            ready: self.ready().is_ok(),
+            connections: self.peers.connections(),
+            last_end: self.queue.last_end(),
+            log_lines_dropped: self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed)),
+            tools: &self.queue.tools(),
+        };
+        self.counters.render(&seen)
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<String> {
@@ -178,11 +186,7 @@ impl Health {
                 Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
                 Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
             },
-            "/metrics" => {
-                let (tools, ready) = (self.queue.tools(), self.ready().is_ok());
-                let dropped = self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed));
-                text(StatusCode::OK, self.counters.render(&tools, self.peers.connections(), ready, dropped))
-            }
+            "/metrics" => text(StatusCode::OK, self.metrics()),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
         }
     }

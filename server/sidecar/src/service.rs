@@ -170,6 +170,15 @@ impl Service {
         let counters = Arc::clone(&peers.counters);
         let lost = Arc::new(AtomicUsize::new(0));
         let denials = Arc::<Denials>::default();
+        let health = Arc::new(Health {
+            queue: Arc::clone(&queue),
+            peers: Arc::clone(&peers),
+            counters: Arc::clone(&counters),
+            lost: Arc::clone(&lost),
+            stopping: stopping.clone(),
+            audit: audit.clone(),
+            log_lines_dropped,
+        });
         let answers_agent = Arc::new(Agent {
             queue: Arc::clone(&queue),
             stopping: stopping.clone(),
@@ -181,21 +190,12 @@ impl Service {
             agent_users,
             started: Instant::now(),
             stop: stop.clone(),
-            counters: Arc::clone(&counters),
+            counters,
             audit: audit.clone(),
             denials,
+            health: Arc::clone(&health),
         });
-        let health_audit = audit.clone();
-        let mut watch = audit.map(|audit| Watch::new(audit, Arc::clone(&queue)));
-        let health = Arc::new(Health {
-            queue,
-            peers: Arc::clone(&peers),
-            counters,
-            lost: Arc::clone(&lost),
-            stopping: stopping.clone(),
-            audit: health_audit,
-            log_lines_dropped,
-        });
+        let mut watch = audit.map(|audit| Watch::new(audit, queue));
         let operators = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
         let agents =
             Door::<AgentProtocol, _>::new(agent, answers_agent, peers, server.clone(), Arc::clone(&lost));
