@@ -79,8 +79,12 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show the current session, create a session's files, or provision one.
     Session(SessionArgs),
-    /// Destroy what was minted ahead, for good.
+    /// Destroy what was minted ahead, for good, and take no new session until `obol resume`.
     Flush(FlushArgs),
+    /// Take new sessions again after a flush.
+    Resume(OperatorArgs),
+    /// Deny tools, or allow them again, whatever sessions grant.
+    Policy(PolicyArgs),
     /// Look into a token.
     Token(TokenArgs),
     /// Check an audit log.
@@ -231,6 +235,9 @@ pub(crate) enum SessionCommand {
     Provision {
         /// The file for the sidecar.
         file: PathBuf,
+        /// Take it although a flush holds new sessions back, and hold none back any more.
+        #[arg(long)]
+        resume: bool,
     },
 }
 
@@ -279,6 +286,39 @@ pub(crate) struct FlushArgs {
     /// Why, for the log.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A command of an operator that says all by its name.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Hand out no token for a tool, in any session, now and after a restart, until it is allowed again.
+    Deny(PolicyToolArgs),
+    /// Take a tool off the list of `obol policy deny`. What an Authentication Service denies stays denied.
+    Allow(PolicyToolArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyToolArgs {
+    /// The tool.
+    pub(crate) tool: String,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]

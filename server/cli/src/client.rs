@@ -1,21 +1,22 @@
 //! The commands that talk to a running sidecar.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_ipc::control::{FlushScope, StatusResult};
+use obol_ipc::control::{SessionState, StatusResult};
 use obol_ipc::secret::SessionDocument;
 use obol_ipc::user::name_of;
-use obol_ipc::value::{AgentInstanceId, Audience, PeerName, Reason, SessionId, Tool, WaitMs};
+use obol_ipc::value::{Audience, PeerName, Tool, WaitMs};
 use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 use obol_secret::file::PrivateFile;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::args::{DequeueArgs, FlushArgs, FlushScopeArgs, Output, Sockets, StatusArgs};
+use crate::args::{DequeueArgs, Output, Sockets, StatusArgs};
 use crate::exit::{Failure, Outcome};
 use crate::operator;
 use crate::output::{self, Table};
+use crate::watch::duration;
 
 /// Pause between two attempts to reach a sidecar that is not there yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(25);
@@ -122,10 +123,20 @@ fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
     }
     output::line(&format!("obol {}, process {}, up {} s", status.version, status.pid, status.uptime_seconds));
     output::line(&form(&status));
+    if let Some(hold) = &status.hold {
+        output::line(&format!(
+            "no new session is taken since the flush of {} at {} ({}); `obol resume` takes them again",
+            hold.scope, hold.since, hold.reason
+        ));
+    }
     output::line("");
     sessions_table(&status)?.print();
     output::line("");
     tools_table(&status).print();
+    if !status.denied.is_empty() {
+        output::line("");
+        denied_table(&status).print();
+    }
     Ok(())
 }
 
@@ -138,21 +149,39 @@ fn form(status: &StatusResult) -> String {
     }
 }
 
-fn sessions_table(status: &StatusResult) -> Outcome<Table> {
-    let mut table = Table::new(&["session", "agent", "suite", "state", "expires"]);
+/// What is denied, granted or not, and on whose list.
+pub(crate) fn denied_table(status: &StatusResult) -> Table {
+    let mut table = Table::new(&["denied", "by"]);
+    for denied in &status.denied {
+        let by = match (denied.by_operator, denied.by_policy) {
+            (true, true) => "operator, policy",
+            (true, false) => "operator",
+            _ => "policy",
+        };
+        table.row([denied.tool.to_string(), by.to_owned()]);
+    }
+    table
+}
+
+pub(crate) fn sessions_table(status: &StatusResult) -> Outcome<Table> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let mut table = Table::new(&["session", "agent", "suite", "state", "expires", "ends in"]);
     for session in &status.sessions {
+        let seconds = session.expires_at.unix_seconds().saturating_sub(now);
+        let is_open = matches!(session.state, SessionState::Active | SessionState::Held);
         table.row([
             session.session_id.to_string(),
             session.agent_instance_id.to_string(),
             session.algorithm_suite.to_string(),
             text(&session.state)?,
             text(&session.expires_at)?,
+            if is_open { duration(seconds) } else { "-".to_owned() },
         ]);
     }
     Ok(table)
 }
 
-fn tools_table(status: &StatusResult) -> Table {
+pub(crate) fn tools_table(status: &StatusResult) -> Table {
     let header = ["tool", "audience", "ready", "stored", "minted", "handed out", "expired", "renewal"];
     let mut table = Table::new(&header);
     for tool in &status.tools {
@@ -187,12 +216,13 @@ pub(crate) fn session(sockets: &Sockets, output: Output) -> Outcome {
 }
 
 /// `obol session provision`.
-pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path) -> Outcome {
+pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path, resume: bool) -> Outcome {
     let document = read_session_file(file)?;
     let text = std::str::from_utf8(&document)
         .map_err(|_| Failure::usage(format_args!("{} is not UTF-8", file.display())))?;
     let document = SessionDocument::new(text).map_err(Failure::usage)?;
-    let done = sockets.control()?.provision(document)?;
+    let mut control = sockets.control()?;
+    let done = if resume { control.provision_and_resume(document)? } else { control.provision(document)? };
     if output.json {
         output::json(&serde_json::to_value(&done).map_err(Failure::other)?);
     } else {
@@ -204,31 +234,6 @@ pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path) -> Outco
 /// Reads a session file: closed to others, not absurdly long. The queue checks what it says.
 pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     PrivateFile::read(file, obol_session::limits::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
-}
-
-/// `obol flush`.
-pub(crate) fn flush(args: &FlushArgs) -> Outcome {
-    let scope = flush_scope(&args.scope)?;
-    let reason = Reason::new(args.reason.as_str()).map_err(Failure::usage)?;
-    let done = args.sockets.control()?.flush(scope, reason)?;
-    if args.output.json {
-        output::json(&serde_json::to_value(done).map_err(Failure::other)?);
-    } else {
-        output::line(&format!(
-            "{} tokens destroyed in {} partitions, {} sessions ended",
-            done.tokens_discarded, done.partitions, done.sessions_ended
-        ));
-    }
-    Ok(())
-}
-
-fn flush_scope(args: &FlushScopeArgs) -> Outcome<FlushScope> {
-    Ok(match (&args.tool, &args.session, &args.agent) {
-        (Some(tool), ..) => FlushScope::Tool(Tool::new(tool.as_str()).map_err(Failure::usage)?),
-        (_, Some(session), _) => FlushScope::Session(session.parse::<SessionId>().map_err(Failure::usage)?),
-        (.., Some(agent)) => FlushScope::Agent(AgentInstanceId::new(agent.as_str()).map_err(Failure::usage)?),
-        (None, None, None) => FlushScope::All,
-    })
 }
 
 /// A value as its JSON text has it, without quotes.

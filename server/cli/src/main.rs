@@ -10,6 +10,7 @@ mod client;
 mod companions;
 mod config;
 mod create;
+mod cut_off;
 mod demo;
 mod dev;
 mod exit;
@@ -31,7 +32,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{
-    AuditCommand, Cli, Command, ConfigCommand, LogFormat, SessionArgs, SessionCommand, TokenCommand,
+    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, SessionArgs, SessionCommand,
+    TokenCommand,
 };
 use crate::config::Config;
 use crate::exit::Outcome;
@@ -89,7 +91,12 @@ fn run(cli: &Cli) -> Outcome {
         Command::Dequeue(args) => client::dequeue(args),
         Command::Status(args) => client::status(args),
         Command::Session(args) => session(args),
-        Command::Flush(args) => client::flush(args),
+        Command::Flush(args) => cut_off::flush(args),
+        Command::Resume(args) => cut_off::resume(args),
+        Command::Policy(args) => match &args.command {
+            PolicyCommand::Deny(args) => cut_off::deny(args),
+            PolicyCommand::Allow(args) => cut_off::allow(args),
+        },
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => inspect::run(token, *output),
         },
@@ -117,7 +124,9 @@ fn session(args: &SessionArgs) -> Outcome {
     match &args.command {
         None => client::session(&args.sockets, args.output),
         Some(SessionCommand::Create(create)) => create::run(create),
-        Some(SessionCommand::Provision { file }) => client::provision(&args.sockets, args.output, file),
+        Some(SessionCommand::Provision { file, resume }) => {
+            client::provision(&args.sockets, args.output, file, *resume)
+        }
     }
 }
 

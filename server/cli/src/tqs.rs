@@ -206,6 +206,11 @@ fn provision(queue: &Queue, audit: Option<&AuditLog>, file: &Path) -> Outcome {
             tracing::info!(file = %file.display(), %error, "not provisioned again");
             Ok(())
         }
+        // The daemon serves all the same: the operator's own orders are no reason not to start.
+        Err(error @ ProvisionError::Held(_)) => {
+            tracing::warn!(file = %file.display(), %error, "not provisioned");
+            Ok(())
+        }
         Err(error @ ProvisionError::Unavailable(_)) => Err(Failure::unavailable(error)),
         Err(error) => Err(Failure::usage(format_args!("{}: {error}", file.display()))),
     }

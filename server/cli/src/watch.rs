@@ -22,7 +22,8 @@ use crate::args::{Sockets, StatusArgs};
 use crate::client::backs_off;
 use crate::exit::Outcome;
 
-use self::format::{Style, cut, decimal, duration, number, percent};
+pub(crate) use self::format::duration;
+use self::format::{Style, cut, decimal, number, percent};
 
 /// How much of the rate shown is of the last interval; the rest is of before, so that it does not flicker.
 const NEWEST: f64 = 0.4;
@@ -319,6 +320,7 @@ fn session_line(session: &SessionStatus, now: u64) -> String {
             format!("active, ends in {}", duration(session.expires_at.unix_seconds().saturating_sub(now)))
         }
         SessionState::Flushed => "flushed".to_owned(),
+        SessionState::Held => "held back by a flush".to_owned(),
         _ => "over".to_owned(),
     };
     format!(
@@ -484,6 +486,8 @@ mod tests {
             tools,
             denials: [(Tool::new("rm").unwrap(), 3)].into(),
             next: None,
+            hold: None,
+            denied: Vec::new(),
         }
     }
 
