@@ -192,7 +192,8 @@ fn provision(operator: &mut ControlClient, number: u64) -> Result<(), CallError>
         grant["ttl"] = 3600.into();
     }
     let document = SessionDocument::new(world.agent_json().to_string()).unwrap();
-    operator.provision(document).map(drop)
+    // After a flush new sessions are held back.
+    operator.provision_and_resume(document).map(drop)
 }
 
 /// Draws until the connection is gone. A session that was flushed is waited for to be followed by another.

@@ -23,7 +23,7 @@ fn open(store: &Store) -> Queue {
     Queue::open(store.database(), store.master_key()).unwrap()
 }
 
-fn open_at(store: &Store, clock: &Arc<ManualClock>) -> Queue {
+pub(crate) fn open_at(store: &Store, clock: &Arc<ManualClock>) -> Queue {
     Queue::builder().clock(Arc::clone(clock)).open(store.database(), store.master_key()).unwrap()
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn draw(queue: &Queue, tool: &str) -> Vec<u8> {
 }
 
 /// Waits until the background has brought about what is asked for.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !holds() {
         assert!(std::time::Instant::now() < deadline, "never came about: {what}");
@@ -207,7 +207,7 @@ fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
     queue.flush(&FlushScope::Session(SessionId(1)), "test").unwrap();
     assert_eq!(draw(&search).unwrap_err(), DequeueError::SessionFlushed);
     clock.set(first.expires_at);
-    assert_eq!(search.dequeue().unwrap_err(), DequeueError::NoSession);
+    assert_eq!(search.dequeue().unwrap_err(), DequeueError::SessionEnded(first.expires_at));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_session_whose_time_is_over_hands_out_nothing_and_is_forgotten() {
     queue.provision(World::new(1, start, &["search"]).document()).unwrap();
     draw(&queue, "search");
     clock.set(start + 3600);
-    assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::NoSession);
+    assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::SessionEnded(start + 3600));
     clock.set(start + 3700);
     eventually("the session is forgotten", || queue.sessions().is_empty());
     drop(queue);

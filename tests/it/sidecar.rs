@@ -133,7 +133,20 @@ fn the_agents_socket_knows_three_methods_and_no_other() {
     let home = process::home();
     let _tqs = start(home.path());
     let mut agent = Raw::greeted(home.path(), "agent.sock");
-    for method in ["provision", "flush", "securityEvent", "policy", "status", "health", "drain", "", "x"] {
+    for method in [
+        "provision",
+        "flush",
+        "securityEvent",
+        "policy",
+        "status",
+        "health",
+        "drain",
+        "resume",
+        "deny",
+        "allow",
+        "",
+        "x",
+    ] {
         let answer = agent.call(method, json!({}));
         assert_eq!(answer["error"]["data"]["code"], "METHOD_NOT_ALLOWED", "{method}: {answer}");
     }

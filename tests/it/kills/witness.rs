@@ -167,7 +167,7 @@ impl Witness {
             .sessions
             .iter()
             .map(|session| {
-                let active = session.state == SessionState::Active;
+                let active = matches!(session.state, SessionState::Active | SessionState::Held);
                 (session.session_id.as_u64(), if active { Standing::Active } else { Standing::Flushed })
             })
             .collect();

@@ -302,7 +302,7 @@ impl Ledger {
         for (id, known) in &mut self.sessions {
             let standing = match found.get(id) {
                 None => Standing::Absent,
-                Some(SessionState::Active) => Standing::Active,
+                Some(SessionState::Active | SessionState::Held | SessionState::Expired) => Standing::Active,
                 Some(SessionState::Flushed) => Standing::Flushed,
             };
             if !known.may_be.contains(&standing) {
@@ -318,9 +318,16 @@ impl Ledger {
         if let Some(unknown) = found.keys().find(|id| !self.sessions.contains_key(id)) {
             return Err(Violation::Absurd(format!("session {unknown} was never provisioned")));
         }
-        let youngest = self.sessions.iter().max_by_key(|(_, known)| known.order).map(|(id, _)| *id);
-        if queue.session_info().map(|info| info.session_id.0) != youngest {
-            return Err(Violation::Absurd(format!("the current session is not {youngest:?}")));
+        let youngest = self.sessions.iter().max_by_key(|(_, known)| known.order);
+        let expected = match youngest {
+            None => Err(DequeueError::NoSession),
+            Some((_, known)) if known.may_be.contains(&Standing::Flushed) => {
+                Err(DequeueError::SessionFlushed)
+            }
+            Some((id, _)) => Ok(*id),
+        };
+        if queue.session_info().map(|info| info.session_id.0) != expected {
+            return Err(Violation::Absurd(format!("the current session is not {expected:?}")));
         }
         self.settle_policy(queue)?;
         self.check_stored(queue)
