@@ -5,18 +5,27 @@
 use libfuzzer_sys::fuzz_target;
 use obol_fuzz::{secrets, seeds};
 use obol_token::Scope;
-use obol_verify::parse_sessions;
+use obol_verify::{ResourceHalf, parse_sessions};
 
 fuzz_target!(init: seeds::write_if_asked("document"), |data: &[u8]| {
-    match obol_queue::SessionDocument::from_json(data) {
+    match obol_queue::AgentHalf::from_json(data) {
         Ok(document) => {
             assert!(document.grants() > 0);
+            let written = document.to_json();
+            let again = obol_queue::AgentHalf::from_json(&written).expect("what was written can be read");
+            assert_eq!(*again.to_json(), *written);
             secrets::assert_kept(data, &format!("{document:?}"));
         }
         Err(error) => secrets::assert_kept(data, &error.to_string()),
     }
     match parse_sessions(data) {
-        Ok(sessions) => secrets::assert_kept(data, &format!("{sessions:?}")),
+        Ok(sessions) => {
+            let halves = ResourceHalf::list_from_json(data).expect("what are sessions are halves");
+            for half in &halves {
+                assert_eq!(*ResourceHalf::from_json(&half.to_json()).expect("what was written can be read").to_json(), *half.to_json());
+            }
+            secrets::assert_kept(data, &format!("{sessions:?}{halves:?}"));
+        }
         Err(error) => secrets::assert_kept(data, &format!("{error} {error:?}")),
     }
     if let Ok(text) = str::from_utf8(data) {
