@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{
-    Clock, Mark, ResourceHalf, SessionSealKey, SessionTable, SpendError, SpentSet, SystemClock,
+    Clock, Mark, ResourceHalf, SessionSealKey, SessionStore, SessionStoreError, SessionTable, SpendError,
+    SpentSet, SystemClock,
 };
-use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet};
 use serde_json::json;
 
 use crate::process::{home, write_private};
@@ -51,16 +52,16 @@ fn active(table: &RedisSessionTable, id: u64) -> Option<bool> {
 fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
     let redis = RedisServer::start(&[]);
     let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
-    one.add(&entry(1, now())).unwrap();
+    one.add(&entry(1, now()), now()).unwrap();
     assert_eq!(active(&one, 1), Some(true));
     eventually("the other has it", || active(&other, 1) == Some(true));
     let held = one.look_up(SessionId(1)).unwrap().unwrap();
-    other.revoke(SessionId(1)).unwrap();
+    other.revoke(SessionId(1), now()).unwrap();
     assert_eq!(active(&other, 1), Some(false));
     eventually("it is revoked on the first", || active(&one, 1) == Some(false));
     assert!(!held.is_active(), "also for those who hold it");
     for table in [&one, &other, &open(options(&redis))] {
-        assert_eq!(table.add(&entry(1, now())), Err(SharedSessionsError::Revoked));
+        assert!(matches!(table.add(&entry(1, now()), now()), Err(SessionStoreError::Revoked)));
     }
 }
 
@@ -68,7 +69,7 @@ fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
 fn redis_never_sees_a_key_and_another_key_opens_nothing() {
     let redis = RedisServer::start(&[]);
     let table = open(options(&redis).first_start());
-    table.add(&entry(1, now())).unwrap();
+    table.add(&entry(1, now()), now()).unwrap();
     assert_eq!(redis.ask(&["SAVE"]), "OK");
     let dump = std::fs::read(redis.dump()).unwrap();
     assert!(dump.windows(16).any(|window| window == b"0000000000000001"), "the session is in it");
@@ -96,9 +97,9 @@ fn the_rights_that_the_documentation_names_are_enough() {
     let url = redis.tcp_url().replace("redis://", "redis://obol@");
     let options = RedisOptions::new(&url, "rs").unwrap().password_file(&password).unwrap().first_start();
     let table = open(options.clone());
-    table.add(&entry(1, now())).unwrap();
-    table.add(&entry(2, now())).unwrap();
-    table.revoke(SessionId(1)).unwrap();
+    table.add(&entry(1, now()), now()).unwrap();
+    table.add(&entry(2, now()), now()).unwrap();
+    table.revoke(SessionId(1), now()).unwrap();
     eventually("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let spent = RedisSpentSet::open(options, clock).unwrap();
@@ -111,18 +112,18 @@ fn the_rights_that_the_documentation_names_are_enough() {
 fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_over() {
     let mut redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let table = open(options(&redis).first_start());
-    table.add(&entry(1, now())).unwrap();
+    table.add(&entry(1, now()), now()).unwrap();
     let held = table.look_up(SessionId(1)).unwrap().unwrap();
     redis.kill();
     eventually("it cannot tell", || table.look_up(SessionId(1)).is_err() && table.health().is_err());
-    assert!(matches!(table.add(&entry(2, now())), Err(SharedSessionsError::Unavailable(_))));
+    assert!(matches!(table.add(&entry(2, now()), now()), Err(SessionStoreError::Unavailable(_))));
     redis.start_again();
     eventually("it can tell again", || table.health().is_ok());
     assert_eq!(active(&table, 1), Some(false));
     assert!(!held.is_active());
     let fence = table.fence().unwrap();
-    assert_eq!(table.add(&entry(1, now())), Err(SharedSessionsError::Fenced(fence)));
-    table.add(&entry(3, fence + 1)).unwrap();
+    assert!(matches!(table.add(&entry(1, now()), now()), Err(SessionStoreError::Fenced(at)) if at == fence));
+    table.add(&entry(3, fence + 1), now()).unwrap();
     assert_eq!(active(&table, 3), Some(true));
 }
 
@@ -130,10 +131,10 @@ fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_
 fn a_revocation_that_redis_did_not_get_counts_here() {
     let mut redis = RedisServer::start(&[]);
     let table = open(options(&redis).first_start());
-    table.add(&entry(1, now())).unwrap();
+    table.add(&entry(1, now()), now()).unwrap();
     let held = table.look_up(SessionId(1)).unwrap().unwrap();
     redis.kill();
-    assert!(matches!(table.revoke(SessionId(1)), Err(SharedSessionsError::Unavailable(_))));
+    assert!(matches!(table.revoke(SessionId(1), now()), Err(SessionStoreError::Unavailable(_))));
     assert!(!held.is_active());
 }
 

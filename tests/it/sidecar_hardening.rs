@@ -215,7 +215,7 @@ fn the_master_key_may_be_a_credential_of_the_service_manager() {
         assert!(!output.status.success() && message.contains(says), "{message}");
         assert!(!message.contains(&hex_key('b')[..16]), "{message}");
     };
-    refused(&hex_key('b'), 0o604, "open to everybody");
+    refused(&hex_key('b'), 0o604, "must be closed to others");
     refused("too short", 0o400, "64 lower-case hex digits");
     refused(&hex_key('b'), 0o400, "");
 }

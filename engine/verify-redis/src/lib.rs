@@ -35,6 +35,6 @@ pub use link::Unfit;
 pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT, RedisOptions,
 };
-pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable, SharedSessionsError};
+pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
 pub use spent::{OpenError, RedisSpentSet};
 pub use writer::{MAX_BATCH, MAX_WAITING, WATCH_INTERVAL};

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use obol_token::SessionId;
 use obol_verify::{
-    Clock, DocumentError, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionTable,
-    SessionTableUnavailable, parse_sessions,
+    Clock, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionStore, SessionStoreError,
+    SessionTable, SessionTableUnavailable, parse_sessions,
 };
 
 use crate::link::{Answer, Change, Link, Memory, Row, Unfit, check_clock};
@@ -33,43 +33,6 @@ pub const MAX_SHARED_SESSIONS: usize = 10_000;
 pub const MAX_STALENESS: Duration = Duration::from_millis(800);
 /// The name of the epoch's record.
 const RECORD: &str = "sessions";
-
-/// Why a session was not added or revoked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SharedSessionsError {
-    /// Redis cannot be asked. A revocation counts on this server all the same, and on no other.
-    Unavailable(String),
-    /// There are [`MAX_SHARED_SESSIONS`].
-    Full,
-    /// It was revoked, which is final.
-    Revoked,
-    /// It began at or before the fence (Unix seconds), so it may have been revoked before Redis lost what it had.
-    Fenced(u64),
-    /// The half is not one of a session.
-    Half(DocumentError),
-    /// It could not be sealed.
-    Seal(obol_verify::SealError),
-}
-
-impl fmt::Display for SharedSessionsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unavailable(why) => write!(f, "the shared session table cannot be changed: {why}"),
-            Self::Full => write!(f, "the shared session table is full ({MAX_SHARED_SESSIONS} sessions)"),
-            Self::Revoked => f.write_str("the session was revoked, which is final"),
-            Self::Fenced(fence) => write!(
-                f,
-                "the session began at or before {fence} (Unix seconds); Redis lost what it knew until then, and it may have \
-                 been revoked. Begin a new session"
-            ),
-            Self::Half(error) => error.fmt(f),
-            Self::Seal(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SharedSessionsError {}
 
 /// Sessions in Redis or Valkey, sealed, shared by all servers of one audience.
 pub struct RedisSessionTable {
@@ -132,56 +95,6 @@ impl RedisSessionTable {
         Ok(Self { inner, poller })
     }
 
-    /// Adds a session, or replaces the active one of the same number. One that comes as revoked is revoked.
-    pub fn add(&self, half: &ResourceHalf) -> Result<(), SharedSessionsError> {
-        let id = half.session_id;
-        if half.revoked {
-            return self.revoke(id);
-        }
-        let inner = &*self.inner;
-        let session = Session::from_half(half).map_err(SharedSessionsError::Half)?;
-        let sealed = inner
-            .key
-            .seal(inner.options.namespace.as_bytes(), id, &half.to_json())
-            .map_err(SharedSessionsError::Seal)?;
-        let mut connection = inner.lock();
-        let began = half.window.start;
-        let word = inner.change(
-            &mut connection,
-            |fence| {
-                if fence > 0 && began <= fence { Err(SharedSessionsError::Fenced(fence)) } else { Ok(()) }
-            },
-            id,
-            "add",
-            &sealed,
-        )?;
-        match word.as_slice() {
-            b"ok" => inner.sessions.add(session).map_err(|error| match error {
-                obol_verify::AddSessionError::Full => SharedSessionsError::Full,
-                obol_verify::AddSessionError::Revoked => SharedSessionsError::Revoked,
-            }),
-            b"full" => Err(SharedSessionsError::Full),
-            b"revoked" => Err(SharedSessionsError::Revoked),
-            _ => Err(SharedSessionsError::Unavailable("a reply of Redis makes no sense".to_owned())),
-        }
-    }
-
-    /// Revokes a session for good, also one that is not known here. It counts on this server from the moment of the
-    /// call; when this returns `Ok`, Redis has it, and every other server within [`WATCH_INTERVAL`].
-    pub fn revoke(&self, id: SessionId) -> Result<(), SharedSessionsError> {
-        let inner = &*self.inner;
-        inner.sessions.revoke(id);
-        let now = inner.clock.now().to_string();
-        let mut connection = inner.lock();
-        let word = inner.change(&mut connection, |_| Ok(()), id, "revoke", now.as_bytes())?;
-        // One that was added between the two steps.
-        inner.sessions.revoke(id);
-        if word == b"ok" {
-            return Ok(());
-        }
-        Err(SharedSessionsError::Unavailable("a reply of Redis makes no sense".to_owned()))
-    }
-
     /// Sessions that began at or before this time (Unix seconds) are not taken. `None` if nothing was ever lost.
     pub fn fence(&self) -> Option<u64> {
         Some(self.inner.lock().fence).filter(|fence| *fence > 0)
@@ -230,6 +143,55 @@ impl SessionTable for RedisSessionTable {
             Ok(_) => Err(SessionTableUnavailable("Redis does not answer".to_owned())),
             Err(why) => Err(SessionTableUnavailable(why.clone())),
         }
+    }
+}
+
+impl SessionStore for RedisSessionTable {
+    fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
+        let id = half.session_id;
+        if half.revoked {
+            return self.revoke(id, now).map(|_known| ());
+        }
+        let inner = &*self.inner;
+        let session = Session::from_half(half)?;
+        let sealed = inner.key.seal(inner.options.namespace.as_bytes(), id, &half.to_json())?;
+        let mut connection = inner.lock();
+        let began = half.window.start;
+        let word = inner.change(
+            &mut connection,
+            |fence| {
+                if fence > 0 && began <= fence { Err(SessionStoreError::Fenced(fence)) } else { Ok(()) }
+            },
+            id,
+            "add",
+            &sealed,
+        )?;
+        match word.as_slice() {
+            b"ok" => inner.sessions.add(session),
+            b"full" => Err(SessionStoreError::Full),
+            b"revoked" => Err(SessionStoreError::Revoked),
+            _ => Err(SessionStoreError::Unavailable("a reply of Redis makes no sense".to_owned())),
+        }
+    }
+
+    /// Also one that is not known here. When this returns `Ok`, Redis has it, and every other server within
+    /// [`WATCH_INTERVAL`].
+    fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
+        let inner = &*self.inner;
+        let known = inner.sessions.revoke(id);
+        let now = now.to_string();
+        let mut connection = inner.lock();
+        let word = inner.change(&mut connection, |_| Ok(()), id, "revoke", now.as_bytes())?;
+        // One that was added between the two steps.
+        let added = inner.sessions.revoke(id);
+        if word == b"ok" {
+            return Ok(known || added);
+        }
+        Err(SessionStoreError::Unavailable("a reply of Redis makes no sense".to_owned()))
+    }
+
+    fn list(&self) -> Vec<Arc<Session>> {
+        SessionStore::list(&self.inner.sessions)
     }
 }
 
@@ -311,12 +273,12 @@ impl Inner {
     fn change(
         &self,
         connection: &mut Connection,
-        allowed: impl FnOnce(u64) -> Result<(), SharedSessionsError>,
+        allowed: impl FnOnce(u64) -> Result<(), SessionStoreError>,
         id: SessionId,
         what: &'static str,
         value: &[u8],
-    ) -> Result<Vec<u8>, SharedSessionsError> {
-        let unavailable = |unfit: Unfit| SharedSessionsError::Unavailable(unfit.to_string());
+    ) -> Result<Vec<u8>, SessionStoreError> {
+        let unavailable = |unfit: Unfit| SessionStoreError::Unavailable(unfit.to_string());
         self.connect(connection).map_err(unavailable)?;
         allowed(connection.fence)?;
         let number = id.to_string();

@@ -47,6 +47,7 @@ mod session_file;
 mod session_redb;
 #[cfg(feature = "sealed")]
 mod session_seal;
+mod session_store;
 mod spend;
 pub mod spent;
 mod template;
@@ -60,14 +61,14 @@ pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SE
 pub use possession::{arguments_hash, transcript as possession_transcript};
 pub use request::{Arguments, Request};
 pub use session::{
-    AddSessionError, InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable,
-    SessionTableUnavailable,
+    InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable,
 };
 pub use session_file::{SessionFileError, parse_sessions, read_session_file, read_session_halves};
 #[cfg(feature = "redb")]
-pub use session_redb::{RedbSessionTable, SessionStoreError};
+pub use session_redb::RedbSessionTable;
 #[cfg(feature = "sealed")]
 pub use session_seal::{SealError, SessionSealKey};
+pub use session_store::{SessionStore, SessionStoreError};
 pub use spend::{Opened, Spending, Spent, Unverified, Verified};
 pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 #[cfg(feature = "redb")]

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use subtle::ConstantTimeEq as _;
 
 use crate::known_scope::KnownScopes;
+use crate::session_store::SessionStoreError;
 
 /// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, and up to
 /// four times three more while it is used.
@@ -217,26 +218,6 @@ pub trait SessionTable: Send + Sync + fmt::Debug {
     }
 }
 
-/// Why a session was not taken into the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AddSessionError {
-    /// The table holds as many sessions as it may.
-    Full,
-    /// A session of this number was revoked. Session numbers are never used again (section 4.1.1).
-    Revoked,
-}
-
-impl fmt::Display for AddSessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the session table is full",
-            Self::Revoked => "the session was revoked, which is final",
-        })
-    }
-}
-
-impl std::error::Error for AddSessionError {}
-
 /// Sessions in memory, bounded in number.
 pub struct MemorySessionTable {
     sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
@@ -255,12 +236,12 @@ impl MemorySessionTable {
     }
 
     /// Adds a session, or replaces the active one of the same number. Its policy epoch does not get lower by that.
-    pub fn add(&self, session: Session) -> Result<(), AddSessionError> {
+    pub fn add(&self, session: Session) -> Result<(), SessionStoreError> {
         let mut sessions = self.write();
         let session = match sessions.get(&session.session_id()) {
-            Some(known) if !known.is_active() => return Err(AddSessionError::Revoked),
+            Some(known) if !known.is_active() => return Err(SessionStoreError::Revoked),
             Some(known) => session.in_place_of(known),
-            None if sessions.len() >= self.max_sessions => return Err(AddSessionError::Full),
+            None if sessions.len() >= self.max_sessions => return Err(SessionStoreError::Full),
             None => session,
         };
         sessions.insert(session.session_id(), Arc::new(session));
@@ -288,9 +269,9 @@ impl MemorySessionTable {
     /// Makes the table hold exactly these sessions, as after reading the session file again. Sessions that are no
     /// longer listed are revoked; those that were revoked here stay revoked, and policy epochs that were raised here
     /// stay raised, whatever the list says.
-    pub fn replace_all(&self, listed: Vec<Session>) -> Result<(), AddSessionError> {
+    pub fn replace_all(&self, listed: Vec<Session>) -> Result<(), SessionStoreError> {
         if listed.len() > self.max_sessions {
-            return Err(AddSessionError::Full);
+            return Err(SessionStoreError::Full);
         }
         let mut sessions = self.write();
         let mut next: HashMap<SessionId, Arc<Session>> = HashMap::with_capacity(listed.len());
@@ -305,6 +286,13 @@ impl MemorySessionTable {
         sessions.values().for_each(|gone| gone.revoke());
         *sessions = next;
         Ok(())
+    }
+
+    /// All sessions, in the order of their numbers.
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        let mut sessions: Vec<_> = self.read().values().cloned().collect();
+        sessions.sort_unstable_by_key(|session| session.session_id());
+        sessions
     }
 
     /// How many sessions the table holds.
@@ -405,7 +393,7 @@ mod tests {
         let table = MemorySessionTable::new();
         table.add(session(1)).unwrap();
         table.revoke(SessionId(1));
-        assert_eq!(table.add(session(1)), Err(AddSessionError::Revoked));
+        assert!(matches!(table.add(session(1)), Err(SessionStoreError::Revoked)));
         table.replace_all(vec![session(1), session(2), session(1)]).unwrap();
         assert_eq!((active(&table, 1), active(&table, 2)), (Some(false), Some(true)));
     }
@@ -439,8 +427,9 @@ mod tests {
         let table = MemorySessionTable::with_max_sessions(1);
         table.add(session(1)).unwrap();
         table.add(session(1)).unwrap();
-        assert_eq!(table.add(session(2)), Err(AddSessionError::Full));
-        assert_eq!(table.replace_all(vec![session(1), session(2)]), Err(AddSessionError::Full));
+        assert!(matches!(table.add(session(2)), Err(SessionStoreError::Full)));
+        let two = vec![session(1), session(2)];
+        assert!(matches!(table.replace_all(two), Err(SessionStoreError::Full)));
         assert_eq!(table.len(), 1);
     }
 

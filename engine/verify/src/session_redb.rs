@@ -20,20 +20,19 @@
 //! opens the file again.
 
 use core::fmt;
-use obol_secret::file::{PrivateFile, PrivateFileError};
+use obol_secret::file::PrivateFile;
 use obol_secret::text::to_hex;
-use obol_session::{DocumentError, ResourceHalf};
+use obol_session::ResourceHalf;
 use obol_token::SessionId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::session::{
-    AddSessionError, MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable,
-};
+use crate::session::{MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable};
 use crate::session_file::parse_sessions;
 use crate::session_seal::{SealError, SessionSealKey};
+use crate::session_store::{SessionStore, SessionStoreError};
 
 const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
 const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("obol.sessions.sealed");
@@ -46,50 +45,6 @@ const NAME: &str = "name";
 const VERSION: &str = "2";
 /// The format without epochs, which is taken over.
 const WITHOUT_EPOCHS: &str = "1";
-
-/// Why a session table was not opened or changed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SessionStoreError {
-    /// The file is not one of ours alone, or cannot be opened or created.
-    File(PrivateFileError),
-    /// The file is damaged, or belongs to something else, or has another format.
-    NotOurs(PathBuf, String),
-    /// A session was not sealed or opened.
-    Seal(SealError),
-    /// The half is not one of a session.
-    Half(DocumentError),
-    /// The session is not taken.
-    Add(AddSessionError),
-    /// A write failed, now or earlier; restart to recover.
-    Failed(String),
-}
-
-impl fmt::Display for SessionStoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(error) => write!(f, "session table: {error}"),
-            Self::NotOurs(path, why) => write!(
-                f,
-                "session table {}: {why}; move it away to start over, but then sessions that were revoked in it count as \
-                 unknown",
-                path.display()
-            ),
-            Self::Seal(error) => error.fmt(f),
-            Self::Half(error) => error.fmt(f),
-            Self::Add(error) => error.fmt(f),
-            Self::Failed(why) => write!(f, "the session table failed, restart to recover: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for SessionStoreError {}
-
-impl From<SealError> for SessionStoreError {
-    fn from(error: SealError) -> Self {
-        Self::Seal(error)
-    }
-}
 
 /// Sessions in a file, sealed. One process at a time has it open.
 pub struct RedbSessionTable {
@@ -122,61 +77,10 @@ impl RedbSessionTable {
                 .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))?;
             for session in sessions {
                 session.raise_policy_epoch(epoch);
-                table.sessions.add(session).map_err(SessionStoreError::Add)?;
+                table.sessions.add(session)?;
             }
         }
         Ok(table)
-    }
-
-    /// Adds a session, or replaces the active one of the same number; durable when this returns. Its policy epoch does not
-    /// get lower by that. A session that comes as revoked is revoked.
-    pub fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
-        let id = half.session_id;
-        if half.revoked {
-            return self.revoke(id, now).map(|_known| ());
-        }
-        let session = Session::from_half(half).map_err(SessionStoreError::Half)?;
-        let sealed = self.key.seal(self.name.as_bytes(), id, &half.to_json())?;
-        let database = self.lock()?;
-        if self.is_revoked(&database, id)? {
-            return Err(SessionStoreError::Add(AddSessionError::Revoked));
-        }
-        // Room is made sure of first; what is in the file must fit into memory at the next start.
-        let known = self.sessions.look_up(id).ok().flatten();
-        if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
-            return Err(SessionStoreError::Add(AddSessionError::Full));
-        }
-        // What somebody raised in memory is in force too.
-        if let Some(known) = known {
-            session.raise_policy_epoch(known.policy_epoch());
-        }
-        let epoch = self.commit(&database, |transaction| {
-            transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
-            let mut epochs = transaction.open_table(EPOCHS)?;
-            let known = epochs.get(id.0)?.map_or(0, |epoch| epoch.value());
-            let epoch = known.max(session.policy_epoch());
-            epochs.insert(id.0, epoch)?;
-            Ok(epoch)
-        })?;
-        session.raise_policy_epoch(epoch);
-        self.sessions.add(session).map_err(SessionStoreError::Add)
-    }
-
-    /// Revokes a session for good, also one that is not known yet. Its tokens are refused from the moment of the call;
-    /// when this returns `Ok`, that survives any crash. The answer is whether the session was here. `now` in Unix
-    /// seconds, for the record.
-    pub fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
-        let known = self.sessions.revoke(id);
-        let database = self.lock()?;
-        self.commit(&database, |transaction| {
-            transaction.open_table(REVOKED)?.insert(id.0, now)?;
-            transaction.open_table(SEALED)?.remove(id.0)?;
-            transaction.open_table(EPOCHS)?.remove(id.0)?;
-            Ok(())
-        })?;
-        // One that was added between the two steps.
-        let added = self.sessions.revoke(id);
-        Ok(known || added)
     }
 
     /// How many sessions are in memory, those included that were revoked since the start.
@@ -190,7 +94,7 @@ impl RedbSessionTable {
     }
 
     fn lock(&self) -> Result<std::sync::MutexGuard<'_, Database>, SessionStoreError> {
-        self.health().map_err(|error| SessionStoreError::Failed(error.0))?;
+        self.health().map_err(|error| SessionStoreError::Unavailable(error.0))?;
         Ok(self.database.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -212,7 +116,7 @@ impl RedbSessionTable {
         let look = || -> Result<bool, redb::Error> {
             Ok(database.begin_read()?.open_table(REVOKED)?.get(id.0)?.is_some())
         };
-        look().map_err(|error| SessionStoreError::Failed(error.to_string()))
+        look().map_err(|error| SessionStoreError::Unavailable(error.to_string()))
     }
 
     /// Durable, and in two phases for the reason given in the spent set's file.
@@ -223,7 +127,7 @@ impl RedbSessionTable {
     ) -> Result<R, SessionStoreError> {
         write(database, change).map_err(|error| {
             self.failed.store(true, Ordering::SeqCst);
-            SessionStoreError::Failed(error.to_string())
+            SessionStoreError::Unavailable(error.to_string())
         })
     }
 }
@@ -248,6 +152,60 @@ impl SessionTable for RedbSessionTable {
             return Err(SessionTableUnavailable("a write to its file failed; restart to recover".to_owned()));
         }
         Ok(())
+    }
+}
+
+impl SessionStore for RedbSessionTable {
+    /// Durable when this returns.
+    fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
+        let id = half.session_id;
+        if half.revoked {
+            return self.revoke(id, now).map(|_known| ());
+        }
+        let session = Session::from_half(half)?;
+        let sealed = self.key.seal(self.name.as_bytes(), id, &half.to_json())?;
+        let database = self.lock()?;
+        if self.is_revoked(&database, id)? {
+            return Err(SessionStoreError::Revoked);
+        }
+        // Room is made sure of first; what is in the file must fit into memory at the next start.
+        let known = self.sessions.look_up(id).ok().flatten();
+        if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
+            return Err(SessionStoreError::Full);
+        }
+        // What somebody raised in memory is in force too.
+        if let Some(known) = known {
+            session.raise_policy_epoch(known.policy_epoch());
+        }
+        let epoch = self.commit(&database, |transaction| {
+            transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
+            let mut epochs = transaction.open_table(EPOCHS)?;
+            let known = epochs.get(id.0)?.map_or(0, |epoch| epoch.value());
+            let epoch = known.max(session.policy_epoch());
+            epochs.insert(id.0, epoch)?;
+            Ok(epoch)
+        })?;
+        session.raise_policy_epoch(epoch);
+        self.sessions.add(session)
+    }
+
+    /// Also one that is not known yet. When this returns `Ok`, it survives any crash.
+    fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
+        let known = self.sessions.revoke(id);
+        let database = self.lock()?;
+        self.commit(&database, |transaction| {
+            transaction.open_table(REVOKED)?.insert(id.0, now)?;
+            transaction.open_table(SEALED)?.remove(id.0)?;
+            transaction.open_table(EPOCHS)?.remove(id.0)?;
+            Ok(())
+        })?;
+        // One that was added between the two steps.
+        let added = self.sessions.revoke(id);
+        Ok(known || added)
+    }
+
+    fn list(&self) -> Vec<Arc<Session>> {
+        self.sessions.all()
     }
 }
 
@@ -365,10 +323,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(|id| active(&table, id)), [None, None, Some(true)]);
         for id in [1, 2, 9] {
             let again = table.add(&entry(id, "active"), 6);
-            assert!(
-                matches!(again, Err(SessionStoreError::Add(AddSessionError::Revoked))),
-                "{id}: {again:?}"
-            );
+            assert!(matches!(again, Err(SessionStoreError::Revoked)), "{id}: {again:?}");
         }
         assert_eq!(table.len(), 1);
     }
@@ -422,7 +377,7 @@ mod tests {
             table.add(&with_epoch(1, 1), 5).unwrap();
             assert_eq!(epoch(&table, 1), 5);
             let again = table.add(&entry(2, "active"), 6);
-            assert!(matches!(again, Err(SessionStoreError::Add(AddSessionError::Revoked))), "{again:?}");
+            assert!(matches!(again, Err(SessionStoreError::Revoked)), "{again:?}");
         }
         let database = open_database(&path).unwrap();
         write(&database, |transaction| Ok(transaction.open_table(META)?.insert(FORMAT, "3").map(drop)?))
@@ -441,7 +396,7 @@ mod tests {
         assert!(!bytes.windows(12).any(|window| window == &SECRET.as_bytes()[..12]));
         assert!(!bytes.windows(9).any(|window| window == b"K_session"));
         let other = RedbSessionTable::open(&path, SessionSealKey::from_bytes([8; 32])).unwrap_err();
-        assert!(matches!(other, SessionStoreError::Seal(SealError::DoesNotOpen)), "{other}");
+        assert!(matches!(other, SessionStoreError::DoesNotOpen), "{other}");
         assert_eq!(active(&open(&path), 1), Some(true));
     }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use obol_resource::Guard;
 use obol_resource::service::Options;
 use obol_token::Audience;
-use obol_verify::{Limits, ResourceHalf, SystemClock, Verifier, read_session_halves};
+use obol_verify::{
+    Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Verifier, read_session_halves,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::RsArgs;
@@ -15,7 +17,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
-use crate::stores::{self, Sessions};
+use crate::stores;
 use crate::tqs::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
@@ -23,17 +25,17 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone());
-    let entries = match &sessions_file {
+    let halves = match &sessions_file {
         Some(file) => read_session_halves(file).map_err(Failure::usage)?,
         None if args.session_store.is_some() || config.rs.session_store.is_some() => Vec::new(),
         None => {
             return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
         }
     };
-    let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &entries)?;
+    let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
     let clock = Arc::new(SystemClock::new());
-    let sessions = Sessions::open(args, config, &audience, &clock)?;
-    sessions.import(entries, &*clock)?;
+    let sessions = stores::sessions(args, config, &audience, &clock)?;
+    stores::import(&*sessions, &halves, clock.now())?;
     let verifier = verifier(args, config, audience, &sessions, &clock)?;
     let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
     if let Some(log) = audit::open_for_rs(args, config)? {
@@ -59,11 +61,11 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
 }
 
 /// The audience that was named, or the one that all sessions agree on.
-fn audience(named: Option<&String>, entries: &[ResourceHalf]) -> Outcome<Audience> {
+fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience> {
     if let Some(named) = named {
         return Ok(Audience::new(named.as_str()));
     }
-    let mut audiences = entries.iter().map(|entry| &entry.keys.aud);
+    let mut audiences = halves.iter().map(|half| &half.keys.aud);
     match audiences.next() {
         Some(first) if audiences.all(|other| other == first) => Ok(Audience::new(first.as_str())),
         _ => Err(Failure::usage(
@@ -76,14 +78,14 @@ fn verifier(
     args: &RsArgs,
     config: &Config,
     audience: Audience,
-    sessions: &Sessions,
+    sessions: &Arc<dyn SessionStore>,
     clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
     let mut limits = Limits::default();
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = config.rs.max_ttl.unwrap_or(limits.max_ttl);
     let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
-    Verifier::builder(audience, sessions.table(), spent)
+    Verifier::builder(audience, Arc::<dyn SessionStore>::clone(sessions), spent)
         .clock(Arc::<SystemClock>::clone(clock))
         .limits(limits)
         .policy_epoch(config.rs.policy_epoch.unwrap_or(0))
@@ -92,15 +94,24 @@ fn verifier(
 }
 
 /// Reads the sessions again whenever asked to. A file that is wrong changes nothing.
-async fn reload(mut asked: Signal, file: Option<PathBuf>, sessions: Sessions, clock: Arc<SystemClock>) {
+async fn reload(
+    mut asked: Signal,
+    file: Option<PathBuf>,
+    sessions: Arc<dyn SessionStore>,
+    clock: Arc<SystemClock>,
+) {
     while asked.recv().await.is_some() {
         let Some(file) = &file else {
             tracing::warn!("there is no file of sessions to read again");
             continue;
         };
-        let read = read_session_halves(file).map_err(Failure::usage);
-        // A kept table writes, and waits for its disk or its network.
-        match tokio::task::block_in_place(|| read.and_then(|entries| sessions.import(entries, &*clock))) {
+        // A file may be slow to read, and a kept table writes, and waits for its disk or its network.
+        let imported = tokio::task::block_in_place(|| {
+            let halves = read_session_halves(file).map_err(Failure::usage)?;
+            stores::import(&*sessions, &halves, clock.now())?;
+            Ok::<_, Failure>(halves.len())
+        });
+        match imported {
             Ok(sessions) => tracing::info!(sessions, "sessions read again"),
             Err(failure) => tracing::error!(%failure, "the sessions stay as they were"),
         }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use obol_token::Audience;
 use obol_token::text::to_hex;
 use obol_verify::{
-    AddSessionError, Clock, MemorySessionTable, MemorySpentSet, NewFile, RedbSessionTable,
-    RedbSpentSetOptions, ResourceHalf, Session, SessionSealKey, SessionStoreError, SessionTable, SpentSet,
-    SystemClock,
+    Clock, MemorySessionTable, MemorySpentSet, NewFile, RedbSessionTable, RedbSpentSetOptions, ResourceHalf,
+    SessionSealKey, SessionStore, SpentSet, SystemClock,
 };
-use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, SharedSessionsError};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet};
 
 use crate::args::RsArgs;
 use crate::companions;
@@ -47,103 +46,50 @@ impl Place {
     }
 }
 
-/// The session table that the settings name.
-#[derive(Clone)]
-pub(crate) enum Sessions {
-    Memory(Arc<MemorySessionTable>),
-    File(Arc<RedbSessionTable>),
-    Redis(Arc<RedisSessionTable>),
-}
-
-impl Sessions {
-    pub(crate) fn open(
-        args: &RsArgs,
-        config: &Config,
-        audience: &Audience,
-        clock: &Arc<SystemClock>,
-    ) -> Outcome<Self> {
-        let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
-        let Some(named) = named else { return Ok(Self::Memory(Arc::new(MemorySessionTable::new()))) };
-        let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key");
-        let key = |path: &Path| SessionSealKey::load_or_create(path).map_err(Failure::usage);
-        match Place::of(Some(named), "sessions.redb")? {
-            Place::Memory => Ok(Self::Memory(Arc::new(MemorySessionTable::new()))),
-            Place::File(path) => {
-                let key_file = key_file()?;
-                companions::refuse_lost_key(&key_file, &[&path])?;
-                companions::refuse_lost_table(&path, &key_file, args.first_start)?;
-                let table = RedbSessionTable::open(&path, key(&key_file)?).map_err(Failure::unavailable)?;
-                Ok(Self::File(Arc::new(table)))
+/// Opens the table of sessions that the settings name.
+pub(crate) fn sessions(
+    args: &RsArgs,
+    config: &Config,
+    audience: &Audience,
+    clock: &Arc<SystemClock>,
+) -> Outcome<Arc<dyn SessionStore>> {
+    let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
+    let Some(named) = named else { return Ok(Arc::new(MemorySessionTable::new())) };
+    let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key");
+    let key = |path: &Path| SessionSealKey::load_or_create(path).map_err(Failure::usage);
+    match Place::of(Some(named), "sessions.redb")? {
+        Place::Memory => Ok(Arc::new(MemorySessionTable::new())),
+        Place::File(path) => {
+            let key_file = key_file()?;
+            companions::refuse_lost_key(&key_file, &[&path])?;
+            companions::refuse_lost_table(&path, &key_file, args.first_start)?;
+            let table = RedbSessionTable::open(&path, key(&key_file)?).map_err(Failure::unavailable)?;
+            Ok(Arc::new(table))
+        }
+        Place::Redis(url) => {
+            let options = redis_options(&url, args, config, audience)?;
+            let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
+            let table =
+                RedisSessionTable::open(options, key(&key_file()?)?, clock).map_err(Failure::unavailable)?;
+            if let Some(fence) = table.fence() {
+                tracing::warn!(
+                    fence,
+                    "sessions that began up to that time (Unix seconds) are not taken: Redis may have lost that they \
+                     were revoked"
+                );
             }
-            Place::Redis(url) => {
-                let options = redis_options(&url, args, config, audience)?;
-                let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
-                let table = RedisSessionTable::open(options, key(&key_file()?)?, clock)
-                    .map_err(Failure::unavailable)?;
-                if let Some(fence) = table.fence() {
-                    tracing::warn!(
-                        fence,
-                        "sessions that began up to that time (Unix seconds) are not taken: Redis may have lost that they \
-                         were revoked"
-                    );
-                }
-                Ok(Self::Redis(Arc::new(table)))
-            }
-        }
-    }
-
-    /// For the verifier.
-    pub(crate) fn table(&self) -> Arc<dyn SessionTable> {
-        match self {
-            Self::Memory(table) => Arc::<MemorySessionTable>::clone(table),
-            Self::File(table) => Arc::<RedbSessionTable>::clone(table),
-            Self::Redis(table) => Arc::<RedisSessionTable>::clone(table),
-        }
-    }
-
-    /// Takes over what a file of sessions lists; the answer is how many. A table in memory then holds exactly these. One
-    /// that is kept adds them, and revokes those that are listed as revoked; what is not listed stays. A session that
-    /// the table does not take is logged and left out.
-    pub(crate) fn import(&self, entries: Vec<ResourceHalf>, clock: &dyn Clock) -> Outcome<usize> {
-        let count = entries.len();
-        if let Self::Memory(table) = self {
-            let sessions = entries.iter().map(Session::from_half).collect::<Result<_, _>>();
-            let sessions = sessions.map_err(Failure::usage)?;
-            table.replace_all(sessions).map_err(Failure::usage)?;
-            return Ok(count);
-        }
-        for entry in entries {
-            let session = entry.session_id;
-            match self.add(&entry, clock) {
-                Ok(()) => {}
-                Err(Taken::Refused(why)) => tracing::warn!(%session, why, "a listed session is not taken"),
-                Err(Taken::Failed(why)) => return Err(Failure::unavailable(why)),
-            }
-        }
-        Ok(count)
-    }
-
-    fn add(&self, entry: &ResourceHalf, clock: &dyn Clock) -> Result<(), Taken> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::File(table) => table.add(entry, clock.now()).map_err(|error| match error {
-                SessionStoreError::Add(AddSessionError::Revoked) => Taken::Refused(error.to_string()),
-                error => Taken::Failed(error.to_string()),
-            }),
-            Self::Redis(table) => table.add(entry).map_err(|error| match error {
-                SharedSessionsError::Revoked | SharedSessionsError::Fenced(_) => {
-                    Taken::Refused(error.to_string())
-                }
-                error => Taken::Failed(error.to_string()),
-            }),
+            Ok(Arc::new(table))
         }
     }
 }
 
-/// Why a session was not taken: for a reason of its own, or because the table cannot take any.
-enum Taken {
-    Refused(String),
-    Failed(String),
+/// Takes over what a file of sessions lists. A session that the table does not take is logged and left out.
+pub(crate) fn import(sessions: &dyn SessionStore, halves: &[ResourceHalf], now: u64) -> Outcome {
+    let refused = sessions.replace_all(halves, now).map_err(Failure::unavailable)?;
+    for (session, why) in refused {
+        tracing::warn!(%session, %why, "a listed session is not taken");
+    }
+    Ok(())
 }
 
 /// Opens the spent set that the settings name.
