@@ -11,6 +11,7 @@
 
 mod atp_node;
 mod audit;
+mod audit_denials;
 mod audit_full;
 mod cascade;
 mod channel;

@@ -20,8 +20,8 @@ use subtle::ConstantTimeEq;
 use crate::entry::{Decision, Entry, Event, RequestTag};
 use crate::time::iso;
 
-/// Longest line that is written or read, in bytes. The longest fields are an audience (2,048 bytes) and a reason (512),
-/// each character of which may take six bytes as JSON.
+/// Longest line that is written or read, in bytes. The longest fields are four names (256 bytes each), a scope and a
+/// reason (1,024), each byte of which may take six as JSON.
 pub(crate) const MAX_LINE_BYTES: usize = 32 << 10;
 /// Version of the form, in a file's first line.
 pub(crate) const VERSION: u32 = 1;
@@ -166,6 +166,8 @@ struct Written<'a> {
     epoch: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    cut: bool,
     #[serde(flatten)]
     opening: &'a Opening,
     prev: String,
@@ -237,6 +239,7 @@ impl Chain {
             sessions_ended: entry.sessions_ended,
             epoch: entry.epoch,
             count: entry.count,
+            cut: entry.cut,
             opening,
             prev: to_hex(&self.tip.prev),
         };

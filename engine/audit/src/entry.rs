@@ -122,9 +122,27 @@ pub struct Entry {
     pub sessions_ended: Option<u64>,
     /// The policy epoch.
     pub epoch: Option<u64>,
+    /// A name or a text was longer than is written, and cut. The log sees to it.
+    pub cut: bool,
 }
 
+/// The longest name that is written, in bytes. What is longer, and only then, was not made by Obol.
+const MAX_NAME_BYTES: usize = 256;
+/// The longest scope or reason that is written, in bytes.
+const MAX_TEXT_BYTES: usize = 1_024;
+
 impl Entry {
+    /// Cuts what is too long, so that nobody fills the log, or the memory of what waits, with a name.
+    pub(crate) fn cut_names(&mut self) {
+        for name in [&mut self.agent, &mut self.tool, &mut self.audience] {
+            self.cut |= cut(name, MAX_NAME_BYTES);
+        }
+        for text in [&mut self.scope, &mut self.reason] {
+            self.cut |= cut(text, MAX_TEXT_BYTES);
+        }
+        self.cut |= cut(&mut self.client, MAX_NAME_BYTES);
+    }
+
     /// Something that happened now.
     pub fn new(event: Event) -> Self {
         Self {
@@ -147,6 +165,36 @@ impl Entry {
             tokens: None,
             sessions_ended: None,
             epoch: None,
+            cut: false,
         }
+    }
+}
+
+/// Cuts a text between two characters; whether it was too long.
+fn cut<T: AsRef<str> + for<'a> From<&'a str>>(text: &mut Option<T>, most: usize) -> bool {
+    let Some(long) = text.as_ref().map(AsRef::as_ref).filter(|text| text.len() > most) else { return false };
+    let short = T::from(long.get(..long.floor_char_boundary(most)).unwrap_or_default());
+    *text = Some(short);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_between_characters_and_marked() {
+        let mut entry = Entry {
+            tool: Some("t".repeat(MAX_NAME_BYTES).into()),
+            client: Some("c".into()),
+            ..Entry::new(Event::Denial)
+        };
+        let whole = entry.clone();
+        entry.cut_names();
+        assert_eq!(entry, whole);
+        entry.audience = Some(format!("a{}", "é".repeat(MAX_NAME_BYTES)).into());
+        entry.cut_names();
+        assert_eq!(entry.audience.as_ref().map(|name| name.len()), Some(MAX_NAME_BYTES - 1));
+        assert!(entry.cut && entry.tool == whole.tool);
     }
 }

@@ -14,13 +14,16 @@
 //!    log had got is kept, sealed, in a second file (the `head` of [`Options`]), so that cut off lines are missed. Without
 //!    that file a log is not whole; that both were taken away is known to whoever keeps a [`ChainMark`].
 //! 4. *A crash is no tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
-//! 5. *No secret is in it.* Of a token only a hash of its `jti` is written.
+//! 5. *Refusals cost a bounded amount*, whoever asks for them and however often ([`AuditLog::refusal`]): beyond an
+//!    allowance they are counted, and lines about them take no place from hand-outs. Names are cut at a length.
+//! 6. *No secret is in it.* Of a token only a hash of its `jti` is written.
 //!
 //! What it does not promise: that who holds the master key cannot write history afresh; send the lines elsewhere for
 //! that. Nor that the last moments before a power cut are there: lines are made durable within [`SYNC_WITHIN`].
 //!
 //! What it must not know: queues, sockets, tokens.
 
+mod allowance;
 mod chain;
 mod entry;
 mod files;
@@ -33,6 +36,7 @@ mod time;
 pub mod verify;
 mod writer;
 
+pub use allowance::Party;
 pub use chain::SealKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
 pub use log::{AuditLog, ChainMark, NotAMark, Options, Place, Suspended};

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
+use crate::allowance::Party;
 use crate::chain::{Chain, SealKey};
 use crate::entry::Entry;
 use crate::recover::{self, OpenError};
@@ -94,7 +96,7 @@ impl Options {
         let opened = recover::open(&self, &key)?;
         let path = self.path.clone();
         let chain = Chain::new(key, opened.tip.clone());
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new(Instant::now()));
         let begins = opened.begins;
         let mut writer = Writer::new(self, opened, chain, Arc::clone(&inbox));
         // The first lines are written here: a log that cannot be written is known at once.
@@ -160,6 +162,11 @@ impl AuditLog {
     /// up, and the log says how many were.
     pub fn note(&self, entry: Entry) {
         self.inbox.note(entry);
+    }
+
+    /// Writes `line` about a refusal, or counts it under its code, where there are too many: see the crate's header.
+    pub fn refusal(&self, party: Party, code: &'static str, line: impl FnOnce() -> Entry) {
+        self.inbox.refusal(party, code, Instant::now(), line);
     }
 
     /// Tells the log whose session this is, so that its lines name the agent.

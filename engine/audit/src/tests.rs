@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::head::{Head, HeadFile};
 use crate::verify::{Kind, Report, VerifyError, files_of, verify};
-use crate::{AuditLog, Decision, Entry, Event, OpenError, Options, RequestTag, SealKey};
+use crate::{AuditLog, Decision, Entry, Event, OpenError, Options, Party, RequestTag, SealKey};
 
 fn key() -> SealKey {
     SealKey::from_bytes([7; 32])
@@ -384,7 +384,7 @@ fn a_full_disk_stops_hand_outs_and_nothing_is_lost() {
         eprintln!("SKIPPED: this system has no /dev/full; run on Linux");
         return;
     }
-    let inbox = std::sync::Arc::new(crate::writer::Inbox::default());
+    let inbox = std::sync::Arc::new(crate::writer::Inbox::new(std::time::Instant::now()));
     let options = place.options();
     let opened = crate::recover::open(&options, &key()).unwrap();
     let chain = crate::chain::Chain::new(key(), opened.tip.clone());
@@ -410,6 +410,76 @@ fn a_full_disk_stops_hand_outs_and_nothing_is_lost() {
     let report = place.verify();
     assert!(report.is_good(), "{report:?}");
     assert_eq!((report.hand_outs, report.refused), (2, 1));
+}
+
+fn denial(tool: &str) -> Entry {
+    let decision = Some(Decision::Deny);
+    Entry { decision, tool: Some(tool.into()), code: Some("POLICY_DENY"), ..Entry::new(Event::Denial) }
+}
+
+#[test]
+fn refusals_without_end_cost_a_bounded_amount_and_each_is_counted() {
+    const FLOOD: u64 = 20_000;
+    let place = Place::new();
+    let log = place.open();
+    let began = std::time::Instant::now();
+    let long = "\u{1}".repeat(100_000);
+    for _ in 0..FLOOD {
+        log.refusal(Party::Known, "POLICY_DENY", || denial(&long));
+    }
+    hand_out(&log, 1);
+    drop(log);
+    let earned = began.elapsed().as_millis() as u64 / 100;
+    let text = fs::read_to_string(place.path()).unwrap();
+    // A name of control characters takes six bytes for each.
+    assert!(text.len() as u64 <= (1_100 + earned) * 2_500, "{} bytes", text.len());
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).collect::<Vec<_>>();
+    let own = of("denial");
+    assert!(own.iter().all(|line| line["cut"] == true && line["tool"].as_str().unwrap().len() == 256));
+    let counted: u64 = of("denials").iter().map(|line| line["count"].as_u64().unwrap()).sum();
+    assert_eq!(own.len() as u64 + counted, FLOOD);
+    assert_eq!(of("hand_out").len(), 1);
+    assert!(of("hand_out")[0].get("cut").is_none());
+    let report = place.verify();
+    assert!(report.is_good() && report.denials == FLOOD, "{report:?}");
+}
+
+#[test]
+fn refusals_take_no_place_from_hand_outs_nor_hand_outs_from_refusals() {
+    // Nobody writes: all that is put stays there.
+    let now = std::time::Instant::now();
+    let inbox = crate::writer::Inbox::new(now);
+    let places = |inbox: &crate::writer::Inbox| (0..).take_while(|_| inbox.reserve().is_ok()).count();
+    let without_refusals = places(&crate::writer::Inbox::new(now));
+    for party in [Party::Known, Party::Stranger] {
+        (0..10_000).for_each(|_| inbox.refusal(party, "POLICY_DENY", now, || denial("pay")));
+    }
+    assert_eq!(places(&inbox), without_refusals);
+
+    let inbox = crate::writer::Inbox::new(now);
+    places(&inbox);
+    let mut written = false;
+    inbox.refusal(Party::Known, "POLICY_DENY", now, || {
+        written = true;
+        denial("pay")
+    });
+    assert!(written);
+}
+
+#[test]
+fn what_was_counted_is_summed_up_though_nothing_else_happens() {
+    let place = Place::new();
+    let log = place.open();
+    (0..101).for_each(|_| log.refusal(Party::Stranger, "TBAC_REQUIRED", || denial("pay")));
+    let deadline = std::time::Instant::now() + crate::allowance::SUMMARY_EVERY * 6;
+    while !fs::read_to_string(place.path()).unwrap().contains("\"denials\"") {
+        assert!(std::time::Instant::now() < deadline, "the count is not told");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop(log);
+    assert_eq!(place.verify().denials, 101);
 }
 
 proptest! {

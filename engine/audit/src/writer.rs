@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use obol_secret::file::PrivateFile;
 use parking_lot::{Condvar, Mutex};
 
+use crate::allowance::{Party, Refusals};
 use crate::chain::{Chain, Opening, VERSION};
-use crate::entry::{Entry, Event};
+use crate::entry::{Decision, Entry, Event};
 use crate::files;
 use crate::head::{Head, HeadFile};
 use crate::log::{ChainMark, Options, Suspended};
@@ -29,6 +30,8 @@ const NAP: Duration = Duration::from_millis(2);
 const MAX_WAITING: usize = 16_384;
 /// Places that hand-outs cannot take: for what an operator does.
 const OPERATOR_PLACES: usize = 1_024;
+/// Lines about refusals that may wait besides, so that they take no place from anything else.
+const MAX_REFUSALS_WAITING: usize = 1_024;
 /// Lines are collected up to this many bytes before they are written.
 const WRITE_CHUNK: usize = 256 << 10;
 /// A vector of entries larger than this is not kept for the next round.
@@ -44,9 +47,11 @@ enum Message {
     Introduce(u64, Box<str>),
 }
 
-#[derive(Default)]
 struct State {
     waiting: Vec<Message>,
+    /// How many of the lines that wait or are being written are about refusals.
+    refusal_lines: usize,
+    refusals: Refusals,
     /// Places kept, their lines not put yet.
     reserved: usize,
     /// Lines the writer has taken and not written yet.
@@ -64,13 +69,31 @@ struct State {
 }
 
 impl State {
+    fn new(now: Instant) -> Self {
+        Self {
+            waiting: Vec::new(),
+            refusal_lines: 0,
+            refusals: Refusals::new(now),
+            reserved: 0,
+            writing: 0,
+            dropped: 0,
+            refused: 0,
+            failing: None,
+            sync_asked: 0,
+            sync_done: 0,
+            stopping: false,
+            ended: false,
+            asleep: false,
+        }
+    }
+
+    /// Places taken, those of refusals apart.
     fn occupied(&self) -> usize {
-        self.waiting.len() + self.reserved + self.writing
+        (self.waiting.len() + self.reserved + self.writing).saturating_sub(self.refusal_lines)
     }
 }
 
 /// The queue in front of the writer.
-#[derive(Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
     /// Something came, and the writer sleeps.
@@ -87,6 +110,15 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            state: Mutex::new(State::new(now)),
+            came: Condvar::new(),
+            urgent: Condvar::new(),
+            synced: Condvar::new(),
+        }
+    }
+
     pub(crate) fn reserve(&self) -> Result<(), Suspended> {
         let mut state = self.state.lock();
         let suspended = match &state.failing {
@@ -121,6 +153,30 @@ impl Inbox {
         self.push(state, Message::Line(entry));
     }
 
+    /// Writes a refusal, or counts it.
+    pub(crate) fn refusal(
+        &self,
+        party: Party,
+        code: &'static str,
+        now: Instant,
+        line: impl FnOnce() -> Entry,
+    ) {
+        let mut state = self.state.lock();
+        let has_line = state.failing.is_none()
+            && state.refusal_lines < MAX_REFUSALS_WAITING
+            && state.refusals.allow(party, now);
+        if has_line {
+            state.refusal_lines += 1;
+            return self.push(state, Message::Line(line()));
+        }
+        let timed = state.refusals.due().is_some();
+        state.refusals.count(code);
+        // The first that is counted sets the writer a time.
+        if !timed && std::mem::take(&mut state.asleep) {
+            self.came.notify_one();
+        }
+    }
+
     pub(crate) fn introduce(&self, session: u64, agent: Box<str>) {
         let state = self.state.lock();
         // Only names are lost where there is no place.
@@ -129,7 +185,10 @@ impl Inbox {
         }
     }
 
-    fn push(&self, mut state: parking_lot::MutexGuard<'_, State>, message: Message) {
+    fn push(&self, mut state: parking_lot::MutexGuard<'_, State>, mut message: Message) {
+        if let Message::Line(entry) = &mut message {
+            entry.cut_names();
+        }
         state.waiting.push(message);
         let wake = std::mem::take(&mut state.asleep);
         let half_full = state.waiting.len() == MAX_WAITING / 4;
@@ -175,6 +234,10 @@ impl Inbox {
 /// What the writer found in the queue.
 struct Taken {
     messages: Vec<Message>,
+    /// Those among them about refusals.
+    refusal_lines: usize,
+    /// Refusals without lines of their own, where it is time to say so.
+    refusals: Vec<(&'static str, u64)>,
     dropped: u64,
     refused: u64,
     sync_asked: u64,
@@ -256,7 +319,10 @@ impl Writer {
             let mut taken = self.take();
             let count = taken.messages.len();
             self.write_all(&mut taken);
-            self.inbox.state.lock().writing -= count;
+            let mut state = self.inbox.state.lock();
+            state.writing -= count;
+            state.refusal_lines -= taken.refusal_lines;
+            drop(state);
             if taken.stopping {
                 self.end();
                 return;
@@ -277,22 +343,30 @@ impl Writer {
         let mut state = self.inbox.state.lock();
         while state.waiting.is_empty() && !state.stopping && state.sync_asked == state.sync_done {
             state.asleep = true;
-            match self.unsynced {
+            let sync = self.unsynced.map(|since| since + SYNC_WITHIN);
+            let sum_up = state.refusals.due().filter(|_| state.failing.is_none());
+            match sync.into_iter().chain(sum_up).min() {
                 None => self.inbox.came.wait(&mut state),
-                Some(since) => {
-                    if self.inbox.came.wait_until(&mut state, since + SYNC_WITHIN).timed_out() {
+                Some(due) => {
+                    if self.inbox.came.wait_until(&mut state, due).timed_out() {
                         break;
                     }
                 }
             }
         }
         state.asleep = false;
+        let now = Instant::now();
+        let sum_up =
+            state.failing.is_none() && state.refusals.due().is_some_and(|due| due <= now || state.stopping);
+        let refusals = if sum_up { state.refusals.sum_up(now) } else { Vec::new() };
         let messages = std::mem::replace(&mut state.waiting, std::mem::take(&mut self.spare));
         state.writing = messages.len();
         // While writes fail the count goes on; `resume` reports it.
         let refused = if state.failing.is_none() { std::mem::take(&mut state.refused) } else { 0 };
         Taken {
             messages,
+            refusal_lines: state.refusal_lines,
+            refusals,
             dropped: std::mem::take(&mut state.dropped),
             refused,
             sync_asked: state.sync_asked,
@@ -317,6 +391,12 @@ impl Writer {
         }
         if taken.refused > 0 {
             self.note_count(Event::Suspended, taken.refused);
+        }
+        for (code, count) in taken.refusals.drain(..) {
+            let decision = Some(Decision::Deny);
+            let entry =
+                Entry { decision, code: Some(code), count: Some(count), ..Entry::new(Event::Denials) };
+            self.chain.append(&entry, &Opening::default(), &mut self.buffer);
         }
         for message in taken.messages.drain(..) {
             match message {

@@ -62,14 +62,6 @@ impl Guard {
         self.audit.as_ref().map_or(Ok(()), |audit| audit.health())
     }
 
-    /// Writes into the audit log how many refusals have no lines of their own, if that is due. It is done on the way by
-    /// each refusal; a server calls it every now and then for when there are no more.
-    pub fn sum_up_refusals(&self) {
-        if let Some(audit) = &self.audit {
-            audit.tick();
-        }
-    }
-
     /// The verifier.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier

@@ -68,8 +68,8 @@ impl Agent {
             let channel = self.queue.channel_keys(draw(params), &token)?;
             Ok(Drawn { token, channel })
         });
-        if let Some(place) = place {
-            audit::drawn(place, params, asker, &outcome);
+        if let Some((audit, place)) = self.audit.as_ref().zip(place) {
+            audit.drawn(place, params, asker, &outcome);
         }
         if outcome.as_ref().err().and_then(audit::denial).is_some() {
             self.denials.count(&params.tool);

@@ -1,14 +1,14 @@
 //! What the daemon writes into its audit log.
 //!
-//! Hand-outs and denials are written by whoever answers the request, operators' deeds likewise. Renewals and the ends of
-//! sessions happen inside the queue, where nobody asks; [`Watch`] looks at the queue every now and then and writes what has
-//! changed.
+//! Hand-outs and denials are written by whoever answers the request, operators' deeds likewise; denials within the log's
+//! allowance, since an agent can bring about as many as it likes. Renewals and the ends of sessions happen inside the
+//! queue, where nobody asks; [`Watch`] looks at the queue every now and then and writes what has changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Place, Suspended};
+use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place, Suspended};
 use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::refusal::Refusal;
@@ -42,6 +42,42 @@ impl Auditor {
 
     pub(crate) fn health(&self) -> Result<(), Refusal> {
         self.0.health().map_err(|suspended| refuse(&suspended))
+    }
+
+    /// Writes that a token was handed out, or that somebody was denied one. That none is ready is no denial, nor is a
+    /// request that makes no sense.
+    pub(crate) fn drawn(
+        &self,
+        place: Place<'_>,
+        params: &DequeueTokenParams,
+        asker: &Asker,
+        outcome: &Result<Drawn, DequeueError>,
+    ) {
+        let about = |event| Entry {
+            request: Some(asker.tag),
+            client: Some(Arc::clone(&asker.client)),
+            tool: Some(params.tool.as_str().into()),
+            audience: params.audience.as_ref().map(|audience| audience.as_str().into()),
+            ..Entry::new(event)
+        };
+        match outcome {
+            Ok(Drawn { token, .. }) => place.put(Entry {
+                decision: Some(Decision::Allow),
+                session: Some(token.session_id().0),
+                jti: token.jti().map(|jti| *jti.as_bytes()),
+                expires_at: Some(token.expires_at()),
+                ..about(Event::HandOut)
+            }),
+            Err(error) => {
+                drop(place);
+                let Some(code) = denial(error) else { return };
+                self.0.refusal(Party::Known, code, || Entry {
+                    decision: Some(Decision::Deny),
+                    code: Some(code),
+                    ..about(Event::Denial)
+                });
+            }
+        }
     }
 
     pub(crate) fn provisioned(
@@ -123,36 +159,6 @@ pub(crate) fn refuse(suspended: &Suspended) -> Refusal {
         Suspended::Full => Refusal::overloaded(RETRY_AFTER),
         failing => Refusal::unavailable(failing),
     }
-}
-
-/// Writes that a token was handed out, or that somebody was denied one. That none is ready is no denial, nor is a
-/// request that makes no sense.
-pub(crate) fn drawn(
-    place: Place<'_>,
-    params: &DequeueTokenParams,
-    asker: &Asker,
-    outcome: &Result<Drawn, DequeueError>,
-) {
-    let entry = match outcome {
-        Ok(Drawn { token, .. }) => Entry {
-            decision: Some(Decision::Allow),
-            session: Some(token.session_id().0),
-            jti: token.jti().map(|jti| *jti.as_bytes()),
-            expires_at: Some(token.expires_at()),
-            ..Entry::new(Event::HandOut)
-        },
-        Err(error) => {
-            let Some(code) = denial(error) else { return };
-            Entry { decision: Some(Decision::Deny), code: Some(code), ..Entry::new(Event::Denial) }
-        }
-    };
-    place.put(Entry {
-        request: Some(asker.tag),
-        client: Some(Arc::clone(&asker.client)),
-        tool: Some(params.tool.as_str().into()),
-        audience: params.audience.as_ref().map(|audience| audience.as_str().into()),
-        ..entry
-    });
 }
 
 /// The code of a refusal that lies with who asks.

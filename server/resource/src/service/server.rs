@@ -16,12 +16,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 
 use super::patience::{Patience, WRITE_TIMEOUT};
 use super::{MAX_IN_FLIGHT, ServiceState, router};
 use crate::arguments::BODY_TIMEOUT;
-use crate::audit::SUMMARY_EVERY;
 use crate::guard::Guard;
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
@@ -153,10 +151,9 @@ impl Options {
         let failed = |error| BindError::Io(self.listen, error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let state = ServiceState::new(guard.clone())
-            .max_in_flight(self.max_in_flight)
-            .body_timeout(self.body_timeout);
-        Ok(Service { router: router(state), listener, local_addr, options: self, guard })
+        let state =
+            ServiceState::new(guard).max_in_flight(self.max_in_flight).body_timeout(self.body_timeout);
+        Ok(Service { router: router(state), listener, local_addr, options: self })
     }
 }
 
@@ -167,7 +164,6 @@ pub struct Service {
     listener: TcpListener,
     local_addr: SocketAddr,
     options: Options,
-    guard: Guard,
 }
 
 impl Service {
@@ -181,15 +177,9 @@ impl Service {
         let connections = Arc::new(Semaphore::new(self.options.max_connections));
         let graceful = GracefulShutdown::new();
         let mut shutdown = pin!(shutdown);
-        let mut sum_up = tokio::time::interval(SUMMARY_EVERY);
-        sum_up.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = tokio::select! {
                 () = &mut shutdown => break,
-                _ = sum_up.tick() => {
-                    self.guard.sum_up_refusals();
-                    continue;
-                }
                 next = accept(&self.listener, &connections) => next,
             };
             match next {
