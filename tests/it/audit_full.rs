@@ -1,14 +1,16 @@
 //! The real daemon when its audit log cannot be written: a disk that is full for that one file.
 //!
-//! The log is made longer than the token store first, so that a limit on the length of files meets the log and not the store.
+//! The log is made longer than the token store before, so that a limit on the length of files meets the log and not the store.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use obol_audit::{Entry, Event, SealKey};
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::value::Tool;
+use obol_queue::MasterKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -35,18 +37,20 @@ fn start(home: &Path) -> Tqs {
     Tqs::run(home, command)
 }
 
-/// Draws until the log is longer than the store may become; the tokens. Only what is handed out has lines without end.
-fn outgrow_the_store(home: &Path, tqs: &Tqs) -> Vec<String> {
-    let store = fs::metadata(home.join(".local/state/obol/tokens.redb")).unwrap().len();
-    let (mut client, search) = (tqs.client(), Tool::new("search").unwrap());
-    let mut drawn = Vec::new();
-    while length(home) < store + (256 << 10) {
-        let token = client.dequeue_token(&search, PATIENCE).unwrap();
-        drawn.push(hash_of_jti(token.token.reveal()));
+/// Makes the log longer than the store may become, in the daemon's stead, between two runs of it.
+fn outgrow_the_store(home: &Path) {
+    const LINES: u64 = 4_000;
+    let state = home.join(".local/state/obol");
+    let key = MasterKey::load(state.join("master.key")).unwrap().derive("obol audit log");
+    let options = obol_audit::Options::new(log(home), state.join("tokens.redb.audit"));
+    let audit = options.open(SealKey::from_bytes(*key)).unwrap();
+    let reason: Box<str> = "x".repeat(1_000).into();
+    for _ in 0..LINES {
+        audit.note(Entry { reason: Some(reason.clone()), ..Entry::new(Event::Renewal) });
     }
-    // They are answered before their lines are written.
-    wait_until("each of them has its line", || written(home).len() == drawn.len());
-    drawn
+    drop(audit);
+    let store = fs::metadata(state.join("tokens.redb")).unwrap().len();
+    assert!(length(home) > store + (256 << 10), "{} beside a store of {store}", length(home));
 }
 
 /// Draws until it is refused; the tokens.
@@ -105,13 +109,13 @@ fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() 
     let mut world = World::new(1, now(), &["search"]);
     world.grants[0]["ttl"] = 600.into();
     process::write_private(&home.join("session.json"), &world.agent_json().to_string());
+    assert_eq!(start(home).terminate(), Some(0));
+    outgrow_the_store(home);
     let tqs = start(home);
-    let mut drawn = outgrow_the_store(home, &tqs);
 
     limit_files(tqs.pid(), Some(length(home) + ROOM));
-    let last_ones = draw_until_refused(&tqs);
-    assert!(!last_ones.is_empty());
-    drawn.extend(last_ones);
+    let drawn = draw_until_refused(&tqs);
+    assert!(!drawn.is_empty());
     assert_not_ready(home, &tqs);
     // Nobody else gets one either, however they ask, and an attack can be stopped all the same.
     for wait in [Duration::ZERO, Duration::from_millis(200)] {

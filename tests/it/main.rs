@@ -57,6 +57,7 @@ mod sidecar_life;
 mod sidecar_peers;
 mod sidecar_watch;
 mod spent_set;
+mod strangers_bodies;
 mod strictness;
 mod support;
 mod two_users;

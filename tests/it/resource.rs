@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -273,7 +273,7 @@ fn malformed_requests_are_named_without_being_repeated() {
         (json!({"token": token}).to_string(), "missing field `tool`"),
         (json!({"token": [token], "tool": TOOL}).to_string(), "token: expected a string"),
         (json!({"token": token, "tool": TOOL, "arguments": token}).to_string(), "arguments: expected a map"),
-        (json!({token.as_str(): 1}).to_string(), "(unknown field)"),
+        (json!({"token": token, token.as_str(): 1}).to_string(), "(unknown field)"),
     ] {
         let answer = post(site.service(), "/v1/verify", &body);
         assert_eq!(answer.problem(), refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING"), "{body}");
@@ -589,8 +589,7 @@ fn narrow_service(runtime: &Runtime, server: &Server) -> Handle {
     })
 }
 
-/// Sends all but the end of a request, and returns once the service is busy with it: that it asks for the body says
-/// that the request was let in. Any other request at this time could take the only place before this one.
+/// Sends all but the end of a request, and returns once the service is busy with it: it asks for the body.
 fn begin(address: SocketAddr, body: &str) -> TcpStream {
     let mut slow = TcpStream::connect(address).unwrap();
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -603,23 +602,43 @@ fn begin(address: SocketAddr, body: &str) -> TcpStream {
     slow.read_exact(&mut go_on).unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     slow.write_all(&body.as_bytes()[..10]).unwrap();
-    let turned_away = post(address, "/v1/verify", "{}");
-    assert_eq!((turned_away.status, turned_away.json()["code"].as_str()), (503, Some("OVERLOADED")));
     slow
 }
 
 #[test]
 fn too_many_requests_at_a_time_are_turned_away() {
-    let (runtime, server) = (Runtime::new().unwrap(), Server::new());
+    let runtime = Runtime::new().unwrap();
+    let silent = Arc::new(crate::rs_audit::Silent(Mutex::default()));
+    let clock = Arc::new(obol_verify::ManualClock::new(crate::rs_fixture::NOW));
+    let session = crate::rs_fixture::session();
+    let server = Server::with_spent_set(session, clock, Arc::clone(&silent) as Arc<_>, |builder| builder);
     let handle = narrow_service(&runtime, &server);
-    let body = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
-    let slow = begin(handle.local_addr(), &body);
-    assert_eq!(fetch(handle.local_addr(), "/readyz", &[]).status, 200);
-    drop(slow);
+    let address = handle.local_addr();
+    let body = |number| json!({"token": Forge::standard(number).text(), "tool": TOOL}).to_string();
+    let waits = {
+        let body = body(1);
+        std::thread::spawn(move || post(address, "/v1/verify", &body).status)
+    };
     let deadline = Instant::now() + PATIENCE;
-    while post(handle.local_addr(), "/v1/verify", &body).status != 200 {
-        assert!(Instant::now() < deadline, "the place of a request that was given up stays taken");
-    }
+    let asked = || loop {
+        if let Some(spender) = silent.0.lock().unwrap().pop() {
+            return spender;
+        }
+        assert!(Instant::now() < deadline, "nobody asks the spent set");
+        std::thread::yield_now();
+    };
+    let spender = asked();
+    let turned_away = post(address, "/v1/verify", &body(2));
+    assert_eq!((turned_away.status, turned_away.json()["code"].as_str()), (503, Some("OVERLOADED")));
+    assert_eq!(fetch(address, "/readyz", &[]).status, 200);
+    spender.resolve(Ok(()));
+    assert_eq!(waits.join().unwrap(), 200);
+    // Its place is free again, and a request that is not all there takes none.
+    let slow = begin(address, &body(3));
+    let next = std::thread::spawn(move || post(address, "/v1/verify", &body(4)).status);
+    asked().resolve(Ok(()));
+    assert_eq!(next.join().unwrap(), 200);
+    drop(slow);
     runtime.block_on(handle.stop());
 }
 

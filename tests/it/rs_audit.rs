@@ -222,7 +222,7 @@ fn nothing_is_accepted_that_cannot_be_written_down_and_no_token_is_burned_by_it(
 
 /// Takes marks and never says that it has them.
 #[derive(Debug, Default)]
-struct Silent(Mutex<Vec<Spender>>);
+pub(crate) struct Silent(pub(crate) Mutex<Vec<Spender>>);
 
 impl SpentSet for Silent {
     fn is_spent(&self, _mark: &Mark) -> Result<bool, SpendError> {

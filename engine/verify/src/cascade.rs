@@ -3,6 +3,7 @@
 //! Step 1 makes an [`Unverified`], steps 2 to 12 an [`Opened`], 13 and 14 a [`Verified`], and step 15 a
 //! [`crate::Spent`]. Steps 16 and 17 belong to the consumer profile, whose tokens are refused in step 1.
 
+use obol_secret::json::Bounds;
 use obol_token::{Body, Envelope, OpenError, ScopeError};
 use std::sync::Arc;
 
@@ -204,7 +205,7 @@ fn open_arguments(
     let plaintext = keys
         .open_request(iv, ciphertext)
         .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;
-    obol_secret::json::parse(&plaintext)
+    obol_secret::json::parse_within(&plaintext, Bounds::REQUEST)
         .map(Some)
         .map_err(|_| Denial::malformed_request("the sealed arguments are no JSON object"))
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use obol_resource::{EncField, PopField, Proof, SealedMessage};
+use obol_secret::json::{self, Bounds};
 use obol_verify::Denial;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -156,8 +157,8 @@ impl ToolsCall {
             meta: Option<Map<String, Value>>,
         }
         let malformed = |problem: &str| CallReadError::Malformed(problem.to_owned());
-        let head: Head =
-            obol_secret::json::parse(bytes).map_err(|error| CallReadError::Malformed(error.to_string()))?;
+        let head: Head = json::parse_within(bytes, Bounds::REQUEST)
+            .map_err(|error| CallReadError::Malformed(error.to_string()))?;
         if head.jsonrpc != "2.0" || !(head.id.is_string() || head.id.is_i64() || head.id.is_u64()) {
             return Err(malformed("no JSON-RPC 2.0 request with a string or an integer for an id"));
         }

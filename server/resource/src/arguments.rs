@@ -1,62 +1,19 @@
 //! A request's body as the arguments of the call.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use obol_secret::json;
+use obol_secret::json::{self, Bounds};
 use obol_verify::Denial;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use crate::call::ToolCall;
 use crate::refusal::Problem;
 use crate::sealed::SealedMessage;
 use crate::sealing::SEALED_CONTENT_TYPE;
 
-/// How long a request's body may take to arrive, unless told otherwise.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest body that is read, in bytes.
-pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
-/// The most bodies of one layer that are read or held at a time.
-const MAX_BODIES: usize = 1_024;
-
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Reads a body whole, within bounds.
-pub(crate) async fn read(body: Body, timeout: Duration) -> Result<Bytes, Problem> {
-    let body = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(timeout, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let detail = format!("the body is longer than {MAX_BODY_BYTES} bytes");
-            Err(Problem::malformed(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Ok(Err(_)) => Err(Problem::malformed(StatusCode::BAD_REQUEST, "the body did not arrive whole")),
-        Err(_) => Err(Problem::malformed(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
-}
-
-/// How many bodies a layer reads at a time.
-#[derive(Clone, Debug)]
-pub(crate) struct Bodies(Arc<Semaphore>);
-
-impl Bodies {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BODIES)))
-    }
-
-    /// Reads the arguments, or says why not.
-    pub(crate) async fn arguments(&self, headers: &HeaderMap, body: Body) -> Result<SentArguments, Problem> {
-        let Ok(_place) = self.0.try_acquire() else { return Err(Problem::overloaded()) };
-        let body = read(body, BODY_TIMEOUT).await?;
-        SentArguments::parse(headers, &body)
-    }
-}
 
 /// Arguments as they came.
 pub(crate) enum SentArguments {
@@ -66,7 +23,8 @@ pub(crate) enum SentArguments {
 }
 
 impl SentArguments {
-    fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
+    /// Reads a body that is there, or says why not.
+    pub(crate) fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
         let malformed = |detail: &str| Err(Problem::malformed(StatusCode::BAD_REQUEST, detail));
         if headers.contains_key(CONTENT_ENCODING) {
             return malformed("the body must not be compressed");
@@ -78,7 +36,7 @@ impl SentArguments {
             }
             _ if body.is_empty() => Ok(Self::None),
             Some(media_type) if media_type.eq_ignore_ascii_case(JSON.as_bytes()) => {
-                let arguments = json::parse(body)
+                let arguments = json::parse_within(body, Bounds::REQUEST)
                     .map_err(|error| Problem::malformed(StatusCode::BAD_REQUEST, error.to_string()))?;
                 Ok(Self::Plain(arguments))
             }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_audit::AuditLog;
-use obol_token::Jti;
-use obol_verify::{Code, Denial, FailedCheck, Unverified, Verified, Verifier};
+use obol_token::SessionId;
+use obol_verify::{Code, Denial, FailedCheck, Opened, Unverified, Verified, Verifier};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tracing::Span;
 
 use crate::audit::{About, Auditor};
 use crate::call::ToolCall;
@@ -75,15 +76,32 @@ impl Guard {
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
     pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<VerifiedToken, Denial> {
+        self.admit_opened(self.open(token, Some(call.tool()))?, call).await
+    }
+
+    /// Looks at the token alone, before anything that comes with it is read: with this much shown, who presents it may
+    /// cost a server more. It is not spent, and allows nothing. `tool` is what it is presented for, as far as is known.
+    pub fn open(&self, token: &[u8], tool: Option<&str>) -> Result<OpenedToken, Denial> {
         let started = Instant::now();
-        let outcome = match Unverified::from_text(token) {
-            Ok(token) => self.decide(token, call).await,
-            Err(denial) => {
-                log_refusal(&denial);
-                self.note_refusal(&denial, &About { tool: Some(call.tool()), ..About::default() });
-                Err(denial)
-            }
-        };
+        let mut about = About { tool, ..About::default() };
+        let opened = Unverified::from_text(token).and_then(|token| {
+            about.session = Some(token.claimed_session_id());
+            about.jti = Some(*token.claimed_jti().as_bytes());
+            token.open(&self.verifier)
+        });
+        opened.map(|opened| OpenedToken { started, opened }).map_err(|denial| {
+            let span = about.session.zip(about.jti).map(|(session, jti)| token_span(session, &jti));
+            span.unwrap_or_else(Span::none).in_scope(|| log_refusal(&denial));
+            self.note_refusal(&denial, &about);
+            self.metrics.time(started.elapsed());
+            self.outward(denial)
+        })
+    }
+
+    /// Verifies a token that was opened for a call, and spends it. Needs a tokio runtime with time enabled.
+    pub async fn admit_opened(&self, token: OpenedToken, call: &ToolCall) -> Result<VerifiedToken, Denial> {
+        let OpenedToken { started, opened } = token;
+        let outcome = self.decide(opened, call).await;
         self.metrics.time(started.elapsed());
         match outcome {
             Ok(token) => {
@@ -129,15 +147,13 @@ impl Guard {
         }
     }
 
-    async fn decide(&self, token: Unverified, call: &ToolCall) -> Result<VerifiedToken, Denial> {
-        let (session_id, jti) = (token.claimed_session_id(), token.claimed_jti());
-        let span = tracing::info_span!("token", %session_id, jti_sha256 = jti_prefix(&jti));
-        let verified = token.verify(&self.verifier, &call.as_request());
-        let outcome = match verified.and_then(check_encryption_wanted) {
+    async fn decide(&self, token: Opened, call: &ToolCall) -> Result<VerifiedToken, Denial> {
+        let (session, jti) = (token.session_id(), *token.jti().as_bytes());
+        let span = token_span(session, &jti);
+        let outcome = match token.verify(&call.as_request()).and_then(check_encryption_wanted) {
             Ok(verified) => self.spend(verified).await,
             Err(denial) => {
-                let jti = Some(*jti.as_bytes());
-                let about = About { session: Some(session_id), jti, tool: Some(call.tool()) };
+                let about = About { session: Some(session), jti: Some(jti), tool: Some(call.tool()) };
                 self.note_refusal(&denial, &about);
                 Err(denial)
             }
@@ -163,6 +179,13 @@ impl Guard {
         self.metrics.count(Some(denial.code));
         if self.opaque { denial.folded() } else { denial }
     }
+}
+
+/// A genuine token on its way, that nobody has asked yet what it is for.
+#[derive(Debug)]
+pub struct OpenedToken {
+    started: Instant,
+    opened: Opened,
 }
 
 async fn spend(verified: Verified) -> Result<VerifiedToken, Denial> {
@@ -199,9 +222,14 @@ fn log_refusal(denial: &Denial) {
     }
 }
 
+/// What ties the lines about one token together.
+fn token_span(session_id: SessionId, jti: &[u8]) -> Span {
+    tracing::info_span!("token", %session_id, jti_sha256 = jti_prefix(jti))
+}
+
 /// Enough to find a token again, and nothing that could be presented.
-fn jti_prefix(jti: &Jti) -> String {
+fn jti_prefix(jti: &[u8]) -> String {
     const PREFIX_BYTES: usize = 6;
-    let hash = Sha256::digest(jti.as_bytes());
+    let hash = Sha256::digest(jti);
     obol_token::text::to_hex(hash.get(..PREFIX_BYTES).unwrap_or_default())
 }

@@ -15,10 +15,11 @@ use obol_verify::Denial;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::arguments::{self, Bodies, SentArguments};
+use crate::arguments::{self, SentArguments};
+use crate::bodies::{BODY_TIMEOUT, Bodies, Peer};
 use crate::call::ToolCall;
 use crate::credentials;
-use crate::guard::Guard;
+use crate::guard::{Guard, OpenedToken};
 use crate::refusal::Problem;
 use crate::request_id;
 use crate::sealing;
@@ -73,7 +74,7 @@ impl TbacLayer {
     /// the handler takes from path or query must be part of the call.
     #[must_use]
     pub fn json_arguments(mut self) -> Self {
-        self.arguments = Some(Bodies::new());
+        self.arguments = Some(Bodies::new(BODY_TIMEOUT));
         self
     }
 
@@ -82,14 +83,15 @@ impl TbacLayer {
         let (mut parts, body) = request.into_parts();
         let refused = |denial| Problem::from(&self.guard.refuse(denial));
         let call = self.call(&parts).map_err(refused)?;
+        // Without a genuine token nobody's body is read.
+        let opened = self.open(&parts, &call)?;
         let Some(bodies) = &self.arguments else {
-            let token = self.spend(&parts, &call).await?;
+            let token = self.spend(opened, &call).await?;
             return Ok((passed_on(parts, body, &token), token));
         };
-        // Without the form of a token nobody's body is read.
-        credentials::token(&parts.headers).map_err(refused)?;
-        let sent = bodies.arguments(&parts.headers, body).await?;
-        let token = self.spend(&parts, &sent.of(call)).await?;
+        let body = bodies.read(Peer::of(&parts.extensions), body).await?;
+        let sent = SentArguments::parse(&parts.headers, &body.bytes)?;
+        let token = self.spend(opened, &sent.of(call)).await?;
         let arguments = match &sent {
             SentArguments::None => None,
             SentArguments::Plain(arguments) => Some(arguments),
@@ -113,12 +115,16 @@ impl TbacLayer {
         })
     }
 
-    async fn spend(&self, parts: &Parts, call: &ToolCall) -> Result<VerifiedToken, Problem> {
-        let outcome = match credentials::token(&parts.headers) {
-            Ok(token) => self.guard.admit(token, call).await,
+    fn open(&self, parts: &Parts, call: &ToolCall) -> Result<OpenedToken, Problem> {
+        let opened = match credentials::token(&parts.headers) {
+            Ok(token) => self.guard.open(token, Some(call.tool())),
             Err(denial) => Err(self.guard.refuse(denial)),
         };
-        outcome.map_err(|denial| Problem::from(&denial))
+        opened.map_err(|denial| Problem::from(&denial))
+    }
+
+    async fn spend(&self, token: OpenedToken, call: &ToolCall) -> Result<VerifiedToken, Problem> {
+        self.guard.admit_opened(token, call).await.map_err(|denial| Problem::from(&denial))
     }
 }
 

@@ -17,6 +17,8 @@
 //! - With an audit log ([`Guard::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
 //!   the disk.
 //! - A handler that asks for a [`VerifiedToken`] on a route without the layer answers 500, never 200.
+//! - Nothing dear is done for a stranger: a token is looked at before a body is read into values, and before it is read at all
+//!   where the token comes in a header.
 //! - Everything that arrives is bounded: headers, bodies, connections, requests at a time, and the time each may take.
 //!
 //! # What it must not know about
@@ -26,6 +28,8 @@
 #[cfg(feature = "http")]
 mod arguments;
 mod audit;
+#[cfg(feature = "http")]
+mod bodies;
 mod call;
 #[cfg(feature = "http")]
 mod credentials;
@@ -45,7 +49,7 @@ pub mod service;
 mod verified;
 
 pub use call::ToolCall;
-pub use guard::Guard;
+pub use guard::{Guard, OpenedToken};
 #[cfg(feature = "http")]
 pub use layer::{TbacLayer, TbacService};
 pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};

@@ -11,7 +11,7 @@ use serde::Serialize;
 const RETRY_AFTER_SEC: &str = "1";
 
 /// A problem document.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: String,

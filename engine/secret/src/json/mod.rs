@@ -3,13 +3,17 @@
 //!
 //! It is also read to the letter. An object is an object and no list of its fields, and a name stands in it once, at every
 //! level: of arguments with `{"a":1,"a":2}` one reader might check the second `a` and another act on the first.
+//!
+//! What strangers send is read [within bounds](parse_within) of values and depth, not of bytes alone.
 
 mod objects;
+mod outline;
 
 use core::fmt;
 use serde::Deserialize;
 
 use self::objects::Objects;
+pub use self::outline::{Bounds, find_texts};
 
 /// A document that was not read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +36,22 @@ impl std::error::Error for JsonError {}
 
 /// Reads one document and nothing behind it. What is unknown is refused where `T` says so.
 pub fn parse<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    match T::deserialize(Objects(&mut reader)).and_then(|read| reader.end().map(|()| read)) {
+        Ok(read) => Ok(read),
+        // Keeping track of the place costs more than reading does; it is read again to say where.
+        Err(_) => parse_and_tell(json),
+    }
+}
+
+/// As [`parse`], of an object that a stranger sends: its values and its depth are bounded, and looked at first.
+pub fn parse_within<'de, T: Deserialize<'de>>(json: &'de [u8], bounds: Bounds) -> Result<T, JsonError> {
+    outline::check(json, bounds)?;
+    parse(json)
+}
+
+#[cold]
+fn parse_and_tell<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(Objects(&mut reader)).map_err(|error| {
         let field = without_long_names(&error.path().to_string());

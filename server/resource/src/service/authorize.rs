@@ -23,6 +23,10 @@ const RESOURCE: HeaderName = HeaderName::from_static("x-obol-resource");
 const SESSION: HeaderName = HeaderName::from_static("x-obol-session-id");
 
 pub(super) async fn handle(State(state): State<ServiceState>, headers: HeaderMap) -> Response {
+    let _place = match state.enter() {
+        Ok(place) => place,
+        Err(problem) => return problem.into(),
+    };
     match admit(&state, &headers).await {
         Ok(token) => {
             let session = HeaderValue::try_from(token.session_id().to_string());

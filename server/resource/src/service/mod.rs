@@ -23,10 +23,10 @@ use http::{HeaderValue, StatusCode};
 use obol_verify::FailedCheck;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
-use crate::arguments::BODY_TIMEOUT;
+use crate::bodies::{BODY_TIMEOUT, Bodies};
 use crate::guard::Guard;
 use crate::refusal::Problem;
 use crate::request_id;
@@ -42,13 +42,13 @@ pub const MAX_IN_FLIGHT: usize = 1_024;
 pub struct ServiceState {
     guard: Guard,
     in_flight: Arc<Semaphore>,
-    body_timeout: Duration,
+    bodies: Bodies,
 }
 
 impl ServiceState {
     /// Verifies with this guard, within the standard limits.
     pub fn new(guard: Guard) -> Self {
-        Self { guard, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), body_timeout: BODY_TIMEOUT }
+        Self { guard, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bodies: Bodies::new(BODY_TIMEOUT) }
     }
 
     /// Verifies at most this many requests at a time; more are answered 503.
@@ -61,19 +61,22 @@ impl ServiceState {
     /// Waits at most this long for a request's body.
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.body_timeout = timeout;
+        self.bodies = Bodies::new(timeout);
         self
+    }
+
+    /// A place among the requests that are verified at a time, taken once all of a request is there: one that was merely
+    /// announced must not keep others out.
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| Problem::overloaded())
     }
 }
 
 /// The routes. Put them behind nothing that is reachable from outside without TLS: they carry tokens.
 pub fn router(state: ServiceState) -> Router {
-    let limited = Router::new()
+    Router::new()
         .route("/v1/verify", post(verify::handle))
         .route("/v1/authorize", any(authorize::handle))
-        .layer(middleware::from_fn_with_state(state.clone(), limit));
-    Router::new()
-        .merge(limited)
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -87,14 +90,6 @@ pub fn router(state: ServiceState) -> Router {
         })
         .layer(middleware::from_fn(name_request))
         .with_state(state)
-}
-
-/// Refuses what would be too much at once, rather than letting it pile up.
-async fn limit(State(state): State<ServiceState>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = state.in_flight.try_acquire() else {
-        return Problem::overloaded().into();
-    };
-    next.run(request).await
 }
 
 async fn name_request(request: Request, next: Next) -> Response {

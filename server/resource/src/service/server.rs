@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -16,10 +19,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
 
 use super::patience::{Patience, WRITE_TIMEOUT};
 use super::{MAX_IN_FLIGHT, ServiceState, router};
-use crate::arguments::BODY_TIMEOUT;
+use crate::bodies::BODY_TIMEOUT;
 use crate::guard::Guard;
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
@@ -183,7 +187,7 @@ impl Service {
                 next = accept(&self.listener, &connections) => next,
             };
             match next {
-                Some((stream, permit)) => self.serve(stream, permit, &graceful),
+                Some((stream, peer, permit)) => self.serve(stream, peer, permit, &graceful),
                 None => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
         }
@@ -204,16 +208,26 @@ impl Service {
         Handle { local_addr, stop, task }
     }
 
-    fn serve(&self, stream: TcpStream, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        graceful: &GracefulShutdown,
+    ) {
         // Answers are small, and a caller waits for each.
         let _best_effort = stream.set_nodelay(true);
         let stream = Patience::new(stream, self.options.write_timeout);
+        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            request
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.options.header_timeout)
             .max_header_size(MAX_HEADER_BYTES)
             .max_buf_size(MAX_HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router.clone()));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -228,10 +242,10 @@ impl Service {
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _peer)) => Some((stream, permit)),
+        Ok((stream, peer)) => Some((stream, peer, permit)),
         Err(error) => {
             tracing::warn!(%error, "cannot accept a connection");
             None

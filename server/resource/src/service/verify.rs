@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
-use obol_secret::json;
+use obol_secret::json::{self, Bounds};
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, Jti, Scope};
 use obol_verify::{Denial, ReadArguments};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ServiceState;
-use crate::arguments;
+use crate::bodies::Peer;
 use crate::call::ToolCall;
 use crate::refusal::Problem;
 use crate::sealed::{EncField, PopField};
@@ -100,26 +100,35 @@ impl ResponseChannel {
 }
 
 pub(super) async fn handle(State(state): State<ServiceState>, request: Request) -> Response {
-    let body = match arguments::read(request.into_body(), state.body_timeout).await {
-        Ok(body) => body,
-        Err(problem) => return problem.into(),
-    };
-    let body = match json::parse::<Body>(&body) {
-        Ok(body) => body,
-        Err(error) => return Problem::malformed(StatusCode::BAD_REQUEST, error.to_string()).into(),
-    };
-    let (token, call) = match body.split() {
-        Ok(split) => split,
-        Err(denial) => return Problem::told(&denial).into(),
-    };
-    let outcome = match token {
-        Some(token) => state.guard.admit(token.as_bytes(), &call).await,
+    answer(&state, request).await.unwrap_or_else(Response::from)
+}
+
+async fn answer(state: &ServiceState, request: Request) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let body = state.bodies.read(Peer::of(&head.extensions), body).await?;
+    let _place = state.enter()?;
+    // The token first: for who has none, the rest is not read into values.
+    let [token, tool] = json::find_texts(&body.bytes, ["token", "tool"], Bounds::REQUEST)
+        .map_err(|error| malformed(&error))?;
+    let opened = match &token {
+        Some(token) => state.guard.open(token.as_bytes(), tool.as_deref()),
         None => Err(state.guard.refuse(Denial::token_absent())),
     };
-    match outcome {
-        Ok(token) => accepted(&token),
-        Err(denial) => Problem::from(&denial).into(),
+    let opened = opened.map_err(|denial| Problem::from(&denial))?;
+    let (read, call) = json::parse::<Body>(&body.bytes)
+        .map_err(|error| malformed(&error))?
+        .split()
+        .map_err(|denial| Problem::told(&denial))?;
+    if read.as_deref() != token.as_deref() {
+        let detail = "the token can be read in two ways";
+        return Err(Problem::malformed(StatusCode::BAD_REQUEST, detail));
     }
+    let admitted = state.guard.admit_opened(opened, &call).await;
+    admitted.map(|token| accepted(&token)).map_err(|denial| Problem::from(&denial))
+}
+
+fn malformed(error: &json::JsonError) -> Problem {
+    Problem::malformed(StatusCode::BAD_REQUEST, error.to_string())
 }
 
 fn accepted(token: &VerifiedToken) -> Response {
