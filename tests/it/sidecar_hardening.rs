@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
-use obol_sidecar::{Measure, Sandbox};
+use obol_sandbox::{Measure, Sandbox};
 
 use crate::process::{self, Tqs, command, obol};
 use crate::sidecar::{PATIENCE, start, start_as, tool};

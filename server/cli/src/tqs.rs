@@ -15,7 +15,8 @@ use std::time::Duration;
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{AgentHalf, MasterKey, ProvisionError, Queue, SessionId};
 use obol_secret::file::folders_of_links;
-use obol_sidecar::{Limits, Measure, Notifier, Sandbox, Service};
+use obol_sandbox::{Measure, Sandbox};
+use obol_sidecar::{Limits, Notifier, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::reload::Reloader;
@@ -42,7 +43,7 @@ pub(crate) struct Origin {
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
 pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     reload::apply_log_level(&config, &origin);
-    obol_sidecar::harden_process().iter().for_each(Measure::log);
+    obol_sandbox::harden_process().iter().for_each(Measure::log);
     let notifier = Notifier::from_environment(environment)
         .map_err(|error| Failure::unavailable(format_args!("NOTIFY_SOCKET: {error}")))?;
     let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;

@@ -1,7 +1,7 @@
 //! The Token Queue Service (TQS): two Unix sockets over one durable queue.
 //!
-//! What lives here: the listeners, the connections, and what each method does; what a peer may take; what the process
-//! closes itself to; and what it tells those who watch over it. The agent's socket hands out tokens;
+//! What lives here: the listeners, the connections, and what each method does; what a peer may take; and what it
+//! tells those who watch over it. The agent's socket hands out tokens;
 //! the operator's socket provisions, flushes and reports. They are separate files so that a sandbox can be given the
 //! one without the other.
 //!
@@ -21,20 +21,16 @@ mod connection;
 mod control;
 mod counters;
 mod denials;
-mod harden;
 mod http;
 mod limits;
 mod listener;
 mod notify;
 mod rate;
-mod sandbox;
 mod service;
 
 pub use access::{Access, AgentUsers, AgentUsersError};
-pub use harden::{Measure, harden_process};
 pub use http::{HttpAddress, HttpBindError, HttpListener};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};
 pub use notify::Notifier;
-pub use sandbox::Sandbox;
 pub use service::{Handle, Options, Service};
