@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use crate::process::{self, command};
+use crate::sidecar_hardening::filters;
 
 /// A running `obol dev`; killed when dropped.
 struct Dev {
@@ -76,6 +77,8 @@ fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
         eprintln!("SKIPPED: the printed line needs curl; install Debian's package curl");
     }
     assert!(std::path::Path::new(&folder).exists());
+    let threads = filters(dev.child.id());
+    assert!(threads.len() >= 2 && threads.iter().all(|filters| filters == "4"), "itself too: {threads:?}");
     assert_eq!(dev.interrupt(), Some(0));
     assert!(!std::path::Path::new(&folder).exists(), "a folder of its own is gone at the end");
 }

@@ -45,6 +45,10 @@ impl Rs {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The status of one verification.
     pub(crate) fn verify(&self, token: &str, tool: &str) -> u16 {
         let body = json!({"token": token, "tool": tool}).to_string();

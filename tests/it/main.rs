@@ -45,6 +45,7 @@ mod resource;
 mod rs_audit;
 mod rs_fixture;
 mod rs_process;
+mod sandbox_deeds;
 mod scope_rules;
 mod sealed_calls;
 mod session_end;

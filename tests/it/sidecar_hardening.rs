@@ -2,23 +2,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 
-use linux_keyutils::{KeyRing, KeyRingIdentifier};
-use obol_sandbox::{Measure, Sandbox};
-
+use crate::end_to_end::{self, Rs};
 use crate::process::{self, Tqs, command, obol};
 use crate::sidecar::{PATIENCE, start, start_as, tool};
+use linux_keyutils::{KeyRing, KeyRingIdentifier};
 
-const SIGSYS: i32 = 31;
 const SIGABRT: i32 = 6;
-/// Tells a copy of this test program what to try in the sandbox.
-const PROBE: &str = "OBOL_TEST_SANDBOX_PROBE";
-const FOLDER: &str = "OBOL_TEST_SANDBOX_FOLDER";
 
 #[test]
 fn the_daemon_is_closed_to_others_on_every_thread_and_says_so() {
@@ -26,7 +20,7 @@ fn the_daemon_is_closed_to_others_on_every_thread_and_says_so() {
     let tqs = start(home.path());
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
     for (field, expected) in
-        [("Umask", "0077"), ("NoNewPrivs", "1"), ("Seccomp", "2"), ("Seccomp_filters", "2")]
+        [("Umask", "0077"), ("NoNewPrivs", "1"), ("Seccomp", "2"), ("Seccomp_filters", "4")]
     {
         let threads = tqs.status_of_threads(field);
         assert!(threads.len() >= 3, "the loop, the writer and the refiller");
@@ -42,6 +36,33 @@ fn the_daemon_is_closed_to_others_on_every_thread_and_says_so() {
     }
 }
 
+/// All threads of a process have these filters.
+pub(crate) fn filters(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+    let filters = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        line.map(|count| count.trim().to_owned())
+    };
+    threads.map(Result::unwrap).map(status).filter_map(filters).collect()
+}
+
+#[test]
+fn the_resource_server_is_closed_on_every_thread_and_says_so() {
+    let home = process::home();
+    end_to_end::create_session(home.path());
+    let rs = Rs::start(home.path(), &["--first-start"]);
+    let threads = filters(rs.pid());
+    assert!(threads.len() >= 3, "the runtime's and the spent set's: {threads:?}");
+    assert!(threads.iter().all(|filters| filters == "4"), "{threads:?}");
+    let log = fs::read_to_string(home.path().join("rs.log")).unwrap();
+    for measure in ["umask", "core dumps", "dumpable", "locked memory", "descriptors", "landlock", "seccomp"]
+    {
+        assert!(log.contains(&format!("measure=\"{measure}\"")), "{measure} is not in the log: {log}");
+    }
+    assert!(log.contains("TCP, listening on 0"), "{log}");
+}
+
 #[test]
 fn the_sandbox_can_be_switched_off_and_that_is_said_aloud() {
     let home = process::home();
@@ -54,76 +75,6 @@ fn the_sandbox_can_be_switched_off_and_that_is_said_aloud() {
         command.env("OBOL_TQS__SANDBOX", "false");
     });
     assert!(tqs.log().contains("the sandbox is switched off"));
-}
-
-#[test]
-fn what_the_sandbox_denies_is_denied_and_what_the_daemon_needs_is_not() {
-    if let Some(probe) = std::env::var_os(PROBE) {
-        return try_in_the_sandbox(probe.to_str().unwrap());
-    }
-    for probe in ["needed", "read", "write", "tcp", "root", "thread"] {
-        let ended = run_probe(probe);
-        assert!(ended.success(), "{probe}: {ended}");
-    }
-    assert_eq!(run_probe("exec").signal(), Some(SIGSYS), "who runs a program is ended");
-    // The control: without a sandbox the same things work, so it is the sandbox that denies them.
-    for probe in ["read", "write", "root", "thread"] {
-        assert!(!run_probe(&format!("control-{probe}")).success(), "{probe} is denied to everybody here");
-    }
-    assert!(run_probe("control-exec").success());
-}
-
-fn run_probe(probe: &str) -> ExitStatus {
-    let folder = tempfile::tempdir().unwrap();
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "sidecar_hardening::what_the_sandbox_denies_is_denied_and_what_the_daemon_needs_is_not",
-        ])
-        .arg("--test-threads=1")
-        .env(PROBE, probe)
-        .env(FOLDER, folder.path())
-        .output()
-        .unwrap()
-        .status
-}
-
-fn try_in_the_sandbox(probe: &str) {
-    let folder = std::env::var_os(FOLDER).map(std::path::PathBuf::from).unwrap();
-    let (mine, others) = (folder.join("mine"), folder.join("others"));
-    for folder in [&mine, &others] {
-        fs::create_dir(folder).unwrap();
-        fs::write(folder.join("there"), "text").unwrap();
-    }
-    let probe = match probe.strip_prefix("control-") {
-        Some(probe) => probe,
-        None => {
-            let measures = Sandbox::new().write(&mine).read(others.join("nothing here")).enter();
-            assert!(measures.iter().all(Measure::is_on), "{measures:?}");
-            probe
-        }
-    };
-    let denied = |outcome: std::io::Result<()>| {
-        assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
-    };
-    match probe {
-        "needed" => {
-            fs::write(mine.join("new"), "text").unwrap();
-            assert_eq!(fs::read_to_string(mine.join("there")).unwrap(), "text");
-            fs::File::open(&mine).unwrap().sync_all().unwrap();
-            let _socket = std::os::unix::net::UnixListener::bind(mine.join("socket")).unwrap();
-            std::os::unix::net::UnixStream::connect(mine.join("socket")).unwrap();
-            fs::remove_file(mine.join("socket")).unwrap();
-            std::thread::spawn(|| ()).join().unwrap();
-        }
-        "read" => denied(fs::read(others.join("there")).map(drop)),
-        "write" => denied(fs::write(others.join("new"), "text")),
-        "thread" => std::thread::spawn(move || denied(fs::read("/etc/passwd").map(drop))).join().unwrap(),
-        "tcp" => denied(TcpStream::connect("127.0.0.1:9").map(drop)),
-        "root" => denied(rustix::process::chroot("/").map_err(Into::into)),
-        "exec" => panic!("not executed: {}", Command::new("/bin/true").exec()),
-        other => panic!("no such probe: {other}"),
-    }
 }
 
 #[test]

@@ -33,7 +33,8 @@ mod writer;
 
 pub use link::Unfit;
 pub use options::{
-    InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT, RedisOptions,
+    InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
+    RedisOptions, Server,
 };
 pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
 pub use spent::{OpenError, RedisSpentSet};

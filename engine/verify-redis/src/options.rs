@@ -1,11 +1,11 @@
 //! Where the server is, and what is asked of it.
 
 use core::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use obol_secret::file::PrivateFile;
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 use zeroize::Zeroizing;
 
 /// How far this machine's clock and the server's may be apart, in seconds, unless told otherwise. Part of every
@@ -56,6 +56,20 @@ impl fmt::Display for InvalidOption {
 }
 
 impl std::error::Error for InvalidOption {}
+
+/// Where a server is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Server {
+    /// At this name or address, by TCP.
+    Tcp {
+        /// The name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// At a Unix socket.
+    Unix(PathBuf),
+}
 
 /// How to reach the server, and what to ask of it.
 #[derive(Clone)]
@@ -164,6 +178,15 @@ impl RedisOptions {
     /// Where the server is, without user and password.
     pub fn address(&self) -> String {
         self.connection.addr().to_string()
+    }
+
+    /// Where the server is, for who has to let this process reach it.
+    pub fn server(&self) -> Option<Server> {
+        match self.connection.addr() {
+            ConnectionAddr::Tcp(host, port) => Some(Server::Tcp { host: host.clone(), port: *port }),
+            ConnectionAddr::Unix(path) => Some(Server::Unix(path.clone())),
+            _ => None,
+        }
     }
 
     pub(crate) fn key(&self, name: &str) -> String {

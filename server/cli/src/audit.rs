@@ -25,7 +25,7 @@ pub(crate) fn seal_key(master_key: &MasterKey) -> SealKey {
 }
 
 /// The key of a resource server's log, where none is named.
-const RS_KEY: &str = "rs-audit.key";
+pub(crate) const RS_KEY: &str = "rs-audit.key";
 
 /// Where how far the log had got is kept: beside the sidecar's store, or the resource server's audit key.
 fn head_of(anchor: &Path) -> PathBuf {

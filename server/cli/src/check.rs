@@ -56,7 +56,7 @@ fn default_of(name: &str) -> Option<String> {
         "tqs.idle" => return Some(limits.idle.as_secs().to_string()),
         "tqs.agent_users" => "none: agents and sidecar are one user",
         "tqs.http" => "http.sock beside the agent's socket",
-        "tqs.sandbox" => "true",
+        "tqs.sandbox" | "rs.sandbox" => "true",
         "tqs.keychain" => "none",
         "tqs.audit_file_bytes" => "67108864",
         "rs.audit_key" => return state("rs-audit.key"),

@@ -111,6 +111,8 @@ pub(crate) struct Rs {
     pub(crate) audit_key: Option<PathBuf>,
     /// The size at which a file of the audit log is closed and the next one begun, in bytes.
     pub(crate) audit_file_bytes: Option<u64>,
+    /// Whether to give up what is not needed, by Landlock and seccomp.
+    pub(crate) sandbox: Option<bool>,
     /// Tokens of an older policy epoch are refused.
     pub(crate) policy_epoch: Option<u64>,
 }

@@ -13,15 +13,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_ipc::value::PeerName;
 use obol_ipc::{Client, ConnectOptions, Endpoint};
+use obol_sandbox::Measure;
 use obol_token::Suite;
 
 use crate::args::DevArgs;
 use crate::create::{self, Plan};
 use crate::exit::{Failure, Outcome};
-use crate::log_lines;
 use crate::operator::quote;
 use crate::output;
 use crate::tqs::shutdown_signal;
+use crate::{log_lines, sandbox};
 
 const DEFAULT_PORT: u16 = 8700;
 /// How long a role may take to answer.
@@ -35,9 +36,9 @@ const TTL: u64 = 60;
 
 /// `obol dev`.
 pub(crate) fn run(args: &DevArgs) -> Outcome {
+    obol_sandbox::harden_process().iter().for_each(Measure::log);
     let address = address(args.listen)?;
     let place = Place::open(args.dir.as_deref())?;
-    log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut shutdown = std::pin::pin!(shutdown_signal()?);
@@ -162,9 +163,13 @@ fn start(args: &DevArgs, place: &Place, address: SocketAddr) -> Outcome<Roles> {
     }
     let mut roles = Roles(Vec::new());
     for (name, command) in [("tqs", &mut tqs), ("rs", &mut rs)] {
-        let mut child = command.spawn()?;
-        pass_on(name, &mut child);
-        roles.0.push(Role { name, child });
+        roles.0.push(Role { name, child: command.spawn()? });
+    }
+    // Everything that runs was started, and there is one thread; the next would be outside.
+    sandbox::enter(&sandbox::of_dev(address, place.temporary.as_ref().map(tempfile::TempDir::path)));
+    log_lines::begin()?;
+    for role in &mut roles.0 {
+        pass_on(role.name, &mut role.child);
     }
     Ok(roles)
 }

@@ -20,6 +20,7 @@ mod log_lines;
 mod operator;
 mod output;
 mod rs;
+mod sandbox;
 mod stores;
 mod tqs;
 mod watch;

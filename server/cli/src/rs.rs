@@ -1,4 +1,7 @@
 //! `obol rs`: a resource server that verifies tokens over HTTP.
+//!
+//! As with the sidecar, the process is closed to others before a key is loaded, and the sandbox entered while there is one
+//! thread.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,6 +9,7 @@ use std::sync::Arc;
 
 use obol_resource::Guard;
 use obol_resource::service::Options;
+use obol_sandbox::Measure;
 use obol_token::Audience;
 use obol_verify::{
     Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Verifier, read_session_halves,
@@ -16,14 +20,15 @@ use crate::args::RsArgs;
 use crate::audit;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
-use crate::log_lines;
 use crate::stores;
 use crate::tqs::{LAST_WAIT, shutdown_signal};
+use crate::{log_lines, sandbox};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
+    obol_sandbox::harden_process().iter().for_each(Measure::log);
     let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone());
     let halves = match &sessions_file {
         Some(file) => read_session_halves(file).map_err(Failure::usage)?,
@@ -33,6 +38,13 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
         }
     };
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
+    let listen = args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN);
+    // While there is one thread: each table that is opened has some of its own.
+    if config.rs.sandbox == Some(false) {
+        sandbox::switched_off();
+    } else {
+        sandbox::enter(&sandbox::of_resource_server(args, config, listen)?);
+    }
     let clock = Arc::new(SystemClock::new());
     let sessions = stores::sessions(args, config, &audience, &clock)?;
     stores::import(&*sessions, &halves, clock.now())?;
@@ -42,7 +54,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
         guard = guard.audited(log);
     }
 
-    let mut options = Options::new(args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN));
+    let mut options = Options::new(listen);
     if args.allow_remote {
         options = options.allow_remote();
     }

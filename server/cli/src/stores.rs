@@ -9,7 +9,7 @@ use obol_verify::{
     Clock, MemorySessionTable, MemorySpentSet, NewFile, RedbSessionTable, RedbSpentSetOptions, ResourceHalf,
     SessionSealKey, SessionStore, SpentSet, SystemClock,
 };
-use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, Server};
 
 use crate::args::RsArgs;
 use crate::companions;
@@ -19,6 +19,8 @@ use crate::tqs::place;
 
 /// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
 const MEMORY: &str = "memory";
+/// The key that kept sessions are sealed under, where none is named.
+pub(crate) const SESSION_KEY: &str = "session.key";
 /// What addresses of Redis begin with.
 const REDIS_SCHEMES: [&str; 7] =
     ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
@@ -46,6 +48,31 @@ impl Place {
     }
 }
 
+/// What is known of a place before anything is opened there.
+pub(crate) enum Kept {
+    InMemory,
+    InFile(PathBuf),
+    AtServer(Server),
+}
+
+/// Where something is kept; in this file of the state folder if nothing is said.
+pub(crate) fn where_kept(named: Option<&PathBuf>, default: &str) -> Outcome<Kept> {
+    Ok(match Place::of(named, default)? {
+        Place::Memory => Kept::InMemory,
+        Place::File(path) => Kept::InFile(path),
+        // The namespace does not change where the server is.
+        Place::Redis(url) => {
+            let options = RedisOptions::new(&url, "any").map_err(Failure::usage)?;
+            options.server().map_or(Kept::InMemory, Kept::AtServer)
+        }
+    })
+}
+
+/// The same for what is kept in memory if nothing is said.
+pub(crate) fn where_kept_if(named: Option<&PathBuf>) -> Outcome<Kept> {
+    named.map_or(Ok(Kept::InMemory), |named| where_kept(Some(named), MEMORY))
+}
+
 /// Opens the table of sessions that the settings name.
 pub(crate) fn sessions(
     args: &RsArgs,
@@ -55,7 +82,7 @@ pub(crate) fn sessions(
 ) -> Outcome<Arc<dyn SessionStore>> {
     let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
     let Some(named) = named else { return Ok(Arc::new(MemorySessionTable::new())) };
-    let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), "session.key");
+    let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), SESSION_KEY);
     let key = |path: &Path| SessionSealKey::load_or_create(path).map_err(Failure::usage);
     match Place::of(Some(named), "sessions.redb")? {
         Place::Memory => Ok(Arc::new(MemorySessionTable::new())),

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{AgentHalf, MasterKey, ProvisionError, Queue, SessionId};
-use obol_secret::file::folders_of_links;
-use obol_sandbox::{Measure, Sandbox};
+use obol_sandbox::Measure;
 use obol_sidecar::{Limits, Notifier, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,7 +25,7 @@ use crate::audit;
 use crate::client::{environment, read_session_file};
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
-use crate::log_lines;
+use crate::{log_lines, sandbox};
 
 /// How long a file that is still being read may keep the process from ending.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -54,11 +53,10 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
         Sockets::bind(args, &config)?
     };
     if args.no_sandbox || config.tqs.sandbox == Some(false) {
-        tracing::warn!(
-            "the sandbox is switched off: this process can read any file of its user and run programs"
-        );
+        sandbox::switched_off();
     } else {
-        sandbox(args, &config, &origin, &store, &sockets).enter().iter().for_each(Measure::log);
+        let log = audit::place(args, &config);
+        sandbox::enter(&sandbox::of_sidecar(&store, log, sockets.folders(), &args.session, &origin));
     }
     log_lines::begin()?;
     let audit_key = audit::seal_key(&master_key);
@@ -120,42 +118,6 @@ fn limits(config: &Config) -> Limits {
         user_rate: tqs.user_rate.unwrap_or(default.user_rate),
         idle: tqs.idle.map_or(default.idle, Duration::from_secs),
     }
-}
-
-/// What is still needed once everything is open: the store, the sockets, should they have to be made again, and what a
-/// reload reads.
-fn sandbox(args: &TqsArgs, config: &Config, origin: &Origin, store: &Path, sockets: &Sockets) -> Sandbox {
-    let mut sandbox = Sandbox::new().write(folder_of(store));
-    for folder in sockets.folders() {
-        sandbox = sandbox.write(folder);
-    }
-    if let Some(log) = audit::place(args, config) {
-        sandbox = sandbox.write(folder_of(log));
-    }
-    let settings = config::places(origin.file.as_deref());
-    for file in settings.iter().chain(&args.session) {
-        // A file that is replaced is another file, so its folder is what has to be readable; unless that would be all
-        // that the user has. Then a reload reads the file only as long as it is the same.
-        sandbox = sandbox.read(file);
-        // Nor is the folder the same that a link leads to once it was swapped, as Kubernetes does.
-        for folder in folders_of_links(file).into_iter().chain([folder_of(file).to_owned()]) {
-            if !holds_a_home(&folder) {
-                sandbox = sandbox.read(folder);
-            }
-        }
-    }
-    sandbox
-}
-
-/// Whether this folder is the user's home or above it.
-fn holds_a_home(folder: &Path) -> bool {
-    let Ok(folder) = folder.canonicalize() else { return false };
-    let home = environment("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
-    folder == Path::new("/") || home.is_some_and(|home| home.starts_with(&folder))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn open_queue(config: &Config, store: PathBuf, master_key: MasterKey) -> Outcome<Queue> {

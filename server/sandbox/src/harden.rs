@@ -3,57 +3,16 @@
 //! Each measure is reported: what is in force, and what the system does not have. Nothing here is ever silently absent,
 //! and none of it is needed to serve, so a system that lacks a measure runs without it, in the open.
 
-use std::fmt;
 use std::fs;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
+use crate::measure::Measure;
+
 /// What a daemon opens at the most, should the system allow more.
 const MOST_DESCRIPTORS: u64 = 1 << 16;
-
-/// One measure and what became of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Measure {
-    name: &'static str,
-    outcome: Result<String, String>,
-}
-
-impl Measure {
-    pub(crate) fn on(name: &'static str, how: impl fmt::Display) -> Self {
-        Self { name, outcome: Ok(how.to_string()) }
-    }
-
-    pub(crate) fn off(name: &'static str, why: impl fmt::Display) -> Self {
-        Self { name, outcome: Err(why.to_string()) }
-    }
-
-    fn of<E: fmt::Display>(name: &'static str, how: &str, outcome: Result<(), E>) -> Self {
-        match outcome {
-            Ok(()) => Self::on(name, how),
-            Err(error) => Self::off(name, error),
-        }
-    }
-
-    /// Whether it is in force.
-    pub fn is_on(&self) -> bool {
-        self.outcome.is_ok()
-    }
-
-    /// What it is about.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Says it in the log: a warning where it is missing.
-    pub fn log(&self) {
-        match &self.outcome {
-            Ok(how) => tracing::info!(measure = self.name, how, "hardening"),
-            Err(why) => tracing::warn!(measure = self.name, why, "hardening: not in force"),
-        }
-    }
-}
 
 /// Closes the process to others: no core dumps, no debugger of the same user, no readable files, no swapped keys. To be
 /// called first, before a key is loaded and before there is a second thread.

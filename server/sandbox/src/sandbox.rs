@@ -1,109 +1,49 @@
-//! What the process gives up once it has what it needs: files that are none of its business (Landlock), and system
-//! calls that it never makes (seccomp).
-//!
-//! The list of system calls is one of what is denied, not of what is allowed: what a C library, an allocator or a
-//! runtime calls differs between versions and machines, and a daemon that dies of an update protects nobody. Denied is
-//! what someone who took the process over would want: to run a program, to look into other processes, to mount, to
-//! load, to reach the network. The first two end the process, the others fail.
+//! What the process gives up once it has what it needs: files and ports that are none of its business (Landlock), and
+//! system calls that it never makes (seccomp, by [the table](crate::calls)).
 //!
 //! Both hold for threads that are started later; so the sandbox is entered while there is one thread.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
-};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use crate::harden::Measure;
+use crate::calls::{self, ClosedCall, Needs};
+use crate::filter;
+use crate::measure::Measure;
 
 /// The newest rights that were tried out here. Older kernels enforce those of them that they know.
 const RIGHTS: ABI = ABI::V6;
 
-/// Calls that end the process: nothing here has a reason to make them.
-const DEADLY: &[libc::c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
+/// Where the name service answers by TCP what does not fit a datagram.
+const NAME_SERVICE_PORT: u16 = 53;
+/// What the name service reads. Where it is asked through a link, its target's folder has to be readable as well.
+const NAME_SERVICE: [&str; 7] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/run/systemd/resolve",
 ];
 
-/// Calls that fail with `EPERM`.
-const DENIED: &[libc::c_long] = &[
-    // Other name spaces and other roots.
-    libc::SYS_chroot,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_pivot_root,
-    libc::SYS_setns,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-    // The kernel and the machine.
-    libc::SYS_acct,
-    libc::SYS_adjtimex,
-    libc::SYS_bpf,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_settime,
-    libc::SYS_delete_module,
-    libc::SYS_finit_module,
-    libc::SYS_init_module,
-    libc::SYS_kexec_load,
-    libc::SYS_perf_event_open,
-    libc::SYS_quotactl,
-    libc::SYS_reboot,
-    libc::SYS_setdomainname,
-    libc::SYS_sethostname,
-    libc::SYS_settimeofday,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_syslog,
-    libc::SYS_userfaultfd,
-    libc::SYS_vhangup,
-    // Ways around what is checked elsewhere.
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_personality,
-    // Other processes and other users.
-    libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_process_madvise,
-    libc::SYS_setfsgid,
-    libc::SYS_setfsuid,
-    libc::SYS_setgid,
-    libc::SYS_setgroups,
-    libc::SYS_setregid,
-    libc::SYS_setresgid,
-    libc::SYS_setresuid,
-    libc::SYS_setreuid,
-    libc::SYS_setuid,
-    // The kernel's keys; ours was read before.
-    libc::SYS_add_key,
-    libc::SYS_keyctl,
-    libc::SYS_request_key,
-];
-
-/// What the process may still do with files.
+/// What the process may still do.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Sandbox {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    remove: Vec<PathBuf>,
+    remove_empty: Vec<PathBuf>,
+    listen: Vec<u16>,
+    reach: Vec<u16>,
+    needs: Needs,
 }
 
 impl Sandbox {
-    /// A sandbox with no files at all. What is open already stays open.
+    /// A sandbox with no files and no new sockets at all. What is open already stays open.
     pub fn new() -> Self {
         Self::default()
     }
@@ -122,111 +62,162 @@ impl Sandbox {
         self
     }
 
+    /// Lets files and folders below this folder be removed.
+    #[must_use]
+    pub fn remove(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.remove.push(folder.into());
+        self
+    }
+
+    /// Lets folders in this one be removed, if nothing is in them.
+    #[must_use]
+    pub fn remove_empty(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.remove_empty.push(folder.into());
+        self
+    }
+
+    /// Lets Unix sockets be bound.
+    #[must_use]
+    pub fn serve_unix(mut self) -> Self {
+        self.needs.unix_sockets = true;
+        self
+    }
+
+    /// Lets this TCP port be bound.
+    #[must_use]
+    pub fn serve_tcp(mut self, port: u16) -> Self {
+        self.listen.push(port);
+        self.needs.tcp_sockets = true;
+        self
+    }
+
+    /// Lets this TCP port be connected to, on every machine: the kernel's rule knows no addresses.
+    #[must_use]
+    pub fn reach_tcp(mut self, port: u16) -> Self {
+        self.reach.push(port);
+        self.needs.tcp_sockets = true;
+        self.needs.connect = true;
+        self
+    }
+
+    /// Lets Unix sockets be connected to: all of them, the kernel has no rule for paths.
+    #[must_use]
+    pub fn reach_unix(mut self) -> Self {
+        self.needs.unix_sockets = true;
+        self.needs.connect = true;
+        self
+    }
+
+    /// Lets the name service be asked, by UDP, to wherever.
+    #[must_use]
+    pub fn look_up_names(mut self) -> Self {
+        self.needs.names = true;
+        self.reach.push(NAME_SERVICE_PORT);
+        self.needs.connect = true;
+        self.read.extend(NAME_SERVICE.map(PathBuf::from));
+        self
+    }
+
+    /// Lets processes be signalled that this user may signal.
+    #[must_use]
+    pub fn signal(mut self) -> Self {
+        self.needs.signals = true;
+        self
+    }
+
+    /// All system calls that are closed inside.
+    pub fn closed_calls(&self) -> Vec<ClosedCall> {
+        calls::closed(self.needs)
+    }
+
     /// Enters it, for good. To be called while there is one thread.
     pub fn enter(&self) -> Vec<Measure> {
         let files = match self.landlock() {
-            Ok(status) => describe(&status),
+            Ok(status) => self.describe(&status),
             Err(error) => Measure::off("landlock", error),
         };
-        vec![files, filter_calls()]
+        vec![files, self.seccomp()]
     }
 
     fn landlock(&self) -> Result<RestrictionStatus, RulesetError> {
+        let mut scope = Scope::from_all(RIGHTS);
+        if self.needs.signals {
+            scope.remove(Scope::Signal);
+        }
         let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(RIGHTS))?
-            // No connection goes out by TCP, and no port is taken: a listener is bound before.
             .handle_access(AccessNet::from_all(RIGHTS))?
-            .scope(Scope::from_all(RIGHTS))?
+            .scope(scope)?
             .create()?;
-        for path in &self.read {
-            let rights = AccessFs::ReadFile | AccessFs::ReadDir;
-            ruleset = add(ruleset, path, rights)?;
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        let change = AccessFs::WriteFile | AccessFs::Truncate | AccessFs::RemoveFile;
+        let create = AccessFs::MakeReg | AccessFs::MakeSock;
+        for (paths, rights) in [
+            (&self.read, read),
+            (&self.write, read | change | create),
+            (&self.remove, AccessFs::ReadDir | AccessFs::RemoveFile | AccessFs::RemoveDir),
+            (&self.remove_empty, AccessFs::RemoveDir.into()),
+        ] {
+            for path in paths {
+                ruleset = allow(ruleset, path, rights)?;
+            }
         }
-        for path in &self.write {
-            let rights = AccessFs::ReadFile
-                | AccessFs::ReadDir
-                | AccessFs::WriteFile
-                | AccessFs::Truncate
-                | AccessFs::MakeReg
-                | AccessFs::MakeSock
-                | AccessFs::RemoveFile;
-            ruleset = add(ruleset, path, rights)?;
+        for (ports, right) in [(&self.listen, AccessNet::BindTcp), (&self.reach, AccessNet::ConnectTcp)] {
+            for port in ports {
+                ruleset = ruleset.add_rule(NetPort::new(*port, right))?;
+            }
         }
         ruleset.restrict_self()
     }
+
+    fn describe(&self, status: &RestrictionStatus) -> Measure {
+        const NAME: &str = "landlock";
+        let ports = |word: &str, ports: &[u16]| match ports {
+            [] => String::new(),
+            ports => format!(", {word} {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")),
+        };
+        let tcp = match (ports("listening on", &self.listen), ports("connecting to", &self.reach)) {
+            (listen, reach) if listen.is_empty() && reach.is_empty() => "no TCP".to_owned(),
+            (listen, reach) => format!("TCP{listen}{reach}"),
+        };
+        match status.ruleset {
+            RulesetStatus::FullyEnforced => {
+                Measure::on(NAME, format_args!("files: only those needed; {tcp}"))
+            }
+            RulesetStatus::PartiallyEnforced => Measure::on(
+                NAME,
+                format_args!("files: only those needed; {tcp}; the kernel is too old for some of it"),
+            ),
+            RulesetStatus::NotEnforced => Measure::off(
+                NAME,
+                "the kernel has no Landlock, or it is not switched on (CONFIG_SECURITY_LANDLOCK, kernel parameter lsm=)",
+            ),
+        }
+    }
+
+    fn seccomp(&self) -> Measure {
+        const NAME: &str = "seccomp";
+        let closed = self.closed_calls();
+        let installed = filter::programs(&closed).map_err(|error| error.to_string()).and_then(|programs| {
+            programs
+                .iter()
+                .try_for_each(|program| seccompiler::apply_filter_all_threads(program))
+                .map_err(|error| error.to_string())
+        });
+        match installed {
+            Ok(()) => Measure::on(NAME, format_args!("{} uses of system calls are closed", closed.len())),
+            Err(error) => Measure::off(NAME, error),
+        }
+    }
 }
 
-fn add(
-    ruleset: landlock::RulesetCreated,
+fn allow(
+    ruleset: RulesetCreated,
     path: &Path,
     rights: landlock::BitFlags<AccessFs>,
-) -> Result<landlock::RulesetCreated, RulesetError> {
+) -> Result<RulesetCreated, RulesetError> {
     // What is not there cannot be allowed, and stays out of reach.
     let Ok(place) = PathFd::new(path) else { return Ok(ruleset) };
     let rights = if path.is_dir() { rights } else { rights & AccessFs::from_file(RIGHTS) };
     ruleset.add_rule(PathBeneath::new(place, rights))
-}
-
-fn describe(status: &RestrictionStatus) -> Measure {
-    const NAME: &str = "landlock";
-    match status.ruleset {
-        RulesetStatus::FullyEnforced => Measure::on(NAME, "files: state, sockets, settings; no TCP"),
-        RulesetStatus::PartiallyEnforced => {
-            Measure::on(NAME, "files: state, sockets, settings; the kernel is too old for the rest")
-        }
-        RulesetStatus::NotEnforced => Measure::off(
-            NAME,
-            "the kernel has no Landlock, or it is not switched on (CONFIG_SECURITY_LANDLOCK, kernel parameter lsm=)",
-        ),
-    }
-}
-
-fn filter_calls() -> Measure {
-    const NAME: &str = "seccomp";
-    let installed = programs().and_then(|programs| {
-        programs
-            .iter()
-            .try_for_each(|program| seccompiler::apply_filter_all_threads(program))
-            .map_err(|error| error.to_string())
-    });
-    match installed {
-        Ok(()) => Measure::on(NAME, "no programs, no other processes, no mounts, no keys, Unix sockets only"),
-        Err(error) => Measure::off(NAME, error),
-    }
-}
-
-fn programs() -> Result<[BpfProgram; 2], String> {
-    let text = |error: seccompiler::BackendError| error.to_string();
-    let deadly = DEADLY.iter().map(|call| (*call, Vec::new())).collect();
-    let mut denied: BTreeMap<_, _> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
-    denied.insert(libc::SYS_socket, vec![other_than_unix().map_err(text)?]);
-    let eperm = u32::try_from(libc::EPERM).unwrap_or(1);
-    Ok([
-        compile(denied, SeccompAction::Errno(eperm)).map_err(text)?,
-        compile(deadly, SeccompAction::KillProcess).map_err(text)?,
-    ])
-}
-
-fn other_than_unix() -> Result<SeccompRule, seccompiler::BackendError> {
-    let unix = u64::try_from(libc::AF_UNIX).unwrap_or_default();
-    SeccompRule::new(vec![SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, unix)?])
-}
-
-fn compile(
-    calls: BTreeMap<libc::c_long, Vec<SeccompRule>>,
-    action: SeccompAction,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    let machine = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(calls, SeccompAction::Allow, action, machine)?.try_into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_filters_compile_on_this_machine() {
-        let [denied, deadly] = programs().unwrap();
-        assert!(denied.len() > DENIED.len() && deadly.len() > DEADLY.len());
-    }
 }

@@ -13,6 +13,7 @@ use crate::args::TqsArgs;
 use crate::client::environment;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
+use crate::sandbox::folder_of;
 
 /// File of the HTTP listener, beside the agent's socket.
 const HTTP_SOCKET: &str = "http.sock";
@@ -66,7 +67,7 @@ impl Sockets {
     /// Folders in which sockets may have to be made again, or removed at the end.
     pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         let http = self.http.as_ref().and_then(HttpListener::path);
-        [Some(self.agent.path()), Some(self.control.path()), http].into_iter().flatten().map(super::folder_of)
+        [Some(self.agent.path()), Some(self.control.path()), http].into_iter().flatten().map(folder_of)
     }
 }
 
@@ -78,7 +79,7 @@ fn access(config: &Config) -> Outcome<Access> {
 
 /// For our own user, in whatever folder.
 fn beside(agents: &Access, agent: &Endpoint, socket: &Endpoint) -> Access {
-    let folder = |socket: &Endpoint| super::folder_of(socket.path()).to_owned();
+    let folder = |socket: &Endpoint| folder_of(socket.path()).to_owned();
     if folder(agent) == folder(socket) { agents.own_user_beside() } else { Access::OwnUser }
 }
 
