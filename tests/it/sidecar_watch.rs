@@ -57,6 +57,7 @@ fn readiness_follows_the_session_without_delay() {
 fn a_socket_that_is_lost_for_good_makes_the_daemon_not_ready() {
     let home = process::home();
     let tqs = start_as(home.path(), &["--http", "127.0.0.1:0"], |_| {});
+    tqs.wait_for_log("serving /livez");
     let log = tqs.log();
     let address = log.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
     let ready = || ask(TcpStream::connect(&address).unwrap(), "GET /readyz");
