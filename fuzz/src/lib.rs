@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod atp;
 pub mod canonical;
 pub mod control;
 pub mod cursor;

@@ -8,6 +8,7 @@ use obol_token::text::{bytes_from_hex, to_base64url, to_hex};
 use obol_token::{Scope, Suite};
 use serde_json::{Value, json};
 
+use crate::atp;
 use crate::canonical::body_scope;
 use crate::handshake::{Genuine, Messages};
 use crate::mutation::{BYTE_STEPS, FIELDS, TEXT_STEPS};
@@ -48,6 +49,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "handshake_reply" => handshakes(|messages| &messages.reply),
         "handshake_proof" => handshakes(|messages| &messages.proof),
         "handshake_cookie" => handshakes(|messages| &messages.cookie),
+        "atp_body" => atp::bodies(),
+        "atp_document" => atp::documents(),
+        "atp_jwt_header" => atp::tokens(),
         _ => panic!("no target of this name: {target}"),
     }
 }
