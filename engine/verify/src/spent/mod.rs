@@ -65,7 +65,18 @@ impl Mark {
         Self { id, expires_at }
     }
 
-    /// The first 16 bytes of SHA-256(session number as u64 BE ‖ jti).
+    /// The mark of something else that may be used once: what it is, and its bytes. The first 16 bytes of
+    /// SHA-256(label ‖ 00 ‖ bytes), filed under `expires_at` in Unix seconds.
+    pub fn labelled(label: &[u8], bytes: &[u8], expires_at: u64) -> Self {
+        let hash = Sha256::new().chain_update(label).chain_update([0]).chain_update(bytes).finalize();
+        let mut id = [0; 16];
+        for (place, byte) in id.iter_mut().zip(hash) {
+            *place = byte;
+        }
+        Self { id, expires_at }
+    }
+
+    /// What it is known by.
     pub fn id(&self) -> &[u8; 16] {
         &self.id
     }
