@@ -229,7 +229,7 @@ impl Chain {
             session: entry.session.map(|session| format!("{session:016x}")),
             tool: entry.tool.as_deref(),
             audience: entry.audience.as_deref(),
-            jti_sha256: entry.jti.map(|jti| to_hex(hash(&jti).get(..JTI_HASH_BYTES).unwrap_or_default())),
+            jti_sha256: jti_hash(entry),
             expires_at: entry.expires_at,
             code: entry.code,
             check: entry.check,
@@ -283,6 +283,12 @@ impl Chain {
         self.tip = Tip { next: self.tip.next + 1, prev: hasher.finalize().into() };
         out.push(b'\n');
     }
+}
+
+fn jti_hash(entry: &Entry) -> Option<String> {
+    let jti =
+        entry.jti.as_ref().map(|jti| jti.as_slice()).or(entry.token_id.as_deref().map(str::as_bytes))?;
+    Some(to_hex(hash(jti).get(..JTI_HASH_BYTES).unwrap_or_default()))
 }
 
 impl fmt::Debug for Chain {

@@ -47,6 +47,12 @@ pub enum Event {
     Resume,
     /// An operator revoked a session at a resource server.
     Revoke,
+    /// A scoped token was issued.
+    TokenIssue,
+    /// A scoped token was replaced by a new one.
+    TokenRotate,
+    /// A scoped token was ended.
+    TokenRevoke,
 }
 
 /// Whether what was asked for was done.
@@ -104,6 +110,8 @@ pub struct Entry {
     pub audience: Option<Box<str>>,
     /// The token's `jti`; only its hash is written.
     pub jti: Option<[u8; 22]>,
+    /// The `jti` of a token of another kind, in the place of `jti`; only its hash is written.
+    pub token_id: Option<Box<str>>,
     /// When the token ends, in Unix seconds.
     pub expires_at: Option<u64>,
     /// Why it was not done: the protocol's error code.
@@ -156,6 +164,7 @@ impl Entry {
             tool: None,
             audience: None,
             jti: None,
+            token_id: None,
             expires_at: None,
             code: None,
             check: None,
