@@ -284,6 +284,12 @@ impl Window {
             .then_some(Self { back_secs: seconds, ahead_secs: AHEAD_SECS })
     }
 
+    /// The same with another bound ahead, in seconds, at most 60.
+    #[must_use]
+    pub fn ahead(self, seconds: u64) -> Self {
+        Self { ahead_secs: seconds.min(AHEAD_SECS), ..self }
+    }
+
     /// Whether a time in Unix milliseconds is within the window around `now_ms`.
     pub fn contains(&self, timestamp_ms: u64, now_ms: u64) -> bool {
         let earliest = now_ms.saturating_sub(self.back_secs * 1000);
