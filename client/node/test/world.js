@@ -39,6 +39,7 @@ function mount(handler, extra = () => false) {
 /** Starts a provider; `options` are the middleware's, without `url`. */
 async function provider(options = {}, dir = folder(), tls = certificate(dir)) {
   let handler;
+  const stateDir = folder();
   const requests = [];
   const server = https.createServer({ key: tls.key, cert: tls.cert }, (req, res) => {
     requests.push(`${req.method} ${req.url}`);
@@ -51,7 +52,7 @@ async function provider(options = {}, dir = folder(), tls = certificate(dir)) {
   await new Promise((ready) => server.listen(0, "127.0.0.1", ready));
   const host = `localhost:${server.address().port}`;
   const url = `https://${host}${MOUNT}`;
-  const set = (more = {}) => (handler = middleware({ secret: SECRET, scopes: ["read", "write"], tokenTTL: 3600, agentRate: 0, addressRate: 0, url, ...options, ...more }));
+  const set = (more = {}) => (handler = middleware({ secret: SECRET, scopes: ["read", "write"], tokenTTL: 3600, agentRate: 0, addressRate: 0, url, stateDir, ...options, ...more }));
   set();
   const close = () => (server.closeAllConnections(), new Promise((done) => server.close(done)));
   return { host, url, tls, requests, restart: set, close, dir };

@@ -1,7 +1,7 @@
 // What a provider must not forget: which requests were answered, and which tokens were revoked.
 //
-// With a folder, each is a line in a file that is synced before anything is answered; without one it is in memory, and what was
-// signed before the start is refused, since it may have been answered then.
+// With a folder, each is a line in a file that is synced before anything is answered; without one it is in memory, and what may
+// have been answered before the start is refused.
 "use strict";
 
 const { randomBytes } = require("node:crypto");
@@ -16,13 +16,14 @@ const KEY = "jwt.key";
 
 class Unavailable extends Error {}
 
-/** Opens the state: `{ key, since, spend, revoke, isRevoked }`. */
-function openState(folder, nowSecs) {
+/** Opens the state: `{ key, since, spend, revoke, isRevoked }`. `fence`: where nothing is known, what was signed up to then (Unix
+ * seconds) may have been answered. */
+function openState(folder, fence, nowSecs = Math.floor(Date.now() / 1000)) {
   const marks = new Map();
   const revoked = new Map();
   if (folder === undefined) {
     const keep = { spend: async () => {}, revoke: async () => {} };
-    return view({ key: randomBytes(32), since: nowSecs, kid: `m${randomBytes(4).toString("hex")}`, marks, revoked, ...keep });
+    return view({ key: randomBytes(32), since: fence, kid: `m${randomBytes(4).toString("hex")}`, marks, revoked, ...keep });
   }
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
   const { key, fresh } = loadKey(path.join(folder, KEY));
@@ -31,7 +32,7 @@ function openState(folder, nowSecs) {
   load(file, marks, revoked, nowSecs);
   const append = appender(file);
   // A key without its marks: the file of marks was lost, and with it what was answered.
-  const since = lost && !fresh ? nowSecs : 0;
+  const since = lost && !fresh ? fence : 0;
   const write = {
     spend: (mark, until) => append(`m ${mark} ${until}`),
     revoke: (id, until) => append(`r ${id} ${until}`),

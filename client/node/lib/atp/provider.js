@@ -14,6 +14,8 @@ const MIN_SECRET_BYTES = 16;
 const SHORT_SECRET_BYTES = 32;
 const WINDOW_BACK_MS = 300_000;
 const WINDOW_AHEAD_MS = 60_000;
+/** What was signed up to so long after a start may have been answered before it. Without a folder it is refused, so it is short. */
+const MEMORY_AHEAD_MS = 5_000;
 const BODY_TIMEOUT_MS = 10_000;
 const DEFAULT_TTL_SECS = 3600;
 const MAX_TTL_SECS = 86_400;
@@ -66,7 +68,8 @@ class Provider {
     if (!this.endpoint) warn("no url was given: requests that name their endpoint in aud are refused, but for localhost");
     this.requireAud = requireAud;
     this.now = now;
-    this.state = openState(stateDir, Math.floor(now() / 1000));
+    this.ahead = stateDir === undefined ? MEMORY_AHEAD_MS : WINDOW_AHEAD_MS;
+    this.state = openState(stateDir, Math.floor((now() + this.ahead) / 1000));
     if (stateDir === undefined) warn("replay marks and the JWT key are in memory: tokens end with this process; requests signed before now are refused");
     this.key = createKey(this.state.kid, this.state.key);
     if (typeof secret !== "function" && [].concat(secret).some((one) => this.key.bytes.equals(Buffer.from(one)))) {
@@ -121,7 +124,7 @@ class Provider {
     this.limit(this.agentLimit, body.agent_id);
     this.checkAudience(body.aud, req);
     const now = this.now();
-    if (body.timestamp < now - WINDOW_BACK_MS || body.timestamp > now + WINDOW_AHEAD_MS) {
+    if (body.timestamp < now - WINDOW_BACK_MS || body.timestamp > now + this.ahead) {
       throw new Refusal(401, "stale_timestamp", "signed too long ago, or ahead of this clock (see Date)");
     }
     return { body, signature };
