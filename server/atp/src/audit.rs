@@ -1,0 +1,132 @@
+//! What a provider writes into its audit log. Nothing is issued, rotated, revoked or spent without a place in it; refusals have
+//! lines of their own as far as an allowance goes, and are counted beyond it.
+
+use obol_audit::{AuditLog, Decision, Entry, Event, Place};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::denied::Denied;
+use crate::rate::{Allowance, Bucket};
+
+/// Lines at once about refusals, and then one a second: at worst 40 megabytes a day.
+const REFUSALS: Allowance = Allowance { burst: 100, per_second: 1 };
+
+/// Writes lines, where there is a log.
+#[derive(Debug)]
+pub(crate) struct Auditor {
+    log: Option<Arc<AuditLog>>,
+    origin: Box<str>,
+    refusals: Mutex<(Bucket, u64)>,
+}
+
+/// What is known about a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) agent: Option<Box<str>>,
+    /// How it was proven who asks: `own secret`, `shared secret`, `master`, `token`.
+    pub(crate) proof: Option<&'static str>,
+    pub(crate) scopes: Option<Box<str>>,
+    pub(crate) purpose: Option<Box<str>>,
+    pub(crate) jti: Option<Box<str>>,
+    pub(crate) expires_at: Option<u64>,
+}
+
+impl About {
+    fn entry(&self, event: Event, decision: Decision, audience: &str) -> Entry {
+        Entry {
+            decision: Some(decision),
+            client: self.address.map(|address| address.to_string().into()),
+            agent: self.agent.clone(),
+            audience: Some(audience.into()),
+            token_id: self.jti.clone(),
+            expires_at: self.expires_at,
+            check: self.proof,
+            scope: self.scopes.clone(),
+            reason: self.purpose.as_deref().map(printable),
+            ..Entry::new(event)
+        }
+    }
+}
+
+/// Escapes everything beyond printable ASCII.
+fn printable(text: &str) -> Box<str> {
+    text.chars()
+        .flat_map(|character| {
+            let plain = matches!(character, ' '..='~');
+            let escaped = (!plain).then(|| character.escape_unicode());
+            plain.then_some(character).into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
+
+impl Auditor {
+    pub(crate) fn new(log: Option<Arc<AuditLog>>, origin: &str) -> Self {
+        let refusals = Mutex::new((Bucket::full(REFUSALS, Instant::now()), 0));
+        Self { log, origin: origin.into(), refusals }
+    }
+
+    /// Keeps a place for a line about what is going to be done; without one it must not be.
+    pub(crate) fn reserve(&self) -> Result<Reserved<'_>, Denied> {
+        let Some(log) = &self.log else { return Ok(Reserved { auditor: self, place: None }) };
+        match log.reserve() {
+            Ok(place) => Ok(Reserved { auditor: self, place: Some(place) }),
+            Err(suspended) => {
+                tracing::error!(%suspended, "nothing is done unaudited");
+                Err(Denied::unavailable())
+            }
+        }
+    }
+
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.health().is_ok())
+    }
+
+    /// Writes a refusal, or counts it.
+    pub(crate) fn refused(&self, denied: &Denied, about: &About) {
+        let Some(log) = &self.log else { return };
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.0.take(REFUSALS, Instant::now()).is_err() {
+            refusals.1 += 1;
+            return;
+        }
+        let uncounted = core::mem::take(&mut refusals.1);
+        drop(refusals);
+        if uncounted > 0 {
+            let decision = Some(Decision::Deny);
+            log.note(Entry { decision, count: Some(uncounted), ..Entry::new(Event::Denials) });
+        }
+        log.note(Entry {
+            code: Some(denied.code.as_str()),
+            ..about.entry(Event::Denial, Decision::Deny, &self.origin)
+        });
+    }
+}
+
+/// A place for one line.
+#[must_use]
+pub(crate) struct Reserved<'a> {
+    auditor: &'a Auditor,
+    place: Option<Place<'a>>,
+}
+
+impl Reserved<'_> {
+    /// Writes what was done.
+    pub(crate) fn done(self, event: Event, about: &About) {
+        if let Some(place) = self.place {
+            place.put(about.entry(event, Decision::Allow, &self.auditor.origin));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purpose_cannot_change_how_the_log_looks() {
+        assert_eq!(&*printable("Plan 9 \"x\""), "Plan 9 \"x\"");
+        assert_eq!(&*printable("é\u{a0}"), "\\u{e9}\\u{a0}");
+    }
+}

@@ -1,0 +1,161 @@
+//! What all routes share.
+
+use obol_atp::jwt::{Claims, Credential, Use, jti};
+use obol_atp::{Endpoint, ScopeSet, Window};
+use obol_verify::{Clock, Mark, SpentSet};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::audit::Auditor;
+use crate::denied::Denied;
+use crate::keys::KeyRing;
+use crate::metrics::Metrics;
+use crate::rate::Limiter;
+use crate::secrets::SecretBook;
+use crate::store::Store;
+
+/// What single-use tokens' marks are made for.
+const ONCE_LABEL: &[u8] = b"obol-atp-jti-v1";
+
+/// Where the time comes from. Requests are timed in milliseconds, everything else in seconds.
+#[derive(Debug)]
+pub(crate) enum Time {
+    System,
+    Given(Arc<dyn Clock>),
+}
+
+impl Time {
+    pub(crate) fn now_ms(&self) -> u64 {
+        match self {
+            Self::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }
+            Self::Given(clock) => clock.now().saturating_mul(1_000),
+        }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.now_ms() / 1_000
+    }
+}
+
+/// A provider.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) scopes: ScopeSet,
+    pub(crate) single_use: ScopeSet,
+    /// The life of a signed dialect's token, and the longest of a master's, in seconds.
+    pub(crate) ttl: u64,
+    pub(crate) max_ttl: u64,
+    pub(crate) window: Window,
+    pub(crate) require_aud: bool,
+    pub(crate) signed_only: bool,
+    pub(crate) secrets: RwLock<Arc<SecretBook>>,
+    pub(crate) keys: KeyRing,
+    pub(crate) store: Store,
+    pub(crate) spent: Arc<dyn SpentSet>,
+    pub(crate) time: Time,
+    pub(crate) auditor: Auditor,
+    pub(crate) metrics: Metrics,
+    pub(crate) address_limit: Limiter<Option<IpAddr>>,
+    pub(crate) agent_limit: Limiter<obol_atp::AgentId>,
+    pub(crate) document: Vec<u8>,
+    pub(crate) etag: String,
+}
+
+/// To whom a token is issued, and for what.
+#[derive(Debug)]
+pub(crate) struct Grant<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) generation: u32,
+    pub(crate) agent: &'a str,
+    pub(crate) scopes: &'a ScopeSet,
+    pub(crate) issued: u64,
+    pub(crate) ttl: u64,
+    pub(crate) cred: Option<Credential>,
+}
+
+impl Provider {
+    pub(crate) fn book(&self) -> Arc<SecretBook> {
+        Arc::clone(&self.secrets.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn limit_address(&self, address: Option<IpAddr>) -> Result<(), Denied> {
+        self.address_limit.take(address, Instant::now()).map_err(Denied::too_many)
+    }
+
+    /// A token's id, from randomness.
+    pub(crate) fn new_id() -> Result<String, Denied> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| Denied::unavailable())?;
+        Ok(obol_atp::master::token_id(&random))
+    }
+
+    pub(crate) fn claims(&self, grant: &Grant<'_>) -> Claims {
+        let origin = self.endpoint.origin();
+        let once = grant.scopes.iter().any(|scope| self.single_use.contains(scope));
+        Claims {
+            iss: origin.to_owned(),
+            aud: origin.to_owned(),
+            sub: grant.agent.to_owned(),
+            agent_id: grant.agent.to_owned(),
+            scope: grant.scopes.joined(),
+            scopes: grant.scopes.iter().map(str::to_owned).collect(),
+            iat: grant.issued,
+            exp: grant.issued.saturating_add(grant.ttl),
+            jti: jti(grant.id, grant.generation),
+            cred: grant.cred,
+            usage: once.then_some(Use::Once),
+        }
+    }
+
+    /// The claims of a token that holds now, and was neither revoked nor rotated away.
+    pub(crate) fn live(&self, token: &str) -> Option<Claims> {
+        let now = self.time.now();
+        let claims = self.keys.read(token, self.endpoint.origin(), now)?;
+        let (id, generation) = claims.id_and_generation()?;
+        let over = self.store.tokens().is_over(id, generation, now);
+        let ended = claims.cred != Some(Credential::Master) && self.book().ended(&claims.sub, claims.iat);
+        let orphan = claims.cred == Some(Credential::Master) && !self.is_of_a_master(id);
+        (!over && !ended && !orphan).then_some(claims)
+    }
+
+    /// Whether the master that a token was issued under is still in the operator's file.
+    fn is_of_a_master(&self, id: &str) -> bool {
+        let tokens = self.store.tokens();
+        tokens.get(id).is_some_and(|record| self.book().has_master(&record.master))
+    }
+
+    /// Spends a single-use token.
+    pub(crate) async fn spend_once(&self, claims: &Claims) -> Result<(), Denied> {
+        let place = self.auditor.reserve()?;
+        if self.spent.fence().is_some_and(|fence| claims.iat <= fence) {
+            return Err(Denied::unavailable());
+        }
+        self.spent.spend(Mark::labelled(ONCE_LABEL, claims.jti.as_bytes(), claims.exp)).await?;
+        if self.spent.fence().is_some_and(|fence| claims.iat <= fence) {
+            return Err(Denied::unavailable());
+        }
+        place.done(obol_audit::Event::Spend, &about_token(claims));
+        Ok(())
+    }
+
+    /// Whether everything that is needed can be written.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.store.is_healthy() && self.auditor.is_healthy() && self.spent.health().is_ok()
+    }
+}
+
+pub(crate) fn about_token(claims: &Claims) -> crate::audit::About {
+    crate::audit::About {
+        agent: Some(claims.agent_id.as_str().into()),
+        proof: Some("token"),
+        scopes: Some(claims.scope.as_str().into()),
+        jti: Some(claims.jti.as_str().into()),
+        expires_at: Some(claims.exp),
+        ..crate::audit::About::default()
+    }
+}

@@ -1,0 +1,162 @@
+//! Tokens of masters, and revoked ids, in memory.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+
+/// The most live tokens of masters.
+const MAX_TOKENS: usize = 100_000;
+/// The most revoked ids of tokens that have not ended.
+const MAX_REVOKED: usize = 1_000_000;
+/// How long a token that was rotated away still holds, in seconds.
+pub(crate) const OVERLAP_SECS: u64 = 30;
+
+/// A token of a master.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) master: String,
+    pub(crate) label: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) ttl: u64,
+    pub(crate) generation: u32,
+    /// When this generation was issued, and ends, in Unix seconds.
+    pub(crate) issued: u64,
+    pub(crate) ends: u64,
+    /// Which key signed this generation.
+    pub(crate) kid: String,
+}
+
+/// What is live, and what of it was revoked.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    records: HashMap<String, Record>,
+    revoked: HashMap<String, u64>,
+    /// When what can be forgotten.
+    ends: BTreeSet<(u64, String)>,
+}
+
+impl Tokens {
+    /// Whether one more token has room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.records.len() < MAX_TOKENS && self.can_revoke()
+    }
+
+    /// Whether one more revocation has room.
+    pub(crate) fn can_revoke(&self) -> bool {
+        self.revoked.len() < MAX_REVOKED
+    }
+
+    pub(crate) fn put(&mut self, record: Record) {
+        self.ends.insert((record.ends.saturating_add(OVERLAP_SECS), record.id.clone()));
+        self.records.insert(record.id.clone(), record);
+    }
+
+    /// Ends a token for good; its own expiry says how long that has to be remembered.
+    pub(crate) fn revoke(&mut self, id: &str, until: u64) {
+        let until =
+            until.max(self.records.get(id).map_or(0, |record| record.ends)).saturating_add(OVERLAP_SECS);
+        self.revoked.insert(id.to_owned(), until);
+        self.ends.insert((until, id.to_owned()));
+        self.records.remove(id);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether a token that is sound in itself was revoked or rotated away.
+    pub(crate) fn is_over(&self, id: &str, generation: u32, now: u64) -> bool {
+        if self.revoked.contains_key(id) {
+            return true;
+        }
+        self.records.get(id).is_some_and(|record| {
+            let is_current = generation == record.generation;
+            let was_just_rotated =
+                generation.checked_add(1) == Some(record.generation) && now < record.issued + OVERLAP_SECS;
+            !is_current && !was_just_rotated
+        })
+    }
+
+    /// A master's live tokens, the oldest first.
+    pub(crate) fn of(&self, master: &str, label: Option<&str>, now: u64) -> Vec<&Record> {
+        let mut found: Vec<_> = self
+            .records
+            .values()
+            .filter(|record| {
+                record.master == master
+                    && now < record.ends
+                    && label.is_none_or(|label| record.label == label)
+            })
+            .collect();
+        found.sort_by(|a, b| (a.issued, &a.id).cmp(&(b.issued, &b.id)));
+        found
+    }
+
+    /// Forgets what has ended; gives back the ids.
+    pub(crate) fn take_ended(&mut self, now: u64) -> Vec<String> {
+        let mut ended = Vec::new();
+        while let Some((until, _)) = self.ends.first()
+            && *until < now
+            && let Some((_, id)) = self.ends.pop_first()
+        {
+            let record_is_over =
+                self.records.get(&id).is_none_or(|record| record.ends.saturating_add(OVERLAP_SECS) < now);
+            let revocation_is_over = self.revoked.get(&id).is_none_or(|until| *until < now);
+            if record_is_over && revocation_is_over {
+                self.records.remove(&id);
+                self.revoked.remove(&id);
+                ended.push(id);
+            }
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, generation: u32, issued: u64) -> Record {
+        Record {
+            id: id.into(),
+            master: "ci".into(),
+            label: "x".into(),
+            scopes: vec!["a".into()],
+            ttl: 600,
+            generation,
+            issued,
+            ends: issued + 600,
+            kid: "k".into(),
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_rotated_away_holds_for_half_a_minute() {
+        let mut tokens = Tokens::default();
+        tokens.put(record("t", 0, 1_000));
+        assert!(!tokens.is_over("t", 0, 1_000) && !tokens.is_over("unknown", 0, 1_000));
+        tokens.put(record("t", 1, 1_100));
+        assert!(
+            !tokens.is_over("t", 1, 1_100) && !tokens.is_over("t", 0, 1_129) && tokens.is_over("t", 0, 1_130)
+        );
+        tokens.put(record("t", 2, 1_110));
+        assert!(tokens.is_over("t", 0, 1_111) && !tokens.is_over("t", 1, 1_111));
+        tokens.revoke("t", 0);
+        assert!((0..4).all(|generation| tokens.is_over("t", generation, 1_111)));
+    }
+
+    #[test]
+    fn a_revocation_is_remembered_until_the_token_has_ended() {
+        let mut tokens = Tokens::default();
+        tokens.put(record("t", 0, 1_000));
+        tokens.put(record("t", 1, 1_500));
+        tokens.revoke("t", 0);
+        assert!(tokens.take_ended(2_100 + OVERLAP_SECS).is_empty() && tokens.is_over("t", 1, 2_100));
+        assert_eq!(tokens.take_ended(2_101 + OVERLAP_SECS), ["t"]);
+        assert!(tokens.ends.is_empty() && tokens.revoked.is_empty());
+    }
+}
