@@ -10,6 +10,7 @@
 )]
 
 mod atp_node;
+mod atp_serve;
 mod audit;
 mod audit_denials;
 mod audit_full;

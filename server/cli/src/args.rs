@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+use crate::atp::args::{AtpArgs, AtpCommand};
+
 /// Single-use tokens for AI agents.
 ///
 /// Exit codes: 0 ok, 2 usage, 3 denied, 4 unavailable or empty, 5 login or approval needed, 1 anything else.
@@ -55,13 +57,15 @@ impl Command {
     pub(crate) fn default_log_level(&self) -> LogLevel {
         match self {
             Self::Tqs(_) | Self::Rs(_) => LogLevel::Info,
+            Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)) => LogLevel::Info,
             _ => LogLevel::Warn,
         }
     }
 
     /// Whether it stays up for others, who must not notice what becomes of its log.
     pub(crate) fn serves(&self) -> bool {
-        matches!(self, Self::Tqs(_) | Self::Rs(_) | Self::Dev(_))
+        let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)));
+        atp || matches!(self, Self::Tqs(_) | Self::Rs(_) | Self::Dev(_))
     }
 }
 
@@ -87,6 +91,8 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Look into a token.
     Token(TokenArgs),
+    /// Both sides of the Agent Token Protocol: scoped tokens of an API's provider.
+    Atp(AtpArgs),
     /// Check an audit log.
     Audit(AuditArgs),
     /// Look into the configuration.

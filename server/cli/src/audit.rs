@@ -85,10 +85,23 @@ fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
 pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<AuditLog>>> {
     let Some(path) = args.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
     let key_file = tqs::place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
+    open_beside_key(path, &key_file, config.rs.audit_file_bytes).map(Some)
+}
+
+/// The key of a provider's log, where none is named.
+const ATP_KEY: &str = "atp-audit.key";
+
+/// Opens the audit log of a provider of the Agent Token Protocol.
+pub(crate) fn open_for_atp(path: &Path, key_file: Option<&PathBuf>) -> Outcome<Arc<AuditLog>> {
+    open_beside_key(path, &tqs::place(key_file, ATP_KEY)?, None)
+}
+
+/// Opens a log whose key is a file of its own.
+fn open_beside_key(path: &Path, key_file: &Path, file_bytes: Option<u64>) -> Outcome<Arc<AuditLog>> {
     let had_key = key_file.exists();
-    companions::refuse_lost_key(&key_file, &[path, &head_of(&key_file)])?;
-    let key = MasterKey::load_or_create(&key_file).map_err(Failure::usage)?;
-    let log = open_log(path, &key_file, config.rs.audit_file_bytes, seal_key(&key), None)?;
+    companions::refuse_lost_key(key_file, &[path, &head_of(key_file)])?;
+    let key = MasterKey::load_or_create(key_file).map_err(Failure::usage)?;
+    let log = open_log(path, key_file, file_bytes, seal_key(&key), None)?;
     if had_key && log.begins() {
         tracing::warn!(
             file = %path.display(), key = %key_file.display(),
@@ -96,7 +109,7 @@ pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<
              the note of its end were taken away"
         );
     }
-    Ok(Some(log))
+    Ok(log)
 }
 
 fn open_log(

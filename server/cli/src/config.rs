@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) tqs: Tqs,
     pub(crate) rs: Rs,
+    pub(crate) atp_serve: AtpServe,
 }
 
 /// The log on standard error.
@@ -115,6 +116,60 @@ pub(crate) struct Rs {
     pub(crate) sandbox: Option<bool>,
     /// Tokens of an older policy epoch are refused.
     pub(crate) policy_epoch: Option<u64>,
+}
+
+/// A provider of the Agent Token Protocol.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AtpServe {
+    /// The token endpoint as agents see it.
+    pub(crate) url: Option<String>,
+    /// Address to listen on.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The scopes on offer.
+    pub(crate) scopes: Option<Vec<String>>,
+    /// Scopes whose tokens are good for one request.
+    pub(crate) single_use: Option<Vec<String>>,
+    /// The file of secrets, agents and masters.
+    pub(crate) secrets: Option<PathBuf>,
+    /// The certificate chain.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key.
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served: a loopback address, or `off`.
+    pub(crate) http: Option<String>,
+    /// The life of a token, in seconds.
+    pub(crate) ttl: Option<u64>,
+    /// The longest life of a token under a master, in seconds.
+    pub(crate) max_ttl: Option<u64>,
+    /// How long ago a request may have been signed, in seconds.
+    pub(crate) window: Option<u64>,
+    /// How tokens are signed: `HS256` or `EdDSA`.
+    pub(crate) algorithm: Option<obol_atp::jwt::Algorithm>,
+    /// Requests a second of one address; 0 for no limit.
+    pub(crate) address_rate: Option<u32>,
+    /// Requests a second of one agent, after ten at once; 0 for no limit.
+    pub(crate) agent_rate: Option<u32>,
+    /// Where JWT keys, tokens and revocations are kept: a file, or `memory`.
+    pub(crate) store: Option<PathBuf>,
+    /// The file with the key that the store is sealed under.
+    pub(crate) key: Option<PathBuf>,
+    /// Where answered requests are remembered: a file, `memory`, or the address of a Redis or Valkey.
+    pub(crate) spent: Option<PathBuf>,
+    /// The Redis user's password is the text of this file.
+    pub(crate) redis_password_file: Option<PathBuf>,
+    /// The first part of every key in Redis.
+    pub(crate) redis_namespace: Option<String>,
+    /// Where the audit log is written; nowhere if not said.
+    pub(crate) audit_log: Option<PathBuf>,
+    /// The file with the key that the audit log is sealed under.
+    pub(crate) audit_key: Option<PathBuf>,
+    /// A JSON file with `name` and `capabilities` for the discovery document.
+    pub(crate) discovery: Option<PathBuf>,
+    /// Whether a request must name this endpoint.
+    pub(crate) require_aud: Option<bool>,
+    /// Whether the dialect of masters is switched off.
+    pub(crate) signed_only: Option<bool>,
 }
 
 impl Config {

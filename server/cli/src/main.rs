@@ -4,6 +4,7 @@
 
 mod agent_users;
 mod args;
+mod atp;
 mod audit;
 mod check;
 mod client;
@@ -101,6 +102,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => inspect::run(token, *output),
         },
+        Command::Atp(args) => atp::run(&args.command, config),
         Command::Audit(args) => match &args.command {
             AuditCommand::Verify(args) => audit::run(args, &config()?),
         },

@@ -26,14 +26,14 @@ const REDIS_SCHEMES: [&str; 7] =
     ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
 
 /// A place that was named in a setting.
-enum Place {
+pub(crate) enum Place {
     Memory,
     Redis(String),
     File(PathBuf),
 }
 
 impl Place {
-    fn of(named: Option<&PathBuf>, default: &str) -> Outcome<Self> {
+    pub(crate) fn of(named: Option<&PathBuf>, default: &str) -> Outcome<Self> {
         let text = named.and_then(|named| named.to_str());
         match text {
             Some(MEMORY) => Ok(Self::Memory),
