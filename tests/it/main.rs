@@ -35,6 +35,7 @@ mod model;
 mod opened_tokens;
 mod own_suites;
 mod power_loss;
+mod private_files;
 mod process;
 mod queue;
 mod raw_scan;
