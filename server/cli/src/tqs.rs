@@ -15,6 +15,7 @@ use std::time::Duration;
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{AgentHalf, MasterKey, ProvisionError, Queue, SessionId};
 use obol_sandbox::Measure;
+use obol_secret::file::{Fault, PrivateFile};
 use obol_sidecar::{Limits, Notifier, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,6 +53,7 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
         let _inside = runtime.enter();
         Sockets::bind(args, &config)?
     };
+    args.session.iter().try_for_each(|file| answers(file))?;
     if args.no_sandbox || config.tqs.sandbox == Some(false) {
         sandbox::switched_off();
     } else {
@@ -95,6 +97,15 @@ async fn serve(
     tokio::select! {
         ended = service.run(shutdown) => ended.map_err(Failure::other),
         never = reloader.run() => match never {},
+    }
+}
+
+/// Fails where a file is on a mount that does not answer: the way into the sandbox, which looks for it, would end there.
+/// What else may be wrong with it is said when it is read.
+fn answers(file: &Path) -> Outcome {
+    match PrivateFile::check_read(file) {
+        Err(error) if matches!(error.fault(), Fault::NoAnswer) => Err(Failure::unavailable(error)),
+        _ => Ok(()),
     }
 }
 
