@@ -23,6 +23,7 @@ mod crash_table;
 mod cut_off;
 mod dev;
 mod end_to_end;
+mod fair_shares;
 mod file_limit;
 mod forged_tokens;
 mod growth;

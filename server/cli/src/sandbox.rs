@@ -42,6 +42,8 @@ pub(crate) fn of_sidecar<'a>(
     if let Some(log) = audit_log {
         sandbox = sandbox.write(folder_of(log));
     }
+    // Whose control group a process is in that connects: shares go by it.
+    sandbox = sandbox.read("/proc");
     let settings = config::places(origin.file.as_deref());
     settings.iter().chain(sessions).fold(sandbox, |sandbox, file| reread(sandbox, file))
 }

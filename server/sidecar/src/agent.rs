@@ -15,13 +15,15 @@ use obol_ipc::time::UtcTime;
 use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, ChannelAlgorithm, SessionId, Tool, ValueError};
 use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, Token};
 use obol_token::text::to_base64url;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::audit::{self, Auditor};
 use crate::connection::{Answer, Answerer, Asker, stopped};
 use crate::denials::Denials;
+use crate::turns::{Turns, Wanted};
 
 /// Answers the agent's requests from the queue.
 pub(crate) struct Agent {
@@ -29,7 +31,19 @@ pub(crate) struct Agent {
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) audit: Option<Auditor>,
     pub(crate) denials: Arc<Denials>,
+    pub(crate) turns: Arc<Turns<Waiter>>,
 }
+
+/// A request that waits for a token.
+pub(crate) struct Waiter {
+    params: DequeueTokenParams,
+    asker: Asker,
+    span: Span,
+    answer: oneshot::Sender<Result<Drawn, Denied>>,
+}
+
+/// Draws for those that wait before others have their turn.
+const TURN: usize = 32;
 
 impl Answerer<AgentProtocol> for Agent {
     fn answer(self: &Arc<Self>, call: AgentRequest, asker: &Asker) -> Answer<AgentProtocol> {
@@ -52,10 +66,17 @@ impl Answerer<AgentProtocol> for Agent {
 impl Agent {
     fn dequeue(self: &Arc<Self>, params: DequeueTokenParams, asker: &Asker) -> Answer<AgentProtocol> {
         let patience = params.wait_ms.as_duration();
-        match self.draw(&params, asker) {
-            Err(Denied::Queue(DequeueError::Empty { .. })) if patience > Duration::ZERO => {
+        let outcome = if self.turns.anyone_waits() {
+            self.draw_in_turn(&params, asker)
+        } else {
+            self.draw(&params, asker)
+        };
+        match outcome {
+            Err(Denied::Queue(empty @ DequeueError::Empty { .. })) if patience > Duration::ZERO => {
                 let (agent, asker) = (Arc::clone(self), asker.clone());
-                Answer::later(async move { agent.wait(params, asker, Instant::now() + patience).await })
+                Answer::later(
+                    async move { agent.wait(params, asker, Instant::now() + patience, empty).await },
+                )
             }
             outcome => Answer::Now(reply(outcome, params.tool)),
         }
@@ -81,24 +102,85 @@ impl Agent {
         outcome.map_err(Denied::Queue)
     }
 
+    /// As [`draw`](Self::draw), where others wait for the same, if it is the process's turn.
+    #[cold]
+    fn draw_in_turn(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
+        let Ok(wanted) = self.wanted(params) else { return self.draw(params, asker) };
+        self.turns.may_draw(&wanted, asker.owner).map_err(Denied::Queue)?;
+        let drawn = self.draw(params, asker)?;
+        self.turns.served(&wanted, asker.owner);
+        Ok(drawn)
+    }
+
+    fn wanted(&self, params: &DequeueTokenParams) -> Result<Wanted, DequeueError> {
+        let tool = self.queue.tool(draw(params))?;
+        Ok(Wanted { tool: tool.name().into(), audience: tool.audience().into() })
+    }
+
+    /// Waits in line for a token.
     async fn wait(
-        &self,
+        self: Arc<Self>,
         params: DequeueTokenParams,
         asker: Asker,
         deadline: Instant,
+        empty: DequeueError,
     ) -> Result<AgentReply, Refusal> {
         let mut stop = self.stopping.clone();
+        let wanted = self.wanted(&params).map_err(refuse)?;
+        let (tool, owner) = (params.tool.clone(), asker.owner);
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter { params, asker, span: Span::current(), answer };
+        let place = self.turns.join(wanted.clone(), owner, waiter, empty.clone());
+        if place.is_first {
+            tokio::spawn(Arc::clone(&self).serve_line(wanted));
+        }
+        tokio::select! {
+            biased;
+            outcome = timeout_at(deadline, answered) => match outcome {
+                Ok(Ok(outcome)) => reply(outcome, tool),
+                Ok(Err(_)) => Err(Refusal::unavailable("the daemon failed inside")),
+                Err(_) => Err(refuse(place.why_empty().unwrap_or(empty))),
+            },
+            () = stopped(&mut stop) => Err(stopping()),
+        }
+    }
+
+    /// Draws for those who wait in one line, in their turn, for as long as there are any.
+    async fn serve_line(self: Arc<Self>, wanted: Wanted) {
+        let draw = Draw { tool: &wanted.tool, audience: Some(&wanted.audience), session: None };
         loop {
-            let ready = self.queue.watch(draw(&params)).map_err(refuse)?;
-            let empty = match self.draw(&params, &asker) {
-                Err(Denied::Queue(error @ DequeueError::Empty { .. })) => error,
-                outcome => return reply(outcome, params.tool),
+            // Drawn after the watch began: a token that comes in between is not missed. Where there is nothing to watch, the
+            // session has ended for instance, each is told.
+            let ready = self.queue.watch(draw);
+            let mut left = TURN;
+            let nobody_waits = loop {
+                let Some(next) = self.turns.next(&wanted) else { return };
+                let (owner, waiter) = (next.owner, &next.waiter);
+                if waiter.answer.is_closed() {
+                    continue;
+                }
+                let outcome = waiter.span.in_scope(|| self.draw(&waiter.params, &waiter.asker));
+                match outcome {
+                    Err(Denied::Queue(empty @ DequeueError::Empty { .. })) if ready.is_ok() => {
+                        break self.turns.put_back(&wanted, next, empty);
+                    }
+                    outcome => {
+                        if outcome.is_ok() {
+                            self.turns.served(&wanted, owner);
+                        }
+                        let _gone_at_this_moment = next.waiter.answer.send(outcome);
+                    }
+                }
+                left -= 1;
+                if left == 0 {
+                    yield_now().await;
+                    left = TURN;
+                }
             };
+            let (Some(nobody_waits), Ok(ready)) = (nobody_waits, ready) else { return };
             tokio::select! {
-                waited = timeout_at(deadline, ready) => if waited.is_err() {
-                    return Err(refuse(empty));
-                },
-                () = stopped(&mut stop) => return Err(stopping()),
+                () = ready => {}
+                () = nobody_waits.notified() => {}
             }
         }
     }
@@ -161,7 +243,7 @@ fn draw(params: &DequeueTokenParams) -> Draw<'_> {
 }
 
 /// Why there is no token.
-enum Denied {
+pub(crate) enum Denied {
     Queue(DequeueError),
     Audit(Suspended),
 }

@@ -37,6 +37,7 @@ use tracing::{Instrument, Span};
 use self::aside::{Aside, Event};
 use self::stream::{Input, Output};
 use crate::limits::{Account, Moment};
+use crate::owner::Owner;
 
 /// Connections that were greeted since the process began; each has the next number.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -67,6 +68,8 @@ pub(crate) struct Asker {
     pub(crate) tag: RequestTag,
     /// What the client calls itself.
     pub(crate) client: Arc<str>,
+    /// Whose process it is.
+    pub(crate) owner: Owner,
 }
 
 /// An answer, now or later.
@@ -101,7 +104,8 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
     let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
-    let asker = Asker { tag: RequestTag { connection, request: 0 }, client: client.as_ref().into() };
+    let tag = RequestTag { connection, request: 0 };
+    let asker = Asker { tag, client: client.as_ref().into(), owner: account.owner() };
 
     let (waiting, answers) = mpsc::channel(MAX_WAITING);
     let asked_to_leave = account.asked_to_leave();
@@ -340,25 +344,25 @@ impl<A> Requests<A> {
     ) -> io::Result<()> {
         // A place for the answer is kept from the start: this is what bounds the requests that wait.
         let place = self.waiting.clone().try_reserve_owned().ok();
-        let Some((place, turn)) = place.zip(self.account.wait()) else {
+        let Some((place, wait)) = place.zip(self.account.wait()) else {
             return self.put::<P>(answers, id.as_ref(), &Err(Refusal::overloaded(RETRY_AFTER)));
         };
         let (codec, connection, counters) = (self.codec, self.waiting.clone(), self.account.counters());
         let began = Instant::now();
         tokio::spawn(async move {
-            tokio::select! {
+            let outcome = tokio::select! {
                 // A peer that has gone away waits for nothing; drawing a token for it would waste the token.
                 biased;
-                () = connection.closed() => {}
-                outcome = answer => {
-                    counters.waits.record(began.elapsed(), 1);
-                    counters.ended(&outcome);
-                    if let Ok(frame) = encode::<P>(codec, id.as_ref(), &outcome) {
-                        place.send(frame);
-                    }
-                }
+                () = connection.closed() => return,
+                outcome = answer => outcome,
+                () = wait.asked_to_give_way() => Err(Refusal::overloaded(RETRY_AFTER)),
+            };
+            drop(wait);
+            counters.waits.record(began.elapsed(), 1);
+            counters.ended(&outcome);
+            if let Ok(frame) = encode::<P>(codec, id.as_ref(), &outcome) {
+                place.send(frame);
             }
-            drop(turn);
         });
         Ok(())
     }

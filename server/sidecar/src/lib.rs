@@ -25,8 +25,12 @@ mod http;
 mod limits;
 mod listener;
 mod notify;
+mod owner;
 mod rate;
+mod seats;
 mod service;
+mod turns;
+mod waits;
 
 pub use access::{Access, AgentUsers, AgentUsersError};
 pub use http::{HttpAddress, HttpBindError, HttpListener};

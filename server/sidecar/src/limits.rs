@@ -1,28 +1,35 @@
 //! What one peer may take of the daemon, so that the others keep theirs.
 //!
 //! Three rates hold for each request: the connection's own; the user's, over all of the user's connections; and
-//! between the two each connection's fair share of the user's rate, which it gets whatever the others ask for. What
-//! goes beyond is refused with `OVERLOADED` and a time. Refusals cost work as well, so they have a rate too: a peer
-//! that does not listen to them is read more slowly, and the system's socket buffer holds it back.
+//! between the two each connection's fair share of the user's rate, which it gets whatever the others ask for: an equal part
+//! of its process's, of its control group's ([`crate::owner`]). What goes beyond is refused with `OVERLOADED` and a time.
+//! Refusals cost work as well, so they have a rate too: a peer that does not listen to them is read more slowly, and the
+//! system's socket buffer holds it back.
+//!
+//! Connections, and requests that wait, are bounded in number. Where all places are taken who holds most gives way first
+//! ([`crate::seats`], [`crate::waits`]).
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_ipc::refusal::Refusal;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::counters::Counters;
+use crate::owner::Owner;
 use crate::rate::{Bucket, Rate};
+use crate::seats::{Place, Seats};
+use crate::waits::{Wait, Waits};
 
 /// Refusals a second for one connection; beyond, it is not read for a while.
 const REFUSALS_PER_SECOND: u32 = 1_000;
 /// The most requests that may wait for a token at a time, over all connections.
 const MAX_WAITING_IN_ALL: usize = 16_384;
-/// Descriptors kept back from connections: the store, the listeners, the operator, the log.
-const RESERVED_DESCRIPTORS: u64 = 64;
+/// How long a connection that was asked to leave may take over it.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+/// Descriptors kept back from connections: the store, the listeners, the operator, the log, connections that are leaving.
+const RESERVED_DESCRIPTORS: u64 = 96;
 /// Connections that are served however few descriptors there are.
 const LEAST_CONNECTIONS: usize = 8;
 
@@ -35,7 +42,8 @@ pub struct Limits {
     pub connection_rate: u32,
     /// Requests a second of all connections of one user together; 0 for no limit.
     pub user_rate: u32,
-    /// When all connections are taken, one that was silent for this long is closed to make room.
+    /// When all connections are taken and nobody holds more than others, one that was silent for this long is closed to
+    /// make room.
     pub idle: Duration,
 }
 
@@ -74,31 +82,8 @@ pub(crate) struct Peers {
     /// Raised with every change, so that connections need not lock to see that there was none.
     version: AtomicU64,
     seats: Mutex<Seats>,
-    waiting: Arc<Semaphore>,
+    waits: Arc<Waits>,
     pub(crate) counters: Arc<Counters>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    last: u64,
-    taken: HashMap<u64, Arc<Seat>>,
-    users: HashMap<u32, Arc<User>>,
-}
-
-/// One connection, as the others see it.
-#[derive(Debug)]
-struct Seat {
-    /// Milliseconds since the start.
-    active: AtomicU64,
-    leave: Notify,
-    leaving: AtomicU64,
-}
-
-/// What connections of one user share.
-#[derive(Debug, Default)]
-struct User {
-    connections: AtomicUsize,
-    used: Mutex<Bucket>,
 }
 
 impl Peers {
@@ -108,7 +93,7 @@ impl Peers {
             limits: Mutex::new(limits),
             version: AtomicU64::new(0),
             seats: Mutex::new(Seats::default()),
-            waiting: Arc::new(Semaphore::new(MAX_WAITING_IN_ALL)),
+            waits: Waits::new(MAX_WAITING_IN_ALL),
             counters: Arc::default(),
         })
     }
@@ -116,6 +101,7 @@ impl Peers {
     /// Puts other limits in force, for connections that are open as well.
     pub(crate) fn set_limits(&self, limits: Limits) {
         *self.limits.lock() = limits;
+        self.seats.lock().look_again();
         self.version.fetch_add(1, Ordering::Release);
     }
 
@@ -125,37 +111,25 @@ impl Peers {
 
     /// Connections that are open.
     pub(crate) fn connections(&self) -> usize {
-        self.seats.lock().taken.len()
+        self.seats.lock().len()
     }
 
-    /// A place for a new connection. Where all are taken, the one that was silent longest is asked to leave, if it was
-    /// silent long enough; otherwise there is none, and the error is how many there are.
-    pub(crate) fn admit(self: &Arc<Self>, uid: u32) -> Result<Account, usize> {
+    /// A place for a new connection. Where all are taken somebody who holds more, or was silent long enough, is asked to
+    /// leave; if there is nobody, the error is how many there are.
+    pub(crate) fn admit(self: &Arc<Self>, owner: Owner) -> Result<Account, usize> {
         let limits = self.limits();
         let most = limits.possible_connections();
-        let mut seats = self.seats.lock();
-        if seats.taken.len() >= most && !seats.make_room(most, self.milliseconds(), limits.idle) {
-            return Err(most);
+        let taken = self.seats.lock().take(owner, most, self.milliseconds(), limits.idle);
+        let (place, leaves) = taken.ok_or(most)?;
+        if let Some(seat) = leaves {
+            // What it waits for would keep it here.
+            self.waits.end_all_of(seat.owner, seat.number);
         }
-        let seat = Arc::new(Seat {
-            active: AtomicU64::new(self.milliseconds()),
-            leave: Notify::new(),
-            leaving: AtomicU64::new(0),
-        });
-        seats.last += 1;
-        let number = seats.last;
-        seats.taken.insert(number, Arc::clone(&seat));
-        let user = Arc::clone(seats.users.entry(uid).or_default());
-        user.connections.fetch_add(1, Ordering::Relaxed);
-        drop(seats);
         Ok(Account {
             version: self.version.load(Ordering::Acquire),
             peers: Arc::clone(self),
             limits,
-            number,
-            uid,
-            seat,
-            user,
+            place,
             own: Bucket::default(),
             share: Bucket::default(),
             refused: Bucket::default(),
@@ -171,43 +145,13 @@ impl Peers {
     }
 }
 
-impl Seats {
-    /// Asks the longest silent connection to leave. It may be one above the limit until it has.
-    fn make_room(&self, most: usize, now: u64, idle: Duration) -> bool {
-        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let leaving = self.taken.values().filter(|seat| seat.is_leaving()).count();
-        if self.taken.len() - leaving < most {
-            return true;
-        }
-        let staying = self.taken.values().filter(|seat| !seat.is_leaving());
-        let Some(silent) = staying.min_by_key(|seat| seat.active.load(Ordering::Relaxed)) else {
-            return false;
-        };
-        if now.saturating_sub(silent.active.load(Ordering::Relaxed)) < idle {
-            return false;
-        }
-        silent.leaving.store(1, Ordering::Relaxed);
-        silent.leave.notify_one();
-        true
-    }
-}
-
-impl Seat {
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed) != 0
-    }
-}
-
 /// What one connection has used.
 #[derive(Debug)]
 pub(crate) struct Account {
     peers: Arc<Peers>,
     limits: Limits,
     version: u64,
-    number: u64,
-    uid: u32,
-    seat: Arc<Seat>,
-    user: Arc<User>,
+    place: Place,
     own: Bucket,
     share: Bucket,
     refused: Bucket,
@@ -225,7 +169,7 @@ impl Account {
             (self.version, self.limits) = (version, self.peers.limits());
         }
         let now = self.peers.nanoseconds();
-        self.seat.active.store(now / 1_000_000, Ordering::Relaxed);
+        self.place.seat.active.store(now / 1_000_000, Ordering::Relaxed);
         Moment(now)
     }
 
@@ -235,8 +179,8 @@ impl Account {
             self.own.take(now, rate)?;
         }
         let Some(rate) = Rate::new(self.limits.user_rate) else { return Ok(()) };
-        let share = rate.shared_by(self.user.connections.load(Ordering::Relaxed));
-        let mut used = self.user.used.lock();
+        let share = rate.shared_by(self.place.sharers());
+        let mut used = self.place.user.used.lock();
         // One's own share is never taken up by others; what is beyond must be left over.
         match self.share.take(now, share) {
             Ok(()) => used.charge(now, rate),
@@ -270,31 +214,45 @@ impl Account {
         Duration::from_nanos(self.peers.nanoseconds().saturating_sub(then))
     }
 
+    /// Whose connection it is.
+    pub(crate) fn owner(&self) -> Owner {
+        self.place.seat.owner
+    }
+
     /// A place among the requests that wait, if there is one.
-    pub(crate) fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.peers.waiting).try_acquire_owned().ok()
+    pub(crate) fn wait(&self) -> Option<Wait> {
+        self.peers.waits.take(self.owner(), self.place.seat.number)
     }
 
     /// Resolves when this connection is to make room for another.
     pub(crate) fn asked_to_leave(&self) -> impl Future<Output = ()> + use<> {
-        let seat = Arc::clone(&self.seat);
+        let seat = Arc::clone(&self.place.seat);
         async move { seat.leave.notified().await }
+    }
+
+    /// Resolves when this connection was asked to leave and should have by now: its peer does not read.
+    pub(crate) fn overdue(&self) -> impl Future<Output = ()> + use<> {
+        let seat = Arc::clone(&self.place.seat);
+        async move {
+            seat.overdue.notified().await;
+            tokio::time::sleep(LEAVE_PATIENCE).await;
+        }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let mut seats = self.peers.seats.lock();
-        seats.taken.remove(&self.number);
-        if self.user.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
-            seats.users.remove(&self.uid);
-        }
+        self.peers.seats.lock().leave(&self.place);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ONE: Owner = Owner::new(1, 1, 10);
+    const OTHER_USER: Owner = Owner::new(2, 1, 20);
+    const OTHER_PROCESS: Owner = Owner::new(1, 1, 11);
 
     fn limits(connections: usize, connection_rate: u32, user_rate: u32, idle: Duration) -> Limits {
         Limits { connections, connection_rate, user_rate, idle }
@@ -307,7 +265,7 @@ mod tests {
     #[test]
     fn a_connection_gets_its_share_however_much_another_takes() {
         let peers = Peers::new(limits(16, 0, 1000, Duration::ZERO));
-        let (mut greedy, mut modest) = (peers.admit(1).unwrap(), peers.admit(1).unwrap());
+        let (mut greedy, mut modest) = (peers.admit(ONE).unwrap(), peers.admit(ONE).unwrap());
         let now = peers.nanoseconds();
         assert!(admitted(&mut greedy, now, 5000) >= 1000, "what nobody else uses is lent");
         assert_eq!(admitted(&mut modest, now, 500), 500, "half of the rate is its own");
@@ -317,7 +275,7 @@ mod tests {
     #[test]
     fn users_do_not_share_and_a_connection_has_a_bound_of_its_own() {
         let peers = Peers::new(limits(16, 10, 100, Duration::ZERO));
-        let (mut one, mut other) = (peers.admit(1).unwrap(), peers.admit(2).unwrap());
+        let (mut one, mut other) = (peers.admit(ONE).unwrap(), peers.admit(OTHER_USER).unwrap());
         let now = peers.nanoseconds();
         assert_eq!(admitted(&mut one, now, 100), 10);
         assert_eq!(admitted(&mut other, now, 100), 10);
@@ -326,7 +284,7 @@ mod tests {
     #[test]
     fn other_limits_hold_at_once_for_connections_that_are_open() {
         let peers = Peers::new(limits(16, 10, 0, Duration::ZERO));
-        let mut account = peers.admit(1).unwrap();
+        let mut account = peers.admit(ONE).unwrap();
         let now = account.awake();
         assert_eq!(admitted(&mut account, now.0, 100), 10);
         peers.set_limits(limits(16, 0, 0, Duration::ZERO));
@@ -337,23 +295,79 @@ mod tests {
     #[test]
     fn only_a_silent_connection_makes_room() {
         let peers = Peers::new(limits(LEAST_CONNECTIONS, 0, 0, Duration::from_secs(3600)));
-        let mut accounts: Vec<_> = (0..LEAST_CONNECTIONS).map(|_| peers.admit(1).unwrap()).collect();
-        assert_eq!(peers.admit(1).err(), Some(LEAST_CONNECTIONS), "nobody is silent for an hour");
+        let mut accounts: Vec<_> = (0..LEAST_CONNECTIONS).map(|_| peers.admit(ONE).unwrap()).collect();
+        assert_eq!(peers.admit(ONE).err(), Some(LEAST_CONNECTIONS), "nobody is silent for an hour");
         peers.set_limits(limits(LEAST_CONNECTIONS, 0, 0, Duration::ZERO));
-        let extra = peers.admit(1).unwrap();
-        assert_eq!(accounts.iter().filter(|account| account.seat.is_leaving()).count(), 1);
+        let extra = peers.admit(ONE).unwrap();
+        assert_eq!(peers.seats.lock().leaving(), [ONE]);
         drop(extra);
-        accounts.retain(|account| !account.seat.is_leaving());
-        accounts.push(peers.admit(1).unwrap());
+        accounts.retain(|account| !account.place.seat.is_leaving());
+        accounts.push(peers.admit(ONE).unwrap());
         assert_eq!(peers.connections(), LEAST_CONNECTIONS);
         drop(accounts);
-        assert!(peers.seats.lock().users.is_empty());
+        assert!(peers.seats.lock().is_empty());
+    }
+
+    #[test]
+    fn who_holds_most_connections_gives_way_though_it_keeps_them_busy_and_only_until_shares_are_equal() {
+        let peers = Peers::new(limits(20, 0, 0, Duration::from_secs(3600)));
+        let mut hoard: Vec<_> = (0..20).map(|_| peers.admit(ONE).unwrap()).collect();
+        let mut others = Vec::new();
+        for _ in 0..10 {
+            hoard.iter_mut().for_each(|account| {
+                account.awake();
+            });
+            assert!(peers.admit(ONE).is_err(), "it gets no more itself");
+            others.push(peers.admit(OTHER_PROCESS).unwrap());
+            assert_eq!(peers.seats.lock().leaving(), [ONE]);
+            hoard.retain(|account| !account.place.seat.is_leaving());
+            assert_eq!(peers.connections(), 20);
+        }
+        assert!(peers.admit(OTHER_PROCESS).is_err(), "half is its share");
+        assert!(peers.admit(Owner::new(1, 1, 12)).is_ok(), "and a third has one of its own");
+    }
+
+    #[test]
+    fn connections_that_were_asked_to_leave_and_do_not_are_bounded_in_number() {
+        let peers = Peers::new(limits(200, 0, 0, Duration::ZERO));
+        let _hoard: Vec<_> = (0..200).map(|_| peers.admit(ONE).unwrap()).collect();
+        let others: Vec<_> = (0..100).map_while(|_| peers.admit(OTHER_PROCESS).ok()).collect();
+        assert!((1..100).contains(&others.len()), "{}", others.len());
+        assert_eq!(peers.connections(), 200 + others.len());
+    }
+
+    #[test]
+    fn a_connection_that_makes_room_waits_for_nothing_any_more() {
+        let peers = Peers::new(limits(LEAST_CONNECTIONS, 0, 0, Duration::from_secs(3600)));
+        let hoard: Vec<_> = (0..LEAST_CONNECTIONS).map(|_| peers.admit(ONE).unwrap()).collect();
+        let waits: Vec<_> = hoard.iter().map(|account| account.wait().unwrap()).collect();
+        let _other = peers.admit(OTHER_PROCESS).unwrap();
+        let leaving = hoard.iter().position(|account| account.place.seat.is_leaving()).unwrap();
+        let asked: Vec<_> = waits.iter().map(Wait::is_asked).collect();
+        assert_eq!(asked.iter().position(|asked| *asked), Some(leaving));
+        assert_eq!(asked.iter().filter(|asked| **asked).count(), 1);
+    }
+
+    #[test]
+    fn a_process_gets_its_share_of_the_rate_however_many_connections_another_has() {
+        let peers = Peers::new(limits(200, 0, 1000, Duration::ZERO));
+        let mut greedy: Vec<_> = (0..99).map(|_| peers.admit(ONE).unwrap()).collect();
+        let mut modest = peers.admit(OTHER_PROCESS).unwrap();
+        let now = peers.nanoseconds();
+        greedy.iter_mut().for_each(|account| {
+            admitted(account, now, 1000);
+        });
+        assert_eq!(
+            admitted(&mut modest, now, 500),
+            500,
+            "half of the rate is its own, though it has one of a hundred"
+        );
     }
 
     #[test]
     fn refusals_have_a_rate_beyond_which_a_peer_is_not_read() {
         let peers = Peers::new(limits(8, 1, 0, Duration::ZERO));
-        let mut account = peers.admit(1).unwrap();
+        let mut account = peers.admit(ONE).unwrap();
         let now = account.awake();
         let free = (0..REFUSALS_PER_SECOND + 1).filter(|_| account.refuse(now).is_none()).count();
         assert_eq!(free, usize::try_from(REFUSALS_PER_SECOND).unwrap());

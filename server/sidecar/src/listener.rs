@@ -11,6 +11,7 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::access::{Access, Modes};
+use crate::owner::Owner;
 
 /// What nobody but the owner may do in a socket's folder, whomever it is for: see what is in it, and change that.
 const FOR_THE_OWNER: u32 = 0o066;
@@ -78,7 +79,7 @@ pub struct Listener {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
     /// Somebody the socket is for.
-    Served(u32),
+    Served(Owner),
     /// Somebody else.
     Stranger(u32),
 }
@@ -152,7 +153,7 @@ impl Listener {
         let (stream, _) = self.inner.accept().await?;
         let peer = stream.peer_cred()?;
         let is_served = self.access.admits(peer.uid(), peer.gid());
-        Ok((stream, if is_served { Peer::Served(peer.uid()) } else { Peer::Stranger(peer.uid()) }))
+        Ok((stream, if is_served { Peer::Served(Owner::of(&peer)) } else { Peer::Stranger(peer.uid()) }))
     }
 
     /// Sees whether the path still leads here. A path that leads nowhere gets a new socket; one that leads to somebody

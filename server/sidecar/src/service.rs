@@ -28,6 +28,7 @@ use crate::http::{Health, HttpListener};
 use crate::limits::{Limits, Peers};
 use crate::listener::{BindError, Fate, Listener, Peer};
 use crate::notify::Notifier;
+use crate::owner::Owner;
 
 /// Connections on the operator's socket at a time.
 const MAX_CONTROL_CONNECTIONS: usize = 16;
@@ -184,6 +185,7 @@ impl Service {
             stopping: stopping.clone(),
             audit: audit.clone(),
             denials: Arc::clone(&denials),
+            turns: Arc::default(),
         });
         let answers_control = Arc::new(Control {
             queue: Arc::clone(&queue),
@@ -341,7 +343,7 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, Peer::Served(uid))) => self.admit(stream, uid, &mut connections, &stopping),
+                Ok((stream, Peer::Served(owner))) => self.admit(stream, owner, &mut connections, &stopping),
                 Ok((stream, Peer::Stranger(uid))) => self.strangers.turn_away(stream, uid),
                 Err(error) => self.wait_after(&error).await,
             }
@@ -357,22 +359,25 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
     fn admit(
         &mut self,
         stream: UnixStream,
-        uid: u32,
+        owner: Owner,
         connections: &mut JoinSet<()>,
         stopping: &watch::Receiver<bool>,
     ) {
         if std::mem::take(&mut self.failing) {
             tracing::info!("connections are accepted again");
         }
-        match self.peers.admit(uid) {
+        match self.peers.admit(owner) {
             Ok(account) => {
                 let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
-                let stopping = stopping.clone();
+                let (stopping, overdue) = (stopping.clone(), account.overdue());
                 connections.spawn(async move {
-                    if let Err(error) =
-                        connection::serve::<P, A>(stream, answerer, server, account, stopping).await
-                    {
-                        tracing::debug!(%error, "a connection ended early");
+                    tokio::select! {
+                        served = connection::serve::<P, A>(stream, answerer, server, account, stopping) => {
+                            if let Err(error) = served {
+                                tracing::debug!(%error, "a connection ended early");
+                            }
+                        }
+                        () = overdue => tracing::debug!("a connection that was to make room was cut off"),
                     }
                 });
             }
