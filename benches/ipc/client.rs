@@ -87,7 +87,7 @@ pub(crate) struct ObolPeer {
 impl ObolPeer {
     pub(crate) fn new(tool: &str) -> Self {
         let tool = Tool::new(tool).expect("a name");
-        let params = DequeueTokenParams { tool, wait_ms: WaitMs::default(), audience: None };
+        let params = DequeueTokenParams { tool, wait_ms: WaitMs::default(), audience: None, pop_for: None };
         let request = AgentRequest::DequeueToken(params);
         Self { decoder: FrameDecoder::new(), request, out: Frames::new(), next: 0 }
     }

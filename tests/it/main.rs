@@ -38,6 +38,7 @@ mod own_suites;
 mod power_loss;
 mod private_files;
 mod process;
+mod proofs;
 mod queue;
 mod raw_scan;
 mod readme;

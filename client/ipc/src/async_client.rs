@@ -27,6 +27,7 @@ use crate::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams,
     TokenStatusResult,
 };
+use crate::proof::ArgumentsHash;
 use crate::protocol::Protocol;
 use crate::value::{Audience, Tool};
 
@@ -71,7 +72,7 @@ impl AsyncClient {
     /// [`CallError::MayHaveBeenHandedOut`] when the request went out and no answer came: the token, if there was one,
     /// is lost; calling again draws another. Otherwise as for every call.
     pub async fn dequeue_token(&self, tool: &Tool, wait: Duration) -> Result<DequeueTokenResult, CallError> {
-        self.dequeue(tool, None, wait).await
+        self.dequeue(tool, None, None, wait).await
     }
 
     /// Draws one token for `tool` at the resource server `audience`, for tools that are granted for several.
@@ -85,16 +86,33 @@ impl AsyncClient {
         audience: &Audience,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        self.dequeue(tool, Some(audience), wait).await
+        self.dequeue(tool, Some(audience), None, wait).await
+    }
+
+    /// Draws one token for `tool` with a proof of possession for a call with the arguments of this hash, where the grant asks
+    /// for one; `audience` where the tool is granted for several.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dequeue_token`](Self::dequeue_token).
+    pub async fn dequeue_token_with_proof(
+        &self,
+        tool: &Tool,
+        audience: Option<&Audience>,
+        arguments: ArgumentsHash,
+        wait: Duration,
+    ) -> Result<DequeueTokenResult, CallError> {
+        self.dequeue(tool, audience, Some(arguments), wait).await
     }
 
     async fn dequeue(
         &self,
         tool: &Tool,
         audience: Option<&Audience>,
+        pop_for: Option<ArgumentsHash>,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        let params = dequeue_params(tool, audience, wait)?;
+        let params = dequeue_params(tool, audience, pop_for, wait)?;
         let wait = params.wait_ms.as_duration();
         let reply = self.0.call(AgentRequest::DequeueToken(params), wait).await;
         reply

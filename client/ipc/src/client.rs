@@ -22,6 +22,7 @@ use crate::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, Empty,
     SessionInfoResult, TokenStatusParams, TokenStatusResult,
 };
+use crate::proof::ArgumentsHash;
 use crate::refusal::Refusal;
 use crate::value::{Audience, Tool, ValueError, WaitMs};
 
@@ -75,7 +76,7 @@ impl Client {
     /// [`CallError::MayHaveBeenHandedOut`] when the request went out and no answer came: the token, if there was one,
     /// is lost; calling again draws another. Otherwise as for every call.
     pub fn dequeue_token(&mut self, tool: &Tool, wait: Duration) -> Result<DequeueTokenResult, CallError> {
-        self.dequeue(tool, None, wait)
+        self.dequeue(tool, None, None, wait)
     }
 
     /// Draws one token for `tool` at the resource server `audience`, for tools that are granted for several.
@@ -89,16 +90,33 @@ impl Client {
         audience: &Audience,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        self.dequeue(tool, Some(audience), wait)
+        self.dequeue(tool, Some(audience), None, wait)
+    }
+
+    /// Draws one token for `tool` with a proof of possession for a call with the arguments of this hash, where the grant asks
+    /// for one; `audience` where the tool is granted for several.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dequeue_token`](Self::dequeue_token).
+    pub fn dequeue_token_with_proof(
+        &mut self,
+        tool: &Tool,
+        audience: Option<&Audience>,
+        arguments: ArgumentsHash,
+        wait: Duration,
+    ) -> Result<DequeueTokenResult, CallError> {
+        self.dequeue(tool, audience, Some(arguments), wait)
     }
 
     fn dequeue(
         &mut self,
         tool: &Tool,
         audience: Option<&Audience>,
+        pop_for: Option<ArgumentsHash>,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        let params = dequeue_params(tool, audience, wait)?;
+        let params = dequeue_params(tool, audience, pop_for, wait)?;
         let wait = params.wait_ms.as_duration();
         let reply = self
             .0
@@ -152,10 +170,11 @@ impl Client {
 pub(crate) fn dequeue_params(
     tool: &Tool,
     audience: Option<&Audience>,
+    pop_for: Option<ArgumentsHash>,
     wait: Duration,
 ) -> Result<DequeueTokenParams, CallError> {
     let wait_ms = WaitMs::try_from(wait).map_err(CallError::Argument)?;
-    Ok(DequeueTokenParams { tool: tool.clone(), wait_ms, audience: audience.cloned() })
+    Ok(DequeueTokenParams { tool: tool.clone(), wait_ms, audience: audience.cloned(), pop_for })
 }
 
 /// Why a call has no result.

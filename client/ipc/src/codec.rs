@@ -16,7 +16,7 @@
 //!
 //! and the structs of [`message`](crate::message), [`control`](crate::control) and
 //! [`ErrorCode`], whose fields and variants come in the order they are declared in. Session ids, suites, waits and
-//! times are plain integers (times in Unix seconds); session documents are strings of JSON.
+//! times are plain integers (times in Unix seconds); session documents are strings of JSON, hashes and proofs of base64url.
 //!
 //! bincode is no longer maintained (RUSTSEC-2025-0141). It is a small part of this codec, no type of its appears in
 //! this crate's interface, and only one private module names it: what it writes here is fixed by the lines above

@@ -39,6 +39,7 @@ pub mod endpoint;
 pub mod frame;
 pub mod hello;
 pub mod message;
+pub mod proof;
 mod protocol;
 pub mod refusal;
 pub mod secret;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
 use crate::secret::{ChannelText, TokenText};
@@ -42,6 +43,9 @@ pub struct DequeueTokenParams {
     /// The resource server to be called; needed only where the tool is granted for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<Audience>,
+    /// What the call's arguments hash to, where the grant asks for a proof of possession.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop_for: Option<ArgumentsHash>,
 }
 
 /// Result of `dequeueToken`: a token that no one else has been given or will be.
@@ -58,6 +62,20 @@ pub struct DequeueTokenResult {
     /// request in the clear is refused with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<TokenChannel>,
+    /// The proof that the request must carry beside the token. Only for a token that asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop: Option<TokenProof>,
+}
+
+/// A proof of possession for one token and the arguments that it was asked for (TBAC r41, section 3.5), as it stands in a
+/// request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenProof {
+    /// `Ed25519`.
+    pub alg: ProofAlgorithm,
+    /// The signature.
+    pub sig: ProofSignature,
 }
 
 /// The channel of one token, for one request and its response (TBAC r41, section 9). The nonce of a request is 12 fresh

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use obol_session::AgentHalf;
+use obol_session::{AgentHalf, PopKey};
 use obol_token::{Audience, Scope, SessionMaterial};
 
 /// The right to mint tokens of one scope for one resource server: the first state of a token.
@@ -14,6 +14,8 @@ pub(crate) struct Grant {
     pub(crate) material: Arc<SessionMaterial>,
     /// Life of a token, in seconds.
     pub(crate) ttl: u64,
+    /// What proofs of possession are made with, where its tokens ask for them and this queue is who makes them.
+    pub(crate) pop_key: Option<Arc<PopKey>>,
 }
 
 impl Grant {
@@ -28,6 +30,7 @@ impl Grant {
                 (keys.aud.as_str(), (Audience::new(keys.aud.as_str()), material))
             })
             .collect();
+        let pop_key = half.pop_key.as_ref().map(|key| Arc::new(PopKey::from_bytes(*key.expose())));
         let ready = |grant: &obol_session::Grant| {
             let (audience, material) = servers.get(grant.aud.as_str())?;
             Some(Self {
@@ -35,6 +38,7 @@ impl Grant {
                 audience: audience.clone(),
                 material: Arc::clone(material),
                 ttl: grant.ttl,
+                pop_key: pop_key.clone().filter(|_| grant.require_pop),
             })
         };
         half.grants.iter().filter_map(ready).collect()

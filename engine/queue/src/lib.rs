@@ -54,6 +54,7 @@ mod master_key;
 mod opener;
 mod operate;
 mod partition;
+mod possession;
 mod queue;
 mod recover;
 mod refiller;

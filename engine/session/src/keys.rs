@@ -1,6 +1,6 @@
 //! The keys that a session shares with one resource server.
 
-use ed25519_dalek::{SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use obol_secret::text::hex_array;
 use obol_token::{MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
 use serde::ser::SerializeStruct as _;
@@ -18,6 +18,11 @@ impl PopKey {
     /// The public key, for the resource servers' halves.
     pub fn public(&self) -> [u8; 32] {
         SigningKey::from_bytes(self.expose()).verifying_key().to_bytes()
+    }
+
+    /// Proves possession for one call: plain Ed25519 over what [`obol_token::possession_transcript`] gives.
+    pub fn sign(&self, transcript: &[u8; 32]) -> [u8; 64] {
+        SigningKey::from_bytes(self.expose()).sign(transcript).to_bytes()
     }
 }
 

@@ -22,6 +22,7 @@ mod keys;
 mod mint;
 mod open;
 pub mod pattern;
+mod possession;
 mod schnorr;
 pub mod scope;
 mod secret;
@@ -36,6 +37,7 @@ pub use envelope::{
 pub use keys::{Nonces, SessionMaterial, TokenKeys};
 pub use mint::{MintError, Minter, TokenSeed, Validity};
 pub use open::{Body, OpenError};
+pub use possession::transcript as possession_transcript;
 pub use scope::{Constraints, Scope, ScopeError};
 pub use secret::{AudienceSecrets, MutualAuth, ResponseKey, SessionKey, SessionSecret, VerifierSecret};
 pub use suite::Suite;

@@ -10,7 +10,6 @@ use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::Arguments;
 use crate::session::Session;
 
-const LABEL: &[u8] = b"tbac-pop-v1";
 /// RFC 8785 of a call without arguments.
 const NO_ARGUMENTS: &[u8] = b"{}";
 
@@ -31,16 +30,7 @@ pub fn transcript(
     jti: &Jti,
     arguments: Option<&Map<String, Value>>,
 ) -> Option<[u8; 32]> {
-    let arguments = arguments_hash(arguments)?;
-    let jti = jti.as_bytes();
-    let jti_length = u16::try_from(jti.len()).ok()?;
-    let hash = Sha256::new()
-        .chain_update(LABEL)
-        .chain_update(session_id.0.to_be_bytes())
-        .chain_update(jti_length.to_be_bytes())
-        .chain_update(jti)
-        .chain_update(arguments);
-    Some(hash.finalize().into())
+    Some(obol_token::possession_transcript(session_id, jti, &arguments_hash(arguments)?))
 }
 
 pub(crate) fn check(

@@ -200,6 +200,10 @@ pub(crate) struct DequeueArgs {
     /// How long to wait for the sidecar and for a token, in milliseconds, at most 30,000.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub(crate) wait: u32,
+    /// The call's arguments, a JSON object in a file (`-` for standard input), where the tool needs a proof of possession
+    /// over them. The proof is printed on a second line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) arguments: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
     #[command(flatten)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use obol_audit::Suspended;
 use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
-    TokenChannel, TokenStatusParams, TokenStatusResult,
+    TokenChannel, TokenProof, TokenStatusParams, TokenStatusResult,
 };
+use obol_ipc::proof::{ProofAlgorithm, ProofSignature};
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
@@ -84,10 +85,18 @@ impl Agent {
 
     /// Draws a token, or says why not; either way it is audited, or nothing is drawn.
     fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
+        // Asked before anything is drawn: a token without its proof would be lost. What else is wrong the draw will say.
+        if params.pop_for.is_none() && self.queue.makes_proofs(draw(params)) == Ok(true) {
+            return Err(Denied::ProofOverWhat);
+        }
         let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
         let outcome = self.queue.dequeue(draw(params)).and_then(|token| {
             let channel = self.queue.channel_keys(draw(params), &token)?;
-            Ok(Drawn { token, channel })
+            let proof = match &params.pop_for {
+                Some(hash) => self.queue.prove(draw(params), &token, hash.as_bytes())?,
+                None => None,
+            };
+            Ok(Drawn { token, channel, proof })
         });
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
             audit.drawn(place, params, asker, &outcome);
@@ -246,6 +255,8 @@ fn draw(params: &DequeueTokenParams) -> Draw<'_> {
 pub(crate) enum Denied {
     Queue(DequeueError),
     Audit(Suspended),
+    /// The tool's tokens need a proof of possession, and nobody says over which arguments.
+    ProofOverWhat,
 }
 
 impl From<Denied> for Refusal {
@@ -253,14 +264,19 @@ impl From<Denied> for Refusal {
         match denied {
             Denied::Queue(error) => refuse(error),
             Denied::Audit(suspended) => audit::refuse(&suspended),
+            Denied::ProofOverWhat => Refusal::invalid_argument(
+                "popFor is missing: calls of this tool need a proof of possession, over the SHA-256 of their canonical \
+                 arguments (RFC 8785) in base64url",
+            ),
         }
     }
 }
 
-/// A token, and its channel where it asks for one.
+/// A token, and its channel and its proof where it asks for them.
 pub(crate) struct Drawn {
     pub(crate) token: Token,
     channel: Option<ChannelKeys>,
+    proof: Option<[u8; 64]>,
 }
 
 fn describe_channel(keys: &ChannelKeys) -> Result<TokenChannel, ValueError> {
@@ -276,12 +292,15 @@ fn describe_channel(keys: &ChannelKeys) -> Result<TokenChannel, ValueError> {
 }
 
 fn reply(outcome: Result<Drawn, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
-    let Drawn { token, channel } = outcome?;
+    let Drawn { token, channel, proof } = outcome?;
+    let proved =
+        |signature| TokenProof { alg: ProofAlgorithm::Ed25519, sig: ProofSignature::from_bytes(signature) };
     Ok(AgentReply::DequeueToken(DequeueTokenResult {
         token: TokenText::encode(token.as_bytes()).map_err(inexpressible)?,
         tool,
         expires_at: token.expires_at(),
         channel: channel.as_ref().map(describe_channel).transpose().map_err(inexpressible)?,
+        pop: proof.map(proved),
     }))
 }
 

@@ -351,7 +351,7 @@ fn what_cannot_be_asked_is_refused_before_anything_is_sent() {
     assert!(matches!(error, CallError::Encode(EncodeError::TooLong)), "{error}");
     drop(client);
     script.join().unwrap();
-    let error = dequeue_params(&tool(), None, Duration::from_secs(31)).unwrap_err();
+    let error = dequeue_params(&tool(), None, None, Duration::from_secs(31)).unwrap_err();
     assert!(error.to_string().contains("waitMs must be"), "{error}");
 }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::control::*;
 use crate::frame::MAX_BODY_BYTES;
 use crate::message::*;
+use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
 use crate::value::*;
@@ -83,10 +84,13 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 
 fn agent_request() -> impl Strategy<Value = AgentRequest> {
     prop_oneof![
-        (tool(), 0..=MAX_WAIT_MS, option::of(audience())).prop_map(|(tool, wait, audience)| {
-            let wait_ms = WaitMs::new(wait).unwrap();
-            AgentRequest::DequeueToken(DequeueTokenParams { tool, wait_ms, audience })
-        }),
+        (tool(), 0..=MAX_WAIT_MS, option::of(audience()), option::of(any::<[u8; 32]>())).prop_map(
+            |(tool, wait, audience, hash)| {
+                let wait_ms = WaitMs::new(wait).unwrap();
+                let pop_for = hash.map(ArgumentsHash::from_bytes);
+                AgentRequest::DequeueToken(DequeueTokenParams { tool, wait_ms, audience, pop_for })
+            }
+        ),
         (option::of(tool()), option::of(any::<u64>()))
             .prop_map(|(tool, from)| AgentRequest::TokenStatus(TokenStatusParams { tool, from })),
         Just(()).prop_map(|()| AgentRequest::SessionInfo(Empty {})),
@@ -114,7 +118,9 @@ fn agent_reply() -> impl Strategy<Value = AgentReply> {
         ("[A-Za-z0-9_-]{1,600}", tool(), any::<u64>(), option::of(channel())).prop_map(
             |(token, tool, expires_at, channel)| {
                 let token = TokenText::new(token).unwrap();
-                AgentReply::DequeueToken(DequeueTokenResult { token, tool, expires_at, channel })
+                let sig = ProofSignature::from_bytes([expires_at.to_le_bytes()[0]; 64]);
+                let pop = (expires_at % 2 == 0).then_some(TokenProof { alg: ProofAlgorithm::Ed25519, sig });
+                AgentReply::DequeueToken(DequeueTokenResult { token, tool, expires_at, channel, pop })
             }
         ),
         (any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>(), any::<Option<u64>>(), tools).prop_map(
@@ -460,6 +466,7 @@ fn secrets_stay_out_of_debug_output() {
         tool: Tool::new("t").unwrap(),
         expires_at: 1,
         channel: None,
+        pop: None,
     });
     let session = SessionDocument::new(r#"{"K_session":"c2VjcmV0"}"#).unwrap();
     let request = ControlRequest::Provision(ProvisionParams { session, resume: false });

@@ -32,6 +32,7 @@ pub(crate) fn dequeued(token: &str) -> AgentReply {
         tool: tool(),
         expires_at: 1_776_763_800,
         channel: None,
+        pop: None,
     })
 }
 

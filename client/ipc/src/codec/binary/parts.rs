@@ -10,9 +10,10 @@ use crate::control::{
 };
 use crate::frame::EncodeError;
 use crate::message::{
-    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenChannel, TokenStatusParams,
-    TokenStatusResult,
+    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenChannel, TokenProof,
+    TokenStatusParams, TokenStatusResult,
 };
+use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::refusal::{ErrorCode, Refusal};
 use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
@@ -82,8 +83,9 @@ macro_rules! binary_struct {
 
 binary_struct! {
     Empty {}
-    DequeueTokenParams { tool, wait_ms, audience }
-    DequeueTokenResult { token, tool, expires_at, channel }
+    DequeueTokenParams { tool, wait_ms, audience, pop_for }
+    DequeueTokenResult { token, tool, expires_at, channel, pop }
+    TokenProof { alg, sig }
     TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
     TokenStatusParams { tool, from }
     TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
@@ -232,6 +234,38 @@ impl Binary for ChannelAlgorithm {
             0 => Ok(Self::Aes256Gcm),
             1 => Ok(Self::ChaCha20Poly1305),
             other => unknown_variant("algorithm of a channel", other),
+        }
+    }
+}
+
+macro_rules! binary_shown {
+    ($($type:ty)+) => {$(
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                output.plain(&self.to_string())
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                Ok(Self::parse(&input.string()?)?)
+            }
+        }
+    )+};
+}
+
+binary_shown! { ArgumentsHash ProofSignature }
+
+impl Binary for ProofAlgorithm {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let number: u32 = match self {
+            Self::Ed25519 => 0,
+        };
+        number.put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.u32()? {
+            0 => Ok(Self::Ed25519),
+            other => unknown_variant("algorithm of a proof", other),
         }
     }
 }

@@ -15,6 +15,7 @@ fn dequeue() -> AgentRequest {
         tool: Tool::new("mail").unwrap(),
         wait_ms: WaitMs::new(1_000).unwrap(),
         audience: Some(Audience::new("api").unwrap()),
+        pop_for: None,
     })
 }
 
@@ -29,7 +30,7 @@ fn rejected(body: &[u8]) -> RejectedRequest {
 #[test]
 fn a_request_has_these_bytes() {
     let body = body_of(Codec::Bincode.encode_request::<AgentProtocol>(&RequestId::Number(300), &dequeue()));
-    let expected = b"\x00\xfb\x2c\x01\x00\x04mail\xfb\xe8\x03\x01\x03api";
+    let expected = b"\x00\xfb\x2c\x01\x00\x04mail\xfb\xe8\x03\x01\x03api\x00";
     assert_eq!(body, expected);
 
     let id = RequestId::text("a").unwrap();
@@ -55,10 +56,11 @@ fn a_response_has_these_bytes() {
         tool: Tool::new("mail").unwrap(),
         expires_at: 1_776_763_800,
         channel: None,
+        pop: None,
     });
     let body =
         body_of(Codec::Bincode.encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));
-    assert_eq!(body, b"\x01\x00\x01\x00\x00\x04dG9r\x04mail\xfc\x98\x43\xe7\x69\x00");
+    assert_eq!(body, b"\x01\x00\x01\x00\x00\x04dG9r\x04mail\xfc\x98\x43\xe7\x69\x00\x00");
 
     let refusal = Refusal::new(ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 }, "wait");
     let body = body_of(Codec::Bincode.encode_response::<AgentProtocol>(None, Err(&refusal)));
@@ -87,8 +89,9 @@ fn bincodes_own_derive_writes_the_same() {
         tool: String,
         wait_ms: u32,
         audience: Option<String>,
+        pop_for: Option<String>,
     }
-    let params = Params { tool: "mail".into(), wait_ms: 1_000, audience: Some("api".into()) };
+    let params = Params { tool: "mail".into(), wait_ms: 1_000, audience: Some("api".into()), pop_for: None };
     let mirror = Request { id: Id::Number(u64::MAX), call: Call::DequeueToken(params) };
     let derived = bincode::encode_to_vec(mirror, bincode::config::standard()).unwrap();
     assert_eq!(
@@ -145,6 +148,8 @@ fn a_refused_parameter_is_named() {
     assert!(wait.refusal.message().contains("waitMs must be"), "{}", wait.refusal);
     let audience = rejected(b"\x00\x01\x00\x01a\x00\x02");
     assert!(audience.refusal.message().contains("audience: 2 where"), "{}", audience.refusal);
+    let hash = rejected(b"\x00\x01\x00\x01a\x00\x00\x01\x02AA");
+    assert!(hash.refusal.message().contains("popFor must be"), "{}", hash.refusal);
     let cut = rejected(b"\x00\x01\x00\x01a\x00\x01\x05ab");
     assert!(cut.refusal.message().contains("audience: the body ends too early"), "{}", cut.refusal);
 }
@@ -186,6 +191,7 @@ fn an_answer_to_another_method_is_not_taken_for_this_ones() {
         tool: Tool::new("mail").unwrap(),
         expires_at: 1,
         channel: None,
+        pop: None,
     });
     let body =
         body_of(Codec::Bincode.encode_response::<AgentProtocol>(Some(&RequestId::Number(1)), Ok(&reply)));

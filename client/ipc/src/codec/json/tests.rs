@@ -92,6 +92,7 @@ fn results_are_written_as_the_contract_says() {
         tool: Tool::new("mail").unwrap(),
         expires_at: 1_776_763_800,
         channel: None,
+        pop: None,
     });
     assert_eq!(
         reply_text::<AgentProtocol>(&reply),
@@ -259,6 +260,7 @@ fn a_refused_parameter_is_named() {
         (r#"{"tool":"mail","waitMs":"1"}"#, "waitMs: a whole number"),
         (r#"{"tool":"mail","waitMs":1.5}"#, "waitMs: a whole number"),
         (r#"{"tool":"mail","audience":""}"#, "audience must be"),
+        (r#"{"tool":"mail","popFor":"AA"}"#, "popFor must be"),
         (r#"["mail",0,null]"#, "a JSON object is needed"),
         (r#""mail""#, "a JSON object is needed"),
     ] {
