@@ -24,7 +24,7 @@ use obol_resource::service::{Handle, Options};
 use obol_resource::{Guard, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Nonces, Suite};
-use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Session, Verifier};
+use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Session, Template, Verifier};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
@@ -144,6 +144,7 @@ impl Site {
         ))?;
         let spent = MemorySpentSet::unfenced(clock.clone(), 60);
         let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))
+            .templates(Arc::new(Template::Any))
             .clock(clock)
             .build()?;
         let guard = Guard::new(verifier);

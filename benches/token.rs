@@ -13,7 +13,7 @@ use obol_benches::{AUDIENCE, ISSUED_AT, mint, scope, seeds, session_of};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Minter, Nonces, SessionMaterial, Suite, Validity};
 use obol_verify::{
-    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier,
+    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
 };
 
 /// Tokens in a batch.
@@ -32,6 +32,7 @@ fn main() {
         bench.minting(suite);
         bench.verifying(suite, Nonces::Derived);
         bench.forgeries(suite, Nonces::Derived);
+        bench.under_grants(suite);
     }
     // A session of suite 1 whose minter is not Obol's.
     bench.verifying(Suite::Tbac, Nonces::Any);
@@ -119,6 +120,29 @@ impl Bench {
         );
     }
 
+    /// A session that says what was granted, beside one that does not, in turns.
+    fn under_grants(&self, suite: Suite) {
+        let session = || session(suite, Nonces::Derived);
+        let (open, granted) = (verifier_for(session()), verifier_for(session().with_grants([scope()])));
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for token in tokens(suite, self.samples()) {
+            let again = token.clone();
+            let begin = Instant::now();
+            accept(Unverified::from_bytes(token), &open);
+            without.push(nanoseconds(begin));
+            let begin = Instant::now();
+            accept(Unverified::from_bytes(again), &granted);
+            with.push(nanoseconds(begin));
+        }
+        let (without, with) = (Times::of(without), Times::of(with));
+        let what = format!("verify and spend under grants, suite {suite}, p50");
+        record(
+            Row::new("token", what, Unit::Nanoseconds, with.p50)
+                .beside("without grants", without.p50)
+                .wants(Target::RatioAtMost(1.03)),
+        );
+    }
+
     /// What is refused by its header alone.
     fn headers(&self) {
         let suite = Suite::Tbac;
@@ -185,13 +209,21 @@ fn verifier(suite: Suite) -> Verifier {
 }
 
 fn verifier_of(suite: Suite, nonces: Nonces) -> Verifier {
+    verifier_for(session(suite, nonces))
+}
+
+fn session(suite: Suite, nonces: Nonces) -> Session {
+    Session::new(session_of(suite).with_nonces(nonces), Audience::new(AUDIENCE), "example")
+}
+
+fn verifier_for(session: Session) -> Verifier {
     let sessions = Arc::new(MemorySessionTable::new());
     let audience = Audience::new(AUDIENCE);
-    let added =
-        sessions.add(Session::new(session_of(suite).with_nonces(nonces), audience.clone(), "example"));
+    let added = sessions.add(session);
     let clock = Arc::new(ManualClock::new(ISSUED_AT + 1));
     let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));
-    let built = Verifier::builder(audience, sessions, spent).clock(clock).build();
+    let any = Arc::new(Template::Any);
+    let built = Verifier::builder(audience, sessions, spent).templates(any).clock(clock).build();
     expect(added.ok().and_then(|()| built.ok()), "a verifier")
 }
 

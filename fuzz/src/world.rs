@@ -7,7 +7,7 @@ use obol_token::{
     TokenSeed, Validity, VerifierSecret,
 };
 use obol_verify::{
-    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Unverified,
+    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template, Unverified,
     Verifier,
 };
 
@@ -121,6 +121,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(ISSUED_AT));
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), CLOCK_SKEW));
         let verifier = Verifier::builder(Audience::new(AUDIENCE), self.sessions.clone(), spent.clone())
+            .templates(Arc::new(Template::Any))
             .clock(clock.clone())
             .build()
             .expect("the parts fit");

@@ -149,9 +149,9 @@ fn open(token: &Forge, answer: &Answer) -> Vec<u8> {
     assert_eq!(answer.header("content-type"), Some(SEALED_CONTENT_TYPE));
     assert_eq!(answer.header("content-length"), Some(&*answer.bytes.len().to_string()));
     assert_eq!(answer.header("etag"), None);
-    let (iv, ciphertext) = answer.bytes.split_at(12);
+    let (iv, ciphertext) = answer.bytes.split_first_chunk().unwrap();
     assert_eq!(iv, keys(token).response_iv());
-    keys(token).open_response(ciphertext).unwrap()
+    keys(token).open_response(iv, ciphertext).unwrap()
 }
 
 fn malformed() -> (u16, String, String) {
@@ -331,7 +331,8 @@ fn nothing_opens_but_what_was_sealed_as_a_request_for_this_token() {
         keys(&token).open_request(keys(&token).response_iv(), sealed).is_err(),
         "no response is a request"
     );
-    assert!(keys(&requiring_encryption(2)).open_response(sealed).is_err());
+    let others = keys(&requiring_encryption(2));
+    assert!(others.open_response(keys(&token).response_iv(), sealed).is_err());
 }
 
 #[test]
@@ -437,7 +438,7 @@ fn the_service_opens_arguments_and_hands_out_what_seals_the_response() {
     let cipher = aes_gcm::Aes256Gcm::new(key.as_slice().try_into().unwrap());
     let nonce: [u8; 12] = iv.try_into().unwrap();
     let sealed = cipher.encrypt((&nonce).into(), Payload { msg: b"done", aad: &aad }).unwrap();
-    assert_eq!(keys(&token).open_response(&sealed).unwrap(), b"done");
+    assert_eq!(keys(&token).open_response(&nonce, &sealed).unwrap(), b"done");
     let plain = site.verify(&Forge::standard(2), json!({})).json();
     assert!(plain.get("response").is_none() && plain.get("arguments").is_none());
 }

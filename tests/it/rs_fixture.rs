@@ -9,7 +9,7 @@ use obol_token::{
 };
 use obol_verify::{
     Arguments, Clock, Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent,
-    SpentSet, Unverified, Verified, Verifier, VerifierBuilder, Window,
+    SpentSet, Template, Unverified, Verified, Verifier, VerifierBuilder, Window,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
@@ -264,6 +264,7 @@ impl Server {
         sessions.add(session).unwrap();
         let builder =
             Verifier::builder(Audience::new(AUDIENCE), Arc::clone(&sessions) as Arc<_>, Arc::clone(&spent))
+                .templates(Arc::new(Template::Any))
                 .clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let verifier = configure(builder).build().unwrap();
         Self { clock, sessions, spent, verifier }

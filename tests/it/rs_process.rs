@@ -20,12 +20,20 @@ pub(crate) fn write_sessions(home: &Path, now: u64) {
 
 /// The same, with the session's status.
 pub(crate) fn write_sessions_as(home: &Path, now: u64, status: &str) {
-    let session = json!({
+    write_sessions_with(home, now, json!({"status": status}));
+}
+
+/// The same, with other or more fields of the session.
+pub(crate) fn write_sessions_with(home: &Path, now: u64, fields: Value) {
+    let mut session = json!({
         "session_id": format!("{:016x}", SESSION.0), "suite": 1, "aud": AUDIENCE, "org_id": ORG,
         "K_session": to_hex(&KEYS.session_key), "verifier_secret": to_hex(&KEYS.verifier_secret),
         "mutual_auth": to_hex(&KEYS.mutual_auth), "SEK_PK": to_hex(&KEYS.sek_public),
-        "status": status, "window": {"start": now - 100, "end": now + 100_000},
+        "window": {"start": now - 100, "end": now + 100_000},
+        "agent_instance_id": "agent-1", "iss": "as.example", "sub": "agent-key:1",
+        "grants": [{"tool": TOOL, "aud": AUDIENCE, "action": "read", "resource": "docs/**", "trust_level": 1}],
     });
+    session.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let file = json!({"obol_rs_sessions": 1, "sessions": [session]});
     write_private(&home.join("sessions.json"), &file.to_string());
 }

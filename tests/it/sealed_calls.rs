@@ -61,9 +61,6 @@ impl Call {
     /// The plaintext of a sealed body, if it is one for this token.
     fn open(&self, body: &[u8]) -> Option<Vec<u8>> {
         let (iv, sealed) = body.split_first_chunk::<12>().unwrap();
-        if iv[..] != self.part("responseIv") {
-            return None;
-        }
         let (key, aad) = (self.part("responseKey"), self.part("responseAad"));
         let payload = Payload { msg: sealed, aad: &aad };
         match self.channel["alg"].as_str().unwrap() {

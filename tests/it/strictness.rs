@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use obol_token::{Scope, Suite};
-use obol_verify::{Clock, Limits, ManualClock, MemorySpentSet, Unverified, Verifier};
+use obol_verify::{Clock, Limits, ManualClock, MemorySpentSet, Template, Unverified, Verifier};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -163,10 +163,28 @@ fn the_body_is_the_five_fields_and_nothing_else() {
             }
         }
     }
-    for unknown in [6, 0x7F, 0xFF] {
+    for unknown in [9, 0x7F, 0xFF] {
         assert_eq!(answer([tlv(&good), vec![unknown, 0]].concat()), FRAMING);
     }
     assert_eq!(answer([tlv(&good), vec![0x80, 0]].concat()), ("ok", "ok"), "a vendor's field");
+    let consumers = |fields: &[(u8, &[u8])]| answer([tlv(&good), tlv(fields)].concat());
+    let (signature, key, time) = ((6, &[0; 64][..]), (7, &[0; 32][..]), (8, &[0; 8][..]));
+    for empty in [&[signature, key, time][..], &[signature], &[key], &[time], &[signature, time]] {
+        assert_eq!(consumers(empty), ("ok", "ok"), "a consumer's fields, zeroed: {empty:?}");
+    }
+    for filled in [
+        &[(6, &[1; 64][..])][..],
+        &[(7, &[[0; 31].as_slice(), &[1]].concat())],
+        &[(8, &[0, 0, 0, 0, 0, 0, 0, 1])],
+        &[(6, &[0; 63])],
+        &[(7, &[])],
+        &[(8, &[0; 9])],
+        &[key, signature],
+        &[time, time],
+        &[signature, key, time, (9, &[])],
+    ] {
+        assert_eq!(consumers(filled), FRAMING, "{filled:?}");
+    }
     assert_eq!(answer([tlv(&good), vec![0]].concat()), FRAMING, "a stray byte");
 }
 
@@ -180,7 +198,9 @@ fn integers_keep_all_their_64_bits_in_bytes_and_in_json() {
         let again = Scope::from_tlv(&read.to_tlv().unwrap()).unwrap();
         assert_eq!(serde_json::to_value(&again).unwrap()["constraints"]["max_rows"], json!(value));
         let token = Forge::new(1, &json);
-        assert_eq!(Server::new().accept(&token).unwrap().scope().delegation_depth, value);
+        let limits = Limits { max_delegation_depth: u64::MAX, ..Limits::default() };
+        let server = Server::configured(|builder| builder.limits(limits));
+        assert_eq!(server.accept(&token).unwrap().scope().delegation_depth, value);
     }
     for wrong in ["-1", "1.0", "1e3", "18446744073709551616", "\"1\"", "null", "true"] {
         let text =
@@ -196,7 +216,8 @@ fn verifier(limits: Limits) -> (Arc<ManualClock>, Verifier) {
     let sessions = obol_verify::MemorySessionTable::new();
     sessions.add(session()).unwrap();
     let builder = Verifier::builder(obol_token::Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent));
-    (Arc::clone(&clock), builder.clock(clock).limits(limits).build().unwrap())
+    let builder = builder.templates(Arc::new(Template::Any)).clock(clock.clone()).limits(limits);
+    (clock, builder.build().unwrap())
 }
 
 fn present(verifier: &Verifier, token: &Forge) -> &'static str {

@@ -8,7 +8,7 @@ use obol_token::{
     Audience, Minter, MutualAuth, Nonces, ResponseKey, SessionKey, SessionMaterial, Suite, TokenSeed,
     Validity, VerifierSecret,
 };
-use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Unverified, Verifier};
+use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier};
 
 use super::{LIFE, NOW, Peer, SESSION, Verified, jti};
 
@@ -34,8 +34,10 @@ impl Obol {
         let clock = Arc::new(ManualClock::new(NOW));
         // Nothing is ever spent in it: the replay check is the same for all peers, and outside.
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), 60));
-        let verifier =
-            Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), spent).clock(clock).build();
+        let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), spent)
+            .templates(Arc::new(Template::Any))
+            .clock(clock)
+            .build();
         Self {
             name: format!("obol, suite {suite}"),
             material: material(suite),

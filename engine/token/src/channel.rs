@@ -121,9 +121,10 @@ impl ChannelKeys {
         self.seal(&self.response, &self.response_iv, self.labels().1, plaintext)
     }
 
-    /// Opens the response.
-    pub fn open_response(&self, sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
-        self.open(&self.response, &self.response_iv, self.labels().1, sealed)
+    /// Opens the response, under the nonce that came with it: a server that cannot make sure to seal only once takes a
+    /// random one instead of [`Self::response_iv`] (section 10.4).
+    pub fn open_response(&self, iv: &[u8; 12], sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
+        self.open(&self.response, iv, self.labels().1, sealed)
     }
 
     /// Ciphertext, then tag.
@@ -201,7 +202,12 @@ mod tests {
         for suite in Suite::ALL {
             let keys = || keys(suite, 1);
             let sealed = keys().seal_response(b"rows").unwrap();
-            assert_eq!(keys().open_response(&sealed), Ok(b"rows".to_vec()));
+            assert_eq!(keys().open_response(keys().response_iv(), &sealed), Ok(b"rows".to_vec()));
+            assert_eq!(keys().open_response(&[5; 12], &sealed), Err(ChannelError));
+            let mut random = keys();
+            random.response_iv = [5; 12];
+            let sealed = random.seal_response(b"rows").unwrap();
+            assert_eq!(keys().open_response(&[5; 12], &sealed), Ok(b"rows".to_vec()), "a nonce of its own");
             assert_eq!(keys().open_request(keys().response_iv(), &sealed), Err(ChannelError));
         }
     }

@@ -23,10 +23,12 @@ pub fn hash_of(parent: &Scope) -> Result<[u8; 32], ScopeError> {
     Ok(scope_hash(&parent.to_tlv()?))
 }
 
-/// The first field in which a child allows more than its parent.
+/// The first field in which a scope allows more than another: a child than its parent, a token than its grant.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Widening {
+    /// Another issuer.
+    Issuer,
     /// Another tool.
     Tool,
     /// Another organisation.
@@ -37,7 +39,7 @@ pub enum Widening {
     Subject,
     /// Another agent instance.
     AgentInstance,
-    /// `delegation_depth` does not get smaller.
+    /// `delegation_depth` does not get smaller, or is higher than the grant's.
     DelegationDepth,
     /// A higher trust level.
     TrustLevel,
@@ -67,6 +69,7 @@ impl Widening {
     /// The field at fault, for logs.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Issuer => "iss",
             Self::Tool => "tool",
             Self::OrgId => "org_id",
             Self::Audience => "aud",
@@ -90,7 +93,7 @@ impl Widening {
 
 impl fmt::Display for Widening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the delegated scope is wider than its parent in {}", self.as_str())
+        write!(f, "the scope is wider than the one it comes from in {}", self.as_str())
     }
 }
 
@@ -102,13 +105,28 @@ impl core::error::Error for Widening {}
 /// Stricter than the reference implementation, which leaves out `aud`, `sub`, `agent_instance_id`, `require_pop`,
 /// `data_classification` and `allowed_parameters`.
 pub fn check_attenuation(child: &Scope, parent: &Scope) -> Result<(), Widening> {
+    first_failure([(child.delegation_depth < parent.delegation_depth, Widening::DelegationDepth)])?;
+    check_within(child, parent)
+}
+
+/// Checks that a token's scope allows nothing that was not granted: the same, but that it may be delegated as often as the
+/// grant says, and comes from the grant's own issuer.
+pub fn check_granted(scope: &Scope, grant: &Scope) -> Result<(), Widening> {
+    first_failure([
+        (scope.iss == grant.iss, Widening::Issuer),
+        (scope.delegation_depth <= grant.delegation_depth, Widening::DelegationDepth),
+    ])?;
+    check_within(scope, grant)
+}
+
+/// Every limiting field but the depth of delegation.
+fn check_within(child: &Scope, parent: &Scope) -> Result<(), Widening> {
     let fields = [
         (child.tool == parent.tool, Widening::Tool),
         (child.org_id == parent.org_id, Widening::OrgId),
         (child.aud == parent.aud, Widening::Audience),
         (child.sub == parent.sub, Widening::Subject),
         (child.agent_instance_id == parent.agent_instance_id, Widening::AgentInstance),
-        (child.delegation_depth < parent.delegation_depth, Widening::DelegationDepth),
         (child.trust_level <= parent.trust_level, Widening::TrustLevel),
         (child.action.iter().all(|action| parent.action.contains(action)), Widening::Action),
         (resource_is_within(&child.resource, &parent.resource), Widening::Resource),
@@ -123,11 +141,13 @@ pub fn check_attenuation(child: &Scope, parent: &Scope) -> Result<(), Widening> 
     }
 }
 
-fn resource_is_within(child: &str, parent: &str) -> bool {
+/// Whether one resource pattern covers no more than another.
+pub fn resource_is_within(child: &str, parent: &str) -> bool {
     ResourcePattern::parse(child).is_within(&ResourcePattern::parse(parent))
 }
 
-fn constraints_attenuate(child: &Constraints, parent: &Constraints) -> Result<(), Widening> {
+/// Checks that one set of limits allows nothing that another does not allow.
+pub fn constraints_attenuate(child: &Constraints, parent: &Constraints) -> Result<(), Widening> {
     let encrypted = |constraints: &Constraints| constraints.require_channel_encryption == Some(true);
     first_failure([
         (at_most(child.max_rows, parent.max_rows), Widening::MaxRows),
@@ -260,6 +280,25 @@ mod tests {
         for (widening, change) in cases {
             assert_eq!(child_with(change), Err(widening));
         }
+    }
+
+    #[test]
+    fn a_token_may_be_all_that_its_grant_is_and_no_more() {
+        let granted = |change: fn(&mut Value)| {
+            let mut token = parent_json();
+            change(&mut token);
+            check_granted(&scope(token), &scope(parent_json()))
+        };
+        assert_eq!(granted(|_| {}), Ok(()));
+        assert_eq!(granted(|token| token["delegation_depth"] = json!(1)), Ok(()));
+        assert_eq!(granted(|token| token["delegation_depth"] = json!(3)), Err(Widening::DelegationDepth));
+        assert_eq!(granted(|token| token["iss"] = json!("other")), Err(Widening::Issuer));
+        assert_eq!(granted(|token| token["resource"] = json!("**")), Err(Widening::Resource));
+        assert_eq!(
+            granted(|token| token["agent_instance_id"] = json!("agent-2")),
+            Err(Widening::AgentInstance)
+        );
+        assert_eq!(granted(|token| token["constraints"]["max_rows"] = json!(11)), Err(Widening::MaxRows));
     }
 
     #[test]

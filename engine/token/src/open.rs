@@ -28,7 +28,7 @@ pub enum OpenError {
     Signature,
     /// The AEAD tag does not hold (`DECRYPTION_FAILED`).
     Decryption,
-    /// The body is not the five required fields in canonical form (`MALFORMED_TOKEN`).
+    /// The body is not the required fields in canonical form (`MALFORMED_TOKEN`).
     Body,
 }
 
@@ -62,6 +62,9 @@ pub struct Body {
 
 /// A body's fields behind the scope: a tag, a length and 32 bytes each.
 const SECRETS: [u8; 4] = [TAG_PRIV_SIG, TAG_RESPONSE_KEY, TAG_MUTUAL_AUTH, TAG_VERIFIER_SECRET];
+/// Fields that only the consumer profile fills: in a token of the enterprise profile they are left out or all zeros, of
+/// this many bytes (TBAC r41, section 3.0.2).
+const CONSUMER_FIELDS: [(u8, usize); 3] = [(0x06, 64), (0x07, 32), (0x08, 8)];
 const FIELD_HEADER_BYTES: usize = 2;
 const SECRET_BYTES: usize = 32;
 
@@ -97,7 +100,8 @@ impl Body {
         ct_eq_32(expected, self.secret(TAG_PRIV_SIG))
     }
 
-    /// Takes a body whose fields are all there, none besides, in their order and of their length.
+    /// Takes a body whose fields are all there, none besides but empty ones of a consumer's, in their order and of their
+    /// length.
     fn parse(plaintext: Zeroizing<Vec<u8>>) -> Option<Self> {
         let mut reader = OrderedReader::new(&plaintext, None);
         let scope = reader.next_field().ok()??;
@@ -113,8 +117,14 @@ impl Body {
                 return None;
             }
         }
-        let ended = reader.next_field().ok()?.is_none();
-        ended.then_some(Self { scope, plaintext })
+        while let Some(field) = reader.next_field().ok()? {
+            if !CONSUMER_FIELDS.contains(&(field.tag, field.value.len()))
+                || field.value.iter().any(|byte| *byte != 0)
+            {
+                return None;
+            }
+        }
+        Some(Self { scope, plaintext })
     }
 
     /// One of the four secrets, all of which [`Self::parse`] has seen.

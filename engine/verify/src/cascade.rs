@@ -59,6 +59,7 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
         session: &session,
         envelope: &envelope,
         scope: &scope.scope,
+        known: &scope,
         request,
         arguments,
     })?;
@@ -200,8 +201,11 @@ fn open_arguments(
     envelope: &Envelope<'_>,
     body: &Body,
 ) -> Result<Option<ReadArguments>, Denial> {
-    let Arguments::Sealed { iv, ciphertext } = request.arguments else { return Ok(None) };
+    let Arguments::Sealed { algorithm, iv, ciphertext } = request.arguments else { return Ok(None) };
     let keys = session.material().channel_keys(&envelope.jti(), &body.response_key());
+    if algorithm.is_some_and(|algorithm| algorithm != keys.algorithm()) {
+        return Err(Denial::malformed_request("the arguments are not sealed by the session's algorithm"));
+    }
     let plaintext = keys
         .open_request(iv, ciphertext)
         .map_err(|_| Denial::malformed_request("the arguments are not sealed for this token"))?;

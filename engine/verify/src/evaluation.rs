@@ -14,6 +14,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
 use crate::denial::{Code, Denial, FailedCheck};
+use crate::known_scope::KnownScope;
 use crate::request::{Arguments, Request};
 use crate::resource_form;
 use crate::session::Session;
@@ -26,6 +27,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) session: &'a Session,
     pub(crate) envelope: &'a Envelope<'a>,
     pub(crate) scope: &'a Scope,
+    /// The scope, with what is known of it.
+    pub(crate) known: &'a KnownScope,
     pub(crate) request: &'a Request<'a>,
     /// The request's arguments, opened where they came sealed.
     pub(crate) arguments: Arguments<'a>,
@@ -36,6 +39,7 @@ pub(crate) fn run(subject: &Subject<'_>) -> Result<(), Denial> {
     check_organisation(subject)?;
     check_tool(subject)?;
     let ceiling = find_ceiling(subject)?;
+    check_grants(subject)?;
     check_actions_within(subject, ceiling.as_deref())?;
     check_requested_action(subject)?;
     check_requested_resource(subject)?;
@@ -46,6 +50,7 @@ pub(crate) fn run(subject: &Subject<'_>) -> Result<(), Denial> {
     check_approval(subject)?;
     check_approval_age(subject)?;
     check_intent(subject)?;
+    check_delegation_depth(subject)?;
     check_delegation(subject)
 }
 
@@ -84,9 +89,19 @@ fn find_ceiling(subject: &Subject<'_>) -> Result<Option<Arc<Ceiling>>, Denial> {
     let scope = subject.scope;
     match subject.parts.templates.template(&scope.agent_instance_id, &scope.tool) {
         Template::Any => Ok(None),
+        Template::Granted if subject.session.has_grants() => Ok(None),
+        Template::Granted => {
+            Err(insufficient("the session says nothing of grants, and there is no policy template for it"))
+        }
         Template::Ceiling(ceiling) => Ok(Some(ceiling)),
         Template::None => Err(insufficient("there is no policy template for this agent and tool")),
     }
+}
+
+/// Also where a template allows more: a policy that was decided elsewhere is not widened here.
+fn check_grants(subject: &Subject<'_>) -> Result<(), Denial> {
+    let Some(grants) = subject.session.grants() else { return Ok(()) };
+    subject.known.check_granted(grants).map_err(|excess| insufficient(excess.to_string()))
 }
 
 fn check_actions_within(subject: &Subject<'_>, ceiling: Option<&Ceiling>) -> Result<(), Denial> {
@@ -219,6 +234,13 @@ fn check_intent(subject: &Subject<'_>) -> Result<(), Denial> {
     }
     let code = Code::IntentIntegrityFailed;
     Err(Denial::new(code, FailedCheck::IntentHashCheck, "intent_hash is not the hash of user_raw_intent"))
+}
+
+fn check_delegation_depth(subject: &Subject<'_>) -> Result<(), Denial> {
+    if subject.scope.delegation_depth <= subject.parts.limits.max_delegation_depth {
+        return Ok(());
+    }
+    Err(insufficient("the token may be delegated further than this server allows"))
 }
 
 /// A delegated token counts only after its parent was spent here, and never allows more than it.

@@ -5,8 +5,10 @@
 //! can neither fill this memory nor push anything out of it.
 
 use obol_token::{Body, Scope, ScopeError, SessionMaterial};
-use std::sync::{Arc, RwLock, TryLockError};
+use std::sync::{Arc, OnceLock, RwLock, TryLockError};
 use zeroize::Zeroizing;
+
+use crate::grants::{Excess, Grants};
 
 /// Scopes that a session keeps: a few tools in turns.
 const MAX_SCOPES: usize = 4;
@@ -20,12 +22,19 @@ pub(crate) struct KnownScope {
     tlv: Zeroizing<Box<[u8]>>,
     policy_epoch: u64,
     privilege_signature: Zeroizing<[u8; 32]>,
+    /// Whether the session's grants allow it, once somebody asked: they do not change while the session lasts.
+    granted: OnceLock<Result<(), Excess>>,
 }
 
 impl KnownScope {
     /// Whether the body carries this scope's `priv_sig`; constant time.
     pub(crate) fn is_signed_in(&self, body: &Body) -> bool {
         body.privilege_signature_matches(&self.privilege_signature)
+    }
+
+    /// Whether the grants of the session allow this scope; worked out once.
+    pub(crate) fn check_granted(&self, grants: &Grants) -> Result<(), Excess> {
+        *self.granted.get_or_init(|| grants.check(&self.scope))
     }
 
     /// One human's approval of one call, or one transaction's, comes once.
@@ -68,6 +77,7 @@ impl KnownScopes {
             tlv: Zeroizing::new(tlv.into()),
             policy_epoch,
             privilege_signature: Zeroizing::new(material.privilege_signature(policy_epoch, tlv)),
+            granted: OnceLock::new(),
         }))
     }
 

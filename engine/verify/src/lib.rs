@@ -36,6 +36,7 @@ mod cascade;
 mod clock;
 mod denial;
 mod evaluation;
+mod grants;
 mod known_scope;
 mod parents;
 mod possession;
@@ -75,6 +76,6 @@ pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 pub use spent::{NewFile, OpenSpentSetError, RedbSpentSet, RedbSpentSetOptions};
 pub use template::{Ceiling, Template, TemplateTable, Templates};
 pub use verifier::{
-    ConfigError, DEFAULT_CLOCK_SKEW_SEC, DEFAULT_MAX_TTL_SEC, Limits, MAX_APPROVAL_AGE_SEC, Verifier,
-    VerifierBuilder,
+    ConfigError, DEFAULT_CLOCK_SKEW_SEC, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SEC, Limits,
+    MAX_APPROVAL_AGE_SEC, Verifier, VerifierBuilder,
 };

@@ -42,6 +42,8 @@ pub enum Arguments<'a> {
     /// They came encrypted and are opened on the way, after the token's own checks (TBAC r41, section 10.3). The
     /// outcome is in [`crate::Verified::opened_arguments`].
     Sealed {
+        /// What the request says they are sealed by; `None` where it does not say. It must be the session's.
+        algorithm: Option<&'a str>,
         /// The nonce that came with them.
         iv: &'a [u8; 12],
         /// Ciphertext and tag. Their plaintext is a JSON object.

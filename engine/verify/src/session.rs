@@ -2,18 +2,19 @@
 
 use core::fmt;
 use ed25519_dalek::VerifyingKey;
-use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
-use obol_token::{Audience, SessionId, SessionMaterial};
+use obol_session::{AgentIdentity, DocumentError, ResourceHalf, Window};
+use obol_token::{Audience, Scope, SessionId, SessionMaterial};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use subtle::ConstantTimeEq as _;
 
+use crate::grants::Grants;
 use crate::known_scope::KnownScopes;
 use crate::session_store::SessionStoreError;
 
-/// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, and up to
-/// four times three more while it is used.
+/// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, another
+/// half for each grant, and up to four times three more while it is used.
 pub const MAX_SESSIONS: usize = 100_000;
 
 /// The 32 bytes are no Ed25519 public key.
@@ -37,8 +38,8 @@ pub struct Session {
     window: Option<Window>,
     pop_key: Option<VerifyingKey>,
     agent: Option<AgentIdentity>,
-    grants: Option<Vec<Grant>>,
     standing: Arc<Standing>,
+    grants: Option<Grants>,
     known_scopes: KnownScopes,
 }
 
@@ -60,8 +61,8 @@ impl Session {
             window: None,
             pop_key: None,
             agent: None,
-            grants: None,
             standing: Arc::default(),
+            grants: None,
             known_scopes: KnownScopes::default(),
         }
     }
@@ -80,7 +81,9 @@ impl Session {
             window: Some(half.window),
             pop_key,
             agent: half.agent.clone(),
-            grants: half.grants.clone(),
+            grants: half.agent.as_ref().zip(half.grants.as_ref()).map(|(agent, grants)| {
+                Grants::new(grants.iter().map(|grant| grant.scope(agent, &half.org_id)))
+            }),
             ..Self::new(material, Audience::new(half.keys.aud.as_str()), half.org_id.as_str())
         };
         session.raise_policy_epoch(half.policy_epoch);
@@ -94,6 +97,14 @@ impl Session {
     #[must_use]
     pub fn with_window(mut self, window: Window) -> Self {
         self.window = Some(window);
+        self
+    }
+
+    /// Sets what was granted, as the widest scope for each tool. No token of the session may allow more, whatever the
+    /// verifier's templates say; without it the templates alone decide. An empty list allows nothing.
+    #[must_use]
+    pub fn with_grants(mut self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        self.grants = Some(Grants::new(scopes));
         self
     }
 
@@ -145,11 +156,6 @@ impl Session {
         self.agent.as_ref()
     }
 
-    /// The most that the session's tokens may allow; `None` where the half that it was made from does not say.
-    pub fn grants(&self) -> Option<&[Grant]> {
-        self.grants.as_deref()
-    }
-
     /// The oldest policy epoch that is accepted.
     pub fn policy_epoch(&self) -> u64 {
         self.standing.policy_epoch.load(Ordering::SeqCst)
@@ -178,6 +184,15 @@ impl Session {
         }
         self.standing = Arc::clone(&known.standing);
         self
+    }
+
+    pub(crate) fn grants(&self) -> Option<&Grants> {
+        self.grants.as_ref()
+    }
+
+    /// Whether it is known what was granted.
+    pub fn has_grants(&self) -> bool {
+        self.grants.is_some()
     }
 
     pub(crate) fn known_scopes(&self) -> &KnownScopes {

@@ -1,16 +1,20 @@
 //! Policy templates: the most that tokens of one agent for one tool may allow (TBAC r41, section 7).
 
 use core::fmt;
-use obol_token::Scope;
+use obol_token::delegation::{Widening, constraints_attenuate, resource_is_within};
+use obol_token::{Constraints, Scope};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The answer to "what may this agent be allowed to do with this tool here?".
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub enum Template {
     /// Whatever the token's issuer decided.
     Any,
+    /// What the session was granted ([`crate::Session::with_grants`]); nothing where it does not say.
+    #[default]
+    Granted,
     /// Nothing: there is no template, and without one every token is refused.
     None,
     /// At most this.
@@ -31,9 +35,19 @@ impl Templates for Template {
 }
 
 /// Templates by agent instance and tool; an agent or tool that is not listed has none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "HashMap<String, HashMap<String, Ceiling>>")]
 pub struct TemplateTable {
     ceilings: HashMap<String, HashMap<String, Arc<Ceiling>>>,
+}
+
+impl From<HashMap<String, HashMap<String, Ceiling>>> for TemplateTable {
+    fn from(agents: HashMap<String, HashMap<String, Ceiling>>) -> Self {
+        let shared = |tools: HashMap<String, Ceiling>| {
+            tools.into_iter().map(|(tool, ceiling)| (tool, Arc::new(ceiling))).collect()
+        };
+        Self { ceilings: agents.into_iter().map(|(agent, tools)| (agent, shared(tools))).collect() }
+    }
 }
 
 impl TemplateTable {
@@ -99,6 +113,18 @@ pub struct Ceiling {
     /// Whether every token must carry what the user asked for.
     #[serde(default)]
     pub require_intent_capture: bool,
+    /// The pattern that the token's resource must lie within.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// Whether every request must arrive encrypted.
+    #[serde(default)]
+    pub require_channel_encryption: bool,
+    /// The classification of data that every token must name.
+    #[serde(default)]
+    pub data_classification: Option<String>,
+    /// The arguments that a token may allow, and their patterns.
+    #[serde(default)]
+    pub allowed_parameters: Option<BTreeMap<String, String>>,
 }
 
 impl Ceiling {
@@ -129,6 +155,23 @@ impl Ceiling {
             (scope.trust_level == 3 || !self.require_ciba, "trust_level"),
             (scope.user_raw_intent.is_some() || !self.require_intent_capture, "user_raw_intent"),
         ];
-        checks.into_iter().find(|(holds, _)| !holds).map(|(_, field)| field)
+        let excess = checks.into_iter().find(|(holds, _)| !holds).map(|(_, field)| field);
+        excess.or_else(|| self.excess_in_what_is_reached(scope))
+    }
+
+    /// By the rules of delegation: a template is to a token what a parent is to its child.
+    fn excess_in_what_is_reached(&self, scope: &Scope) -> Option<&'static str> {
+        if self.resource.as_ref().is_some_and(|resource| !resource_is_within(&scope.resource, resource)) {
+            return Some(Widening::Resource.as_str());
+        }
+        let limits = Constraints {
+            require_channel_encryption: Some(self.require_channel_encryption),
+            data_classification: self.data_classification.clone(),
+            allowed_parameters: self.allowed_parameters.clone(),
+            ..Constraints::default()
+        };
+        let unlimited = Constraints::default();
+        let own = scope.constraints.as_ref().unwrap_or(&unlimited);
+        constraints_attenuate(own, &limits).err().map(Widening::as_str)
     }
 }

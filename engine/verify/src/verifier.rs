@@ -20,7 +20,10 @@ pub const DEFAULT_MAX_TTL_SEC: u64 = 60;
 /// no figure; this is the reference implementation's.
 pub const MAX_APPROVAL_AGE_SEC: u64 = 300;
 
-/// The figures of the cascade, all in seconds.
+/// How often a scope may still be delegated unless told otherwise: the length of the longest chain.
+pub const DEFAULT_MAX_DELEGATION_DEPTH: u64 = 3;
+
+/// The figures of the cascade; times in seconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// How far two clocks may be apart.
@@ -29,6 +32,8 @@ pub struct Limits {
     pub max_ttl: u64,
     /// The oldest approval a token may be issued on.
     pub max_approval_age: u64,
+    /// The highest `delegation_depth` of a token.
+    pub max_delegation_depth: u64,
 }
 
 impl Default for Limits {
@@ -37,6 +42,7 @@ impl Default for Limits {
             clock_skew: DEFAULT_CLOCK_SKEW_SEC,
             max_ttl: DEFAULT_MAX_TTL_SEC,
             max_approval_age: MAX_APPROVAL_AGE_SEC,
+            max_delegation_depth: DEFAULT_MAX_DELEGATION_DEPTH,
         }
     }
 }
@@ -97,7 +103,7 @@ impl Verifier {
                 audience,
                 sessions,
                 spent,
-                templates: Arc::new(Template::Any),
+                templates: Arc::new(Template::default()),
                 parents: Arc::default(),
                 clock: Arc::new(SystemClock::new()),
                 limits: Limits::default(),
@@ -109,6 +115,11 @@ impl Verifier {
     /// Who this server is.
     pub fn audience(&self) -> &Audience {
         &self.parts.audience
+    }
+
+    /// The figures of the cascade.
+    pub fn limits(&self) -> Limits {
+        self.parts.limits
     }
 
     /// The spent set, for its health and size.
@@ -176,7 +187,8 @@ pub struct VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    /// Policy. Without it, whatever a token's issuer decided is allowed.
+    /// Policy, in addition to the grants of those sessions that have some. Without it [`Template::Granted`]: sessions that
+    /// say nothing of grants are refused.
     #[must_use]
     pub fn templates(mut self, templates: Arc<dyn Templates>) -> Self {
         self.parts.templates = templates;

@@ -72,6 +72,7 @@ fn default_of(name: &str) -> Option<String> {
         "rs.redis_wait_replicas" => "0",
         "rs.redis_assume_noeviction" => "false",
         "rs.policy_epoch" => "0",
+        "rs.templates" => "none: the sessions' grants alone",
         "rs.clock_skew" => return Some(obol_verify::Limits::default().clock_skew.to_string()),
         "rs.max_ttl" => return Some(obol_verify::Limits::default().max_ttl.to_string()),
         _ => return None,

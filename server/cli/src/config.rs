@@ -116,6 +116,9 @@ pub(crate) struct Rs {
     pub(crate) sandbox: Option<bool>,
     /// Tokens of an older policy epoch are refused.
     pub(crate) policy_epoch: Option<u64>,
+    /// The file with the policy of this server, by agent and tool; `any` for sessions that say nothing of grants to be
+    /// accepted without.
+    pub(crate) templates: Option<PathBuf>,
 }
 
 /// A provider of the Agent Token Protocol.

@@ -11,6 +11,7 @@ use obol_secret::file::PrivateFile;
 use obol_secret::wipe::Wiped;
 use obol_session::{AgentIdentity, Establish, Grant, PopKey, ResourceHalf};
 use obol_token::{SessionId, SessionSecret, Suite};
+use obol_verify::DEFAULT_MAX_TTL_SEC;
 use zeroize::Zeroizing;
 
 use crate::args::CreateArgs;
@@ -65,6 +66,14 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
         args.agent_file.display(),
         args.rs_file.display()
     ));
+    if args.ttl > DEFAULT_MAX_TTL_SEC {
+        tracing::warn!(
+            ttl = args.ttl,
+            max_ttl = DEFAULT_MAX_TTL_SEC,
+            "a resource server with usual settings refuses tokens that live so long: set its rs.max_ttl to this, or make the \
+             session with a shorter --ttl"
+        );
+    }
     Ok(())
 }
 

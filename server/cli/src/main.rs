@@ -23,6 +23,7 @@ mod output;
 mod rs;
 mod sandbox;
 mod stores;
+mod templates;
 mod tqs;
 mod watch;
 

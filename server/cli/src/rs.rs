@@ -12,7 +12,7 @@ use obol_resource::service::Options;
 use obol_sandbox::Measure;
 use obol_token::Audience;
 use obol_verify::{
-    Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Verifier, read_session_halves,
+    Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +21,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::stores;
+use crate::templates;
 use crate::tqs::{LAST_WAIT, shutdown_signal};
 use crate::{log_lines, sandbox};
 
@@ -37,6 +38,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
             return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
         }
     };
+    let templates = templates::open(config)?;
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
     let listen = args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN);
     // While there is one thread: each table that is opened has some of its own.
@@ -47,8 +49,9 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     }
     let clock = Arc::new(SystemClock::new());
     let sessions = stores::sessions(args, config, &audience, &clock)?;
+    templates::warn_of(&halves, config, max_ttl(config));
     stores::import(&*sessions, &halves, clock.now())?;
-    let verifier = verifier(args, config, audience, &sessions, &clock)?;
+    let verifier = verifier(args, config, audience, &sessions, templates, &clock)?;
     let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
     if let Some(log) = audit::open_for_rs(args, config)? {
         guard = guard.audited(log);
@@ -86,19 +89,25 @@ fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience
     }
 }
 
+fn max_ttl(config: &Config) -> u64 {
+    config.rs.max_ttl.unwrap_or(Limits::default().max_ttl)
+}
+
 fn verifier(
     args: &RsArgs,
     config: &Config,
     audience: Audience,
     sessions: &Arc<dyn SessionStore>,
+    templates: Arc<dyn Templates>,
     clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
     let mut limits = Limits::default();
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
-    limits.max_ttl = config.rs.max_ttl.unwrap_or(limits.max_ttl);
+    limits.max_ttl = max_ttl(config);
     let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
     Verifier::builder(audience, Arc::<dyn SessionStore>::clone(sessions), spent)
         .clock(Arc::<SystemClock>::clone(clock))
+        .templates(templates)
         .limits(limits)
         .policy_epoch(config.rs.policy_epoch.unwrap_or(0))
         .build()

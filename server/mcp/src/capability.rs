@@ -1,6 +1,7 @@
 //! Capability negotiation (TBAC r41, section 2). It tells each side what to expect; it opens no door. A client that
 //! does not speak the extension can use whatever needs no token.
 
+use obol_verify::{DEFAULT_MAX_DELEGATION_DEPTH, Verifier};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -81,14 +82,25 @@ fn default_assemblers() -> u32 {
     8
 }
 
+/// A depth as it is advertised: what does not fit the field is told as the most that does.
+fn shown_depth(depth: u64) -> u32 {
+    u32::try_from(depth).unwrap_or(u32::MAX)
+}
+
+impl ServerCapability {
+    /// What a server guarded by this verifier can do.
+    pub fn of(verifier: &Verifier) -> Self {
+        Self { max_delegation_depth: shown_depth(verifier.limits().max_delegation_depth), ..Self::default() }
+    }
+}
+
 impl Default for ServerCapability {
-    /// What a server guarded by this crate can do.
+    /// What a server guarded by this crate can do, with the verifier's usual limits.
     fn default() -> Self {
         Self {
             version: VERSION.to_owned(),
             token_formats: vec![TOKEN_FORMAT.to_owned()],
-            // For orientation: the server sets no limit of its own, tokens count down theirs.
-            max_delegation_depth: 3,
+            max_delegation_depth: shown_depth(DEFAULT_MAX_DELEGATION_DEPTH),
             supports_step_up: true,
             supports_policy_template_discovery: false,
             supports_consumer_profile: false,
@@ -96,7 +108,8 @@ impl Default for ServerCapability {
             supports_intent_verification: false,
             intent_verification_mode: IntentMode::LogOnly,
             supports_transactions: false,
-            deployment_profile: DeploymentProfile::E,
+            // Whoever presents a token attaches it; there is no assembler to go with this server.
+            deployment_profile: DeploymentProfile::S,
             max_assemblers_per_agent: default_assemblers(),
         }
     }
@@ -266,7 +279,11 @@ mod tests {
             panic!("not enabled");
         };
         assert_eq!(Value::Object(peer.to_object()), published());
-        let expected = ServerCapability { supports_policy_template_discovery: true, ..Default::default() };
+        let expected = ServerCapability {
+            supports_policy_template_discovery: true,
+            deployment_profile: DeploymentProfile::E,
+            ..Default::default()
+        };
         assert_eq!(peer, expected);
 
         let client = json!({"version": "2026-04-21-r41", "tokenFormats": ["opaque"], "hasTqs": true,

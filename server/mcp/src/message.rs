@@ -71,12 +71,16 @@ impl RequestMeta {
         meta.insert(EXTENSION.to_owned(), json!(self));
     }
 
-    /// Takes this out of a request's `_meta`, so that it goes no further. `None` where the client sent none.
+    /// Takes this out of a request's `_meta`, so that it goes no further. `None` where the client sent none, and where what
+    /// it sent is empty.
     pub fn take(meta: &mut Map<String, Value>) -> Result<Option<Self>, Denial> {
-        let Some(value) = meta.remove(EXTENSION) else { return Ok(None) };
-        let Value::Object(_) = value else {
-            return Err(Denial::malformed_request("the extension's _meta is no object"));
-        };
+        let value = meta.remove(EXTENSION).unwrap_or_default();
+        match &value {
+            Value::Null => return Ok(None),
+            Value::Object(fields) if fields.is_empty() => return Ok(None),
+            Value::Object(_) => {}
+            _ => return Err(Denial::malformed_request("the extension's _meta is no object")),
+        }
         // The error of serde could repeat what it found.
         let read: Self = serde_json::from_value(value)
             .map_err(|_| Denial::malformed_request("a field of the extension's _meta is missing or wrong"))?;
@@ -201,7 +205,7 @@ mod tests {
         let read = RequestMeta::take(&mut meta).unwrap().unwrap();
         assert_eq!(read.token().reveal(), "abc");
         assert_eq!(read.proof(), Ok(Some(proof)));
-        assert_eq!(read.sealed_arguments(), Ok(Some(sealed)));
+        assert_eq!(read.sealed_arguments(), Ok(Some(sealed.of_algorithm("AES-256-GCM"))));
         assert_eq!(Value::Object(meta), json!({"progressToken": 1}));
         assert!(!format!("{read:?}").contains("abc"));
     }
@@ -209,11 +213,13 @@ mod tests {
     #[test]
     fn absent_is_not_malformed() {
         assert!(RequestMeta::take(&mut Map::new()).unwrap().is_none());
+        for empty in [Value::Null, json!({})] {
+            assert!(read(&empty).unwrap().is_none(), "{empty}");
+        }
         for meta in [
-            Value::Null,
             json!("secret"),
             json!([]),
-            json!({}),
+            json!(false),
             json!({"token": "secret"}),
             json!({"token": ["secret"], "format": "opaque"}),
             json!({"token": "secret", "format": "jose"}),

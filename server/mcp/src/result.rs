@@ -110,7 +110,8 @@ impl ToolResult {
         }
     }
 
-    /// What a client reads from a sealed result. Whether the call failed is told by the result itself (section 10.2).
+    /// What a client reads from a sealed result, under the nonce that the server took for it, be it random or the token's
+    /// own (section 10.4). Whether the call failed is told by the result itself (section 10.2).
     pub fn open(self, keys: &ChannelKeys) -> Result<Self, Denial> {
         let unreadable = || Denial::malformed_request("the result is not sealed for this token");
         let mut meta = self.meta.unwrap_or_default();
@@ -118,10 +119,10 @@ impl ToolResult {
         let sealed: EncField =
             sealed.and_then(|sealed| serde_json::from_value(sealed).ok()).ok_or_else(unreadable)?;
         let sealed = sealed.message()?;
-        if sealed.iv() != keys.response_iv() {
+        if sealed.algorithm() != Some(keys.algorithm()) {
             return Err(unreadable());
         }
-        let plaintext = keys.open_response(sealed.ciphertext()).map_err(|_| unreadable())?;
+        let plaintext = keys.open_response(sealed.iv(), sealed.ciphertext()).map_err(|_| unreadable())?;
         let opened: Self = serde_json::from_slice(&plaintext).map_err(|_| unreadable())?;
         let meta = (!meta.is_empty()).then_some(meta);
         Ok(Self { is_error: self.is_error, meta, ..opened })

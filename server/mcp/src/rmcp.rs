@@ -67,6 +67,21 @@ impl<S: Service<RoleServer>> Guarded<S> {
         let answer = self.inner.handle_request(ClientRequest::CallToolRequest(request), context).await;
         if admitted.is_sealed() { Ok(sealed(&admitted, answer, result_type)) } else { answer }
     }
+
+    fn advertising(&self, mut result: ServerResult) -> ServerResult {
+        match &mut result {
+            ServerResult::InitializeResult(result) => self.advertise(&mut result.capabilities),
+            ServerResult::DiscoverResult(result) => self.advertise(&mut result.capabilities),
+            _ => {}
+        }
+        result
+    }
+
+    fn advertise(&self, capabilities: &mut ServerCapabilities) {
+        let ours = || ServerCapability::of(self.guard.guard().verifier()).to_object();
+        let extensions = capabilities.extensions.get_or_insert_default();
+        extensions.entry(EXTENSION.to_owned()).or_insert_with(ours);
+    }
 }
 
 impl<S: Service<RoleServer>> Service<RoleServer> for Guarded<S> {
@@ -81,7 +96,7 @@ impl<S: Service<RoleServer>> Service<RoleServer> for Guarded<S> {
             ClientRequest::CustomRequest(request) if request.method == ToolsCall::METHOD => {
                 Err(ErrorData::invalid_params("the parameters of tools/call cannot be read", None))
             }
-            request => Ok(advertising(self.inner.handle_request(request, context).await?)),
+            request => Ok(self.advertising(self.inner.handle_request(request, context).await?)),
         }
     }
 
@@ -95,27 +110,13 @@ impl<S: Service<RoleServer>> Service<RoleServer> for Guarded<S> {
 
     fn get_info(&self) -> ServerConfig {
         let mut info = self.inner.get_info();
-        advertise(&mut info.capabilities);
+        self.advertise(&mut info.capabilities);
         info
     }
 
     fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
         self.inner.supported_protocol_versions()
     }
-}
-
-fn advertising(mut result: ServerResult) -> ServerResult {
-    match &mut result {
-        ServerResult::InitializeResult(result) => advertise(&mut result.capabilities),
-        ServerResult::DiscoverResult(result) => advertise(&mut result.capabilities),
-        _ => {}
-    }
-    result
-}
-
-fn advertise(capabilities: &mut ServerCapabilities) {
-    let extensions = capabilities.extensions.get_or_insert_default();
-    extensions.entry(EXTENSION.to_owned()).or_insert_with(|| ServerCapability::default().to_object());
 }
 
 /// Whether the client speaks a version of MCP in which a result names its type; older ones must not be sent it.

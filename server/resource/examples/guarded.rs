@@ -33,10 +33,11 @@ async fn forecast(token: VerifiedToken) -> String {
 async fn main() -> Result<(), Box<dyn Error>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let session = new_session()?;
-    let tokens = mint(&session, clock.now())?;
+    let grant = grant()?;
+    let tokens = mint(&session, &grant, clock.now())?;
 
     let sessions = MemorySessionTable::new();
-    sessions.add(Session::new(session, Audience::new(AUDIENCE), "example-org"))?;
+    sessions.add(Session::new(session, Audience::new(AUDIENCE), "example-org").with_grants([grant]))?;
     // Without a fence, because the session is as new as this process.
     let spent = MemorySpentSet::unfenced(Arc::clone(&clock), 60);
     let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))
@@ -67,15 +68,19 @@ fn new_session() -> Result<SessionMaterial, getrandom::Error> {
     ))
 }
 
-fn mint(session: &SessionMaterial, now: u64) -> Result<Vec<String>, Box<dyn Error>> {
-    let scope: Scope = serde_json::from_value(serde_json::json!({
+/// What the session's tokens may allow, at most. These allow all of it.
+fn grant() -> Result<Scope, serde_json::Error> {
+    serde_json::from_value(serde_json::json!({
         "iss": "https://auth.example", "sub": "agent-key:1", "agent_instance_id": "agent-1", "tool": "forecast",
         "action": "read", "resource": "**", "delegation_depth": 0, "aud": AUDIENCE, "org_id": "example-org",
         "trust_level": 1, "human_confirmed_at": 0
-    }))?;
+    }))
+}
+
+fn mint(session: &SessionMaterial, scope: &Scope, now: u64) -> Result<Vec<String>, Box<dyn Error>> {
     let seeds = (0..3).map(|_| seed()).collect::<Result<Vec<_>, _>>()?;
     let validity = Validity { issued_at: now, expires_at: now + LIFE_SEC };
-    let tokens = Minter::new(session, &scope, 1)?.mint(validity, &seeds)?;
+    let tokens = Minter::new(session, scope, 1)?.mint(validity, &seeds)?;
     Ok(tokens.iter().map(|token| to_base64url(token)).collect())
 }
 

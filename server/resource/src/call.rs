@@ -101,7 +101,8 @@ impl ToolCall {
                 CallArguments::Unseen => Arguments::Unseen,
                 CallArguments::Plain(map) => Arguments::Plain(Some(map)),
                 CallArguments::Sealed(message) => {
-                    Arguments::Sealed { iv: message.iv(), ciphertext: message.ciphertext() }
+                    let (algorithm, iv) = (message.algorithm(), message.iv());
+                    Arguments::Sealed { algorithm, iv, ciphertext: message.ciphertext() }
                 }
             },
             rounded: self.rounded,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// The only algorithm of proofs.
 const POP_ALGORITHM: &str = "Ed25519";
-/// The algorithm of sealed messages in the published suite, and the one of Obol's suite 3. Which of them it is follows
-/// from the session; under the other one a message does not open.
+/// The algorithm of sealed messages in the published suite, and the one of Obol's suite 3. Which of them it must be follows
+/// from the session.
 const SEAL_ALGORITHMS: [&str; 2] = ["AES-256-GCM", "ChaCha20-Poly1305"];
 const SIGNATURE_BYTES: usize = 64;
 const IV_BYTES: usize = 12;
@@ -51,7 +51,8 @@ impl Proof {
 /// A message under a token's channel keys: nonce, ciphertext and tag.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedMessage {
-    algorithm: &'static str,
+    /// Where the message says so.
+    algorithm: Option<&'static str>,
     iv: [u8; IV_BYTES],
     ciphertext: Vec<u8>,
 }
@@ -61,16 +62,21 @@ impl SealedMessage {
     /// whose plaintext is longer than [`MAX_SEALED_BYTES`].
     pub fn new(iv: [u8; IV_BYTES], ciphertext: Vec<u8>) -> Result<Self, Denial> {
         match ciphertext.len().checked_sub(TAG_BYTES) {
-            Some(0..=MAX_SEALED_BYTES) => Ok(Self { algorithm: SEAL_ALGORITHMS[0], iv, ciphertext }),
+            Some(0..=MAX_SEALED_BYTES) => Ok(Self { algorithm: None, iv, ciphertext }),
             Some(_) => Err(Denial::malformed_request("the sealed message is too long")),
             None => Err(Denial::malformed_request("the sealed message is too short")),
         }
     }
 
-    /// The same message, sealed by another algorithm than AES-256-GCM: [`obol_token::ChannelKeys::algorithm`].
+    /// The same message, saying what it was sealed by: [`obol_token::ChannelKeys::algorithm`].
     #[must_use]
     pub fn of_algorithm(self, algorithm: &'static str) -> Self {
-        Self { algorithm, ..self }
+        Self { algorithm: Some(algorithm), ..self }
+    }
+
+    /// What the message says it was sealed by. It opens only where that is so.
+    pub fn algorithm(&self) -> Option<&'static str> {
+        self.algorithm
     }
 
     /// Reads nonce, ciphertext and tag, one behind the other.
@@ -139,7 +145,7 @@ impl EncField {
     /// The field for a message.
     pub fn new(message: &SealedMessage) -> Self {
         Self {
-            alg: message.algorithm.to_owned(),
+            alg: message.algorithm.unwrap_or(SEAL_ALGORITHMS[0]).to_owned(),
             iv: to_base64url(message.iv()),
             ct: to_base64url(message.ciphertext()),
         }
@@ -176,7 +182,7 @@ mod tests {
     fn messages_survive_both_forms() {
         let message = SealedMessage::new([7; 12], vec![9; 40]).unwrap();
         assert_eq!(SealedMessage::from_bytes(&message.to_bytes()), Ok(message.clone()));
-        assert_eq!(EncField::new(&message).message(), Ok(message));
+        assert_eq!(EncField::new(&message).message(), Ok(message.of_algorithm("AES-256-GCM")));
         let proof = Proof::from_bytes([5; 64]);
         assert_eq!(PopField::new(&proof).proof(), Ok(proof));
     }

@@ -142,6 +142,8 @@ fn verifier(server: &Server, session: Option<SessionFields>, stores: &Stores) ->
     let limits = Limits {
         clock_skew: server.clock_skew.unwrap_or(defaults.clock_skew),
         max_ttl: server.max_ttl.unwrap_or(defaults.max_ttl),
+        // The reference knows no limit but those of the scopes.
+        max_delegation_depth: u64::MAX,
         ..defaults
     };
     let now = server.now.unwrap_or_else(|| SystemClock::new().now());

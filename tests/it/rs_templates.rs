@@ -1,0 +1,101 @@
+//! `obol rs` has a policy of its own: what its sessions were granted, and a file of templates by agent and tool.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::rs_fixture::{Forge, TOOL, scope_with};
+use crate::rs_process::{Http, RsProcess, write_sessions_with};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn configure(home: &Path, templates: &str) {
+    let folder = home.join(".config/obol");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("obol.toml"), format!("[rs]\ntemplates = \"{templates}\"\n")).unwrap();
+}
+
+/// What a server says to a token of its session, minted with other or more fields; and its log.
+fn answer(home: &Path, fields: Value) -> (String, String) {
+    let mut server = RsProcess::start(home, &["--spent", "memory", "--first-start"]);
+    let issued = now();
+    let token = Forge::new(1, &scope_with(fields)).with(|token| {
+        token.issued_at = issued;
+        token.expires_at = issued + 50;
+    });
+    let said = Http::new(server.port()).present(&token.text()).unwrap();
+    server.terminate();
+    (said, server.log())
+}
+
+#[test]
+fn a_server_holds_tokens_to_what_their_session_was_granted() {
+    let home = tempfile::tempdir().unwrap();
+    write_sessions_with(home.path(), now(), json!({}));
+    assert_eq!(answer(home.path(), json!({})).0, "OK");
+    for wider in [json!({"resource": "**"}), json!({"action": ["read", "write"]}), json!({"trust_level": 2})]
+    {
+        assert_eq!(answer(home.path(), wider.clone()).0, "INSUFFICIENT_PRIVILEGE", "{wider}");
+    }
+}
+
+#[test]
+fn a_session_with_neither_grants_nor_template_is_refused_unless_any_is_allowed() {
+    let home = tempfile::tempdir().unwrap();
+    write_sessions_with(home.path(), now(), json!({"grants": null}));
+    let (said, log) = answer(home.path(), json!({}));
+    assert_eq!(said, "INSUFFICIENT_PRIVILEGE");
+    assert!(log.contains("says nothing of grants") && log.contains("rs.templates"), "{log}");
+    configure(home.path(), "any");
+    assert_eq!(answer(home.path(), json!({"resource": "**"})).0, "OK");
+    write_sessions_with(home.path(), now(), json!({}));
+    assert_eq!(
+        answer(home.path(), json!({"resource": "**"})).0,
+        "INSUFFICIENT_PRIVILEGE",
+        "grants hold all the same"
+    );
+}
+
+#[test]
+fn a_file_of_templates_is_the_servers_own_policy() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("templates.toml");
+    configure(home.path(), file.to_str().unwrap());
+    write_sessions_with(home.path(), now(), json!({"grants": null}));
+    let with = |text: &str, fields: Value| {
+        std::fs::write(&file, text).unwrap();
+        answer(home.path(), fields).0
+    };
+    let docs = format!("[\"agent-1\".{TOOL}]\nresource = \"docs/**\"\nallowed_actions = [\"read\"]\n");
+    assert_eq!(with(&docs, json!({})), "OK");
+    for wider in
+        [json!({"resource": "**"}), json!({"action": "write"}), json!({"agent_instance_id": "agent-2"})]
+    {
+        assert_eq!(with(&docs, wider.clone()), "INSUFFICIENT_PRIVILEGE", "{wider}");
+    }
+    assert_eq!(with("[agent-1.other]\n", json!({})), "INSUFFICIENT_PRIVILEGE", "what is not listed has none");
+    // Beside grants both hold.
+    write_sessions_with(home.path(), now(), json!({}));
+    assert_eq!(with(&docs, json!({})), "OK");
+    assert_eq!(with(&docs.replace("docs/**", "docs/a"), json!({})), "INSUFFICIENT_PRIVILEGE");
+    assert_eq!(with("[agent-1.other]\n", json!({})), "INSUFFICIENT_PRIVILEGE");
+}
+
+#[test]
+fn a_grant_whose_tokens_live_too_long_is_warned_of() {
+    let home = tempfile::tempdir().unwrap();
+    let grants = json!([{"tool": TOOL, "aud": crate::rs_fixture::AUDIENCE, "action": "read", "resource": "docs/**",
+                         "trust_level": 1, "ttl": 300}]);
+    write_sessions_with(home.path(), now(), json!({"grants": grants}));
+    let (_, log) = answer(home.path(), json!({}));
+    assert!(log.contains("live too long for rs.max_ttl") && log.contains("300"), "{log}");
+    let made = crate::process::command(home.path())
+        .args(["session", "create", "--audience", "https://a.example", "--tool", "search", "--ttl", "300"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() && said.contains("max_ttl") && said.contains("300"), "{said}");
+}
