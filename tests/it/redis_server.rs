@@ -143,6 +143,15 @@ impl RedisServer {
         String::from_utf8_lossy(&answer.stdout).trim().to_owned()
     }
 
+    /// Sends commands one behind the other, over one connection.
+    pub(crate) fn ask_all(&self, commands: &[&[&str]]) {
+        use std::io::Write as _;
+        let mut cli = cli(&self.socket()).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let lines: String = commands.iter().map(|words| words.join(" ") + "\n").collect();
+        cli.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(cli.wait().unwrap().success());
+    }
+
     /// Sends a command and does not wait for the answer.
     pub(crate) fn begin(&self, words: &[&str]) -> Child {
         cli(&self.socket()).args(words).stdout(Stdio::null()).spawn().unwrap()

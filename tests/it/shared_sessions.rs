@@ -9,7 +9,7 @@ use obol_verify::{
     Clock, Mark, ResourceHalf, SessionSealKey, SessionStore, SessionStoreError, SessionTable, SpendError,
     SpentSet, SystemClock,
 };
-use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet};
+use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, Unfit};
 use serde_json::json;
 
 use crate::process::{home, write_private};
@@ -106,6 +106,133 @@ fn the_rights_that_the_documentation_names_are_enough() {
     let mark = Mark::new(SessionId(1), &Jti::from_random([1; 16]), now() + 60);
     assert_eq!(spent.spend(mark).wait(), Ok(()));
     assert_eq!(spent.spend(mark).wait(), Err(SpendError::AlreadySpent));
+}
+
+fn with_epoch(id: u64, epoch: u64) -> ResourceHalf {
+    ResourceHalf { policy_epoch: epoch, ..entry(id, now()) }
+}
+
+fn epoch(table: &RedisSessionTable, id: u64) -> Option<u64> {
+    Some(table.look_up(SessionId(id)).ok()??.policy_epoch())
+}
+
+#[test]
+fn a_sessions_policy_epoch_never_falls_on_any_server_whatever_is_added() {
+    let redis = RedisServer::start(&[]);
+    let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
+    one.add(&with_epoch(1, 5), now()).unwrap();
+    eventually("the other knows", || epoch(&other, 1) == Some(5));
+    for (server, added, in_force) in [(&other, 1, 5), (&one, 0, 5), (&other, 7, 7), (&one, 6, 7)] {
+        server.add(&with_epoch(1, added), now()).unwrap();
+        eventually("it is in force", || {
+            [&one, &other].iter().all(|server| epoch(server, 1) == Some(in_force))
+        });
+        assert_eq!(epoch(&open(options(&redis)), 1), Some(in_force), "a server that starts now");
+    }
+}
+
+#[test]
+fn servers_that_change_the_table_at_the_same_time_lose_nothing() {
+    let redis = RedisServer::start(&[]);
+    let servers = [open(options(&redis).first_start()), open(options(&redis))];
+    std::thread::scope(|scope| {
+        for (number, server) in (1..).zip(&servers) {
+            scope.spawn(move || {
+                for id in 0..20 {
+                    server.add(&entry(number * 100 + id, now()), now()).unwrap();
+                }
+                server.revoke(SessionId(number * 100), now()).unwrap();
+            });
+        }
+    });
+    let fresh = open(options(&redis));
+    for id in (100..120).chain(200..220) {
+        assert_eq!(active(&fresh, id), Some(id % 100 != 0), "{id}");
+    }
+    assert_eq!(redis.ask(&["HGET", "obol:rs:sessions", "changes"]), "42");
+}
+
+/// The key of the sessions of the epoch that is recorded.
+fn rows_of(redis: &RedisServer) -> String {
+    format!("obol:rs:sessions:{}:rows", redis.ask(&["HGET", "obol:rs:sessions", "id"]))
+}
+
+/// Whoever can write to Redis puts something back; what was revoked stays so, on servers that run and on new ones.
+fn expect_no_return(put_back: impl Fn(&RedisServer, &str), keep: impl Fn(&RedisServer, &str)) {
+    let redis = RedisServer::start(&[]);
+    let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
+    one.add(&entry(1, now()), now()).unwrap();
+    one.add(&entry(2, now()), now()).unwrap();
+    let rows = rows_of(&redis);
+    keep(&redis, &rows);
+    one.revoke(SessionId(1), now()).unwrap();
+    eventually("the other knows", || active(&other, 1) == Some(false));
+    put_back(&redis, &rows);
+    eventually("it is noticed: every session is over, on all servers", || {
+        [&one, &other].iter().all(|server| server.health().is_ok() && server.fence().is_some())
+    });
+    for server in [&one, &other, &open(options(&redis))] {
+        assert_eq!((active(server, 1), active(server, 2)), (Some(false), Some(false)));
+        assert!(matches!(server.add(&entry(1, now()), now()), Err(SessionStoreError::Fenced(_))));
+    }
+}
+
+#[test]
+fn an_old_row_that_is_put_back_ends_every_session() {
+    let number = "0000000000000001";
+    let keep = |redis: &RedisServer, rows: &str| {
+        let script = "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))";
+        assert_eq!(redis.ask(&["EVAL", script, "1", rows, number]), "OK");
+    };
+    let put_back = |redis: &RedisServer, rows: &str| {
+        let script = "redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside')) \
+                      return redis.call('HINCRBY', 'obol:rs:sessions', 'changes', 1)";
+        // The manifest of that change is missing, so it does not even open as one.
+        assert_eq!(redis.ask(&["EVAL", script, "1", rows, number]), "4");
+        redis.ask(&["HDEL", "obol:rs:sessions", "count"]);
+    };
+    expect_no_return(put_back, keep);
+}
+
+#[test]
+fn a_revocation_that_is_taken_out_ends_every_session() {
+    let put_back = |redis: &RedisServer, rows: &str| {
+        assert_eq!(redis.ask(&["HDEL", rows, "0000000000000001"]), "1");
+    };
+    expect_no_return(put_back, |_, _| {});
+}
+
+#[test]
+fn a_whole_table_that_is_put_back_ends_every_session() {
+    let keep = |redis: &RedisServer, rows: &str| {
+        assert_eq!(redis.ask(&["COPY", rows, "aside"]), "1");
+        assert_eq!(redis.ask(&["COPY", "obol:rs:sessions", "record-aside"]), "1");
+    };
+    let put_back = |redis: &RedisServer, rows: &str| {
+        redis.ask_all(&[
+            &["COPY", "aside", rows, "REPLACE"],
+            &["COPY", "record-aside", "obol:rs:sessions", "REPLACE"],
+        ]);
+    };
+    expect_no_return(put_back, keep);
+}
+
+#[test]
+fn a_row_that_does_not_fit_its_manifest_is_believed_by_no_server() {
+    let redis = RedisServer::start(&[]);
+    let one = open(options(&redis).first_start());
+    one.add(&entry(1, now()), now()).unwrap();
+    let rows = rows_of(&redis);
+    let script = "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))";
+    assert_eq!(redis.ask(&["EVAL", script, "1", &rows, "0000000000000001"]), "OK");
+    one.revoke(SessionId(1), now()).unwrap();
+    // With as many rows and changes as there are: a server that is new has nothing but the manifest to go by.
+    let script = "return redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside'))";
+    assert_eq!(redis.ask(&["EVAL", script, "1", &rows, "0000000000000001"]), "0");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let refused = RedisSessionTable::open(options(&redis), SessionSealKey::from_bytes([7; 32]), clock);
+    assert!(matches!(refused.unwrap_err().reason, Unfit::PlayedBack));
+    assert_eq!(active(&one, 1), Some(false), "and one that has seen it is not moved");
 }
 
 #[test]

@@ -169,6 +169,124 @@ fn evictions_raise_the_fence_even_if_the_policy_is_right_again() {
     });
 }
 
+/// Whatever has happened to Redis: a mark that was set is not set again, unless behind a fence.
+fn expect_no_second_acceptance(set: &RedisSpentSet, what: &str) {
+    // Whoever comes first, a spend or the watch, finds out; what is refused meanwhile stays refused.
+    for _ in 0..20 {
+        match set.spend(mark(1)).wait() {
+            Ok(()) => {
+                assert!(set.fence().is_some(), "{what}: accepted again without a fence");
+                return;
+            }
+            Err(SpendError::AlreadySpent | SpendError::Unavailable(_)) => {}
+            Err(error) => panic!("{what}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn every_field_of_the_record_counts() {
+    let far = (now() + 3_600).to_string() + "000";
+    let changed = [
+        ("format", "1"),
+        ("format", "3"),
+        ("id", "0123456789abcdef0123456789abcdef"),
+        ("fence", "1"),
+        ("skew", "61"),
+        ("run", "0123456789abcdef0123456789abcdef01234567"),
+        ("replid", "0123456789abcdef0123456789abcdef01234567"),
+        ("evicted", "7"),
+        ("seen", far.as_str()),
+        ("count", "0"),
+        ("count", "2"),
+        ("count", "x"),
+    ];
+    for (field, value) in changed {
+        let redis = RedisServer::start(&[]);
+        let set = open(options(&redis).first_start());
+        set.spend(mark(1)).wait().unwrap();
+        redis.ask(&["HSET", "obol:rs:epoch", field, value]);
+        expect_no_second_acceptance(&set, field);
+        match (field, value) {
+            // Of another build, or of servers with another skew: refused until somebody sees to it.
+            ("format", "3") | ("skew", _) => {
+                eventually("it is said", || unavailable(&set.health()));
+                assert!(unavailable(&set.spend(mark(2)).wait()), "{field}");
+            }
+            _ => {
+                spend_surely(&set, mark(2)).unwrap();
+                assert!(set.fence().is_some(), "{field} = {value} does not count");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_field_of_the_record_must_be_there() {
+    for field in ["format", "id", "fence", "skew", "run", "replid", "evicted", "seen", "count"] {
+        let redis = RedisServer::start(&[]);
+        let set = open(options(&redis).first_start());
+        set.spend(mark(1)).wait().unwrap();
+        assert_eq!(redis.ask(&["HDEL", "obol:rs:epoch", field]), "1", "{field}");
+        expect_no_second_acceptance(&set, field);
+        spend_surely(&set, mark(2)).unwrap();
+        assert!(set.fence().is_some(), "{field} does not count");
+    }
+}
+
+/// Evicts what a policy may evict, and leaves no trace of it in counters or settings, all inside one look.
+fn evict_without_a_trace(redis: &RedisServer, policy: &str) {
+    redis.ask_all(&[
+        &["CONFIG", "SET", "maxmemory-policy", policy],
+        &["CONFIG", "SET", "maxmemory", "1"],
+        &["GET", "nothing"],
+        &["GET", "nothing"],
+        &["CONFIG", "SET", "maxmemory", "0"],
+        &["CONFIG", "SET", "maxmemory-policy", "noeviction"],
+        &["CONFIG", "RESETSTAT"],
+    ]);
+}
+
+#[test]
+fn an_evicted_mark_never_reads_as_one_that_never_was_whatever_is_reset() {
+    for (policy, only_the_marks) in
+        [("volatile-ttl", true), ("volatile-random", true), ("allkeys-lru", false), ("allkeys-random", false)]
+    {
+        let redis = RedisServer::start(&[]);
+        let set = open(options(&redis).first_start());
+        set.spend(mark(1)).wait().unwrap();
+        let marks = marks_of(&redis);
+        if only_the_marks {
+            // So that the record stays, which would tell by its absence.
+            assert_eq!(redis.ask(&["PEXPIRE", &marks, "100000000"]), "1");
+        }
+        eventually("it is evicted", || {
+            evict_without_a_trace(&redis, policy);
+            redis.ask(&["EXISTS", &marks]) == "0"
+        });
+        assert_eq!(redis.info("stats", "evicted_keys"), "0", "the counter does not tell");
+        expect_no_second_acceptance(&set, policy);
+        spend_surely(&set, mark(2)).unwrap();
+        assert!(set.fence().is_some(), "{policy}");
+    }
+}
+
+#[test]
+fn a_mark_that_somebody_takes_out_raises_the_fence() {
+    for harm in
+        [&["ZREMRANGEBYRANK", "MARKS", "0", "0"][..], &["UNLINK", "MARKS"], &["PEXPIRE", "MARKS", "1"]]
+    {
+        expect_a_fence(&[], |redis| {
+            let marks = marks_of(redis);
+            let words: Vec<_> =
+                harm.iter().map(|word| if *word == "MARKS" { &marks } else { *word }).collect();
+            assert_eq!(redis.ask(&words), "1");
+            eventually("the mark is gone", || redis.ask(&["ZCARD", &marks]) == "0");
+        });
+    }
+}
+
 #[test]
 fn a_replica_that_takes_over_is_fenced_and_a_replica_is_not_used() {
     let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
@@ -189,8 +307,10 @@ fn with_replicas_to_wait_for_nothing_is_accepted_without_them() {
     let set = open(options(&master).first_start().wait_replicas(1).reply_timeout(Duration::from_secs(2)));
     assert!(unavailable(&set.spend(mark(1)).wait()));
     let _replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    let before = now();
     spend_surely(&set, mark(2)).unwrap();
-    assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent), "refused, and burned");
+    // A master's first replica begins another replication history, so what was refused is behind a fence.
+    assert!(set.fence().unwrap() >= before + 60, "refused, and burned");
 }
 
 #[test]
@@ -283,10 +403,8 @@ fn a_server_that_does_not_answer_in_time_refuses_and_recovers() {
 fn a_server_that_is_still_loading_refuses_until_it_is_done() {
     let mut redis = RedisServer::start(&["--appendonly", "no"]);
     let set = open(options(&redis).first_start());
-    for number in 0..2_000 {
-        let _ticket = set.spend(mark(number));
-    }
-    set.spend(mark(2_000)).wait().unwrap();
+    set.spend(mark(1)).wait().unwrap();
+    assert_eq!(redis.ask(&["DEBUG", "POPULATE", "2000"]), "OK");
     assert_eq!(redis.ask(&["SAVE"]), "OK");
     redis.kill();
     // A millisecond for each key, and events looked at in between.
@@ -296,8 +414,8 @@ fn a_server_that_is_still_loading_refuses_until_it_is_done() {
     assert!(RedisSpentSet::open(options(&redis), clock()).is_err());
     eventually("it has loaded", || redis.ask(&["PING"]).contains("PONG"));
     spend_surely(&set, mark(3_001)).unwrap();
-    assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent));
-    assert!(set.fence().is_some());
+    assert_eq!(spend_surely(&set, mark(3_001)), Err(SpendError::AlreadySpent));
+    assert!(set.fence().is_some(), "nothing that it had loaded is believed");
 }
 
 #[test]
@@ -306,18 +424,42 @@ fn a_mark_stays_until_its_own_end_and_names_no_token() {
     let set = open(options(&redis).first_start());
     let mark = mark(1);
     set.spend(mark).wait().unwrap();
-    let keys = redis.ask(&["KEYS", "obol:rs:*"]);
-    assert_eq!(keys.lines().count(), 2, "{keys}");
-    assert!(!keys.contains("AAAAAAAAAAE"), "the jti is in no key");
+    let mut keys: Vec<_> = redis.ask(&["KEYS", "obol:rs:*"]).lines().map(str::to_owned).collect();
+    keys.sort();
+    assert_eq!(keys, ["obol:rs:epoch".to_owned(), marks_of(&redis)]);
+    assert_eq!(redis.ask(&["ZCARD", &keys[1]]), "1");
     // By the numbers: exp, a skew of 60 s, a margin of 60 s, a clock difference of 5 s.
-    let script = "for _, k in ipairs(redis.call('KEYS', 'obol:rs:*')) do \
-                  if not string.find(k, 'epoch$') then return redis.call('PEXPIRETIME', k) end end";
-    let end: u64 = redis.ask(&["EVAL", script, "0"]).parse().unwrap();
-    assert_eq!(end, (mark.expires_at() + 60 + 60 + 5) * 1_000);
+    let end: f64 =
+        redis.ask(&["ZRANGE", &keys[1], "0", "-1", "WITHSCORES"]).lines().last().unwrap().parse().unwrap();
+    assert_eq!(end, ((mark.expires_at() + 60 + 60 + 5) * 1_000) as f64);
+    assert!(!redis.ask(&["ZRANGE", &keys[1], "0", "-1"]).contains("AAAAAAAAAAE"), "the jti is nowhere");
+    // What has no end of its own is never evicted alone.
+    assert_eq!([&keys[0], &keys[1]].map(|key| redis.ask(&["PTTL", key])), ["-1", "-1"]);
     // What is past its end is too old to tell, however often it is asked for.
     let old = Mark::new(SessionId(1), &Jti::from_random([9; 16]), now() - 1_000);
     assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
     assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
+}
+
+/// The key of the marks of the epoch that is recorded.
+fn marks_of(redis: &RedisServer) -> String {
+    format!("obol:rs:epoch:{}:marks", redis.ask(&["HGET", "obol:rs:epoch", "id"]))
+}
+
+#[test]
+fn a_mark_goes_once_its_time_is_over_and_costs_no_fence() {
+    let redis = RedisServer::start(&[]);
+    // It must be kept for a margin of a minute, whatever is set; so it is given an end in the past by hand.
+    let set = open(options(&redis).first_start());
+    set.spend(mark(1)).wait().unwrap();
+    set.spend(mark(2)).wait().unwrap();
+    let marks = marks_of(&redis);
+    let earlier =
+        "local m = redis.call('ZRANGE', KEYS[1], 0, 0) return redis.call('ZADD', KEYS[1], 'XX', 1, m[1])";
+    redis.ask(&["EVAL", earlier, "1", &marks]);
+    eventually("it is taken out", || redis.ask(&["ZCARD", &marks]) == "1");
+    assert_eq!(redis.ask(&["HGET", "obol:rs:epoch", "count"]), "1");
+    assert!(set.health().is_ok() && set.fence().is_none());
 }
 
 #[test]
@@ -334,7 +476,7 @@ fn a_mark_takes_at_most_140_bytes_in_redis() {
         let tickets: Vec<_> = (0..1_000).map(|number| set.spend(mark(thousand * 1_000 + number))).collect();
         assert!(tickets.into_iter().all(|ticket| ticket.wait() == Ok(())));
     }
-    assert_eq!(redis.ask(&["DBSIZE"]), (MARKS + 1).to_string());
+    assert_eq!(redis.ask(&["ZCARD", &marks_of(&redis)]), MARKS.to_string());
     let each = (used() - before) / MARKS;
     println!("{each} bytes for each mark");
     assert!(each <= 140, "{each} bytes for each mark");

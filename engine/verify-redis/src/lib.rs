@@ -21,7 +21,7 @@
 //! # How it works
 //!
 //! One thread has the one connection. It takes all spends that wait and sends them in one script, which checks the
-//! epoch and sets every mark with `SET NX PXAT`: one round trip for as many spends as arrived during the one before.
+//! epoch and adds every mark to one sorted set: one round trip for as many spends as arrived during the one before.
 
 mod info;
 mod link;
@@ -29,6 +29,7 @@ mod options;
 mod script;
 mod sessions;
 mod spent;
+mod table;
 mod writer;
 
 pub use link::Unfit;

@@ -3,11 +3,11 @@
 //! # Epochs and the fence
 //!
 //! Redis can lose marks without an error: it restarts with nothing or with an old file, a replica that had not
-//! received the last writes takes over, somebody flushes the database, keys are evicted, its clock leaps ahead and
-//! they expire. So the marks belong to an *epoch*, recorded beside them in `obol:{namespace}:epoch`: a random id, and
-//! what must stay as it is for the marks to be complete: the server process (`run_id`), its replication history
-//! (`master_replid`), its count of evicted keys. Every script compares the record first, in the same atomic step.
-//! Where anything differs, somebody begins a new epoch with a fence: whatever was issued at or before
+//! received the last writes takes over, somebody flushes the database, keys are evicted, its clock leaps. So the marks
+//! belong to an *epoch*, recorded beside them in `obol:{namespace}:epoch`: a random id, and what must stay as it is for the
+//! marks to be complete (`script.rs` has the list, down to how many there are). Every script compares the whole record
+//! first, in the same atomic step. Where anything differs, somebody begins a new epoch with a fence: whatever was issued at
+//! or before
 //!
 //! ```text
 //! the later of this machine's time and the server's + clock skew + 2 × the clock difference allowed + 2 s
@@ -17,8 +17,8 @@
 //! clock within the allowed difference of the server's, as we have, and accepts issue times at most the skew ahead. The
 //! last two seconds are for clocks that are compared in whole seconds.
 //!
-//! A connection belongs to one server process, so `run_id` is asked once for each connection. (This is why a proxy
-//! that spreads one connection over several servers is not supported.)
+//! Redis ends no mark by itself: all of them are members of one sorted set without an end, and the scripts take out what
+//! is over. So a clock that leaps and comes back loses nothing unseen.
 
 use core::fmt;
 use std::time::Instant;
@@ -29,6 +29,7 @@ use redis::{Connection, ConnectionLike as _, Value};
 use crate::info::{field, is_new_enough};
 use crate::options::RedisOptions;
 use crate::script;
+use crate::table;
 
 /// The longest text of an error that is passed on, in characters.
 const MAX_ERROR_CHARS: usize = 200;
@@ -58,8 +59,10 @@ pub enum Unfit {
     Silent(&'static str),
     /// Its clock and this machine's are too far apart, in seconds.
     Clock(u64),
-    /// Its clock leapt, so marks may have expired before their time.
+    /// Its clock leapt, so marks may have been taken out before their time.
     Leapt,
+    /// What it holds was held before: somebody put it back.
+    PlayedBack,
     /// Somebody shares the set with another clock skew, in seconds.
     Skew(String),
     /// The record is of another format.
@@ -93,6 +96,9 @@ impl fmt::Display for Unfit {
                 "its clock and this machine's are {seconds} s apart; let both follow a time service"
             ),
             Self::Leapt => f.write_str("its clock leapt; tokens issued so far will be refused"),
+            Self::PlayedBack => f.write_str(
+                "somebody has put back what it held before, or changed it; every session is over. Find out who can write to it",
+            ),
             Self::Skew(theirs) => write!(
                 f,
                 "another server shares this namespace with a clock skew of {theirs} s; use one figure on all of them"
@@ -114,12 +120,57 @@ pub(crate) enum Answer<T> {
     EpochIsOver,
 }
 
+/// What belongs to a record.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// The name of the record.
+    record: &'static str,
+    /// The name of what is kept beside it.
+    kept: &'static str,
+    /// The command that counts it.
+    counting: &'static str,
+}
+
+/// Spent marks, in a sorted set by the end of each.
+pub(crate) const MARKS: Kind = Kind { record: "epoch", kept: "marks", counting: "ZCARD" };
+/// Sessions, in a hash by their numbers.
+pub(crate) const SESSIONS: Kind = Kind { record: "sessions", kept: "rows", counting: "HLEN" };
+
 /// A connection that was checked, in an epoch.
 pub(crate) struct Link {
     connection: Connection,
-    epoch_key: String,
+    /// The record, and what is kept.
+    keys: [String; 2],
     epoch: String,
+    fence: String,
+    common: Common,
     wait: Option<(u32, u128)>,
+}
+
+/// What all scripts are told.
+struct Common {
+    max_clock_difference: u64,
+    counting: &'static str,
+    assume_noeviction: bool,
+    clock_skew: u64,
+}
+
+impl Common {
+    /// A script with the arguments that all have: about the epoch with this id and fence.
+    fn eval(&self, script: &str, keys: &[String], now: u64, id: &str, fence: &str) -> redis::Cmd {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(script)
+            .arg(keys.len())
+            .arg(keys)
+            .arg(now)
+            .arg(self.max_clock_difference)
+            .arg(self.counting)
+            .arg(u8::from(self.assume_noeviction))
+            .arg(id)
+            .arg(fence)
+            .arg(self.clock_skew);
+        eval
+    }
 }
 
 /// The epoch that was taken over or begun.
@@ -127,28 +178,16 @@ pub(crate) struct Epoch {
     /// Seconds; 0 is none.
     pub(crate) fence: u64,
     pub(crate) id: String,
-    /// The one before, where this one is new.
-    pub(crate) before: Option<String>,
 }
 
-/// A change of the session table.
-pub(crate) struct Change<'a> {
-    /// `add` or `revoke`.
-    pub(crate) what: &'static str,
-    /// 16 hex digits.
-    pub(crate) number: &'a str,
-    pub(crate) value: &'a [u8],
-    pub(crate) max_sessions: usize,
-}
-
-/// A session's number and its sealed text.
+/// A session's number and its sealed row.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
 /// The session table, as it was read.
 pub(crate) struct Sessions {
     pub(crate) now_ms: u64,
-    pub(crate) changes: String,
-    pub(crate) rows: Option<Vec<Row>>,
+    /// Manifest and rows, if there was a change, and its number.
+    pub(crate) changed: Option<(String, Vec<u8>, Vec<Row>)>,
 }
 
 /// What is remembered from one connection to the next.
@@ -156,52 +195,64 @@ pub(crate) struct Sessions {
 pub(crate) struct Memory {
     /// The server's time in milliseconds, and when it said so.
     server_clock: Option<(Instant, u64)>,
-    /// The server's clock leapt: what expired meanwhile is unknown.
+    /// The server's clock leapt: what was taken out meanwhile is unknown.
     pub(crate) leapt: bool,
+    /// What the server held before was put back.
+    pub(crate) played_back: bool,
     /// Whether a connection was ever made.
     connected_before: bool,
-}
-
-/// What the server said about itself.
-struct Identity {
-    run_id: String,
-    replid: String,
-    evicted: String,
-    now_ms: u64,
 }
 
 impl Link {
     /// Connects, checks, and takes over the epoch of this record or begins one.
     pub(crate) fn open(
         options: &RedisOptions,
-        record: &str,
+        kind: &Kind,
         clock: &dyn Clock,
         memory: &mut Memory,
     ) -> Result<(Self, Epoch), Unfit> {
         let mut connection = connect(options)?;
-        let identity = inspect(&mut connection, options)?;
-        check_clock(identity.now_ms, options, clock, memory)?;
-        let epoch_key = options.key(record);
-        let epoch = adopt(&mut connection, options, &epoch_key, clock, &identity, memory)?;
+        let server_ms = inspect(&mut connection, options)?;
+        check_clock(server_ms, options, clock, memory)?;
+        let common = Common {
+            max_clock_difference: options.max_clock_difference,
+            counting: kind.counting,
+            assume_noeviction: options.assume_noeviction,
+            clock_skew: options.clock_skew,
+        };
+        let record = options.key(kind.record);
+        let epoch = {
+            let latest = clock.now().max(server_ms / 1_000 + 1);
+            let begin = Beginning { options, memory, kept: kind.kept, latest, now: clock.now() };
+            adopt(&mut connection, &common, &record, &begin)?
+        };
         memory.connected_before = true;
         memory.leapt = false;
+        memory.played_back = false;
         let wait = (options.wait_replicas > 0)
             .then(|| (options.wait_replicas, (options.reply_timeout / 2).as_millis()));
-        Ok((Self { connection, epoch_key, epoch: epoch.id.clone(), wait }, epoch))
+        let keys = [format!("{record}:{}:{}", epoch.id, kind.kept), record];
+        let [kept, record] = keys;
+        let fence = epoch.fence.to_string();
+        Ok((Self { connection, keys: [record, kept], epoch: epoch.id.clone(), fence, common, wait }, epoch))
     }
 
-    /// Spends marks: key and end in Unix milliseconds of each. Answers with the server's time and a digit for each.
-    pub(crate) fn spend(&mut self, marks: &[(Vec<u8>, u64)]) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
-        let mut pipeline = redis::pipe();
-        let eval = pipeline.cmd("EVAL").arg(script::SPEND).arg(marks.len() + 1).arg(&self.epoch_key);
-        for (key, _) in marks {
-            eval.arg(key.as_slice());
+    fn eval(&self, script: &str, now: u64) -> redis::Cmd {
+        self.common.eval(script, &self.keys, now, &self.epoch, &self.fence)
+    }
+
+    /// Spends marks: each, and its end in Unix milliseconds. `now` in Unix seconds. Answers with the server's time and a
+    /// digit for each.
+    pub(crate) fn spend(
+        &mut self,
+        marks: &[([u8; 16], u64)],
+        now: u64,
+    ) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
+        let mut eval = self.eval(script::SPEND, now);
+        for (mark, end) in marks {
+            eval.arg(*end).arg(mark.as_slice());
         }
-        eval.arg(&self.epoch);
-        for (_, end) in marks {
-            eval.arg(*end);
-        }
-        match parse(self.write(pipeline)?)? {
+        match parse(self.write(eval)?, now)? {
             Answer::EpochIsOver => Ok(Answer::EpochIsOver),
             Answer::Done((now, digits)) if digits.len() == marks.len() => Ok(Answer::Done((now, digits))),
             Answer::Done(_) => Err(nonsense(None)),
@@ -209,7 +260,9 @@ impl Link {
     }
 
     /// Sends one command, and waits for the replicas that were asked for.
-    fn write(&mut self, mut pipeline: redis::Pipeline) -> Result<Option<Value>, Unfit> {
+    fn write(&mut self, command: redis::Cmd) -> Result<Option<Value>, Unfit> {
+        let mut pipeline = redis::pipe();
+        pipeline.add_command(command);
         let mut replies = 1;
         if let Some((replicas, milliseconds)) = self.wait {
             pipeline.cmd("WAIT").arg(replicas).arg(milliseconds.to_string());
@@ -227,84 +280,55 @@ impl Link {
         Ok(values.pop())
     }
 
-    /// Adds a session (`add` and its sealed text) or revokes one (`revoke` and the time). Answers with what came of it.
-    pub(crate) fn change(&mut self, change: &Change<'_>) -> Result<Answer<Vec<u8>>, Unfit> {
-        let [sealed, revoked] = self.session_keys(&self.epoch);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("EVAL")
-            .arg(script::CHANGE)
-            .arg(3)
-            .arg(&self.epoch_key)
-            .arg(sealed)
-            .arg(revoked)
-            .arg(&self.epoch)
-            .arg(change.what)
-            .arg(change.number)
-            .arg(change.value)
-            .arg(change.max_sessions);
-        Ok(match parse(self.write(pipeline)?)? {
-            Answer::EpochIsOver => Answer::EpochIsOver,
-            Answer::Done((_, word)) => Answer::Done(word),
-        })
+    /// Writes a change of the session table that was made on top of the change `known`. Answers whether it was: not where
+    /// somebody else was faster.
+    pub(crate) fn change(
+        &mut self,
+        known: &str,
+        change: &table::Change,
+        now: u64,
+    ) -> Result<Answer<bool>, Unfit> {
+        let mut eval = self.eval(script::CHANGE, now);
+        eval.arg(known)
+            .arg(&change.number)
+            .arg(change.sealed.as_slice())
+            .arg(change.number_of_change())
+            .arg(change.manifest.as_slice());
+        match parse(self.write(eval)?, now)? {
+            Answer::EpochIsOver => Ok(Answer::EpochIsOver),
+            Answer::Done((_, word)) if word == b"ok" => Ok(Answer::Done(true)),
+            Answer::Done((_, word)) if word == b"stale" => Ok(Answer::Done(false)),
+            Answer::Done(_) => Err(nonsense(None)),
+        }
     }
 
-    /// The server's time, the number of the last change, and the sealed sessions if that is not the one known.
-    pub(crate) fn read(&mut self, known: &str) -> Result<Answer<Sessions>, Unfit> {
-        let [sealed, revoked] = self.session_keys(&self.epoch);
-        let value: Value = redis::cmd("EVAL")
-            .arg(script::READ)
-            .arg(3)
-            .arg(&self.epoch_key)
-            .arg(sealed)
-            .arg(revoked)
-            .arg(&self.epoch)
-            .arg(known)
-            .query(&mut self.connection)
-            .map_err(unreachable)?;
+    /// The server's time, and the session table if its last change is not the one known.
+    pub(crate) fn read(&mut self, known: &str, now: u64) -> Result<Answer<Sessions>, Unfit> {
+        let mut eval = self.eval(script::READ, now);
+        let value: Value = eval.arg(known).query(&mut self.connection).map_err(unreachable)?;
         let Value::Array(mut values) = value else { return Err(nonsense(Some(&value))) };
-        let rows = match values.len() {
-            4 => match values.pop() {
-                Some(Value::Array(rows)) => Some(pairs(&rows)?),
-                other => return Err(nonsense(other.as_ref())),
-            },
-            _ => None,
+        let table = if values.len() == 5 { Some((values.pop(), values.pop())) } else { None };
+        let (now_ms, changes) = match parse(Some(Value::Array(values)), now)? {
+            Answer::EpochIsOver => return Ok(Answer::EpochIsOver),
+            Answer::Done((now_ms, changes)) => (now_ms, changes),
         };
-        Ok(match parse(Some(Value::Array(values)))? {
-            Answer::EpochIsOver => Answer::EpochIsOver,
-            Answer::Done((now_ms, changes)) => {
+        let changed = match table {
+            None => None,
+            Some((Some(Value::Array(rows)), Some(Value::BulkString(manifest)))) => {
                 let changes = String::from_utf8(changes).map_err(|_| nonsense(None))?;
-                Answer::Done(Sessions { now_ms, changes, rows })
+                Some((changes, manifest, pairs(&rows)?))
             }
-        })
-    }
-
-    /// Deletes the sessions of an epoch that is over. Nobody reads them any more; this only makes room.
-    pub(crate) fn forget(&mut self, epoch: &str) {
-        let keys = self.session_keys(epoch);
-        let _makes_room_only = redis::cmd("UNLINK").arg(&keys).query::<Value>(&mut self.connection);
-    }
-
-    /// Sessions belong to an epoch by name: what a new one finds is empty.
-    fn session_keys(&self, epoch: &str) -> [String; 2] {
-        ["sealed", "revoked"].map(|what| format!("{}:{epoch}:{what}", self.epoch_key))
+            Some(_) => return Err(nonsense(None)),
+        };
+        Ok(Answer::Done(Sessions { now_ms, changed }))
     }
 
     /// Looks whether all is well. Answers with the server's time.
-    pub(crate) fn watch(&mut self, options: &RedisOptions) -> Result<Answer<u64>, Unfit> {
-        let value = redis::cmd("EVAL")
-            .arg(script::WATCH)
-            .arg(1)
-            .arg(&self.epoch_key)
-            .arg(&self.epoch)
-            .query(&mut self.connection)
-            .map_err(unreachable)?;
-        match parse(Some(value))? {
+    pub(crate) fn watch(&mut self, now: u64) -> Result<Answer<u64>, Unfit> {
+        let value = self.eval(script::WATCH, now).query(&mut self.connection).map_err(unreachable)?;
+        match parse(Some(value), now)? {
             Answer::EpochIsOver => Ok(Answer::EpochIsOver),
-            Answer::Done((now, policy)) => {
-                check_policy(core::str::from_utf8(&policy).unwrap_or("unreadable"), options)?;
-                Ok(Answer::Done(now))
-            }
+            Answer::Done((now, _)) => Ok(Answer::Done(now)),
         }
     }
 }
@@ -317,7 +341,8 @@ fn connect(options: &RedisOptions) -> Result<Connection, Unfit> {
     Ok(connection)
 }
 
-fn inspect(connection: &mut Connection, options: &RedisOptions) -> Result<Identity, Unfit> {
+/// Looks whether the server is fit; its time, in milliseconds.
+fn inspect(connection: &mut Connection, options: &RedisOptions) -> Result<u64, Unfit> {
     let mut pipeline = redis::pipe();
     for section in ["server", "replication", "memory", "stats", "persistence"] {
         pipeline.cmd("INFO").arg(section);
@@ -346,22 +371,23 @@ fn inspect(connection: &mut Connection, options: &RedisOptions) -> Result<Identi
         return Err(Unfit::Loading);
     }
     check_policy(field(&memory, "maxmemory_policy").unwrap_or(""), options)?;
-    let text = |value: Option<&str>, what| value.map(str::to_owned).ok_or(Unfit::Silent(what));
-    Ok(Identity {
-        run_id: text(field(&server, "run_id"), "run_id")?,
-        replid: text(field(&replication, "master_replid"), "master_replid")?,
-        evicted: text(field(&stats, "evicted_keys"), "evicted_keys")?,
-        now_ms: time.0.saturating_mul(1_000).saturating_add(time.1 / 1_000),
-    })
+    // What a script does not see it would take for unchanged.
+    for (section, name) in [(&server, "run_id"), (&replication, "master_replid"), (&stats, "evicted_keys")] {
+        field(section, name).ok_or(Unfit::Silent(name))?;
+    }
+    Ok(time.0.saturating_mul(1_000).saturating_add(time.1 / 1_000))
 }
 
 fn check_policy(policy: &str, options: &RedisOptions) -> Result<(), Unfit> {
     match policy {
         "noeviction" => Ok(()),
         "" if options.assume_noeviction => Ok(()),
-        "" => Err(Unfit::EvictionUnknown),
-        other => Err(Unfit::Eviction(other.to_owned())),
+        other => Err(unfit_policy(other)),
     }
+}
+
+fn unfit_policy(policy: &str) -> Unfit {
+    if policy.is_empty() { Unfit::EvictionUnknown } else { Unfit::Eviction(shortened(policy)) }
 }
 
 /// Compares the server's time with this machine's, and with what the server's should be by what it was.
@@ -384,32 +410,33 @@ pub(crate) fn check_clock(
     if apart > allowed { Err(Unfit::Clock(apart)) } else { Ok(()) }
 }
 
+/// What a new epoch would begin with.
+struct Beginning<'a> {
+    options: &'a RedisOptions,
+    memory: &'a Memory,
+    kept: &'static str,
+    /// The later of both clocks, and this machine's; Unix seconds.
+    latest: u64,
+    now: u64,
+}
+
 fn adopt(
     connection: &mut Connection,
-    options: &RedisOptions,
-    epoch_key: &str,
-    clock: &dyn Clock,
-    identity: &Identity,
-    memory: &Memory,
+    common: &Common,
+    record: &str,
+    begin: &Beginning<'_>,
 ) -> Result<Epoch, Unfit> {
-    let latest = clock.now().max(identity.now_ms / 1_000 + 1);
+    let Beginning { options, memory, kept, latest, now } = *begin;
     let fence = latest
         .saturating_add(options.clock_skew)
         .saturating_add(options.max_clock_difference.saturating_mul(2))
         .saturating_add(ROUNDING_SEC);
     let trusted = options.first_start && !memory.connected_before;
-    let value: Value = redis::cmd("EVAL")
-        .arg(script::ADOPT)
-        .arg(1)
-        .arg(epoch_key)
-        .arg(new_epoch()?)
-        .arg(&identity.run_id)
-        .arg(&identity.replid)
-        .arg(&identity.evicted)
-        .arg(fence)
-        .arg(options.clock_skew)
-        .arg(u8::from(memory.leapt))
+    let value: Value = common
+        .eval(script::ADOPT, &[record.to_owned()], now, &new_epoch()?, &fence.to_string())
+        .arg(u8::from(memory.leapt || memory.played_back))
         .arg(u8::from(trusted))
+        .arg(kept)
         .query(connection)
         .map_err(unreachable)?;
     let words: Vec<String> = match &value {
@@ -418,14 +445,15 @@ fn adopt(
     }
     .ok_or_else(|| nonsense(Some(&value)))?;
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["kept" | "new", id, fence, before @ ..] => {
-            let fence = fence.parse().map_err(|_| nonsense(None))?;
-            let before = before.first().filter(|id| !id.is_empty()).map(|id| (*id).to_owned());
-            Ok(Epoch { fence, id: (*id).to_owned(), before })
+        ["kept" | "new", id, fence] => {
+            Ok(Epoch { fence: fence.parse().map_err(|_| nonsense(None))?, id: (*id).to_owned() })
         }
-        ["format", found] => Err(Unfit::Format((*found).to_owned())),
-        ["skew", theirs] => Err(Unfit::Skew((*theirs).to_owned())),
-        ["again"] => Err(Unfit::Unreachable("its replication history changed meanwhile".to_owned())),
+        ["format", found] => Err(Unfit::Format(shortened(found))),
+        ["skew", theirs] => Err(Unfit::Skew(shortened(theirs))),
+        ["policy", policy] => Err(unfit_policy(policy)),
+        ["clock", server_ms] => {
+            Err(Unfit::Clock((server_ms.parse().unwrap_or(u64::MAX) / 1_000).abs_diff(now)))
+        }
         _ => Err(nonsense(None)),
     }
 }
@@ -437,14 +465,21 @@ fn new_epoch() -> Result<String, Unfit> {
     Ok(obol_token::text::to_hex(&id))
 }
 
-/// `{"epoch"}`, or `{"done", time, text}`.
-fn parse(value: Option<Value>) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
+/// `{"epoch"}`, `{"policy", name}`, `{"clock", time}` or `{"done", time, text}`. `now` is the caller's time, as the script was
+/// told.
+fn parse(value: Option<Value>, now: u64) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
     let Some(Value::Array(values)) = value else { return Err(nonsense(value.as_ref())) };
+    let milliseconds = |time: &i64| u64::try_from(*time).map_err(|_| nonsense(None));
     match values.as_slice() {
         [Value::BulkString(word)] if word == b"epoch" => Ok(Answer::EpochIsOver),
-        [Value::BulkString(word), Value::Int(now), Value::BulkString(rest)] if word == b"done" => {
-            let now = u64::try_from(*now).map_err(|_| nonsense(None))?;
-            Ok(Answer::Done((now, rest.clone())))
+        [Value::BulkString(word), Value::BulkString(policy)] if word == b"policy" => {
+            Err(unfit_policy(&String::from_utf8_lossy(policy)))
+        }
+        [Value::BulkString(word), Value::Int(time)] if word == b"clock" => {
+            Err(Unfit::Clock((milliseconds(time)? / 1_000).abs_diff(now)))
+        }
+        [Value::BulkString(word), Value::Int(time), Value::BulkString(rest)] if word == b"done" => {
+            Ok(Answer::Done((milliseconds(time)?, rest.clone())))
         }
         _ => Err(nonsense(None)),
     }
@@ -462,6 +497,7 @@ fn pairs(values: &[Value]) -> Result<Vec<Row>, Unfit> {
 
 fn text(value: &Value) -> Option<String> {
     match value {
+        Value::Int(number) => Some(number.to_string()),
         Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
         _ => None,
     }
@@ -523,9 +559,9 @@ mod tests {
     #[test]
     fn only_the_replies_that_the_scripts_give_make_sense() {
         let word = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        assert!(matches!(parse(Some(Value::Array(vec![word("epoch")]))), Ok(Answer::EpochIsOver)));
+        assert!(matches!(parse(Some(Value::Array(vec![word("epoch")])), NOW), Ok(Answer::EpochIsOver)));
         let done = Value::Array(vec![word("done"), Value::Int(5), word("10")]);
-        assert!(matches!(parse(Some(done)), Ok(Answer::Done((5, digits))) if digits == b"10"));
+        assert!(matches!(parse(Some(done), NOW), Ok(Answer::Done((5, digits))) if digits == b"10"));
         for nonsense in [
             Value::Nil,
             Value::Okay,
@@ -534,8 +570,8 @@ mod tests {
             Value::Array(vec![word("done"), Value::Int(-1), word("1")]),
             Value::Array(vec![word("done"), word("5"), word("1")]),
         ] {
-            assert!(parse(Some(nonsense.clone())).is_err(), "{nonsense:?}");
+            assert!(parse(Some(nonsense.clone()), NOW).is_err(), "{nonsense:?}");
         }
-        assert!(parse(None).is_err());
+        assert!(parse(None, NOW).is_err());
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! A lost revocation would bring a session back. So the sessions belong to an epoch like the marks do (see
 //! `link.rs`), with a fence: when the epoch is over, **every session is over**, and a session that began at or
-//! before the fence is not taken again. Agents authenticate anew.
+//! before the fence is not taken again. Agents authenticate anew. The same happens where somebody put back what Redis held
+//! before, or changed it (see `table.rs`).
 
 use core::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,20 +20,21 @@ use std::time::{Duration, Instant};
 use obol_token::SessionId;
 use obol_verify::{
     Clock, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionStore, SessionStoreError,
-    SessionTable, SessionTableUnavailable, parse_sessions,
+    SessionTable, SessionTableUnavailable,
 };
 
-use crate::link::{Answer, Change, Link, Memory, Row, Unfit, check_clock};
+use crate::link::{Answer, Link, Memory, SESSIONS, Unfit, check_clock};
 use crate::options::RedisOptions;
 use crate::spent::OpenError;
+use crate::table::{Draft, Keeper, Table, Unbelievable};
 use crate::writer::WATCH_INTERVAL;
 
 /// The most sessions in one table. All of them are read again when one changes.
 pub const MAX_SHARED_SESSIONS: usize = 10_000;
 /// How old what is known about the sessions may be.
 pub const MAX_STALENESS: Duration = Duration::from_millis(800);
-/// The name of the epoch's record.
-const RECORD: &str = "sessions";
+/// How often a change is tried while other servers change the table too.
+const MAX_ATTEMPTS: usize = 16;
 
 /// Sessions in Redis or Valkey, sealed, shared by all servers of one audience.
 pub struct RedisSessionTable {
@@ -54,9 +56,9 @@ struct Inner {
 struct Connection {
     link: Option<Link>,
     memory: Memory,
-    /// The epoch that the sessions in memory belong to, and the number of the last change that they show.
+    /// The epoch that the sessions in memory belong to, and the table that they are.
     epoch: String,
-    changes: String,
+    table: Table,
     fence: u64,
 }
 
@@ -72,7 +74,7 @@ impl RedisSessionTable {
             link: None,
             memory: Memory::default(),
             epoch: String::new(),
-            changes: String::new(),
+            table: Table::default(),
             fence: 0,
         };
         let inner = Arc::new(Inner {
@@ -154,40 +156,30 @@ impl SessionStore for RedisSessionTable {
         }
         let inner = &*self.inner;
         let session = Session::from_half(half)?;
-        let sealed = inner.key.seal(inner.options.namespace.as_bytes(), id, &half.to_json())?;
         let mut connection = inner.lock();
-        let began = half.window.start;
-        let word = inner.change(
-            &mut connection,
-            |fence| {
-                if fence > 0 && began <= fence { Err(SessionStoreError::Fenced(fence)) } else { Ok(()) }
-            },
-            id,
-            "add",
-            &sealed,
-        )?;
-        match word.as_slice() {
-            b"ok" => inner.sessions.add(session),
-            b"full" => Err(SessionStoreError::Full),
-            b"revoked" => Err(SessionStoreError::Revoked),
-            _ => Err(SessionStoreError::Unavailable("a reply of Redis makes no sense".to_owned())),
-        }
+        inner.change(&mut connection, |table, keeper, fence| {
+            if fence > 0 && half.window.start <= fence {
+                return Err(SessionStoreError::Fenced(fence));
+            }
+            // What somebody raised in memory is in force too.
+            let known = inner.sessions.look_up(id).ok().flatten();
+            let in_force = known.map_or(0, |known| known.policy_epoch());
+            Ok(table.add(keeper, half, in_force, MAX_SHARED_SESSIONS)?)
+        })?;
+        session.raise_policy_epoch(connection.table.policy_epoch(id));
+        inner.sessions.add(session)
     }
 
     /// Also one that is not known here. When this returns `Ok`, Redis has it, and every other server within
     /// [`WATCH_INTERVAL`].
-    fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
+    fn revoke(&self, id: SessionId, _now: u64) -> Result<bool, SessionStoreError> {
         let inner = &*self.inner;
         let known = inner.sessions.revoke(id);
-        let now = now.to_string();
         let mut connection = inner.lock();
-        let word = inner.change(&mut connection, |_| Ok(()), id, "revoke", now.as_bytes())?;
+        inner.change(&mut connection, |table, keeper, _| Ok(table.revoke(keeper, id)?))?;
         // One that was added between the two steps.
         let added = inner.sessions.revoke(id);
-        if word == b"ok" {
-            return Ok(known || added);
-        }
-        Err(SessionStoreError::Unavailable("a reply of Redis makes no sense".to_owned()))
+        Ok(known || added)
     }
 
     fn list(&self) -> Vec<Arc<Session>> {
@@ -220,35 +212,25 @@ impl Inner {
 
     fn read(&self, connection: &mut Connection) -> Result<(), Unfit> {
         self.connect(connection)?;
-        let Connection { link: Some(link), changes, memory, .. } = connection else { return Ok(()) };
-        let Answer::Done(read) = link.read(changes)? else { return Err(lost()) };
+        let Connection { link: Some(link), table, memory, epoch, .. } = connection else { return Ok(()) };
+        let Answer::Done(read) = link.read(&table.changes(), self.clock.now())? else { return Err(lost()) };
         check_clock(read.now_ms, &self.options, &*self.clock, memory)?;
         if memory.leapt {
             return Err(Unfit::Leapt);
         }
-        if let Some(rows) = read.rows {
-            let listed = self.opened(&rows)?;
+        if let Some((changes, manifest, rows)) = read.changed {
+            let outcome = table.read(&self.keeper(epoch), &changes, &manifest, &rows);
+            memory.played_back |= outcome.as_ref().is_err_and(|error| *error == Unbelievable::PlayedBack);
+            let (read, listed) = outcome.map_err(unbelievable)?;
             self.sessions.replace_all(listed).map_err(|error| Unfit::Unreachable(error.to_string()))?;
-            *changes = read.changes;
+            *table = read;
         }
         self.hear(Ok(Instant::now()));
         Ok(())
     }
 
-    /// One session that does not open makes the whole table unusable: what else is wrong with it cannot be told.
-    fn opened(&self, rows: &[Row]) -> Result<Vec<Session>, Unfit> {
-        let mut sessions = Vec::with_capacity(rows.len());
-        for (number, sealed) in rows {
-            let id = core::str::from_utf8(number).ok().and_then(SessionId::parse);
-            let id = id.ok_or_else(|| Unfit::Unreachable("a session's number is none".to_owned()))?;
-            let text = self
-                .key
-                .open(self.options.namespace.as_bytes(), id, sealed)
-                .map_err(|error| Unfit::Unreachable(error.to_string()))?;
-            let parsed = parse_sessions(&text).map_err(|error| Unfit::Unreachable(error.to_string()))?;
-            sessions.extend(parsed.into_iter().filter(|session| session.session_id() == id));
-        }
-        Ok(sessions)
+    fn keeper<'a>(&'a self, epoch: &'a str) -> Keeper<'a> {
+        Keeper { key: &self.key, namespace: &self.options.namespace, epoch }
     }
 
     /// Makes sure of a connection. A new epoch ends every session.
@@ -256,48 +238,60 @@ impl Inner {
         if connection.link.is_some() {
             return Ok(());
         }
-        let (mut link, epoch) = Link::open(&self.options, RECORD, &*self.clock, &mut connection.memory)?;
+        let (link, epoch) = Link::open(&self.options, &SESSIONS, &*self.clock, &mut connection.memory)?;
         if connection.epoch != epoch.id {
             self.sessions.revoke_all();
             connection.epoch = epoch.id;
-            connection.changes = String::new();
-            if let Some(before) = &epoch.before {
-                link.forget(before);
-            }
+            connection.table = Table::default();
         }
-        connection.fence = epoch.fence;
+        connection.fence = connection.fence.max(epoch.fence);
         connection.link = Some(link);
         Ok(())
     }
 
+    /// Changes the table as it is now; once more where another server was faster.
     fn change(
         &self,
         connection: &mut Connection,
-        allowed: impl FnOnce(u64) -> Result<(), SessionStoreError>,
-        id: SessionId,
-        what: &'static str,
-        value: &[u8],
-    ) -> Result<Vec<u8>, SessionStoreError> {
-        let unavailable = |unfit: Unfit| SessionStoreError::Unavailable(unfit.to_string());
-        self.connect(connection).map_err(unavailable)?;
-        allowed(connection.fence)?;
-        let number = id.to_string();
-        let change = Change { what, number: &number, value, max_sessions: MAX_SHARED_SESSIONS };
-        let answer = match &mut connection.link {
-            Some(link) => link.change(&change),
-            None => Err(lost()),
-        };
-        match answer {
-            Ok(Answer::Done(word)) => Ok(word),
-            Ok(Answer::EpochIsOver) => {
-                connection.link = None;
-                Err(unavailable(lost()))
-            }
-            Err(unfit) => {
-                connection.link = None;
-                Err(unavailable(unfit))
+        draft: impl Fn(&Table, &Keeper<'_>, u64) -> Result<Draft, SessionStoreError>,
+    ) -> Result<(), SessionStoreError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let outcome = self.read(connection);
+            self.drop_link_after(connection, outcome)?;
+            let change = match draft(&connection.table, &self.keeper(&connection.epoch), connection.fence)? {
+                Draft::Change(change) => change,
+                Draft::Known => return Ok(()),
+                Draft::Revoked => return Err(SessionStoreError::Revoked),
+                Draft::Full => return Err(SessionStoreError::Full),
+            };
+            let known = connection.table.changes();
+            let written = match &mut connection.link {
+                Some(link) => link.change(&known, &change, self.clock.now()),
+                None => Err(lost()),
+            };
+            let written = match written {
+                Ok(Answer::Done(written)) => Ok(written),
+                Ok(Answer::EpochIsOver) => Err(lost()),
+                Err(unfit) => Err(unfit),
+            };
+            if self.drop_link_after(connection, written)? {
+                connection.table = change.done();
+                return Ok(());
             }
         }
+        Err(SessionStoreError::Unavailable("other servers change it all the time; try again".to_owned()))
+    }
+
+    /// After an error nobody knows what the connection still holds.
+    fn drop_link_after<R>(
+        &self,
+        connection: &mut Connection,
+        outcome: Result<R, Unfit>,
+    ) -> Result<R, SessionStoreError> {
+        outcome.map_err(|unfit| {
+            connection.link = None;
+            SessionStoreError::Unavailable(unfit.to_string())
+        })
     }
 
     fn hear(&self, what: Result<Instant, String>) {
@@ -307,6 +301,14 @@ impl Inner {
     // No code panics while it holds the lock.
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unbelievable(error: Unbelievable) -> Unfit {
+    match error {
+        Unbelievable::Sealed(error) => Unfit::Unreachable(error.to_string()),
+        Unbelievable::PlayedBack => Unfit::PlayedBack,
+        Unbelievable::Nonsense => Unfit::Unreachable("its table of sessions makes no sense".to_owned()),
     }
 }
 

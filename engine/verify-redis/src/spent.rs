@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use obol_verify::spent::KEEP_MARGIN_SEC;
 use obol_verify::{Clock, Mark, SpendError, SpendTicket, SpentSet};
 
-use crate::link::{Link, Memory, Unfit};
+use crate::link::{Link, MARKS, Memory, Unfit};
 use crate::options::RedisOptions;
-use crate::writer::{self, RECORD, Shared};
+use crate::writer::{self, Shared};
 
 /// Why the set was not opened. Nothing can be spent then.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl RedisSpentSet {
     pub fn open(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let mut memory = Memory::default();
         let address = options.address();
-        let (link, epoch) = Link::open(&options, RECORD, &*clock, &mut memory)
+        let (link, epoch) = Link::open(&options, &MARKS, &*clock, &mut memory)
             .map_err(|reason| OpenError { address: address.clone(), reason })?;
         let keep_after_expiry = options.clock_skew.saturating_add(KEEP_MARGIN_SEC);
         let shared = Arc::new(Shared::new(epoch.fence));

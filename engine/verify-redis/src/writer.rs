@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use obol_verify::spent::Spender;
 use obol_verify::{Clock, Mark, SpendError, SpendTicket};
 
-use crate::link::{Answer, Link, Memory, Unfit, check_clock};
+use crate::link::{Answer, Link, MARKS, Memory, Unfit, check_clock};
 use crate::options::RedisOptions;
 
 /// The most spends that may wait for a round trip.
@@ -22,9 +22,6 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 const STALE: Duration = Duration::from_millis(800);
 /// The first and the longest pause between attempts to connect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-
-/// The name of the epoch's record.
-pub(crate) const RECORD: &str = "epoch";
 
 /// What the writer and the spenders share.
 pub(crate) struct Shared {
@@ -177,14 +174,7 @@ pub(crate) fn spawn(
     clock: Arc<dyn Clock>,
     keep_after_expiry: u64,
 ) -> Option<JoinHandle<()>> {
-    let writer = Writer {
-        prefix: format!("obol:{}:", options.namespace).into_bytes(),
-        shared: Arc::clone(shared),
-        memory,
-        options,
-        clock,
-        keep_after_expiry,
-    };
+    let writer = Writer { shared: Arc::clone(shared), memory, options, clock, keep_after_expiry };
     let spawned =
         std::thread::Builder::new().name("obol-spent-redis".to_owned()).spawn(move || writer.run(link));
     match spawned {
@@ -202,7 +192,6 @@ struct Writer {
     options: RedisOptions,
     clock: Arc<dyn Clock>,
     keep_after_expiry: u64,
-    prefix: Vec<u8>,
 }
 
 /// However the writer ends, by a panic too, nobody waits for it in vain.
@@ -247,7 +236,7 @@ impl Writer {
     }
 
     fn watch(&mut self, link: &mut Link) -> Result<(), String> {
-        match link.watch(&self.options) {
+        match link.watch(self.clock.now()) {
             Ok(Answer::Done(now)) => self.answered(now).map_err(|unfit| unfit.to_string()),
             Ok(Answer::EpochIsOver) => Err(EPOCH_IS_OVER.to_owned()),
             Err(unfit) => Err(unfit.to_string()),
@@ -256,8 +245,8 @@ impl Writer {
 
     /// Answers everyone in the batch. After an error nobody knows which of the marks are set; all are refused.
     fn spend(&mut self, link: &mut Link, waiting: Vec<Waiting>) -> Result<(), String> {
-        let marks: Vec<_> = waiting.iter().map(|one| (self.key(&one.mark), self.end(&one.mark))).collect();
-        let outcome = link.spend(&marks).and_then(|answer| match answer {
+        let marks: Vec<_> = waiting.iter().map(|one| (*one.mark.id(), self.end(&one.mark))).collect();
+        let outcome = link.spend(&marks, self.clock.now()).and_then(|answer| match answer {
             Answer::EpochIsOver => Ok(None),
             Answer::Done((now, digits)) => self.answered(now).map(|()| Some(digits)),
         });
@@ -287,7 +276,7 @@ impl Writer {
     fn connect_again(&mut self) -> Option<Link> {
         let mut pause = BACK_OFF.0;
         while !self.shared.closing() {
-            match Link::open(&self.options, RECORD, &*self.clock, &mut self.memory) {
+            match Link::open(&self.options, &MARKS, &*self.clock, &mut self.memory) {
                 Ok((link, epoch)) => {
                     self.shared.up(epoch.fence);
                     return Some(link);
@@ -300,11 +289,6 @@ impl Writer {
             pause = (pause * 2).min(BACK_OFF.1);
         }
         None
-    }
-
-    /// `obol:{namespace}:` and the 16 bytes of the mark.
-    fn key(&self, mark: &Mark) -> Vec<u8> {
-        [self.prefix.as_slice(), mark.id()].concat()
     }
 
     /// When the mark may go, in Unix milliseconds. Depends on nothing but what is signed and what all servers share.
