@@ -150,7 +150,7 @@ impl Harness {
     }
 
     fn now(&self) -> u64 {
-        obol_queue::Clock::unix_seconds(&*self.clock)
+        obol_queue::Clock::now(&*self.clock)
     }
 
     fn queue(&self) -> &Queue {

@@ -1,66 +1,16 @@
-//! Time: where it comes from, and what happens when it jumps.
+//! What happens when time jumps.
 //!
 //! Tokens live by the wall clock, because the resource server judges them by its own. A wall clock can step.
 //! [`Timeline`] keeps the latest time it has seen: a step forward expires tokens (they may be fine, but the
 //! resource server would refuse them), a step back makes the age of everything minted before it unknown, so
 //! all of that is given up rather than revived.
 
-use core::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use obol_session::clock::Clock;
 
 /// How far the clock may run backwards, in seconds, before it counts as a step: time services slew by less.
 const TOLERANCE_SECS: u64 = 2;
-
-/// A source of wall-clock time.
-pub trait Clock: Send + Sync + fmt::Debug + 'static {
-    /// Now, in Unix seconds.
-    fn unix_seconds(&self) -> u64;
-}
-
-/// The system's clock, as the kernel last updated it: a hand-out asks for the time, and the exact one costs several
-/// times as much. It is behind by one tick of the kernel at most, 10 ms or less, and a queue counts in seconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn unix_seconds(&self) -> u64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        u64::try_from(now.tv_sec).unwrap_or(0)
-    }
-}
-
-/// A clock that tests set.
-#[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
-
-impl ManualClock {
-    /// Starts at this time, in Unix seconds.
-    pub fn new(unix_seconds: u64) -> Self {
-        Self(AtomicU64::new(unix_seconds))
-    }
-
-    /// Jumps to this time.
-    pub fn set(&self, unix_seconds: u64) {
-        self.0.store(unix_seconds, Ordering::SeqCst);
-    }
-
-    /// Moves forward.
-    pub fn advance(&self, seconds: u64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn unix_seconds(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl<C: Clock> Clock for std::sync::Arc<C> {
-    fn unix_seconds(&self) -> u64 {
-        (**self).unix_seconds()
-    }
-}
 
 /// One look at the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +33,7 @@ impl Timeline {
     /// Continues from the latest time an earlier process saw. Tells whether the clock is behind it, in which case
     /// everything that process left behind must be given up.
     pub(crate) fn resume(clock: Box<dyn Clock>, latest_before: u64) -> (Self, bool) {
-        let now = clock.unix_seconds();
+        let now = clock.now();
         let behind = now.saturating_add(TOLERANCE_SECS) < latest_before;
         let latest = if behind { now } else { now.max(latest_before) };
         (Self { clock, latest: AtomicU64::new(latest), era: AtomicU64::new(0) }, behind)
@@ -91,7 +41,7 @@ impl Timeline {
 
     /// Looks at the clock. Inside the tolerance, time stands still rather than run backwards.
     pub(crate) fn look(&self) -> Moment {
-        let now = self.clock.unix_seconds();
+        let now = self.clock.now();
         // The latest time is read before the era and written after it: whoever sees the time of a new era also
         // sees that it is new.
         let latest = self.latest.load(Ordering::Acquire);
@@ -132,6 +82,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use obol_session::clock::ManualClock;
     use std::sync::Arc;
 
     fn timeline(start: u64, latest_before: u64) -> (Arc<ManualClock>, Timeline, bool) {

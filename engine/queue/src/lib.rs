@@ -69,11 +69,11 @@ mod witness;
 mod writer;
 
 pub use batch::Token;
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
 pub use handle::Tool;
 pub use master_key::MasterKey;
 pub use obol_secret::key::KeyFileError;
+pub use obol_session::clock::{Clock, ManualClock, SystemClock};
 pub use obol_session::{AgentHalf, DocumentError};
 pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 pub use operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};

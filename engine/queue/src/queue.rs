@@ -11,11 +11,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener};
+use obol_session::clock::{Clock, SystemClock};
 use obol_token::{SessionId, Suite};
 use redb::StorageBackend;
 
 use crate::batch::Token;
-use crate::clock::{Clock, SystemClock};
+
 use crate::demand::Limits;
 use crate::error::{DequeueError, OpenError, Unavailable};
 use crate::handle::Tool;

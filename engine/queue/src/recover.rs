@@ -19,12 +19,13 @@ use std::time::Instant;
 
 use obol_secret::file::{Fault, PrivateFile};
 use obol_session::AgentHalf;
+use obol_session::clock::Clock;
 use obol_token::SessionId;
 use redb::backends::FileBackend;
 use redb::{ReadableTable, StorageBackend};
 
 use crate::batch::{BatchKey, RowHeader as BatchHeader};
-use crate::clock::{Clock, Timeline};
+use crate::clock::Timeline;
 use crate::error::OpenError;
 use crate::grant::Grant;
 use crate::master_key::MasterKey;

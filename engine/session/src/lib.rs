@@ -7,13 +7,15 @@
 //!   in the place of an object and an unknown field are errors, and no error repeats a key.
 //! - [`Grant`]: what may be minted, and at the resource server the most that is accepted. The same form in both halves.
 //! - [`Establish`]: makes both halves from the secret that a handshake left.
+//! - [`clock`]: where the time comes from, handed in.
 //! - [`limits`]: how long and how many.
 //!
 //! # What it must not know about
 //!
-//! Files, stores and sockets; who decides what is granted; the time, which comes in as an argument.
+//! Files, stores and sockets; who decides what is granted.
 
 mod agent_half;
+pub mod clock;
 mod error;
 mod establish;
 mod grant;

@@ -33,7 +33,6 @@
 
 mod arguments;
 mod cascade;
-mod clock;
 mod denial;
 mod evaluation;
 mod grants;
@@ -55,8 +54,8 @@ mod template;
 mod verifier;
 
 pub use arguments::ReadArguments;
-pub use clock::{Clock, ManualClock, SystemClock};
 pub use denial::{Code, Denial, FailedCheck};
+pub use obol_session::clock::{Clock, ManualClock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SEC};
 pub use possession::{arguments_hash, transcript as possession_transcript};

@@ -5,12 +5,12 @@ use obol_token::{Audience, SessionId, Suite};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{Clock, SystemClock};
 use crate::parents::ConsumedParents;
 use crate::session::{Session, SessionTable};
 use crate::spent::{KEEP_MARGIN_SEC, SpentSet};
 use crate::template::{Template, Templates};
 use crate::{Code, Denial, FailedCheck};
+use obol_session::clock::{Clock, SystemClock};
 
 /// How far two clocks may be apart unless told otherwise, in seconds (TBAC r41, section 4.3).
 pub const DEFAULT_CLOCK_SKEW_SEC: u64 = 60;

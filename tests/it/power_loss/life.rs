@@ -124,7 +124,7 @@ impl Life {
     }
 
     fn now(&self) -> u64 {
-        obol_queue::Clock::unix_seconds(&*self.clock)
+        obol_queue::Clock::now(&*self.clock)
     }
 
     pub(super) fn draw(&mut self, queue: &Queue, session: u64, tool: &str) -> Verdict {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::hash::RandomState;
 
 use super::{Mark, SpendError};
-use crate::clock::Clock;
+use obol_session::clock::Clock;
 
 /// Tokens whose `exp` falls into the same span of this many seconds share a set. Short enough that few marks
 /// outstay their time, long enough that only a handful of sets is alive.
@@ -175,7 +175,7 @@ impl SettledClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use obol_session::clock::ManualClock;
     use obol_token::{Jti, SessionId};
 
     fn mark(number: u64, expires_at: u64) -> Mark {

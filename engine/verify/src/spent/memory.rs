@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::index::{Index, SettledClock, horizon_at};
 use super::{KEEP_MARGIN_SEC, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
-use crate::clock::Clock;
+use obol_session::clock::Clock;
 
 /// Spent marks in memory. Spending costs no disk; a restart forgets everything.
 ///
@@ -98,8 +98,8 @@ impl SpentSet for MemorySpentSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
     use crate::spent::index::{BUCKET_SEC, SETTLE_SEC};
+    use obol_session::clock::ManualClock;
     use obol_token::{Jti, SessionId};
 
     fn mark(byte: u8, expires_at: u64) -> Mark {

@@ -38,7 +38,7 @@ use self::store::{Opened, Store};
 use self::writer::Shared;
 use super::index::Index;
 use super::{KEEP_MARGIN_SEC, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
-use crate::clock::Clock;
+use obol_session::clock::Clock;
 
 pub use self::store::OpenSpentSetError;
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::clock::ManualClock;
 use crate::spent::index::{BUCKET_SEC, SETTLE_SEC};
+use obol_session::clock::ManualClock;
 
 const START: u64 = 1_000_000;
 

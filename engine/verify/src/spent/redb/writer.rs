@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::store::Store;
-use crate::clock::Clock;
 use crate::spent::index::{Bucket, Index, SettledClock, bucket_of, horizon_at};
 use crate::spent::{Mark, SpendError, SpendTicket, Spender};
+use obol_session::clock::Clock;
 
 /// The most spends that may wait for one commit.
 const MAX_WAITING: usize = 1 << 16;
