@@ -21,6 +21,11 @@ fn the_javascript_agent_gets_its_tokens_here() {
     node("agent.js", |_| {});
 }
 
+#[test]
+fn the_rust_agent_gets_its_tokens_from_the_javascript_provider() {
+    node("rust_agent.js", |_| {});
+}
+
 /// The published package, as `scripts/test` fetches it.
 fn agentdom() -> PathBuf {
     let target = obol().parent().unwrap().parent().unwrap();

@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) tqs: Tqs,
     pub(crate) rs: Rs,
+    pub(crate) atp: Atp,
     pub(crate) atp_serve: AtpServe,
 }
 
@@ -119,6 +120,24 @@ pub(crate) struct Rs {
     /// The file with the policy of this server, by agent and tool; `any` for sessions that say nothing of grants to be
     /// accepted without.
     pub(crate) templates: Option<PathBuf>,
+}
+
+/// An agent of the Agent Token Protocol.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Atp {
+    /// The folder with the agent's name and tokens.
+    pub(crate) state: Option<PathBuf>,
+    /// The file with the secret.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// The certificate authorities that are trusted, and no others.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Further hosts that the plain secret of the environment may be used for.
+    pub(crate) hosts: Option<Vec<String>>,
+    /// Endpoints that are used though they are not at the host whose document names them.
+    pub(crate) endpoints: Option<Vec<String>>,
+    /// Hosts that may be at addresses that are not public.
+    pub(crate) allow_private: Option<Vec<String>>,
 }
 
 /// A provider of the Agent Token Protocol.

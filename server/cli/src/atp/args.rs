@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use obol_atp::Host;
 
 use crate::args::Output;
 
@@ -21,6 +22,14 @@ pub(crate) enum AtpCommand {
     Secret(SecretArgs),
     /// Sign a JSON object, or check a signature.
     Sign(SignArgs),
+    /// Ask a provider for a token, keep it and print it.
+    Request(RequestArgs),
+    /// Ask a provider whether a token is valid: exit code 0 if it is, 3 if not, 4 if there is no answer.
+    Verify(VerifyArgs),
+    /// Give a provider's token back.
+    Revoke(RevokeArgs),
+    /// Print this agent's name.
+    AgentId(AgentIdArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -164,6 +173,72 @@ pub(crate) struct SignArgs {
     /// Check this signature instead; exit code 3 if it is wrong.
     #[arg(long, value_name = "SIGNATURE")]
     pub(crate) check: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// What every command of the agent's side takes.
+#[derive(Debug, Args)]
+pub(crate) struct AgentSettings {
+    /// The folder with this agent's name and tokens; `atp` in Obol's state folder if not said.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) state: Option<PathBuf>,
+    /// The file with the secret. Without it: $AGENTDOM_ATP_SECRET__HOST, $AGENTDOM_ATP_SECRET.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Trust the certificate authorities of this PEM file, and no others.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// The provider, such as api.example.com.
+    pub(crate) host: Host,
+    /// A scope to ask for; may be given several times.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) scope: Vec<String>,
+    /// What the token is for.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) purpose: Option<String>,
+    /// Take the token that is kept here, if it covers the scopes and need not be refreshed yet.
+    #[arg(long)]
+    pub(crate) cached: bool,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The provider.
+    pub(crate) host: Host,
+    /// The token, or - for standard input, where no process list shows it. Without it: the one that is kept here.
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// The provider.
+    pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentIdArgs {
+    /// The name for this provider alone, by the machine id as a key.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) keyed: Option<Host>,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -1,5 +1,6 @@
 //! `obol atp`: both sides of the Agent Token Protocol.
 
+mod agent;
 pub(crate) mod args;
 mod secret;
 mod serve;
@@ -15,5 +16,9 @@ pub(crate) fn run(command: &AtpCommand, config: impl FnOnce() -> Outcome<Config>
         AtpCommand::Serve(args) => serve::run(args, &config()?.atp_serve),
         AtpCommand::Secret(args) => secret::run(&args.command),
         AtpCommand::Sign(args) => sign::run(args),
+        AtpCommand::Request(args) => agent::request(args, &config()?.atp),
+        AtpCommand::Verify(args) => agent::verify(args, &config()?.atp),
+        AtpCommand::Revoke(args) => agent::revoke(args, &config()?.atp),
+        AtpCommand::AgentId(args) => agent::agent_id(args, &config()?.atp),
     }
 }

@@ -1,0 +1,152 @@
+//! One HTTPS request, to an address that was looked at. No redirect is followed, no proxy is used, and everything is bounded.
+
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use obol_atp::Host;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::address::is_public;
+use crate::error::AtpError;
+
+/// How long a whole exchange may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// The longest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+/// The longest file of certificates, in bytes.
+const MAX_PEM_BYTES: usize = 1 << 20;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Makes connections.
+pub(crate) struct Connector {
+    tls: TlsConnector,
+}
+
+impl Connector {
+    /// Trusts the system's certificate authorities, or those of one file alone.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AtpError> {
+        let mut roots = RootCertStore::empty();
+        match ca_file {
+            Some(path) => {
+                let text = obol_secret::file::read_public(path, MAX_PEM_BYTES)?;
+                for certificate in CertificateDer::pem_slice_iter(&text) {
+                    let added = certificate
+                        .map_err(|_| ())
+                        .and_then(|certificate| roots.add(certificate).map_err(|_| ()));
+                    added.map_err(|()| {
+                        AtpError::System(format!("{} is not a PEM file of certificates", path.display()))
+                    })?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| AtpError::System(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls: Arc::new(config).into() })
+    }
+
+    /// Sends one request to a host. `may_be_private`: its owner said that it may be at an address that is not public.
+    pub(crate) async fn send(
+        &self,
+        host: &Host,
+        may_be_private: bool,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Answer, AtpError> {
+        let exchange = self.exchange(host, may_be_private, outgoing);
+        match tokio::time::timeout(TIMEOUT, exchange).await {
+            Ok(outcome) => outcome.map_err(|why| AtpError::Unavailable(format!("{host}: {why}"))),
+            Err(_) => Err(AtpError::Unavailable(format!("{host}: no answer in time"))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        host: &Host,
+        may_be_private: bool,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Answer, String> {
+        let stream = connect(host, may_be_private).await?;
+        let name = ServerName::try_from(host.name().to_owned()).map_err(|error| error.to_string())?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        let connection = tokio::spawn(connection);
+        let mut request =
+            Request::builder().method(outgoing.method).uri(outgoing.path).header("host", host.to_string());
+        for (name, value) in outgoing.headers {
+            request = request.header(name, value);
+        }
+        let request =
+            request.body(Full::new(Bytes::from(outgoing.body))).map_err(|error| error.to_string())?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let (parts, body) = answer.into_parts();
+            let body =
+                Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+            Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        }
+        .await;
+        connection.abort();
+        answer
+    }
+}
+
+impl core::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// Connects to one of the host's addresses, if all of them may be connected to: to one that was looked at, so that a name
+/// cannot resolve to another one meanwhile.
+async fn connect(host: &Host, may_be_private: bool) -> Result<TcpStream, String> {
+    let found =
+        tokio::net::lookup_host((host.name(), host.port())).await.map_err(|error| error.to_string())?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    if addresses.is_empty() || !(may_be_private || addresses.iter().all(|address| is_public(address.ip()))) {
+        return Err(
+            "its name resolves to an address that is not public; if that is right, list it in allow_private"
+                .to_owned(),
+        );
+    }
+    let mut last = String::new();
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,48 @@
+//! This machine's agent id.
+
+use obol_atp::AgentId;
+use obol_secret::file::read_public;
+use rustix::process::getuid;
+use std::path::Path;
+
+use crate::error::AtpError;
+
+/// The longest file that is read here, in bytes.
+const MAX_FILE_BYTES: usize = 1 << 20;
+const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
+/// The system's machine id: the first of its files that holds 32 hex digits.
+pub fn machine_id() -> Option<String> {
+    MACHINE_ID_FILES.iter().find_map(|file| {
+        let text = read_public(Path::new(file), MAX_FILE_BYTES).ok()?;
+        let id = core::str::from_utf8(&text).ok()?.trim();
+        (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    })
+}
+
+/// The name of this process's user, or the number where it has none.
+fn user_name() -> String {
+    let uid = getuid().as_raw().to_string();
+    let users = read_public(Path::new("/etc/passwd"), MAX_FILE_BYTES).unwrap_or_default();
+    let users = String::from_utf8_lossy(&users);
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or(uid)
+}
+
+/// Computes the agent id from what this machine says about itself; at random where it has no machine id.
+///
+/// # Errors
+/// [`AtpError::System`] if the system's random number generator failed.
+pub fn compute_agent_id() -> Result<AgentId, AtpError> {
+    if let Some(machine) = machine_id() {
+        let names = rustix::system::uname();
+        return Ok(AgentId::from_machine(&names.nodename().to_string_lossy(), &user_name(), &machine));
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| AtpError::System(error.to_string()))?;
+    Ok(AgentId::from_random(random))
+}
