@@ -29,6 +29,7 @@ mod forged_tokens;
 mod grants;
 mod growth;
 mod handshake;
+mod install;
 mod jsonl;
 mod kills;
 mod known_answers;

@@ -99,6 +99,15 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Run the sidecar and a resource server on this machine, with a session made for them, until Ctrl-C.
     Dev(DevArgs),
+    /// Set the sidecar up as a service of this machine, as a user of its own.
+    ///
+    /// Makes a system user, folders, a master key and systemd units, and starts the service. Says each step; doing it again
+    /// changes what is different, such as the agents' users.
+    Install(InstallArgs),
+    /// Take away what `obol install` set up: service, units, folders, key and user.
+    ///
+    /// What it did not make, such as an audit log, stays and is named.
+    Uninstall(UninstallArgs),
     /// Verify (and mint) tokens read as JSON, one request a line.
     Verify(VerifyArgs),
     /// Print a completion script for a shell.
@@ -444,6 +453,34 @@ pub(crate) struct AuditVerifyArgs {
     pub(crate) head: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) agent_user: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: InstallPlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    #[command(flatten)]
+    pub(crate) place: InstallPlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallPlace {
+    /// One more sidecar beside the machine's first: its user, units and folders are called obol-NAME.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Work on the files in this folder, and leave the running machine as it is.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) prefix: Option<PathBuf>,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

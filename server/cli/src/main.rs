@@ -16,6 +16,7 @@ mod demo;
 mod dev;
 mod exit;
 mod inspect;
+mod install;
 mod log_level;
 mod log_lines;
 mod operator;
@@ -111,6 +112,8 @@ fn run(cli: &Cli) -> Outcome {
             ConfigCommand::Check(args) => check::run(args, cli.config.as_deref()),
         },
         Command::Dev(args) => dev::run(args),
+        Command::Install(args) => install::install(args),
+        Command::Uninstall(args) => install::uninstall(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut script);

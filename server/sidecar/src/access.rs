@@ -137,10 +137,13 @@ fn group_of(name: &str) -> Result<(u32, Vec<u32>), AgentUsersError> {
 
 /// Modes of a socket and of its folder, and the group that both must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Modes {
-    pub(crate) folder: u32,
-    pub(crate) socket: u32,
-    pub(crate) group: Option<u32>,
+pub struct Modes {
+    /// The folder's mode.
+    pub folder: u32,
+    /// The socket's mode.
+    pub socket: u32,
+    /// The group of both, where it matters.
+    pub group: Option<u32>,
 }
 
 impl Access {
@@ -162,7 +165,7 @@ impl Access {
 
     /// One group has folder and socket to itself; several users can only be let in by letting in everybody, so that it is
     /// the check of the peer's user alone that keeps others out.
-    pub(crate) fn modes(&self) -> Modes {
+    pub fn modes(&self) -> Modes {
         let open = |agents: &AgentUsers| match agents {
             AgentUsers { groups, listed: false, .. } if groups.len() == 1 => {
                 // New files in a folder with this bit have its group; nothing else would give the socket to the group once

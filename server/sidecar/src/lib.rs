@@ -32,7 +32,7 @@ mod service;
 mod turns;
 mod waits;
 
-pub use access::{Access, AgentUsers, AgentUsersError};
+pub use access::{Access, AgentUsers, AgentUsersError, Modes};
 pub use http::{HttpAddress, HttpBindError, HttpListener};
 pub use limits::Limits;
 pub use listener::{BindError, Listener};

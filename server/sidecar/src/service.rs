@@ -444,7 +444,8 @@ struct Strangers {
 impl Strangers {
     fn turn_away(&mut self, stream: UnixStream, uid: u32) {
         let message = format!(
-            "{} is not a user whom this sidecar serves; the operator can add it to tqs.agent_users",
+            "{} is not a user whom this sidecar serves; the operator can add it: `sudo obol install --agent-user …`, or \
+             tqs.agent_users",
             name_of(uid)
         );
         turn_away(stream, &self.turned_away, HelloRefusalCode::UserNotServed, message);

@@ -1,0 +1,147 @@
+//! One step of an installation: what it does, and how it is told.
+
+use std::fmt;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One step.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A folder of root's.
+    Folder { path: PathBuf, mode: u32 },
+    /// A file of root's, new or in place of the one that is there.
+    File { path: PathBuf, mode: u32, text: String },
+    /// A program, copied.
+    Program { from: PathBuf, to: PathBuf },
+    /// A master key, made unless there is one.
+    Key { path: PathBuf },
+    /// A change to the running machine.
+    Run { program: &'static str, arguments: Vec<String>, required: bool },
+    /// A file goes away.
+    Remove { path: PathBuf },
+    /// A folder goes away, if nothing is in it.
+    RemoveFolder { path: PathBuf },
+    /// A user goes away, if this folder, which held what is the user's, did.
+    RemoveUser { name: String, unless: PathBuf },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder { path, mode } => write!(f, "make folder {} ({mode:04o})", path.display()),
+            Self::File { path, mode, .. } => write!(f, "write {} ({mode:04o})", path.display()),
+            Self::Program { from, to } => write!(f, "copy {} to {} (0755)", from.display(), to.display()),
+            Self::Key { path } => write!(f, "make master key {} (0600), unless there is one", path.display()),
+            Self::Run { program, arguments, .. } => write!(f, "run {program} {}", arguments.join(" ")),
+            Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::RemoveFolder { path } => write!(f, "remove folder {}, if it is empty", path.display()),
+            Self::RemoveUser { name, .. } => write!(f, "remove user {name}"),
+        }
+    }
+}
+
+/// Where steps are carried out, if at all.
+#[derive(Debug)]
+pub(super) struct Stage {
+    prefix: Option<PathBuf>,
+    dry_run: bool,
+}
+
+impl Stage {
+    pub(super) fn new(prefix: Option<PathBuf>, dry_run: bool) -> Self {
+        Self { prefix, dry_run }
+    }
+
+    /// The path on this stage.
+    fn at(&self, path: &Path) -> PathBuf {
+        match &self.prefix {
+            Some(prefix) => prefix.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Carries it out, or not; what became of it, in a line.
+    pub(super) fn carry_out(&self, step: &Step) -> io::Result<String> {
+        let is_live = matches!(step, Step::Run { .. } | Step::RemoveUser { .. });
+        if self.prefix.is_some() && is_live {
+            return Ok(format!("left out, because of --prefix: {step}"));
+        }
+        if self.dry_run {
+            return Ok(format!("would {step}"));
+        }
+        let note = self.act(step)?;
+        Ok(format!("{step}: {note}"))
+    }
+
+    fn act(&self, step: &Step) -> io::Result<&'static str> {
+        match step {
+            Step::Folder { path, mode } => {
+                let path = self.at(path);
+                fs::create_dir_all(&path)?;
+                fs::set_permissions(path, Permissions::from_mode(*mode))?;
+            }
+            Step::File { path, mode, text } => self.put(path, *mode, text.as_bytes())?,
+            Step::Program { from, to } if fs::canonicalize(self.at(to)).ok().as_ref() == Some(from) => {
+                return Ok("it is there");
+            }
+            Step::Program { from, to } => self.put(to, 0o755, &fs::read(from)?)?,
+            Step::Key { path } => {
+                let path = self.at(path);
+                let there = path.exists();
+                obol_queue::MasterKey::load_or_create(&path).map_err(io::Error::other)?;
+                if there {
+                    return Ok("it is there");
+                }
+            }
+            Step::Run { program, arguments, required } => return run(program, arguments, *required),
+            Step::Remove { path } => match fs::remove_file(self.at(path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("it was not there"),
+                removed => removed?,
+            },
+            Step::RemoveFolder { path } => match fs::remove_dir(self.at(path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("it was not there"),
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    return Ok(
+                        "STAYS: there is something in it that was not installed; look at it, then remove it by hand",
+                    );
+                }
+                removed => removed?,
+            },
+            Step::RemoveUser { unless, .. } if self.at(unless).exists() => {
+                return Ok("STAYS: its folder is still there, and must not become another user's");
+            }
+            Step::RemoveUser { name, .. } => return run("userdel", &[name.clone()], false),
+        }
+        Ok("done")
+    }
+
+    /// Writes a file whole, in place of the one that was there.
+    fn put(&self, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+        let path = self.at(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut fresh = path.clone().into_os_string();
+        fresh.push(".new");
+        let _left_over = fs::remove_file(&fresh);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(fresh, path)
+    }
+}
+
+/// Runs a program of the system's. One that is not required may fail: what it undoes may not have been there.
+fn run(program: &str, arguments: &[String], required: bool) -> io::Result<&'static str> {
+    let failed =
+        |why: String| if required { Err(io::Error::other(why)) } else { Ok("failed, which does no harm") };
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok("done"),
+        Ok(output) => failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => failed(error.to_string()),
+    }
+}
