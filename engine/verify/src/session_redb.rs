@@ -204,6 +204,12 @@ impl SessionStore for RedbSessionTable {
         Ok(known || added)
     }
 
+    /// A revocation is kept for ever.
+    fn was_revoked(&self, id: SessionId) -> Result<bool, SessionStoreError> {
+        let database = self.lock()?;
+        self.is_revoked(&database, id)
+    }
+
     fn list(&self) -> Vec<Arc<Session>> {
         self.sessions.all()
     }

@@ -51,6 +51,16 @@ pub trait SessionStore: SessionTable {
     /// [`SessionStoreError`] where the revocation counts in this process and is not kept.
     fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError>;
 
+    /// Whether a session was revoked, as far back as the table remembers.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionStoreError`] where the table cannot tell.
+    fn was_revoked(&self, id: SessionId) -> Result<bool, SessionStoreError> {
+        let known = self.look_up(id).map_err(|error| SessionStoreError::Unavailable(error.0))?;
+        Ok(known.is_some_and(|session| !session.is_active()))
+    }
+
     /// The sessions that are known, in the order of their numbers; those among them that were revoked since the start.
     fn list(&self) -> Vec<Arc<Session>>;
 }
