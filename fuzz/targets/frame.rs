@@ -12,6 +12,7 @@ use obol_ipc::frame::{FrameDecoder, FrameError, MAX_BODY_BYTES};
 use obol_ipc::hello::{ClientHello, PeerName};
 use obol_ipc::message::AgentProtocol;
 use obol_ipc::refusal::{MAX_MESSAGE_BYTES, Refusal};
+use obol_ipc::rs_control::RsControlProtocol;
 use obol_ipc::{Codec, Protocol};
 
 const CODECS: [Codec; 2] = [Codec::Json, Codec::Bincode];
@@ -55,8 +56,10 @@ fn message(body: &[u8]) {
     for codec in CODECS {
         request::<AgentProtocol>(codec, body);
         request::<ControlProtocol>(codec, body);
+        request::<RsControlProtocol>(codec, body);
         response::<AgentProtocol>(codec, body);
         response::<ControlProtocol>(codec, body);
+        response::<RsControlProtocol>(codec, body);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Blocking clients for both sockets.
+//! Blocking clients for all sockets.
 //!
 //! A client holds one connection and has one request on it at a time. When the daemon has restarted, the next call
 //! connects again by itself, and waits some seconds for a daemon that is still starting. What it never does is send a request twice of which a byte was written: a `dequeueToken`
@@ -6,6 +6,7 @@
 
 mod caller;
 mod control;
+mod rs_control;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use self::caller::Caller;
 pub use self::control::ControlClient;
+pub use self::rs_control::RsControlClient;
 use crate::codec::ResponseError;
 pub use crate::connect::{ConnectError, ConnectOptions, Lost};
 use crate::endpoint::Endpoint;

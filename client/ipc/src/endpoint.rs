@@ -22,6 +22,8 @@ use crate::user::{UnknownUser, uid_of};
 pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
 /// Names the control socket: `unix:///absolute/path`.
 pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
+/// Names a resource server's control socket: `unix:///absolute/path`.
+pub const RS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_RS_CONTROL_SOCKET";
 /// Names the user the daemon runs as, by number or by name.
 pub const DAEMON_USER_VARIABLE: &str = "OBOL_ENDPOINT_USER";
 /// Longest path of a socket, in bytes: what `sun_path` holds on Linux, less the NUL that ends it.
@@ -30,6 +32,8 @@ pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 const RUNTIME_DIR_VARIABLE: &str = "XDG_RUNTIME_DIR";
 const AGENT_SOCKET_IN_RUNTIME_DIR: &str = "obol/agent.sock";
 const SYSTEM_AGENT_SOCKET: &str = "/run/obol/agent.sock";
+const RS_CONTROL_SOCKET_IN_RUNTIME_DIR: &str = "obol/rs-control.sock";
+const SYSTEM_RS_CONTROL_SOCKET: &str = "/run/obol/rs-control.sock";
 const CONTROL_SOCKET_NAME: &str = "control.sock";
 const SCHEME: &[u8] = b"unix://";
 
@@ -109,12 +113,21 @@ impl Endpoint {
         if let Some(endpoint) = Self::named(named, AGENT_SOCKET_VARIABLE, &environment) {
             return endpoint;
         }
+        Self::usual((AGENT_SOCKET_IN_RUNTIME_DIR, SYSTEM_AGENT_SOCKET), environment, exists)
+    }
+
+    /// The user's socket in the runtime directory, or the system's, where those are their names.
+    fn usual(
+        (in_runtime_dir, systems): (&str, &str),
+        environment: impl Fn(&str) -> Option<OsString>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, EndpointError> {
         let users = environment(RUNTIME_DIR_VARIABLE)
             .map(PathBuf::from)
             // The base directory specification: a relative path is invalid and to be ignored.
             .filter(|directory| directory.is_absolute())
-            .map(|directory| directory.join(AGENT_SOCKET_IN_RUNTIME_DIR));
-        let systems = PathBuf::from(SYSTEM_AGENT_SOCKET);
+            .map(|directory| directory.join(in_runtime_dir));
+        let systems = PathBuf::from(systems);
         match users {
             Some(users) if exists(&users) || !exists(&systems) => Self::at(users),
             _ => Self::at(systems),
@@ -135,6 +148,42 @@ impl Endpoint {
         Self::named(named, CONTROL_SOCKET_VARIABLE, &environment)
             .unwrap_or_else(|| Self::at(agent.path.with_file_name(CONTROL_SOCKET_NAME)))?
             .of_named_user(environment)
+    }
+
+    /// A resource server's control socket, to bind: what is named, then `OBOL_RS_CONTROL_SOCKET`, then
+    /// `$XDG_RUNTIME_DIR/obol/rs-control.sock`, then `/run/obol/rs-control.sock`.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is no usable path.
+    pub fn rs_control(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::first_rs_control(named, &environment, |_| true)
+    }
+
+    /// Like [`rs_control`](Self::rs_control), to connect to: where nothing is named and the user's socket does not exist,
+    /// the system's is taken if that does.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is no usable path.
+    pub fn rs_control_to_connect(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::first_rs_control(named, &environment, Path::exists)?.of_named_user(environment)
+    }
+
+    fn first_rs_control(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Self, EndpointError> {
+        let usual = (RS_CONTROL_SOCKET_IN_RUNTIME_DIR, SYSTEM_RS_CONTROL_SOCKET);
+        Self::named(named, RS_CONTROL_SOCKET_VARIABLE, &environment)
+            .unwrap_or_else(|| Self::usual(usual, environment, exists))
     }
 
     fn named(
@@ -305,6 +354,20 @@ mod tests {
             let endpoint = Endpoint::first_agent(None, &variables, |path| existing.contains(&path)).unwrap();
             assert_eq!(endpoint.path(), expected);
         }
+    }
+
+    #[test]
+    fn a_resource_servers_control_socket_has_a_place_of_its_own() {
+        let control = |named: Option<&str>, variables: &[(&str, &str)]| {
+            Endpoint::rs_control(named.map(OsStr::new), environment(variables)).unwrap().path
+        };
+        assert_eq!(control(None, &[]), Path::new("/run/obol/rs-control.sock"));
+        let runtime_dir = ("XDG_RUNTIME_DIR", "/run/user/7");
+        let variables = &[runtime_dir];
+        assert_eq!(control(None, variables), Path::new("/run/user/7/obol/rs-control.sock"));
+        let variables = &[runtime_dir, ("OBOL_RS_CONTROL_SOCKET", "unix:///e/r.sock")];
+        assert_eq!(control(None, variables), Path::new("/e/r.sock"));
+        assert_eq!(control(Some("/f/r.sock"), variables), Path::new("/f/r.sock"));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Frames, messages and clients for the two local sockets of the Token Queue Service (TQS).
+//! Frames, messages and clients for the local sockets of the Token Queue Service (TQS) and the resource server.
 //!
 //! # What lives here
 //!
 //! - [`frame`]: length-prefixed frames, without I/O.
 //! - [`hello`]: the first frame each way, which settles the protocol version and the codec.
-//! - [`message`]: what an agent may say on `agent.sock`; [`control`]: what the operator may say on `control.sock`.
+//! - [`message`]: what an agent may say on `agent.sock`; [`control`]: what the operator may say on `control.sock`, and
+//!   [`rs_control`] on a resource server's `rs-control.sock`.
 //! - [`refusal`]: the errors both protocols answer with; [`value`] and [`secret`]: the checked values they carry.
 //! - [`codec`]: messages to frame bodies and back, as JSON-RPC 2.0 or as bincode.
 //! - [`endpoint`]: where the sockets are; [`connect`]: opening one and making sure who is at the other end.
@@ -42,6 +43,7 @@ pub mod message;
 pub mod proof;
 mod protocol;
 pub mod refusal;
+pub mod rs_control;
 pub mod secret;
 pub mod time;
 pub mod user;
@@ -52,7 +54,7 @@ pub mod async_client;
 
 #[cfg(feature = "tokio")]
 pub use async_client::AsyncClient;
-pub use client::{CallError, Client, ControlClient};
+pub use client::{CallError, Client, ControlClient, RsControlClient};
 pub use codec::Codec;
 pub use connect::ConnectOptions;
 pub use endpoint::Endpoint;

@@ -1,11 +1,12 @@
-//! What the two protocols have in common: a table of methods, each with its parameters and its result.
+//! What the protocols have in common: a table of methods, each with its parameters and its result.
 
 use std::fmt::Debug;
 
 use self::sealed::{BodyReader, BodyWriter};
 
-/// One socket's protocol: [`AgentProtocol`](crate::message::AgentProtocol) or
-/// [`ControlProtocol`](crate::control::ControlProtocol). No others can be defined outside this crate.
+/// One socket's protocol: [`AgentProtocol`](crate::message::AgentProtocol),
+/// [`ControlProtocol`](crate::control::ControlProtocol) or
+/// [`RsControlProtocol`](crate::rs_control::RsControlProtocol). No others can be defined outside this crate.
 pub trait Protocol: sealed::Sealed + Sized + 'static {
     /// A method without its parameters.
     type Method: Copy + Debug + Eq + Send + Sync + 'static;

@@ -13,6 +13,7 @@ use crate::control::*;
 use crate::frame::MAX_BODY_BYTES;
 use crate::message::*;
 use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
+use crate::rs_control::*;
 use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
 use crate::value::*;
@@ -281,6 +282,47 @@ fn control_reply() -> impl Strategy<Value = ControlReply> {
     ]
 }
 
+fn rs_control_request() -> impl Strategy<Value = RsControlRequest> {
+    let scope = prop_oneof![
+        Just(RevokeScope::All),
+        session().prop_map(RevokeScope::Session),
+        agent().prop_map(RevokeScope::Agent),
+    ];
+    prop_oneof![
+        (scope, reason())
+            .prop_map(|(scope, reason)| RsControlRequest::Revoke(RevokeParams { scope, reason })),
+        any::<Option<u64>>().prop_map(|from| RsControlRequest::Status(StatusParams { from })),
+        Just(()).prop_map(|()| RsControlRequest::Health(Empty {})),
+        Just(()).prop_map(|()| RsControlRequest::Reload(Empty {})),
+    ]
+}
+
+fn rs_control_reply() -> impl Strategy<Value = RsControlReply> {
+    let kept = || prop::sample::select(&[Kept::Memory, Kept::File, Kept::Shared]);
+    let state =
+        prop::sample::select(&[RsSessionState::Active, RsSessionState::Expired, RsSessionState::Revoked]);
+    let shown = (session(), option::of(agent()), option::of(time()), state).prop_map(
+        |(session_id, agent_instance_id, expires_at, state)| RsSessionStatus {
+            session_id,
+            agent_instance_id,
+            expires_at,
+            state,
+        },
+    );
+    let status = ("[0-9.]{1,9}", any::<u32>(), audience(), kept(), vec(shown, 0..4), any::<Option<u64>>());
+    prop_oneof![
+        (any::<u64>(), vec(session(), 0..4), kept()).prop_map(|(revoked, sessions, kept)| {
+            RsControlReply::Revoke(RevokeResult { revoked, sessions, kept })
+        }),
+        status.prop_map(|(version, pid, audience, kept, sessions, next)| {
+            RsControlReply::Status(RsStatusResult { version, pid, audience, kept, sessions, next })
+        }),
+        (any::<bool>(), option::of(any::<String>()))
+            .prop_map(|(ready, reason)| RsControlReply::Health(HealthResult { ready, reason })),
+        any::<u64>().prop_map(|sessions| RsControlReply::Reload(ReloadResult { sessions })),
+    ]
+}
+
 /// Messages hold secrets and cannot be compared; their JSON can.
 fn request_json<P: Protocol>(id: &RequestId, request: &P::Request) -> String {
     String::from_utf8(Codec::Json.encode_request::<P>(id, request).unwrap().body().to_vec()).unwrap()
@@ -327,6 +369,16 @@ proptest! {
     #[test]
     fn every_control_request_survives_both_codecs(id in id(), request in control_request()) {
         assert_request_survives::<ControlProtocol>(&id, &request)?;
+    }
+
+    #[test]
+    fn every_request_of_a_servers_operator_survives_both_codecs(id in id(), request in rs_control_request()) {
+        assert_request_survives::<RsControlProtocol>(&id, &request)?;
+    }
+
+    #[test]
+    fn every_reply_to_a_servers_operator_survives_both_codecs(id in id(), reply in rs_control_reply()) {
+        assert_reply_survives::<RsControlProtocol>(&id, &reply)?;
     }
 
     #[test]
@@ -378,6 +430,7 @@ fn decode_as_everything(body: &[u8]) {
     for codec in CODECS {
         let _ = codec.decode_request::<AgentProtocol>(body);
         let _ = codec.decode_request::<ControlProtocol>(body);
+        let _ = codec.decode_request::<RsControlProtocol>(body);
         for method in AgentProtocol::METHODS {
             let _ = codec.decode_response(body).map(|response| response.outcome::<AgentProtocol>(*method));
         }

@@ -15,6 +15,10 @@ use crate::message::{
 };
 use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::refusal::{ErrorCode, Refusal};
+use crate::rs_control::{
+    Kept, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsSessionState, RsSessionStatus,
+    RsStatusResult,
+};
 use crate::secret::{ChannelText, SessionDocument, TokenText};
 use crate::time::UtcTime;
 use crate::value::{
@@ -112,6 +116,11 @@ binary_struct! {
         retry_after_ms
     }
     HealthResult { ready, reason }
+    RevokeParams { scope, reason }
+    RevokeResult { revoked, sessions, kept }
+    RsStatusResult { version, pid, audience, kept, sessions, next }
+    RsSessionStatus { session_id, agent_instance_id, expires_at, state }
+    ReloadResult { sessions }
 }
 
 impl Binary for SessionId {
@@ -198,44 +207,49 @@ impl Binary for FlushScope {
     }
 }
 
-impl Binary for SessionState {
+impl Binary for RevokeScope {
     fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        let number: u32 = match self {
-            Self::Active => 0,
-            Self::Expired => 1,
-            Self::Flushed => 2,
-            Self::Held => 3,
-        };
-        number.put(output)
+        match self {
+            Self::All => 0_u32.put(output),
+            Self::Session(session) => 1_u32.put(output).and_then(|()| session.put(output)),
+            Self::Agent(agent) => 2_u32.put(output).and_then(|()| agent.put(output)),
+        }
     }
 
     fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
         match input.u32()? {
-            0 => Ok(Self::Active),
-            1 => Ok(Self::Expired),
-            2 => Ok(Self::Flushed),
-            3 => Ok(Self::Held),
-            other => unknown_variant("state of a session", other),
+            0 => Ok(Self::All),
+            1 => SessionId::take(input).map(Self::Session),
+            2 => AgentInstanceId::take(input).map(Self::Agent),
+            other => unknown_variant("kind of scope", other),
         }
     }
 }
 
-impl Binary for ChannelAlgorithm {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        let number: u32 = match self {
-            Self::Aes256Gcm => 0,
-            Self::ChaCha20Poly1305 => 1,
-        };
-        number.put(output)
-    }
+/// Enums without fields: each variant is its number.
+macro_rules! binary_enum {
+    ($($type:ident $what:literal { $($variant:ident = $number:literal),* })+) => {$(
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                let number: u32 = match self { $( Self::$variant => $number, )* };
+                number.put(output)
+            }
 
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        match input.u32()? {
-            0 => Ok(Self::Aes256Gcm),
-            1 => Ok(Self::ChaCha20Poly1305),
-            other => unknown_variant("algorithm of a channel", other),
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                match input.u32()? {
+                    $( $number => Ok(Self::$variant), )*
+                    other => unknown_variant($what, other),
+                }
+            }
         }
-    }
+    )+};
+}
+
+binary_enum! {
+    SessionState "state of a session" { Active = 0, Expired = 1, Flushed = 2, Held = 3 }
+    RsSessionState "state of a session" { Active = 0, Expired = 1, Revoked = 2 }
+    Kept "way to keep sessions" { Memory = 0, File = 1, Shared = 2 }
+    ChannelAlgorithm "algorithm of a channel" { Aes256Gcm = 0, ChaCha20Poly1305 = 1 }
 }
 
 macro_rules! binary_shown {
