@@ -13,6 +13,7 @@
 mod aside;
 mod stream;
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -53,7 +54,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 const TURN: usize = 32;
 
 /// What answers requests of one protocol.
-pub(crate) trait Answerer<P: Protocol>: Send + Sync + 'static {
+pub trait Answerer<P: Protocol>: Send + Sync + 'static {
     /// Answers at once, or gives back a future that will.
     fn answer(self: &Arc<Self>, call: P::Request, asker: &Asker) -> Answer<P>;
 
@@ -63,23 +64,35 @@ pub(crate) trait Answerer<P: Protocol>: Send + Sync + 'static {
 
 /// Who asks, and for the how manieth time.
 #[derive(Clone, Debug)]
-pub(crate) struct Asker {
+pub struct Asker {
     /// The request's name, in this process.
-    pub(crate) tag: RequestTag,
+    pub tag: RequestTag,
     /// What the client calls itself.
-    pub(crate) client: Arc<str>,
+    pub client: Arc<str>,
     /// Whose process it is.
     pub(crate) owner: Owner,
 }
 
 /// An answer, now or later.
-pub(crate) enum Answer<P: Protocol> {
+pub enum Answer<P: Protocol> {
+    /// Here it is.
     Now(Result<P::Reply, Refusal>),
+    /// It comes when this future ends, which is dropped if the peer goes away.
     Later(Pin<Box<dyn Future<Output = Result<P::Reply, Refusal>> + Send>>),
 }
 
+impl<P: Protocol> fmt::Debug for Answer<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
 impl<P: Protocol> Answer<P> {
-    pub(crate) fn later(answer: impl Future<Output = Result<P::Reply, Refusal>> + Send + 'static) -> Self {
+    /// An answer that has to be waited for.
+    pub fn later(answer: impl Future<Output = Result<P::Reply, Refusal>> + Send + 'static) -> Self {
         Self::Later(Box::pin(answer))
     }
 }

@@ -31,7 +31,7 @@ use crate::notify::Notifier;
 use crate::owner::Owner;
 
 /// Connections on the operator's socket at a time.
-const MAX_CONTROL_CONNECTIONS: usize = 16;
+pub(crate) const MAX_CONTROL_CONNECTIONS: usize = 16;
 /// Connections that are being told that there are too many, at a time; more are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
 /// How long connections may take over what is under way once the daemon stops.
@@ -288,7 +288,7 @@ async fn watch_over(health: &Health, notifier: &Notifier) {
 }
 
 /// One socket, who answers on it, and who is connected.
-struct Door<P, A> {
+pub(crate) struct Door<P, A> {
     listener: Listener,
     answerer: Arc<A>,
     peers: Arc<Peers>,
@@ -304,7 +304,7 @@ struct Door<P, A> {
 }
 
 impl<P: Protocol, A: Answerer<P>> Door<P, A> {
-    fn new(
+    pub(crate) fn new(
         listener: Listener,
         answerer: Arc<A>,
         peers: Arc<Peers>,
@@ -327,7 +327,7 @@ impl<P: Protocol, A: Answerer<P>> Door<P, A> {
     }
 
     /// Accepts connections until the daemon stops, then waits for those that are open.
-    async fn serve(mut self, stopping: watch::Receiver<bool>) {
+    pub(crate) async fn serve(mut self, stopping: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
         let mut stop = stopping.clone();
         let mut look_after = interval(LOOK_AFTER);
