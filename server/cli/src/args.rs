@@ -56,7 +56,7 @@ impl Command {
     /// How much to log if nothing else is said.
     pub(crate) fn default_log_level(&self) -> LogLevel {
         match self {
-            Self::Tqs(_) | Self::Rs(_) => LogLevel::Info,
+            Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
             Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)) => LogLevel::Info,
             _ => LogLevel::Warn,
         }
@@ -65,7 +65,7 @@ impl Command {
     /// Whether it stays up for others, who must not notice what becomes of its log.
     pub(crate) fn serves(&self) -> bool {
         let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)));
-        atp || matches!(self, Self::Tqs(_) | Self::Rs(_) | Self::Dev(_))
+        atp || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
     }
 }
 
@@ -75,8 +75,8 @@ pub(crate) enum Command {
     Demo(Output),
     /// Run the Token Queue Service, the sidecar beside an agent.
     Tqs(TqsArgs),
-    /// Run a resource server that verifies tokens over HTTP.
-    Rs(RsArgs),
+    /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
+    Rs(RsRoleArgs),
     /// Draw one token for a tool and print it.
     Dequeue(DequeueArgs),
     /// Show what waits in the queue.
@@ -161,6 +161,54 @@ pub(crate) struct TqsArgs {
     pub(crate) audit: Option<PathBuf>,
 }
 
+/// The server, or what its operator asks of it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RsRoleArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RsCommand>,
+    #[command(flatten)]
+    pub(crate) server: RsArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RsCommand {
+    /// Accept no token of a session, or of an agent's sessions, any more, for good.
+    Revoke(RevokeArgs),
+    /// Show the sessions whose tokens are accepted.
+    Status(RsOperatorArgs),
+    /// Read the file of sessions again, as on SIGHUP, and hear whether it is right.
+    Reload(RsOperatorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// The sessions.
+    #[arg(value_name = "SESSION", required_unless_present_any = ["agent", "all"])]
+    pub(crate) sessions: Vec<String>,
+    /// All sessions of one agent.
+    #[arg(long, value_name = "NAME", conflicts_with = "sessions")]
+    pub(crate) agent: Option<String>,
+    /// Every session there is.
+    #[arg(long, conflicts_with_all = ["sessions", "agent"])]
+    pub(crate) all: bool,
+    /// Why, for the log.
+    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) operator: RsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RsOperatorArgs {
+    /// The resource server's control socket: a path or unix:///path. Without it: $OBOL_RS_CONTROL_SOCKET,
+    /// $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) rs_control_socket: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RsArgs {
     /// Address to listen on.
@@ -193,6 +241,10 @@ pub(crate) struct RsArgs {
     /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_key: Option<PathBuf>,
+    /// Where the operator is answered (`obol rs revoke`): a path, unix:///path, or off. Without it:
+    /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) rs_control_socket: Option<OsString>,
     /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
     /// something in front encrypts it.
     #[arg(long)]

@@ -62,7 +62,7 @@ pub(crate) fn environment(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-fn options() -> Outcome<ConnectOptions> {
+pub(crate) fn options() -> Outcome<ConnectOptions> {
     let name = PeerName::new(concat!("obol-cli/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
     Ok(ConnectOptions::new(name))
 }
@@ -272,7 +272,7 @@ pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
 }
 
 /// A value as its JSON text has it, without quotes.
-fn text(value: &impl serde::Serialize) -> Outcome<String> {
+pub(crate) fn text(value: &impl serde::Serialize) -> Outcome<String> {
     let value = serde_json::to_value(value).map_err(Failure::other)?;
     Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }

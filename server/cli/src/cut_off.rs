@@ -15,6 +15,8 @@ use crate::output::{self, Table};
 
 /// The most rows of what there is that an error shows.
 const MAX_ROWS: usize = 20;
+/// What shows all of it.
+const STATUS: &str = "obol status";
 
 /// `obol flush`.
 pub(crate) fn flush(args: &FlushArgs) -> Outcome {
@@ -96,17 +98,17 @@ fn nothing_flushed(control: &mut ControlClient, scope: &FlushScope) -> Outcome<F
     };
     let there_is = match scope {
         FlushScope::Tool(_) => tools(&status),
-        _ => listed("sessions", &sessions_table(&status)?),
+        _ => listed("sessions", &sessions_table(&status)?, STATUS),
     };
     Ok(Failure::other(format_args!("{what}\n{there_is}")))
 }
 
 fn tools(status: &StatusResult) -> String {
-    listed("tools", &tools_table(status))
+    listed("tools", &tools_table(status), STATUS)
 }
 
-/// What there is, for an error.
-fn listed(what: &str, table: &Table) -> String {
+/// What there is, for an error; `all` is the command that shows all of it.
+pub(crate) fn listed(what: &str, table: &Table, all: &str) -> String {
     let rows = table.lines();
     if rows.len() <= 1 {
         return format!("there are no {what}");
@@ -117,7 +119,7 @@ fn listed(what: &str, table: &Table) -> String {
         text.push_str(row);
     }
     if rows.len() > MAX_ROWS + 1 {
-        text.push_str("\n  … more: `obol status`");
+        text.push_str(&format!("\n  … more: `{all}`"));
     }
     text
 }
@@ -173,7 +175,7 @@ pub(crate) fn allow(args: &PolicyToolArgs) -> Outcome {
         let status = control.status()?;
         return Err(Failure::other(format_args!(
             "{tool} is not on the operator's list of denied tools\n{}",
-            listed("denied tools", &denied_table(&status))
+            listed("denied tools", &denied_table(&status), STATUS)
         )));
     }
     if args.output.json {

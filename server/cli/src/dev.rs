@@ -158,6 +158,7 @@ fn start(args: &DevArgs, place: &Place, address: SocketAddr) -> Outcome<Roles> {
     let mut rs = role("rs", place)?;
     rs.arg("--listen").arg(address.to_string()).arg("--audience").arg(&audience);
     rs.arg("--sessions").arg(place.file("rs-sessions.json")).arg("--spent").arg(place.file("spent.redb"));
+    rs.arg("--rs-control-socket").arg(place.file("rs-control.sock"));
     if !place.file("spent.redb").exists() {
         rs.arg("--first-start");
     }
@@ -257,7 +258,8 @@ fn tell(place: &Place, address: SocketAddr, args: &DevArgs) -> Outcome {
     );
     let _always = writeln!(text, "In another shell:\n");
     let _always = writeln!(text, "  export OBOL_ENDPOINT_SOCKET={}", socket("agent.sock"));
-    let _always = writeln!(text, "  export OBOL_CONTROL_SOCKET={}\n", socket("control.sock"));
+    let _always = writeln!(text, "  export OBOL_CONTROL_SOCKET={}", socket("control.sock"));
+    let _always = writeln!(text, "  export OBOL_RS_CONTROL_SOCKET={}\n", socket("rs-control.sock"));
     let _always = writeln!(text, "Draw a token and have it verified; twice the same token is refused:\n");
     let tool_in_shell = quote(tool);
     let body =

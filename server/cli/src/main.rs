@@ -36,8 +36,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::{
-    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, SessionArgs, SessionCommand,
-    TokenCommand,
+    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, SessionArgs,
+    SessionCommand, TokenCommand,
 };
 use crate::config::Config;
 use crate::exit::Outcome;
@@ -88,7 +88,12 @@ fn run(cli: &Cli) -> Outcome {
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
         Command::Demo(output) => demo::run(*output),
-        Command::Rs(args) => rs::run(args, &config()?),
+        Command::Rs(args) => match &args.command {
+            None => rs::run(&args.server, &config()?),
+            Some(RsCommand::Revoke(args)) => rs::client::revoke(args),
+            Some(RsCommand::Status(args)) => rs::client::status(args),
+            Some(RsCommand::Reload(args)) => rs::client::reload(args),
+        },
         Command::Tqs(args) => {
             tqs::run(args, config()?, tqs::Origin { file: cli.config.clone(), log: cli.log })
         }

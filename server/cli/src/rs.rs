@@ -1,23 +1,37 @@
-//! `obol rs`: a resource server that verifies tokens over HTTP.
+//! `obol rs`: a resource server that verifies tokens over HTTP, and whose operator can revoke sessions.
 //!
 //! As with the sidecar, the process is closed to others before a key is loaded, and the sandbox entered while there is one
 //! thread.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
+pub(crate) mod client;
+mod control;
+mod sessions_file;
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use obol_ipc::Endpoint;
+use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
+use obol_ipc::value::PeerName;
 use obol_resource::Guard;
-use obol_resource::service::Options;
+use obol_resource::service::{Options, Service};
 use obol_sandbox::Measure;
+use obol_sidecar::{BindError, OperatorSocket};
 use obol_token::Audience;
 use obol_verify::{
     Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use self::control::Control;
+use self::sessions_file::SessionsFile;
 use crate::args::RsArgs;
 use crate::audit;
+use crate::client::environment;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::stores;
@@ -41,11 +55,18 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let templates = templates::open(config)?;
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
     let listen = args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN);
+    // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
+    let operator = OperatorDoor::open(args)?;
     // While there is one thread: each table that is opened has some of its own.
     if config.rs.sandbox == Some(false) {
         sandbox::switched_off();
     } else {
-        sandbox::enter(&sandbox::of_resource_server(args, config, listen)?);
+        sandbox::enter(&sandbox::of_resource_server(
+            args,
+            config,
+            listen,
+            operator.as_ref().map(OperatorDoor::path),
+        )?);
     }
     let clock = Arc::new(SystemClock::new());
     let sessions = stores::sessions(args, config, &audience, &clock)?;
@@ -53,9 +74,13 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     stores::import(&*sessions, &halves, clock.now())?;
     let verifier = verifier(args, config, audience, &sessions, templates, &clock)?;
     let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
-    if let Some(log) = audit::open_for_rs(args, config)? {
-        guard = guard.audited(log);
+    let audit = audit::open_for_rs(args, config)?;
+    if let Some(log) = &audit {
+        guard = guard.audited(Arc::clone(log));
     }
+    let file = Arc::new(SessionsFile::new(sessions_file, Arc::clone(&sessions), Arc::clone(&clock)));
+    let kept = stores::how_sessions_last(args, config)?;
+    let control = Control { sessions, kept, file: Arc::clone(&file), guard: guard.clone(), clock, audit };
 
     let mut options = Options::new(listen);
     if args.allow_remote {
@@ -66,13 +91,84 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let ended = runtime.block_on(async {
         let service = options.bind(guard).await.map_err(Failure::unavailable)?;
         tracing::info!(address = %service.local_addr(), "listening");
-        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, sessions_file, sessions, clock));
-        service.run(shutdown_signal()?).await;
+        let reload = tokio::spawn(file.read_on(signal(SignalKind::hangup())?));
+        serve(service, operator, control).await?;
         reload.abort();
         Ok(())
     });
     runtime.shutdown_timeout(LAST_WAIT);
     ended
+}
+
+/// The operator's socket, and a runtime of its own: the operator is answered whatever strangers ask of the others.
+struct OperatorDoor {
+    runtime: Runtime,
+    socket: OperatorSocket,
+}
+
+impl OperatorDoor {
+    /// Takes the socket, if there is to be one. Where none was named and the usual place cannot be used, the server does
+    /// without, and says so; but it does not share a place with another server, which an operator would take for this one.
+    fn open(args: &RsArgs) -> Outcome<Option<Self>> {
+        let named = args.rs_control_socket.as_deref();
+        if named.is_some_and(|named| named == "off") {
+            return Ok(None);
+        }
+        let is_named =
+            named.is_some() || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
+        let endpoint = Endpoint::rs_control(named, environment).map_err(Failure::usage)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let bound = {
+            let _inside = runtime.enter();
+            OperatorSocket::bind(&endpoint)
+        };
+        match bound {
+            Ok(socket) => Ok(Some(Self { runtime, socket })),
+            Err(error) if is_named || matches!(error, BindError::InUse(_)) => Err(Failure::unavailable(
+                format_args!("{error}; --rs-control-socket names one for this server"),
+            )),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "there is no operator's socket, so `obol rs revoke` does not reach this server; name one with \
+                     --rs-control-socket"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Answers on a thread of its own until `stopping` says so.
+    fn serve(self, control: Control, stopping: watch::Receiver<bool>) -> Outcome<JoinHandle<()>> {
+        let server = PeerName::new(concat!("obol-rs/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
+        tracing::info!(control = %self.path().display(), "the operator is answered");
+        let Self { runtime, socket } = self;
+        let serve = move || {
+            runtime.block_on(socket.serve(Arc::new(control), server, stopping));
+            runtime.shutdown_timeout(LAST_WAIT);
+        };
+        Ok(std::thread::Builder::new().name("obol-operator".to_owned()).spawn(serve)?)
+    }
+}
+
+/// Serves callers, and the operator where there is a socket for that, until it is told to stop.
+async fn serve(service: Service, operator: Option<OperatorDoor>, control: Control) -> Outcome {
+    let (stop, stopping) = watch::channel(false);
+    let shutdown = shutdown_signal()?;
+    let operated = operator.map(|door| door.serve(control, stopping)).transpose()?;
+    let stopped = async {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    service.run(stopped).await;
+    if let Some(operated) = operated {
+        let _panicked = tokio::task::block_in_place(|| operated.join());
+    }
+    Ok(())
 }
 
 /// The audience that was named, or the one that all sessions agree on.
@@ -112,29 +208,4 @@ fn verifier(
         .policy_epoch(config.rs.policy_epoch.unwrap_or(0))
         .build()
         .map_err(Failure::usage)
-}
-
-/// Reads the sessions again whenever asked to. A file that is wrong changes nothing.
-async fn reload(
-    mut asked: Signal,
-    file: Option<PathBuf>,
-    sessions: Arc<dyn SessionStore>,
-    clock: Arc<SystemClock>,
-) {
-    while asked.recv().await.is_some() {
-        let Some(file) = &file else {
-            tracing::warn!("there is no file of sessions to read again");
-            continue;
-        };
-        // A file may be slow to read, and a kept table writes, and waits for its disk or its network.
-        let imported = tokio::task::block_in_place(|| {
-            let halves = read_session_halves(file).map_err(Failure::usage)?;
-            stores::import(&*sessions, &halves, clock.now())?;
-            Ok::<_, Failure>(halves.len())
-        });
-        match imported {
-            Ok(sessions) => tracing::info!(sessions, "sessions read again"),
-            Err(failure) => tracing::error!(%failure, "the sessions stay as they were"),
-        }
-    }
 }

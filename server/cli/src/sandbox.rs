@@ -48,11 +48,20 @@ pub(crate) fn of_sidecar<'a>(
     settings.iter().chain(sessions).fold(sandbox, |sandbox, file| reread(sandbox, file))
 }
 
-/// The resource server: its port, what it keeps and where, and the sessions, which a reload reads.
-pub(crate) fn of_resource_server(args: &RsArgs, config: &Config, listen: SocketAddr) -> Outcome<Sandbox> {
+/// The resource server: its port, what it keeps and where, the operator's socket, should it have to be made again, and the
+/// sessions, which a reload reads.
+pub(crate) fn of_resource_server(
+    args: &RsArgs,
+    config: &Config,
+    listen: SocketAddr,
+    operator: Option<&Path>,
+) -> Outcome<Sandbox> {
     let (named, settings) =
         (|named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone()), &config.rs);
     let mut sandbox = Sandbox::new().serve_tcp(listen.port());
+    if let Some(socket) = operator {
+        sandbox = sandbox.serve_unix().write(folder_of(socket));
+    }
     let session_store = named(&args.session_store, &settings.session_store);
     let spent = named(&args.spent, &settings.spent);
     for kept in

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use obol_ipc::rs_control;
 use obol_token::Audience;
 use obol_token::text::to_hex;
 use obol_verify::{
@@ -108,6 +109,16 @@ pub(crate) fn sessions(
             Ok(Arc::new(table))
         }
     }
+}
+
+/// Whether sessions outlast the process, and whose they are.
+pub(crate) fn how_sessions_last(args: &RsArgs, config: &Config) -> Outcome<rs_control::Kept> {
+    let named = args.session_store.as_ref().or(config.rs.session_store.as_ref());
+    Ok(match where_kept_if(named)? {
+        Kept::InMemory => rs_control::Kept::Memory,
+        Kept::InFile(_) => rs_control::Kept::File,
+        Kept::AtServer(_) => rs_control::Kept::Shared,
+    })
 }
 
 /// Takes over what a file of sessions lists. A session that the table does not take is logged and left out.
