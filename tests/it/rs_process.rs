@@ -42,17 +42,37 @@ pub(crate) fn write_sessions_with(home: &Path, now: u64, fields: Value) {
 pub(crate) struct RsProcess {
     home: PathBuf,
     port: u16,
+    sessions: &'static str,
     arguments: Vec<String>,
     child: Option<Child>,
+    /// The operator's socket.
+    control: PathBuf,
 }
 
 impl RsProcess {
     /// Starts one with the sessions in `home` and waits until it is ready.
     pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut rs = Self { home: home.to_owned(), port: free_port(), arguments, child: None };
+        Self::start_with(home, "sessions.json", arguments)
+    }
+
+    /// The same with another file of sessions.
+    pub(crate) fn start_with(home: &Path, sessions: &'static str, arguments: &[&str]) -> Self {
+        let mut arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        let port = free_port();
+        // The first of a home has the usual place, the others have to name one.
+        let mut control = home.join("run/obol/rs-control.sock");
+        if control.exists() && !arguments.iter().any(|argument| argument == "--rs-control-socket") {
+            control = home.join(format!("run/obol/rs-{port}.sock"));
+            arguments.extend(["--rs-control-socket".to_owned(), control.display().to_string()]);
+        }
+        let mut rs = Self { home: home.to_owned(), port, sessions, arguments, child: None, control };
         rs.start_again();
         rs
+    }
+
+    /// Where its operator is answered.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.control.clone()
     }
 
     /// Starts it until it is ready, as a supervisor does: it may end because what it needs is away.
@@ -76,7 +96,7 @@ impl RsProcess {
         assert!(self.child.is_none(), "it runs");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let child = limitable(&self.home)
-            .args(["--log", "info", "rs", "--sessions", "sessions.json", "--listen"])
+            .args(["--log", "info", "rs", "--sessions", self.sessions, "--listen"])
             .arg(format!("127.0.0.1:{}", self.port))
             .args(&self.arguments)
             .stderr(Stdio::from(log))

@@ -34,7 +34,6 @@ mod turns;
 mod waits;
 
 pub use access::{Access, AgentUsers, AgentUsersError, Modes};
-pub use access::{Access, AgentUsers, AgentUsersError};
 pub use connection::{Answer, Answerer, Asker};
 pub use http::{HttpAddress, HttpBindError, HttpListener};
 pub use limits::Limits;
