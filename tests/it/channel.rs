@@ -205,6 +205,22 @@ fn the_service_takes_proofs_as_a_field() {
     assert_eq!(ask(json!({"alg": "Ed25519", "sig": sig})).status, 200);
 }
 
+#[test]
+fn sealed_arguments_must_name_the_suites_own_algorithm() {
+    let site = Site::new();
+    let token = requiring_encryption(1);
+    let body = seal(&token, r#"{"q":"rows"}"#);
+    let (iv, ciphertext) = body.split_at(12);
+    let ask = |alg: &str| {
+        let enc = json!({"alg": alg, "iv": to_base64url(iv), "ct": to_base64url(ciphertext)});
+        site.verify(&token, json!({"enc": enc}))
+    };
+    for other in ["ChaCha20-Poly1305", "aes-256-gcm", "none"] {
+        assert_eq!(ask(other).problem(), malformed(), "{other}");
+    }
+    assert_eq!(ask("AES-256-GCM").status, 200, "and nothing of that burned the token");
+}
+
 /// What the API reads is what was signed: by whichever way the arguments come, and however their reader takes numbers.
 #[test]
 fn a_proof_covers_each_number_exactly() {

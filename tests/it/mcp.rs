@@ -9,6 +9,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use obol_mcp::capability::{ClientCapability, Negotiated, Place, ServerCapability, negotiate};
 use obol_mcp::{Admitted, Denied, EXTENSION, RequestMeta, TokenText, ToolGuard, ToolResult, ToolsCall};
 use obol_resource::{Guard, Proof, SealedMessage, ToolCall};
+use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, ResponseKey};
 use obol_verify::{Denial, possession_transcript};
 use rmcp::ServiceExt;
@@ -338,6 +339,40 @@ fn sealed_arguments_reach_the_tool_and_its_result_leaves_sealed() {
     assert!(wire.open(&keys(&encrypting(2, TOOL))).is_err());
     let second = admitted.finish(result);
     assert_eq!(second, ToolResult::error("The result could not be sealed"), "the nonce is used up");
+}
+
+#[test]
+fn an_empty_object_in_meta_is_no_token_and_gets_the_hint() {
+    let bench = Bench::new();
+    for empty in [Value::Null, json!({})] {
+        let mut meta = object(json!({EXTENSION: empty}));
+        let refusal = bench.runtime.block_on(bench.guard.admit(TOOL, Map::new(), &mut meta)).unwrap_err();
+        let denied = Denied::of(&refusal).unwrap();
+        assert_eq!((denied.reason.as_str(), denied.failed_check.as_str()), ("TBAC_REQUIRED", "TOKEN_ABSENT"));
+        assert_eq!((denied.tool.as_deref(), denied.hint.is_some()), (Some(TOOL), true));
+        assert!(meta.is_empty());
+    }
+}
+
+/// As from a server that cannot make sure to seal only once (TBAC r41, section 10.4).
+#[test]
+fn a_client_opens_a_result_under_a_random_nonce_of_the_suites_algorithm() {
+    use aes_gcm::aead::{Aead, KeyInit, Payload};
+    let token = encrypting(1, TOOL);
+    let keys = keys(&token);
+    let (iv, aad) = ([0xA5; 12], keys.response_aad());
+    let said = json!({"content": [{"type": "text", "text": "done"}], "isError": false}).to_string();
+    let cipher = aes_gcm::Aes256Gcm::new_from_slice(keys.response_key()).unwrap();
+    let sealed = cipher.encrypt((&iv).into(), Payload { msg: said.as_bytes(), aad: &aad }).unwrap();
+    let wire = |alg: &str| -> ToolResult {
+        let enc = json!({"alg": alg, "iv": to_base64url(&iv), "ct": to_base64url(&sealed)});
+        serde_json::from_value(json!({
+            "content": [{"type": "text", "text": "encrypted"}], "isError": false, "_meta": {EXTENSION: {"enc": enc}}
+        }))
+        .unwrap()
+    };
+    assert_eq!(wire("AES-256-GCM").open(&keys), Ok(ToolResult::text("done")));
+    assert!(wire("ChaCha20-Poly1305").open(&keys).is_err(), "another algorithm than the suite's");
 }
 
 #[test]
