@@ -6,7 +6,7 @@ use obol_atp::{AgentId, Endpoint, Host, RevokeBody, Scope, ScopeSet, Secret, Tok
 use obol_secret::text::to_base64url;
 use serde::Deserialize;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroizing;
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::connect::{Answer, Connector, Outgoing};
 use crate::error::AtpError;
 use crate::keychain::{Entry, Keychain};
+use crate::options::Options;
 use crate::secrets;
 use crate::state::State;
 
@@ -26,59 +27,6 @@ const MAX_LEAD_MS: u64 = 300_000;
 const MAX_CORRECTION_MS: i64 = 15 * 60_000;
 /// Entries of tokens that could not be revoked yet.
 const TOMBSTONE: &str = "__atp_revoke__:";
-
-/// How to be an agent. Each setting has a default but the folder.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    folder: PathBuf,
-    secret_file: Option<PathBuf>,
-    ca_file: Option<PathBuf>,
-    hosts: Vec<Host>,
-    endpoints: Vec<Endpoint>,
-    allow_private: Vec<Host>,
-}
-
-impl Options {
-    /// With its state in this folder, which is made, closed to others, where it is not there.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), ..Self::default() }
-    }
-
-    /// The secret is this file's text; else it comes from the environment.
-    #[must_use]
-    pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.secret_file = Some(path.into());
-        self
-    }
-
-    /// Trusts the certificate authorities of this PEM file, and no others.
-    #[must_use]
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
-        self
-    }
-
-    /// Further hosts that the plain secret of the environment may be used for.
-    #[must_use]
-    pub fn hosts(mut self, hosts: impl IntoIterator<Item = Host>) -> Self {
-        self.hosts = hosts.into_iter().collect();
-        self
-    }
-
-    /// Endpoints that are used though they are not at the host whose document names them.
-    #[must_use]
-    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
-        self.endpoints = endpoints.into_iter().collect();
-        self
-    }
-
-    /// Hosts that may be at addresses that are not public.
-    #[must_use]
-    pub fn allow_private(mut self, hosts: impl IntoIterator<Item = Host>) -> Self {
-        self.allow_private = hosts.into_iter().collect();
-        self
-    }
-}
 
 /// What is asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]

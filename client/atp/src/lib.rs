@@ -25,8 +25,10 @@ mod connect;
 mod error;
 mod keychain;
 pub mod machine;
+mod options;
 mod secrets;
 mod state;
 
-pub use client::{Client, Options, Revocation, Token, TokenRequest, Verdict};
+pub use client::{Client, Revocation, Token, TokenRequest, Verdict};
 pub use error::AtpError;
+pub use options::Options;

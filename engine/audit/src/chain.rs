@@ -287,7 +287,7 @@ impl Chain {
 
 fn jti_hash(entry: &Entry) -> Option<String> {
     let jti =
-        entry.jti.as_ref().map(|jti| jti.as_slice()).or(entry.token_id.as_deref().map(str::as_bytes))?;
+        entry.jti.as_ref().map(<[u8; 22]>::as_slice).or(entry.token_id.as_deref().map(str::as_bytes))?;
     Some(to_hex(hash(jti).get(..JTI_HASH_BYTES).unwrap_or_default()))
 }
 

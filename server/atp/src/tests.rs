@@ -242,7 +242,7 @@ async fn of_sixty_four_copies_one_gets_a_token() {
         match answer.0 {
             StatusCode::OK => issued += 1,
             status => {
-                assert_eq!((status, &answer.1["error"]), (StatusCode::UNAUTHORIZED, &"replayed".into()))
+                assert_eq!((status, &answer.1["error"]), (StatusCode::UNAUTHORIZED, &"replayed".into()));
             }
         }
     }
