@@ -11,8 +11,14 @@ const { middleware } = require("../lib/atp-server");
 const MOUNT = "/v1/agent-tokens";
 const SECRET = "a secret that is long enough, truly";
 
+const folders = [];
+process.on("exit", () => folders.forEach((folder) => fs.rmSync(folder, { recursive: true, force: true })));
+
+/** A folder that is gone at the end. */
 function folder() {
-  return fs.mkdtempSync(path.join(os.tmpdir(), "obol-atp-"));
+  const made = fs.mkdtempSync(path.join(os.tmpdir(), "obol-atp-"));
+  folders.push(made);
+  return made;
 }
 
 function certificate(dir) {
