@@ -443,6 +443,8 @@ pub(crate) enum ConfigCommand {
     /// Reads the file, the environment and flags as `obol tqs` and `obol rs` do, and changes nothing. Exit code 0 if
     /// nothing is wrong, else 2.
     Check(Box<ConfigCheckArgs>),
+    /// Print a configuration file with every setting, what it means and its default, none of them set.
+    Sample,
 }
 
 #[derive(Debug, Args)]

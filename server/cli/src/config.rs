@@ -2,21 +2,29 @@
 //!
 //! A key `store` in section `tqs` is the variable `OBOL_TQS__STORE`. Unknown sections and keys are errors: a setting
 //! with a typing error must not be taken for its default. Configuration holds no secrets, only where they are.
+//!
+//! What is empty counts as not set. Nothing depends on the folder somebody happens to stand in: a relative path in the
+//! file is taken from the file's folder, in a variable from the state folder.
+//!
+//! Programs and `obol config check` read by the same way, [`Gathered`]: programs stop at the first problem, the check
+//! names all.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use obol_secret::file::read_public;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::agent_users::AgentUserNames;
-use crate::args::{LogFormat, LogLevel};
 use crate::exit::{Failure, Outcome};
+pub(crate) use crate::settings::{Atp, AtpServe};
+use crate::settings::{self, Kind, Log, Rs, Setting, Tqs};
 
 /// The longest file of settings, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
+/// Names this alike are taken for one another's typing errors.
+const MAX_TYPING_ERRORS: usize = 3;
 
 /// All settings; what is not set has a default where it is used.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -29,199 +37,189 @@ pub(crate) struct Config {
     pub(crate) atp_serve: AtpServe,
 }
 
-/// The log on standard error.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Log {
-    /// How much.
-    pub(crate) level: Option<LogLevel>,
-    /// Lines for people, or JSON for programs.
-    pub(crate) format: Option<LogFormat>,
-}
-
-/// The Token Queue Service.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tqs {
-    /// The token store.
-    pub(crate) store: Option<PathBuf>,
-    /// The master key's file.
-    pub(crate) master_key: Option<PathBuf>,
-    /// Tokens in a batch under little load.
-    pub(crate) batch: Option<u16>,
-    /// The most tokens in memory for one tool.
-    pub(crate) max_ready: Option<usize>,
-    /// The most tokens for one tool in all.
-    pub(crate) max_depth: Option<usize>,
-    /// The least life of a token handed out, in seconds.
-    pub(crate) min_life: Option<u64>,
-    /// The users whose processes are agents, where they are others than the sidecar's own.
-    pub(crate) agent_users: Option<AgentUserNames>,
-    /// Where the audit log is written; nowhere if not said.
-    pub(crate) audit: Option<PathBuf>,
-    /// The size at which a file of the audit log is closed and the next one begun, in bytes.
-    pub(crate) audit_file_bytes: Option<u64>,
-    /// The most connections on the agent's socket at a time.
-    pub(crate) connections: Option<usize>,
-    /// Requests a second of one connection; 0 for no limit.
-    pub(crate) connection_rate: Option<u32>,
-    /// Requests a second of all connections of one user; 0 for no limit.
-    pub(crate) user_rate: Option<u32>,
-    /// When all connections are taken, one that was silent for this many seconds makes room.
-    pub(crate) idle: Option<u64>,
-    /// Where `/livez`, `/readyz` and `/metrics` are served: a loopback address, `unix:///path`, or `off`.
-    pub(crate) http: Option<String>,
-    /// The name under which the kernel's keyring holds the master key.
-    pub(crate) keychain: Option<String>,
-    /// Whether to give up what is not needed, by Landlock and seccomp.
-    pub(crate) sandbox: Option<bool>,
-}
-
-/// A resource server.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Rs {
-    /// Address to listen on.
-    pub(crate) listen: Option<SocketAddr>,
-    /// The tokens' audience.
-    pub(crate) audience: Option<String>,
-    /// The sessions' file.
-    pub(crate) sessions: Option<PathBuf>,
-    /// Where sessions are kept: a file, `memory`, or the address of a Redis or Valkey.
-    pub(crate) session_store: Option<PathBuf>,
-    /// The file with the key that kept sessions are sealed under.
-    pub(crate) session_key: Option<PathBuf>,
-    /// Where spent tokens are kept: a file, `memory`, or the address of a Redis or Valkey.
-    pub(crate) spent: Option<PathBuf>,
-    /// The Redis user's password is the text of this file.
-    pub(crate) redis_password_file: Option<PathBuf>,
-    /// The first part of every key in Redis.
-    pub(crate) redis_namespace: Option<String>,
-    /// How many replicas of Redis must have a mark before a token is accepted.
-    pub(crate) redis_wait_replicas: Option<u32>,
-    /// How far this machine's clock and that of Redis may be apart, in seconds.
-    pub(crate) redis_clock_difference: Option<u64>,
-    /// Redis does not tell its maxmemory-policy, and it is noeviction.
-    pub(crate) redis_assume_noeviction: Option<bool>,
-    /// How far clocks may differ, in seconds.
-    pub(crate) clock_skew: Option<u64>,
-    /// The longest life a token may have, in seconds.
-    pub(crate) max_ttl: Option<u64>,
-    /// Where the audit log is written; nowhere if not said.
-    pub(crate) audit_log: Option<PathBuf>,
-    /// The file with the key that the audit log is sealed under.
-    pub(crate) audit_key: Option<PathBuf>,
-    /// The size at which a file of the audit log is closed and the next one begun, in bytes.
-    pub(crate) audit_file_bytes: Option<u64>,
-    /// Whether to give up what is not needed, by Landlock and seccomp.
-    pub(crate) sandbox: Option<bool>,
-    /// Tokens of an older policy epoch are refused.
-    pub(crate) policy_epoch: Option<u64>,
-    /// The file with the policy of this server, by agent and tool; `any` for sessions that say nothing of grants to be
-    /// accepted without.
-    pub(crate) templates: Option<PathBuf>,
-}
-
-/// An agent of the Agent Token Protocol.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Atp {
-    /// The folder with the agent's name and tokens.
-    pub(crate) state: Option<PathBuf>,
-    /// The file with the secret.
-    pub(crate) secret_file: Option<PathBuf>,
-    /// The certificate authorities that are trusted, and no others.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Further hosts that the plain secret of the environment may be used for.
-    pub(crate) hosts: Option<Vec<String>>,
-    /// Endpoints that are used though they are not at the host whose document names them.
-    pub(crate) endpoints: Option<Vec<String>>,
-    /// Hosts that may be at addresses that are not public.
-    pub(crate) allow_private: Option<Vec<String>>,
-}
-
-/// A provider of the Agent Token Protocol.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct AtpServe {
-    /// The token endpoint as agents see it.
-    pub(crate) url: Option<String>,
-    /// Address to listen on.
-    pub(crate) listen: Option<SocketAddr>,
-    /// The scopes on offer.
-    pub(crate) scopes: Option<Vec<String>>,
-    /// Scopes whose tokens are good for one request.
-    pub(crate) single_use: Option<Vec<String>>,
-    /// The file of secrets, agents and masters.
-    pub(crate) secrets: Option<PathBuf>,
-    /// The certificate chain.
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The certificate's private key.
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Where `/livez`, `/readyz` and `/metrics` are served: a loopback address, or `off`.
-    pub(crate) http: Option<String>,
-    /// The life of a token, in seconds.
-    pub(crate) ttl: Option<u64>,
-    /// The longest life of a token under a master, in seconds.
-    pub(crate) max_ttl: Option<u64>,
-    /// How long ago a request may have been signed, in seconds.
-    pub(crate) window: Option<u64>,
-    /// How tokens are signed: `HS256` or `EdDSA`.
-    pub(crate) algorithm: Option<obol_atp::jwt::Algorithm>,
-    /// Requests a second of one address; 0 for no limit.
-    pub(crate) address_rate: Option<u32>,
-    /// Requests a second of one agent, after ten at once; 0 for no limit.
-    pub(crate) agent_rate: Option<u32>,
-    /// Where JWT keys, tokens and revocations are kept: a file, or `memory`.
-    pub(crate) store: Option<PathBuf>,
-    /// The file with the key that the store is sealed under.
-    pub(crate) key: Option<PathBuf>,
-    /// Where answered requests are remembered: a file, `memory`, or the address of a Redis or Valkey.
-    pub(crate) spent: Option<PathBuf>,
-    /// The Redis user's password is the text of this file.
-    pub(crate) redis_password_file: Option<PathBuf>,
-    /// The first part of every key in Redis.
-    pub(crate) redis_namespace: Option<String>,
-    /// Where the audit log is written; nowhere if not said.
-    pub(crate) audit_log: Option<PathBuf>,
-    /// The file with the key that the audit log is sealed under.
-    pub(crate) audit_key: Option<PathBuf>,
-    /// A JSON file with `name` and `capabilities` for the discovery document.
-    pub(crate) discovery: Option<PathBuf>,
-    /// Whether a request must name this endpoint.
-    pub(crate) require_aud: Option<bool>,
-    /// Whether the dialect of masters is switched off.
-    pub(crate) signed_only: Option<bool>,
-}
-
 impl Config {
     /// Reads the file and the environment of this process.
     pub(crate) fn load(named: Option<&Path>) -> Outcome<Self> {
-        let environment: Vec<_> = std::env::vars_os().collect();
-        let lookup = |name: &str| std::env::var_os(name);
-        match file(named, lookup) {
-            None => Self::read("", Path::new("(no file)"), &environment),
-            Some(path) => {
-                let text = text_of(&path).map_err(Failure::usage)?;
-                Self::read(&text, &path, &environment)
+        let variables: Vec<_> = std::env::vars_os().collect();
+        let gathered = Gathered::read(named, &variables);
+        match gathered.problems.first() {
+            Some(problem) => Err(Failure::usage(format_args!("the configuration is wrong: {problem}"))),
+            None => Ok(gathered.config),
+        }
+    }
+}
+
+/// A setting that is set.
+#[derive(Debug)]
+pub(crate) struct Set {
+    /// As people may read it: without a password.
+    pub(crate) shown: String,
+    /// The file, or the variable.
+    pub(crate) source: String,
+}
+
+/// What file and environment say, and what is wrong with it.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    /// Of what is right.
+    pub(crate) config: Config,
+    /// The file that was read.
+    pub(crate) file: Option<PathBuf>,
+    /// What is set, by name.
+    pub(crate) set: BTreeMap<String, Set>,
+    pub(crate) problems: Vec<String>,
+    table: Table,
+}
+
+impl Gathered {
+    /// Reads the file that was named or one of the usual ones, and then these variables.
+    pub(crate) fn read(named: Option<&Path>, variables: &[(OsString, OsString)]) -> Self {
+        let mut gathered = Self::default();
+        match file(named, |name| variable(variables, name)) {
+            Err(problem) => gathered.problems.push(problem),
+            Ok(None) => {}
+            Ok(Some(path)) => {
+                match text_of(&path) {
+                    Ok(text) => gathered.file(&text, &path),
+                    Err(problem) => gathered.problems.push(problem),
+                }
+                gathered.file = Some(path);
+            }
+        }
+        gathered.environment(variables);
+        match Config::deserialize(Value::Table(gathered.table.clone())) {
+            Ok(config) => gathered.config = config,
+            Err(error) => gathered.problems.push(error.message().to_owned()),
+        }
+        gathered
+    }
+
+    fn file(&mut self, text: &str, path: &Path) {
+        let place = path.display().to_string();
+        let table: Table = match toml::from_str(text) {
+            Ok(table) => table,
+            Err(error) => return self.problems.push(format!("{place}: {}", without_excerpt(text, &error))),
+        };
+        let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_owned));
+        let folder = folder.unwrap_or_else(state_folder);
+        for (section, settings) in table {
+            let Value::Table(settings) = settings else {
+                self.problems.push(format!(
+                    "{place}: `{section}` is not a setting: settings belong in a section such as [tqs]"
+                ));
+                continue;
+            };
+            for (key, value) in settings {
+                self.put(&section, &key, |_| value, &folder, &place);
             }
         }
     }
 
-    fn read(text: &str, path: &Path, environment: &[(OsString, OsString)]) -> Outcome<Self> {
-        let wrong = |error: &dyn std::fmt::Display| {
-            Failure::usage(format_args!("the configuration in {} is wrong: {error}", path.display()))
-        };
-        let mut table: Table = toml::from_str(text).map_err(|error| wrong(&error))?;
-        // The file on its own first, so that an error in it is not blamed on the environment.
-        Self::deserialize(Value::Table(table.clone())).map_err(|error| wrong(&error))?;
-        for (name, value) in environment {
-            overlay(&mut table, name, value)?;
+    fn environment(&mut self, variables: &[(OsString, OsString)]) {
+        let mut variables: Vec<_> = variables.iter().collect();
+        variables.sort();
+        for (name, value) in variables {
+            let Some(place) = name.to_str().and_then(|name| name.strip_prefix("OBOL_")) else { continue };
+            let Some((section, key)) = place.split_once("__") else { continue };
+            let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+            let source = format!("variable OBOL_{place}");
+            match value.to_str() {
+                None => self.problems.push(format!("the variable OBOL_{place} is not UTF-8")),
+                Some(text) => {
+                    self.put(&section, &key, |setting| typed(setting, text), &state_folder(), &source);
+                }
+            }
         }
-        Self::deserialize(Value::Table(table)).map_err(|error| {
-            Failure::usage(format_args!("a setting in the environment (OBOL_SECTION__KEY) is wrong: {error}"))
-        })
     }
+
+    /// Takes one setting, or says what is wrong with it.
+    fn put(
+        &mut self,
+        section: &str,
+        key: &str,
+        value: impl FnOnce(&Setting) -> Value,
+        folder: &Path,
+        source: &str,
+    ) {
+        let name = format!("{section}.{key}");
+        let Some(setting) = settings::all().find(|known| known.section == section && known.key == key) else {
+            let hint = nearest(&name).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            return self.problems.push(format!("{source}: there is no setting {name}{hint}"));
+        };
+        let value = value(setting);
+        if value.as_str() == Some("") {
+            return;
+        }
+        let value = if setting.kind == Kind::Path { within(folder, setting, value) } else { value };
+        let shown = shown(&value);
+        let taken = alone(setting, value.clone()).and_then(|()| setting.check(&value));
+        if let Err(why) = taken {
+            return self.problems.push(format!("{source}: {name} = {shown}: {why}"));
+        }
+        let section = self.table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        if let Value::Table(section) = section {
+            section.insert(key.to_owned(), value);
+        }
+        self.set.insert(name, Set { shown, source: source.to_owned() });
+    }
+}
+
+/// A variable's text as its setting wants it. A list, where a setting takes one, is written with commas by its own type.
+fn typed(setting: &Setting, text: &str) -> Value {
+    let plain = || Value::String(text.to_owned());
+    if setting.kind != Kind::Scalar || alone(setting, plain()).is_ok() {
+        return plain();
+    }
+    text.parse().map(Value::Integer).or_else(|_| text.parse().map(Value::Boolean)).unwrap_or_else(|_| plain())
+}
+
+/// Whether a configuration of this one setting can be read.
+fn alone(setting: &Setting, value: Value) -> Result<(), String> {
+    let settings = Table::from_iter([(setting.key.to_owned(), value)]);
+    let whole = Table::from_iter([(setting.section.to_owned(), Value::Table(settings))]);
+    Config::deserialize(Value::Table(whole)).map(drop).map_err(|error| error.message().to_owned())
+}
+
+/// A path that depends on no current folder. A word or an address in its place stays as it is.
+fn within(folder: &Path, setting: &Setting, value: Value) -> Value {
+    let Value::String(text) = value else { return value };
+    let is_path = setting.word().is_none_or(|word| text != word && !text.contains("://"));
+    Value::String(if is_path { folder.join(text).display().to_string() } else { text })
+}
+
+/// A value as people may read it.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => without_password(text),
+        Value::Integer(number) => number.to_string(),
+        Value::Boolean(yes) => yes.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Array(several) => several.iter().map(shown).collect::<Vec<_>>().join(", "),
+        other => format!("({})", other.type_str()),
+    }
+}
+
+/// An address without the password that should not be in it.
+pub(crate) fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (format!("{}@", user.split_once(':').map_or(user, |(user, _)| user)), rest),
+        None => (String::new(), rest),
+    };
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?…"));
+    format!("{scheme}://{user}{rest}{query}")
+}
+
+/// What is wrong and where, without the line itself: there may be a password in it.
+fn without_excerpt(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+}
+
+/// The setting that was meant, if one is alike.
+fn nearest(name: &str) -> Option<String> {
+    let near = settings::all().map(|known| (distance(&known.name(), name), known.name())).min()?;
+    (near.0 <= MAX_TYPING_ERRORS).then_some(near.1)
 }
 
 /// The text of a configuration's file.
@@ -232,71 +230,88 @@ pub(crate) fn text_of(path: &Path) -> Result<String, String> {
 
 /// Where the file is looked for, in this order; only one place if it was named.
 pub(crate) fn places(named: Option<&Path>) -> Vec<PathBuf> {
-    named_or_usual(named, |name| std::env::var_os(name)).0
+    named_or_usual(named, |name| std::env::var_os(name)).map(|(places, _)| places).unwrap_or_default()
 }
 
 /// The file to read: the one named, or the first of the usual ones that is there.
-pub(crate) fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let (places, is_named) = named_or_usual(named, lookup);
-    places.into_iter().find(|path| is_named || path.is_file())
+fn file(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, String> {
+    let (places, is_named) = named_or_usual(named, lookup)?;
+    Ok(places.into_iter().find(|path| is_named || path.is_file()))
 }
 
 /// The places, and whether it is one that was named and therefore must be there.
-fn named_or_usual(named: Option<&Path>, lookup: impl Fn(&str) -> Option<OsString>) -> (Vec<PathBuf>, bool) {
+fn named_or_usual(
+    named: Option<&Path>,
+    lookup: impl Fn(&str) -> Option<OsString>,
+) -> Result<(Vec<PathBuf>, bool), String> {
     if let Some(path) = named {
-        return (vec![path.to_owned()], true);
+        return Ok((vec![path.to_owned()], true));
     }
-    if let Some(path) = lookup("OBOL_CONFIG").filter(|path| !path.is_empty()) {
-        return (vec![path.into()], true);
+    if let Some(path) = lookup("OBOL_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from) {
+        if !path.is_absolute() {
+            return Err(format!("OBOL_CONFIG must be an absolute path, not {}", path.display()));
+        }
+        return Ok((vec![path], true));
     }
-    let user = lookup("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(lookup("HOME")?).join(".config")))
+    let user = absolute(&lookup, "XDG_CONFIG_HOME")
+        .or_else(|| absolute(&lookup, "HOME").map(|home| home.join(".config")))
         .map(|folder| folder.join("obol/obol.toml"));
-    (user.into_iter().chain([PathBuf::from("/etc/obol/obol.toml")]).collect(), false)
+    Ok((user.into_iter().chain([PathBuf::from("/etc/obol/obol.toml")]).collect(), false))
 }
 
-/// Puts one variable of the form `OBOL_SECTION__KEY` into the table.
-fn overlay(table: &mut Table, name: &OsString, value: &OsString) -> Outcome {
-    let Some(place) = name.to_str().and_then(|name| name.strip_prefix("OBOL_")) else { return Ok(()) };
-    let Some((section, key)) = place.split_once("__") else { return Ok(()) };
-    let value = value
-        .to_str()
-        .ok_or_else(|| Failure::usage(format_args!("the variable OBOL_{place} is not UTF-8")))?;
-    let section = table
-        .entry(section.to_ascii_lowercase())
-        .or_insert_with(|| Value::Table(Table::new()))
-        .as_table_mut()
-        .ok_or_else(|| Failure::usage(format_args!("OBOL_{place} names a section that is none")))?;
-    section.insert(key.to_ascii_lowercase(), scalar(value));
-    Ok(())
+fn variable(variables: &[(OsString, OsString)], name: &str) -> Option<OsString> {
+    variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
 
-/// A number or a truth value where it looks like one, text otherwise.
-pub(crate) fn scalar(value: &str) -> Value {
-    value
-        .parse()
-        .map(Value::Integer)
-        .or_else(|_| value.parse().map(Value::Boolean))
-        .unwrap_or_else(|_| Value::String(value.to_owned()))
+/// A folder from a variable. What is empty or relative counts as not set, as the XDG specification wants it.
+fn absolute(lookup: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    lookup(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// Where state is kept if nothing else is said: `$XDG_STATE_HOME/obol`, `~/.local/state/obol`, or `/var/lib/obol`
 /// where there is no home.
 pub(crate) fn state_folder() -> PathBuf {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+    let lookup = |name: &str| std::env::var_os(name);
+    absolute(&lookup, "XDG_STATE_HOME")
+        .or_else(|| absolute(&lookup, "HOME").map(|home| home.join(".local/state")))
         .map_or_else(|| PathBuf::from("/var/lib/obol"), |folder| folder.join("obol"))
+}
+
+/// How many letters must be changed, put in or left out to make one word the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.bytes().enumerate() {
+        let mut corner = i;
+        let mut left = i + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (to, cell) in b.bytes().zip(row.iter_mut().skip(1)) {
+            let above = *cell;
+            *cell = (corner + usize::from(from != to)).min(above + 1).min(left + 1);
+            corner = above;
+            left = *cell;
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn gather(text: &str, environment: &[(&str, &str)]) -> Gathered {
+        let variables: Vec<_> = environment.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let mut gathered = Gathered::default();
+        gathered.file(text, Path::new("/etc/obol/obol.toml"));
+        gathered.environment(&variables);
+        gathered.config = Config::deserialize(Value::Table(gathered.table.clone())).unwrap();
+        gathered
+    }
+
     fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
-        let environment: Vec<_> = environment.iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Config::read(text, Path::new("obol.toml"), &environment).map_err(|failure| failure.to_string())
+        let gathered = gather(text, environment);
+        if gathered.problems.is_empty() { Ok(gathered.config) } else { Err(gathered.problems.join("; ")) }
     }
 
     #[test]
@@ -315,7 +330,7 @@ mod tests {
             ("[tqs]\nbatch = \"many\"", vec![], "batch"),
             ("[tqs", vec![], "obol.toml"),
             ("", vec![("OBOL_TQS__BACTH", "5")], "bacth"),
-            ("", vec![("OBOL_RS__LISTEN", "nowhere")], "environment"),
+            ("", vec![("OBOL_RS__LISTEN", "nowhere")], "variable OBOL_RS__LISTEN: rs.listen = nowhere"),
         ] {
             let error = read(text, &environment).unwrap_err();
             assert!(error.contains(named), "{text:?} {environment:?}: {error}");
@@ -323,8 +338,89 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_a_setting_decides_how_a_variable_is_read() {
+        for (name, text) in [("AUDIENCE", "true"), ("AUDIENCE", "7"), ("REDIS_NAMESPACE", "42")] {
+            let config = read("", &[(&format!("OBOL_RS__{name}"), text)]).unwrap();
+            let value = if name == "AUDIENCE" { config.rs.audience } else { config.rs.redis_namespace };
+            assert_eq!(value.as_deref(), Some(text));
+        }
+        assert_eq!(read("", &[("OBOL_TQS__SANDBOX", "false")]).unwrap().tqs.sandbox, Some(false));
+        assert!(read("", &[("OBOL_TQS__SANDBOX", "no")]).unwrap_err().contains("tqs.sandbox = no"));
+    }
+
+    #[test]
+    fn what_is_empty_is_not_set() {
+        let empty = [("OBOL_TQS__HTTP", ""), ("OBOL_TQS__BATCH", ""), ("OBOL_RS__SPENT", "")];
+        assert_eq!(read("[tqs]\nhttp = \"\"\nstore = \"\"", &empty).unwrap(), Config::default());
+        assert_eq!(read("[tqs]\nbatch = 7", &empty).unwrap().tqs.batch, Some(7), "and hides nothing");
+    }
+
+    #[test]
+    fn no_path_is_taken_from_the_current_folder() {
+        let text = "[tqs]\nstore = \"a/b\"\nmaster_key = \"/k\"\n[rs]\nspent = \"memory\"\nsession_store = \"unix:///r\"";
+        let config = read(text, &[("OBOL_RS__AUDIT_LOG", "log")]).unwrap();
+        assert_eq!(config.tqs.store, Some("/etc/obol/a/b".into()));
+        assert_eq!(config.tqs.master_key, Some("/k".into()));
+        assert_eq!(config.rs.spent, Some("memory".into()));
+        assert_eq!(config.rs.session_store, Some("unix:///r".into()));
+        assert_eq!(config.rs.audit_log, Some(state_folder().join("log")));
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for (address, wanted) in [
+            ("redis://obol:swordfish@host:6379", "redis://obol@host:6379"),
+            ("redis://:sword@fish@host", "redis://@host"),
+            ("redis://host/0?password=swordfish", "redis://host/0?…"),
+            ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ] {
+            assert_eq!(without_password(address), wanted);
+        }
+        let broken = "[rs]\nspent = \"redis://obol:swordfish@host";
+        for text in [broken.to_owned(), format!("{broken}\"\nlisten = \"x\"")] {
+            let gathered = gather(&text, &[]);
+            assert!(
+                !format!("{gathered:?}").replace("redis://obol:swordfish@host\"", "").contains("swordfish")
+            );
+            assert!(!gathered.problems.is_empty());
+            assert!(!gathered.problems.join("").contains("swordfish"), "{:?}", gathered.problems);
+        }
+    }
+
+    #[test]
+    fn numbers_have_a_range() {
+        for (text, named) in
+            [("max_ttl = 0", "1 to 3600"), ("clock_skew = 99999", "0 to 600"), ("policy_epoch = -1", "")]
+        {
+            let error = read(&format!("[rs]\n{text}"), &[]).unwrap_err();
+            assert!(error.contains(named) && error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn typing_errors_are_counted() {
+        assert_eq!(distance("batch", "batch"), 0);
+        assert_eq!(distance("batch", "bacth"), 2);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("store", "stores"), 1);
+    }
+
+    #[test]
     fn a_named_file_comes_before_the_usual_ones() {
-        assert_eq!(file(Some(Path::new("x")), |_| Some("y".into())), Some("x".into()));
-        assert_eq!(file(None, |name| (name == "OBOL_CONFIG").then(|| "y".into())), Some("y".into()));
+        let config = |path: &'static str| move |name: &str| (name == "OBOL_CONFIG").then(|| path.into());
+        assert_eq!(file(Some(Path::new("x")), config("/y")), Ok(Some("x".into())));
+        assert_eq!(file(None, config("/y")), Ok(Some("/y".into())));
+        assert!(file(None, config("y")).is_err(), "a variable does not depend on the current folder");
+        let home = |name: &str| match name {
+            "HOME" => Some("/home/a".into()),
+            "XDG_CONFIG_HOME" => Some("config".into()),
+            _ => None,
+        };
+        let (places, _) = named_or_usual(None, home).unwrap();
+        assert_eq!(
+            places[0],
+            Path::new("/home/a/.config/obol/obol.toml"),
+            "a relative folder counts as none"
+        );
     }
 }

@@ -23,6 +23,7 @@ mod operator;
 mod output;
 mod rs;
 mod sandbox;
+mod settings;
 mod stores;
 mod templates;
 mod tqs;
@@ -115,6 +116,10 @@ fn run(cli: &Cli) -> Outcome {
         },
         Command::Config(args) => match &args.command {
             ConfigCommand::Check(args) => check::run(args, cli.config.as_deref()),
+            ConfigCommand::Sample => {
+                output::line(settings::sample().trim_end());
+                Ok(())
+            }
         },
         Command::Dev(args) => dev::run(args),
         Command::Install(args) => install::install(args),

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     };
     let templates = templates::open(config)?;
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
-    let listen = args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN);
+    let options = listen(args, config)?;
     // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
     let operator = OperatorDoor::open(args)?;
     // While there is one thread: each table that is opened has some of its own.
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
         sandbox::enter(&sandbox::of_resource_server(
             args,
             config,
-            listen,
+            address(args, config),
             operator.as_ref().map(OperatorDoor::path),
         )?);
     }
@@ -82,10 +82,6 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let kept = stores::how_sessions_last(args, config)?;
     let control = Control { sessions, kept, file: Arc::clone(&file), guard: guard.clone(), clock, audit };
 
-    let mut options = Options::new(listen);
-    if args.allow_remote {
-        options = options.allow_remote();
-    }
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
@@ -169,6 +165,20 @@ async fn serve(service: Service, operator: Option<OperatorDoor>, control: Contro
         let _panicked = tokio::task::block_in_place(|| operated.join());
     }
     Ok(())
+}
+
+fn address(args: &RsArgs, config: &Config) -> SocketAddr {
+    args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN)
+}
+
+/// Where to listen, if that may be.
+pub(crate) fn listen(args: &RsArgs, config: &Config) -> Outcome<Options> {
+    let mut options = Options::new(address(args, config));
+    if args.allow_remote {
+        options = options.allow_remote();
+    }
+    options.check().map_err(Failure::unavailable)?;
+    Ok(options)
 }
 
 /// The audience that was named, or the one that all sessions agree on.

@@ -19,7 +19,7 @@ use crate::exit::{Failure, Outcome};
 use crate::tqs::place;
 
 /// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
-const MEMORY: &str = "memory";
+pub(crate) const MEMORY: &str = "memory";
 /// The key that kept sessions are sealed under, where none is named.
 pub(crate) const SESSION_KEY: &str = "session.key";
 /// What addresses of Redis begin with.
@@ -72,6 +72,32 @@ pub(crate) fn where_kept(named: Option<&PathBuf>, default: &str) -> Outcome<Kept
 /// The same for what is kept in memory if nothing is said.
 pub(crate) fn where_kept_if(named: Option<&PathBuf>) -> Outcome<Kept> {
     named.map_or(Ok(Kept::InMemory), |named| where_kept(Some(named), MEMORY))
+}
+
+/// Whether this names a file, and not memory or a server.
+pub(crate) fn is_file(named: &str) -> bool {
+    named != MEMORY && !named.contains("://")
+}
+
+/// What is wrong with the places that are named, as far as that can be said without opening them.
+pub(crate) fn check(args: &RsArgs, config: &Config) -> Vec<Failure> {
+    let named = [
+        args.spent.as_ref().or(config.rs.spent.as_ref()),
+        args.session_store.as_ref().or(config.rs.session_store.as_ref()),
+    ];
+    let wrong = |named: &PathBuf| match Place::of(Some(named), "").ok()? {
+        Place::Redis(url) => redis_options(&url, args, config, &Audience::new("")).err(),
+        Place::File(_) | Place::Memory => None,
+    };
+    let malformed = |named: &PathBuf| Place::of(Some(named), "").err();
+    let mut found: Vec<Failure> = Vec::new();
+    for named in named.into_iter().flatten() {
+        let failure = malformed(named).or_else(|| wrong(named));
+        found.extend(
+            failure.filter(|failure| found.iter().all(|known| known.to_string() != failure.to_string())),
+        );
+    }
+    found
 }
 
 /// Opens the table of sessions that the settings name.

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 
 /// The word that stands for no policy where a file's name could stand. A file of this name is written `./any`.
-const ANY: &str = "any";
+pub(crate) const ANY: &str = "any";
 /// The longest file, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
 

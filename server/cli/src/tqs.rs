@@ -109,6 +109,18 @@ fn answers(file: &Path) -> Outcome {
     }
 }
 
+/// What is wrong with the settings, as far as that can be said without opening anything.
+pub(crate) fn check(args: &TqsArgs, config: &Config) -> Outcome {
+    let agent = obol_ipc::Endpoint::agent(args.sockets.socket.as_deref(), environment);
+    sockets::access(config)?;
+    // A socket that is wrong is said elsewhere.
+    let Ok(agent) = agent else { return Ok(()) };
+    match sockets::http_address(args, config, &agent)? {
+        Some(address) => address.check().map_err(Failure::unavailable),
+        None => Ok(()),
+    }
+}
+
 /// Ends with SIGTERM or SIGINT.
 pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;

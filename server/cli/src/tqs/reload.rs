@@ -14,9 +14,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Origin, limits, provision};
 use crate::args::LogLevel;
-use crate::config::{Config, Tqs};
+use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 use crate::log_level;
+use crate::settings::Tqs;
 
 /// Waits for SIGHUP.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ impl Sockets {
 }
 
 /// Whom the agent's socket is for.
-fn access(config: &Config) -> Outcome<Access> {
+pub(super) fn access(config: &Config) -> Outcome<Access> {
     let Some(users) = &config.tqs.agent_users else { return Ok(Access::OwnUser) };
     users.find().map(Access::Agents).map_err(|error| Failure::usage(format_args!("tqs.agent_users {error}")))
 }
@@ -84,7 +84,11 @@ fn beside(agents: &Access, agent: &Endpoint, socket: &Endpoint) -> Access {
 }
 
 /// `off`, an address, or a socket; a socket beside the agent's if nothing is said.
-fn http_address(args: &TqsArgs, config: &Config, agent: &Endpoint) -> Outcome<Option<HttpAddress>> {
+pub(super) fn http_address(
+    args: &TqsArgs,
+    config: &Config,
+    agent: &Endpoint,
+) -> Outcome<Option<HttpAddress>> {
     let Some(named) = args.http.as_ref().or(config.tqs.http.as_ref()) else {
         let beside = Endpoint::at(agent.path().with_file_name(HTTP_SOCKET)).map_err(Failure::usage)?;
         return Ok(Some(HttpAddress::Unix(beside)));

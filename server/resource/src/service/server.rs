@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::{Router, middleware};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use super::patience::{Patience, WRITE_TIMEOUT};
-use super::{MAX_IN_FLIGHT, ServiceState, router};
+use super::{MAX_IN_FLIGHT, ServiceState, refuse_foreign_names, router};
 use crate::bodies::BODY_TIMEOUT;
 use crate::guard::Guard;
 
@@ -147,17 +147,31 @@ impl Options {
         self
     }
 
+    /// Whether the address may be served at all.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Remote`] if other machines can reach it and nobody said that this is wanted.
+    pub fn check(&self) -> Result<(), BindError> {
+        if self.listen.ip().is_loopback() || self.allow_remote {
+            return Ok(());
+        }
+        Err(BindError::Remote(self.listen))
+    }
+
     /// Takes the address. Connections are accepted from here on, and served once the service runs.
     pub async fn bind(self, guard: Guard) -> Result<Service, BindError> {
-        if !self.listen.ip().is_loopback() && !self.allow_remote {
-            return Err(BindError::Remote(self.listen));
-        }
+        self.check()?;
         let failed = |error| BindError::Io(self.listen, error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let state =
             ServiceState::new(guard).max_in_flight(self.max_in_flight).body_timeout(self.body_timeout);
-        Ok(Service { router: router(state), listener, local_addr, options: self })
+        let mut router = router(state);
+        if local_addr.ip().is_loopback() {
+            router = router.layer(middleware::from_fn(refuse_foreign_names));
+        }
+        Ok(Service { router, listener, local_addr, options: self })
     }
 }
 
