@@ -50,7 +50,7 @@ impl Site {
     /// A request to a route behind the layer.
     fn call(&self, route: &str, token: &Forge, more: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut head = format!(
-            "POST {route} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nAuthorization: TBAC {}\r\nContent-Length: \
+            "POST {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: TBAC {}\r\nContent-Length: \
              {}\r\n",
             token.text(),
             body.len()

@@ -54,7 +54,7 @@ impl Rs {
         let body = json!({"token": token, "tool": tool}).to_string();
         let mut stream = TcpStream::connect(self.address).unwrap();
         let head = format!(
-            "POST /v1/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+            "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n",
             body.len()
         );

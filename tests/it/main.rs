@@ -42,6 +42,7 @@ mod power_loss;
 mod private_files;
 mod process;
 mod proofs;
+mod proxies;
 mod queue;
 mod raw_scan;
 mod readme;

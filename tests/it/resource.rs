@@ -72,7 +72,7 @@ pub(crate) fn send(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
 
 pub(crate) fn fetch(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    send(address, format!("GET {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\n{headers}\r\n"))
+    send(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"))
 }
 
 pub(crate) fn post(address: SocketAddr, target: &str, body: &str) -> Answer {
@@ -80,7 +80,7 @@ pub(crate) fn post(address: SocketAddr, target: &str, body: &str) -> Answer {
     send(
         address,
         format!(
-            "POST {target} HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Type: application/json\r\n\
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         ),
     )
@@ -288,7 +288,8 @@ fn bodies_and_headers_are_bounded_in_size() {
     let site = Site::new();
     let long = format!("{{\"tool\":\"{}\"}}", "x".repeat(1 << 20));
     assert_eq!(post(site.service(), "/v1/verify", &long).problem().0, 413);
-    let endless = format!("GET /livez HTTP/1.1\r\nHost: rs\r\nX-Long: {}\r\n\r\n", "x".repeat(100 << 10));
+    let endless =
+        format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(100 << 10));
     assert_ne!(send(site.service(), &endless).status, 200);
     assert_eq!(fetch(site.service(), "/livez", &[]).status, 200);
 }
@@ -297,7 +298,7 @@ fn bodies_and_headers_are_bounded_in_size() {
 fn bodies_and_headers_are_bounded_in_time() {
     let short = Duration::from_millis(100);
     let unfinished =
-        "POST /v1/verify HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Length: 99\r\n\r\n{";
+        "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 99\r\n\r\n{";
     let site = Site::configured(Guard::new, |options| options.header_timeout(PATIENCE).body_timeout(short));
     assert_eq!(send(site.service(), unfinished).problem().0, 408);
     let site = Site::configured(Guard::new, |options| options.header_timeout(short).body_timeout(PATIENCE));
@@ -332,7 +333,7 @@ fn proxies_ask_with_headers() {
     let absent = fetch(site.service(), "/v1/authorize", &call);
     assert_eq!(absent.problem(), refusal(401, "TBAC_REQUIRED", "TOKEN_ABSENT"));
     let posted = format!(
-        "POST /v1/authorize HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nAuthorization: TBAC {}\r\nX-Obol-Tool: \
+        "POST /v1/authorize HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: TBAC {}\r\nX-Obol-Tool: \
          {TOOL}\r\nContent-Length: 0\r\n\r\n",
         Forge::standard(2).text()
     );
@@ -344,6 +345,8 @@ fn a_resource_does_not_lead_out_of_its_pattern() {
     let site = Site::new();
     let token = Forge::standard(1);
     let malformed = refusal(400, "MALFORMED_REQUEST", "REQUEST_FRAMING");
+    // To a proxy: the caller wrote that path, and must not bring about an error of the proxy's.
+    let by_caller = refusal(403, "MALFORMED_REQUEST", "REQUEST_FRAMING");
     let authorization = format!("TBAC {}", token.text());
     for resource in [
         "docs/../private",
@@ -361,7 +364,7 @@ fn a_resource_does_not_lead_out_of_its_pattern() {
     ] {
         let headers =
             [("Authorization", authorization.as_str()), ("X-Obol-Tool", TOOL), ("X-Obol-Resource", resource)];
-        assert_eq!(fetch(site.service(), "/v1/authorize", &headers).problem(), malformed, "{resource}");
+        assert_eq!(fetch(site.service(), "/v1/authorize", &headers).problem(), by_caller, "{resource}");
         assert_eq!(site.verify(&token, json!({"resource": resource})).problem(), malformed, "{resource}");
     }
     assert_eq!(site.call("/docs/../a", &token).problem(), malformed);
@@ -378,7 +381,7 @@ fn only_the_headers_of_the_contract_count() {
     let ask = |headers: &[(&str, &str)]| fetch(site.service(), "/v1/authorize", headers);
     for (first, second) in [(&own, &others), (&others, &own)] {
         let both = [("Authorization", first.as_str()), ("AUTHORIZATION", second), ("X-Obol-Tool", TOOL)];
-        assert_eq!(ask(&both).problem(), malformed);
+        assert_eq!(ask(&both).problem(), refusal(401, "MALFORMED_REQUEST", "REQUEST_FRAMING"));
     }
     let joined = format!("{own}, {others}");
     let in_one = [("Authorization", joined.as_str()), ("X-Obol-Tool", TOOL)];
@@ -410,7 +413,7 @@ fn other_methods_spend_nothing() {
         let answer = send(
             site.service(),
             format!(
-                "{method} /v1/verify HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                "{method} /v1/verify HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             ),
         );
@@ -436,7 +439,10 @@ fn pipelined_requests_are_answered_in_order_and_spend_each_token_once() {
     let site = Site::new();
     let request = |number, more: &str| {
         let body = json!({"token": Forge::standard(number).text(), "tool": TOOL}).to_string();
-        format!("POST /v1/verify HTTP/1.1\r\nHost: rs\r\n{more}Content-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     let requests = [request(1, ""), request(1, ""), request(2, "Connection: close\r\n")].concat();
     let answer = send(site.service(), requests);
@@ -450,7 +456,7 @@ fn a_request_of_two_lengths_is_read_as_neither() {
     let site = Site::new();
     let inner = json!({"token": Forge::standard(1).text(), "tool": TOOL}).to_string();
     let hidden = format!(
-        "POST /v1/verify HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}",
+        "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{inner}",
         inner.len()
     );
     let whole = hidden.len();
@@ -460,7 +466,7 @@ fn a_request_of_two_lengths_is_read_as_neither() {
         format!("Transfer-Encoding: identity\r\nContent-Length: {whole}\r\n"),
         "Transfer-Encoding: chunked, identity\r\n".to_owned(),
     ] {
-        let request = format!("POST /v1/verify HTTP/1.1\r\nHost: rs\r\n{lengths}\r\n{hidden}");
+        let request = format!("POST /v1/verify HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n{hidden}");
         let answer = send(site.service(), request);
         assert_ne!(answer.status, 200, "{lengths}");
         assert_eq!(site.server.spent.marks(), Some(0), "the hidden request was served: {lengths}");
@@ -475,10 +481,10 @@ fn idle_connections_and_unread_answers_give_their_places_back() {
     });
     // One that says nothing after its first request, and one that asks and asks, and never reads an answer.
     let mut idle = TcpStream::connect(site.service()).unwrap();
-    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: rs\r\n\r\n").unwrap();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut greedy = TcpStream::connect(site.service()).unwrap();
     greedy.set_write_timeout(Some(PATIENCE)).unwrap();
-    let questions = b"GET /metrics HTTP/1.1\r\nHost: rs\r\n\r\n".repeat(1_000);
+    let questions = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
     let deadline = Instant::now() + PATIENCE;
     while greedy.write_all(&questions).is_ok() {
         assert!(Instant::now() < deadline, "the connection is kept for a peer that does not read");
@@ -594,7 +600,7 @@ fn begin(address: SocketAddr, body: &str) -> TcpStream {
     let mut slow = TcpStream::connect(address).unwrap();
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
-        "POST /v1/verify HTTP/1.1\r\nHost: rs\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     slow.write_all(head.as_bytes()).unwrap();

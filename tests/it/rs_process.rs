@@ -182,7 +182,7 @@ impl Http {
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Option<(u16, String)> {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     /// Presents a token for the fixture's tool: `OK`, or the code of the refusal; `None` if no answer came.
@@ -195,7 +195,7 @@ impl Http {
         let body = json!({"token": token, "tool": tool, "action": "read", "resource": "docs/a"}).to_string();
         let length = body.len();
         let (status, answer) = self.exchange(&format!(
-            "POST /v1/verify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\
+            "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\
              {body}"
         ))?;
         let answer: Value = serde_json::from_str(&answer).unwrap();

@@ -74,7 +74,7 @@ impl Call {
 
     fn send(&self, server: SocketAddr, kind: &str, body: &[u8]) -> Answer {
         let head = format!(
-            "POST /search HTTP/1.1\r\nHost: rs\r\nConnection: close\r\nAuthorization: TBAC {}\r\nContent-Type: \
+            "POST /search HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: TBAC {}\r\nContent-Type: \
              {kind}\r\nContent-Length: {}\r\n\r\n",
             self.token,
             body.len()

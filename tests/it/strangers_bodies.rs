@@ -49,7 +49,7 @@ fn call(number: u64, arguments: usize) -> String {
 
 fn announce(rs: &RsProcess, bytes: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address(rs)).unwrap();
-    let head = format!("POST /v1/verify HTTP/1.1\r\nHost: rs\r\nContent-Length: {bytes}\r\n\r\n");
+    let head = format!("POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n");
     // Turned away is as good.
     let _refused = stream.write_all(head.as_bytes());
     stream

@@ -236,8 +236,8 @@ impl Check {
         match check(&path) {
             Ok(()) => {}
             Err(error) if !error.is_missing() => self.problem(format!("{name}: {error}")),
-            // The state folder is created where nothing is named.
-            Err(_) if !self.set.contains_key(name) => {}
+            // The state folder is created.
+            Err(_) if path.parent() == Some(&config::state_folder()) => {}
             Err(_) => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::exit::{Failure, Outcome};
-pub(crate) use crate::settings::{Atp, AtpServe};
 use crate::settings::{self, Kind, Log, Rs, Setting, Tqs};
+pub(crate) use crate::settings::{Atp, AtpServe};
 
 /// The longest file of settings, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;

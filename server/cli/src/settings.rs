@@ -85,7 +85,9 @@ impl Setting {
     /// The word that may stand in place of a path; where it means memory, so may an address.
     pub(crate) fn word(&self) -> Option<&'static str> {
         match (self.section, self.key) {
-            ("rs", "spent" | "session_store") | ("atp_serve", "spent" | "store") => Some(crate::stores::MEMORY),
+            ("rs", "spent" | "session_store") | ("atp_serve", "spent" | "store") => {
+                Some(crate::stores::MEMORY)
+            }
             ("rs", "templates") => Some(crate::templates::ANY),
             _ => None,
         }
@@ -104,7 +106,12 @@ impl Setting {
 
 /// All of them, in the order in which they are shown.
 pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
-    Log::SETTINGS.iter().chain(Tqs::SETTINGS).chain(Rs::SETTINGS).chain(AtpServe::SETTINGS).chain(Atp::SETTINGS)
+    Log::SETTINGS
+        .iter()
+        .chain(Tqs::SETTINGS)
+        .chain(Rs::SETTINGS)
+        .chain(AtpServe::SETTINGS)
+        .chain(Atp::SETTINGS)
 }
 
 /// Sections of settings: a struct for each, whose fields are all optional, and the list.

@@ -164,16 +164,16 @@ fn open_queue(config: &Config, store: PathBuf, master_key: MasterKey) -> Outcome
 /// The path that was named, or a file in the state folder, which is created closed to others.
 pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
-    if let Some(path) = named {
+    let folder = config::state_folder();
+    if let Some(path) = named.filter(|path| path.parent() != Some(&folder)) {
         return Ok(path.clone());
     }
-    let folder = config::state_folder();
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&folder)
         .map_err(|error| Failure::unavailable(format_args!("cannot create {}: {error}", folder.display())))?;
-    Ok(folder.join(name))
+    Ok(named.cloned().unwrap_or_else(|| folder.join(name)))
 }
 
 /// Provisions a session from a file. One that is known already is left alone: the daemon was restarted.

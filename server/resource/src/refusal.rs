@@ -36,6 +36,17 @@ impl Problem {
         Self { kind, title, status, code, failed_check: None, detail: None }
     }
 
+    /// Adds what the sender can do about it, in words that do not repeat the request.
+    pub(crate) fn explain(&mut self, detail: impl Into<String>) {
+        self.detail = Some(detail.into());
+    }
+
+    /// The same refusal under another status.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
     /// More at a time than is allowed.
     pub(crate) fn overloaded() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "Too many requests at a time")

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -91,14 +91,26 @@ enum Socket {
 }
 
 impl HttpAddress {
+    /// Whether the address may be served at all.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpBindError::Remote`] if other machines can reach it.
+    pub fn check(&self) -> Result<(), HttpBindError> {
+        match self {
+            Self::Tcp(address) if !address.ip().is_loopback() => Err(HttpBindError::Remote(*address)),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the address; a socket for the daemon's own user, in a folder that `access` tells. Must be called inside a
     /// tokio runtime, and before the sandbox is entered.
     pub fn bind(&self, access: Access) -> Result<HttpListener, HttpBindError> {
+        self.check()?;
         match self {
             Self::Unix(endpoint) => Listener::bind(endpoint, access)
                 .map(|listener| HttpListener(Socket::Unix(listener)))
                 .map_err(HttpBindError::Unix),
-            Self::Tcp(address) if !address.ip().is_loopback() => Err(HttpBindError::Remote(*address)),
             Self::Tcp(address) => {
                 let failed = |error| HttpBindError::Io(*address, error);
                 let listener = TcpListener::bind(address).map_err(failed)?;
@@ -174,7 +186,11 @@ impl Health {
         self.counters.render(&seen)
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<String> {
+    fn answer(&self, request: &Request<Incoming>, anybody: bool) -> Response<String> {
+        if anybody && !meant_for_us(request) {
+            let why = "not meant for this machine: ask for a loopback address or localhost in Host\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+        }
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -190,6 +206,13 @@ impl Health {
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
         }
     }
+}
+
+/// Whether a request that came over TCP names this machine; a web page's does not.
+fn meant_for_us(request: &Request<Incoming>) -> bool {
+    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    obol_probe::host::is_local(values(HOST).chain(named), values(ORIGIN))
 }
 
 fn text(status: StatusCode, body: String) -> Response<String> {
@@ -229,14 +252,14 @@ impl HttpListener {
             Socket::Unix(listener) => {
                 let (stream, Peer::Served(_)) = listener.accept().await? else { return Ok(()) };
                 tokio::spawn(async move {
-                    serve(stream, health).await;
+                    serve(stream, health, false).await;
                     drop(place);
                 });
             }
             Socket::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 tokio::spawn(async move {
-                    serve(stream, health).await;
+                    serve(stream, health, true).await;
                     drop(place);
                 });
             }
@@ -245,12 +268,14 @@ impl HttpListener {
     }
 }
 
+/// `anybody` can reach this connection's listener, a web page in a browser included.
 async fn serve(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     health: Arc<Health>,
+    anybody: bool,
 ) {
     let service = service_fn(move |request| {
-        let response = health.answer(&request);
+        let response = health.answer(&request, anybody);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()

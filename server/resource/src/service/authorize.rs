@@ -3,12 +3,15 @@
 //! The proxy must set `X-Obol-Tool` itself, as well as `X-Obol-Action` and `X-Obol-Resource` where it uses them, and
 //! must not let the client's own through: they say which call the token is spent on. A header that stands there twice
 //! is refused for that reason.
+//!
+//! What a caller brings about is 401 or 403: any other code is turned into 500 by nginx, and would be anybody's to cause.
+//! What the proxy did wrong is 400, and says what.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use obol_verify::Denial;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use obol_verify::{Code, Denial};
 
 use super::ServiceState;
 use crate::call::ToolCall;
@@ -36,18 +39,28 @@ pub(super) async fn handle(State(state): State<ServiceState>, headers: HeaderMap
             }
             response
         }
-        Err(denial) => Problem::from(&denial).into(),
+        Err(problem) => problem.into(),
     }
 }
 
-async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<VerifiedToken, Denial> {
-    let parsed = credentials::token(headers).and_then(|token| Ok((token, call(headers)?)));
-    match parsed {
-        Ok((token, call)) => state.guard.admit(token, &call).await,
-        Err(denial) => Err(state.guard.refuse(denial)),
+async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<VerifiedToken, Problem> {
+    let call = call(headers).map_err(|denial| Problem::told(&state.guard.refuse(denial)))?;
+    let token = credentials::token(headers)
+        .map_err(|denial| by_caller(&state.guard.refuse(denial), StatusCode::UNAUTHORIZED))?;
+    let outcome = state.guard.admit(token, &call).await;
+    outcome.map_err(|denial| by_caller(&denial, StatusCode::FORBIDDEN))
+}
+
+/// A refusal that lies with the caller; `malformed` is the status of a request without form.
+fn by_caller(denial: &Denial, malformed: StatusCode) -> Problem {
+    let problem = Problem::from(denial);
+    match denial.code {
+        Code::MalformedRequest => problem.with_status(malformed),
+        _ => problem,
     }
 }
 
+/// The call as the proxy names it. An error is the proxy's.
 fn call(headers: &HeaderMap) -> Result<ToolCall, Denial> {
     let tool = single(headers, &TOOL)?.ok_or_else(|| Denial::malformed_request("X-Obol-Tool is missing"))?;
     let mut call = ToolCall::new(tool);
@@ -67,5 +80,6 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
         return Err(Denial::malformed_request(format!("{name} stands there more than once")));
     }
     let text = core::str::from_utf8(value.as_bytes());
-    text.map(Some).map_err(|_| Denial::malformed_request(format!("{name} is not UTF-8")))
+    // A proxy may hand on a path as its caller wrote it. No pattern covers this.
+    Ok(Some(text.unwrap_or("\0")))
 }

@@ -3,7 +3,7 @@
 //! | route | for |
 //! |---|---|
 //! | `POST /v1/verify` | an API that sends the token and the call it is about to make |
-//! | any `/v1/authorize` | nginx `auth_request`, Traefik `forwardAuth`, Envoy `ext_authz`: token and call in headers |
+//! | any `/v1/authorize`, and below it | nginx `auth_request`, Traefik `forwardAuth`, Envoy `ext_authz`: token and call in headers |
 //! | `GET /livez`, `/readyz`, `/metrics` | whoever watches the process |
 //!
 //! Both routes **spend** the token: 200 means that this one call may be made now.
@@ -18,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderValue, StatusCode};
 use obol_verify::FailedCheck;
 use std::sync::Arc;
@@ -72,11 +72,41 @@ impl ServiceState {
     }
 }
 
+/// The route for reverse proxies; also with more behind it.
+const AUTHORIZE: &str = "/v1/authorize";
+
+/// Refuses what was meant for another machine, on a loopback address: what a web page asks for under a name of its own.
+/// A proxy hands on the name that its caller used, so that route takes any; it answers with no more than a yes or no.
+pub(crate) async fn refuse_foreign_names(request: Request, next: Next) -> Response {
+    if may_pass(&request) {
+        return next.run(request).await;
+    }
+    let mut problem =
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, "FOREIGN_HOST", "Not meant for this machine");
+    problem.explain(
+        "ask for a loopback address or localhost in Host, and in Origin where there is one; a proxy in front must set Host",
+    );
+    problem.into()
+}
+
+fn may_pass(request: &Request) -> bool {
+    let path = request.uri().path();
+    if path.strip_prefix(AUTHORIZE).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return true;
+    }
+    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    obol_probe::host::is_local(values(HOST).chain(named), values(ORIGIN))
+}
+
 /// The routes. Put them behind nothing that is reachable from outside without TLS: they carry tokens.
 pub fn router(state: ServiceState) -> Router {
     Router::new()
         .route("/v1/verify", post(verify::handle))
-        .route("/v1/authorize", any(authorize::handle))
+        .route(AUTHORIZE, any(authorize::handle))
+        // Envoy appends the path of the request that it asks about.
+        .route("/v1/authorize/", any(authorize::handle))
+        .route("/v1/authorize/{*path}", any(authorize::handle))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
