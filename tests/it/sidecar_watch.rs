@@ -218,29 +218,14 @@ fn sockets_that_the_service_manager_bound_are_served() {
     assert!(sockets.iter().all(|path| path.exists()), "the manager's sockets are the manager's");
 }
 
+/// What is laid out from it is checked by systemd itself in `install`.
 #[test]
-fn the_units_are_sound() {
+fn the_unit_relies_on_what_it_promises() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../server/sidecar/systemd"));
-    let text = fs::read_to_string(folder.join("obol-tqs@.service")).unwrap();
+    let text = fs::read_to_string(folder.join("obol-tqs.service")).unwrap();
     for directive in
         ["Type=notify", "WatchdogSec=", "LoadCredential=", "NoNewPrivileges=yes", "ProtectSystem=strict"]
     {
         assert!(text.contains(directive), "{directive}");
     }
-    if Command::new("systemd-analyze").arg("--version").output().is_err() {
-        eprintln!("SKIPPED IN PART: systemd-analyze is missing; install Debian's package systemd");
-        return;
-    }
-    // The program need not be installed for its unit to be checked.
-    let checked = tempfile::tempdir().unwrap();
-    for unit in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        let text =
-            fs::read_to_string(&unit).unwrap().replace("/usr/local/bin/obol", obol().to_str().unwrap());
-        fs::write(checked.path().join(unit.file_name().unwrap()), text).unwrap();
-    }
-    let units = fs::read_dir(checked.path()).unwrap().map(|entry| entry.unwrap().path());
-    let verified = Command::new("systemd-analyze").arg("verify").args(units).output().unwrap();
-    let complaints = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let ours: Vec<_> = complaints.lines().filter(|line| line.contains("obol")).collect();
-    assert!(verified.status.success() && ours.is_empty(), "{complaints}");
 }
