@@ -29,6 +29,7 @@ mod forged_tokens;
 mod grants;
 mod growth;
 mod handshake;
+mod hostile_text;
 mod incident;
 mod install;
 mod jsonl;

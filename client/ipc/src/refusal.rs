@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use obol_secret::text::is_plain;
+
 /// Longest message of a refusal, in bytes. It may quote the request, which must not let a request choose the size of
 /// its answer.
 pub const MAX_MESSAGE_BYTES: usize = 512;
@@ -228,8 +230,8 @@ pub fn retry_after_ms(wait: Duration) -> u64 {
 pub(crate) fn one_line(mut text: String) -> String {
     let end = (0..=MAX_MESSAGE_BYTES.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
-    if text.contains(char::is_control) {
-        text = text.replace(char::is_control, " ");
+    if !text.chars().all(is_plain) {
+        text = text.replace(|character| !is_plain(character), " ");
     }
     text
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
-use obol_secret::text::{from_hex, to_hex};
+use obol_secret::text::{from_hex, plain, to_hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -243,8 +243,9 @@ impl Chain {
             opening,
             prev: to_hex(&self.tip.prev),
         };
-        let written = serde_json::to_writer(&mut *out, &line);
-        debug_assert!(written.is_ok(), "strings and numbers into memory");
+        let written = serde_json::to_string(&line).unwrap_or_default();
+        debug_assert!(!written.is_empty(), "strings and numbers into memory");
+        out.extend_from_slice(plain(&written).as_bytes());
         self.seal(start, out);
         if let (Event::SessionStart, Some(session), Some(agent)) = (entry.event, entry.session, &entry.agent)
         {

@@ -1,11 +1,72 @@
-//! Text forms: base64url for tokens, lower-case hex for fixed-size values in JSON. What is read is read strictly: each
+//! Text forms: what may reach a log or a terminal, base64url for tokens, lower-case hex for fixed-size values in JSON. What is read is read strictly: each
 //! value has one text.
 
 use core::fmt;
+use core::fmt::Write as _;
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
+
+/// Format characters (Cf of Unicode 16) and the two separators of lines and paragraphs, as ranges. Control characters
+/// (Cc) are told by `char` itself.
+const INVISIBLE: [(u32, u32); 22] = [
+    (0xad, 0xad),
+    (0x600, 0x605),
+    (0x61c, 0x61c),
+    (0x6dd, 0x6dd),
+    (0x70f, 0x70f),
+    (0x890, 0x891),
+    (0x8e2, 0x8e2),
+    (0x180e, 0x180e),
+    (0x200b, 0x200f),
+    (0x2028, 0x202e),
+    (0x2060, 0x2064),
+    (0x2066, 0x206f),
+    (0xfeff, 0xfeff),
+    (0xfff9, 0xfffb),
+    (0x110bd, 0x110bd),
+    (0x110cd, 0x110cd),
+    (0x13430, 0x1343f),
+    (0x1bca0, 0x1bca3),
+    (0x1d173, 0x1d17a),
+    (0xe0001, 0xe0001),
+    (0xe0020, 0xe007f),
+    (0x2065, 0x2065),
+];
+
+/// Whether a character may stand in a log or on a terminal as it is. Not one that steers a terminal, turns the direction
+/// of text, begins a line, or does not show.
+pub fn is_plain(character: char) -> bool {
+    let code = u32::from(character);
+    !character.is_control() && !INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&code))
+}
+
+/// Text that may reach a log or a terminal: every character that is not [plain](is_plain) is written as JSON writes it,
+/// `\u009b`, so that this can be done to a line of JSON as well. The one rule for all such text.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    plain_but(text, |_| false)
+}
+
+/// The same, but for some characters that the line is made of: its end, for instance.
+pub fn plain_but(text: &str, kept: impl Fn(char) -> bool) -> Cow<'_, str> {
+    // Nearly all text is ASCII without control characters.
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) || text.chars().all(|c| is_plain(c) || kept(c)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_plain(character) || kept(character) {
+            out.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _into_memory = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    Cow::Owned(out)
+}
 
 /// The text is not base64url without padding, or it is too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,6 +216,23 @@ mod tests {
     use super::*;
 
     const MAX: usize = 64;
+
+    #[test]
+    fn nothing_that_steers_turns_or_hides_is_plain() {
+        for code in
+            (0..0x20).chain(0x7f..0xa0).chain(0x2028..0x202f).chain([0xad, 0x200b, 0x2066, 0xfeff, 0xe0041])
+        {
+            let character = char::from_u32(code).unwrap();
+            assert!(!is_plain(character), "{code:x}");
+            let escaped = plain(&format!("a{character}b")).into_owned();
+            assert!(escaped.starts_with("a\\u") && escaped.chars().all(is_plain), "{escaped}");
+        }
+        for text in ["https://api.example/caf\u{e9}?a=1", "\u{65e5}\u{672c} \u{1f600}", "", "\\ \"x\""] {
+            assert!(matches!(plain(text), Cow::Borrowed(same) if same == text));
+        }
+        assert_eq!(plain("\u{9b}31m\u{e0041}"), "\\u009b31m\\udb40\\udc41");
+        assert_eq!(plain_but("a\nb\r\n", |c| c == '\n'), "a\nb\\u000d\n");
+    }
 
     #[test]
     fn only_canonical_base64url_is_read() {

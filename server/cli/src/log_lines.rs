@@ -6,11 +6,13 @@
 //!
 //! The thread is not started by itself: a sandbox holds for the threads that are started inside it.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use obol_secret::text::plain_but;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -23,6 +25,13 @@ const RETRY: Duration = Duration::from_millis(10);
 
 static LINES: Lines = Lines::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Whether the subscriber writes colours.
+static COLOUR: AtomicBool = AtomicBool::new(false);
+
+/// Lets colours through, for a terminal.
+pub(crate) fn allow_colour(allowed: bool) {
+    COLOUR.store(allowed, Ordering::Relaxed);
+}
 
 /// Lines that were given up since the process began.
 pub(crate) fn dropped() -> &'static AtomicU64 {
@@ -90,11 +99,27 @@ impl MakeWriter<'_> for Writer {
 impl Write for Writer {
     /// Takes all of it: a whole line, as the subscriber hands it over.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if LINES.put(line) { Ok(line.len()) } else { io::stderr().write(line) }
+        let safe = safe_line(line);
+        if !LINES.put(&safe) {
+            io::stderr().write_all(&safe)?;
+        }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A line with nothing in it but what may reach a log; colours, where the subscriber was told to use them, and its end.
+/// What others say cannot colour anything: the subscriber itself writes no escape of theirs.
+fn safe_line(line: &[u8]) -> Cow<'_, [u8]> {
+    let text = String::from_utf8_lossy(line);
+    let (body, end) = text.strip_suffix('\n').map_or((&*text, ""), |body| (body, "\n"));
+    let colour = COLOUR.load(Ordering::Relaxed);
+    match plain_but(body, |character| colour && character == '\x1b') {
+        Cow::Borrowed(_) if matches!(text, Cow::Borrowed(_)) => Cow::Borrowed(line),
+        safe => Cow::Owned(format!("{safe}{end}").into_bytes()),
     }
 }
 

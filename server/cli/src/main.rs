@@ -155,6 +155,7 @@ fn start_logging(cli: &Cli) {
     let format = cli.log_format.or(config.format).unwrap_or_default();
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    log_lines::allow_colour(colour);
     let log = tracing_subscriber::registry().with(log_level::filter(level));
     if cli.command.serves() {
         log_lines::hold();

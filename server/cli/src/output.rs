@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+use obol_secret::text::plain_but;
 use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
 use serde_json::Value;
 
@@ -65,7 +66,8 @@ fn unwritten(error: &dyn std::fmt::Display) -> Failure {
 
 fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+    // Names come from others. A text of ours may have several lines.
+    writeln!(stdout, "{}", plain_but(text, |character| character == '\n')).and_then(|()| stdout.flush())
 }
 
 /// Prints JSON, indented.

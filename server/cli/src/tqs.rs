@@ -44,8 +44,10 @@ pub(crate) struct Origin {
 pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     reload::apply_log_level(&config, &origin);
     obol_sandbox::harden_process().iter().for_each(Measure::log);
-    let notifier = Notifier::from_environment(environment)
-        .map_err(|error| Failure::unavailable(format_args!("NOTIFY_SOCKET: {error}")))?;
+    let notifier = Notifier::from_environment(environment).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it will not be told anything");
+        Notifier::default()
+    });
     let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;
     let master_key = keys::master_key(args, &config, &store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -121,10 +123,12 @@ pub(crate) fn check(args: &TqsArgs, config: &Config) -> Outcome {
     }
 }
 
-/// Ends with SIGTERM or SIGINT.
+/// Ends with SIGTERM or SIGINT. From here on SIGUSR1 and SIGUSR2, which would end the process, do nothing: a handler
+/// stays for as long as the process.
 pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let _nobody_listens = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -101,8 +101,12 @@ impl Agent {
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
             audit.drawn(place, params, asker, &outcome);
         }
-        if outcome.as_ref().err().and_then(audit::denial).is_some() {
+        if let Some(code) = outcome.as_ref().err().and_then(audit::denial) {
             self.denials.count(&params.tool);
+            if let Some(unsaid) = self.denials.may_be_said(std::time::Instant::now()) {
+                let (tool, client) = (params.tool.as_str(), &*asker.client);
+                tracing::info!(tool, code, client, unsaid, "denied");
+            }
         }
         match &outcome {
             Ok(_) => tracing::debug!(tool = params.tool.as_str(), "handed out"),
