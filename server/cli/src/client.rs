@@ -217,15 +217,29 @@ pub(crate) fn sessions_table(status: &StatusResult) -> Outcome<Table> {
 }
 
 pub(crate) fn tools_table(status: &StatusResult) -> Table {
-    let header = ["tool", "audience", "ready", "stored", "minted", "handed out", "expired", "renewal"];
+    let header = [
+        "tool",
+        "audience",
+        "ready",
+        "stored",
+        "minted",
+        "handed out",
+        "expired",
+        "discarded",
+        "denied",
+        "renewal",
+    ];
     let mut table = Table::new(&header);
     for tool in &status.tools {
-        let numbers = [tool.ready, tool.stored, tool.minted, tool.handed_out, tool.expired];
+        let numbers = [tool.ready, tool.stored, tool.minted, tool.handed_out, tool.expired, tool.discarded];
         table.row(
             [tool.tool.to_string(), tool.audience.to_string()]
                 .into_iter()
                 .chain(numbers.map(|number| number.to_string()))
-                .chain([renewal(tool.renewal_pending, tool.retry_after_ms)]),
+                .chain([
+                    yes_no(tool.denied, "denied", "-"),
+                    renewal(tool.renewal_pending, tool.retry_after_ms),
+                ]),
         );
     }
     table

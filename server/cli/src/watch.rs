@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_ipc::ControlClient;
 use obol_ipc::control::{SessionState, SessionStatus, StatusResult, ToolStatus};
+use obol_secret::text::plain;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -23,7 +24,7 @@ use crate::client::backs_off;
 use crate::exit::Outcome;
 
 pub(crate) use self::format::duration;
-use self::format::{Style, cut, decimal, number, percent};
+use self::format::{Style, cut, decimal, number, percent, short};
 
 /// How much of the rate shown is of the last interval; the rest is of before, so that it does not flicker.
 const NEWEST: f64 = 0.4;
@@ -169,7 +170,7 @@ impl View {
     fn lines(&self, (width, height): (usize, usize), style: Style) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(trouble) = &self.trouble {
-            lines.push(style.alarm(&format!("no answer; asking again: {trouble}")));
+            lines.push(style.alarm(&format!("no answer; asking again: {}", plain(trouble))));
         }
         let Some(status) = &self.status else { return lines };
         lines.push(style.strong(&headline(status)));
@@ -195,17 +196,16 @@ impl View {
             rate(b).total_cmp(&rate(a)).then(b.handed_out.cmp(&a.handed_out)).then(row_of(a).cmp(&row_of(b)))
         });
         let several = status.tools.windows(2).any(|pair| matches!(pair, [a, b] if a.audience != b.audience));
-        let mut names: Vec<String> =
-            tools
-                .iter()
-                .map(|tool| {
-                    if several {
-                        format!("{} → {}", tool.tool, tool.audience)
-                    } else {
-                        tool.tool.to_string()
-                    }
-                })
-                .collect();
+        let mut names: Vec<String> = tools
+            .iter()
+            .map(|tool| {
+                if several {
+                    format!("{} → {}", tool.tool, plain(tool.audience.as_str()))
+                } else {
+                    tool.tool.to_string()
+                }
+            })
+            .collect();
         let unknown: Vec<_> =
             status.denials.iter().filter(|(name, _)| !tools.iter().any(|tool| tool.tool == **name)).collect();
         let wanted = tools.len() + unknown.len();
@@ -230,8 +230,9 @@ impl View {
         let (names, states) = (longest(|row| &row.name), longest(|row| &row.state));
         let width = names.min(width.saturating_sub(HEADER.len() + states)).clamp(8, 40);
         let mut lines = vec![style.strong(&format!("{:width$}{HEADER}", "tool"))];
+        let mut seen = BTreeMap::new();
         for Line { name, cells, state, alarming } in rows {
-            let name: String = name.chars().take(width).collect();
+            let name = short(&name, width, &mut seen);
             let line = format!("{name:width$}{cells}{state}");
             lines.push(if alarming { style.alarm(&line) } else { line });
         }

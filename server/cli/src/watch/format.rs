@@ -1,4 +1,6 @@
-//! How numbers, times and lines are written on the screen.
+//! How names, numbers, times and lines are written on the screen.
+
+use std::collections::BTreeMap;
 
 /// A number in at most seven characters.
 pub(super) fn number(value: u64) -> String {
@@ -74,9 +76,44 @@ pub(super) fn cut(line: &str, width: usize) -> String {
     out
 }
 
+/// A name in at most so many characters, unlike every other so shortened: its beginning and its end, and a number where
+/// that is not enough. `seen` counts what was given out.
+pub(super) fn short(name: &str, width: usize, seen: &mut BTreeMap<String, u32>) -> String {
+    let shortened = within(name, width);
+    let count = seen.entry(shortened.clone()).or_default();
+    *count += 1;
+    if *count == 1 || shortened == name {
+        return shortened;
+    }
+    let mark = format!("~{count}");
+    let kept = width.saturating_sub(mark.chars().count());
+    shortened.chars().take(kept).collect::<String>() + &mark
+}
+
+fn within(name: &str, width: usize) -> String {
+    let length = name.chars().count();
+    if length <= width {
+        return name.to_owned();
+    }
+    let tail = width.saturating_sub(1) / 2;
+    let head = width.saturating_sub(1) - tail;
+    let begin: String = name.chars().take(head).collect();
+    let end: String = name.chars().skip(length - tail).collect();
+    format!("{begin}…{end}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shortened_names_stay_apart() {
+        let mut seen = BTreeMap::new();
+        let mut show = |name: &str| short(name, 9, &mut seen);
+        assert_eq!([show("search"), show("mail.send.all")], ["search", "mail….all"]);
+        assert_eq!([show("mail.read.all"), show("mail.copy.all")], ["mail….a~2", "mail….a~3"]);
+        assert_eq!([show("search"), show("x")], ["search", "x"], "the same tool of another session");
+    }
 
     #[test]
     fn lines_are_cut_at_the_edge_and_escapes_are_not() {
