@@ -66,7 +66,7 @@ fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
     let home = process::home();
     let dev = Dev::start(home.path(), &[]);
     let exports = dev.lines("export OBOL_");
-    assert_eq!(exports.lines().count(), 2);
+    assert_eq!(exports.lines().count(), 3, "{exports}");
     let folder = exports.split("unix://").nth(1).unwrap().split("/agent.sock").next().unwrap().to_owned();
     if has_curl() {
         let script = format!("{exports}\n{}\n", dev.lines("curl"));
