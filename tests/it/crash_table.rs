@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -17,7 +17,7 @@ fn lines(heading: &str) -> Vec<String> {
 }
 
 /// What stands in backquotes in the last column.
-fn names(line: &str) -> Vec<&str> {
+pub(crate) fn names(line: &str) -> Vec<&str> {
     let last = line.trim_end_matches('|').rsplit('|').next().unwrap();
     last.split('`').skip(1).step_by(2).collect()
 }
@@ -26,8 +26,10 @@ fn names(line: &str) -> Vec<&str> {
 fn files(module: &str) -> Vec<PathBuf> {
     let path = module.replace("::", "/");
     let mut folders = vec![root().join("tests/it")];
-    for package in std::fs::read_dir(root().join("engine")).unwrap() {
-        folders.push(package.unwrap().path().join("src"));
+    for floor in ["engine", "server", "client"] {
+        for package in std::fs::read_dir(root().join(floor)).unwrap() {
+            folders.push(package.unwrap().path().join("src"));
+        }
     }
     let endings = [".rs", "/mod.rs", "/tests.rs"];
     folders.iter().flat_map(|folder| endings.map(|ending| folder.join(format!("{path}{ending}")))).collect()
@@ -40,11 +42,12 @@ fn has_test(text: &str, name: &str) -> bool {
     found.is_some_and(|place| {
         let above = lines[..place].iter().rev().take_while(|line| line.starts_with("#["));
         let attributes: Vec<_> = above.collect();
-        attributes.contains(&&"#[test]") && !attributes.iter().any(|line| line.starts_with("#[ignore"))
+        let is_test = attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+        is_test && !attributes.iter().any(|line| line.starts_with("#[ignore"))
     })
 }
 
-fn exists(name: &str) -> bool {
+pub(crate) fn exists(name: &str) -> bool {
     let Some((module, test)) = name.rsplit_once("::") else { return false };
     files(module).iter().any(|file| std::fs::read_to_string(file).is_ok_and(|text| has_test(&text, test)))
 }
