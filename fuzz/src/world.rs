@@ -7,8 +7,8 @@ use obol_token::{
     TokenSeed, Validity, VerifierSecret,
 };
 use obol_verify::{
-    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template, Unverified,
-    Verifier,
+    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template,
+    Unverified, Verifier,
 };
 
 pub const AUDIENCE: &str = "https://api.example/mcp";

@@ -47,7 +47,7 @@ fn of_the_two_files_of_a_store_neither_comes_back_alone() {
             for _ in 0..2 {
                 match Queue::open(store.database(), store.master_key()) {
                     Err(OpenError::HalfGone { gone, left }) => {
-                        assert_eq!((gone, left), (lost.clone(), kept.clone()))
+                        assert_eq!((gone, left), (lost.clone(), kept.clone()));
                     }
                     other => panic!("{}: {other:?}", lost.display()),
                 }

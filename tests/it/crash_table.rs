@@ -42,7 +42,8 @@ fn has_test(text: &str, name: &str) -> bool {
     found.is_some_and(|place| {
         let above = lines[..place].iter().rev().take_while(|line| line.starts_with("#["));
         let attributes: Vec<_> = above.collect();
-        let is_test = attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
+        let is_test =
+            attributes.iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"));
         is_test && !attributes.iter().any(|line| line.starts_with("#[ignore"))
     })
 }

@@ -43,7 +43,6 @@ mod own_suites;
 mod power_loss;
 mod private_files;
 mod process;
-mod promises;
 mod proofs;
 mod proxies;
 mod queue;

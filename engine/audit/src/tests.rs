@@ -429,7 +429,7 @@ fn refusals_without_end_cost_a_bounded_amount_and_each_is_counted() {
     }
     hand_out(&log, 1);
     drop(log);
-    let earned = began.elapsed().as_millis() as u64 / 100;
+    let earned = u64::try_from(began.elapsed().as_millis()).unwrap() / 100;
     let text = fs::read_to_string(place.path()).unwrap();
     // A name of control characters takes six bytes for each.
     assert!(text.len() as u64 <= (1_100 + earned) * 2_500, "{} bytes", text.len());

@@ -230,8 +230,8 @@ impl<W> Line<W> {
         let waiter = process.waiters.remove(&number)?;
         if process.waiters.is_empty() {
             self.order.remove(&(process.due, process.since, owner));
-            if take(&mut self.groups, owner.group()) {
-                take(&mut self.users, owner.uid());
+            if take(&mut self.groups, &owner.group()) {
+                take(&mut self.users, &owner.uid());
             }
         }
         Some(waiter)
@@ -273,12 +273,12 @@ fn add<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) -> bool {
 }
 
 /// Counts one less; whether it was the last.
-fn take<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) -> bool {
-    let Some(count) = counts.get_mut(&key) else { return false };
+fn take<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
     *count -= 1;
     let last = *count == 0;
     if last {
-        counts.remove(&key);
+        counts.remove(key);
     }
     last
 }
@@ -324,7 +324,7 @@ mod tests {
     fn within_a_process_who_has_waited_longest_is_served_first_and_keeps_its_place() {
         let owner = Owner::new(1, 1, 10);
         let mut line = Line::default();
-        let numbers: Vec<_> = (0..3).map(|_| line.join(owner, ())).collect();
+        let numbers: Vec<_> = (0..3).map(|_| line.join(owner, "waits")).collect();
         let next = line.next().unwrap();
         assert_eq!(next.number, numbers[0]);
         line.put(next.owner, next.number, next.waiter);

@@ -113,7 +113,7 @@ impl Stage {
             Step::RemoveUser { unless, .. } if self.at(unless).exists() => {
                 return Ok("STAYS: its folder is still there, and must not become another user's");
             }
-            Step::RemoveUser { name, .. } => return run("userdel", &[name.clone()], false),
+            Step::RemoveUser { name, .. } => return run("userdel", std::slice::from_ref(name), false),
         }
         Ok("done")
     }
