@@ -232,12 +232,29 @@ fn the_servers_socket_is_closed_to_others_never_stolen_and_can_be_left_out() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let socket = rs.control_socket();
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o700));
+    let place = socket.to_str().unwrap();
     let second = process::command(field.path())
         .args(["rs", "--sessions", "sessions.json", "--listen", "127.0.0.1:0", "--spent", "memory"])
+        .args(["--rs-control-socket", place])
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(4), "{second:?}");
     assert!(stderr(&second).contains("--rs-control-socket"), "{}", stderr(&second));
+    // Where none was named, the second serves without, and says so.
+    let port = crate::redis_server::free_port();
+    let mut second = process::command(field.path())
+        .args(["rs", "--sessions", "sessions.json", "--listen", &format!("127.0.0.1:{port}")])
+        .args(["--spent", "memory", "--first-start"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let serves = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    while !serves() && second.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    second.kill().unwrap();
+    let second = second.wait_with_output().unwrap();
+    assert!(stderr(&second).contains("does not reach this server"), "{}", stderr(&second));
     drop(rs);
     let _rs = field.rs(&["--rs-control-socket", "off"]);
     assert_eq!(field.revoke(&["--all"]).status.code(), Some(4), "nobody answers");

@@ -18,7 +18,7 @@ use obol_ipc::value::PeerName;
 use obol_resource::Guard;
 use obol_resource::service::{Options, Service};
 use obol_sandbox::Measure;
-use obol_sidecar::{BindError, OperatorSocket};
+use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
 use obol_verify::{
     Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
@@ -103,8 +103,8 @@ struct OperatorDoor {
 }
 
 impl OperatorDoor {
-    /// Takes the socket, if there is to be one. Where none was named and the usual place cannot be used, the server does
-    /// without, and says so; but it does not share a place with another server, which an operator would take for this one.
+    /// Takes the socket, if there is to be one. Where none was named and the usual place cannot be used, or another server
+    /// has it, the server does without and says so: what was named is meant, and what is usual is a convenience.
     fn open(args: &RsArgs) -> Outcome<Option<Self>> {
         let named = args.rs_control_socket.as_deref();
         if named.is_some_and(|named| named == "off") {
@@ -120,9 +120,9 @@ impl OperatorDoor {
         };
         match bound {
             Ok(socket) => Ok(Some(Self { runtime, socket })),
-            Err(error) if is_named || matches!(error, BindError::InUse(_)) => Err(Failure::unavailable(
-                format_args!("{error}; --rs-control-socket names one for this server"),
-            )),
+            Err(error) if is_named => Err(Failure::unavailable(format_args!(
+                "{error}; --rs-control-socket names one for this server"
+            ))),
             Err(error) => {
                 tracing::warn!(
                     %error,
