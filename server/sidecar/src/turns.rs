@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use obol_queue::DequeueError;
 use parking_lot::Mutex;
@@ -32,6 +32,9 @@ pub(crate) struct Turns<W> {
     lines: Mutex<HashMap<Wanted, Shared<W>>>,
     /// Requests that wait anywhere.
     waiting: AtomicUsize,
+    /// The highest number that any request ever had. A line that is over and begun again goes on behind it: a place in the
+    /// old one that is given up late must not be taken for one in the new.
+    last: AtomicU64,
 }
 
 /// A line, and how it is with what it waits for.
@@ -56,7 +59,7 @@ pub(crate) struct Place<W> {
 
 impl<W> Default for Turns<W> {
     fn default() -> Self {
-        Self { lines: Mutex::default(), waiting: AtomicUsize::new(0) }
+        Self { lines: Mutex::default(), waiting: AtomicUsize::new(0), last: AtomicU64::new(0) }
     }
 }
 
@@ -77,11 +80,12 @@ impl<W> Turns<W> {
         let mut lines = self.lines.lock();
         let is_first = !lines.contains_key(&wanted);
         let shared = lines.entry(wanted.clone()).or_insert_with(|| Shared {
-            line: Line::default(),
+            line: Line { last: self.last.load(Ordering::Relaxed), ..Line::default() },
             empty,
             left: Arc::default(),
         });
         let number = shared.line.join(owner, waiter);
+        self.last.fetch_max(number, Ordering::Relaxed);
         drop(lines);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Place { turns: Arc::clone(self), wanted, owner, number, is_first }
@@ -378,5 +382,18 @@ mod tests {
             served(&mut line, 1);
         }
         assert!(line.processes.len() <= 2 + FORGET_BEYOND + 2, "{}", line.processes.len());
+    }
+
+    #[test]
+    fn a_place_given_up_late_takes_nobody_out_of_the_line_that_came_after() {
+        let (owner, turns) = (Owner::new(1, 1, 10), Arc::new(Turns::default()));
+        let wanted = Wanted { tool: "search".into(), audience: "a".into() };
+        let join = |waiter| turns.join(wanted.clone(), owner, waiter, DequeueError::NoSession);
+        let first = join("first");
+        assert_eq!(turns.next(&wanted).unwrap().waiter, "first");
+        assert!(turns.next(&wanted).is_none(), "the line is over");
+        let _second = join("second");
+        drop(first);
+        assert_eq!(turns.next(&wanted).unwrap().waiter, "second");
     }
 }
