@@ -5,8 +5,8 @@
 //! - [`text`]: hex and base64url, strict, the longest text given by whoever reads.
 //! - [`wipe`]: memory that is overwritten when it is let go.
 //! - [`secret!`]: a type for 32 secret bytes: no `Clone`, no revealing `Debug`, compared in constant time, wiped.
-//! - [`file`] (feature `files`): files that hold secrets, opened by one rule.
-//! - [`key`] (feature `files`): 32 random bytes in a file, and what is derived from them.
+//! - [`mod@file`] (feature `files`): files that hold secrets, opened by one rule.
+//! - [`mod@key`] (feature `files`): 32 random bytes in a file, and what is derived from them.
 //! - [`seal`] (feature `seal`): sealing at rest.
 //! - [`json`] (feature `json`): reads JSON to the letter, with errors that never repeat a value.
 //!
