@@ -96,14 +96,14 @@ fn measure(suite: Suite, requests: usize) -> Result<(), Failure> {
             run(address, measured).await
         })
     };
-    let bare = load(site.app, &|_| Ok(Request::get("/bare").header("host", "rs").body(Full::default())?))?;
+    let bare = load(site.app, &|_| Ok(Request::get("/bare").header("host", "localhost").body(Full::default())?))?;
     let guarded = load(site.app, &|token| {
-        let request = Request::get("/guarded").header("host", "rs");
+        let request = Request::get("/guarded").header("host", "localhost");
         Ok(request.header("authorization", format!("TBAC {token}")).body(Full::default())?)
     })?;
     let verified = load(site.service.local_addr(), &|token| {
         let body = serde_json::json!({"token": token, "tool": "search", "action": "read"}).to_string();
-        let request = Request::post("/v1/verify").header("host", "rs");
+        let request = Request::post("/v1/verify").header("host", "localhost");
         Ok(request.header("content-type", "application/json").body(Full::from(body))?)
     })?;
     guarded.record(

@@ -170,7 +170,7 @@ settings! {
         /// The master key's file; created if it is not there.
         master_key: PathBuf = Usual::InState("master.key");
         /// Tokens in a batch under little load.
-        batch: u16 = value(10) => 1..=1_000;
+        batch: u16 = value(10) => 1..=65_535;
         /// The most tokens in memory for one tool.
         max_ready: usize = value(256) => 1..=1_000_000;
         /// The most tokens for one tool in all.
