@@ -96,7 +96,8 @@ fn measure(suite: Suite, requests: usize) -> Result<(), Failure> {
             run(address, measured).await
         })
     };
-    let bare = load(site.app, &|_| Ok(Request::get("/bare").header("host", "localhost").body(Full::default())?))?;
+    let bare =
+        load(site.app, &|_| Ok(Request::get("/bare").header("host", "localhost").body(Full::default())?))?;
     let guarded = load(site.app, &|token| {
         let request = Request::get("/guarded").header("host", "localhost");
         Ok(request.header("authorization", format!("TBAC {token}")).body(Full::default())?)

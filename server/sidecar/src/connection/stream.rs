@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, Shutdown};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout};
@@ -140,10 +140,11 @@ impl Output {
 }
 
 async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
-    // Nearly always the socket takes all of it at once, and nobody need watch the time.
+    // Nearly always the socket takes all of it at once, and nobody need watch the time. Written and not sent: the sandbox
+    // looks at the arguments of each `sendto`. The signal for a peer that is gone, which `send` could leave out, is ignored
+    // in every Rust program.
     let socket = writer.as_ref();
-    let sent =
-        socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?));
+    let sent = socket.try_io(Interest::WRITABLE, || Ok(rustix::io::write(socket, bytes)?));
     let written = match sent {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
         written => written?,
