@@ -137,8 +137,12 @@ impl Grant {
         }
     }
 
-    /// The rules that only minting ahead adds.
-    pub(crate) fn check_minted_ahead(&self, field: &str) -> Result<(), DocumentError> {
+    /// Checks what a session that is minted ahead may grant. `field` names the grant in what is said.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError::Rule`].
+    pub fn check_minted_ahead(&self, field: &str) -> Result<(), DocumentError> {
         self.check(field)?;
         if self.trust_level > 2 {
             return refuse(

@@ -22,7 +22,7 @@ pub fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether this can be an audience.
-pub(crate) fn is_audience(audience: &str) -> bool {
+/// Whether this can be an audience: 1 to [`MAX_AUDIENCE_BYTES`] bytes without control characters.
+pub fn is_audience(audience: &str) -> bool {
     (1..=MAX_AUDIENCE_BYTES).contains(&audience.len()) && !audience.contains(char::is_control)
 }
