@@ -1,0 +1,59 @@
+//! Policy: which grants an agent gets.
+//!
+//! Owners of tools write a [catalogue](Catalogue): for each tool its offers, most powerful first. Cedar is asked about each
+//! offer, and says yes or no: may this agent use this tool in this way, and may it without a human's yes to each call? The
+//! first offer that both allow is the [grant](obol_session::Grant), field for field.
+//!
+//! # What it promises
+//!
+//! - What does not validate does not load: the catalogue is read strictly, policies are held to the
+//!   [schema](SCHEMA) in Cedar's strict mode, and each has an `@id` of its own, by which decisions name it.
+//! - Nothing is allowed that no policy permits, and an error in any policy that is evaluated denies the offer: Cedar alone
+//!   would pass over a `forbid` that fails.
+//! - A [`PolicyVersion`] does not change, and is known by the digest of its texts.
+//! - Everything is bounded: texts, policies, tools, offers, questions a session, what is kept of answers.
+//!
+//! # What it must not know
+//!
+//! Files, sockets, clocks, who an agent is: it is told all this, as [`AgentFacts`] and a [`Moment`]. Keeping versions and
+//! telling agents and resource servers of a change is the Authentication Service's business; the rules for both, [`History`]
+//! and [`diff`], are here.
+//!
+//! This is the only crate that links Cedar; the servers beside an agent and in front of an API link none of it.
+
+mod ask;
+mod cache;
+pub mod cases;
+mod catalogue;
+mod decision;
+mod diff;
+mod facts;
+mod findings;
+mod history;
+mod in_force;
+pub mod limits;
+mod mcp;
+mod problem;
+mod reads;
+mod rules;
+mod source;
+mod version;
+mod vocabulary;
+
+#[cfg(test)]
+mod example;
+#[cfg(test)]
+mod tests;
+
+pub use cache::DecisionCache;
+pub use catalogue::{Catalogue, Offer, Risk, Route, Tool};
+pub use decision::{Alert, Chosen, Decision, OfferDecision, PolicyError, PolicyId, ToolDecision, Verdict};
+pub use diff::{AgentDiff, Held, Impact, Standing, ToolChange, diff, renewal_spread};
+pub use facts::{AgentFacts, FactsError, HumanFacts, Moment, Registration};
+pub use history::{Activation, ActivationError, ActivationKind, Epoch, EpochExhausted, History};
+pub use in_force::{InForce, Observed};
+pub use mcp::{McpError, catalogue_from_mcp};
+pub use problem::{LoadError, Problem};
+pub use source::{PolicyDigest, PolicySource};
+pub use version::PolicyVersion;
+pub use vocabulary::SCHEMA;
