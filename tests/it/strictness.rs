@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use obol_token::{Scope, Suite};
-use obol_verify::{Clock, Limits, ManualClock, MemorySpentSet, Template, Unverified, Verifier};
+use obol_verify::{Clock, CascadeLimits, ManualClock, MemorySpentSet, Template, Unverified, Verifier};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -198,7 +198,7 @@ fn integers_keep_all_their_64_bits_in_bytes_and_in_json() {
         let again = Scope::from_tlv(&read.to_tlv().unwrap()).unwrap();
         assert_eq!(serde_json::to_value(&again).unwrap()["constraints"]["max_rows"], json!(value));
         let token = Forge::new(1, &json);
-        let limits = Limits { max_delegation_depth: u64::MAX, ..Limits::default() };
+        let limits = CascadeLimits { max_delegation_depth: u64::MAX, ..CascadeLimits::default() };
         let server = Server::configured(|builder| builder.limits(limits));
         assert_eq!(server.accept(&token).unwrap().scope().delegation_depth, value);
     }
@@ -210,7 +210,7 @@ fn integers_keep_all_their_64_bits_in_bytes_and_in_json() {
 }
 
 /// A verifier with these limits over a spent set in memory that keeps marks for as long as they call for.
-fn verifier(limits: Limits) -> (Arc<ManualClock>, Verifier) {
+fn verifier(limits: CascadeLimits) -> (Arc<ManualClock>, Verifier) {
     let clock = Arc::new(ManualClock::new(NOW));
     let spent = MemorySpentSet::unfenced(Arc::clone(&clock) as Arc<dyn Clock>, limits.clock_skew);
     let sessions = obol_verify::MemorySessionTable::new();
@@ -237,7 +237,7 @@ proptest! {
         ahead in 0..1_200_u64,
         steps in prop::collection::vec(1..120_u64, 40),
     ) {
-        let (clock, verifier) = verifier(Limits { clock_skew: skew, max_ttl: life, ..Limits::default() });
+        let (clock, verifier) = verifier(CascadeLimits { clock_skew: skew, max_ttl: life, ..CascadeLimits::default() });
         let issued_at = NOW + ahead.min(skew);
         let token = Forge::standard(1).with(|token| {
             token.issued_at = issued_at;

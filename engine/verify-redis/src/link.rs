@@ -35,7 +35,7 @@ use crate::table;
 const MAX_ERROR_CHARS: usize = 200;
 
 /// Two comparisons of clocks in whole seconds may each be wrong by one.
-const ROUNDING_SEC: u64 = 2;
+const ROUNDING_SECS: u64 = 2;
 
 /// Why the server at the other end is not fit for the marks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -430,7 +430,7 @@ fn adopt(
     let fence = latest
         .saturating_add(options.clock_skew)
         .saturating_add(options.max_clock_difference.saturating_mul(2))
-        .saturating_add(ROUNDING_SEC);
+        .saturating_add(ROUNDING_SECS);
     let trusted = options.first_start && !memory.connected_before;
     let value: Value = common
         .eval(script::ADOPT, &[record.to_owned()], now, &new_epoch()?, &fence.to_string())

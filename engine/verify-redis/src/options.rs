@@ -114,7 +114,7 @@ impl RedisOptions {
         Ok(Self {
             connection: connection.set_redis_settings(settings),
             namespace: namespace.to_owned(),
-            clock_skew: obol_verify::DEFAULT_CLOCK_SKEW_SEC,
+            clock_skew: obol_verify::DEFAULT_CLOCK_SKEW_SECS,
             max_clock_difference: MAX_CLOCK_DIFFERENCE,
             wait_replicas: 0,
             reply_timeout: REPLY_TIMEOUT,

@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use obol_verify::spent::KEEP_MARGIN_SEC;
+use obol_verify::spent::KEEP_MARGIN_SECS;
 use obol_verify::{Clock, Mark, SpendError, SpendTicket, SpentSet};
 
 use crate::link::{Link, MARKS, Memory, Unfit};
@@ -49,7 +49,7 @@ impl RedisSpentSet {
         let address = options.address();
         let (link, epoch) = Link::open(&options, &MARKS, &*clock, &mut memory)
             .map_err(|reason| OpenError { address: address.clone(), reason })?;
-        let keep_after_expiry = options.clock_skew.saturating_add(KEEP_MARGIN_SEC);
+        let keep_after_expiry = options.clock_skew.saturating_add(KEEP_MARGIN_SECS);
         let shared = Arc::new(Shared::new(epoch.fence));
         let writer = writer::spawn(&shared, link, memory, options, clock, keep_after_expiry);
         Ok(Self { shared, writer, address, keep_after_expiry })

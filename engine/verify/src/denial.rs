@@ -1,8 +1,11 @@
 //! Refusals: every one has a stable code and a stable name of the check that failed (TBAC r41, section 6).
 
 use core::fmt;
-use serde::{Serialize, Serializer};
 use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+
+use crate::spent::SpendError;
 
 macro_rules! stable_names {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)+ }) => {
@@ -216,7 +219,18 @@ impl fmt::Display for Denial {
     }
 }
 
-impl std::error::Error for Denial {}
+impl core::error::Error for Denial {}
+
+impl From<&SpendError> for Denial {
+    fn from(error: &SpendError) -> Self {
+        let (code, failed_check) = match error {
+            SpendError::AlreadySpent => (Code::TokenReplayed, FailedCheck::ReplayConsume),
+            SpendError::Forgotten => (Code::StaleTimestamp, FailedCheck::TemporalValidation),
+            SpendError::Unavailable(_) => (Code::Unavailable, FailedCheck::SpentSet),
+        };
+        Self::new(code, failed_check, error.to_string())
+    }
+}
 
 #[cfg(test)]
 mod tests {

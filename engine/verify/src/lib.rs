@@ -1,4 +1,4 @@
-//! Offline verification of single-use tokens, suite 1 of TBAC (revision 2026-04-21-r41).
+//! Offline verification of single-use tokens, suites 1 to 4 of TBAC (revision 2026-04-21-r41).
 //!
 //! # What lives here
 //!
@@ -31,50 +31,41 @@
 //! - Arguments that the server cannot see are not assumed to be absent (see [`Arguments`]).
 //! - A signature scalar that is not reduced, R = identity, and bytes that are not canonical are refused.
 
-mod arguments;
 mod cascade;
 mod denial;
-mod evaluation;
-mod grants;
-mod known_scope;
-mod parents;
-mod possession;
-mod request;
-mod resource_form;
-mod session;
-mod session_file;
+mod limits;
+mod parts;
 #[cfg(feature = "redb")]
-mod session_redb;
-#[cfg(feature = "sealed")]
-mod session_seal;
-mod session_store;
-mod spend;
+mod redb_file;
+mod request;
+mod session;
 pub mod spent;
-mod template;
+mod token;
 mod verifier;
 
-pub use arguments::ReadArguments;
-pub use denial::{Code, Denial, FailedCheck};
 pub use obol_session::clock::{Clock, ManualClock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
-pub use parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SEC};
-pub use possession::{arguments_hash, transcript as possession_transcript};
-pub use request::{Arguments, Request};
-pub use session::{
-    InvalidPopKey, MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable,
+
+pub use cascade::parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SECS};
+pub use cascade::possession::{arguments_hash, transcript as possession_transcript};
+pub use cascade::template::{Ceiling, Template, TemplateTable, Templates};
+pub use denial::{Code, Denial, FailedCheck};
+pub use limits::{
+    DEFAULT_CLOCK_SKEW_SECS, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SECS, CascadeLimits, MAX_APPROVAL_AGE_SECS,
 };
-pub use session_file::{SessionFileError, parse_sessions, read_session_file, read_session_halves};
+pub use request::arguments::ReadArguments;
+pub use request::{Arguments, Request};
+pub use session::error::SessionStoreError;
+pub use session::file::{SessionFileError, parse_sessions, read_session_file, read_session_halves};
 #[cfg(feature = "redb")]
-pub use session_redb::RedbSessionTable;
+pub use session::redb::RedbSessionTable;
 #[cfg(feature = "sealed")]
-pub use session_seal::{SealError, SessionSealKey};
-pub use session_store::{SessionStore, SessionStoreError};
-pub use spend::{Opened, Spending, Spent, Unverified, Verified};
+pub use session::seal::{SessionSealError, SessionSealKey};
+pub use session::store::SessionStore;
+pub use session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
+pub use session::{InvalidPopKey, Session};
 pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
 #[cfg(feature = "redb")]
 pub use spent::{NewFile, OpenSpentSetError, RedbSpentSet, RedbSpentSetOptions};
-pub use template::{Ceiling, Template, TemplateTable, Templates};
-pub use verifier::{
-    ConfigError, DEFAULT_CLOCK_SKEW_SEC, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SEC, Limits,
-    MAX_APPROVAL_AGE_SEC, Verifier, VerifierBuilder,
-};
+pub use token::{Opened, Spending, Spent, Unverified, Verified};
+pub use verifier::{ConfigError, Verifier, VerifierBuilder};

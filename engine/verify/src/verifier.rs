@@ -1,51 +1,19 @@
 //! What the cascade needs to know, put together once.
 
 use core::fmt;
-use obol_token::{Audience, SessionId, Suite};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::parents::ConsumedParents;
-use crate::session::{Session, SessionTable};
-use crate::spent::{KEEP_MARGIN_SEC, SpentSet};
-use crate::template::{Template, Templates};
-use crate::{Code, Denial, FailedCheck};
 use obol_session::clock::{Clock, SystemClock};
+use obol_token::Audience;
 
-/// How far two clocks may be apart unless told otherwise, in seconds (TBAC r41, section 4.3).
-pub const DEFAULT_CLOCK_SKEW_SEC: u64 = 60;
-/// How long a token may live unless told otherwise, in seconds (section 3.0).
-pub const DEFAULT_MAX_TTL_SEC: u64 = 60;
-/// How old a human's approval may be when a token is issued on it, in seconds. The text asks for freshness and gives
-/// no figure; this is the reference implementation's.
-pub const MAX_APPROVAL_AGE_SEC: u64 = 300;
-
-/// How often a scope may still be delegated unless told otherwise: the length of the longest chain.
-pub const DEFAULT_MAX_DELEGATION_DEPTH: u64 = 3;
-
-/// The figures of the cascade; times in seconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// How far two clocks may be apart.
-    pub clock_skew: u64,
-    /// The longest a token may live.
-    pub max_ttl: u64,
-    /// The oldest approval a token may be issued on.
-    pub max_approval_age: u64,
-    /// The highest `delegation_depth` of a token.
-    pub max_delegation_depth: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            clock_skew: DEFAULT_CLOCK_SKEW_SEC,
-            max_ttl: DEFAULT_MAX_TTL_SEC,
-            max_approval_age: MAX_APPROVAL_AGE_SEC,
-            max_delegation_depth: DEFAULT_MAX_DELEGATION_DEPTH,
-        }
-    }
-}
+use crate::cascade::parents::ConsumedParents;
+use crate::cascade::template::{Template, Templates};
+use crate::denial::{Code, Denial, FailedCheck};
+use crate::limits::CascadeLimits;
+use crate::parts::Parts;
+use crate::session::table::SessionTable;
+use crate::spent::{KEEP_MARGIN_SECS, SpentSet};
 
 /// Why a verifier cannot be built from its parts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +39,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl core::error::Error for ConfigError {}
 
 /// Verifies tokens for one audience. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -79,20 +47,12 @@ pub struct Verifier {
     pub(crate) parts: Arc<Parts>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) audience: Audience,
-    pub(crate) sessions: Arc<dyn SessionTable>,
-    pub(crate) spent: Arc<dyn SpentSet>,
-    pub(crate) templates: Arc<dyn Templates>,
-    pub(crate) parents: Arc<ConsumedParents>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) limits: Limits,
-    policy_epoch: AtomicU64,
-}
-
 impl Verifier {
     /// Starts from what has no default: who this server is, its sessions, and what was spent.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
     pub fn builder(
         audience: Audience,
         sessions: Arc<dyn SessionTable>,
@@ -106,7 +66,7 @@ impl Verifier {
                 templates: Arc::new(Template::default()),
                 parents: Arc::default(),
                 clock: Arc::new(SystemClock::new()),
-                limits: Limits::default(),
+                limits: CascadeLimits::default(),
                 policy_epoch: AtomicU64::new(0),
             },
         }
@@ -118,7 +78,7 @@ impl Verifier {
     }
 
     /// The figures of the cascade.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> CascadeLimits {
         self.parts.limits
     }
 
@@ -128,12 +88,16 @@ impl Verifier {
     }
 
     /// Whether tokens can be verified and spent, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] that every token would get.
     pub fn health(&self) -> Result<(), Denial> {
         self.parts
             .sessions
             .health()
             .map_err(|error| Denial::new(Code::Unavailable, FailedCheck::SessionTable, error.to_string()))?;
-        self.parts.spent.health().map_err(|error| crate::spend::spend_denial(&error))
+        self.parts.spent.health().map_err(|error| Denial::from(&error))
     }
 
     /// Refuses from now on, for every session, what was minted under an older policy. Never lowers the epoch.
@@ -145,39 +109,6 @@ impl Verifier {
     pub fn policy_epoch(&self) -> u64 {
         self.parts.policy_epoch.load(Ordering::SeqCst)
     }
-}
-
-impl Parts {
-    /// The oldest policy epoch that is accepted from this session.
-    pub(crate) fn policy_epoch_for(&self, session: &Session) -> u64 {
-        self.policy_epoch.load(Ordering::SeqCst).max(session.policy_epoch())
-    }
-
-    /// Cascade step 2. A token of another suite than its session's is none of that session's tokens: it is answered
-    /// as TBAC r41 answers an `alg_id` that it does not know, before anything is computed for it.
-    pub(crate) fn active_session(&self, id: SessionId, suite: Suite) -> Result<Arc<Session>, Denial> {
-        let session = self
-            .sessions
-            .look_up(id)
-            .map_err(|error| Denial::new(Code::Unavailable, FailedCheck::SessionTable, error.to_string()))?
-            .ok_or_else(|| {
-                Denial::new(Code::SessionNotFound, FailedCheck::SessionLookup, "no such session")
-            })?;
-        if session.material().suite() != suite {
-            let detail = "the token's alg_id is not the suite that its session negotiated";
-            return Err(Denial::new(Code::MalformedToken, FailedCheck::FramingCheck, detail));
-        }
-        check_active(&session)?;
-        Ok(session)
-    }
-}
-
-/// Asked when the session is looked up, when its token is spent, and when that is done.
-pub(crate) fn check_active(session: &Session) -> Result<(), Denial> {
-    if session.is_active() {
-        return Ok(());
-    }
-    Err(Denial::new(Code::SessionExpired, FailedCheck::SessionValidity, "the session is revoked"))
 }
 
 /// A [`Verifier`] in the making.
@@ -211,7 +142,7 @@ impl VerifierBuilder {
 
     /// The figures of the cascade.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
+    pub fn limits(mut self, limits: CascadeLimits) -> Self {
         self.parts.limits = limits;
         self
     }
@@ -226,7 +157,7 @@ impl VerifierBuilder {
     /// Checks that the parts fit together.
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let keeps = self.parts.spent.keep_after_expiry();
-        let needed = self.parts.limits.clock_skew.saturating_add(KEEP_MARGIN_SEC);
+        let needed = self.parts.limits.clock_skew.saturating_add(KEEP_MARGIN_SECS);
         if keeps < needed {
             return Err(ConfigError::SpentSetForgetsTooSoon { keeps, needed });
         }

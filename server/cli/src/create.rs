@@ -11,7 +11,7 @@ use obol_secret::file::PrivateFile;
 use obol_secret::wipe::Wiped;
 use obol_session::{AgentIdentity, Establish, Grant, PopKey, ResourceHalf};
 use obol_token::{SessionId, SessionSecret, Suite};
-use obol_verify::DEFAULT_MAX_TTL_SEC;
+use obol_verify::DEFAULT_MAX_TTL_SECS;
 use zeroize::Zeroizing;
 
 use crate::args::CreateArgs;
@@ -66,10 +66,10 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
         args.agent_file.display(),
         args.rs_file.display()
     ));
-    if args.ttl > DEFAULT_MAX_TTL_SEC {
+    if args.ttl > DEFAULT_MAX_TTL_SECS {
         tracing::warn!(
             ttl = args.ttl,
-            max_ttl = DEFAULT_MAX_TTL_SEC,
+            max_ttl = DEFAULT_MAX_TTL_SECS,
             "a resource server with usual settings refuses tokens that live so long: set its rs.max_ttl to this, or make the \
              session with a shorter --ttl"
         );

@@ -21,7 +21,7 @@ use obol_sandbox::Measure;
 use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
 use obol_verify::{
-    Clock as _, Limits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
+    Clock as _, CascadeLimits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
 };
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -196,7 +196,7 @@ fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience
 }
 
 fn max_ttl(config: &Config) -> u64 {
-    config.rs.max_ttl.unwrap_or(Limits::default().max_ttl)
+    config.rs.max_ttl.unwrap_or(CascadeLimits::default().max_ttl)
 }
 
 fn verifier(
@@ -207,7 +207,7 @@ fn verifier(
     templates: Arc<dyn Templates>,
     clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
-    let mut limits = Limits::default();
+    let mut limits = CascadeLimits::default();
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = max_ttl(config);
     let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;

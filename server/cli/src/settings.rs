@@ -150,8 +150,8 @@ fn limits() -> obol_sidecar::Limits {
     obol_sidecar::Limits::default()
 }
 
-fn rules() -> obol_verify::Limits {
-    obol_verify::Limits::default()
+fn rules() -> obol_verify::CascadeLimits {
+    obol_verify::CascadeLimits::default()
 }
 
 settings! {

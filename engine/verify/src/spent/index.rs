@@ -4,22 +4,23 @@ use core::hash::{BuildHasher, Hasher};
 use std::collections::{BTreeMap, HashSet};
 use std::hash::RandomState;
 
-use super::{Mark, SpendError};
 use obol_session::clock::Clock;
+
+use super::{Mark, SpendError};
 
 /// Tokens whose `exp` falls into the same span of this many seconds share a set. Short enough that few marks
 /// outstay their time, long enough that only a handful of sets is alive.
-pub(crate) const BUCKET_SEC: u64 = 30;
+pub(crate) const BUCKET_SECS: u64 = 30;
 
 /// The most marks a set holds unless told otherwise: tokens spent within their life plus about five minutes.
 pub const MAX_LIVE_MARKS: usize = 1 << 24;
 
 /// Monotonic seconds that a wall-clock reading must stand before marks are forgotten by it.
-pub(crate) const SETTLE_SEC: u64 = 30;
+pub(crate) const SETTLE_SECS: u64 = 30;
 
 /// The span a mark belongs to.
 pub(crate) fn bucket_of(mark: &Mark) -> u64 {
-    mark.expires_at() / BUCKET_SEC
+    mark.expires_at() / BUCKET_SECS
 }
 
 /// Marks are parts of hashes already, but whoever has a session's key can choose among them. Keyed, so that nobody
@@ -142,7 +143,7 @@ impl Index {
 /// The first span whose marks must still be kept at `now`: the last `exp` of every earlier one, plus `keep` seconds,
 /// is over.
 pub(crate) fn horizon_at(now: u64, keep: u64) -> u64 {
-    now.saturating_sub(keep) / BUCKET_SEC
+    now.saturating_sub(keep) / BUCKET_SECS
 }
 
 /// Decides when the wall clock may be believed for forgetting (see [`super`]).
@@ -157,7 +158,7 @@ impl SettledClock {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
-    /// A wall-clock reading that has stood for [`SETTLE_SEC`], about once in that time.
+    /// A wall-clock reading that has stood for [`SETTLE_SECS`], about once in that time.
     pub(crate) fn reading(&mut self, clock: &dyn Clock) -> Option<u64> {
         let now = Self::new(clock);
         if now.wall < self.wall {
@@ -165,7 +166,7 @@ impl SettledClock {
             *self = now;
             return None;
         }
-        if now.monotonic.saturating_sub(self.monotonic) < SETTLE_SEC {
+        if now.monotonic.saturating_sub(self.monotonic) < SETTLE_SECS {
             return None;
         }
         Some(core::mem::replace(self, now).wall)
@@ -220,9 +221,9 @@ mod tests {
     fn a_mark_is_kept_until_its_own_time_and_all_of_its_span_are_over() {
         for expires_at in [89, 90, 119] {
             for now in [expires_at, expires_at + 119, expires_at + 120] {
-                assert!(horizon_at(now, 120) <= expires_at / BUCKET_SEC, "exp {expires_at} at {now}");
+                assert!(horizon_at(now, 120) <= expires_at / BUCKET_SECS, "exp {expires_at} at {now}");
             }
-            assert!(horizon_at(expires_at + 120 + BUCKET_SEC, 120) > expires_at / BUCKET_SEC);
+            assert!(horizon_at(expires_at + 120 + BUCKET_SECS, 120) > expires_at / BUCKET_SECS);
         }
     }
 
@@ -266,7 +267,7 @@ mod tests {
     fn a_reading_counts_once_it_has_stood() {
         let clock = ManualClock::new(1_000);
         let mut settled = SettledClock::new(&clock);
-        clock.advance(SETTLE_SEC - 1);
+        clock.advance(SETTLE_SECS - 1);
         assert_eq!(settled.reading(&clock), None);
         clock.advance(1);
         assert_eq!(settled.reading(&clock), Some(1_000));
@@ -277,13 +278,13 @@ mod tests {
     fn a_clock_that_jumps_ahead_and_back_is_not_believed() {
         let clock = ManualClock::new(1_000);
         let mut settled = SettledClock::new(&clock);
-        clock.advance(SETTLE_SEC);
+        clock.advance(SETTLE_SECS);
         clock.set(1_000_000);
         assert_eq!(settled.reading(&clock), Some(1_000), "what stood was the reading before the jump");
-        clock.advance(SETTLE_SEC - 1);
-        clock.set(1_000 + 2 * SETTLE_SEC);
+        clock.advance(SETTLE_SECS - 1);
+        clock.set(1_000 + 2 * SETTLE_SECS);
         assert_eq!(settled.reading(&clock), None);
-        clock.advance(SETTLE_SEC);
-        assert_eq!(settled.reading(&clock), Some(1_000 + 2 * SETTLE_SEC));
+        clock.advance(SETTLE_SECS);
+        assert_eq!(settled.reading(&clock), Some(1_000 + 2 * SETTLE_SECS));
     }
 }

@@ -1,11 +1,13 @@
 //! Spent marks in memory alone: the fast mode.
 
 use core::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use obol_session::clock::Clock;
+use parking_lot::Mutex;
 
 use super::index::{Index, SettledClock, horizon_at};
-use super::{KEEP_MARGIN_SEC, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
-use obol_session::clock::Clock;
+use super::{KEEP_MARGIN_SECS, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
 
 /// Spent marks in memory. Spending costs no disk; a restart forgets everything.
 ///
@@ -37,27 +39,22 @@ impl MemorySpentSet {
     /// not expired is accepted a second time. For tests, and for processes whose sessions are as new as they are.
     pub fn unfenced(clock: Arc<dyn Clock>, clock_skew: u64) -> Self {
         let state = State { index: Index::new(MAX_LIVE_MARKS), settled: SettledClock::new(&*clock) };
-        let keep_after_expiry = clock_skew.saturating_add(KEEP_MARGIN_SEC);
+        let keep_after_expiry = clock_skew.saturating_add(KEEP_MARGIN_SECS);
         Self { state: Mutex::new(state), clock, fence: None, keep_after_expiry }
     }
 
     /// Holds at most this many marks; when it is full, every spend is refused.
     #[must_use]
     pub fn with_max_marks(self, max_marks: usize) -> Self {
-        self.lock().index = Index::new(max_marks);
+        self.state.lock().index = Index::new(max_marks);
         self
-    }
-
-    // No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for MemorySpentSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemorySpentSet")
-            .field("marks", &self.lock().index.len())
+            .field("marks", &self.state.lock().index.len())
             .field("fence", &self.fence)
             .finish_non_exhaustive()
     }
@@ -65,11 +62,11 @@ impl fmt::Debug for MemorySpentSet {
 
 impl SpentSet for MemorySpentSet {
     fn is_spent(&self, mark: &Mark) -> Result<bool, SpendError> {
-        self.lock().index.is_spent(mark)
+        self.state.lock().index.is_spent(mark)
     }
 
     fn spend(&self, mark: Mark) -> SpendTicket {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let result = state.index.insert(&mark);
         let settled = state.settled.reading(&*self.clock);
         let forgotten = settled.map(|now| state.index.forget_before(horizon_at(now, self.keep_after_expiry)));
@@ -91,16 +88,17 @@ impl SpentSet for MemorySpentSet {
     }
 
     fn marks(&self) -> Option<usize> {
-        Some(self.lock().index.len())
+        Some(self.state.lock().index.len())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::spent::index::{BUCKET_SEC, SETTLE_SEC};
     use obol_session::clock::ManualClock;
     use obol_token::{Jti, SessionId};
+
+    use super::*;
+    use crate::spent::index::{BUCKET_SECS, SETTLE_SECS};
 
     fn mark(byte: u8, expires_at: u64) -> Mark {
         Mark::new(SessionId(1), &Jti::from_random([byte; 16]), expires_at)
@@ -115,9 +113,9 @@ mod tests {
         clock.advance(60 + 60);
         set.spend(mark(2, clock.now() + 60)).wait().unwrap();
         assert_eq!(set.spend(mark(1, 1_060)).wait(), Err(SpendError::AlreadySpent));
-        clock.advance(KEEP_MARGIN_SEC + BUCKET_SEC);
+        clock.advance(KEEP_MARGIN_SECS + BUCKET_SECS);
         set.spend(mark(3, clock.now() + 60)).wait().unwrap();
-        clock.advance(SETTLE_SEC);
+        clock.advance(SETTLE_SECS);
         set.spend(mark(4, clock.now() + 60)).wait().unwrap();
         assert_eq!(set.marks(), Some(3));
         assert_eq!(set.spend(mark(1, 1_060)).wait(), Err(SpendError::Forgotten));
@@ -131,7 +129,7 @@ mod tests {
         // The clock runs a day ahead for long enough to be believed, then is put right.
         clock.set(1_086_400);
         for byte in 2..6 {
-            clock.advance(SETTLE_SEC);
+            clock.advance(SETTLE_SECS);
             set.spend(mark(byte, clock.now() + 60)).wait().unwrap();
         }
         clock.set(1_000_010);

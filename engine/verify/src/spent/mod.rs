@@ -25,6 +25,7 @@
 //! Never fail open: a set that cannot write, or that is full, refuses. Never grow for a forged token: only what has
 //! passed the whole cascade gets here.
 
+pub mod inbox;
 mod index;
 mod memory;
 #[cfg(feature = "redb")]
@@ -32,9 +33,10 @@ mod redb;
 mod ticket;
 
 use core::fmt;
+use std::borrow::Cow;
+
 use obol_token::{Jti, SessionId};
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 
 pub use index::MAX_LIVE_MARKS;
 pub use memory::MemorySpentSet;
@@ -44,7 +46,7 @@ pub(crate) use ticket::block_on;
 pub use ticket::{SpendTicket, Spender};
 
 /// Seconds that a mark stays beyond the last moment its token could be accepted.
-pub const KEEP_MARGIN_SEC: u64 = 60;
+pub const KEEP_MARGIN_SECS: u64 = 60;
 
 /// One token, as the spent set knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -56,24 +58,15 @@ pub struct Mark {
 impl Mark {
     /// The mark of a token: its session, its name, and its `exp` in Unix seconds.
     pub fn new(session_id: SessionId, jti: &Jti, expires_at: u64) -> Self {
-        let hash =
-            Sha256::new().chain_update(session_id.0.to_be_bytes()).chain_update(jti.as_bytes()).finalize();
-        let mut id = [0; 16];
-        for (place, byte) in id.iter_mut().zip(hash) {
-            *place = byte;
-        }
-        Self { id, expires_at }
+        let hash = Sha256::new().chain_update(session_id.0.to_be_bytes()).chain_update(jti.as_bytes());
+        Self { id: first_half(hash), expires_at }
     }
 
     /// The mark of something else that may be used once: what it is, and its bytes. The first 16 bytes of
     /// SHA-256(label ‖ 00 ‖ bytes), filed under `expires_at` in Unix seconds.
     pub fn labelled(label: &[u8], bytes: &[u8], expires_at: u64) -> Self {
-        let hash = Sha256::new().chain_update(label).chain_update([0]).chain_update(bytes).finalize();
-        let mut id = [0; 16];
-        for (place, byte) in id.iter_mut().zip(hash) {
-            *place = byte;
-        }
-        Self { id, expires_at }
+        let hash = Sha256::new().chain_update(label).chain_update([0]).chain_update(bytes);
+        Self { id: first_half(hash), expires_at }
     }
 
     /// What it is known by.
@@ -85,6 +78,12 @@ impl Mark {
     pub fn expires_at(&self) -> u64 {
         self.expires_at
     }
+}
+
+fn first_half(hash: Sha256) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.iter_mut().zip(hash.finalize()).for_each(|(place, byte)| *place = byte);
+    half
 }
 
 /// Why a token was not spent.
@@ -108,7 +107,7 @@ impl fmt::Display for SpendError {
     }
 }
 
-impl std::error::Error for SpendError {}
+impl core::error::Error for SpendError {}
 
 /// Remembers which tokens were spent. Shared by all who verify for one audience.
 ///
@@ -118,6 +117,10 @@ impl std::error::Error for SpendError {}
 pub trait SpentSet: Send + Sync + fmt::Debug {
     /// Whether the token is known to be spent (cascade step 10). A look that costs little: it may answer `false`
     /// where only [`spend`](SpentSet::spend) can tell. It must not write and must not wait for a disk.
+    ///
+    /// # Errors
+    ///
+    /// [`SpendError::Forgotten`], [`SpendError::Unavailable`].
     fn is_spent(&self, mark: &Mark) -> Result<bool, SpendError>;
 
     /// Spends the token (cascade step 15). The ticket resolves to `Ok` for exactly one caller.
@@ -128,10 +131,14 @@ pub trait SpentSet: Send + Sync + fmt::Debug {
     /// without the lost marks resolves to `Ok`: it is asked again once the ticket has resolved.
     fn fence(&self) -> Option<u64>;
 
-    /// How many seconds after `exp` a mark is still there. At least clock skew plus [`KEEP_MARGIN_SEC`].
+    /// How many seconds after `exp` a mark is still there. At least clock skew plus [`KEEP_MARGIN_SECS`].
     fn keep_after_expiry(&self) -> u64;
 
     /// Whether spending works, as far as is known. A server that cannot spend is not ready.
+    ///
+    /// # Errors
+    ///
+    /// [`SpendError::Unavailable`].
     fn health(&self) -> Result<(), SpendError>;
 
     /// How many marks are held, where that is known.

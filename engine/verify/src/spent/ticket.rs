@@ -46,6 +46,10 @@ impl SpendTicket {
     }
 
     /// Waits for the answer, blocking the thread.
+    ///
+    /// # Errors
+    ///
+    /// [`SpendError`].
     pub fn wait(self) -> Result<(), SpendError> {
         block_on(self)
     }

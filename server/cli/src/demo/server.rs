@@ -9,7 +9,7 @@ use axum::routing::get;
 use obol_resource::{Guard, TbacLayer, ToolCall, VerifiedToken};
 use obol_token::{Audience, SessionId};
 use obol_verify::spent::{NewFile, RedbSpentSetOptions};
-use obol_verify::{Limits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
+use obol_verify::{CascadeLimits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -38,7 +38,7 @@ impl Server {
             .map_err(Failure::other)?;
         let verifier = Verifier::builder(Audience::new(audience), sessions.clone(), Arc::new(spent))
             .clock(clock)
-            .limits(Limits { clock_skew: 0, ..Limits::default() })
+            .limits(CascadeLimits { clock_skew: 0, ..CascadeLimits::default() })
             .build()
             .map_err(Failure::other)?;
 

@@ -3,7 +3,7 @@
 use obol_token::delegation::{SCOPE_CEILING_EXCEEDED, check_attenuation, hash_of};
 use obol_token::text::{from_hex, hex_array, hex_option, to_base64url};
 use obol_token::{Jti, MintError, Minter, ResponseKey, Scope, ScopeError, TokenSeed, Validity};
-use obol_verify::{Clock as _, Code, DEFAULT_MAX_TTL_SEC, FailedCheck, SystemClock};
+use obol_verify::{Clock as _, Code, DEFAULT_MAX_TTL_SECS, FailedCheck, SystemClock};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
@@ -67,7 +67,7 @@ pub(super) fn answer(mut line: MintLine) -> Result<Answer, Invalid> {
         nonce: line.r_tok_seed.as_deref().map(nonce).transpose()?,
     };
     let issued_at = line.iat.unwrap_or_else(|| SystemClock::new().now());
-    let expires_at = line.exp.unwrap_or(issued_at.saturating_add(DEFAULT_MAX_TTL_SEC));
+    let expires_at = line.exp.unwrap_or(issued_at.saturating_add(DEFAULT_MAX_TTL_SECS));
     let (material, _rules) = line.session.split()?;
     let minted = Minter::new(&material, &line.scope, line.policy_epoch)
         .and_then(|minter| minter.mint(Validity { issued_at, expires_at }, &[seed]));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use obol_token::text::{bytes_from_hex, from_base64url};
 use obol_token::{Audience, Scope};
 use obol_verify::{
-    Arguments, Ceiling, Clock, Denial, Limits, ManualClock, MemorySessionTable, ReadArguments, Request,
+    Arguments, Ceiling, Clock, Denial, CascadeLimits, ManualClock, MemorySessionTable, ReadArguments, Request,
     Session, SystemClock, Template, Unverified, Verifier, Window,
 };
 use serde::de::IgnoredAny;
@@ -138,8 +138,8 @@ fn verifier(server: &Server, session: Option<SessionFields>, stores: &Stores) ->
     if let Some(fields) = session {
         sessions.add(into_session(fields, audience.clone())?).map_err(|error| error.to_string())?;
     }
-    let defaults = Limits::default();
-    let limits = Limits {
+    let defaults = CascadeLimits::default();
+    let limits = CascadeLimits {
         clock_skew: server.clock_skew.unwrap_or(defaults.clock_skew),
         max_ttl: server.max_ttl.unwrap_or(defaults.max_ttl),
         // The reference knows no limit but those of the scopes.

@@ -32,15 +32,16 @@ mod tests;
 use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use self::store::{Opened, Store};
-use self::writer::Shared;
-use super::index::Index;
-use super::{KEEP_MARGIN_SEC, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
 use obol_session::clock::Clock;
 
 pub use self::store::OpenSpentSetError;
+use self::store::{Opened, Store};
+use self::writer::{MAX_WAITING, Marks};
+use super::inbox::{Inbox, Writer};
+use super::index::Index;
+use super::{KEEP_MARGIN_SECS, MAX_LIVE_MARKS, Mark, SpendError, SpendTicket, SpentSet};
+use crate::limits::DEFAULT_CLOCK_SKEW_SECS;
 
 /// What to assume about tokens that were issued before the file existed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +69,7 @@ impl RedbSpentSetOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            clock_skew: crate::DEFAULT_CLOCK_SKEW_SEC,
+            clock_skew: DEFAULT_CLOCK_SKEW_SECS,
             max_marks: MAX_LIVE_MARKS,
             new_file: NewFile::Fenced,
         }
@@ -96,6 +97,10 @@ impl RedbSpentSetOptions {
     }
 
     /// Opens the file, or creates it, and reads its marks.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenSpentSetError`].
     pub fn open(&self, clock: Arc<dyn Clock>) -> Result<RedbSpentSet, OpenSpentSetError> {
         let mut index = Index::new(self.max_marks);
         let opened = Store::open(&self.path, self.fence_if_new(&*clock), &mut index)?;
@@ -119,10 +124,10 @@ impl RedbSpentSetOptions {
 
     fn start(&self, opened: Opened, index: Index, clock: Arc<dyn Clock>) -> RedbSpentSet {
         let Opened { store, fence } = opened;
-        let keep_after_expiry = self.clock_skew.saturating_add(KEEP_MARGIN_SEC);
-        let shared = Arc::new(Shared::new(clock, keep_after_expiry, index));
-        let writer = writer::spawn(&shared, store);
-        RedbSpentSet { shared, writer, path: self.path.clone(), fence, keep_after_expiry }
+        let keep_after_expiry = self.clock_skew.saturating_add(KEEP_MARGIN_SECS);
+        let inbox = Inbox::new(MAX_WAITING, Marks::new(clock, keep_after_expiry, index));
+        let writer = Writer::start(inbox, "obol-spent-set", |inbox| writer::run(inbox, store));
+        RedbSpentSet { writer, path: self.path.clone(), fence, keep_after_expiry }
     }
 }
 
@@ -130,8 +135,7 @@ impl RedbSpentSetOptions {
 ///
 /// Dropping it writes what is still waiting and closes the file.
 pub struct RedbSpentSet {
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Writer<Marks>,
     path: PathBuf,
     fence: Option<u64>,
     keep_after_expiry: u64,
@@ -144,21 +148,11 @@ impl RedbSpentSet {
     }
 }
 
-impl Drop for RedbSpentSet {
-    fn drop(&mut self) {
-        self.shared.close();
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has refused everyone already.
-            let _panicked = writer.join();
-        }
-    }
-}
-
 impl fmt::Debug for RedbSpentSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbSpentSet")
             .field("path", &self.path)
-            .field("marks", &self.shared.marks())
+            .field("marks", &self.writer.inbox().with(|marks| marks.len()))
             .field("fence", &self.fence)
             .finish_non_exhaustive()
     }
@@ -166,11 +160,11 @@ impl fmt::Debug for RedbSpentSet {
 
 impl SpentSet for RedbSpentSet {
     fn is_spent(&self, mark: &Mark) -> Result<bool, SpendError> {
-        self.shared.is_spent(mark)
+        self.writer.inbox().ask(|marks| marks.is_spent(mark))
     }
 
     fn spend(&self, mark: Mark) -> SpendTicket {
-        self.shared.spend(mark)
+        self.writer.inbox().spend(mark, |marks| marks.insert(&mark))
     }
 
     fn fence(&self) -> Option<u64> {
@@ -182,10 +176,10 @@ impl SpentSet for RedbSpentSet {
     }
 
     fn health(&self) -> Result<(), SpendError> {
-        self.shared.health()
+        self.writer.inbox().ask(Marks::health)
     }
 
     fn marks(&self) -> Option<usize> {
-        Some(self.shared.marks())
+        Some(self.writer.inbox().with(|marks| marks.len()))
     }
 }

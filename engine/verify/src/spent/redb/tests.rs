@@ -1,14 +1,15 @@
 //! Against disks that fail, lose what was not synced, and are cut off in the middle.
 
-use ::redb::StorageBackend;
-use obol_token::{Jti, SessionId};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::*;
-use crate::spent::index::{BUCKET_SEC, SETTLE_SEC};
+use ::redb::StorageBackend;
 use obol_session::clock::ManualClock;
+use obol_token::{Jti, SessionId};
+
+use super::*;
+use crate::spent::index::{BUCKET_SECS, SETTLE_SECS};
 
 const START: u64 = 1_000_000;
 
@@ -207,7 +208,7 @@ fn a_disk_that_does_not_answer_shows_in_the_health() {
     let set = open(&disk, &clock);
     let stall = disk.0.stalled.lock().unwrap();
     let ticket = set.spend(mark(1, START));
-    while set.shared.committing_since().is_none() {
+    while set.writer.inbox().with(|marks| marks.committing_since()).is_none() {
         std::thread::yield_now();
     }
     assert_eq!(set.health(), Ok(()));
@@ -218,7 +219,7 @@ fn a_disk_that_does_not_answer_shows_in_the_health() {
     drop(stall);
     ticket.wait().unwrap();
     set.spend(mark(2, START)).wait().unwrap();
-    while set.shared.committing_since().is_some() {
+    while set.writer.inbox().with(|marks| marks.committing_since()).is_some() {
         std::thread::yield_now();
     }
     assert_eq!(set.health(), Ok(()));
@@ -244,9 +245,9 @@ fn forgetting_empties_memory_and_file_and_revives_nothing() {
     for number in 0..100 {
         set.spend(mark(number, START)).wait().unwrap();
     }
-    clock.advance(60 + 2 * KEEP_MARGIN_SEC + BUCKET_SEC);
+    clock.advance(60 + 2 * KEEP_MARGIN_SECS + BUCKET_SECS);
     set.spend(mark(200, clock.now())).wait().unwrap();
-    clock.advance(SETTLE_SEC);
+    clock.advance(SETTLE_SECS);
     set.spend(mark(201, clock.now())).wait().unwrap();
     // Both spends may have gone into commits that came before the forgetting.
     set.spend(mark(202, clock.now())).wait().unwrap();
@@ -260,7 +261,7 @@ fn forgetting_empties_memory_and_file_and_revives_nothing() {
     assert_eq!(reopened.spend(mark(1, START)).wait(), Err(SpendError::Forgotten));
     assert_eq!(reopened.spend(mark(300, START)).wait(), Err(SpendError::Forgotten));
     assert_eq!(
-        reopened.spend(mark(201, START + 60 + 2 * KEEP_MARGIN_SEC + BUCKET_SEC + SETTLE_SEC)).wait(),
+        reopened.spend(mark(201, START + 60 + 2 * KEEP_MARGIN_SECS + BUCKET_SECS + SETTLE_SECS)).wait(),
         Err(SpendError::AlreadySpent)
     );
 }
@@ -276,7 +277,7 @@ fn the_file_stays_bounded_while_marks_come_and_go() {
         let tickets: Vec<_> =
             (0..2_000).map(|number| set.spend(mark(round * 2_000 + number, expires_at))).collect();
         assert!(tickets.into_iter().all(|ticket| ticket.wait() == Ok(())));
-        clock.advance(SETTLE_SEC);
+        clock.advance(SETTLE_SECS);
         lengths.push(disk.len().unwrap());
     }
     assert!(set.marks().unwrap() < 40_000, "{:?}", set.marks());
@@ -292,7 +293,7 @@ fn a_mark_takes_at_most_forty_bytes_of_disk_also_when_spends_come_one_at_a_time(
     let set = open(&disk, &clock);
     for number in 0..MARKS {
         // Tokens of three lives at a time.
-        set.spend(mark(number, START + u64::from(number % 3) * BUCKET_SEC)).wait().unwrap();
+        set.spend(mark(number, START + u64::from(number % 3) * BUCKET_SECS)).wait().unwrap();
     }
     drop(set);
     let each = disk.len().unwrap() / u64::from(MARKS);

@@ -3,24 +3,29 @@
 //! Step 1 makes an [`Unverified`], steps 2 to 12 an [`Opened`], 13 and 14 a [`Verified`], and step 15 a
 //! [`crate::Spent`]. Steps 16 and 17 belong to the consumer profile, whose tokens are refused in step 1.
 
-use obol_secret::json::Bounds;
-use obol_token::{Body, Envelope, OpenError, ScopeError};
+mod evaluation;
+pub(crate) mod parents;
+pub(crate) mod possession;
+mod resource_form;
+pub(crate) mod template;
+
 use std::sync::Arc;
 
-use crate::arguments::ReadArguments;
+use obol_secret::json::Bounds;
+use obol_token::{Body, Envelope, OpenError, ScopeError};
+
+use self::evaluation::Subject;
 use crate::denial::{Code, Denial, FailedCheck};
-use crate::evaluation::{self, Subject};
-use crate::known_scope::KnownScope;
-use crate::possession;
+use crate::parts::Parts;
+use crate::request::arguments::ReadArguments;
 use crate::request::{Arguments, Request};
 use crate::session::Session;
-use crate::spend::{Opened, Token, Unverified, Verified, spend_denial};
-use crate::spent::Mark;
-use crate::verifier::{Parts, Verifier};
+use crate::session::known_scope::KnownScope;
+use crate::spent::{Mark, SpendError};
+use crate::token::{Facts, Opened, Unverified, Verified};
 
 /// Steps 2 to 12: what the token is, whatever it is presented for.
-pub(crate) fn open(token: Unverified, verifier: &Verifier) -> Result<Opened, Denial> {
-    let parts = &verifier.parts;
+pub(crate) fn open(token: Unverified, parts: &Arc<Parts>) -> Result<Opened, Denial> {
     let envelope = token.envelope()?;
 
     // Steps 2 to 4: the header alone, no cryptography.
@@ -67,8 +72,8 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
 
     let (jti, issued_at, policy_epoch) = (envelope.jti(), envelope.issued_at(), envelope.policy_epoch());
     let opened = opened.map(|opened| opened.map);
-    let token = Box::new(Token { session, body, scope, jti, opened });
-    Ok(Verified { parts, mark, issued_at, policy_epoch, token })
+    let facts = Box::new(Facts { session, body, scope, jti, opened });
+    Ok(Verified { parts, mark, issued_at, policy_epoch, facts })
 }
 
 fn stale(detail: &'static str) -> Denial {
@@ -172,8 +177,8 @@ fn scope_denial(error: &ScopeError) -> Denial {
 fn check_not_spent(parts: &Parts, mark: &Mark) -> Result<(), Denial> {
     match parts.spent.is_spent(mark) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(spend_denial(&crate::SpendError::AlreadySpent)),
-        Err(error) => Err(spend_denial(&error)),
+        Ok(true) => Err(Denial::from(&SpendError::AlreadySpent)),
+        Err(error) => Err(Denial::from(&error)),
     }
 }
 

@@ -4,9 +4,10 @@
 //! keys, are what keeps a captured sidecar to what was decided.
 
 use core::fmt;
+use std::collections::HashMap;
+
 use obol_token::Scope;
 use obol_token::delegation::{Widening, check_granted};
-use std::collections::HashMap;
 
 /// A session's grants, by tool.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -4,11 +4,13 @@
 //! computed for every token. A scope gets here only after its token's AEAD tag and `priv_sig` held: whoever has no keys
 //! can neither fill this memory nor push anything out of it.
 
+use std::sync::{Arc, OnceLock};
+
 use obol_token::{Body, Scope, ScopeError, SessionMaterial};
-use std::sync::{Arc, OnceLock, RwLock, TryLockError};
+use parking_lot::RwLock;
 use zeroize::Zeroizing;
 
-use crate::grants::{Excess, Grants};
+use crate::session::grants::{Excess, Grants};
 
 /// Scopes that a session keeps: a few tools in turns.
 const MAX_SCOPES: usize = 4;
@@ -82,12 +84,7 @@ impl KnownScopes {
     }
 
     fn find(&self, tlv: &[u8], policy_epoch: u64) -> Option<Arc<KnownScope>> {
-        // No code panics while it holds the lock.
-        let ring = match self.ring.try_read() {
-            Ok(ring) => ring,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let ring = self.ring.try_read()?;
         let is_it = |known: &&Arc<KnownScope>| known.policy_epoch == policy_epoch && **known.tlv == *tlv;
         ring.scopes.iter().flatten().find(is_it).cloned()
     }
@@ -98,11 +95,7 @@ impl KnownScopes {
         if Arc::strong_count(known) > 1 || !known.may_come_again() {
             return;
         }
-        let mut ring = match self.ring.try_write() {
-            Ok(ring) => ring,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut ring) = self.ring.try_write() else { return };
         let next = ring.next;
         ring.next = (next + 1) % MAX_SCOPES;
         if let Some(place) = ring.scopes.get_mut(next) {

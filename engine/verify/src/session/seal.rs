@@ -16,14 +16,14 @@ obol_secret::key! {
 /// Why something was not sealed or opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum SealError {
+pub enum SessionSealError {
     /// It was sealed under another key, for another session or another table, or it is damaged.
     DoesNotOpen,
     /// The system's random number generator failed.
     Randomness,
 }
 
-impl fmt::Display for SealError {
+impl fmt::Display for SessionSealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DoesNotOpen => {
@@ -34,25 +34,25 @@ impl fmt::Display for SealError {
     }
 }
 
-impl std::error::Error for SealError {}
+impl core::error::Error for SessionSealError {}
 
 impl SessionSealKey {
     /// Seals a session's text for its place: a table, named as its owner likes, and a session number.
     ///
     /// # Errors
     ///
-    /// [`SealError::Randomness`].
-    pub fn seal(&self, table: &[u8], id: SessionId, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        seal::seal(self.0.expose(), &place(table, id), plain).map_err(|_| SealError::Randomness)
+    /// [`SessionSealError::Randomness`].
+    pub fn seal(&self, table: &[u8], id: SessionId, plain: &[u8]) -> Result<Vec<u8>, SessionSealError> {
+        seal::seal(self.0.expose(), &place(table, id), plain).map_err(|_| SessionSealError::Randomness)
     }
 
     /// Opens what [`seal`](Self::seal) made for the same place.
     ///
     /// # Errors
     ///
-    /// [`SealError::DoesNotOpen`].
-    pub fn open(&self, table: &[u8], id: SessionId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        seal::open(self.0.expose(), &place(table, id), sealed).ok_or(SealError::DoesNotOpen)
+    /// [`SessionSealError::DoesNotOpen`].
+    pub fn open(&self, table: &[u8], id: SessionId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SessionSealError> {
+        seal::open(self.0.expose(), &place(table, id), sealed).ok_or(SessionSealError::DoesNotOpen)
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         let sealed = key.seal(b"table", SessionId(7), b"keys").unwrap();
         assert_eq!(key.open(b"table", SessionId(7), &sealed).unwrap().as_slice(), b"keys");
         let closed = |key: &SessionSealKey, table: &[u8], id, bytes: &[u8]| {
-            key.open(table, SessionId(id), bytes).unwrap_err() == SealError::DoesNotOpen
+            key.open(table, SessionId(id), bytes).unwrap_err() == SessionSealError::DoesNotOpen
         };
         assert!(closed(&key, b"table", 8, &sealed) && closed(&key, b"other", 7, &sealed));
         assert!(closed(&SessionSealKey::from_bytes([2; 32]), b"table", 7, &sealed));

@@ -1,11 +1,12 @@
 //! Policy templates: the most that tokens of one agent for one tool may allow (TBAC r41, section 7).
 
 use core::fmt;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use obol_token::delegation::{Widening, constraints_attenuate, resource_is_within};
 use obol_token::{Constraints, Scope};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 /// The answer to "what may this agent be allowed to do with this tool here?".
 #[derive(Clone, Debug, Default)]

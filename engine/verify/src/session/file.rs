@@ -28,8 +28,8 @@ impl fmt::Display for SessionFileError {
     }
 }
 
-impl std::error::Error for SessionFileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl core::error::Error for SessionFileError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::File(error) => Some(error),
             Self::Document(_, error) => Some(error),

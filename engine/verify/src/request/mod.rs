@@ -1,5 +1,7 @@
 //! What a token is presented for.
 
+pub(crate) mod arguments;
+
 use serde_json::{Map, Value};
 
 /// What the holder of a token wants to do. Made by the server from what it is about to execute, never from what the

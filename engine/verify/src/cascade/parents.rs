@@ -5,14 +5,15 @@
 //! forgotten, after a restart everything, makes children be refused; nothing is ever accepted on a guess.
 
 use core::fmt;
+use std::collections::{HashMap, VecDeque};
+
 use obol_token::Scope;
 use obol_token::delegation::scope_hash;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
 
 /// How long a spent parent is remembered unless told otherwise, in seconds: the length of a task that hands
 /// subtasks on.
-pub const PARENT_KEEP_SEC: u64 = 3_600;
+pub const PARENT_KEEP_SECS: u64 = 3_600;
 /// The most parents that are remembered. The oldest make room.
 pub const MAX_PARENTS: usize = 16_384;
 /// The most memory their scopes may take, in bytes. The oldest make room.
@@ -36,9 +37,9 @@ struct Memory {
 }
 
 impl ConsumedParents {
-    /// An empty memory that keeps what it is told for [`PARENT_KEEP_SEC`].
+    /// An empty memory that keeps what it is told for [`PARENT_KEEP_SECS`].
     pub fn new() -> Self {
-        Self::keeping_for(PARENT_KEEP_SEC)
+        Self::keeping_for(PARENT_KEEP_SECS)
     }
 
     /// An empty memory that keeps what it is told for this many seconds.
@@ -53,12 +54,12 @@ impl ConsumedParents {
             return;
         }
         let until = now.saturating_add(self.keep_sec);
-        self.lock().insert(scope_hash(scope_tlv), until, scope_tlv, now);
+        self.memory.lock().insert(scope_hash(scope_tlv), until, scope_tlv, now);
     }
 
     /// The scope of this hash, if it was spent here lately.
     pub fn find(&self, hash: &Hash, now: u64) -> Option<Scope> {
-        let memory = self.lock();
+        let memory = self.memory.lock();
         let (until, scope_tlv) = memory.parents.get(hash)?;
         if now > *until {
             return None;
@@ -68,17 +69,12 @@ impl ConsumedParents {
 
     /// How many parents are remembered.
     pub fn len(&self) -> usize {
-        self.lock().parents.len()
+        self.memory.lock().parents.len()
     }
 
     /// Whether no parent is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    // No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,8 +141,8 @@ mod tests {
     fn a_parent_is_found_until_its_time_is_over() {
         let parents = ConsumedParents::new();
         let hash = remember(&parents, &scope("a", 1), 100);
-        assert_eq!(parents.find(&hash, 100 + PARENT_KEEP_SEC), Some(scope("a", 1)));
-        assert_eq!(parents.find(&hash, 101 + PARENT_KEEP_SEC), None);
+        assert_eq!(parents.find(&hash, 100 + PARENT_KEEP_SECS), Some(scope("a", 1)));
+        assert_eq!(parents.find(&hash, 101 + PARENT_KEEP_SECS), None);
         assert_eq!(parents.find(&[0; 32], 100), None);
     }
 
@@ -177,7 +173,7 @@ mod tests {
         for number in 0..2 * MAX_PARENT_BYTES / 30_000 {
             remember(&parents, &scope(&format!("{number}{}", "x".repeat(30_000)), 1), 100);
         }
-        assert!(parents.lock().bytes <= MAX_PARENT_BYTES);
+        assert!(parents.memory.lock().bytes <= MAX_PARENT_BYTES);
         assert!(!parents.is_empty());
     }
 
@@ -185,7 +181,7 @@ mod tests {
     fn expired_parents_give_their_room_back() {
         let parents = ConsumedParents::new();
         remember(&parents, &scope("a", 1), 100);
-        remember(&parents, &scope("b", 1), 102 + PARENT_KEEP_SEC);
+        remember(&parents, &scope("b", 1), 102 + PARENT_KEEP_SECS);
         assert_eq!(parents.len(), 1);
     }
 }

@@ -4,18 +4,20 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
+use std::sync::Arc;
+
 use obol_token::text::from_base64url;
 use obol_token::{Body, ChannelKeys, Envelope, FramingError, Jti, Scope, SessionId};
 use serde_json::{Map, Value};
-use std::sync::Arc;
 
 use crate::cascade;
 use crate::denial::{Code, Denial, FailedCheck};
-use crate::known_scope::KnownScope;
+use crate::parts::Parts;
 use crate::request::Request;
 use crate::session::Session;
-use crate::spent::{Mark, SpendError, SpendTicket};
-use crate::verifier::{Parts, Verifier, check_active};
+use crate::session::known_scope::KnownScope;
+use crate::spent::{Mark, SpendTicket};
+use crate::verifier::Verifier;
 
 /// Bytes whose framing is a token's (cascade step 1). Nothing in them is authenticated.
 pub struct Unverified {
@@ -26,6 +28,10 @@ pub struct Unverified {
 
 impl Unverified {
     /// Reads a token as it travels: base64url without padding.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of step 1.
     pub fn from_text(text: &[u8]) -> Result<Self, Denial> {
         let bytes = from_base64url(text).map_err(|error| {
             Denial::new(Code::MalformedToken, FailedCheck::FramingCheck, error.to_string())
@@ -34,6 +40,10 @@ impl Unverified {
     }
 
     /// Checks the framing of a token's bytes.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of step 1.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Denial> {
         let envelope = Envelope::parse(&bytes).map_err(framing_denial)?;
         let (session_id, jti) = (envelope.session_id(), envelope.jti());
@@ -51,11 +61,19 @@ impl Unverified {
     }
 
     /// Looks at the token alone (cascade steps 2 to 12), before anybody knows what it is presented for.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of the step that failed.
     pub fn open(self, verifier: &Verifier) -> Result<Opened, Denial> {
-        cascade::open(self, verifier)
+        cascade::open(self, &verifier.parts)
     }
 
     /// Runs the cascade up to, and without, spending. A refusal leaves the token as it was.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of the step that failed.
     pub fn verify(self, verifier: &Verifier, request: &Request<'_>) -> Result<Verified, Denial> {
         self.open(verifier)?.verify(request)
     }
@@ -92,6 +110,10 @@ pub struct Opened {
 
 impl Opened {
     /// Looks at what the token is presented for (cascade steps 13 and 14). A refusal leaves the token as it was.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of the step that failed.
     pub fn verify(self, request: &Request<'_>) -> Result<Verified, Denial> {
         cascade::evaluate(self, request)
     }
@@ -119,11 +141,11 @@ pub struct Verified {
     pub(crate) mark: Mark,
     pub(crate) issued_at: u64,
     pub(crate) policy_epoch: u64,
-    pub(crate) token: Box<Token>,
+    pub(crate) facts: Box<Facts>,
 }
 
 /// What the cascade found out, in one place that moves from state to state without being copied.
-pub(crate) struct Token {
+pub(crate) struct Facts {
     pub(crate) session: Arc<Session>,
     pub(crate) body: Body,
     pub(crate) scope: Arc<KnownScope>,
@@ -134,22 +156,22 @@ pub(crate) struct Token {
 impl Verified {
     /// What the token allows once it is spent.
     pub fn scope(&self) -> &Scope {
-        &self.token.scope.scope
+        &self.facts.scope.scope
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.token.jti
+        self.facts.jti
     }
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.token.session.session_id()
+        self.facts.session.session_id()
     }
 
     /// The arguments, where the request brought them as [`crate::Arguments::Sealed`].
     pub fn opened_arguments(&self) -> Option<&Map<String, Value>> {
-        self.token.opened.as_ref()
+        self.facts.opened.as_ref()
     }
 
     /// Spends the token (cascade step 15). The answer is in the [`Spending`]; from here on the token may be burned,
@@ -161,21 +183,21 @@ impl Verified {
 
     /// Time may have passed since the token was opened: a body was read, or a policy came into force.
     fn still_valid(&self) -> Result<(), Denial> {
-        let (parts, session) = (&self.parts, &self.token.session);
-        check_active(session)?;
+        let (parts, session) = (&self.parts, &self.facts.session);
+        session.check_active()?;
         cascade::check_not_expired(parts, self.mark.expires_at())?;
         cascade::check_window(parts, session, self.issued_at)?;
         cascade::check_policy_epoch(parts, session, self.policy_epoch)
     }
 
     fn finish(self) -> Result<Spent, Denial> {
-        // Revoked while the disk was written: the token is burned, which is as it should be.
-        check_active(&self.token.session)?;
+        // Revoked while the disk was written: the token is burned, as intended.
+        self.facts.session.check_active()?;
         // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
         cascade::check_fence(&self.parts, self.issued_at)?;
-        let Self { parts, token, .. } = self;
-        parts.parents.remember(&token.scope.scope, token.body.scope_tlv(), parts.clock.now());
-        Ok(Spent { token, channel_taken: false })
+        let Self { parts, facts, .. } = self;
+        parts.parents.remember(&facts.scope.scope, facts.body.scope_tlv(), parts.clock.now());
+        Ok(Spent { facts, channel_taken: false })
     }
 }
 
@@ -195,6 +217,10 @@ pub struct Spending {
 
 impl Spending {
     /// Waits for the answer, blocking the thread.
+    ///
+    /// # Errors
+    ///
+    /// The [`Denial`] of step 15.
     pub fn wait(self) -> Result<Spent, Denial> {
         crate::spent::block_on(self)
     }
@@ -206,7 +232,7 @@ impl Future for Spending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { ticket, verified } = &mut *self;
         let answer = match ticket {
-            Ok(ticket) => ready!(Pin::new(ticket).poll(context)).map_err(|error| spend_denial(&error)),
+            Ok(ticket) => ready!(Pin::new(ticket).poll(context)).map_err(|error| Denial::from(&error)),
             Err(denial) => Err(denial.clone()),
         };
         let spent = answer.and_then(|()| verified.take().ok_or_else(polled_again)?.finish());
@@ -219,18 +245,9 @@ fn polled_again() -> Denial {
     Denial::new(Code::TokenReplayed, FailedCheck::ReplayConsume, "the answer was taken already")
 }
 
-pub(crate) fn spend_denial(error: &SpendError) -> Denial {
-    let (code, failed_check) = match error {
-        SpendError::AlreadySpent => (Code::TokenReplayed, FailedCheck::ReplayConsume),
-        SpendError::Forgotten => (Code::StaleTimestamp, FailedCheck::TemporalValidation),
-        SpendError::Unavailable(_) => (Code::Unavailable, FailedCheck::SpentSet),
-    };
-    Denial::new(code, failed_check, error.to_string())
-}
-
 /// A token that was accepted, once and for good. Holding one is the permission to act.
 pub struct Spent {
-    token: Box<Token>,
+    facts: Box<Facts>,
     channel_taken: bool,
 }
 
@@ -238,17 +255,17 @@ impl Spent {
     /// What the token allows. The tool must keep the limits that only it can keep: `max_rows`, `time_window_sec`
     /// and `data_classification`.
     pub fn scope(&self) -> &Scope {
-        &self.token.scope.scope
+        &self.facts.scope.scope
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.token.jti
+        self.facts.jti
     }
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.token.session.session_id()
+        self.facts.session.session_id()
     }
 
     /// Takes the token's channel keys, once: the nonce of the response is fixed, so one token seals one response.
@@ -256,18 +273,18 @@ impl Spent {
         if core::mem::replace(&mut self.channel_taken, true) {
             return None;
         }
-        let Token { session, body, jti, .. } = &*self.token;
+        let Facts { session, body, jti, .. } = &*self.facts;
         Some(session.material().channel_keys(jti, &body.response_key()))
     }
 
     /// Takes the arguments, where the request brought them as [`crate::Arguments::Sealed`].
     pub fn take_opened_arguments(&mut self) -> Option<Map<String, Value>> {
-        self.token.opened.take()
+        self.facts.opened.take()
     }
 
     /// What the token allows, without the rest.
     pub fn into_scope(self) -> Scope {
-        Arc::try_unwrap(self.token.scope).map_or_else(|shared| shared.scope.clone(), |known| known.scope)
+        Arc::try_unwrap(self.facts.scope).map_or_else(|shared| shared.scope.clone(), |known| known.scope)
     }
 }
 

@@ -3,23 +3,24 @@
 //! The checks stand in the order of the reference implementation, so that a token with several faults is refused for
 //! the same one.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use obol_token::delegation::check_attenuation;
 use obol_token::pattern::{parameter_matches, resource_allows};
 use obol_token::{Envelope, Scope};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
+use crate::cascade::resource_form;
+use crate::cascade::template::{Ceiling, Template};
 use crate::denial::{Code, Denial, FailedCheck};
-use crate::known_scope::KnownScope;
+use crate::parts::Parts;
 use crate::request::{Arguments, Request};
-use crate::resource_form;
 use crate::session::Session;
-use crate::template::{Ceiling, Template};
-use crate::verifier::Parts;
+use crate::session::known_scope::KnownScope;
 
 /// What the checks look at.
 pub(crate) struct Subject<'a> {

@@ -20,19 +20,23 @@
 //! opens the file again.
 
 use core::fmt;
-use obol_secret::file::PrivateFile;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use obol_secret::text::to_hex;
 use obol_session::ResourceHalf;
 use obol_token::SessionId;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use redb::{ReadOnlyTable, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use crate::session::{MAX_SESSIONS, MemorySessionTable, Session, SessionTable, SessionTableUnavailable};
-use crate::session_file::parse_sessions;
-use crate::session_seal::{SealError, SessionSealKey};
-use crate::session_store::{SessionStore, SessionStoreError};
+use crate::redb_file::{Problem, RedbFile};
+use crate::session::Session;
+use crate::session::error::SessionStoreError;
+use crate::session::file::parse_sessions;
+use crate::session::seal::SessionSealKey;
+use crate::session::store::SessionStore;
+use crate::session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
 
 const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
 const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("obol.sessions.sealed");
@@ -50,7 +54,7 @@ const WITHOUT_EPOCHS: &str = "1";
 pub struct RedbSessionTable {
     sessions: MemorySessionTable,
     /// Held for a whole change, so that file and memory change in the same order.
-    database: Mutex<Database>,
+    file: Mutex<RedbFile>,
     key: SessionSealKey,
     name: String,
     failed: AtomicBool,
@@ -59,19 +63,27 @@ pub struct RedbSessionTable {
 
 impl RedbSessionTable {
     /// Opens the file, or creates it with mode 0600, and opens every session in it.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionStoreError`].
     pub fn open(path: &Path, key: SessionSealKey) -> Result<Self, SessionStoreError> {
-        let database = open_database(path)?;
-        let not_ours = |why: redb::Error| SessionStoreError::NotOurs(path.to_owned(), why.to_string());
-        let name = name_of(&database, path)?;
+        let at_path = |problem| SessionStoreError::at(path, &problem);
+        let file = RedbFile::open(path).map_err(|problem| match problem {
+            Problem::File(error) => SessionStoreError::File(error),
+            problem => at_path(problem),
+        })?;
+        let name = name_of(&file, path)?;
+        let rows = file.read(rows).map_err(|error| at_path(error.into()))?;
         let table = Self {
             sessions: MemorySessionTable::with_max_sessions(MAX_SESSIONS),
-            database: Mutex::new(database),
+            file: Mutex::new(file),
             key,
             name,
             failed: AtomicBool::new(false),
             path: path.to_owned(),
         };
-        for (id, sealed, epoch) in table.rows().map_err(not_ours)? {
+        for (id, sealed, epoch) in rows {
             let text = table.key.open(table.name.as_bytes(), id, &sealed)?;
             let sessions = parse_sessions(&text)
                 .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))?;
@@ -93,43 +105,40 @@ impl RedbSessionTable {
         self.len() == 0
     }
 
-    fn lock(&self) -> Result<std::sync::MutexGuard<'_, Database>, SessionStoreError> {
+    fn lock(&self) -> Result<MutexGuard<'_, RedbFile>, SessionStoreError> {
+        let file = self.file.lock();
+        // Asked under the lock: the change before may have failed.
         self.health().map_err(|error| SessionStoreError::Unavailable(error.0))?;
-        Ok(self.database.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(file)
     }
 
-    /// The number, the sealed document and the policy epoch of every session that was not revoked.
-    fn rows(&self) -> Result<Vec<(SessionId, Vec<u8>, u64)>, redb::Error> {
-        let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = database.begin_read()?;
-        let (table, epochs) = (reading.open_table(SEALED)?, reading.open_table(EPOCHS)?);
-        let mut rows = Vec::new();
-        for row in table.iter()? {
-            let (id, sealed) = row?;
-            let epoch = epochs.get(id.value())?.map_or(0, |epoch| epoch.value());
-            rows.push((SessionId(id.value()), sealed.value().to_vec(), epoch));
-        }
-        Ok(rows)
-    }
-
-    fn is_revoked(&self, database: &Database, id: SessionId) -> Result<bool, SessionStoreError> {
-        let look = || -> Result<bool, redb::Error> {
-            Ok(database.begin_read()?.open_table(REVOKED)?.get(id.0)?.is_some())
-        };
-        look().map_err(|error| SessionStoreError::Unavailable(error.to_string()))
-    }
-
-    /// Durable, and in two phases for the reason given in the spent set's file.
     fn commit<R>(
         &self,
-        database: &Database,
-        change: impl FnOnce(&redb::WriteTransaction) -> Result<R, redb::Error>,
+        file: &RedbFile,
+        change: impl FnOnce(&WriteTransaction) -> Result<R, redb::Error>,
     ) -> Result<R, SessionStoreError> {
-        write(database, change).map_err(|error| {
+        file.commit(change).map_err(|error| {
             self.failed.store(true, Ordering::SeqCst);
             SessionStoreError::Unavailable(error.to_string())
         })
     }
+}
+
+/// The number, the sealed document and the policy epoch of every session that was not revoked.
+fn rows(reading: &redb::ReadTransaction) -> Result<Vec<(SessionId, Vec<u8>, u64)>, redb::Error> {
+    let (table, epochs) = (reading.open_table(SEALED)?, reading.open_table(EPOCHS)?);
+    let mut rows = Vec::new();
+    for row in table.iter()? {
+        let (id, sealed) = row?;
+        let epoch = epochs.get(id.value())?.map_or(0, |epoch| epoch.value());
+        rows.push((SessionId(id.value()), sealed.value().to_vec(), epoch));
+    }
+    Ok(rows)
+}
+
+fn is_revoked(file: &RedbFile, id: SessionId) -> Result<bool, SessionStoreError> {
+    let revoked = file.read(|reading| Ok(reading.open_table(REVOKED)?.get(id.0)?.is_some()));
+    revoked.map_err(|error| SessionStoreError::Unavailable(error.to_string()))
 }
 
 impl fmt::Debug for RedbSessionTable {
@@ -164,8 +173,8 @@ impl SessionStore for RedbSessionTable {
         }
         let session = Session::from_half(half)?;
         let sealed = self.key.seal(self.name.as_bytes(), id, &half.to_json())?;
-        let database = self.lock()?;
-        if self.is_revoked(&database, id)? {
+        let file = self.lock()?;
+        if is_revoked(&file, id)? {
             return Err(SessionStoreError::Revoked);
         }
         // Room is made sure of first; what is in the file must fit into memory at the next start.
@@ -177,7 +186,7 @@ impl SessionStore for RedbSessionTable {
         if let Some(known) = known {
             session.raise_policy_epoch(known.policy_epoch());
         }
-        let epoch = self.commit(&database, |transaction| {
+        let epoch = self.commit(&file, |transaction| {
             transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
             let mut epochs = transaction.open_table(EPOCHS)?;
             let known = epochs.get(id.0)?.map_or(0, |epoch| epoch.value());
@@ -192,8 +201,8 @@ impl SessionStore for RedbSessionTable {
     /// Also one that is not known yet. When this returns `Ok`, it survives any crash.
     fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError> {
         let known = self.sessions.revoke(id);
-        let database = self.lock()?;
-        self.commit(&database, |transaction| {
+        let file = self.lock()?;
+        self.commit(&file, |transaction| {
             transaction.open_table(REVOKED)?.insert(id.0, now)?;
             transaction.open_table(SEALED)?.remove(id.0)?;
             transaction.open_table(EPOCHS)?.remove(id.0)?;
@@ -206,8 +215,8 @@ impl SessionStore for RedbSessionTable {
 
     /// A revocation is kept for ever.
     fn was_revoked(&self, id: SessionId) -> Result<bool, SessionStoreError> {
-        let database = self.lock()?;
-        self.is_revoked(&database, id)
+        let file = self.lock()?;
+        is_revoked(&file, id)
     }
 
     fn list(&self) -> Vec<Arc<Session>> {
@@ -215,51 +224,27 @@ impl SessionStore for RedbSessionTable {
     }
 }
 
-fn write<R>(
-    database: &Database,
-    change: impl FnOnce(&redb::WriteTransaction) -> Result<R, redb::Error>,
-) -> Result<R, redb::Error> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_two_phase_commit(true);
-    let result = change(&transaction)?;
-    transaction.commit()?;
-    Ok(result)
-}
-
-fn open_database(path: &Path) -> Result<Database, SessionStoreError> {
-    let file = PrivateFile::open(path).map_err(SessionStoreError::File)?.into_file();
-    redb::backends::FileBackend::new(file)
-        .and_then(|backend| {
-            redb::Builder::new().set_check_integrity_on_open(true).create_with_backend(backend)
-        })
-        .map_err(|error| SessionStoreError::NotOurs(path.to_owned(), error.to_string()))
-}
-
 /// The table's name; a file without any table gets one.
-fn name_of(database: &Database, path: &Path) -> Result<String, SessionStoreError> {
-    let not_ours = |why: String| SessionStoreError::NotOurs(path.to_owned(), why);
-    let failed = |error: redb::Error| not_ours(error.to_string());
-    let is_new =
-        || -> Result<bool, redb::Error> { Ok(database.begin_read()?.list_tables()?.next().is_none()) };
-    if is_new().map_err(failed)? {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| SealError::Randomness)?;
-        write(database, |transaction| begin(transaction, &random)).map_err(failed)?;
-    }
-    match identity(database).map_err(|error| not_ours(format!("it is no session table ({error})")))? {
-        (Some(format), Some(name)) if format == VERSION => Ok(name),
-        (Some(format), Some(name)) if format == WITHOUT_EPOCHS => {
-            write(database, take_over).map_err(failed)?;
+fn name_of(file: &RedbFile, path: &Path) -> Result<String, SessionStoreError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| SessionStoreError::Randomness)?;
+    let at_path = |problem| SessionStoreError::at(path, &problem);
+    let said = file.identify(META, |transaction| begin(transaction, &random), Meta::read).map_err(at_path)?;
+    match said {
+        Meta { format: Some(format), name: Some(name) } if format == VERSION => Ok(name),
+        Meta { format: Some(format), name: Some(name) } if format == WITHOUT_EPOCHS => {
+            file.commit(take_over).map_err(|error| at_path(error.into()))?;
             Ok(name)
         }
-        (Some(format), _) => {
-            Err(not_ours(format!("it has format {format} and this build reads format {VERSION}")))
-        }
-        _ => Err(not_ours("it is no session table".to_owned())),
+        Meta { format: Some(format), .. } => Err(SessionStoreError::Unreadable(
+            path.to_owned(),
+            format!("it has format {format} and this build reads format {VERSION}; use the newer build"),
+        )),
+        Meta { format: None, .. } => Err(at_path(Problem::Foreign)),
     }
 }
 
-fn begin(transaction: &redb::WriteTransaction, name: &[u8; 16]) -> Result<(), redb::Error> {
+fn begin(transaction: &WriteTransaction, name: &[u8; 16]) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
     meta.insert(FORMAT, VERSION)?;
     meta.insert(NAME, to_hex(name).as_str())?;
@@ -270,19 +255,25 @@ fn begin(transaction: &redb::WriteTransaction, name: &[u8; 16]) -> Result<(), re
 }
 
 /// Makes a table of format 1 one of this format. Until a session is added again its document says its epoch.
-fn take_over(transaction: &redb::WriteTransaction) -> Result<(), redb::Error> {
+fn take_over(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(EPOCHS)?;
     transaction.open_table(META)?.insert(FORMAT, VERSION)?;
     Ok(())
 }
 
-/// Format and name.
-fn identity(database: &Database) -> Result<(Option<String>, Option<String>), redb::Error> {
-    let meta = database.begin_read()?.open_table(META)?;
-    let text = |key| -> Result<Option<String>, redb::Error> {
-        Ok(meta.get(key)?.map(|value| value.value().to_owned()))
-    };
-    Ok((text(FORMAT)?, text(NAME)?))
+/// What the file says of itself.
+struct Meta {
+    format: Option<String>,
+    name: Option<String>,
+}
+
+impl Meta {
+    fn read(table: &ReadOnlyTable<&'static str, &'static str>) -> Result<Self, redb::Error> {
+        let text = |key| -> Result<Option<String>, redb::Error> {
+            Ok(table.get(key)?.map(|value| value.value().to_owned()))
+        };
+        Ok(Self { format: text(FORMAT)?, name: text(NAME)? })
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use obol_token::{Envelope, Jti, Scope, SessionId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::arguments;
+use crate::request::arguments;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::Arguments;
 use crate::session::Session;
