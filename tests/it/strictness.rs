@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use obol_token::{Scope, Suite};
-use obol_verify::{Clock, CascadeLimits, ManualClock, MemorySpentSet, Template, Unverified, Verifier};
+use obol_verify::{CascadeLimits, Clock, ManualClock, MemorySpentSet, Template, Unverified, Verifier};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -7,8 +7,8 @@
 //! - Whatever is unclear is a refusal: an error, a reply that does not come in time or makes no sense, a server that
 //!   is a replica, loading, full, or configured to evict. A token whose reply was lost counts as spent.
 //! - Marks that Redis loses are never missed silently. Each server process of Redis, each change of its replication
-//!   history, each eviction and each flush of the database begins a new *epoch*, and a new epoch comes with a fence:
-//!   tokens issued before it are refused (see `link.rs`).
+//!   history, each eviction and each flush of the database begins a new *incarnation*, which comes with a fence:
+//!   tokens issued before it are refused (see `incarnation.rs`).
 //!
 //! # What it cannot promise
 //!
@@ -21,8 +21,9 @@
 //! # How it works
 //!
 //! One thread has the one connection. It takes all spends that wait and sends them in one script, which checks the
-//! epoch and adds every mark to one sorted set: one round trip for as many spends as arrived during the one before.
+//! incarnation and adds every mark to one sorted set: one round trip for as many spends as arrived during the one before.
 
+mod incarnation;
 mod info;
 mod link;
 mod options;
@@ -30,13 +31,14 @@ mod script;
 mod sessions;
 mod spent;
 mod table;
+mod unfit;
 mod writer;
 
-pub use link::Unfit;
 pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
     RedisOptions, Server,
 };
 pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
-pub use spent::{OpenError, RedisSpentSet};
+pub use spent::{RedisOpenError, RedisSpentSet};
+pub use unfit::Unfit;
 pub use writer::{MAX_BATCH, MAX_WAITING, WATCH_INTERVAL};

@@ -1,8 +1,8 @@
 //! Where the server is, and what is asked of it.
 
 use core::fmt;
+use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use obol_secret::file::PrivateFile;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
@@ -55,7 +55,7 @@ impl fmt::Display for InvalidOption {
     }
 }
 
-impl std::error::Error for InvalidOption {}
+impl core::error::Error for InvalidOption {}
 
 /// Where a server is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,6 +96,10 @@ impl fmt::Debug for RedisOptions {
 impl RedisOptions {
     /// The server at `url`: `redis://[user@]host[:port][/db]`, or `unix:///path[?db=n]`. All servers that verify for
     /// one audience use one `namespace`; no others use it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`].
     pub fn new(url: &str, namespace: &str) -> Result<Self, InvalidOption> {
         let character = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if namespace.is_empty() || namespace.len() > MAX_NAMESPACE_BYTES || !namespace.bytes().all(character)
@@ -124,6 +128,10 @@ impl RedisOptions {
     }
 
     /// Reads the password from a file that only its owner may touch. A line end after it does not belong to it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption::PasswordFile`].
     pub fn password_file(mut self, path: &Path) -> Result<Self, InvalidOption> {
         let password = read_password(path).map_err(InvalidOption::PasswordFile)?;
         let settings = self.connection.redis_settings().clone().set_password(password.as_str());

@@ -1,12 +1,12 @@
 //! What runs inside the server, atomically. Sent whole each time: a server that forgot a script needs no special case.
 //!
-//! Every script begins with one prologue. It reads the record of the epoch and what the server says of itself, and goes on
+//! Every script begins with one prologue. It reads the record of the incarnation and what the server says of itself, and goes on
 //! only if all of it is as it was recorded:
 //!
 //! | field | what it is | over, if |
 //! |---|---|---|
 //! | `format` | 2 | it is another |
-//! | `id` | the epoch's random name | it is not the caller's |
+//! | `id` | the incarnation's random name | it is not the caller's |
 //! | `fence` | issue times up to it are refused | it is not the caller's |
 //! | `skew` | the clock skew of all servers | it is not the caller's |
 //! | `run` | the server process | `run_id` is another |
@@ -28,7 +28,7 @@
 //! | 2 | how far the clocks may be apart, in seconds |
 //! | 3 | the command that counts what is kept |
 //! | 4 | `1` if a server that does not name its policy is taken for one that does not evict |
-//! | 5 to 7 | id, fence and skew: of the caller's epoch, or for a new one |
+//! | 5 to 7 | id, fence and skew: of the caller's incarnation, or for a new one |
 //!
 //! Answers: `policy` and its name; `clock` and the server's time; `epoch` where it is over; else what each script says.
 
@@ -60,7 +60,7 @@ end
     };
 }
 
-/// Facts, and the judgement: what follows runs only while the caller's epoch lasts.
+/// Facts, and the judgement: what follows runs only while the caller's incarnation lasts.
 macro_rules! prologue {
     () => {
         concat!(
@@ -129,12 +129,12 @@ return {'done', now, ''}
 "
 );
 
-/// Takes over the epoch that is recorded, if it lasts; begins a new one otherwise, with the fence and the id in the
+/// Takes over the incarnation that is recorded, if it lasts; begins a new one otherwise, with the fence and the id in the
 /// arguments. Further arguments: `1` to begin a new one in any case, `1` if an absent record means that there never was
 /// anything, the name of what is kept. Answers `kept` or `new`, the id and the fence; `format` or `skew` and what was
 /// found.
 ///
-/// A record of format 1 is of an epoch that is over: it does not say how many marks there are.
+/// A record of format 1 is of an incarnation that is over: it does not say how many marks there are.
 pub(crate) const ADOPT: &str = concat!(
     facts!(),
     r"
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_script_but_the_one_that_begins_an_epoch_does_anything_before_the_prologue() {
+    fn no_script_but_the_one_that_begins_an_incarnation_does_anything_before_the_prologue() {
         for script in [SPEND, WATCH, CHANGE, READ] {
             assert!(script.starts_with(prologue!()), "{script}");
         }

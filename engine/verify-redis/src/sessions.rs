@@ -6,27 +6,31 @@
 //!
 //! # When Redis loses what it had
 //!
-//! A lost revocation would bring a session back. So the sessions belong to an epoch like the marks do (see
-//! `link.rs`), with a fence: when the epoch is over, **every session is over**, and a session that began at or
+//! A lost revocation would bring a session back. So the sessions belong to an incarnation like the marks do (see
+//! `incarnation.rs`), with a fence: when the incarnation is over, **every session is over**, and a session that began at or
 //! before the fence is not taken again. Agents authenticate anew. The same happens where somebody put back what Redis held
 //! before, or changed it (see `table.rs`).
 
 use core::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_token::SessionId;
 use obol_verify::{
     Clock, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionStore, SessionStoreError,
     SessionTable, SessionTableUnavailable,
 };
+use parking_lot::{Condvar, Mutex};
 
-use crate::link::{Answer, Link, Memory, SESSIONS, Unfit, check_clock};
+use crate::incarnation::{Memory, SESSIONS, check_clock};
+use crate::link::{Answer, Link};
 use crate::options::RedisOptions;
-use crate::spent::OpenError;
+use crate::spent::RedisOpenError;
 use crate::table::{Draft, Keeper, Table, Unbelievable};
+use crate::unfit::Unfit;
 use crate::writer::WATCH_INTERVAL;
 
 /// The most sessions in one table. All of them are read again when one changes.
@@ -56,24 +60,28 @@ struct Inner {
 struct Connection {
     link: Option<Link>,
     memory: Memory,
-    /// The epoch that the sessions in memory belong to, and the table that they are.
-    epoch: String,
+    /// The incarnation that the sessions in memory belong to, and the table that they are.
+    incarnation: String,
     table: Table,
     fence: u64,
 }
 
 impl RedisSessionTable {
     /// Connects, checks the server and reads the sessions. The key is the same on every server.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`].
     pub fn open(
         options: RedisOptions,
         key: SessionSealKey,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, RedisOpenError> {
         let address = options.address();
         let connection = Connection {
             link: None,
             memory: Memory::default(),
-            epoch: String::new(),
+            incarnation: String::new(),
             table: Table::default(),
             fence: 0,
         };
@@ -87,7 +95,7 @@ impl RedisSessionTable {
             closing: AtomicBool::new(false),
             closed: Condvar::new(),
         });
-        inner.poll().map_err(|reason| OpenError { address, reason })?;
+        inner.poll().map_err(|reason| RedisOpenError { address, reason })?;
         let for_thread = Arc::clone(&inner);
         let poller = std::thread::Builder::new()
             .name("obol-sessions".to_owned())
@@ -99,7 +107,7 @@ impl RedisSessionTable {
 
     /// Sessions that began at or before this time (Unix seconds) are not taken. `None` if nothing was ever lost.
     pub fn fence(&self) -> Option<u64> {
-        Some(self.inner.lock().fence).filter(|fence| *fence > 0)
+        Some(self.inner.connection.lock().fence).filter(|fence| *fence > 0)
     }
 
     /// How many sessions are known here.
@@ -139,8 +147,7 @@ impl SessionTable for RedisSessionTable {
     }
 
     fn health(&self) -> Result<(), SessionTableUnavailable> {
-        let heard = self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*heard {
+        match &*self.inner.heard.lock() {
             Ok(when) if when.elapsed() <= MAX_STALENESS => Ok(()),
             Ok(_) => Err(SessionTableUnavailable("Redis does not answer".to_owned())),
             Err(why) => Err(SessionTableUnavailable(why.clone())),
@@ -156,7 +163,7 @@ impl SessionStore for RedisSessionTable {
         }
         let inner = &*self.inner;
         let session = Session::from_half(half)?;
-        let mut connection = inner.lock();
+        let mut connection = inner.connection.lock();
         inner.change(&mut connection, |table, keeper, fence| {
             if fence > 0 && half.window.start <= fence {
                 return Err(SessionStoreError::Fenced(fence));
@@ -175,7 +182,7 @@ impl SessionStore for RedisSessionTable {
     fn revoke(&self, id: SessionId, _now: u64) -> Result<bool, SessionStoreError> {
         let inner = &*self.inner;
         let known = inner.sessions.revoke(id);
-        let mut connection = inner.lock();
+        let mut connection = inner.connection.lock();
         inner.change(&mut connection, |table, keeper, _| Ok(table.revoke(keeper, id)?))?;
         // One that was added between the two steps.
         let added = inner.sessions.revoke(id);
@@ -189,20 +196,17 @@ impl SessionStore for RedisSessionTable {
 
 impl Inner {
     fn run(&self) {
-        let mut connection = self.lock();
         while !self.closing.load(Ordering::SeqCst) {
-            let waited = self.closed.wait_timeout(connection, WATCH_INTERVAL);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            let _timed_out = self.closed.wait_for(&mut self.connection.lock(), WATCH_INTERVAL);
             if let Err(unfit) = self.poll() {
                 self.hear(Err(unfit.to_string()));
             }
-            connection = self.lock();
         }
     }
 
     /// Reads what changed.
     fn poll(&self) -> Result<(), Unfit> {
-        let mut connection = self.lock();
+        let mut connection = self.connection.lock();
         let outcome = self.read(&mut connection);
         if outcome.is_err() {
             connection.link = None;
@@ -212,14 +216,16 @@ impl Inner {
 
     fn read(&self, connection: &mut Connection) -> Result<(), Unfit> {
         self.connect(connection)?;
-        let Connection { link: Some(link), table, memory, epoch, .. } = connection else { return Ok(()) };
+        let Connection { link: Some(link), table, memory, incarnation, .. } = connection else {
+            return Ok(());
+        };
         let Answer::Done(read) = link.read(&table.changes(), self.clock.now())? else { return Err(lost()) };
         check_clock(read.now_ms, &self.options, &*self.clock, memory)?;
         if memory.leapt {
             return Err(Unfit::Leapt);
         }
         if let Some((changes, manifest, rows)) = read.changed {
-            let outcome = table.read(&self.keeper(epoch), &changes, &manifest, &rows);
+            let outcome = table.read(&self.keeper(incarnation), &changes, &manifest, &rows);
             memory.played_back |= outcome.as_ref().is_err_and(|error| *error == Unbelievable::PlayedBack);
             let (read, listed) = outcome.map_err(unbelievable)?;
             self.sessions.replace_all(listed).map_err(|error| Unfit::Unreachable(error.to_string()))?;
@@ -229,22 +235,22 @@ impl Inner {
         Ok(())
     }
 
-    fn keeper<'a>(&'a self, epoch: &'a str) -> Keeper<'a> {
-        Keeper { key: &self.key, namespace: &self.options.namespace, epoch }
+    fn keeper<'a>(&'a self, incarnation: &'a str) -> Keeper<'a> {
+        Keeper { key: &self.key, namespace: &self.options.namespace, incarnation }
     }
 
-    /// Makes sure of a connection. A new epoch ends every session.
+    /// Makes sure of a connection. A new incarnation ends every session.
     fn connect(&self, connection: &mut Connection) -> Result<(), Unfit> {
         if connection.link.is_some() {
             return Ok(());
         }
-        let (link, epoch) = Link::open(&self.options, &SESSIONS, &*self.clock, &mut connection.memory)?;
-        if connection.epoch != epoch.id {
+        let (link, incarnation) = Link::open(&self.options, &SESSIONS, &*self.clock, &mut connection.memory)?;
+        if connection.incarnation != incarnation.id {
             self.sessions.revoke_all();
-            connection.epoch = epoch.id;
+            connection.incarnation = incarnation.id;
             connection.table = Table::default();
         }
-        connection.fence = connection.fence.max(epoch.fence);
+        connection.fence = connection.fence.max(incarnation.fence);
         connection.link = Some(link);
         Ok(())
     }
@@ -258,12 +264,13 @@ impl Inner {
         for _ in 0..MAX_ATTEMPTS {
             let outcome = self.read(connection);
             self.drop_link_after(connection, outcome)?;
-            let change = match draft(&connection.table, &self.keeper(&connection.epoch), connection.fence)? {
-                Draft::Change(change) => change,
-                Draft::Known => return Ok(()),
-                Draft::Revoked => return Err(SessionStoreError::Revoked),
-                Draft::Full => return Err(SessionStoreError::Full),
-            };
+            let change =
+                match draft(&connection.table, &self.keeper(&connection.incarnation), connection.fence)? {
+                    Draft::Change(change) => change,
+                    Draft::Known => return Ok(()),
+                    Draft::Revoked => return Err(SessionStoreError::Revoked),
+                    Draft::Full => return Err(SessionStoreError::Full),
+                };
             let known = connection.table.changes();
             let written = match &mut connection.link {
                 Some(link) => link.change(&known, &change, self.clock.now()),
@@ -271,7 +278,7 @@ impl Inner {
             };
             let written = match written {
                 Ok(Answer::Done(written)) => Ok(written),
-                Ok(Answer::EpochIsOver) => Err(lost()),
+                Ok(Answer::IncarnationIsOver) => Err(lost()),
                 Err(unfit) => Err(unfit),
             };
             if self.drop_link_after(connection, written)? {
@@ -295,12 +302,7 @@ impl Inner {
     }
 
     fn hear(&self, what: Result<Instant, String>) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = what;
-    }
-
-    // No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.heard.lock() = what;
     }
 }
 

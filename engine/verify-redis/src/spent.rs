@@ -2,31 +2,33 @@
 
 use core::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use obol_verify::spent::KEEP_MARGIN_SECS;
+use obol_verify::spent::inbox::{Inbox, Writer};
 use obol_verify::{Clock, Mark, SpendError, SpendTicket, SpentSet};
 
-use crate::link::{Link, MARKS, Memory, Unfit};
+use crate::incarnation::{MARKS, Memory};
+use crate::link::Link;
 use crate::options::RedisOptions;
-use crate::writer::{self, Shared};
+use crate::unfit::Unfit;
+use crate::writer::{Contact, Fence, MAX_WAITING, Work};
 
 /// Why the set was not opened. Nothing can be spent then.
 #[derive(Debug)]
-pub struct OpenError {
+pub struct RedisOpenError {
     pub(crate) address: String,
     /// What is wrong with the server.
     pub reason: Unfit,
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for RedisOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Redis at {}: {}", self.address, self.reason)
     }
 }
 
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl core::error::Error for RedisOpenError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         Some(&self.reason)
     }
 }
@@ -35,8 +37,8 @@ impl std::error::Error for OpenError {
 ///
 /// Nothing about single tokens is kept in this process. Dropping it finishes what is under way.
 pub struct RedisSpentSet {
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Writer<Contact>,
+    fence: Arc<Fence>,
     address: String,
     keep_after_expiry: u64,
 }
@@ -44,25 +46,21 @@ pub struct RedisSpentSet {
 impl RedisSpentSet {
     /// Connects and checks the server. Blocks for some round trips; a server that is not fit, or not there, is an error,
     /// later it is only unreadiness.
-    pub fn open(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`].
+    pub fn open(options: RedisOptions, clock: Arc<dyn Clock>) -> Result<Self, RedisOpenError> {
         let mut memory = Memory::default();
         let address = options.address();
-        let (link, epoch) = Link::open(&options, &MARKS, &*clock, &mut memory)
-            .map_err(|reason| OpenError { address: address.clone(), reason })?;
+        let (link, incarnation) = Link::open(&options, &MARKS, &*clock, &mut memory)
+            .map_err(|reason| RedisOpenError { address: address.clone(), reason })?;
         let keep_after_expiry = options.clock_skew.saturating_add(KEEP_MARGIN_SECS);
-        let shared = Arc::new(Shared::new(epoch.fence));
-        let writer = writer::spawn(&shared, link, memory, options, clock, keep_after_expiry);
-        Ok(Self { shared, writer, address, keep_after_expiry })
-    }
-}
-
-impl Drop for RedisSpentSet {
-    fn drop(&mut self) {
-        self.shared.close();
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has refused everyone already.
-            let _panicked = writer.join();
-        }
+        let fence = Arc::new(Fence::new(incarnation.fence));
+        let work = Work { fence: Arc::clone(&fence), memory, options, clock, keep_after_expiry };
+        let inbox = Inbox::new(MAX_WAITING, Contact::now());
+        let writer = Writer::start(inbox, "obol-spent-redis", |inbox| work.run(inbox, link));
+        Ok(Self { writer, fence, address, keep_after_expiry })
     }
 }
 
@@ -78,15 +76,15 @@ impl fmt::Debug for RedisSpentSet {
 impl SpentSet for RedisSpentSet {
     /// Only [`spend`](SpentSet::spend) can tell; this says whether it is worth trying.
     fn is_spent(&self, _mark: &Mark) -> Result<bool, SpendError> {
-        self.shared.health().map(|()| false)
+        self.health().map(|()| false)
     }
 
     fn spend(&self, mark: Mark) -> SpendTicket {
-        self.shared.spend(mark)
+        self.writer.inbox().spend(mark, |contact| contact.check())
     }
 
     fn fence(&self) -> Option<u64> {
-        self.shared.fence()
+        self.fence.get()
     }
 
     fn keep_after_expiry(&self) -> u64 {
@@ -94,7 +92,7 @@ impl SpentSet for RedisSpentSet {
     }
 
     fn health(&self) -> Result<(), SpendError> {
-        self.shared.health()
+        self.writer.inbox().ask(Contact::check)
     }
 
     fn marks(&self) -> Option<usize> {

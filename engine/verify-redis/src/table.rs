@@ -1,7 +1,7 @@
 //! The table of sessions as it is kept in Redis: each row sealed for its place, and one manifest sealed over all of them.
 //!
 //! Who can write to this Redis can put back what it held before: an old row, a row without its revocation, the whole
-//! table. So a row opens only in its own epoch and under its own number, and the manifest says which rows there are and
+//! table. So a row opens only in its own incarnation and under its own number, and the manifest says which rows there are and
 //! how many changes led to them. It opens only as the manifest of that change. A row that was put back does not fit the
 //! manifest, and a manifest that was put back with all its rows is older than what a server has seen. Only a server that
 //! has seen nothing yet, and is alone, can be shown an old table as a whole.
@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use obol_token::SessionId;
-use obol_verify::{ResourceHalf, SealError, Session, SessionSealKey};
+use obol_verify::{ResourceHalf, Session, SessionSealError, SessionSealKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -27,24 +27,24 @@ const HEADER_BYTES: usize = 9;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unbelievable {
     /// It does not open with this key.
-    Sealed(SealError),
+    Sealed(SessionSealError),
     /// It is not as its manifest says, or older than what was seen.
     PlayedBack,
     /// It makes no sense.
     Nonsense,
 }
 
-/// Who keeps the table: the key, the namespace and the epoch.
+/// Who keeps the table: the key, the namespace and the incarnation.
 pub(crate) struct Keeper<'a> {
     pub(crate) key: &'a SessionSealKey,
     pub(crate) namespace: &'a str,
-    pub(crate) epoch: &'a str,
+    pub(crate) incarnation: &'a str,
 }
 
 impl Keeper<'_> {
     fn place(&self, what: &str) -> Vec<u8> {
-        // Neither a namespace nor an epoch has a stroke in it.
-        format!("{}/{}/{what}", self.namespace, self.epoch).into_bytes()
+        // Neither a namespace nor an incarnation has a stroke in it.
+        format!("{}/{}/{what}", self.namespace, self.incarnation).into_bytes()
     }
 }
 
@@ -114,7 +114,7 @@ impl Table {
         half: &ResourceHalf,
         epoch_in_force: u64,
         max_active: usize,
-    ) -> Result<Draft, SealError> {
+    ) -> Result<Draft, SessionSealError> {
         let known = self.rows.get(&half.session_id.0);
         let policy_epoch = half.policy_epoch.max(epoch_in_force).max(known.map_or(0, |row| row.policy_epoch));
         let document = half.to_json();
@@ -134,7 +134,7 @@ impl Table {
     }
 
     /// Revokes a session, also one that is not known.
-    pub(crate) fn revoke(&self, keeper: &Keeper<'_>, id: SessionId) -> Result<Draft, SealError> {
+    pub(crate) fn revoke(&self, keeper: &Keeper<'_>, id: SessionId) -> Result<Draft, SessionSealError> {
         match self.rows.get(&id.0) {
             Some(Row { document: None, .. }) => Ok(Draft::Known),
             known => self.change(keeper, id, known.map_or(0, |row| row.policy_epoch), None),
@@ -147,14 +147,14 @@ impl Table {
         id: SessionId,
         policy_epoch: u64,
         document: Option<(&[u8], [u8; 32])>,
-    ) -> Result<Draft, SealError> {
+    ) -> Result<Draft, SessionSealError> {
         let text = document.map_or(&[][..], |(text, _)| text);
         let mut plain = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + text.len()));
         plain.push(u8::from(document.is_none()));
         plain.extend_from_slice(&policy_epoch.to_be_bytes());
         plain.extend_from_slice(text);
         let sealed = keeper.key.seal(&keeper.place("row"), id, &plain)?;
-        let fingerprint = fingerprint(&sealed).ok_or(SealError::DoesNotOpen)?;
+        let fingerprint = fingerprint(&sealed).ok_or(SessionSealError::DoesNotOpen)?;
         let row = Row { fingerprint, policy_epoch, document: document.map(|(_, hash)| hash) };
         let mut after = Self { changes: self.changes + 1, rows: self.rows.clone() };
         after.rows.insert(id.0, row);
@@ -209,7 +209,7 @@ fn open_row(
     id: SessionId,
     sealed: &[u8],
 ) -> Result<(Row, Option<Session>), Unbelievable> {
-    let fingerprint = fingerprint(sealed).ok_or(Unbelievable::Sealed(SealError::DoesNotOpen))?;
+    let fingerprint = fingerprint(sealed).ok_or(Unbelievable::Sealed(SessionSealError::DoesNotOpen))?;
     let plain = keeper.key.open(&keeper.place("row"), id, sealed).map_err(Unbelievable::Sealed)?;
     let (state, rest) = plain.split_first().ok_or(Unbelievable::Nonsense)?;
     let (epoch, document) = rest.split_first_chunk().ok_or(Unbelievable::Nonsense)?;
@@ -253,8 +253,8 @@ mod tests {
         ResourceHalf::from_json(document.as_bytes()).unwrap()
     }
 
-    fn keeper<'a>(key: &'a SessionSealKey, epoch: &'a str) -> Keeper<'a> {
-        Keeper { key, namespace: "rs", epoch }
+    fn keeper<'a>(key: &'a SessionSealKey, incarnation: &'a str) -> Keeper<'a> {
+        Keeper { key, namespace: "rs", incarnation }
     }
 
     /// What Redis holds, and what it can be made to hold again.
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    fn changed(draft: Result<Draft, SealError>) -> Change {
+    fn changed(draft: Result<Draft, SessionSealError>) -> Change {
         match draft.unwrap() {
             Draft::Change(change) => change,
             _ => panic!("a change"),
@@ -357,7 +357,7 @@ mod tests {
             [keeper(&key, "e2"), Keeper { namespace: "other", ..keeper(&key, "e1") }, keeper(&other, "e1")]
         {
             let read = kept.read(&Table::default(), &elsewhere);
-            assert!(matches!(read, Err(Unbelievable::Sealed(SealError::DoesNotOpen))));
+            assert!(matches!(read, Err(Unbelievable::Sealed(SessionSealError::DoesNotOpen))));
         }
         let mut moved = kept.clone();
         let row = moved.rows.pop_first().unwrap().1;

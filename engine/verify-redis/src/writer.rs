@@ -1,16 +1,21 @@
-//! The thread that has the connection, and what it shares with those who spend.
+//! The thread that has the connection: each round is one script for all spends that wait, and every so often a look.
+//!
+//! Redis answers each mark on its own. When something is wrong, everyone is refused until the server is fit again: what a
+//! lost reply said nobody knows, so its marks count as spent.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
 
-use obol_verify::spent::Spender;
-use obol_verify::{Clock, Mark, SpendError, SpendTicket};
+use obol_verify::spent::inbox::{Content, Inbox, Waiting, refuse};
+use obol_verify::{Clock, Mark, SpendError};
 
-use crate::link::{Answer, Link, MARKS, Memory, Unfit, check_clock};
+use crate::incarnation::{MARKS, Memory, check_clock};
+use crate::link::{Answer, Link};
 use crate::options::RedisOptions;
+use crate::unfit::Unfit;
 
 /// The most spends that may wait for a round trip.
 pub const MAX_WAITING: usize = 1 << 14;
@@ -23,25 +28,41 @@ const STALE: Duration = Duration::from_millis(800);
 /// The first and the longest pause between attempts to connect.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// What the writer and the spenders share.
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
-    /// 0 is none. Only rises, and rises before anything is accepted in the epoch that it belongs to.
-    fence: AtomicU64,
+const INCARNATION_IS_OVER: &str = "it has lost marks, or may have; tokens issued so far will be refused";
+
+/// When the server answered last.
+pub(crate) struct Contact(Instant);
+
+impl Contact {
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), SpendError> {
+        if self.0.elapsed() > STALE {
+            return Err(SpendError::Unavailable("Redis does not answer".into()));
+        }
+        Ok(())
+    }
 }
 
-struct State {
-    waiting: Vec<Waiting>,
-    /// Why nothing can be spent at the moment.
-    down: Option<Cow<'static, str>>,
-    answered_at: Instant,
-    closing: bool,
-}
+/// Tokens issued at or before this time are refused. Only rises, and rises before anything is accepted in the incarnation
+/// that it belongs to.
+pub(crate) struct Fence(AtomicU64);
 
-struct Waiting {
-    mark: Mark,
-    spender: Spender,
+impl Fence {
+    /// In Unix seconds; 0 is none.
+    pub(crate) fn new(fence: u64) -> Self {
+        Self(AtomicU64::new(fence))
+    }
+
+    pub(crate) fn get(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::SeqCst)).filter(|fence| *fence > 0)
+    }
+
+    fn raise(&self, fence: u64) {
+        self.0.fetch_max(fence, Ordering::SeqCst);
+    }
 }
 
 enum Next {
@@ -50,240 +71,115 @@ enum Next {
     Close,
 }
 
-impl Shared {
-    pub(crate) fn new(fence: u64) -> Self {
-        let state = State { waiting: Vec::new(), down: None, answered_at: Instant::now(), closing: false };
-        Self { state: Mutex::new(state), work: Condvar::new(), fence: AtomicU64::new(fence) }
-    }
-
-    pub(crate) fn fence(&self) -> Option<u64> {
-        match self.fence.load(Ordering::SeqCst) {
-            0 => None,
-            fence => Some(fence),
+fn next(inbox: &Inbox<Contact>, watched_at: Instant) -> Next {
+    inbox.next(|content: &mut Content<Contact>| {
+        let left = WATCH_INTERVAL.saturating_sub(watched_at.elapsed());
+        if !content.is_empty() && (!left.is_zero() || content.is_closing()) {
+            return ControlFlow::Break(Next::Spend(content.take(MAX_BATCH)));
         }
-    }
-
-    pub(crate) fn spend(&self, mark: Mark) -> SpendTicket {
-        let mut state = self.lock();
-        if let Err(error) = state.health() {
-            return SpendTicket::ready(Err(error));
+        if content.is_closing() {
+            return ControlFlow::Break(Next::Close);
         }
-        if state.waiting.len() >= MAX_WAITING {
-            let why = "too many spends wait for Redis";
-            return SpendTicket::ready(Err(SpendError::Unavailable(why.into())));
-        }
-        let (spender, ticket) = SpendTicket::pending();
-        state.waiting.push(Waiting { mark, spender });
-        if state.waiting.len() == 1 {
-            self.work.notify_one();
-        }
-        ticket
-    }
-
-    pub(crate) fn health(&self) -> Result<(), SpendError> {
-        self.lock().health()
-    }
-
-    /// Lets the writer finish what waits, and end.
-    pub(crate) fn close(&self) {
-        self.lock().closing = true;
-        self.work.notify_all();
-    }
-
-    fn closing(&self) -> bool {
-        self.lock().closing
-    }
-
-    fn next(&self, watched_at: Instant) -> Next {
-        let mut state = self.lock();
-        loop {
-            let left = WATCH_INTERVAL.saturating_sub(watched_at.elapsed());
-            if !state.waiting.is_empty() && (!left.is_zero() || state.closing) {
-                let count = state.waiting.len().min(MAX_BATCH);
-                return Next::Spend(state.waiting.drain(..count).collect());
-            }
-            if state.closing {
-                return Next::Close;
-            }
-            if left.is_zero() {
-                return Next::Watch;
-            }
-            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn answered(&self) {
-        self.lock().answered_at = Instant::now();
-    }
-
-    /// The connection is there (again).
-    fn up(&self, fence: u64) {
-        self.fence.fetch_max(fence, Ordering::SeqCst);
-        let mut state = self.lock();
-        state.down = None;
-        state.answered_at = Instant::now();
-    }
-
-    /// Nothing can be spent. Everyone who waits is refused, and so is everyone who comes.
-    fn down(&self, why: impl Into<Cow<'static, str>>) {
-        let why = why.into();
-        let mut state = self.lock();
-        state.down = Some(why.clone());
-        let waiting = core::mem::take(&mut state.waiting);
-        drop(state);
-        refuse(waiting, &why);
-    }
-
-    /// Waits between two attempts; `false` when the set is closed.
-    fn pause(&self, duration: Duration) -> bool {
-        let state = self.lock();
-        let paused = self.work.wait_timeout_while(state, duration, |state| !state.closing);
-        !paused.unwrap_or_else(PoisonError::into_inner).0.closing
-    }
-
-    // No code panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+        if left.is_zero() { ControlFlow::Break(Next::Watch) } else { ControlFlow::Continue(left) }
+    })
 }
 
-impl State {
-    fn health(&self) -> Result<(), SpendError> {
-        match &self.down {
-            Some(why) => Err(SpendError::Unavailable(why.clone())),
-            None if self.answered_at.elapsed() > STALE => {
-                Err(SpendError::Unavailable("Redis does not answer".into()))
-            }
-            None => Ok(()),
-        }
-    }
+/// What the thread works with.
+pub(crate) struct Work {
+    pub(crate) fence: Arc<Fence>,
+    pub(crate) memory: Memory,
+    pub(crate) options: RedisOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keep_after_expiry: u64,
 }
 
-fn refuse(waiting: Vec<Waiting>, why: &str) {
-    for one in waiting {
-        one.spender.resolve(Err(SpendError::Unavailable(Cow::Owned(why.to_owned()))));
-    }
-}
-
-/// Starts the writer. `None` if the system gives no thread; the set then refuses everything.
-pub(crate) fn spawn(
-    shared: &Arc<Shared>,
-    link: Link,
-    memory: Memory,
-    options: RedisOptions,
-    clock: Arc<dyn Clock>,
-    keep_after_expiry: u64,
-) -> Option<JoinHandle<()>> {
-    let writer = Writer { shared: Arc::clone(shared), memory, options, clock, keep_after_expiry };
-    let spawned =
-        std::thread::Builder::new().name("obol-spent-redis".to_owned()).spawn(move || writer.run(link));
-    match spawned {
-        Ok(handle) => Some(handle),
-        Err(error) => {
-            shared.down(format!("no thread for the writer: {error}"));
-            None
-        }
-    }
-}
-
-struct Writer {
-    shared: Arc<Shared>,
-    memory: Memory,
-    options: RedisOptions,
-    clock: Arc<dyn Clock>,
-    keep_after_expiry: u64,
-}
-
-/// However the writer ends, by a panic too, nobody waits for it in vain.
-struct StopWithWriter(Arc<Shared>);
-
-impl Drop for StopWithWriter {
-    fn drop(&mut self) {
-        self.0.down("the writer has stopped");
-    }
-}
-
-impl Writer {
-    fn run(mut self, first: Link) {
-        let _stop = StopWithWriter(Arc::clone(&self.shared));
+impl Work {
+    pub(crate) fn run(mut self, inbox: &Inbox<Contact>, first: Link) {
         let mut link = Some(first);
         while let Some(mut current) = link.take() {
-            let why = match self.serve(&mut current) {
+            let why = match self.serve(inbox, &mut current) {
                 // Closed.
                 Ok(()) => return,
                 Err(why) => why,
             };
             // Whatever this connection still holds is not ours to understand.
             drop(current);
-            self.shared.down(format!("Redis at {}: {why}", self.options.address()));
-            link = self.connect_again();
+            inbox.refuse(format!("Redis at {}: {why}", self.options.address()));
+            link = self.connect_again(inbox);
         }
     }
 
     /// Works until the set is closed, or until something is wrong.
-    fn serve(&mut self, link: &mut Link) -> Result<(), String> {
+    fn serve(&mut self, inbox: &Inbox<Contact>, link: &mut Link) -> Result<(), String> {
         let mut watched_at = Instant::now();
         loop {
-            match self.shared.next(watched_at) {
+            match next(inbox, watched_at) {
                 Next::Close => return Ok(()),
                 Next::Watch => {
-                    self.watch(link)?;
+                    self.watch(inbox, link)?;
                     watched_at = Instant::now();
                 }
-                Next::Spend(waiting) => self.spend(link, waiting)?,
+                Next::Spend(waiting) => self.spend(inbox, link, waiting)?,
             }
         }
     }
 
-    fn watch(&mut self, link: &mut Link) -> Result<(), String> {
+    fn watch(&mut self, inbox: &Inbox<Contact>, link: &mut Link) -> Result<(), String> {
         match link.watch(self.clock.now()) {
-            Ok(Answer::Done(now)) => self.answered(now).map_err(|unfit| unfit.to_string()),
-            Ok(Answer::EpochIsOver) => Err(EPOCH_IS_OVER.to_owned()),
+            Ok(Answer::Done(now)) => self.answered(inbox, now).map_err(|unfit| unfit.to_string()),
+            Ok(Answer::IncarnationIsOver) => Err(INCARNATION_IS_OVER.to_owned()),
             Err(unfit) => Err(unfit.to_string()),
         }
     }
 
     /// Answers everyone in the batch. After an error nobody knows which of the marks are set; all are refused.
-    fn spend(&mut self, link: &mut Link, waiting: Vec<Waiting>) -> Result<(), String> {
-        let marks: Vec<_> = waiting.iter().map(|one| (*one.mark.id(), self.end(&one.mark))).collect();
+    fn spend(
+        &mut self,
+        inbox: &Inbox<Contact>,
+        link: &mut Link,
+        waiting: Vec<Waiting>,
+    ) -> Result<(), String> {
+        let marks: Vec<_> = waiting.iter().map(|one| (*one.mark().id(), self.end(one.mark()))).collect();
         let outcome = link.spend(&marks, self.clock.now()).and_then(|answer| match answer {
-            Answer::EpochIsOver => Ok(None),
-            Answer::Done((now, digits)) => self.answered(now).map(|()| Some(digits)),
+            Answer::IncarnationIsOver => Ok(None),
+            Answer::Done((now, digits)) => self.answered(inbox, now).map(|()| Some(digits)),
         });
         let why = match outcome {
             Ok(Some(digits)) => {
                 for (one, digit) in waiting.into_iter().zip(digits) {
-                    one.spender.resolve(meaning(digit));
+                    one.resolve(meaning(digit));
                 }
                 return Ok(());
             }
-            Ok(None) => EPOCH_IS_OVER.to_owned(),
+            Ok(None) => INCARNATION_IS_OVER.to_owned(),
             Err(unfit) => unfit.to_string(),
         };
-        refuse(waiting, &why);
+        refuse(waiting, why.clone());
         Err(why)
     }
 
-    fn answered(&mut self, server_ms: u64) -> Result<(), Unfit> {
+    fn answered(&mut self, inbox: &Inbox<Contact>, server_ms: u64) -> Result<(), Unfit> {
         check_clock(server_ms, &self.options, &*self.clock, &mut self.memory)?;
         if self.memory.leapt {
             return Err(Unfit::Leapt);
         }
-        self.shared.answered();
+        inbox.with(|contact| *contact = Contact::now());
         Ok(())
     }
 
-    fn connect_again(&mut self) -> Option<Link> {
+    /// The connection, once there is one again; `None` when the set is closed.
+    fn connect_again(&mut self, inbox: &Inbox<Contact>) -> Option<Link> {
         let mut pause = BACK_OFF.0;
-        while !self.shared.closing() {
+        while !inbox.is_closing() {
             match Link::open(&self.options, &MARKS, &*self.clock, &mut self.memory) {
-                Ok((link, epoch)) => {
-                    self.shared.up(epoch.fence);
+                Ok((link, incarnation)) => {
+                    self.fence.raise(incarnation.fence);
+                    inbox.admit(|contact| *contact = Contact::now());
                     return Some(link);
                 }
-                Err(unfit) => self.shared.down(format!("Redis at {}: {unfit}", self.options.address())),
+                Err(unfit) => inbox.refuse(format!("Redis at {}: {unfit}", self.options.address())),
             }
-            if !self.shared.pause(pause) {
+            if !inbox.pause(pause) {
                 return None;
             }
             pause = (pause * 2).min(BACK_OFF.1);
@@ -301,8 +197,6 @@ impl Writer {
             .min(1 << 52)
     }
 }
-
-const EPOCH_IS_OVER: &str = "it has lost marks, or may have; tokens issued so far will be refused";
 
 fn meaning(digit: u8) -> Result<(), SpendError> {
     match digit {

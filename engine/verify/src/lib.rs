@@ -51,7 +51,8 @@ pub use cascade::possession::{arguments_hash, transcript as possession_transcrip
 pub use cascade::template::{Ceiling, Template, TemplateTable, Templates};
 pub use denial::{Code, Denial, FailedCheck};
 pub use limits::{
-    DEFAULT_CLOCK_SKEW_SECS, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SECS, CascadeLimits, MAX_APPROVAL_AGE_SECS,
+    CascadeLimits, DEFAULT_CLOCK_SKEW_SECS, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SECS,
+    MAX_APPROVAL_AGE_SECS,
 };
 pub use request::arguments::ReadArguments;
 pub use request::{Arguments, Request};

@@ -21,7 +21,8 @@ use obol_sandbox::Measure;
 use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
 use obol_verify::{
-    Clock as _, CascadeLimits, ResourceHalf, SessionStore, SystemClock, Templates, Verifier, read_session_halves,
+    CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier,
+    read_session_halves,
 };
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};

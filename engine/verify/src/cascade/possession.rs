@@ -5,9 +5,9 @@ use obol_token::{Envelope, Jti, Scope, SessionId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::request::arguments;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::Arguments;
+use crate::request::arguments;
 use crate::session::Session;
 
 /// RFC 8785 of a call without arguments.

@@ -51,7 +51,12 @@ impl SessionSealKey {
     /// # Errors
     ///
     /// [`SessionSealError::DoesNotOpen`].
-    pub fn open(&self, table: &[u8], id: SessionId, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SessionSealError> {
+    pub fn open(
+        &self,
+        table: &[u8],
+        id: SessionId,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SessionSealError> {
         seal::open(self.0.expose(), &place(table, id), sealed).ok_or(SessionSealError::DoesNotOpen)
     }
 }

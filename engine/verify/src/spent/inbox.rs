@@ -116,11 +116,7 @@ impl<S> Inbox<S> {
     }
 
     /// Leaves a mark, if there is room and the set admits it.
-    pub fn spend(
-        &self,
-        mark: Mark,
-        admit: impl FnOnce(&mut S) -> Result<(), SpendError>,
-    ) -> SpendTicket {
+    pub fn spend(&self, mark: Mark, admit: impl FnOnce(&mut S) -> Result<(), SpendError>) -> SpendTicket {
         let mut content = self.content.lock();
         let admitted = content.check().and_then(|()| {
             if content.waiting.len() >= self.max_waiting {
@@ -385,10 +381,7 @@ mod tests {
         while stopped.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             std::thread::yield_now();
         }
-        assert_eq!(
-            spend(stopped.inbox(), 1).wait(),
-            Err(SpendError::Unavailable("the disk is gone".into()))
-        );
+        assert_eq!(spend(stopped.inbox(), 1).wait(), Err(SpendError::Unavailable("the disk is gone".into())));
     }
 
     #[test]

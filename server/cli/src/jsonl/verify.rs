@@ -5,8 +5,8 @@ use std::sync::Arc;
 use obol_token::text::{bytes_from_hex, from_base64url};
 use obol_token::{Audience, Scope};
 use obol_verify::{
-    Arguments, Ceiling, Clock, Denial, CascadeLimits, ManualClock, MemorySessionTable, ReadArguments, Request,
-    Session, SystemClock, Template, Unverified, Verifier, Window,
+    Arguments, CascadeLimits, Ceiling, Clock, Denial, ManualClock, MemorySessionTable, ReadArguments,
+    Request, Session, SystemClock, Template, Unverified, Verifier, Window,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};

@@ -129,11 +129,7 @@ impl Store {
             .map_err(|problem| OpenSpentSetError { path: PathBuf::from("(backend)"), problem })
     }
 
-    fn from_file(
-        file: RedbFile,
-        fence_if_new: Option<u64>,
-        index: &mut Index,
-    ) -> Result<Opened, Problem> {
+    fn from_file(file: RedbFile, fence_if_new: Option<u64>, index: &mut Index) -> Result<Opened, Problem> {
         let meta = file.identify(META, |transaction| begin(transaction, fence_if_new), Meta::read)?;
         let (fence, horizon) = meta.check()?;
         index.forget_before(horizon);
@@ -236,9 +232,8 @@ struct Meta {
 
 impl Meta {
     fn read(table: &ReadOnlyTable<&'static str, u64>) -> Result<Self, ::redb::Error> {
-        let value = |name| -> Result<Option<u64>, ::redb::Error> {
-            Ok(table.get(name)?.map(|value| value.value()))
-        };
+        let value =
+            |name| -> Result<Option<u64>, ::redb::Error> { Ok(table.get(name)?.map(|value| value.value())) };
         Ok(Self {
             format: value(FORMAT)?,
             span: value(SPAN_SECONDS)?,
