@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use ed25519_dalek::{Signer, SigningKey};
 use obol_resource::service::{Handle, Options};
-use obol_resource::{Guard, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, TbacLayer, ToolCall, VerifiedToken};
+use obol_resource::{Guard, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::{from_base64url, to_base64url};
 use obol_token::{ChannelKeys, Jti, ResponseKey};
 use serde_json::{Map, Value, json};
@@ -80,23 +80,23 @@ impl Site {
 
 fn routes(guard: &Guard) -> Router {
     /// Says what it was told, and that nothing of the token reached it.
-    async fn echo(_token: VerifiedToken, headers: axum::http::HeaderMap, body: String) -> impl IntoResponse {
+    async fn echo(_token: SpentToken, headers: axum::http::HeaderMap, body: String) -> impl IntoResponse {
         assert!(!headers.contains_key("authorization") && !headers.contains_key("tbac-pop"));
         assert_eq!(headers["content-length"], *body.len().to_string());
         let kind = headers.get("content-type").map(|kind| kind.to_str().unwrap());
         ([("etag", "\"1\"")], Json(json!({"type": kind, "body": body})))
     }
-    async fn keeps_the_keys(token: VerifiedToken) -> String {
+    async fn keeps_the_keys(token: SpentToken) -> String {
         token.take_channel_keys().unwrap();
         "secret".to_owned()
     }
-    async fn talkative(_token: VerifiedToken) -> String {
+    async fn talkative(_token: SpentToken) -> String {
         "secret".repeat(MAX_SEALED_BYTES)
     }
-    async fn silent(_token: VerifiedToken) -> axum::http::StatusCode {
+    async fn silent(_token: SpentToken) -> axum::http::StatusCode {
         axum::http::StatusCode::NO_CONTENT
     }
-    async fn fails(_token: VerifiedToken) -> (axum::http::StatusCode, &'static str) {
+    async fn fails(_token: SpentToken) -> (axum::http::StatusCode, &'static str) {
         (axum::http::StatusCode::CONFLICT, "secret")
     }
     let layer = || TbacLayer::new(guard.clone(), ToolCall::new(TOOL).action("read"));

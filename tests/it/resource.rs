@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::get;
 use obol_resource::service::{BindError, Handle, Options};
-use obol_resource::{Guard, TbacLayer, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
 use obol_verify::{Denial, Verifier};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -139,7 +139,7 @@ impl Site {
 }
 
 fn guarded_app(guard: Guard) -> Router {
-    async fn hello(token: VerifiedToken, headers: axum::http::HeaderMap) -> String {
+    async fn hello(token: SpentToken, headers: axum::http::HeaderMap) -> String {
         assert!(!headers.contains_key("authorization"), "a handler has no use for the token");
         format!("{} for {}", token.scope().tool, token.session_id())
     }

@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use obol_ipc::value::PeerName;
 use obol_ipc::{Client, Codec, ConnectOptions, Endpoint};
 use obol_queue::{DequeueError, Draw, FlushScope, Queue};
-use obol_resource::{Guard, SEALED_CONTENT_TYPE, TbacLayer, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::Audience;
 use obol_token::text::from_base64url;
 use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
@@ -101,7 +101,7 @@ fn create_session(home: &Path, suite: u8) {
 
 /// A server that repeats the arguments it was sent.
 fn serve(runtime: &Runtime, home: &Path) -> SocketAddr {
-    async fn echo(token: VerifiedToken, Json(arguments): Json<Value>) -> Json<Value> {
+    async fn echo(token: SpentToken, Json(arguments): Json<Value>) -> Json<Value> {
         assert!(token.opened_arguments().is_some());
         Json(json!({"found": arguments}))
     }

@@ -309,8 +309,30 @@ fn with_replicas_to_wait_for_nothing_is_accepted_without_them() {
     let _replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     let before = now();
     spend_surely(&set, mark(2)).unwrap();
-    // A master's first replica begins another replication history, so what was refused is behind a fence.
+    // A master's first replica begins another replication history, so what was refused is behind a fence: whoever took
+    // the token for fresh had a clock at most a skew behind the time that it was issued at.
     assert!(set.fence().unwrap() >= before + 60, "refused, and burned");
+}
+
+#[test]
+fn a_mark_that_no_replica_confirmed_stays_burned_when_one_is_back() {
+    let master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
+    let port = master.port().to_string();
+    let follow = || {
+        let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
+        eventually("the replica follows", || replica.info("replication", "master_link_status") == "up");
+        replica
+    };
+    let mut replica = follow();
+    let set = open(options(&master).first_start().wait_replicas(1).reply_timeout(Duration::from_secs(2)));
+    spend_surely(&set, mark(1)).unwrap();
+    replica.kill();
+    assert!(unavailable(&set.spend(mark(2)).wait()));
+    let _replica = follow();
+    spend_surely(&set, mark(3)).unwrap();
+    // The history went on, so nothing is fenced: the mark itself refuses.
+    assert_eq!(set.fence(), None);
+    assert_eq!(spend_surely(&set, mark(2)), Err(SpendError::AlreadySpent));
 }
 
 #[test]
@@ -404,6 +426,7 @@ fn a_server_that_is_still_loading_refuses_until_it_is_done() {
     let mut redis = RedisServer::start(&["--appendonly", "no"]);
     let set = open(options(&redis).first_start());
     set.spend(mark(1)).wait().unwrap();
+    let spent_at = now();
     assert_eq!(redis.ask(&["DEBUG", "POPULATE", "2000"]), "OK");
     assert_eq!(redis.ask(&["SAVE"]), "OK");
     redis.kill();
@@ -415,7 +438,8 @@ fn a_server_that_is_still_loading_refuses_until_it_is_done() {
     eventually("it has loaded", || redis.ask(&["PING"]).contains("PONG"));
     spend_surely(&set, mark(3_001)).unwrap();
     assert_eq!(spend_surely(&set, mark(3_001)), Err(SpendError::AlreadySpent));
-    assert!(set.fence().is_some(), "nothing that it had loaded is believed");
+    // Nothing that it had loaded is believed, so what was spent before lies behind a fence, a skew beyond its time.
+    assert!(set.fence().unwrap() >= spent_at + 60, "{:?}", set.fence());
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn files_that_are_no_spent_set_are_named_as_such_and_left_alone() {
     std::fs::write(&text, "not a database, but long enough to look at it more than once").unwrap();
     private(&text);
     let before = std::fs::read(&text).unwrap();
-    assert!(refusal(&text).contains("damaged or no spent set"), "{}", refusal(&text));
+    assert!(refusal(&text).contains("damaged, or not a file of this kind"), "{}", refusal(&text));
     assert_eq!(std::fs::read(&text).unwrap(), before);
 
     let foreign = folder.path().join("foreign");

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use obol_mcp::{ToolGuard, rmcp::Guarded};
-use obol_resource::{Guard, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SpentToken, ToolCall};
 use obol_token::Audience;
 use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
 use rmcp::handler::server::common::Extension;
@@ -44,7 +44,7 @@ impl Tools {
     fn greet(
         &self,
         Parameters(Name { name }): Parameters<Name>,
-        Extension(token): Extension<VerifiedToken>,
+        Extension(token): Extension<SpentToken>,
     ) -> String {
         format!("Hello {name}, from {}", token.scope().agent_instance_id)
     }

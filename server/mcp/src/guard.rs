@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use obol_resource::{Guard, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SpentToken, ToolCall};
 use obol_verify::Denial;
 use serde_json::{Map, Value};
 
@@ -34,7 +34,7 @@ impl fmt::Debug for ToolGuard {
 /// A call that may run now: its token is spent.
 #[derive(Debug)]
 pub struct Admitted {
-    token: VerifiedToken,
+    token: SpentToken,
     arguments: Arguments,
     sealed: bool,
 }
@@ -160,7 +160,7 @@ fn same_tool(name: &str, call: ToolCall) -> Result<ToolCall, Denial> {
 
 impl Admitted {
     /// What the token allows. The tool must keep the limits that only it can keep.
-    pub fn token(&self) -> &VerifiedToken {
+    pub fn token(&self) -> &SpentToken {
         &self.token
     }
 

@@ -32,7 +32,7 @@ use crate::{EXTENSION, ToolsCall};
 
 /// A server whose tools run only for a token. All else passes, and the extension is advertised.
 ///
-/// A tool finds its [`obol_resource::VerifiedToken`] in the request's extensions; the token itself it never sees.
+/// A tool finds its [`obol_resource::SpentToken`] in the request's extensions; the token itself it never sees.
 #[derive(Clone, Debug)]
 pub struct Guarded<S> {
     inner: S,

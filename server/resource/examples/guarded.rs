@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use obol_resource::{Guard, TbacLayer, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{
     Audience, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey, SessionMaterial, Suite,
@@ -25,7 +25,7 @@ const AUDIENCE: &str = "https://weather.example";
 /// How long the printed tokens live, in seconds.
 const LIFE_SEC: u64 = 60;
 
-async fn forecast(token: VerifiedToken) -> String {
+async fn forecast(token: SpentToken) -> String {
     format!("Sunny, says the tool that {} may call once.\n", token.scope().agent_instance_id)
 }
 

@@ -62,7 +62,7 @@ impl ToolCall {
     }
 
     /// The arguments, all of them, sealed under the token's channel keys. They are opened on the way; see
-    /// [`crate::VerifiedToken::opened_arguments`]. A token that does not ask for channel encryption is refused with
+    /// [`crate::SpentToken::opened_arguments`]. A token that does not ask for channel encryption is refused with
     /// them (TBAC r41, section 10.2).
     #[must_use]
     pub fn sealed_arguments(mut self, arguments: SealedMessage) -> Self {

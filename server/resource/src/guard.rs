@@ -14,7 +14,7 @@ use tracing::Span;
 use crate::audit::{About, Auditor};
 use crate::call::ToolCall;
 use crate::metrics::Metrics;
-use crate::verified::VerifiedToken;
+use crate::spent_token::SpentToken;
 
 /// How long a request waits for the spent set. When it is over the answer is 503, and the token may be burned.
 const SPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Guard {
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
-    pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<VerifiedToken, Denial> {
+    pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<SpentToken, Denial> {
         self.admit_opened(self.open(token, Some(call.tool()))?, call).await
     }
 
@@ -99,7 +99,7 @@ impl Guard {
     }
 
     /// Verifies a token that was opened for a call, and spends it. Needs a tokio runtime with time enabled.
-    pub async fn admit_opened(&self, token: OpenedToken, call: &ToolCall) -> Result<VerifiedToken, Denial> {
+    pub async fn admit_opened(&self, token: OpenedToken, call: &ToolCall) -> Result<SpentToken, Denial> {
         let OpenedToken { started, opened } = token;
         let outcome = self.decide(opened, call).await;
         self.metrics.time(started.elapsed());
@@ -147,7 +147,7 @@ impl Guard {
         }
     }
 
-    async fn decide(&self, token: Opened, call: &ToolCall) -> Result<VerifiedToken, Denial> {
+    async fn decide(&self, token: Opened, call: &ToolCall) -> Result<SpentToken, Denial> {
         let (session, jti) = (token.session_id(), *token.jti().as_bytes());
         let span = token_span(session, &jti);
         let outcome = match token.verify(&call.as_request()).and_then(check_encryption_wanted) {
@@ -166,7 +166,7 @@ impl Guard {
     }
 
     /// Spends, if it can be written down.
-    async fn spend(&self, verified: Verified) -> Result<VerifiedToken, Denial> {
+    async fn spend(&self, verified: Verified) -> Result<SpentToken, Denial> {
         let pending = self.audit.as_ref().map(|audit| audit.begin(&verified)).transpose()?;
         let outcome = spend(verified).await;
         if let Some(pending) = pending {
@@ -188,9 +188,9 @@ pub struct OpenedToken {
     opened: Opened,
 }
 
-async fn spend(verified: Verified) -> Result<VerifiedToken, Denial> {
+async fn spend(verified: Verified) -> Result<SpentToken, Denial> {
     match tokio::time::timeout(SPEND_TIMEOUT, verified.spend()).await {
-        Ok(spent) => spent.map(VerifiedToken::new),
+        Ok(spent) => spent.map(SpentToken::new),
         Err(_) => Err(Denial::new(
             Code::Unavailable,
             FailedCheck::SpentSet,

@@ -23,10 +23,10 @@ use crate::guard::{Guard, OpenedToken};
 use crate::refusal::Problem;
 use crate::request_id;
 use crate::sealing;
-use crate::verified::VerifiedToken;
+use crate::spent_token::SpentToken;
 
 /// Lets a request through only with a token for the call it stands for. The token is spent before the inner service
-/// sees the request, and taken out of it; in its place the request carries a [`VerifiedToken`].
+/// sees the request, and taken out of it; in its place the request carries a [`SpentToken`].
 #[derive(Clone, Debug)]
 pub struct TbacLayer {
     guard: Guard,
@@ -79,7 +79,7 @@ impl TbacLayer {
     }
 
     /// The request as the handler may see it.
-    async fn admit(&self, request: Request<Body>) -> Result<(Request<Body>, VerifiedToken), Problem> {
+    async fn admit(&self, request: Request<Body>) -> Result<(Request<Body>, SpentToken), Problem> {
         let (mut parts, body) = request.into_parts();
         let refused = |denial| Problem::from(&self.guard.refuse(denial));
         let call = self.call(&parts).map_err(refused)?;
@@ -123,13 +123,13 @@ impl TbacLayer {
         opened.map_err(|denial| Problem::from(&denial))
     }
 
-    async fn spend(&self, token: OpenedToken, call: &ToolCall) -> Result<VerifiedToken, Problem> {
+    async fn spend(&self, token: OpenedToken, call: &ToolCall) -> Result<SpentToken, Problem> {
         self.guard.admit_opened(token, call).await.map_err(|denial| Problem::from(&denial))
     }
 }
 
 /// A handler has no use for the token itself, and for what came with it.
-fn passed_on(mut parts: Parts, body: Body, token: &VerifiedToken) -> Request<Body> {
+fn passed_on(mut parts: Parts, body: Body, token: &SpentToken) -> Request<Body> {
     parts.headers.remove(AUTHORIZATION);
     parts.headers.remove(credentials::PROOF);
     parts.extensions.insert(token.clone());
@@ -185,12 +185,12 @@ where
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for VerifiedToken {
+impl<S: Sync> FromRequestParts<S> for SpentToken {
     type Rejection = Response<Body>;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response<Body>> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!("a handler asks for a VerifiedToken on a route without TbacLayer");
+            tracing::error!("a handler asks for a SpentToken on a route without TbacLayer");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "GUARD_MISSING", "This route is not guarded")
                 .into()
         })

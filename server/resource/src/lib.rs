@@ -5,7 +5,7 @@
 //! - [`Guard`]: verifies and spends one token; what everything else here is made of. With the feature `http` switched
 //!   off it is all there is, for servers of other protocols.
 //! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
-//!   route does, and leaves a [`VerifiedToken`] for the handler to take. Where the JSON body is the call's arguments,
+//!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
 //!   it also checks proofs of possession, opens sealed requests and seals their responses.
 //! - `service`: the same as a service for APIs in other languages and for reverse proxies.
 //!
@@ -16,7 +16,7 @@
 //!   token and no key is ever logged or sent back.
 //! - With an audit log ([`Guard::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
 //!   the disk.
-//! - A handler that asks for a [`VerifiedToken`] on a route without the layer answers 500, never 200.
+//! - A handler that asks for a [`SpentToken`] on a route without the layer answers 500, never 200.
 //! - Nothing dear is done for a stranger: a token is looked at before a body is read into values, and before it is read at all
 //!   where the token comes in a header.
 //! - Everything that arrives is bounded: headers, bodies, connections, requests at a time, and the time each may take.
@@ -46,7 +46,7 @@ mod sealed;
 mod sealing;
 #[cfg(feature = "http")]
 pub mod service;
-mod verified;
+mod spent_token;
 
 pub use call::ToolCall;
 pub use guard::{Guard, OpenedToken};
@@ -55,4 +55,4 @@ pub use layer::{TbacLayer, TbacService};
 pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};
 #[cfg(feature = "http")]
 pub use sealing::{SEALED_CONTENT_TYPE, SEALED_TYPE_HEADER};
-pub use verified::{SealError, VerifiedToken};
+pub use spent_token::{ResponseSealError, SpentToken};

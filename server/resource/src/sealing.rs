@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use crate::refusal::Problem;
 use crate::sealed::MAX_SEALED_BYTES;
-use crate::verified::VerifiedToken;
+use crate::spent_token::SpentToken;
 
 /// The type of a sealed body: a nonce of 12 bytes, the ciphertext, and a tag of 16 bytes.
 pub const SEALED_CONTENT_TYPE: &str = "application/vnd.obol.sealed";
@@ -21,7 +21,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Seals a response whole, or answers 500: nothing of it leaves in the clear but status and headers. A handler that
 /// took the channel keys has sealed the response itself, and must say so by its type.
-pub(crate) async fn seal(token: &VerifiedToken, response: Response<Body>) -> Response<Body> {
+pub(crate) async fn seal(token: &SpentToken, response: Response<Body>) -> Response<Body> {
     match try_seal(token, response).await {
         Ok(response) => response,
         Err(reason) => {
@@ -32,7 +32,7 @@ pub(crate) async fn seal(token: &VerifiedToken, response: Response<Body>) -> Res
     }
 }
 
-async fn try_seal(token: &VerifiedToken, response: Response<Body>) -> Result<Response<Body>, String> {
+async fn try_seal(token: &SpentToken, response: Response<Body>) -> Result<Response<Body>, String> {
     let (mut parts, body) = response.into_parts();
     if matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Ok(Response::from_parts(parts, Body::empty()));

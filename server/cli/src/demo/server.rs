@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use obol_resource::{Guard, TbacLayer, ToolCall, VerifiedToken};
+use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
 use obol_token::{Audience, SessionId};
 use obol_verify::spent::{NewFile, RedbSpentSetOptions};
 use obol_verify::{CascadeLimits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
@@ -64,6 +64,6 @@ fn routes(guard: &Guard) -> Router {
         .route("/brief", get(handler).layer(guarded("brief")))
 }
 
-async fn handler(token: VerifiedToken) -> String {
+async fn handler(token: SpentToken) -> String {
     format!("{} by {}\n", token.scope().tool, token.scope().agent_instance_id)
 }

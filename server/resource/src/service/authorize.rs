@@ -17,7 +17,7 @@ use super::ServiceState;
 use crate::call::ToolCall;
 use crate::credentials;
 use crate::refusal::Problem;
-use crate::verified::VerifiedToken;
+use crate::spent_token::SpentToken;
 
 const TOOL: HeaderName = HeaderName::from_static("x-obol-tool");
 const ACTION: HeaderName = HeaderName::from_static("x-obol-action");
@@ -43,7 +43,7 @@ pub(super) async fn handle(State(state): State<ServiceState>, headers: HeaderMap
     }
 }
 
-async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<VerifiedToken, Problem> {
+async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<SpentToken, Problem> {
     let call = call(headers).map_err(|denial| Problem::told(&state.guard.refuse(denial)))?;
     let token = credentials::token(headers)
         .map_err(|denial| by_caller(&state.guard.refuse(denial), StatusCode::UNAUTHORIZED))?;

@@ -17,7 +17,7 @@ use crate::bodies::Peer;
 use crate::call::ToolCall;
 use crate::refusal::Problem;
 use crate::sealed::{EncField, PopField};
-use crate::verified::VerifiedToken;
+use crate::spent_token::SpentToken;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +131,7 @@ fn malformed(error: &json::JsonError) -> Problem {
     Problem::malformed(StatusCode::BAD_REQUEST, error.to_string())
 }
 
-fn accepted(token: &VerifiedToken) -> Response {
+fn accepted(token: &SpentToken) -> Response {
     let jti: Jti = token.jti();
     let arguments = token.opened_arguments();
     let answer = Accepted {

@@ -12,7 +12,7 @@ use crate::sealed::{MAX_SEALED_BYTES, SealedMessage};
 /// A token that was spent for this request. [`crate::TbacLayer`] puts it into the request; as an axum extractor it
 /// hands it to the handler, and answers 500 on a route that has no such layer.
 #[derive(Clone)]
-pub struct VerifiedToken(Arc<Contents>);
+pub struct SpentToken(Arc<Contents>);
 
 struct Contents {
     session_id: SessionId,
@@ -25,7 +25,7 @@ struct Contents {
 /// Why a response cannot be sealed. It must then not be sent at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum SealError {
+pub enum ResponseSealError {
     /// The channel keys were taken, or a response was sealed before. The nonce of a token's response is fixed, so a
     /// second one would give both away.
     UsedUp,
@@ -35,7 +35,7 @@ pub enum SealError {
     Cipher,
 }
 
-impl fmt::Display for SealError {
+impl fmt::Display for ResponseSealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UsedUp => f.write_str("the token has sealed its one response"),
@@ -50,9 +50,9 @@ impl fmt::Display for SealError {
     }
 }
 
-impl std::error::Error for SealError {}
+impl std::error::Error for ResponseSealError {}
 
-impl VerifiedToken {
+impl SpentToken {
     pub(crate) fn new(mut spent: Spent) -> Self {
         Self(Arc::new(Contents {
             session_id: spent.session_id(),
@@ -86,14 +86,14 @@ impl VerifiedToken {
     }
 
     /// Seals the one response of this token (TBAC r41, sections 9.1 and 10.4).
-    pub fn seal_response(&self, plaintext: &[u8]) -> Result<SealedMessage, SealError> {
+    pub fn seal_response(&self, plaintext: &[u8]) -> Result<SealedMessage, ResponseSealError> {
         if plaintext.len() > MAX_SEALED_BYTES {
-            return Err(SealError::TooLong);
+            return Err(ResponseSealError::TooLong);
         }
-        let keys = self.take_channel_keys().ok_or(SealError::UsedUp)?;
+        let keys = self.take_channel_keys().ok_or(ResponseSealError::UsedUp)?;
         let (iv, algorithm) = (*keys.response_iv(), keys.algorithm());
-        let ciphertext = keys.seal_response(plaintext).map_err(|_| SealError::Cipher)?;
-        let message = SealedMessage::new(iv, ciphertext).map_err(|_| SealError::Cipher)?;
+        let ciphertext = keys.seal_response(plaintext).map_err(|_| ResponseSealError::Cipher)?;
+        let message = SealedMessage::new(iv, ciphertext).map_err(|_| ResponseSealError::Cipher)?;
         Ok(message.of_algorithm(algorithm))
     }
 
@@ -103,8 +103,8 @@ impl VerifiedToken {
     }
 }
 
-impl fmt::Debug for VerifiedToken {
+impl fmt::Debug for SpentToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VerifiedToken").field("session_id", &self.0.session_id).finish_non_exhaustive()
+        f.debug_struct("SpentToken").field("session_id", &self.0.session_id).finish_non_exhaustive()
     }
 }
