@@ -360,14 +360,14 @@ mod tests {
         table.add(&with_epoch(1, 5), 5).unwrap();
         table.revoke(SessionId(2), 5).unwrap();
         drop(table);
-        let database = open_database(&path).unwrap();
-        write(&database, |transaction| {
+        let file = RedbFile::open(&path).unwrap();
+        file.commit(|transaction| {
             transaction.delete_table(EPOCHS)?;
             transaction.open_table(META)?.insert(FORMAT, WITHOUT_EPOCHS)?;
             Ok(())
         })
         .unwrap();
-        drop(database);
+        drop(file);
         for _ in 0..2 {
             let table = open(&path);
             assert_eq!(epoch(&table, 1), 5);
@@ -376,12 +376,22 @@ mod tests {
             let again = table.add(&entry(2, "active"), 6);
             assert!(matches!(again, Err(SessionStoreError::Revoked)), "{again:?}");
         }
-        let database = open_database(&path).unwrap();
-        write(&database, |transaction| Ok(transaction.open_table(META)?.insert(FORMAT, "3").map(drop)?))
-            .unwrap();
-        drop(database);
+        let file = RedbFile::open(&path).unwrap();
+        file.commit(|transaction| Ok(transaction.open_table(META)?.insert(FORMAT, "3").map(drop)?)).unwrap();
+        drop(file);
         let newer = RedbSessionTable::open(&path, SessionSealKey::from_bytes([7; 32])).unwrap_err();
         assert!(newer.to_string().contains("format 3"), "{newer}");
+        assert!(!newer.to_string().contains("move it away"), "{newer}");
+    }
+
+    #[test]
+    fn a_table_that_somebody_has_open_is_not_to_be_moved_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        let _held = open(&path);
+        let refused = RedbSessionTable::open(&path, SessionSealKey::from_bytes([7; 32])).unwrap_err();
+        assert!(refused.to_string().contains("another process has it open"), "{refused}");
+        assert!(!refused.to_string().contains("move it away"), "{refused}");
     }
 
     #[test]

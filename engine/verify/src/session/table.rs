@@ -165,6 +165,7 @@ mod tests {
     use obol_token::{Audience, MutualAuth, SessionKey, SessionMaterial, Suite, VerifierSecret};
 
     use super::*;
+    use crate::session::InvalidPopKey;
 
     fn session(id: u64) -> Session {
         let material = SessionMaterial::new(
