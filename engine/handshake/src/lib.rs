@@ -32,6 +32,8 @@ mod responder;
 mod schedule;
 mod sek;
 mod symmetric;
+#[cfg(feature = "system")]
+mod system;
 mod transport;
 
 pub use cookie::{COOKIE_BYTES, CookieError, CookieKey, CookieRing, KEY_LIFE_SECS, VALIDITY_SECS};
@@ -46,4 +48,6 @@ pub use pattern::{hello_bytes, reply_overhead_bytes};
 pub use responder::{Pending, Proven, Responder};
 pub use schedule::{ChainSecret, Established, HandshakeHash};
 pub use sek::{SEK_PROOF_BYTES, SekKey, SekPublic, verify_sek_proof};
+#[cfg(feature = "system")]
+pub use system::SystemRandom;
 pub use transport::{MAX_TRANSPORT_MESSAGES, Opener, Sealer, TransportError, open_answer, seal_answer};
