@@ -53,6 +53,24 @@ pub enum Event {
     TokenRotate,
     /// A scoped token was ended.
     TokenRevoke,
+    /// An agent asked the Authentication Service to be registered.
+    Register,
+    /// A human approved an agent there, or denied it.
+    Approve,
+    /// An invitation, or a code to join with, was made there.
+    Invite,
+    /// A session was opened there.
+    SessionOpen,
+    /// An agent, a session or the use of a tool was ended there.
+    Disable,
+    /// An agent or a tool was let in there again.
+    Enable,
+    /// An agent replaces its identity key.
+    KeyRotate,
+    /// An agent's identity key seems to have a copy.
+    CloneSuspected,
+    /// A resource server's copy joined.
+    Join,
 }
 
 /// Whether what was asked for was done.
