@@ -3,3 +3,5 @@
 //! Plain values in and out: no sockets, no HTTP library, nothing else of Obol.
 
 pub mod host;
+#[cfg(feature = "tls")]
+pub mod tls;
