@@ -1,0 +1,191 @@
+//! One connection to the service, for the messages of one handshake. No redirect is followed, no proxy is used, and
+//! everything is bounded.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::error::AuthError;
+use crate::pinned::Pinned;
+
+/// How long connecting, or one request, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest answer, in bytes: a session's document and what sealing adds.
+const MAX_ANSWER_BYTES: usize = (1 << 20) + (64 << 10);
+/// The longest file of certificates, in bytes.
+const MAX_PEM_BYTES: usize = 1 << 20;
+const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
+
+/// Makes connections.
+pub(crate) struct Connector {
+    tls: TlsConnector,
+}
+
+impl Connector {
+    /// Trusts the system's certificate authorities, or those of one file alone.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AuthError> {
+        let mut roots = RootCertStore::empty();
+        match ca_file {
+            Some(path) => {
+                let wrong =
+                    || AuthError::System(format!("{} is not a PEM file of certificates", path.display()));
+                let text = obol_secret::file::read_public(path, MAX_PEM_BYTES)
+                    .map_err(|error| AuthError::System(error.to_string()))?;
+                for certificate in CertificateDer::pem_slice_iter(&text) {
+                    roots.add(certificate.map_err(|_| wrong())?).map_err(|_| wrong())?;
+                }
+                if roots.is_empty() {
+                    return Err(wrong());
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(obol_probe::tls::provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| AuthError::System(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls: Arc::new(config).into() })
+    }
+
+    /// Connects to the service.
+    pub(crate) async fn open(&self, service: &Pinned) -> Result<Connection, AuthError> {
+        let unreachable = |why: String| AuthError::Unreachable(format!("{}: {why}", service.origin()));
+        match timeout(PATIENCE, self.connect(service)).await {
+            Ok(connected) => connected.map_err(unreachable),
+            Err(_) => Err(unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    async fn connect(&self, service: &Pinned) -> Result<Connection, String> {
+        let (host, port) = service.host_and_port().ok_or("the address is malformed")?;
+        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+        // Messages are small, and each waits for an answer.
+        let _best_effort = stream.set_nodelay(true);
+        // Behind the scheme; `Pinned` made sure that nothing else follows.
+        let authority = service.origin().rsplit('/').next().unwrap_or(host).to_owned();
+        match service.is_tls() {
+            false => Connection::over(stream, authority).await,
+            true => {
+                let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+                let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+                Connection::over(stream, authority).await
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// A refusal in clear, as far as it can be read.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Clear {
+    #[serde(default)]
+    pub(crate) code: String,
+    #[serde(default)]
+    pub(crate) detail: String,
+    #[serde(default)]
+    pub(crate) suites: Vec<u8>,
+}
+
+/// What came back.
+pub(crate) enum Answer {
+    /// The bytes of an answer.
+    Done(Vec<u8>),
+    /// A refusal that nothing protects.
+    Refused(Clear),
+}
+
+/// A connection.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    authority: String,
+    driver: JoinHandle<hyper::Result<()>>,
+}
+
+impl Connection {
+    async fn over<S>(stream: S, authority: String) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Self { sender, authority, driver: tokio::spawn(connection) })
+    }
+
+    /// Sends a handshake message.
+    pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> Result<Answer, AuthError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(CONTENT_TYPE, HANDSHAKE_TYPE)
+            .body(Full::new(Bytes::copy_from_slice(body)));
+        self.send(request.map_err(|error| AuthError::System(error.to_string()))?).await
+    }
+
+    /// Asks with a bearer secret of the scheme `Obol-Poll`.
+    pub(crate) async fn get(&mut self, path: &str, token: &str) -> Result<Answer, AuthError> {
+        let mut value = HeaderValue::try_from(format!("Obol-Poll {token}"))
+            .map_err(|error| AuthError::System(error.to_string()))?;
+        value.set_sensitive(true);
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(AUTHORIZATION, value)
+            .body(Full::default());
+        self.send(request.map_err(|error| AuthError::System(error.to_string()))?).await
+    }
+
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, AuthError> {
+        let exchange = async {
+            let answer = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let (parts, body) = answer.into_parts();
+            let body =
+                Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((parts.status, body.to_bytes()))
+        };
+        let (status, body) = timeout(PATIENCE, exchange)
+            .await
+            .unwrap_or_else(|_| Err("no answer in time".to_owned()))
+            .map_err(AuthError::Unreachable)?;
+        if status == StatusCode::OK {
+            return Ok(Answer::Done(body.to_vec()));
+        }
+        let mut clear: Clear = serde_json::from_slice(&body).unwrap_or_default();
+        if clear.code.is_empty() {
+            clear.code = status.to_string();
+        }
+        Ok(Answer::Refused(clear))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

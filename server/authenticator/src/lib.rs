@@ -1,0 +1,27 @@
+//! The agent's side of the Authentication Service: keeps the identity key, registers the agent, and opens sessions by a
+//! mutual handshake.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`Pinned`] | which service, and the key that it must have |
+//! | [`Identity`] | the identity key, the SEK and what the last session left, in one sealed file |
+//! | [`Authenticator`] | registers, asks what became of that, and opens sessions |
+//!
+//! What it promises:
+//! - no session key crosses the wire: both sides derive them, and the session's own secret is gone once they are;
+//! - a service without the pinned key, or one that was made to forget a better suite, is not gone on with;
+//! - a lost answer is asked for again with the same bytes, and costs neither a second session nor a false alarm.
+//!
+//! It must not know: tokens, queues, what a session is used for.
+
+mod authenticator;
+mod connect;
+mod error;
+mod exchange;
+mod identity;
+mod pinned;
+
+pub use authenticator::{Authenticator, Options, Registered, RegistrationState, Session, Wishes};
+pub use error::AuthError;
+pub use identity::{Identity, IdentityError};
+pub use pinned::{Pinned, PinnedError};

@@ -1,0 +1,203 @@
+//! What the service writes into its audit log. Whatever is done needs a place in it first; refusals have lines of their own
+//! as far as the log's allowance goes.
+
+use std::sync::Arc;
+
+use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place};
+use obol_handshake::IdentityPublic;
+use obol_secret::text::plain;
+
+use crate::directory::{Agent, Answer, Ended, Human, Opened, Registered, Registration, Replica, Unavailable};
+use crate::refused::Refused;
+
+/// Writes lines, where there is a log.
+#[derive(Debug)]
+pub(super) struct Auditor {
+    log: Option<Arc<AuditLog>>,
+}
+
+/// A place for one line, and the log for more about the same.
+#[must_use]
+pub(super) struct Reserved<'a> {
+    log: Option<&'a AuditLog>,
+    place: Option<Place<'a>>,
+}
+
+impl Auditor {
+    pub(super) fn new(log: Option<Arc<AuditLog>>) -> Self {
+        Self { log }
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        let log = self.log.as_ref();
+        log.map_or(Ok(()), |log| log.health().map_err(|suspended| suspended.to_string()))
+    }
+
+    /// Keeps a place for a line about what is going to be done; without one it must not be.
+    pub(super) fn reserve(&self) -> Answer<Reserved<'_>> {
+        let log = self.log.as_deref();
+        let place = log.map(AuditLog::reserve).transpose().map_err(Unavailable::new)?;
+        Ok(Reserved { log, place })
+    }
+
+    /// Writes, or counts, that somebody who proved this key was refused.
+    pub(super) fn refused(&self, identity: &IdentityPublic, refused: &Refused) {
+        tracing::debug!(code = refused.code(), subject = identity.subject(), "refused");
+        let Some(log) = &self.log else { return };
+        let party = match refused {
+            Refused::Suspended
+            | Refused::Revoked
+            | Refused::ApprovalExpired
+            | Refused::NoGrants
+            | Refused::SuiteRequired { .. }
+            | Refused::SekProof => Party::Known,
+            _ => Party::Stranger,
+        };
+        log.refusal(party, refused.code(), || Entry {
+            decision: Some(Decision::Deny),
+            scope: Some(identity.subject().into()),
+            code: Some(refused.code()),
+            ..Entry::new(Event::Denial)
+        });
+    }
+}
+
+fn allowed(event: Event) -> Entry {
+    Entry { decision: Some(Decision::Allow), ..Entry::new(event) }
+}
+
+impl Reserved<'_> {
+    fn put(self, entry: Entry) {
+        if let Some(place) = self.place {
+            place.put(entry);
+        }
+    }
+
+    pub(super) fn opened(self, name: &str, opened: &Opened) {
+        let session = &opened.session;
+        tracing::info!(agent = %session.agent, name, session = %session.id, suite = session.suite, "a session was opened");
+        if opened.clone_suspected {
+            tracing::error!(
+                agent = %session.agent,
+                name,
+                "a copy of this agent's key is suspected, or its disk was put back; `obol agent disable` stops both"
+            );
+            if let Some(log) = self.log {
+                let agent = Some(session.agent.as_str().into());
+                log.note(Entry { agent, ..Entry::new(Event::CloneSuspected) });
+            }
+        }
+        if let Some(log) = self.log {
+            log.introduce(session.id.0, session.agent.as_str());
+        }
+        self.put(Entry {
+            agent: Some(session.agent.as_str().into()),
+            session: Some(session.id.0),
+            scope: Some(format!("{} at {}", session.tools.join(" "), session.audiences.join(" ")).into()),
+            expires_at: Some(session.expires_at),
+            epoch: Some(session.policy_epoch),
+            sessions_ended: Some(opened.superseded.len() as u64).filter(|ended| *ended > 0),
+            ..allowed(Event::SessionOpen)
+        });
+    }
+
+    pub(super) fn registered(self, identity: &IdentityPublic, name: &str, source: &str, done: &Registered) {
+        let (agent, reason) = match done {
+            Registered::Waits(_) => (None, "a human has to approve it"),
+            Registered::Active(agent) => (Some(agent.id.as_str().into()), "by invitation"),
+        };
+        tracing::info!(name, source, subject = identity.subject(), reason, "an agent registered");
+        self.put(Entry {
+            client: Some(plain(source).as_ref().into()),
+            scope: Some(format!("{name} {}", identity.subject()).into()),
+            agent,
+            reason: Some(reason.into()),
+            ..allowed(Event::Register)
+        });
+    }
+
+    pub(super) fn approved(self, agent: &Agent) {
+        tracing::info!(agent = %agent.id, name = agent.wanted.name, by = %agent.approved_by, "an agent was approved");
+        self.put(Entry {
+            agent: Some(agent.id.as_str().into()),
+            client: Some(agent.approved_by.to_string().into()),
+            scope: Some(
+                format!("{} {} roles {}", agent.wanted.name, agent.identity.subject(), agent.roles.join(" "))
+                    .into(),
+            ),
+            expires_at: Some(agent.expires_at),
+            ..allowed(Event::Approve)
+        });
+    }
+
+    pub(super) fn denied(self, registration: &Registration, by: &Human) {
+        tracing::warn!(name = registration.wanted.name, source = registration.source, %by, "a registration was denied");
+        self.put(Entry {
+            decision: Some(Decision::Deny),
+            client: Some(by.to_string().into()),
+            scope: Some(format!("{} {}", registration.wanted.name, registration.identity.subject()).into()),
+            ..Entry::new(Event::Approve)
+        });
+    }
+
+    pub(super) fn ended(self, scope: &str, reason: &str, by: &str, ended: &Ended) {
+        tracing::warn!(scope, reason, by, sessions = ended.sessions.len(), "ended");
+        self.put(Entry {
+            agent: ended.agents.first().map(|agent| agent.as_str().into()),
+            client: Some(by.into()),
+            scope: Some(scope.into()),
+            reason: Some(reason.into()),
+            sessions_ended: Some(ended.sessions.len() as u64),
+            session: ended.sessions.first().filter(|_| ended.sessions.len() == 1).map(|id| id.0),
+            ..allowed(Event::Disable)
+        });
+    }
+
+    pub(super) fn enabled(self, scope: &str, by: &Human) {
+        tracing::warn!(scope, %by, "enabled");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            scope: Some(scope.into()),
+            ..allowed(Event::Enable)
+        });
+    }
+
+    pub(super) fn invited(self, scope: &str, by: &Human, expires_at: u64) {
+        tracing::info!(scope, %by, "an invitation was made");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            scope: Some(scope.into()),
+            expires_at: Some(expires_at),
+            ..allowed(Event::Invite)
+        });
+    }
+
+    pub(super) fn rotated(self, agent: &str, proven: bool) {
+        tracing::info!(agent, proven, "an identity key is being replaced");
+        let reason = if proven { "the new key is in use" } else { "the old key named a new one" };
+        self.put(Entry {
+            agent: Some(agent.into()),
+            reason: Some(reason.into()),
+            ..allowed(Event::KeyRotate)
+        });
+    }
+
+    pub(super) fn joined(self, replica: &Replica) {
+        tracing::info!(replica = %replica.id, audience = replica.audience, "a resource server joined");
+        self.put(Entry {
+            audience: Some(replica.audience.as_str().into()),
+            scope: Some(replica.id.as_str().into()),
+            ..allowed(Event::Join)
+        });
+    }
+
+    pub(super) fn policy(self, epoch: u64, digest: &str, by: &Human) {
+        tracing::warn!(epoch, digest, %by, "a policy is in force");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            scope: Some(digest.into()),
+            epoch: Some(epoch),
+            ..allowed(Event::Policy)
+        });
+    }
+}

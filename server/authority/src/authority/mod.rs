@@ -1,0 +1,305 @@
+//! The service without its sockets: what each message of a handshake and each request of an operator brings about, given a
+//! directory, a decider, the time and random numbers.
+//!
+//! Nothing about a stranger is kept before the third message. Nothing is opened, approved or ended without a place in the
+//! audit log, where there is one.
+
+mod audit;
+mod open;
+mod operate;
+mod payload;
+mod register;
+mod small;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::sync::Arc;
+
+use obol_audit::AuditLog;
+use obol_handshake::{
+    AuthorityKey, AuthoritySecret, CookieError, CookieRing, HandshakeError, Header, Pending, Proof, Proven,
+    Purpose, Random, Responder, SekPublic, reply, seal_answer, verify_sek_proof,
+};
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value, json};
+
+use self::audit::Auditor;
+pub use self::operate::{Invited, KillReport, Review};
+use crate::decider::Decider;
+use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
+use crate::id::SystemRandom;
+use crate::numbers::SessionNumbers;
+use crate::refused::Refused;
+use crate::settings::Settings;
+
+/// How often a handshake is decided anew because what it was decided by changed meanwhile.
+const MAX_TRIES: usize = 4;
+
+/// What a service is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    /// What an operator sets.
+    pub settings: Settings,
+    /// What must not be forgotten.
+    pub directory: Arc<dyn Directory>,
+    /// Who decides what is granted.
+    pub decider: Arc<dyn Decider>,
+    /// The service's static key.
+    pub key: AuthoritySecret,
+    /// What codes are hashed under.
+    pub code_key: [u8; 32],
+    /// Where it is written what was done.
+    pub audit: Option<Arc<AuditLog>>,
+}
+
+/// The service.
+pub struct Authority {
+    settings: Settings,
+    directory: Arc<dyn Directory>,
+    decider: RwLock<Arc<dyn Decider>>,
+    key: AuthoritySecret,
+    code_key: [u8; 32],
+    ring: Mutex<CookieRing>,
+    numbers: SessionNumbers,
+    auditor: Auditor,
+}
+
+/// When something happens: the edge reads the clock, once for each request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Milliseconds since 1970.
+    pub ms: u64,
+}
+
+impl Now {
+    /// Unix seconds.
+    pub fn secs(self) -> u64 {
+        self.ms / 1_000
+    }
+}
+
+/// Why a message got no answer that the handshake protects. It is answered in clear, coarsely.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    /// It is not a message of a handshake with this service.
+    Malformed(HandshakeError),
+    /// It names a key that the service does not have.
+    UnknownKey,
+    /// It is of a suite that the service does not speak; these it does.
+    Suite(Vec<u8>),
+    /// The cookie is too old. Begin anew.
+    CookieExpired,
+    /// The cookie served another third message. Begin anew.
+    Used,
+    /// It cannot be done now. Ask again.
+    Unavailable(Unavailable),
+}
+
+impl From<HandshakeError> for Rejected {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::UnknownAuthorityKey => Self::UnknownKey,
+            error => Self::Malformed(error),
+        }
+    }
+}
+
+impl From<Unavailable> for Rejected {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl From<CookieError> for Rejected {
+    fn from(error: CookieError) -> Self {
+        match error {
+            CookieError::Expired => Self::CookieExpired,
+            CookieError::Forged => Self::Malformed(HandshakeError::Tag),
+        }
+    }
+}
+
+impl Authority {
+    /// Puts a service together.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where the directory cannot be read.
+    pub fn new(parts: Parts, now: Now) -> Result<Self, Unavailable> {
+        let Parts { settings, directory, decider, key, code_key, audit } = parts;
+        let numbers = SessionNumbers::above(directory.last_session()?, settings.node);
+        let auditor = Auditor::new(audit);
+        let ring = Mutex::new(CookieRing::new(now.secs(), &mut SystemRandom));
+        let decider = RwLock::new(decider);
+        Ok(Self { settings, directory, decider, key, code_key, ring, numbers, auditor })
+    }
+
+    /// Puts another decider in force.
+    pub fn set_decider(&self, decider: Arc<dyn Decider>) {
+        *self.decider.write() = decider;
+    }
+
+    /// The static key that clients pin.
+    pub fn key(&self) -> AuthorityKey {
+        self.key.key()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &dyn Directory {
+        &*self.directory
+    }
+
+    /// Whether sessions can be opened and ended.
+    ///
+    /// # Errors
+    ///
+    /// Says why not.
+    pub fn health(&self) -> Result<(), String> {
+        self.directory.health().map_err(|error| error.to_string())?;
+        self.auditor.health()
+    }
+
+    /// What is told to everybody at `/.well-known/obol-configuration`.
+    pub fn configuration(&self) -> Value {
+        json!({
+            "issuer": self.settings.origin,
+            "handshake": 1,
+            "suites": payload::numbers(&self.settings.suites),
+            "as_keys": [payload::key(&self.key())],
+            "endpoints": {
+                "handshake": "/v1/handshake",
+                "session": "/v1/sessions",
+                "register": "/v1/agents",
+                "registration": "/v1/agents/registrations/{id}",
+                "rotate_key": "/v1/agents/rotate",
+                "deregister": "/v1/agents/deregister",
+                "join": "/v1/resource-servers",
+            },
+            "registration": { "flows": ["local", "invitation"] },
+        })
+    }
+
+    /// Answers message A with message B. Keeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`].
+    pub fn accept(&self, hello: &[u8], now: Now) -> Result<Vec<u8>, Rejected> {
+        let header = hello.first_chunk().ok_or(HandshakeError::Length)?;
+        let header = Header::read(header)?;
+        if !self.settings.suites.contains(&header.suite) {
+            return Err(Rejected::Suite(payload::numbers(&self.settings.suites)));
+        }
+        let greeting = payload::greeting(self, now.secs());
+        let rng = &mut SystemRandom;
+        let (pending, message) = Responder::accept(&self.settings.origin, &self.key, hello, &greeting, rng)?;
+        let cookie = {
+            let mut ring = self.ring.lock();
+            ring.turn(now.secs(), rng);
+            pending.seal(&ring, now.secs(), rng)
+        };
+        Ok(reply(&cookie, &message)?)
+    }
+
+    /// Answers message C, on the route of `purpose`, with message D: the sealed answer. `source` is where it comes from.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`].
+    pub fn prove(&self, purpose: Purpose, proof: &[u8], source: &str, now: Now) -> Result<Vec<u8>, Rejected> {
+        for _ in 0..MAX_TRIES {
+            match self.carry_out(purpose, proof, source, now)? {
+                Outcome::Answer(answer) => return Ok(answer),
+                Outcome::Used => return Err(Rejected::Used),
+                Outcome::Stale => {}
+            }
+        }
+        Err(Rejected::Unavailable(Unavailable::new("what is granted changes too fast; ask again")))
+    }
+
+    fn carry_out(&self, purpose: Purpose, proof: &[u8], source: &str, now: Now) -> Result<Outcome, Rejected> {
+        let proven = self.open_proof(purpose, proof, now)?;
+        let outcome = match purpose {
+            Purpose::Session => self.open_session(proven, now),
+            Purpose::Register => self.register(proven, source, now),
+            Purpose::Join => self.join(proven, now),
+            Purpose::RotateKey => self.rotate_key(proven, now),
+            Purpose::Deregister => self.deregister(proven, now),
+            Purpose::AgentStream | Purpose::ResourceStream | Purpose::Approval => {
+                return Err(Rejected::Malformed(HandshakeError::Purpose(purpose.number())));
+            }
+        };
+        outcome.map_err(Rejected::from)
+    }
+
+    fn open_proof(&self, purpose: Purpose, proof: &[u8], now: Now) -> Result<Proven, Rejected> {
+        let proof = Proof::read(proof)?;
+        let pending = {
+            let mut ring = self.ring.lock();
+            ring.turn(now.secs(), &mut SystemRandom);
+            Pending::open(proof.cookie, purpose, &ring, now.secs())?
+        };
+        Ok(pending.finish(proof.message)?)
+    }
+
+    /// Answers with a refusal that was decided before the directory was asked.
+    fn refuse(&self, proven: Proven, why: Refused, now: Now) -> Answer<Outcome> {
+        let handshake = handshake_of(&proven);
+        self.auditor.refused(&proven.identity, &why);
+        let seal = seal_with(proven, |()| json!({}));
+        Ok(answered(self.directory.refuse(handshake, why, now.secs(), seal)?))
+    }
+
+    fn random(&self) -> impl Random {
+        SystemRandom
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What became of a third message.
+enum Outcome {
+    Answer(Vec<u8>),
+    Used,
+    Stale,
+}
+
+fn answered<T>(carried: Carried<T>) -> Outcome {
+    match carried {
+        Carried::Now(_, answer) | Carried::Again(answer) => Outcome::Answer(answer),
+        Carried::Used => Outcome::Used,
+        Carried::Stale => Outcome::Stale,
+    }
+}
+
+fn handshake_of(proven: &Proven) -> Handshake {
+    Handshake { before: proven.hash_before_proof, hash: proven.established.hash }
+}
+
+/// Seals the answer that `tell` makes of a result, or the refusal. The handshake's other secrets are gone after this.
+fn seal_with<T: 'static>(proven: Proven, tell: impl FnOnce(&T) -> Value + Send + 'static) -> Seal<T> {
+    let mut sealer = proven.established.send;
+    Box::new(move |outcome| {
+        let answer = match outcome {
+            Ok(done) => tell(done),
+            Err(refused) => refused.to_json(),
+        };
+        // The key is fresh, so it cannot be used up; an empty answer opens as none.
+        seal_answer(&mut sealer, answer.to_string().as_bytes()).unwrap_or_default()
+    })
+}
+
+/// Whether whoever proved its identity holds the SEK that it names.
+fn holds_sek(proven: &Proven, sek: &SekPublic, proof: &[u8; 64]) -> bool {
+    verify_sek_proof(sek, &proven.hash_before_proof, proof)
+}

@@ -1,0 +1,279 @@
+//! What an operator may do: look at a registration and decide, invite, end, enable, add resource servers.
+
+use obol_session::Suite;
+
+use super::{Authority, Now};
+use crate::directory::{
+    Agent, Approval, EndScope, Ended, Human, Invitation, PolicyVersion, Polled, Registration, ResourceServer,
+};
+use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
+use crate::refused::Refused;
+use crate::settings::MAX_APPROVAL_SECS;
+
+/// How long a join code is good for, in seconds.
+const JOIN_CODE_SECS: u64 = 900;
+/// How long an invitation lasts at most, in seconds: a week.
+const MAX_INVITATION_SECS: u64 = 7 * 86_400;
+/// The most agents that one invitation admits.
+const MAX_INVITED: u32 = 1_000;
+/// How long nothing is taken from a source that somebody blocked, in seconds.
+const BLOCK_SECS: u64 = 3_600;
+
+/// What a human looks at before deciding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Review {
+    /// The registration.
+    pub registration: Registration,
+    /// The key in words; the same are on the agent's side.
+    pub words: String,
+    /// The agent as it was approved before, where this renews an approval.
+    pub before: Option<Agent>,
+}
+
+/// Leave for agents to register by themselves.
+#[derive(Debug)]
+pub struct Invited {
+    /// What an agent presents.
+    pub ticket: Bearer,
+    /// When it ends, in Unix seconds.
+    pub expires_at: u64,
+}
+
+/// What was ended, and until when somebody who does not hear of it could still accept its tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KillReport {
+    /// What was ended.
+    pub ended: Ended,
+    /// When the last of the sessions would have ended by itself, in Unix seconds.
+    pub latest_end: Option<u64>,
+}
+
+impl Authority {
+    /// The registration with this code.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::NoSuchCode`] if none waits.
+    pub fn review(&self, code: &UserCode, now: Now) -> Result<Review, Refused> {
+        let found = self.directory.registration(code.hash(&self.code_key), now.secs())?;
+        let registration = found.ok_or(Refused::NoSuchCode)?;
+        let words = registration.identity.words();
+        let before = match &registration.renews {
+            Some(id) => self.directory.agent(id.as_str())?,
+            None => None,
+        };
+        Ok(Review { registration, words, before })
+    }
+
+    /// Approves a registration with these roles, for so many seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn approve(
+        &self,
+        review: &Review,
+        roles: &[String],
+        secs: Option<u64>,
+        by: Human,
+        now: Now,
+    ) -> Result<Agent, Refused> {
+        let secs = secs.unwrap_or(self.settings.approval_secs);
+        if secs == 0 || secs > MAX_APPROVAL_SECS {
+            let rule = format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds");
+            return Err(Refused::Malformed(rule));
+        }
+        self.may_register(&by, &review.registration.wanted.class, roles, "local", secs)?;
+        let place = self.auditor.reserve()?;
+        let approval = Approval {
+            registration: review.registration.id.clone(),
+            agent: AgentId::generate(&mut self.random()),
+            by,
+            roles: roles.to_vec(),
+            secs,
+        };
+        let agent = self.directory.approve(approval, now.secs())??;
+        place.approved(&agent);
+        Ok(agent)
+    }
+
+    fn may_register(
+        &self,
+        by: &Human,
+        class: &str,
+        roles: &[String],
+        flow: &str,
+        secs: u64,
+    ) -> Result<(), Refused> {
+        let decider = self.decider.read().clone();
+        let allowed = decider
+            .may_register(by, class, roles, flow, secs.div_ceil(86_400))
+            .map_err(|error| Refused::Unavailable(error.to_string()))?;
+        if allowed { Ok(()) } else { Err(Refused::ApprovalDenied) }
+    }
+
+    /// Denies a registration; with `block`, nothing more is taken from where it came from for an hour.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn deny(&self, id: RegistrationId, block: bool, by: &Human, now: Now) -> Result<(), Refused> {
+        let place = self.auditor.reserve()?;
+        let registration = self.directory.deny(id, if block { BLOCK_SECS } else { 0 }, now.secs())??;
+        place.denied(&registration, by);
+        Ok(())
+    }
+
+    /// What became of a registration, for whoever made it; `None` if there is none, or it is another's.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`].
+    pub fn poll(&self, id: RegistrationId, token: &Bearer, now: Now) -> Result<Option<Polled>, Refused> {
+        Ok(self.directory.poll(id, token.hash(), now.secs())?)
+    }
+
+    /// Lets up to so many agents of a class register by themselves, with these roles, until `secs` from now.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn invite(
+        &self,
+        class: &str,
+        roles: &[String],
+        max_agents: u32,
+        secs: u64,
+        by: Human,
+        now: Now,
+    ) -> Result<Invited, Refused> {
+        if !obol_session::is_name(class) || roles.iter().any(|role| !obol_session::is_name(role)) {
+            return Err(Refused::Malformed("class and roles are visible ASCII without spaces".to_owned()));
+        }
+        if secs == 0 || secs > MAX_INVITATION_SECS || max_agents == 0 || max_agents > MAX_INVITED {
+            return Err(Refused::Malformed(format!(
+                "an invitation lasts 1 to {MAX_INVITATION_SECS} seconds and admits 1 to {MAX_INVITED} agents"
+            )));
+        }
+        self.may_register(&by, class, roles, "invitation", self.settings.approval_secs)?;
+        let place = self.auditor.reserve()?;
+        let (ticket, expires_at) = (Bearer::generate(&mut self.random()), now.secs().saturating_add(secs));
+        let scope = format!("{max_agents} of class {class} roles {}", roles.join(" "));
+        let invitation = Invitation {
+            class: class.to_owned(),
+            roles: roles.to_vec(),
+            max_agents,
+            used: 0,
+            expires_at,
+            approval_secs: self.settings.approval_secs,
+            by: by.clone(),
+        };
+        self.directory.invite(ticket.hash(), invitation)??;
+        place.invited(&scope, &by, expires_at);
+        Ok(Invited { ticket, expires_at })
+    }
+
+    /// Ends agents, sessions, or the use of a tool: no new session, and the old ones end.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; nothing was ended then.
+    pub fn end(&self, scope: &EndScope, reason: &str, by: &Human, now: Now) -> Result<KillReport, Refused> {
+        let mut whole = Ended::default();
+        loop {
+            let place = self.auditor.reserve()?;
+            let part = self.directory.end(scope.clone(), reason.to_owned(), by.clone(), now.secs())??;
+            place.ended(&name_of(scope), reason, &by.to_string(), &part);
+            whole.agents.extend(part.agents);
+            whole.sessions.extend(part.sessions);
+            whole.event = part.event;
+            if !part.more {
+                break;
+            }
+        }
+        let mut latest_end = None;
+        for id in &whole.sessions {
+            let end = self.directory.session(*id)?.map(|session| session.expires_at);
+            latest_end = latest_end.max(end);
+        }
+        Ok(KillReport { ended: whole, latest_end })
+    }
+
+    /// Lets a suspended agent open sessions again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn enable_agent(&self, name: &str, by: &Human, now: Now) -> Result<Agent, Refused> {
+        let place = self.auditor.reserve()?;
+        let agent = self.directory.enable_agent(name, now.secs())??;
+        place.enabled(&format!("agent {}", agent.id), by);
+        Ok(agent)
+    }
+
+    /// Lets a tool be granted again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn enable_tool(&self, tool: &str, by: &Human, now: Now) -> Result<(), Refused> {
+        let place = self.auditor.reserve()?;
+        self.directory.enable_tool(tool, now.secs())??;
+        place.enabled(&format!("tool {tool}"), by);
+        Ok(())
+    }
+
+    /// Adds a resource server, or changes its suites, and gives a code by which one copy of it can join.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn add_resource_server(
+        &self,
+        audience: &str,
+        suites: &[Suite],
+        by: &Human,
+        now: Now,
+    ) -> Result<Invited, Refused> {
+        let longest = obol_session::limits::MAX_AUDIENCE_BYTES;
+        if audience.is_empty() || audience.len() > longest || audience.contains(char::is_control) {
+            let rule = format!("an audience has 1 to {longest} bytes without control characters");
+            return Err(Refused::Malformed(rule));
+        }
+        if suites.is_empty() {
+            return Err(Refused::Malformed("a resource server reads at least one suite".to_owned()));
+        }
+        let place = self.auditor.reserve()?;
+        let (code, expires_at) =
+            (Bearer::generate(&mut self.random()), now.secs().saturating_add(JOIN_CODE_SECS));
+        let server = ResourceServer {
+            audience: audience.to_owned(),
+            suites: super::payload::numbers(suites),
+            added_at: now.secs(),
+        };
+        self.directory.add_resource_server(server, code.hash(), expires_at)??;
+        place.invited(&format!("resource server {audience}"), by, expires_at);
+        Ok(Invited { ticket: code, expires_at })
+    }
+
+    /// Notes that a policy with this digest is in force: sessions opened from now on have a higher epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`].
+    pub fn activate_policy(&self, digest: &str, by: &Human, now: Now) -> Result<PolicyVersion, Refused> {
+        let place = self.auditor.reserve()?;
+        let version = self.directory.activate_policy(digest.to_owned(), by.clone(), now.secs())?;
+        place.policy(version.epoch, digest, by);
+        Ok(version)
+    }
+}
+
+fn name_of(scope: &EndScope) -> String {
+    match scope {
+        EndScope::Agent(name) => format!("agent {name}"),
+        EndScope::Revoke(name) => format!("agent {name}, for good"),
+        EndScope::Session(id) => format!("session {id}"),
+        EndScope::Tool(tool) => format!("tool {tool}"),
+    }
+}

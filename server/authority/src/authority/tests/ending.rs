@@ -1,0 +1,87 @@
+//! Ending: what is disabled gets nothing more, and what it had is worth nothing.
+
+use super::*;
+
+#[test]
+fn a_disabled_agent_is_refused_until_it_is_enabled() {
+    let authority = authority();
+    let (mut client, agent) = Client::approved(&authority, "builder", &["dev"]);
+    let opened = session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    let by = Human::local("anna");
+    let report = authority.end(&EndScope::Agent("builder".into()), "test", &by, at(START)).unwrap();
+    assert_eq!(report.ended.sessions, [opened.session_id]);
+    assert_eq!(report.latest_end, Some(START + 900));
+    assert!(authority.directory().half(opened.session_id, "https://a").unwrap().is_none());
+    assert_eq!(client.refused(&authority, at(START)), "SUSPENDED");
+    authority.enable_agent("builder", &by, at(START)).unwrap();
+    session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    assert_eq!(authority.directory().sessions(&agent.id).unwrap().len(), 1);
+}
+
+#[test]
+fn a_denied_tool_is_left_out_of_what_is_granted() {
+    let authority = authority();
+    let (mut client, _) = Client::approved(&authority, "builder", &["dev"]);
+    let by = Human::local("anna");
+    let end = |tool: &str| authority.end(&EndScope::Tool(tool.into()), "test", &by, at(START)).unwrap();
+    session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    assert_eq!(end("pay").ended.sessions.len(), 1);
+    let opened = session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    assert_eq!(opened.grants.iter().map(|grant| grant.tool.as_str()).collect::<Vec<_>>(), ["search"]);
+    assert_eq!(opened.audiences, ["https://a"]);
+    end("search");
+    assert_eq!(client.refused(&authority, at(START)), "NO_GRANTS");
+    authority.enable_tool("pay", &by, at(START)).unwrap();
+    let opened = session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    assert_eq!(opened.audiences, ["https://b"]);
+}
+
+#[test]
+fn a_session_opened_after_an_activation_has_the_new_epoch() {
+    let authority = authority();
+    let (mut client, _) = Client::approved(&authority, "builder", &["dev"]);
+    let by = Human::local("anna");
+    for epoch in 1..4 {
+        assert_eq!(authority.activate_policy("digest", &by, at(START)).unwrap().epoch, epoch);
+        let opened = session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+        assert_eq!(opened.policy_epoch, epoch);
+    }
+}
+
+#[test]
+fn an_agent_that_leaves_is_gone_for_good() {
+    let authority = authority();
+    let (mut client, agent) = Client::approved(&authority, "builder", &["dev"]);
+    session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
+    let sent = client.send(&authority, (Purpose::Deregister, Suite::AesGcm), at(START), |_, _| json!({}));
+    let sent = sent.unwrap();
+    let answer = authority.prove(Purpose::Deregister, &sent.proof, "192.0.2.1", at(START)).unwrap();
+    assert_eq!(read(sent, &answer), json!({ "sessions_ended": 1 }));
+    assert_eq!(client.refused(&authority, at(START)), "REVOKED");
+    let again = client.register(&authority, "builder", json!({}), at(START));
+    assert_eq!(code(&again), "REVOKED");
+    let seen = authority.directory().agent(agent.id.as_str()).unwrap().unwrap();
+    assert_eq!(seen.status, AgentStatus::Revoked);
+}
+
+#[test]
+fn a_resource_server_joins_with_its_code_once() {
+    let authority = authority();
+    let by = Human::local("anna");
+    let invited = authority.add_resource_server("https://a", &[Suite::AesGcm], &by, at(START)).unwrap();
+    let join = |code: &str| {
+        let client = Client::new();
+        let request = json!({ "code": code });
+        let sent = client.send(&authority, (Purpose::Join, Suite::HybridAesGcm), at(START), |_, _| request);
+        let sent = sent.unwrap();
+        let answer = authority.prove(Purpose::Join, &sent.proof, "192.0.2.1", at(START)).unwrap();
+        (read(sent, &answer), client.identity.public())
+    };
+    assert_eq!(code(&join("short").0), "JOIN_CODE");
+    let (told, key) = join(&invited.ticket.to_text());
+    assert_eq!(told["audience"], "https://a");
+    assert_eq!(authority.directory().replica(key).unwrap().unwrap().id.as_str(), told["rs_id"]);
+    assert_eq!(code(&join(&invited.ticket.to_text()).0), "JOIN_CODE");
+    assert!(authority.add_resource_server("", &[Suite::AesGcm], &by, at(START)).is_err());
+    assert!(authority.add_resource_server("https://c", &[], &by, at(START)).is_err());
+}

@@ -1,0 +1,61 @@
+//! Who decides what a session grants. The service asks; it does not know how it is decided.
+
+use core::fmt;
+
+use obol_session::Grant;
+
+use crate::directory::{Agent, Human};
+
+/// When, and how strongly protected, a session would be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// Unix seconds.
+    pub now: u64,
+    /// The suite's number.
+    pub suite: u8,
+}
+
+/// What is granted.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Decided {
+    /// The grants, minted ahead; none where nothing is granted.
+    pub grants: Vec<Grant>,
+    /// What whoever runs the service should look at: rules that could not be evaluated, and so denied.
+    pub alerts: Vec<String>,
+}
+
+/// It could not be decided, so nothing is granted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Undecided(pub String);
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for Undecided {}
+
+/// Decides what an agent is granted.
+pub trait Decider: Send + Sync + fmt::Debug {
+    /// The grants of a session that this agent would open now.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]; nothing is granted then.
+    fn decide(&self, agent: &Agent, moment: Moment) -> Result<Decided, Undecided>;
+
+    /// Whether this human may approve an agent of this class, with these roles, by this flow, for so many days.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]; nothing is approved then.
+    fn may_register(
+        &self,
+        human: &Human,
+        class: &str,
+        roles: &[String],
+        flow: &str,
+        days: u64,
+    ) -> Result<bool, Undecided>;
+}

@@ -1,0 +1,234 @@
+//! What is particular to a file: it is there after a restart, sealed, and nobody else's.
+
+use obol_handshake::Random as _;
+use obol_secret::key::Key32;
+use obol_session::SessionId;
+
+use super::*;
+use crate::directory::contract::{
+    self, NOW, agent, approval, events, half_of, handshake, new_registration, open, seal,
+};
+use crate::directory::{
+    AgentStatus, Carried, Directory, EndScope, Human, MemoryDirectory, Refused, Registered, Standing,
+};
+use crate::id::SystemRandom;
+
+fn master() -> Key32 {
+    Key32::from_bytes([7; 32])
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.redb");
+    let (one, events_before) = {
+        let directory = RedbDirectory::open(&path, &master()).unwrap();
+        let one = agent(&directory, 1, "builder");
+        open(&directory, &one, 100);
+        open(&directory, &one, 101);
+        let end = EndScope::Session(SessionId(100));
+        directory.end(end, "because".into(), Human::local("anna"), NOW).unwrap().unwrap();
+        directory.activate_policy("digest".into(), Human::local("anna"), NOW).unwrap();
+        (one, events(&directory))
+    };
+    let directory = RedbDirectory::open(&path, &master()).unwrap();
+    assert_eq!(events(&directory), events_before);
+    assert!(
+        half_of(&directory, 100, "https://a").is_none() && half_of(&directory, 101, "https://a").is_some()
+    );
+    assert_eq!(directory.last_session().unwrap(), SessionId(101));
+    assert!(matches!(directory.standing(one.identity, NOW).unwrap(), Standing::Agent(_)));
+    let again = directory.refuse(handshake(101), Refused::NoGrants, NOW, seal(9)).unwrap();
+    assert_eq!(again, Carried::Again(b"101 done".to_vec()), "answers too");
+}
+
+#[test]
+fn a_file_that_is_anothers_damaged_or_sealed_under_another_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.redb");
+    let directory = RedbDirectory::open(&path, &master()).unwrap();
+    let busy = RedbDirectory::open(&path, &master()).unwrap_err().to_string();
+    assert!(busy.contains("authority.redb"), "{busy}");
+    agent(&directory, 1, "builder");
+    drop(directory);
+    let other = RedbDirectory::open(&path, &Key32::from_bytes([8; 32])).unwrap_err().to_string();
+    assert!(other.contains("another master key"), "{other}");
+    std::fs::write(&path, b"dear diary").unwrap();
+    assert!(RedbDirectory::open(&path, &master()).is_err());
+    std::fs::write(&path, b"").unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(RedbDirectory::open(&path, &master()), Err(OpenError::File(_))), "open to others");
+}
+
+#[test]
+fn the_file_shows_no_key_no_name_and_no_half() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.redb");
+    let half = {
+        let directory = RedbDirectory::open(&path, &master()).unwrap();
+        let one = agent(&directory, 1, "builder");
+        open(&directory, &one, 100);
+        half_of(&directory, 100, "https://a").unwrap()
+    };
+    let bytes = std::fs::read(&path).unwrap();
+    let shows = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    let key = half.keys.session_key.expose();
+    assert!(!shows(key) && !shows(obol_secret::text::to_hex(key).as_bytes()));
+    for text in ["K_session", "poll_hash", "human-1", "search", "builder", "https://a", "192.0.2"] {
+        assert!(!shows(text.as_bytes()), "{text}");
+    }
+    assert!(shows(b"obol.authority.rows"), "the search works");
+}
+
+#[test]
+fn a_row_that_was_changed_or_moved_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.redb");
+    let (one, two) = {
+        let directory = RedbDirectory::open(&path, &master()).unwrap();
+        (agent(&directory, 1, "builder"), agent(&directory, 2, "other"))
+    };
+    let place = |agent: &crate::directory::Agent| place(Table::Agent, agent.id.as_str().as_bytes());
+    {
+        let database = Database::open(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut table = transaction.open_table(ROWS).unwrap();
+            let of_two = table.get(place(&two).as_slice()).unwrap().unwrap().value().to_vec();
+            table.insert(place(&one).as_slice(), of_two.as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let directory = RedbDirectory::open(&path, &master()).unwrap();
+    assert!(directory.agent(one.id.as_str()).is_err(), "another agent's row in its place");
+    assert!(directory.agent(two.id.as_str()).unwrap().is_some());
+    let ended = directory.end(EndScope::Agent("builder".into()), "x".into(), Human::local("a"), NOW);
+    assert!(ended.is_err(), "what cannot be read is not changed either");
+    directory.health().unwrap();
+}
+
+#[test]
+fn a_transaction_that_panics_changes_nothing_and_harms_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RedbDirectory::open(&folder.path().join("authority.redb"), &master()).unwrap();
+    let new = new_registration(1, "builder");
+    let (identity, id) = (new.identity, new.id.clone());
+    let panics = directory.register(handshake(1), new, NOW, Box::new(|_| panic!("on purpose")));
+    assert!(panics.is_err());
+    assert_eq!(directory.standing(identity, NOW).unwrap(), Standing::Unknown);
+    assert!(directory.approve(approval(&id, "anna"), NOW).unwrap().is_err());
+    agent(&directory, 2, "other");
+}
+
+#[test]
+fn many_at_once_share_commits_and_each_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = RedbDirectory::open(&folder.path().join("authority.redb"), &master()).unwrap();
+    let agents: Vec<_> = (0..8).map(|number| agent(&directory, number, &format!("agent-{number}"))).collect();
+    let numbers = core::sync::atomic::AtomicU64::new(1_000);
+    let open_one = |id: &str| {
+        // Another thread's number may be the higher one by then: a few tries are enough.
+        for _ in 0..1_000 {
+            let agent = directory.agent(id).unwrap().unwrap();
+            let number = numbers.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
+            let mut plan = contract::plan(&agent, number, 0);
+            plan.presented = agent.chain.into_iter().collect();
+            match directory.open_session(handshake(number), plan, NOW, seal(number)).unwrap() {
+                Carried::Now(Ok(opened), _) => return assert!(!opened.clone_suspected),
+                Carried::Stale => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        panic!("no session was opened");
+    };
+    std::thread::scope(|scope| {
+        for agent in &agents {
+            scope.spawn(|| (0..10).for_each(|_| open_one(agent.id.as_str())));
+        }
+    });
+    for agent in &agents {
+        assert_eq!(directory.sessions(&agent.id).unwrap().len(), 10);
+    }
+    assert_eq!(events(&directory).len(), agents.len() + 80);
+}
+
+/// The same commands, to a file that is closed and opened again now and then, and to memory: every answer is the same.
+#[test]
+fn a_file_answers_as_memory_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("authority.redb");
+    let memory = MemoryDirectory::new();
+    let mut file = Some(RedbDirectory::open(&path, &master()).unwrap());
+    let mut waiting = Vec::new();
+    let mut now = NOW;
+    for step in 0_u64..400 {
+        let mut bytes = [0; 8];
+        SystemRandom.fill(&mut bytes);
+        let [kind, who, more, ..] = bytes;
+        let number = u64::from(who % 12);
+        let directory = file.as_ref().unwrap();
+        let both: [&dyn Directory; 2] = [&memory, directory];
+        match kind % 8 {
+            0 | 1 => {
+                let mut new = new_registration(number, &format!("agent-{}", more % 12));
+                new.code_hash = contract::key(step).0;
+                let [one, two] = both.map(|directory| {
+                    directory.register(handshake(step), new.clone(), now, seal(step)).unwrap()
+                });
+                assert_eq!(one, two);
+                if let Carried::Now(Ok(Registered::Waits(id)), _) = one {
+                    waiting.push(id);
+                }
+            }
+            2 | 3 if !waiting.is_empty() => {
+                let id = &waiting[usize::from(more) % waiting.len()];
+                let approval = approval(id, "anna");
+                let [one, two] = both.map(|directory| directory.approve(approval.clone(), now).unwrap());
+                assert_eq!(one, two);
+            }
+            4 => {
+                let Some(agent) = memory.agent(&format!("agent-{number}")).unwrap() else { continue };
+                let plan = || contract::plan(&agent, 1_000 + step, 0);
+                let [one, two] = both.map(|directory| {
+                    directory.open_session(handshake(step), plan(), now, seal(step)).unwrap()
+                });
+                assert_eq!(one, two);
+            }
+            5 => {
+                let scope = match more % 4 {
+                    0 => EndScope::Agent(format!("agent-{number}")),
+                    1 => EndScope::Revoke(format!("agent-{number}")),
+                    2 => EndScope::Session(SessionId(1_000 + step.saturating_sub(u64::from(who)))),
+                    _ => EndScope::Tool("pay".into()),
+                };
+                let end = |directory: &dyn Directory| {
+                    directory.end(scope.clone(), "x".into(), Human::local("anna"), now).unwrap()
+                };
+                assert_eq!(end(both[0]), end(both[1]));
+                assert_eq!(both[0].enable_tool("pay", now), both[1].enable_tool("pay", now));
+            }
+            6 => {
+                let name = format!("agent-{number}");
+                let [one, two] = both.map(|directory| directory.enable_agent(&name, now).unwrap());
+                assert_eq!(one, two);
+                now += u64::from(more);
+                assert_eq!(both[0].forget(now), both[1].forget(now));
+            }
+            _ => {
+                drop(file.take());
+                file = Some(RedbDirectory::open(&path, &master()).unwrap());
+            }
+        }
+        let directory = file.as_ref().unwrap();
+        assert_eq!(memory.agents(None), directory.agents(None));
+        assert_eq!(memory.last_event(), directory.last_event());
+    }
+    let directory = file.unwrap();
+    assert_eq!(memory.events(0), directory.events(0));
+    for agent in memory.agents(None).unwrap() {
+        assert_eq!(memory.sessions(&agent.id), directory.sessions(&agent.id));
+        let live = !memory.sessions(&agent.id).unwrap().is_empty();
+        assert!(!live || agent.status == AgentStatus::Active, "only an active agent has live sessions");
+    }
+}

@@ -1,0 +1,335 @@
+//! What the directory knows: agents, registrations, sessions, resource servers, policy versions.
+
+use core::fmt;
+
+use obol_handshake::{IdentityPublic, SekPublic};
+use obol_secret::text::{hex_array, hex_option};
+use obol_session::{SessionId, Suite};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{AgentId, RegistrationId, ReplicaId};
+
+/// A human, or another who answers for agents: who vouches for them, and under which name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Human {
+    /// Who knows them: `local` for this machine's user list, else an identity provider's issuer.
+    pub issuer: String,
+    /// Their name there.
+    pub subject: String,
+}
+
+impl Human {
+    /// A user of this machine.
+    pub fn local(user: impl Into<String>) -> Self {
+        Self { issuer: "local".to_owned(), subject: user.into() }
+    }
+}
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.issuer, self.subject)
+    }
+}
+
+/// What an agent says of itself and asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Its name, by which humans call it.
+    pub name: String,
+    /// Its class, such as `coding`.
+    pub class: String,
+    /// Roles that it would like.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Tools that it would like to use, for whoever decides to read.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// The machine it runs on.
+    #[serde(default)]
+    pub host: String,
+    /// The user it runs as.
+    #[serde(default)]
+    pub user: String,
+    /// Its software and version.
+    #[serde(default)]
+    pub software: String,
+}
+
+/// Whether an agent may open sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentStatus {
+    /// It may, until its approval ends.
+    Active,
+    /// It may not until somebody enables it.
+    Suspended,
+    /// It may never again.
+    Revoked,
+}
+
+/// An agent that a human approved.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its id, the `agent_instance_id` of its tokens.
+    pub id: AgentId,
+    /// What it said of itself, as it was approved.
+    pub wanted: Wanted,
+    /// Who answers for it.
+    pub owner: Human,
+    /// Its identity key.
+    #[serde(with = "identity")]
+    pub identity: IdentityPublic,
+    /// The public half of its SEK.
+    #[serde(with = "sek")]
+    pub sek: SekPublic,
+    /// Approved roles.
+    pub roles: Vec<String>,
+    /// Whether it may open sessions.
+    pub status: AgentStatus,
+    /// How it was approved: `local`, `invitation`.
+    pub flow: String,
+    /// When it was approved first, and last, in Unix seconds.
+    pub registered_at: u64,
+    /// When it was approved last, in Unix seconds.
+    pub approved_at: u64,
+    /// Who approved it last.
+    pub approved_by: Human,
+    /// When the approval ends, in Unix seconds.
+    pub expires_at: u64,
+    /// The number of a suite; it may use none that is weaker.
+    #[serde(default)]
+    pub min_suite: Option<u8>,
+    /// Whether a copy of its key was seen.
+    #[serde(default)]
+    pub clone_suspected: bool,
+    /// What its next session must present.
+    #[serde(default, with = "hex_option")]
+    pub(crate) chain: Option<[u8; 32]>,
+    /// When it opened a session last, in Unix seconds.
+    #[serde(default)]
+    pub last_session_at: Option<u64>,
+    /// Rises with every change of what sessions follow from.
+    pub version: u64,
+}
+
+impl Agent {
+    /// Whether its approval has ended.
+    pub fn is_expired(&self, now: u64) -> bool {
+        now >= self.expires_at
+    }
+}
+
+/// Whose key this is, and until when.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeyOwner {
+    pub(crate) agent: AgentId,
+    /// A key that was replaced ends then, in Unix seconds.
+    #[serde(default)]
+    pub(crate) until: Option<u64>,
+}
+
+/// What became of a registration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum RegistrationState {
+    /// It waits for a human.
+    Pending,
+    /// It was approved.
+    Approved {
+        /// The agent.
+        agent: AgentId,
+        /// When the approval ends, in Unix seconds.
+        expires_at: u64,
+    },
+    /// It was denied.
+    Denied,
+}
+
+/// A registration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its id.
+    pub id: RegistrationId,
+    /// What the agent says of itself and asks for.
+    pub wanted: Wanted,
+    /// The key that it holds.
+    #[serde(with = "identity")]
+    pub identity: IdentityPublic,
+    /// The public half of the SEK that it holds.
+    #[serde(with = "sek")]
+    pub sek: SekPublic,
+    /// Where it came from: an address.
+    pub source: String,
+    /// When it came, in Unix seconds.
+    pub created_at: u64,
+    /// When it is forgotten if nobody decides, in Unix seconds.
+    pub expires_at: u64,
+    /// The agent that has this key already: an approval of it renews that agent's.
+    pub renews: Option<AgentId>,
+    /// What became of it.
+    pub state: RegistrationState,
+    #[serde(with = "hex_array")]
+    pub(crate) poll_hash: [u8; 32],
+    #[serde(with = "hex_array")]
+    pub(crate) code_hash: [u8; 32],
+}
+
+/// A session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// Its number.
+    pub id: SessionId,
+    /// Whose it is.
+    pub agent: AgentId,
+    /// The suite that was negotiated.
+    pub suite: u8,
+    /// When it was opened, in Unix seconds.
+    pub established_at: u64,
+    /// When it ends, in Unix seconds.
+    pub expires_at: u64,
+    /// The policy epoch that its grants follow from.
+    pub policy_epoch: u64,
+    /// The resource servers it is for.
+    pub audiences: Vec<String>,
+    /// The tools that it grants.
+    pub tools: Vec<String>,
+    /// When and why it was ended, if it was.
+    pub ended: Option<Ending>,
+}
+
+/// The end of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ending {
+    /// When, in Unix seconds.
+    pub at: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Leave for agents to register without a human who looks at each.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Invitation {
+    /// The class that its agents get.
+    pub class: String,
+    /// The roles that its agents get.
+    pub roles: Vec<String>,
+    /// How many agents may use it.
+    pub max_agents: u32,
+    /// How many have.
+    pub used: u32,
+    /// When it ends, in Unix seconds.
+    pub expires_at: u64,
+    /// How long each approval lasts, in seconds.
+    pub approval_secs: u64,
+    /// Who answers for its agents.
+    pub by: Human,
+}
+
+/// A resource server, with all its replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResourceServer {
+    /// Its identifier, the audience of tokens for it.
+    pub audience: String,
+    /// The suites that it can read, by number.
+    pub suites: Vec<u8>,
+    /// When it was added, in Unix seconds.
+    pub added_at: u64,
+}
+
+impl ResourceServer {
+    /// Whether it can read this suite.
+    pub fn reads(&self, suite: Suite) -> bool {
+        self.suites.contains(&suite.number())
+    }
+}
+
+/// One running copy of a resource server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its id.
+    pub id: ReplicaId,
+    /// Its resource server.
+    pub audience: String,
+    /// Its identity key.
+    #[serde(with = "identity")]
+    pub identity: IdentityPublic,
+    /// When it joined, in Unix seconds.
+    pub joined_at: u64,
+    /// The last event that it says it has applied.
+    pub cursor: u64,
+    /// When it was heard of last, in Unix seconds.
+    pub seen_at: u64,
+}
+
+/// Leave for one replica to join.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct JoinCode {
+    pub(crate) audience: String,
+    pub(crate) expires_at: u64,
+}
+
+/// A tool that nobody is granted.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeniedTool {
+    /// The tool.
+    pub tool: String,
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    pub by: Human,
+    /// Since when, in Unix seconds.
+    pub at: u64,
+}
+
+/// A version of the policy that came into force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyVersion {
+    /// Its number; each activation has the next.
+    pub version: u64,
+    /// The epoch from its activation on.
+    pub epoch: u64,
+    /// SHA-256 of its text, in hex.
+    pub digest: String,
+    /// Who activated it.
+    pub by: Human,
+    /// When, in Unix seconds.
+    pub at: u64,
+}
+
+/// The first half of replacing an identity key: the old key has named the new one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct KeyRotation {
+    #[serde(with = "hex_array")]
+    pub(crate) next: [u8; 32],
+    /// The transcript of the handshake in which the old key said so.
+    #[serde(with = "hex_array")]
+    pub(crate) first: [u8; 32],
+    pub(crate) expires_at: u64,
+}
+
+/// What a key is found by.
+pub(crate) fn key_digest(key: &IdentityPublic) -> [u8; 32] {
+    Sha256::new().chain_update(b"obol-identity-v1").chain_update(key.0).finalize().into()
+}
+
+macro_rules! public_key {
+    ($module:ident, $type:ident) => {
+        mod $module {
+            use obol_handshake::$type;
+            use obol_secret::text::hex_array;
+            use serde::{Deserializer, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(key: &$type, to: S) -> Result<S::Ok, S::Error> {
+                hex_array::serialize(&key.0, to)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+                hex_array::deserialize(from).map($type)
+            }
+        }
+    };
+}
+public_key!(identity, IdentityPublic);
+public_key!(sek, SekPublic);

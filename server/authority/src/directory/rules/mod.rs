@@ -1,0 +1,251 @@
+//! The rules, written once for every store: each function is what happens inside one transaction. It looks first and
+//! writes then, so that what it refuses has changed nothing.
+
+mod ending;
+mod forgetting;
+mod handshakes;
+mod keys;
+mod policy;
+mod registering;
+mod servers;
+mod sessions;
+
+use obol_handshake::IdentityPublic;
+use obol_session::{ResourceHalf, SessionId};
+
+use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
+use super::{
+    Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Handshake, Human,
+    Invitation, MAX_PAGE, NewRegistration, NewReplica, Opened, PolicyVersion, Polled, Registered,
+    Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Standing, Stored,
+};
+use crate::id::{AgentId, RegistrationId, ReplicaId};
+use crate::refused::Refused;
+
+/// `time ‖ rest`: an index by time.
+fn at(time: u64, rest: &[u8]) -> Vec<u8> {
+    [&time.to_be_bytes()[..], rest].concat()
+}
+
+/// The number that a key ends with.
+fn number_behind(key: &[u8]) -> Answer<SessionId> {
+    let number = key.last_chunk::<8>().map(|bytes| SessionId(u64::from_be_bytes(*bytes)));
+    number.ok_or_else(|| Unavailable::new("a key of an index has another form"))
+}
+
+impl<S: Store> Directory for Stored<S> {
+    fn register(
+        &self,
+        handshake: Handshake,
+        new: NewRegistration,
+        now: u64,
+        seal: Seal<Registered>,
+    ) -> Answer<Carried<Registered>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                registering::register(transaction, new, now)
+            })
+        })
+    }
+
+    fn open_session(
+        &self,
+        handshake: Handshake,
+        plan: SessionPlan,
+        now: u64,
+        seal: Seal<Opened>,
+    ) -> Answer<Carried<Opened>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                sessions::open(transaction, plan, now)
+            })
+        })
+    }
+
+    fn rotate_key(
+        &self,
+        handshake: Handshake,
+        identity: IdentityPublic,
+        step: RotateStep,
+        now: u64,
+        seal: Seal<AgentId>,
+    ) -> Answer<Carried<AgentId>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                keys::rotate(transaction, handshake, &identity, &step, now).map(handshakes::Decided::Done)
+            })
+        })
+    }
+
+    fn deregister(
+        &self,
+        handshake: Handshake,
+        identity: IdentityPublic,
+        now: u64,
+        seal: Seal<Ended>,
+    ) -> Answer<Carried<Ended>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                ending::deregister(transaction, &identity, now).map(handshakes::Decided::Done)
+            })
+        })
+    }
+
+    fn join(
+        &self,
+        handshake: Handshake,
+        new: NewReplica,
+        now: u64,
+        seal: Seal<Replica>,
+    ) -> Answer<Carried<Replica>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                servers::join(transaction, new, now).map(handshakes::Decided::Done)
+            })
+        })
+    }
+
+    fn refuse(&self, handshake: Handshake, why: Refused, now: u64, seal: Seal<()>) -> Answer<Carried<()>> {
+        self.store.write(move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |_| Ok(handshakes::Decided::Done(Err(why))))
+        })
+    }
+
+    fn registration(&self, code_hash: [u8; 32], now: u64) -> Answer<Option<Registration>> {
+        self.store.read(|transaction| registering::waiting_with_code(transaction, &code_hash, now))
+    }
+
+    fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>> {
+        self.store.write(move |transaction| registering::approve(transaction, approval, now))
+    }
+
+    fn deny(
+        &self,
+        registration: RegistrationId,
+        block_secs: u64,
+        now: u64,
+    ) -> Answer<Result<Registration, Refused>> {
+        self.store.write(move |transaction| registering::deny(transaction, &registration, block_secs, now))
+    }
+
+    fn poll(&self, registration: RegistrationId, poll_hash: [u8; 32], now: u64) -> Answer<Option<Polled>> {
+        self.store.read(|transaction| registering::poll(transaction, &registration, &poll_hash, now))
+    }
+
+    fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<Standing> {
+        self.store.read(|transaction| keys::standing(transaction, &identity, now))
+    }
+
+    fn agents(&self, after: Option<&AgentId>) -> Answer<Vec<Agent>> {
+        let after = after.map(|id| id.as_str().as_bytes());
+        self.store.read(|transaction| transaction.list(Table::Agent, after, MAX_PAGE))
+    }
+
+    fn agent(&self, name: &str) -> Answer<Option<Agent>> {
+        self.store.read(|transaction| keys::agent_called(transaction, name))
+    }
+
+    fn sessions(&self, agent: &AgentId) -> Answer<Vec<SessionRow>> {
+        self.store.read(|transaction| sessions::live(transaction, agent))
+    }
+
+    fn session(&self, id: SessionId) -> Answer<Option<SessionRow>> {
+        self.store.read(|transaction| transaction.get(Table::Session, &id.0.to_be_bytes()))
+    }
+
+    fn half(&self, session: SessionId, audience: &str) -> Answer<Option<ResourceHalf>> {
+        self.store.read(|transaction| sessions::half(transaction, session, audience))
+    }
+
+    fn last_session(&self) -> Answer<SessionId> {
+        self.store.read(|transaction| transaction.number(Number::LastSession).map(SessionId))
+    }
+
+    fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>> {
+        self.store.write(move |transaction| ending::end(transaction, &scope, &reason, &by, now))
+    }
+
+    fn enable_agent(&self, name: &str, now: u64) -> Answer<Result<Agent, Refused>> {
+        let name = name.to_owned();
+        self.store.write(move |transaction| ending::enable_agent(transaction, &name, now))
+    }
+
+    fn enable_tool(&self, tool: &str, now: u64) -> Answer<Result<(), Refused>> {
+        let tool = tool.to_owned();
+        self.store.write(move |transaction| ending::enable_tool(transaction, &tool, now))
+    }
+
+    fn denied_tools(&self) -> Answer<Vec<DeniedTool>> {
+        let list = |transaction: &Transaction<'_>| {
+            transaction.list(Table::DeniedTool, None, ending::MAX_DENIED_TOOLS)
+        };
+        let mut denied: Vec<DeniedTool> = self.store.read(list)?;
+        denied.sort_by(|one, other| one.tool.cmp(&other.tool));
+        Ok(denied)
+    }
+
+    fn invite(&self, ticket_hash: [u8; 32], invitation: Invitation) -> Answer<Result<(), Refused>> {
+        self.store.write(move |transaction| registering::invite(transaction, &ticket_hash, &invitation))
+    }
+
+    fn add_resource_server(
+        &self,
+        server: ResourceServer,
+        code_hash: [u8; 32],
+        expires_at: u64,
+    ) -> Answer<Result<(), Refused>> {
+        self.store.write(move |transaction| servers::add(transaction, &server, &code_hash, expires_at))
+    }
+
+    fn resource_servers(&self) -> Answer<Vec<ResourceServer>> {
+        let list = |transaction: &Transaction<'_>| {
+            transaction.list(Table::ResourceServer, None, servers::MAX_SERVERS)
+        };
+        let mut servers: Vec<ResourceServer> = self.store.read(list)?;
+        servers.sort_by(|one, other| one.audience.cmp(&other.audience));
+        Ok(servers)
+    }
+
+    fn replicas(&self) -> Answer<Vec<Replica>> {
+        self.store.read(|transaction| transaction.list(Table::Replica, None, servers::MAX_REPLICAS))
+    }
+
+    fn replica(&self, identity: IdentityPublic) -> Answer<Option<Replica>> {
+        self.store.read(|transaction| servers::replica_with(transaction, &identity))
+    }
+
+    fn acknowledge(&self, replica: &ReplicaId, cursor: u64, now: u64) -> Answer<()> {
+        let replica = replica.clone();
+        self.store.write(move |transaction| servers::acknowledge(transaction, &replica, cursor, now))
+    }
+
+    fn activate_policy(&self, digest: String, by: Human, now: u64) -> Answer<PolicyVersion> {
+        self.store.write(move |transaction| policy::activate(transaction, digest, by, now))
+    }
+
+    fn policy(&self) -> Answer<Option<PolicyVersion>> {
+        self.store.read(policy::in_force)
+    }
+
+    fn events(&self, after: u64) -> Answer<Option<Vec<Event>>> {
+        self.store.read(|transaction| {
+            if after < transaction.number(Number::ForgottenEvents)? {
+                return Ok(None);
+            }
+            let rows = transaction.scan(Table::Event, &[], Some(&after.to_be_bytes()), MAX_PAGE)?;
+            rows.iter().map(|(_, row)| read_row(Table::Event, row)).collect::<Answer<_>>().map(Some)
+        })
+    }
+
+    fn last_event(&self) -> Answer<u64> {
+        self.store.read(|transaction| transaction.number(Number::LastEvent))
+    }
+
+    fn forget(&self, now: u64) -> Answer<bool> {
+        self.store.write(move |transaction| forgetting::forget(transaction, now))
+    }
+
+    fn health(&self) -> Answer<()> {
+        self.store.health()
+    }
+}

@@ -1,0 +1,344 @@
+//! From a request to an agent: what may wait, who may approve how much, and what an approval makes.
+
+use obol_handshake::IdentityPublic;
+use obol_secret::compare::ct_eq_32;
+
+use super::handshakes::Decided;
+use super::{at, keys};
+use crate::directory::event::Happening;
+use crate::directory::rows::{
+    Agent, AgentStatus, Human, Invitation, KeyOwner, Registration, RegistrationState, key_digest,
+};
+use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
+use crate::directory::{
+    Approval, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PENDING, MAX_PENDING_PER_SOURCE, NewRegistration,
+    PENDING_SECS, Polled, Registered,
+};
+use crate::id::{AgentId, RegistrationId};
+use crate::refused::Refused;
+
+/// How approvals of one human are counted, in seconds.
+const HOUR_SECS: u64 = 3_600;
+/// The most invitations.
+const MAX_INVITATIONS: usize = 1_000;
+
+pub(super) fn register(
+    transaction: &mut Transaction<'_>,
+    new: NewRegistration,
+    now: u64,
+) -> Kept<Decided<Registered>> {
+    let refused = |why| Ok(Decided::Done(Err(why)));
+    let renews = match keys::owner(transaction, &new.identity)? {
+        None => None,
+        Some(KeyOwner { until: Some(_), .. }) => return refused(Refused::Revoked),
+        Some(owner) => Some(keys::agent(transaction, &owner.agent)?),
+    };
+    match renews.as_ref().map(|agent| agent.status) {
+        Some(AgentStatus::Revoked) => return refused(Refused::Revoked),
+        Some(AgentStatus::Suspended) => return refused(Refused::Suspended),
+        Some(AgentStatus::Active) | None => {}
+    }
+    if let Some(hash) = new.ticket_hash {
+        return invited(transaction, new, &hash, renews, now).map(Decided::Done);
+    }
+    if transaction.get_bytes(Table::RegistrationCode, &new.code_hash)?.is_some() {
+        // Somebody else has this code: another is made.
+        return Ok(Decided::Stale);
+    }
+    let earlier = waiting_with_key(transaction, &new.identity, now)?;
+    let in_its_place = earlier.as_ref().is_some_and(|earlier| earlier.source == new.source);
+    if !has_room(transaction, &new.source, in_its_place, now)? {
+        return refused(Refused::TooManyPending);
+    }
+    if let Some(earlier) = earlier {
+        no_longer_waits(transaction, &earlier)?;
+        transaction.remove(Table::Registration, earlier.id.as_str().as_bytes());
+    }
+    let registration = Registration {
+        id: new.id,
+        wanted: new.wanted,
+        identity: new.identity,
+        sek: new.sek,
+        source: new.source,
+        created_at: now,
+        expires_at: now.saturating_add(PENDING_SECS),
+        renews: renews.map(|agent| agent.id),
+        state: RegistrationState::Pending,
+        poll_hash: new.poll_hash,
+        code_hash: new.code_hash,
+    };
+    wait(transaction, &registration)?;
+    Ok(Decided::Done(Ok(Registered::Waits(registration.id))))
+}
+
+fn wait(transaction: &mut Transaction<'_>, new: &Registration) -> Kept<()> {
+    let id = new.id.as_str().as_bytes();
+    transaction.put(Table::Registration, id, new)?;
+    transaction.put(Table::RegistrationCode, &new.code_hash, &new.id)?;
+    transaction.put(Table::RegistrationKey, &key_digest(&new.identity), &new.id)?;
+    transaction.mark(Table::RegistrationSource, &transaction.under(&new.source, id));
+    transaction.mark(Table::RegistrationEnd, &at(new.expires_at, id));
+    let pending = transaction.number(Number::Pending)?;
+    transaction.set_number(Number::Pending, pending + 1)
+}
+
+/// Takes a registration off every list of those that wait. Its row stays, for whoever asks what became of it.
+pub(super) fn no_longer_waits(transaction: &mut Transaction<'_>, registration: &Registration) -> Kept<()> {
+    let place = transaction.under(&registration.source, registration.id.as_str().as_bytes());
+    if transaction.get_bytes(Table::RegistrationSource, &place)?.is_none() {
+        return Ok(());
+    }
+    transaction.remove(Table::RegistrationSource, &place);
+    transaction.remove(Table::RegistrationCode, &registration.code_hash);
+    let key = key_digest(&registration.identity);
+    let newest: Option<RegistrationId> = transaction.get(Table::RegistrationKey, &key)?;
+    if newest.as_ref() == Some(&registration.id) {
+        transaction.remove(Table::RegistrationKey, &key);
+    }
+    let pending = transaction.number(Number::Pending)?;
+    transaction.set_number(Number::Pending, pending.saturating_sub(1))
+}
+
+/// Whether one more registration from this source may wait, or another in the place of an earlier one.
+fn has_room(transaction: &mut Transaction<'_>, source: &str, in_its_place: bool, now: u64) -> Kept<bool> {
+    let blocked: Option<u64> = transaction.get(Table::BlockedSource, &transaction.hidden(source))?;
+    if blocked.is_some_and(|until| now < until) {
+        return Ok(false);
+    }
+    let from_here = transaction.keys(
+        Table::RegistrationSource,
+        &transaction.hidden(source),
+        None,
+        MAX_PENDING_PER_SOURCE,
+    )?;
+    if in_its_place {
+        return Ok(true);
+    }
+    if from_here.len() < MAX_PENDING_PER_SOURCE {
+        return Ok(transaction.number(Number::Pending)? < MAX_PENDING);
+    }
+    // Those whose time is over are not counted, also where nobody has forgotten them yet.
+    let mut freed = false;
+    for key in from_here {
+        let id = key.get(HIDDEN_BYTES..).unwrap_or_default();
+        let registration: Option<Registration> = transaction.get(Table::Registration, id)?;
+        if let Some(over) = registration.filter(|registration| now >= registration.expires_at) {
+            no_longer_waits(transaction, &over)?;
+            freed = true;
+        }
+    }
+    Ok(freed && transaction.number(Number::Pending)? < MAX_PENDING)
+}
+
+fn registration(transaction: &Transaction<'_>, id: &RegistrationId) -> Kept<Option<Registration>> {
+    transaction.get(Table::Registration, id.as_str().as_bytes())
+}
+
+fn if_it_waits(found: Option<Registration>, now: u64) -> Option<Registration> {
+    found.filter(|found| found.state == RegistrationState::Pending && now < found.expires_at)
+}
+
+pub(super) fn waiting_with_code(
+    transaction: &Transaction<'_>,
+    code_hash: &[u8; 32],
+    now: u64,
+) -> Kept<Option<Registration>> {
+    let id: Option<RegistrationId> = transaction.get(Table::RegistrationCode, code_hash)?;
+    let found = id.map(|id| registration(transaction, &id)).transpose()?.flatten();
+    Ok(if_it_waits(found, now))
+}
+
+pub(super) fn waiting_with_key(
+    transaction: &Transaction<'_>,
+    key: &IdentityPublic,
+    now: u64,
+) -> Kept<Option<Registration>> {
+    let id: Option<RegistrationId> = transaction.get(Table::RegistrationKey, &key_digest(key))?;
+    let found = id.map(|id| registration(transaction, &id)).transpose()?.flatten();
+    Ok(if_it_waits(found, now))
+}
+
+pub(super) fn poll(
+    transaction: &Transaction<'_>,
+    id: &RegistrationId,
+    poll_hash: &[u8; 32],
+    now: u64,
+) -> Kept<Option<Polled>> {
+    let found = registration(transaction, id)?.filter(|found| ct_eq_32(&found.poll_hash, poll_hash));
+    Ok(found.map(|found| match found.state {
+        RegistrationState::Approved { agent, expires_at } => Polled::Approved { agent, expires_at },
+        RegistrationState::Denied => Polled::Denied,
+        RegistrationState::Pending if now >= found.expires_at => Polled::Expired,
+        RegistrationState::Pending => Polled::Pending,
+    }))
+}
+
+pub(super) fn approve(
+    transaction: &mut Transaction<'_>,
+    approval: Approval,
+    now: u64,
+) -> Kept<Result<Agent, Refused>> {
+    let found = if_it_waits(registration(transaction, &approval.registration)?, now);
+    let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
+    if let Some(refused) =
+        name_is_taken(transaction, &registration.wanted.name, registration.renews.as_ref())?
+    {
+        return Ok(Err(refused));
+    }
+    let by = approval.by.to_string();
+    let recent =
+        transaction.keys(Table::ApprovalTime, &transaction.hidden(&by), None, MAX_APPROVALS_PER_HOUR)?;
+    let since = transaction.under(&by, &now.saturating_sub(HOUR_SECS).to_be_bytes());
+    let (old, recent): (Vec<_>, Vec<_>) = recent.into_iter().partition(|key| *key < since);
+    if recent.len() >= MAX_APPROVALS_PER_HOUR {
+        return Ok(Err(Refused::TooManyApprovals));
+    }
+    let renewed = registration.renews.as_ref().map(|id| keys::agent(transaction, id)).transpose()?;
+    if renewed.as_ref().is_some_and(|agent| agent.status != AgentStatus::Active) {
+        return Ok(Err(Refused::Suspended));
+    }
+    let made = make(&registration, &approval, "local", renewed.as_ref(), now);
+    if renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS {
+        return Ok(Err(Refused::Full("agent")));
+    }
+    old.iter().for_each(|key| transaction.remove(Table::ApprovalTime, key));
+    let time = transaction.under(&by, &at(now, registration.id.as_str().as_bytes()));
+    transaction.mark(Table::ApprovalTime, &time);
+    no_longer_waits(transaction, &registration)?;
+    registration.state = RegistrationState::Approved { agent: made.id.clone(), expires_at: made.expires_at };
+    transaction.put(Table::Registration, registration.id.as_str().as_bytes(), &registration)?;
+    keep(transaction, &made, renewed.as_ref(), now)?;
+    Ok(Ok(made))
+}
+
+/// The agent that an approval makes: a new one, or `renewed` with what changed.
+fn make(
+    registration: &Registration,
+    approval: &Approval,
+    flow: &str,
+    renewed: Option<&Agent>,
+    now: u64,
+) -> Agent {
+    Agent {
+        id: renewed.map_or_else(|| approval.agent.clone(), |agent| agent.id.clone()),
+        wanted: registration.wanted.clone(),
+        owner: approval.by.clone(),
+        identity: registration.identity,
+        sek: registration.sek,
+        roles: approval.roles.clone(),
+        status: AgentStatus::Active,
+        flow: flow.to_owned(),
+        registered_at: renewed.map_or(now, |agent| agent.registered_at),
+        approved_at: now,
+        approved_by: approval.by.clone(),
+        expires_at: now.saturating_add(approval.secs),
+        min_suite: renewed.and_then(|agent| agent.min_suite),
+        // Who looked at it again has seen that a copy is suspected.
+        clone_suspected: false,
+        chain: renewed.and_then(|agent| agent.chain),
+        last_session_at: renewed.and_then(|agent| agent.last_session_at),
+        version: renewed.map_or(1, |agent| agent.version + 1),
+    }
+}
+
+fn keep(transaction: &mut Transaction<'_>, made: &Agent, renewed: Option<&Agent>, now: u64) -> Kept<()> {
+    if let Some(before) = renewed.filter(|before| before.wanted.name != made.wanted.name) {
+        transaction.remove(Table::AgentName, &transaction.hidden(&before.wanted.name));
+    }
+    if renewed.is_none() {
+        let agents = transaction.number(Number::Agents)?;
+        transaction.set_number(Number::Agents, agents + 1)?;
+    }
+    transaction.put(Table::AgentName, &transaction.hidden(&made.wanted.name), &made.id)?;
+    let owner = KeyOwner { agent: made.id.clone(), until: None };
+    transaction.put(Table::IdentityKey, &key_digest(&made.identity), &owner)?;
+    keys::put(transaction, made)?;
+    transaction.emit(now, Happening::AgentApproved { agent: made.id.clone() })
+}
+
+fn name_is_taken(
+    transaction: &Transaction<'_>,
+    name: &str,
+    by_itself: Option<&AgentId>,
+) -> Kept<Option<Refused>> {
+    let taken: Option<AgentId> = transaction.get(Table::AgentName, &transaction.hidden(name))?;
+    Ok(taken.filter(|id| Some(id) != by_itself).map(|_| Refused::NameTaken))
+}
+
+pub(super) fn deny(
+    transaction: &mut Transaction<'_>,
+    id: &RegistrationId,
+    block_secs: u64,
+    now: u64,
+) -> Kept<Result<Registration, Refused>> {
+    let found = if_it_waits(registration(transaction, id)?, now);
+    let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
+    no_longer_waits(transaction, &registration)?;
+    registration.state = RegistrationState::Denied;
+    transaction.put(Table::Registration, id.as_str().as_bytes(), &registration)?;
+    if block_secs > 0 {
+        let until = now.saturating_add(block_secs);
+        transaction.put(Table::BlockedSource, &transaction.hidden(&registration.source), &until)?;
+    }
+    Ok(Ok(registration))
+}
+
+pub(super) fn invite(
+    transaction: &mut Transaction<'_>,
+    ticket_hash: &[u8; 32],
+    invitation: &Invitation,
+) -> Kept<Result<(), Refused>> {
+    if transaction.keys(Table::Invitation, &[], None, MAX_INVITATIONS)?.len() >= MAX_INVITATIONS {
+        return Ok(Err(Refused::Full("invitation")));
+    }
+    transaction.put(Table::Invitation, ticket_hash, invitation)?;
+    Ok(Ok(()))
+}
+
+/// Registers an agent that has an invitation: approved at once, by whoever invited it.
+fn invited(
+    transaction: &mut Transaction<'_>,
+    new: NewRegistration,
+    ticket_hash: &[u8; 32],
+    renewed: Option<Agent>,
+    now: u64,
+) -> Kept<Result<Registered, Refused>> {
+    let found: Option<Invitation> = transaction.get(Table::Invitation, ticket_hash)?;
+    let good = found.filter(|found| {
+        now < found.expires_at && found.used < found.max_agents && found.class == new.wanted.class
+    });
+    let Some(mut invitation) = good else { return Ok(Err(Refused::Invitation)) };
+    if let Some(refused) =
+        name_is_taken(transaction, &new.wanted.name, renewed.as_ref().map(|agent| &agent.id))?
+    {
+        return Ok(Err(refused));
+    }
+    if renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS {
+        return Ok(Err(Refused::Full("agent")));
+    }
+    invitation.used += 1;
+    transaction.put(Table::Invitation, ticket_hash, &invitation)?;
+    let approval = Approval {
+        registration: new.id.clone(),
+        agent: new.agent.clone(),
+        by: Human::clone(&invitation.by),
+        roles: invitation.roles.clone(),
+        secs: invitation.approval_secs,
+    };
+    let registration = Registration {
+        id: new.id,
+        wanted: new.wanted,
+        identity: new.identity,
+        sek: new.sek,
+        source: new.source,
+        created_at: now,
+        expires_at: now,
+        renews: None,
+        state: RegistrationState::Pending,
+        poll_hash: new.poll_hash,
+        code_hash: new.code_hash,
+    };
+    let made = make(&registration, &approval, "invitation", renewed.as_ref(), now);
+    keep(transaction, &made, renewed.as_ref(), now)?;
+    Ok(Ok(Registered::Active(Box::new(made))))
+}

@@ -1,0 +1,231 @@
+//! The routes for agents and resource servers, and what each asks of the service.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use obol_handshake::{MAX_MESSAGE_BYTES, Purpose};
+use serde_json::{Value, json};
+
+use super::counters::Counters;
+use super::load::{Limiter, Rate, Turnstile, source_of};
+use super::problem::Problem;
+use crate::authority::{Authority, Now};
+use crate::directory::Polled;
+use crate::id::{Bearer, RegistrationId};
+
+/// How long a message may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
+/// The scheme of the header with which a registration is asked about.
+const POLL_SCHEME: &str = "Obol-Poll ";
+/// Third messages at work: they wait for the disk together, and one sync serves all that wait.
+const PROOFS_AT_WORK: usize = 64;
+/// How often one registration may be asked about.
+const POLLS: Rate = Rate { per_second: 1, burst: 3 };
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// What the routes share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) authority: Arc<Authority>,
+    pub(super) counters: Arc<Counters>,
+    hellos: Turnstile,
+    proofs: Turnstile,
+    reads: Turnstile,
+    /// First messages, third messages and questions, each by source.
+    sources: [Limiter<IpAddr>; 3],
+    polls: Limiter<RegistrationId>,
+}
+
+impl Shared {
+    pub(super) fn new(authority: Arc<Authority>, counters: Arc<Counters>, rate: Rate) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
+        Self {
+            authority,
+            counters,
+            hellos: Turnstile::new(2 * cores),
+            proofs: Turnstile::new(PROOFS_AT_WORK),
+            reads: Turnstile::new(2 * cores),
+            sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
+            polls: Limiter::new(POLLS),
+        }
+    }
+}
+
+type Served = Result<Response, Problem>;
+
+pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
+    let prove = |purpose: Purpose| {
+        post(async move |State(shared): State<Arc<Shared>>, request: Request| {
+            counted(&shared, prove(&shared, purpose, request).await)
+        })
+    };
+    axum::Router::new()
+        .route("/.well-known/obol-configuration", get(configuration))
+        .route(
+            "/v1/handshake",
+            post(async |State(shared): State<Arc<Shared>>, request: Request| {
+                counted(&shared, accept(&shared, request).await)
+            }),
+        )
+        .route("/v1/sessions", prove(Purpose::Session))
+        .route("/v1/agents", prove(Purpose::Register))
+        .route("/v1/agents/rotate", prove(Purpose::RotateKey))
+        .route("/v1/agents/deregister", prove(Purpose::Deregister))
+        .route("/v1/resource-servers", prove(Purpose::Join))
+        .route(
+            "/v1/agents/registrations/{id}",
+            get(async |State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request| {
+                // A request's body cannot be shared, so what is asked is taken out of it first.
+                let asked = asked(&shared, &id, &request);
+                counted(&shared, poll(&shared, asked).await)
+            }),
+        )
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD", "method not allowed on this route")
+        })
+        .with_state(shared)
+}
+
+fn counted(shared: &Shared, served: Served) -> Response {
+    shared.counters.answered(served.as_ref().err().map_or("ok", Problem::code));
+    match served {
+        Ok(mut response) => {
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// The time, read once for each request.
+fn now() -> Now {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// Where a request comes from, if it may have one more of its kind.
+fn admitted(limiter: &Limiter<IpAddr>, request: &Request) -> Result<IpAddr, Problem> {
+    let peer = request.extensions().get::<Peer>();
+    let address = peer.map(|Peer(address)| address.ip()).ok_or_else(Problem::overloaded)?;
+    let source = source_of(address);
+    limiter.take(source, Instant::now()).map_err(|wait| Problem::too_many("TOO_MANY", wait))?;
+    Ok(source)
+}
+
+async fn message(request: Request) -> Result<Vec<u8>, Problem> {
+    let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if kind != Some(HANDSHAKE_TYPE.as_bytes()) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "CONTENT_TYPE",
+            format!("a handshake message has the content type {HANDSHAKE_TYPE}"),
+        ));
+    }
+    let body = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
+    let body = tokio::time::timeout(BODY_PATIENCE, body)
+        .await
+        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "TOO_SLOW", "the message took too long"))?;
+    let body = body.map_err(|_| {
+        let detail = format!("a handshake message has at most {MAX_MESSAGE_BYTES} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail)
+    })?;
+    Ok(body.to_bytes().to_vec())
+}
+
+fn binary(bytes: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(bytes));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(HANDSHAKE_TYPE));
+    response
+}
+
+fn document(value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Message A to message B.
+async fn accept(shared: &Shared, request: Request) -> Served {
+    let [first, ..] = &shared.sources;
+    admitted(first, &request)?;
+    let hello = message(request).await?;
+    let authority = Arc::clone(&shared.authority);
+    let reply = shared.hellos.run(move || authority.accept(&hello, now())).await?;
+    Ok(binary(reply?))
+}
+
+/// Message C to message D.
+async fn prove(shared: &Shared, purpose: Purpose, request: Request) -> Served {
+    let [_, third, _] = &shared.sources;
+    let source = admitted(third, &request)?.to_string();
+    let proof = message(request).await?;
+    let authority = Arc::clone(&shared.authority);
+    let answer = shared.proofs.run(move || authority.prove(purpose, &proof, &source, now())).await?;
+    Ok(binary(answer?))
+}
+
+fn unknown() -> Problem {
+    let detail =
+        "no such registration, or the poll token is another's; it is forgotten an hour after its end";
+    Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_REGISTRATION", detail)
+}
+
+/// Which registration is asked about, and with what.
+fn asked(shared: &Shared, id: &str, request: &Request) -> Result<(RegistrationId, Bearer), Problem> {
+    let [_, _, questions] = &shared.sources;
+    admitted(questions, request)?;
+    let id = RegistrationId::parse(id).ok_or_else(unknown)?;
+    let token = poll_token(request.headers()).ok_or_else(|| {
+        let detail = "the header `Authorization: Obol-Poll <token>` is missing or malformed";
+        Problem::new(StatusCode::UNAUTHORIZED, "POLL_TOKEN", detail)
+    })?;
+    Ok((id, token))
+}
+
+/// What became of a registration, for whoever made it.
+async fn poll(shared: &Shared, asked: Result<(RegistrationId, Bearer), Problem>) -> Served {
+    let (id, token) = asked?;
+    let authority = Arc::clone(&shared.authority);
+    let asked = id.clone();
+    let polled = shared.reads.run(move || authority.poll(asked, &token, now())).await?;
+    let polled = polled.map_err(|refused| {
+        tracing::error!(%refused, "a registration could not be looked up");
+        Problem::overloaded()
+    })?;
+    let polled = polled.ok_or_else(unknown)?;
+    // After the token was checked: a stranger cannot use up what the agent may ask.
+    shared.polls.take(id, Instant::now()).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
+    Ok(document(&match polled {
+        Polled::Pending => json!({ "state": "pending" }),
+        Polled::Denied => json!({ "state": "denied" }),
+        Polled::Expired => json!({ "state": "expired" }),
+        Polled::Approved { agent, expires_at } => {
+            json!({ "state": "approved", "agent_id": agent, "expires_at": expires_at })
+        }
+    }))
+}
+
+fn poll_token(headers: &HeaderMap) -> Option<Bearer> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    Bearer::parse(value.to_str().ok()?.strip_prefix(POLL_SCHEME)?)
+}
+
+/// What a client needs to know beforehand. It is not authenticated but by TLS: the key is to be pinned from elsewhere, or
+/// shown to a human.
+async fn configuration(State(shared): State<Arc<Shared>>) -> Response {
+    document(&shared.authority.configuration())
+}

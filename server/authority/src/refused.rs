@@ -1,0 +1,160 @@
+//! Why something was not done, in words that say what to do. The codes are for programs and never change.
+
+use core::fmt;
+
+use serde_json::{Map, Value, json};
+
+/// Why a request of an agent, a resource server or an operator was refused. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refused {
+    /// No agent has this key.
+    NotRegistered,
+    /// A human has yet to decide.
+    PendingApproval,
+    /// The approval has ended.
+    ApprovalExpired,
+    /// The agent may open no session until it is enabled.
+    Suspended,
+    /// The agent, or the key, has ended for good.
+    Revoked,
+    /// Policy grants nothing.
+    NoGrants,
+    /// The suite is too weak for the agent, or a resource server cannot read it.
+    SuiteRequired {
+        /// The suite to use.
+        suite: u8,
+        /// The resource servers that ask for it; none where the service does.
+        because: Vec<String>,
+    },
+    /// The clocks differ by so many seconds.
+    ClockSkew(u64),
+    /// Too many registrations wait.
+    TooManyPending,
+    /// Policy does not let this human approve such an agent.
+    ApprovalDenied,
+    /// Another agent has this name.
+    NameTaken,
+    /// The human has approved too many agents within an hour.
+    TooManyApprovals,
+    /// The invitation is unknown, used up, or over.
+    Invitation,
+    /// The join code is unknown, used, or over.
+    JoinCode,
+    /// There is no registration with this code that waits.
+    NoSuchCode,
+    /// The registration is not the one that was shown.
+    Changed,
+    /// There is no such agent, session, tool or resource server.
+    Unknown(&'static str),
+    /// A part of the request is not as it must be.
+    Malformed(String),
+    /// The proof for the SEK does not hold, or it is another one than the agent registered.
+    SekProof,
+    /// The key is in use already.
+    KeyInUse,
+    /// There are as many as there may be.
+    Full(&'static str),
+    /// It cannot be decided now.
+    Unavailable(String),
+}
+
+impl Refused {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotRegistered => "NOT_REGISTERED",
+            Self::PendingApproval => "PENDING_APPROVAL",
+            Self::ApprovalExpired => "APPROVAL_EXPIRED",
+            Self::Suspended => "SUSPENDED",
+            Self::Revoked => "REVOKED",
+            Self::NoGrants => "NO_GRANTS",
+            Self::SuiteRequired { .. } => "SUITE_REQUIRED",
+            Self::ClockSkew(_) => "CLOCK_SKEW",
+            Self::TooManyPending => "TOO_MANY_PENDING",
+            Self::ApprovalDenied => "APPROVAL_DENIED",
+            Self::NameTaken => "NAME_TAKEN",
+            Self::TooManyApprovals => "TOO_MANY_APPROVALS",
+            Self::Invitation => "INVITATION",
+            Self::JoinCode => "JOIN_CODE",
+            Self::NoSuchCode => "NO_SUCH_CODE",
+            Self::Changed => "CHANGED",
+            Self::Unknown(_) => "UNKNOWN",
+            Self::Malformed(_) => "MALFORMED",
+            Self::SekProof => "SEK_PROOF",
+            Self::KeyInUse => "KEY_IN_USE",
+            Self::Full(_) => "FULL",
+            Self::Unavailable(_) => "UNAVAILABLE",
+        }
+    }
+
+    /// The refusal as it goes to whoever asked.
+    pub fn to_json(&self) -> Value {
+        let mut error = Map::new();
+        error.insert("code".to_owned(), json!(self.code()));
+        error.insert("detail".to_owned(), json!(self.to_string()));
+        match self {
+            Self::SuiteRequired { suite, because } => {
+                error.insert("suite".to_owned(), json!(suite));
+                error.insert("because".to_owned(), json!(because));
+            }
+            Self::ClockSkew(secs) => drop(error.insert("skew_secs".to_owned(), json!(secs))),
+            _ => {}
+        }
+        json!({ "error": error })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered => f.write_str("no agent is registered with this key; register first"),
+            Self::PendingApproval => f.write_str("a human has yet to approve this agent"),
+            Self::ApprovalExpired => {
+                f.write_str("this agent's approval has ended; register again, and a human renews it")
+            }
+            Self::Suspended => f.write_str("this agent is suspended; `obol agent enable` lets it in again"),
+            Self::Revoked => {
+                f.write_str("this key has ended for good; make a new one and register the agent anew")
+            }
+            Self::NoGrants => f.write_str("policy grants this agent nothing; see `obol policy explain`"),
+            Self::SuiteRequired { suite, because } if because.is_empty() => {
+                write!(f, "a stronger suite is required; use suite {suite}")
+            }
+            Self::SuiteRequired { suite, because } => {
+                write!(f, "use suite {suite}: {} can read no other", because.join(", "))
+            }
+            Self::ClockSkew(secs) => {
+                write!(f, "the clocks of agent and service differ by {secs} s; set them right")
+            }
+            Self::TooManyPending => {
+                f.write_str("too many registrations from here wait for a human; decide those first, or wait ten minutes")
+            }
+            Self::ApprovalDenied => {
+                f.write_str("policy does not let you approve an agent of this class with these roles, for so long")
+            }
+            Self::NameTaken => f.write_str("another agent has this name; choose one of its own"),
+            Self::TooManyApprovals => f.write_str("too many agents were approved within an hour; wait"),
+            Self::Invitation => {
+                f.write_str("the invitation is unknown, used up or over; ask for a new one")
+            }
+            Self::JoinCode => {
+                f.write_str("the join code is unknown, used or over; `obol as rs add` makes a new one")
+            }
+            Self::NoSuchCode => f.write_str(
+                "no registration with this code waits; codes are good for ten minutes, so register again for a new one",
+            ),
+            Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
+            Self::Unknown(what) => write!(f, "there is no such {what}"),
+            Self::Malformed(what) => write!(f, "{what}"),
+            Self::SekProof => f.write_str(
+                "the proof for the SEK does not hold, or the SEK is not the one that was registered; register again",
+            ),
+            Self::KeyInUse => f.write_str("this key is in use already; make a new one"),
+            Self::Full(what) => write!(f, "there is no room for one more {what}"),
+            Self::Unavailable(why) => write!(f, "it cannot be decided now: {why}; ask again"),
+        }
+    }
+}
+
+impl core::error::Error for Refused {}

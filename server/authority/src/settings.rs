@@ -1,0 +1,216 @@
+//! What an operator sets, with defaults that are right for most.
+
+use core::fmt;
+
+use obol_handshake::MAX_ORIGIN_BYTES;
+use obol_session::Suite;
+
+use crate::directory::ClonePolicy;
+
+/// A session's life if not said, and at most, in seconds.
+pub const DEFAULT_SESSION_SECS: u64 = 900;
+/// The longest life of a session, in seconds.
+pub const MAX_SESSION_SECS: u64 = 3_600;
+/// How long an approval lasts if not said, in seconds: 30 days.
+pub const DEFAULT_APPROVAL_SECS: u64 = 30 * 86_400;
+/// How long an approval may last, in seconds: a year.
+pub const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
+/// How far the clocks of agent and service may be apart, in seconds.
+pub const MAX_SKEW_SECS: u64 = 30;
+/// How long who hears nothing goes on, in seconds.
+const LEASE_SECS: u64 = 300;
+/// The most that `node` can be: 10 bits of a session's number.
+const MAX_NODE: u16 = 1_023;
+
+/// The settings of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub(crate) origin: String,
+    pub(crate) org_id: String,
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) min_suite: Suite,
+    pub(crate) session_secs: u64,
+    pub(crate) approval_secs: u64,
+    pub(crate) lease_secs: u64,
+    pub(crate) clones: ClonePolicy,
+    pub(crate) node: u16,
+}
+
+/// A setting that cannot be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingsError(String);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for SettingsError {}
+
+fn wrong<T>(why: impl Into<String>) -> Result<T, SettingsError> {
+    Err(SettingsError(why.into()))
+}
+
+impl Settings {
+    /// For a service that clients know as `origin`, such as `https://as.example`, and an organisation.
+    ///
+    /// # Errors
+    ///
+    /// Where either cannot be.
+    pub fn new(origin: &str, org_id: &str) -> Result<Self, SettingsError> {
+        if !is_origin(origin) {
+            return wrong(format!(
+                "the origin must be https:// or http://, a host, and a port if it is not the usual one, without anything behind \
+                 it, in {MAX_ORIGIN_BYTES} bytes; such as https://as.example"
+            ));
+        }
+        if org_id.is_empty() || org_id.len() > 256 || org_id.contains(char::is_control) {
+            return wrong("the organisation's name must have 1 to 256 bytes without control characters");
+        }
+        Ok(Self {
+            origin: origin.to_owned(),
+            org_id: org_id.to_owned(),
+            suites: Suite::ALL.to_vec(),
+            min_suite: Suite::Tbac,
+            session_secs: DEFAULT_SESSION_SECS,
+            approval_secs: DEFAULT_APPROVAL_SECS,
+            lease_secs: LEASE_SECS,
+            clones: ClonePolicy::default(),
+            node: 0,
+        })
+    }
+
+    /// The suites that are spoken; all of them if not said.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none.
+    pub fn suites(mut self, suites: &[Suite]) -> Result<Self, SettingsError> {
+        if suites.is_empty() {
+            return wrong("at least one suite must be spoken");
+        }
+        self.suites = suites.to_vec();
+        Ok(self)
+    }
+
+    /// The weakest suite that any agent may use; suite 1 if not said.
+    #[must_use]
+    pub fn min_suite(mut self, suite: Suite) -> Self {
+        self.min_suite = suite;
+        self
+    }
+
+    /// A session's life, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is 0 or more than [`MAX_SESSION_SECS`].
+    pub fn session_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
+        if secs == 0 || secs > MAX_SESSION_SECS {
+            return wrong(format!("a session lasts 1 to {MAX_SESSION_SECS} seconds"));
+        }
+        self.session_secs = secs;
+        Ok(self)
+    }
+
+    /// How long an approval lasts, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is 0 or more than [`MAX_APPROVAL_SECS`].
+    pub fn approval_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
+        if secs == 0 || secs > MAX_APPROVAL_SECS {
+            return wrong(format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds"));
+        }
+        self.approval_secs = secs;
+        Ok(self)
+    }
+
+    /// What happens to an agent whose key seems to have a copy.
+    #[must_use]
+    pub fn clones(mut self, clones: ClonePolicy) -> Self {
+        self.clones = clones;
+        self
+    }
+
+    /// Tells services apart that give out numbers of sessions at the same time.
+    ///
+    /// # Errors
+    ///
+    /// Where it is more than 1,023.
+    pub fn node(mut self, node: u16) -> Result<Self, SettingsError> {
+        if node > MAX_NODE {
+            return wrong(format!("a node's number is at most {MAX_NODE}"));
+        }
+        self.node = node;
+        Ok(self)
+    }
+
+    /// What clients know the service as.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+/// Scheme, host and perhaps a port: nothing that two clients could write in two ways.
+fn is_origin(origin: &str) -> bool {
+    let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let host = |rest: &str| {
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b':' | b'[' | b']'))
+    };
+    origin.len() <= MAX_ORIGIN_BYTES && rest.is_some_and(host)
+}
+
+/// How much a suite protects, for comparing: suites of one strength differ in speed alone.
+pub(crate) fn strength(suite: Suite) -> u8 {
+    match suite {
+        Suite::Tbac => 0,
+        Suite::AesGcm | Suite::ChaCha20Poly1305 => 1,
+        Suite::HybridAesGcm => 2,
+    }
+}
+
+/// Suites as a client tries them if nothing else is said.
+pub const PREFERENCE: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_has_one_form() {
+        for good in ["https://as.example", "http://127.0.0.1:8720", "https://[::1]:8720"] {
+            assert!(Settings::new(good, "org").is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "https://",
+            "as.example",
+            "https://as.example/",
+            "https://AS.example",
+            "ftp://x",
+            "https://a b",
+        ] {
+            assert!(Settings::new(bad, "org").is_err(), "{bad}");
+        }
+        assert!(Settings::new("https://a", "").is_err() && Settings::new("https://a", "a\nb").is_err());
+    }
+
+    #[test]
+    fn bounds_are_refused_with_the_bound() {
+        let settings = || Settings::new("https://a", "org").unwrap();
+        assert!(settings().session_secs(3_601).unwrap_err().to_string().contains("3600"));
+        assert!(settings().approval_secs(0).is_err() && settings().node(1_024).is_err());
+        assert!(settings().suites(&[]).is_err());
+    }
+
+    #[test]
+    fn preference_goes_down_in_strength() {
+        let strengths: Vec<_> = PREFERENCE.into_iter().map(strength).collect();
+        assert!(strengths.is_sorted_by(|one, next| one >= next), "{strengths:?}");
+    }
+}
