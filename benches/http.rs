@@ -19,12 +19,13 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use obol_benches::rows::{self, Row, Unit};
-use obol_benches::{AUDIENCE, ISSUED_AT, mint, session_of};
 use obol_resource::service::{Handle, Options};
 use obol_resource::{Guard, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Nonces, Suite};
 use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Session, Template, Verifier};
+use obol_world::mint::mint;
+use obol_world::{AUDIENCE, KEYS, NOW, ORG};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
@@ -117,7 +118,7 @@ fn measure(suite: Suite, requests: usize) -> Result<(), Failure> {
 
 /// Fresh tokens, as text.
 fn tokens(suite: Suite, numbers: &mut core::ops::RangeFrom<u64>, count: usize) -> Vec<String> {
-    let session = session_of(suite);
+    let session = KEYS.in_suite(suite).material();
     let mut tokens = Vec::with_capacity(count + BATCH);
     while tokens.len() < count {
         let first = numbers.start;
@@ -136,12 +137,12 @@ struct Site {
 
 impl Site {
     async fn start(suite: Suite) -> Result<Self, Failure> {
-        let clock = Arc::new(ManualClock::new(ISSUED_AT));
+        let clock = Arc::new(ManualClock::new(NOW));
         let sessions = MemorySessionTable::new();
         sessions.add(Session::new(
-            session_of(suite).with_nonces(Nonces::Derived),
+            KEYS.in_suite(suite).material().with_nonces(Nonces::Derived),
             Audience::new(AUDIENCE),
-            "example",
+            ORG,
         ))?;
         let spent = MemorySpentSet::unfenced(clock.clone(), 60);
         let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Target, Unit};
-use obol_benches::{AUDIENCE, ISSUED_AT, mint, scope, seeds, session_of};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Minter, Nonces, SessionMaterial, Suite, Validity};
 use obol_verify::{
     Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
 };
+use obol_world::mint::{mint, seeds};
+use obol_world::scope::scope;
+use obol_world::{AUDIENCE, KEYS, NOW, ORG};
 
 /// Tokens in a batch.
 const BATCH: usize = 64;
@@ -51,7 +53,7 @@ impl Bench {
 
     /// As a refiller does it: fresh randomness, a minter and 64 tokens.
     fn minting(&self, suite: Suite) {
-        let session = session_of(suite);
+        let session = KEYS.in_suite(suite).material();
         let target = match suite {
             Suite::Tbac => Some(30_000.0),
             Suite::AesGcm => Some(700_000.0),
@@ -173,13 +175,13 @@ fn batch(session: &SessionMaterial) -> Vec<Vec<u8>> {
     let mut random = [0; 48 * BATCH];
     let filled = getrandom::fill(&mut random).is_ok();
     let seeds = if filled { seeds(&random) } else { Vec::new() };
-    let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + TOKEN_LIFE_SEC };
+    let validity = Validity { issued_at: NOW, expires_at: NOW + TOKEN_LIFE_SEC };
     let minted = Minter::new(session, &scope(), 1).and_then(|minter| minter.mint(validity, &seeds));
     expect(minted.ok().filter(|tokens| tokens.len() == BATCH), "a batch")
 }
 
 fn tokens(suite: Suite, count: usize) -> Vec<Vec<u8>> {
-    mint(&session_of(suite), 0, count + count / 100)
+    mint(&KEYS.in_suite(suite).material(), 0, count + count / 100)
 }
 
 fn request() -> Request<'static> {
@@ -213,14 +215,14 @@ fn verifier_of(suite: Suite, nonces: Nonces) -> Verifier {
 }
 
 fn session(suite: Suite, nonces: Nonces) -> Session {
-    Session::new(session_of(suite).with_nonces(nonces), Audience::new(AUDIENCE), "example")
+    Session::new(KEYS.in_suite(suite).material().with_nonces(nonces), Audience::new(AUDIENCE), ORG)
 }
 
 fn verifier_for(session: Session) -> Verifier {
     let sessions = Arc::new(MemorySessionTable::new());
     let audience = Audience::new(AUDIENCE);
     let added = sessions.add(session);
-    let clock = Arc::new(ManualClock::new(ISSUED_AT + 1));
+    let clock = Arc::new(ManualClock::new(NOW + 1));
     let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));
     let any = Arc::new(Template::Any);
     let built = Verifier::builder(audience, sessions, spent).templates(any).clock(clock).build();

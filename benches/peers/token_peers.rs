@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group};
 use obol_benches::rows::{self, Row, Unit, criterion_median};
-use obol_benches::{AUDIENCE, ISSUED_AT};
+use obol_world::{AUDIENCE, NOW as ISSUED_AT};
 use obol_verify::{ManualClock, Mark, MemorySpentSet, SpentSet as _};
 
 use peers::biscuit::BiscuitPeer;

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_benches::AUDIENCE;
 use obol_queue::{
     AgentHalf, DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens,
 };
+use obol_world::AUDIENCE;
 
 /// Bytes of a token: that of an ordinary one.
 pub(crate) const TOKEN_BYTES: usize = 450;

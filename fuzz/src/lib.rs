@@ -7,7 +7,6 @@ pub mod atp;
 pub mod canonical;
 pub mod control;
 pub mod cursor;
-pub mod forge;
 pub mod handshake;
 pub mod mutation;
 pub mod patterns;

@@ -12,7 +12,7 @@ use crate::atp;
 use crate::canonical::body_scope;
 use crate::handshake::{Genuine, Messages};
 use crate::mutation::{BYTE_STEPS, FIELDS, TEXT_STEPS};
-use crate::world::{self, AUDIENCE, ISSUED_AT, Keys, ORG, TOOL, World};
+use crate::world::{AUDIENCE, Keys, NOW, ORG, TOOL, World};
 
 const VECTORS: [&str; 4] = [
     include_str!("../../tests/vectors/token-suite1.json"),
@@ -107,7 +107,7 @@ fn tokens() -> Vec<Vec<u8>> {
 }
 
 fn scopes() -> Vec<Vec<u8>> {
-    let own = world::scope().to_tlv().expect("the scope is sound");
+    let own = obol_world::scope::scope().to_tlv().expect("the scope is sound");
     let with_vendor_tag = [own.as_slice(), &[0x80, 1, 7]].concat();
     vectors().map(|entry| hex_in(&entry, "/expected/scope_tlv")).chain([own, with_vendor_tag]).collect()
 }
@@ -181,7 +181,7 @@ fn frames() -> Vec<Vec<u8>> {
         call("securityEvent", json!({"kind": "k", "subject": {"agent": "agent-1"}, "reason": "fuzz"})),
         call("policy", json!({"epoch": 2, "deniedTools": [TOOL]})),
         call("status", json!({})),
-        reply(json!({"token": "YQ", "tool": TOOL, "expiresAt": ISSUED_AT})),
+        reply(json!({"token": "YQ", "tool": TOOL, "expiresAt": NOW})),
         reply(
             json!({"queueDepth": 1, "ttl": 2, "sessionActive": true, "renewalPending": false, "tools": {"t": 1}}),
         ),
@@ -203,7 +203,7 @@ fn session_fields(keys: &Keys) -> Value {
         "K_session": to_hex(&keys.session_key), "verifier_secret": to_hex(&keys.verifier_secret),
         "mutual_auth": to_hex(&keys.mutual_auth), "SEK_PK": to_hex(&keys.sek_public),
         "session_id": format!("{:016x}", keys.session_id), "org_id": ORG, "suite": keys.suite.number(),
-        "window": {"start": ISSUED_AT - 100, "duration": 1_000}
+        "window": {"start": NOW - 100, "duration": 1_000}
     })
 }
 
@@ -214,7 +214,7 @@ fn jsonl() -> Vec<Vec<u8>> {
     let verify = |token: &str, more: Value| {
         let mut line = json!({
             "op": "verify", "token_b64url": token, "session": session_fields(keys),
-            "rs": {"aud": AUDIENCE, "now": ISSUED_AT, "policy_epoch": 1, "max_ttl": 60, "clock_skew": 60,
+            "rs": {"aud": AUDIENCE, "now": NOW, "policy_epoch": 1, "max_ttl": 60, "clock_skew": 60,
                    "request": {"tool": TOOL, "action": "read", "resource": "docs/a", "arguments": {"q": "x"}}}
         });
         merge(&mut line, more);
@@ -224,9 +224,9 @@ fn jsonl() -> Vec<Vec<u8>> {
         "allowed_actions": ["read"], "max_rows": 5, "max_calls": 1, "permitted_audiences": [AUDIENCE],
         "min_trust_level": 1, "max_delegation_depth": 0, "require_pop": false, "require_ciba": false
     }}});
-    let scope = serde_json::to_value(world::scope()).expect("a scope is JSON");
+    let scope = serde_json::to_value(obol_world::scope::scope()).expect("a scope is JSON");
     let mint = json!({
-        "op": "mint", "session": session_fields(keys), "scope": scope, "iat": ISSUED_AT, "exp": ISSUED_AT + 60,
+        "op": "mint", "session": session_fields(keys), "scope": scope, "iat": NOW, "exp": NOW + 60,
         "policy_epoch": 1, "jti": "AAAAAAAAAAAAAAAAAAAAAA", "iv": "000000000000000000000000",
         "response_key": "00".repeat(32), "r_tok_seed": "01".repeat(32)
     });
@@ -271,7 +271,7 @@ fn document(keys: &Keys) -> Value {
     json!({
         "obol_session": 1, "session_id": format!("{:016x}", keys.session_id), "suite": keys.suite.number(),
         "agent_instance_id": "agent-1", "org_id": ORG, "iss": "as.example", "sub": "agent-key:1",
-        "established_at": ISSUED_AT, "expires_at": ISSUED_AT + 3600, "policy_epoch": 1,
+        "established_at": NOW, "expires_at": NOW + 3600, "policy_epoch": 1,
         "resource_servers": [{
             "aud": AUDIENCE, "K_session": to_hex(&keys.session_key), "verifier_secret": to_hex(&keys.verifier_secret),
             "mutual_auth": to_hex(&keys.mutual_auth), "SEK_PK": to_hex(&keys.sek_public)
@@ -287,7 +287,7 @@ fn documents() -> Vec<Vec<u8>> {
     merge(
         &mut session,
         json!({
-            "aud": AUDIENCE, "window": {"start": ISSUED_AT, "end": ISSUED_AT + 3600}, "status": "active",
+            "aud": AUDIENCE, "window": {"start": NOW, "end": NOW + 3600}, "status": "active",
             "policy_epoch": 1, "pop_pub": "5866666666666666666666666666666666666666666666666666666666666666"
         }),
     );
@@ -297,7 +297,7 @@ fn documents() -> Vec<Vec<u8>> {
         obol_verify::parse_sessions(file.to_string().as_bytes()).is_ok(),
         "a seed that is refused seeds nothing"
     );
-    let scope: Scope = world::scope();
+    let scope: Scope = obol_world::scope::scope();
     let scope = serde_json::to_value(scope).expect("a scope is JSON");
     [document(keys), file, scope].map(|document| document.to_string().into_bytes()).to_vec()
 }

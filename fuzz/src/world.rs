@@ -2,87 +2,21 @@
 
 use std::sync::{Arc, OnceLock};
 
-use obol_token::{
-    Audience, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey, SessionMaterial, Suite,
-    TokenSeed, Validity, VerifierSecret,
-};
+use obol_session::clock::ManualClock;
+use obol_token::{Audience, Suite};
 use obol_verify::{
-    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template,
-    Unverified, Verifier,
+    Denial, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template, Unverified,
+    Verifier,
 };
+use obol_world::mint::mint;
+pub use obol_world::{AUDIENCE, Keys, LIFE_SECS, NOW, ORG, RESOURCE, TOOL};
 
-pub const AUDIENCE: &str = "https://api.example/mcp";
-pub const ORG: &str = "example";
-pub const TOOL: &str = "search";
-pub const RESOURCE: &str = "docs/**";
-/// When every token was issued, in Unix seconds.
-pub const ISSUED_AT: u64 = 1_780_000_000;
-/// How long every token lives, in seconds.
-pub const LIFE: u64 = 60;
 /// How far the server lets clocks differ, in seconds.
-pub const CLOCK_SKEW: u64 = 60;
-/// Sessions of each suite, and tokens of each session.
+pub const CLOCK_SKEW_SECS: u64 = 60;
+/// Sessions of each suite.
 const PEERS: u64 = 2;
-
-/// The keys of one session. Two sessions of different suites may have the same keys: that is one of the attacks.
-#[derive(Clone, Copy, Debug)]
-pub struct Keys {
-    pub session_id: u64,
-    pub suite: Suite,
-    pub session_key: [u8; 32],
-    pub verifier_secret: [u8; 32],
-    pub mutual_auth: [u8; 32],
-    pub sek_public: [u8; 32],
-}
-
-impl Keys {
-    fn new(suite: Suite, number: u64) -> Self {
-        let byte = 16 * u8::try_from(number).expect("few sessions");
-        Self {
-            session_id: u64::from(suite.number()) << 8 | number,
-            suite,
-            session_key: [byte + 1; 32],
-            verifier_secret: [byte + 2; 32],
-            mutual_auth: [byte + 3; 32],
-            sek_public: [byte + 4; 32],
-        }
-    }
-
-    pub fn material(&self) -> SessionMaterial {
-        SessionMaterial::new(
-            SessionId(self.session_id),
-            self.suite,
-            SessionKey::from_bytes(self.session_key),
-            VerifierSecret::from_bytes(self.verifier_secret),
-            MutualAuth::from_bytes(self.mutual_auth),
-            self.sek_public,
-        )
-    }
-}
-
-pub fn scope() -> Scope {
-    Scope {
-        iss: "as.example".to_owned(),
-        sub: "agent-key:1".to_owned(),
-        agent_instance_id: "agent-1".to_owned(),
-        tool: TOOL.to_owned(),
-        action: vec!["read".to_owned()],
-        resource: RESOURCE.to_owned(),
-        constraints: None,
-        delegation_depth: 0,
-        parent_token_hash: None,
-        require_pop: false,
-        aud: AUDIENCE.to_owned(),
-        org_id: ORG.to_owned(),
-        trust_level: 1,
-        human_confirmed_at: 0,
-        approval_digest: None,
-        purpose: None,
-        txn_id: None,
-        user_raw_intent: None,
-        intent_hash: None,
-    }
-}
+/// Tokens of each session.
+const TOKENS: usize = 2;
 
 /// What is the same for every input.
 pub struct World {
@@ -101,13 +35,13 @@ impl World {
     fn new() -> Self {
         let keys: Vec<Keys> = Suite::ALL
             .into_iter()
-            .flat_map(|suite| (0..PEERS).map(move |number| Keys::new(suite, number)))
+            .flat_map(|suite| (0..PEERS).map(move |number| Keys::of(suite, number)))
             .collect();
         let sessions = MemorySessionTable::new();
         for keys in &keys {
             sessions.add(Session::new(keys.material(), Audience::new(AUDIENCE), ORG)).expect("few sessions");
         }
-        let tokens = keys.iter().flat_map(mint).collect();
+        let tokens = keys.iter().flat_map(|keys| mint(&keys.material(), 0, TOKENS)).collect();
         Self { keys, tokens, sessions: Arc::new(sessions) }
     }
 
@@ -118,8 +52,8 @@ impl World {
 
     /// A server that has seen no token yet.
     pub fn server(&self) -> Server {
-        let clock = Arc::new(ManualClock::new(ISSUED_AT));
-        let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), CLOCK_SKEW));
+        let clock = Arc::new(ManualClock::new(NOW));
+        let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), CLOCK_SKEW_SECS));
         let verifier = Verifier::builder(Audience::new(AUDIENCE), self.sessions.clone(), spent.clone())
             .templates(Arc::new(Template::Any))
             .clock(clock.clone())
@@ -127,24 +61,6 @@ impl World {
             .expect("the parts fit");
         Server { clock, spent, verifier }
     }
-}
-
-fn mint(keys: &Keys) -> Vec<Vec<u8>> {
-    let material = keys.material();
-    let seeds: Vec<TokenSeed> = (0..PEERS)
-        .map(|number| {
-            let byte = u8::try_from(number).expect("few tokens");
-            TokenSeed {
-                jti: Jti::from_random([byte; 16]),
-                iv: [byte; 12],
-                response_key: ResponseKey::from_bytes([byte; 32]),
-                nonce: None,
-            }
-        })
-        .collect();
-    let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + LIFE };
-    let minter = Minter::new(&material, &scope(), 1).expect("the scope is sound");
-    minter.mint(validity, &seeds).expect("the scope is sound")
 }
 
 /// One resource server.

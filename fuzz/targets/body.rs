@@ -4,17 +4,18 @@
 
 use libfuzzer_sys::fuzz_target;
 use obol_fuzz::canonical::{body_scope, without_vendor_tags};
+use obol_fuzz::seeds;
 use obol_fuzz::world::{TOOL, World};
-use obol_fuzz::{forge, seeds};
 use obol_token::{Envelope, OpenError};
 use obol_verify::Request;
+use obol_world::forge::Forge;
 
 fuzz_target!(init: seeds::write_if_asked("body"), |data: &[u8]| {
     let world = World::get();
     // A suite that signs and one that does not, in turns.
     let signed = data.len() % 2 == 0;
     let keys = world.keys.iter().find(|keys| keys.suite.is_signed() == signed).expect("there is one of either kind");
-    let token = forge::seal(keys, data);
+    let token = Forge::sealing(*keys, data).token();
     let Ok(envelope) = Envelope::parse(&token) else {
         panic!("the header is sound");
     };

@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use obol_fuzz::cursor::Cursor;
-use obol_fuzz::world::{CLOCK_SKEW, ISSUED_AT, LIFE, RESOURCE, Server, TOOL, World};
+use obol_fuzz::world::{CLOCK_SKEW_SECS, LIFE_SECS, NOW, RESOURCE, Server, TOOL, World};
 use obol_fuzz::{control, mutation, patterns, seeds, text};
 use obol_verify::{Code, Denial, Request, Spent};
 
@@ -100,9 +100,9 @@ fn refuse_for_the_wrong_request(server: &Server, token: &[u8], input: &mut Curso
     let mut presented = request();
     let allowed = match kind {
         1..=3 => {
-            let now = ISSUED_AT - u64::from(u16::MAX / 2) + u64::from(now);
+            let now = NOW - u64::from(u16::MAX / 2) + u64::from(now);
             server.clock.set(now);
-            now + CLOCK_SKEW >= ISSUED_AT && now <= ISSUED_AT + LIFE + CLOCK_SKEW
+            now + CLOCK_SKEW_SECS >= NOW && now <= NOW + LIFE_SECS + CLOCK_SKEW_SECS
         }
         4 => {
             presented.tool = &name;
@@ -121,5 +121,5 @@ fn refuse_for_the_wrong_request(server: &Server, token: &[u8], input: &mut Curso
         assert!(server.accept(token, &presented).is_err(), "a token allowed what it does not allow");
         assert_eq!(server.spent(), 0, "a refusal burned a token");
     }
-    server.clock.set(ISSUED_AT);
+    server.clock.set(NOW);
 }

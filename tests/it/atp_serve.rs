@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::obol;
+use obol_world::home::obol;
 
 fn node(script: &str, prepare: impl FnOnce(&mut Command)) {
     let package = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client/node"));

@@ -9,9 +9,10 @@ use obol_ipc::value::Tool;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::process::{self, Tqs, command};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -21,8 +22,8 @@ fn tool(name: &str) -> Tool {
 
 fn start(home: &Path) -> Tqs {
     if !home.join("session.json").exists() {
-        let world = World::new(1, now(), &["search"]);
-        process::write_private(&home.join("session.json"), &world.agent_json().to_string());
+        let world = AgentSession::new(1, now(), &["search"]);
+        home::write_private(&home.join("session.json"), &world.agent_json().to_string());
     }
     Tqs::start(home, &["--session", "session.json", "--audit", "audit.jsonl"])
 }
@@ -58,7 +59,7 @@ fn hash_of_jti(token: &str) -> String {
 
 #[test]
 fn every_deed_has_its_line_and_no_secret_is_in_any() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     let mut client = tqs.client();
@@ -109,7 +110,7 @@ fn every_deed_has_its_line_and_no_secret_is_in_any() {
 
 #[test]
 fn tampering_is_named_by_the_command_and_by_its_exit_code() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     for _ in 0..5 {
@@ -148,7 +149,7 @@ fn tampering_is_named_by_the_command_and_by_its_exit_code() {
 #[test]
 fn a_kill_at_any_moment_leaves_a_chain_that_holds() {
     const LIVES: u64 = 8;
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let mut by_life = Vec::new();
     for life in 0..LIVES {

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::process;
 use crate::sidecar::{Raw, start_as};
+use obol_world::home;
 
 const FLOOD: usize = 20_000;
 /// Lines about denials at once, and more for each second that the test takes.
@@ -33,7 +33,7 @@ fn lines(home: &Path) -> Vec<Value> {
 
 #[test]
 fn denials_without_end_cost_the_audit_log_a_bounded_amount_and_other_agents_nothing() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start_as(home, &["--audit", "audit.jsonl"], |_| {});
     let size = || std::fs::metadata(home.join("audit.jsonl")).unwrap().len();
@@ -65,7 +65,7 @@ fn denials_without_end_cost_the_audit_log_a_bounded_amount_and_other_agents_noth
 
 #[test]
 fn a_few_denials_have_a_line_each_with_whole_names() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start_as(home, &["--audit", "audit.jsonl"], |_| {});
     let mut agent = Raw::greeted(home, "agent.sock");

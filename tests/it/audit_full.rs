@@ -14,10 +14,11 @@ use obol_queue::MasterKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::process::{self, Tqs, command, limit_files, limitable, wait_until};
-use crate::queue::now;
 use crate::sidecar_watch::get;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, limit_files, limitable, wait_until};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Room for a few lines more.
@@ -104,11 +105,11 @@ fn assert_not_ready(home: &Path, tqs: &Tqs) {
 
 #[test]
 fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
-    let mut world = World::new(1, now(), &["search"]);
+    let mut world = AgentSession::new(1, now(), &["search"]);
     world.grants[0]["ttl"] = 600.into();
-    process::write_private(&home.join("session.json"), &world.agent_json().to_string());
+    home::write_private(&home.join("session.json"), &world.agent_json().to_string());
     assert_eq!(start(home).terminate(), Some(0));
     outgrow_the_store(home);
     let tqs = start(home);

@@ -12,10 +12,10 @@ use obol_verify::{
 };
 use serde_json::json;
 
-use crate::rs_fixture::{
-    AUDIENCE, Forge, KEYS, NOW, SESSION, Server, TOOL, names, parsed, reading, scope, scope_with, session,
-    tlv,
-};
+use obol_world::forge::{Forge, tlv};
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::server::{Server, names, reading, session};
+use obol_world::{AUDIENCE, KEYS, NOW, SESSION, TOOL};
 
 const FRAMING: (&str, &str) = ("MALFORMED_TOKEN", "FRAMING_CHECK");
 const STALE: (&str, &str) = ("STALE_TIMESTAMP", "TEMPORAL_VALIDATION");
@@ -32,7 +32,7 @@ fn a_token_in_good_order_is_accepted_once() {
     let token = Forge::standard(1);
     let spent = server.accept(&token).unwrap();
     assert_eq!((spent.session_id(), spent.jti()), (SESSION, token.jti()));
-    assert_eq!(*spent.scope(), parsed(&scope()));
+    assert_eq!(*spent.scope(), parsed(&scope_json()));
     assert_eq!(names(server.accept(&token)), REPLAYED);
     assert!(server.accept(&Forge::standard(2)).is_ok());
 }
@@ -274,7 +274,7 @@ fn a_session_that_derives_its_nonces_accepts_one_signature_for_a_token() {
     };
     let validity = Validity { issued_at: NOW, expires_at: NOW + 60 };
     let mint = |material: &SessionMaterial| {
-        let minter = Minter::new(material, &parsed(&scope()), 1).unwrap();
+        let minter = Minter::new(material, &parsed(&scope_json()), 1).unwrap();
         minter.mint(validity, &[seed()]).unwrap().remove(0)
     };
     let token = mint(&derived());
@@ -300,7 +300,7 @@ fn a_session_that_derives_its_nonces_accepts_one_signature_for_a_token() {
 fn faults_are_found_in_the_order_of_the_cascade() {
     type Repair = fn(&mut Forge, &mut Server);
     let t3 = scope_with(json!({
-        "aud": "https://rs.example/other", "org_id": "other-org", "trust_level": 3, "human_confirmed_at": NOW - 400,
+        "aud": "https://api.example/other", "org_id": "other-org", "trust_level": 3, "human_confirmed_at": NOW - 400,
         "approval_digest": "00".repeat(32), "require_pop": true, "resource": "private", "action": "write",
         "user_raw_intent": "list", "intent_hash": "00".repeat(32), "parent_token_hash": "A".repeat(43),
         "constraints": {"max_calls": 2, "require_channel_encryption": true, "allowed_parameters": {}},
@@ -309,7 +309,7 @@ fn faults_are_found_in_the_order_of_the_cascade() {
         token.session_id = 7;
         token.issued_at = NOW + 100;
         token.expires_at = NOW - 1;
-        token.audience = "https://rs.example/".to_owned();
+        token.audience = "https://api.example/".to_owned();
         token.policy_epoch = 0;
         token.bad_signature = true;
         token.bad_tag = true;

@@ -16,7 +16,10 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
 use crate::resource::{self, Answer, refusal};
-use crate::rs_fixture::{Forge, SESSION, Server, TOOL, scope_with, session};
+use obol_world::forge::Forge;
+use obol_world::scope::scope_with;
+use obol_world::server::{Server, session};
+use obol_world::{SESSION, TOOL};
 
 /// The private half of the fixture's session key for proofs.
 fn signing_key() -> SigningKey {

@@ -6,10 +6,11 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use crate::process::{self, Tqs, command};
-use crate::queue::now;
 use crate::sidecar::tool;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 pub(crate) fn run(home: &Path, arguments: &[&str]) -> Output {
     command(home).args(arguments).output().unwrap()
@@ -25,7 +26,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 
 #[test]
 fn the_demo_needs_nothing_and_everything_comes_out_as_it_should() {
-    let home = process::home();
+    let home = home::home();
     let output = run(home.path(), &["demo", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}\n{}", stdout(&output), stderr(&output));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
@@ -40,7 +41,7 @@ fn the_demo_needs_nothing_and_everything_comes_out_as_it_should() {
 #[test]
 fn every_suite_goes_the_whole_way() {
     for suite in ["1", "2", "3", "4"] {
-        let home = process::home();
+        let home = home::home();
         let create =
             ["session", "create", "--audience", "https://api.example", "--tool", "search", "--suite"];
         let made = run(home.path(), &[&create[..], &[suite]].concat());
@@ -60,14 +61,14 @@ fn every_suite_goes_the_whole_way() {
         let envelope = obol_token::Envelope::parse(&bytes).unwrap();
         assert!(sessions[0].material().open(&envelope).is_ok(), "suite {suite}");
     }
-    let home = process::home();
+    let home = home::home();
     let wrong = ["session", "create", "--audience", "https://a", "--tool", "t", "--suite", "5"];
     assert_eq!(run(home.path(), &wrong).status.code(), Some(2));
 }
 
 #[test]
 fn a_session_made_by_hand_goes_the_whole_way() {
-    let home = process::home();
+    let home = home::home();
     let made =
         run(home.path(), &["session", "create", "--audience", "https://api.example", "--tool", "search"]);
     assert!(made.status.success(), "{}", stderr(&made));
@@ -107,7 +108,7 @@ fn a_session_made_by_hand_goes_the_whole_way() {
 
 #[test]
 fn exit_codes_tell_scripts_what_happened() {
-    let home = process::home();
+    let home = home::home();
     let code = |arguments: &[&str]| run(home.path(), arguments).status.code();
     assert_eq!(code(&["dequeue", "search", "--wait", "0"]), Some(4), "nothing answers");
     assert_eq!(code(&["dequeue", "search", "--wait", "30001"]), Some(2), "longer than anybody waits");
@@ -125,7 +126,7 @@ fn exit_codes_tell_scripts_what_happened() {
     assert_eq!(code(&["dequeue", "search"]), Some(5), "no session");
     drop(tqs);
     let session = home.path().join("session.json");
-    process::write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
+    home::write_private(&session, &AgentSession::new(1, now(), &["search"]).agent_json().to_string());
     let _tqs = Tqs::start(home.path(), &[]);
     assert_eq!(code(&["session", "provision", "session.json"]), Some(0));
     assert_eq!(code(&["session", "provision", "session.json"]), Some(2), "known already");
@@ -135,9 +136,9 @@ fn exit_codes_tell_scripts_what_happened() {
 
 #[test]
 fn drawing_waits_for_a_sidecar_that_is_still_to_start() {
-    let home = process::home();
+    let home = home::home();
     let session = home.path().join("session.json");
-    process::write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
+    home::write_private(&session, &AgentSession::new(1, now(), &["search"]).agent_json().to_string());
     let mut early = command(home.path());
     early.args(["dequeue", "search", "--wait", "30000"]).stdout(Stdio::piped());
     let mut early = early.spawn().unwrap();
@@ -150,7 +151,7 @@ fn drawing_waits_for_a_sidecar_that_is_still_to_start() {
 
 #[test]
 fn with_json_an_error_is_json_with_its_code_and_when_to_ask_again() {
-    let home = process::home();
+    let home = home::home();
     let error = |arguments: &[&str]| {
         let output = run(home.path(), &[arguments, &["--json"]].concat());
         let line: Value = serde_json::from_str(stderr(&output).lines().last().unwrap()).unwrap();
@@ -165,13 +166,10 @@ fn with_json_an_error_is_json_with_its_code_and_when_to_ask_again() {
         "USAGE",
         "also what the command line does not know"
     );
-    let world = World::new(1, now(), &["search"]);
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let world = AgentSession::new(1, now(), &["search"]);
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     // One token at a time, and somebody takes it: the next one is still being minted.
-    process::write_private(
-        &home.path().join("obol.toml"),
-        "[tqs]\nbatch = 1\nmax_ready = 1\nmax_depth = 1\n",
-    );
+    home::write_private(&home.path().join("obol.toml"), "[tqs]\nbatch = 1\nmax_ready = 1\nmax_depth = 1\n");
     let tqs = Tqs::start(home.path(), &["--config", "obol.toml", "--session", "session.json"]);
     let empty = loop {
         let output = run(home.path(), &["dequeue", "search", "--wait", "0", "--json"]);
@@ -195,9 +193,9 @@ fn run_into_full(home: &Path, arguments: &[&str]) -> Output {
 
 #[test]
 fn output_that_does_not_arrive_is_a_failure() {
-    let home = process::home();
-    let world = World::new(1, now(), &["search"]);
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let home = home::home();
+    let world = AgentSession::new(1, now(), &["search"]);
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json"]);
     for arguments in [
         &["dequeue", "search"][..],
@@ -216,7 +214,7 @@ fn output_that_does_not_arrive_is_a_failure() {
     }
     let drawn = |tqs: &Tqs| tqs.control().status().unwrap().tools[0].handed_out;
     let before = drawn(&tqs);
-    let shell = format!("exec {} dequeue search >&-", process::obol().display());
+    let shell = format!("exec {} dequeue search >&-", home::obol().display());
     let mut closed = std::process::Command::new("/bin/sh");
     closed.args(["-c", &shell]).env_clear().env("XDG_RUNTIME_DIR", home.path().join("run"));
     let output = closed.output().unwrap();
@@ -228,7 +226,7 @@ fn output_that_does_not_arrive_is_a_failure() {
 
 #[test]
 fn completions_exist_for_the_usual_shells() {
-    let home = process::home();
+    let home = home::home();
     for shell in ["bash", "zsh", "fish"] {
         let output = run(home.path(), &["completions", shell]);
         assert!(output.status.success() && stdout(&output).contains("dequeue"), "{shell}");
@@ -237,9 +235,9 @@ fn completions_exist_for_the_usual_shells() {
 
 #[test]
 fn no_secret_reaches_the_log() {
-    let home = process::home();
-    let world = World::new(1, now(), &["search"]);
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let home = home::home();
+    let world = AgentSession::new(1, now(), &["search"]);
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json", "--log", "trace"]);
     let token = stdout(&run(home.path(), &["dequeue", "search"]));
     run(home.path(), &["flush", "--all", "--reason", "test"]);
@@ -255,11 +253,11 @@ fn no_secret_reaches_the_log() {
 
 #[test]
 fn a_log_in_json_carries_the_request_and_no_token_at_any_level() {
-    let home = process::home();
+    let home = home::home();
     let made =
         run(home.path(), &["session", "create", "--audience", "https://api.example", "--tool", "search"]);
     assert!(made.status.success(), "{}", stderr(&made));
-    process::write_private(&home.path().join("obol.toml"), "[log]\nlevel = \"trace\"\nformat = \"json\"\n");
+    home::write_private(&home.path().join("obol.toml"), "[log]\nlevel = \"trace\"\nformat = \"json\"\n");
     let tqs = Tqs::start(home.path(), &["--session", "agent-session.json", "--config", "obol.toml"]);
     let token = stdout(&run(home.path(), &["dequeue", "search"]));
     run(home.path(), &["flush", "--all", "--reason", "test"]);

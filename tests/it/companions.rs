@@ -11,16 +11,17 @@ use obol_ipc::value::Tool;
 use obol_queue::{DequeueError, FlushScope, OpenError, Queue};
 use serde_json::Value;
 
-use crate::process::{self, Tqs, command, write_private};
 use crate::queue::{draw, now};
-use crate::rs_process::{RsProcess, write_sessions};
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, Store, command, write_private};
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::tqs::Tqs;
 
 /// A store with a session that was flushed, closed.
 fn flushed_store() -> Store {
     let store = Store::new();
     let queue = Queue::open(store.database(), store.master_key()).unwrap();
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     draw(&queue, "search");
     queue.flush(&FlushScope::All, "the agent was hijacked").unwrap();
     assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::SessionFlushed);
@@ -70,7 +71,7 @@ fn a_new_store_in_the_place_of_an_old_one_repeats_no_nonce() {
     let mut prefixes = Vec::new();
     for _ in 0..3 {
         let queue = Queue::open(store.database(), store.master_key()).unwrap();
-        queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+        queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
         let token = draw(&queue, "search");
         let envelope = obol_token::Envelope::parse(&token).unwrap();
         prefixes.push(*envelope.iv().first_chunk::<4>().unwrap());
@@ -92,8 +93,8 @@ fn start(home: &Path) -> Tqs {
 
 /// A sidecar's home after some hand-outs, with its audit log, closed.
 fn audited() -> tempfile::TempDir {
-    let home = process::home();
-    let session = World::new(1, now(), &["search"]).agent_json().to_string();
+    let home = home::home();
+    let session = AgentSession::new(1, now(), &["search"]).agent_json().to_string();
     write_private(&home.path().join("session.json"), &session);
     let tqs = start(home.path());
     let mut client = tqs.client();
@@ -195,7 +196,7 @@ fn a_key_is_not_made_anew_beside_what_it_sealed() {
 #[test]
 fn neither_a_session_table_nor_its_key_is_made_anew_beside_the_other() {
     const TABLE: [&str; 4] = ["--session-store", "kept.redb", "--session-key", "session.key"];
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     write_sessions(home, now());
     let arguments = [&TABLE[..], &["--spent", "memory"]].concat();
@@ -218,7 +219,7 @@ fn neither_a_session_table_nor_its_key_is_made_anew_beside_the_other() {
 
 #[test]
 fn a_resource_servers_audit_key_is_not_made_anew_beside_its_log() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     write_sessions(home, now());
     let arguments = ["--spent", "memory", "--audit-log", "rs.jsonl", "--audit-key", "rs.key"];

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::process::{self, command};
+use obol_world::home::{self, command};
 
 fn check(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, Value) {
     let output = command(home)
@@ -24,7 +24,7 @@ fn setting<'a>(report: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn with_nothing_set_nothing_is_wrong_and_all_is_explained() {
-    let home = process::home();
+    let home = home::home();
     let (code, report) = check(home.path(), &[], &[]);
     assert_eq!((code, &report["problems"]), (Some(0), &Value::Array(vec![])));
     assert_eq!(setting(&report, "tqs.batch")["value"], "10");
@@ -42,9 +42,9 @@ fn with_nothing_set_nothing_is_wrong_and_all_is_explained() {
 
 #[test]
 fn each_source_overrides_the_one_before_and_is_named() {
-    let home = process::home();
+    let home = home::home();
     let file = home.path().join("obol.toml");
-    process::write_private(&file, "[tqs]\nbatch = 7\nmin_life = 3\n[rs]\nlisten = \"127.0.0.1:1\"\n");
+    home::write_private(&file, "[tqs]\nbatch = 7\nmin_life = 3\n[rs]\nlisten = \"127.0.0.1:1\"\n");
     let arguments = ["--config", "obol.toml", "--listen", "127.0.0.1:3"];
     let environment = [("OBOL_TQS__MIN_LIFE", "4"), ("OBOL_RS__LISTEN", "127.0.0.1:2")];
     let (code, report) = check(home.path(), &arguments, &environment);
@@ -62,13 +62,13 @@ fn each_source_overrides_the_one_before_and_is_named() {
 #[test]
 fn all_problems_come_at_once() {
     use std::os::unix::fs::PermissionsExt;
-    let home = process::home();
+    let home = home::home();
     let open = home.path().join("open.key");
     std::fs::write(&open, "x").unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
     let text = "[tqs]\nbacth = 7\nmax_ready = \"many\"\nmaster_key = \"open.key\"\nstore = \"nowhere/tokens.redb\"\n\
                 [rs]\nsessions = \"none.json\"\n[sqt]\nbatch = 1\n";
-    process::write_private(&home.path().join("obol.toml"), text);
+    home::write_private(&home.path().join("obol.toml"), text);
     let long = format!("unix:///{}", "x".repeat(200));
     let environment = [
         ("OBOL_TQS__MAX_REDY", "4"),
@@ -95,14 +95,14 @@ fn all_problems_come_at_once() {
     }
     assert_eq!(problems.len(), 9, "{problems:#?}");
 
-    process::write_private(&home.path().join("obol.toml"), "[tqs\n");
+    home::write_private(&home.path().join("obol.toml"), "[tqs\n");
     let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
     assert_eq!((code, report["problems"].as_array().unwrap().len()), (Some(2), 1));
 }
 
 #[test]
 fn what_a_server_refuses_to_start_with_is_found_without_starting_it() {
-    let home = process::home();
+    let home = home::home();
     let spent = home.path().join("spent.redb").display().to_string();
     for (text, word) in [
         ("[rs]\nlisten = \"0.0.0.0:8700\"", "loopback"),
@@ -115,7 +115,7 @@ fn what_a_server_refuses_to_start_with_is_found_without_starting_it() {
         ("[tqs]\nhttp = \"nonsense\"", "loopback address such as"),
         ("[tqs]\nhttp = \"0.0.0.0:9466\"", "loopback"),
     ] {
-        process::write_private(&home.path().join("obol.toml"), &format!("{text}\n"));
+        home::write_private(&home.path().join("obol.toml"), &format!("{text}\n"));
         let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
         let problems = report["problems"].as_array().unwrap();
         assert_eq!((code, problems.len()), (Some(2), 1), "{text}: {report}");
@@ -132,7 +132,7 @@ fn what_a_server_refuses_to_start_with_is_found_without_starting_it() {
         assert!(!said.contains("swordfish"), "{said}");
     }
     for spent in ["unix:///run/redis.sock", "redis://127.0.0.1:6379", "memory", &spent] {
-        process::write_private(&home.path().join("obol.toml"), &format!("[rs]\nspent = \"{spent}\"\n"));
+        home::write_private(&home.path().join("obol.toml"), &format!("[rs]\nspent = \"{spent}\"\n"));
         let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
         assert_eq!(code, Some(0), "{report}");
     }
@@ -153,11 +153,11 @@ pub(crate) fn same_as_the_document(name: &str, made: &str) {
 
 #[test]
 fn the_sample_has_every_setting_and_so_has_the_manual() {
-    let home = process::home();
+    let home = home::home();
     let sample = command(home.path()).args(["config", "sample"]).output().unwrap();
     let sample = String::from_utf8(sample.stdout).unwrap();
     same_as_the_document("obol.toml", &sample);
-    process::write_private(&home.path().join("obol.toml"), &sample);
+    home::write_private(&home.path().join("obol.toml"), &sample);
     let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
     assert_eq!(code, Some(0), "{report}");
     let manual = include_str!("../../docs/operations.md");

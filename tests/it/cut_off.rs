@@ -9,20 +9,21 @@ use obol_ipc::value::Reason;
 use serde_json::Value;
 
 use crate::cli::{run, stderr, stdout};
-use crate::process::{self, Tqs};
-use crate::queue::now;
 use crate::sidecar::tool;
 use crate::sidecar_watch::get;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home;
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes the sidecar's half of a session into a home; the file's name.
 fn write_session(home: &Path, number: u64) -> String {
     let name = format!("session-{number}.json");
-    process::write_private(
+    home::write_private(
         &home.join(&name),
-        &World::new(number, now(), &["search", "pay"]).agent_json().to_string(),
+        &AgentSession::new(number, now(), &["search", "pay"]).agent_json().to_string(),
     );
     name
 }
@@ -44,7 +45,7 @@ fn refused(tqs: &Tqs) -> ErrorCode {
 
 #[test]
 fn a_flush_that_matches_nothing_fails_and_lists_what_there_is() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     for (scope, lists) in [
@@ -69,7 +70,7 @@ fn a_flush_that_matches_nothing_fails_and_lists_what_there_is() {
 
 #[test]
 fn a_flush_says_what_to_do_next_word_for_word() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let _tqs = start(home);
     let tool = stdout(&run(home, &["flush", "--tool", "pay", "--reason", "a drill"]));
@@ -85,7 +86,7 @@ fn a_flush_says_what_to_do_next_word_for_word() {
 
 #[test]
 fn after_a_flush_no_new_session_is_taken_until_resume_not_by_a_restart_or_a_reload() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     let flushed = run(home, &["flush", "--agent", "agent-1", "--reason", "hijacked"]);
@@ -109,7 +110,7 @@ fn after_a_flush_no_new_session_is_taken_until_resume_not_by_a_restart_or_a_relo
     assert_eq!(refused(&tqs), ErrorCode::SessionFlushed);
     let reloaded = tqs.log().matches("settings were read again").count();
     tqs.signal("HUP");
-    process::wait_until("the settings are read again", || {
+    home::wait_until("the settings are read again", || {
         tqs.log().matches("settings were read again").count() > reloaded
             && tqs.log().matches("no new session is taken since").count() >= 2
     });
@@ -131,7 +132,7 @@ fn after_a_flush_no_new_session_is_taken_until_resume_not_by_a_restart_or_a_relo
 
 #[test]
 fn provisioning_with_resume_takes_the_session_and_a_wrong_one_lifts_nothing() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     assert_eq!(code(home, &["flush", "--all", "--reason", "hijacked"]), Some(0));
@@ -146,7 +147,7 @@ fn provisioning_with_resume_takes_the_session_and_a_wrong_one_lifts_nothing() {
 
 #[test]
 fn a_flush_of_everything_holds_new_sessions_back_even_where_there_is_none() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let _tqs = Tqs::start(home, &[]);
     let failed = run(home, &["flush", "--all", "--reason", "hijacked"]);
@@ -158,7 +159,7 @@ fn a_flush_of_everything_holds_new_sessions_back_even_where_there_is_none() {
 
 #[test]
 fn a_security_event_ends_sessions_and_lets_the_next_one_in() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     let kind = obol_ipc::value::EventKind::new("session-revoked").unwrap();
@@ -170,7 +171,7 @@ fn a_security_event_ends_sessions_and_lets_the_next_one_in() {
 
 #[test]
 fn the_operators_denial_lasts_and_what_either_list_denies_is_denied() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     assert_eq!(code(home, &["policy", "deny", "search"]), Some(0));
@@ -193,16 +194,16 @@ fn the_operators_denial_lasts_and_what_either_list_denies_is_denied() {
 
 #[test]
 fn a_denial_that_matches_nothing_fails_and_is_stored_all_the_same() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = start(home);
     let denied = run(home, &["policy", "deny", "transfer"]);
     assert_eq!(denied.status.code(), Some(1));
     let said = stderr(&denied);
     assert!(said.contains("transfer is denied from now on") && said.contains("search"), "{said}");
-    let mut world = World::new(2, now(), &["transfer"]);
+    let mut world = AgentSession::new(2, now(), &["transfer"]);
     world.expires_at += 60;
-    process::write_private(&home.join("later.json"), &world.agent_json().to_string());
+    home::write_private(&home.join("later.json"), &world.agent_json().to_string());
     assert_eq!(code(home, &["session", "provision", "later.json"]), Some(0));
     let error = tqs.client().dequeue_token(&tool("transfer"), Duration::ZERO).unwrap_err();
     assert_eq!(error.refusal().unwrap().code(), ErrorCode::PolicyDeny);

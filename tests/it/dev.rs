@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::process::{self, command};
 use crate::sidecar_hardening::filters;
+use obol_world::home::{self, command};
 
 /// A running `obol dev`; killed when dropped.
 struct Dev {
@@ -63,7 +63,7 @@ fn has_curl() -> bool {
 
 #[test]
 fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
-    let home = process::home();
+    let home = home::home();
     let dev = Dev::start(home.path(), &[]);
     let exports = dev.lines("export OBOL_");
     assert_eq!(exports.lines().count(), 3, "{exports}");
@@ -85,7 +85,7 @@ fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
 
 #[test]
 fn a_folder_that_is_named_is_kept_and_started_on_again() {
-    let home = process::home();
+    let home = home::home();
     for _ in 0..2 {
         let dev = Dev::start(home.path(), &["--dir", "here"]);
         assert_eq!(dev.interrupt(), Some(0));
@@ -103,7 +103,7 @@ fn a_folder_that_is_named_is_kept_and_started_on_again() {
 
 #[test]
 fn addresses_that_others_can_reach_are_refused() {
-    let home = process::home();
+    let home = home::home();
     for address in ["0.0.0.0:0", "192.0.2.1:80", "[::]:0"] {
         let output = command(home.path()).args(["dev", "--listen", address]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{address}");

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use obol_ipc::value::Tool;
 use serde_json::json;
 
-use crate::process::{self, Tqs, command};
+use obol_world::home::{self, command};
+use obol_world::tqs::Tqs;
 
 pub(crate) const AUDIENCE: &str = "https://api.example";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +89,7 @@ pub(crate) fn draw(tqs: &Tqs, tool: &str) -> String {
 
 #[test]
 fn a_drawn_token_is_accepted_once_when_64_clients_present_it_at_the_same_moment() {
-    let home = process::home();
+    let home = home::home();
     create_session(home.path());
     let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
     let rs = Rs::start(home.path(), &["--first-start"]);
@@ -113,7 +114,7 @@ fn a_drawn_token_is_accepted_once_when_64_clients_present_it_at_the_same_moment(
 
 #[test]
 fn a_spent_token_stays_spent_when_the_resource_server_is_killed() {
-    let home = process::home();
+    let home = home::home();
     create_session(home.path());
     let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
     let mut spent = Vec::<String>::new();
@@ -132,7 +133,7 @@ fn a_spent_token_stays_spent_when_the_resource_server_is_killed() {
 
 #[test]
 fn a_lost_file_of_spent_tokens_accepts_nothing_from_before() {
-    let home = process::home();
+    let home = home::home();
     create_session(home.path());
     let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
     let token = draw(&tqs, "search");
@@ -147,7 +148,7 @@ fn a_lost_file_of_spent_tokens_accepts_nothing_from_before() {
 
 #[test]
 fn a_session_revoked_at_the_resource_server_stops_tokens_in_flight() {
-    let home = process::home();
+    let home = home::home();
     create_session(home.path());
     let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
     let rs = Rs::start(home.path(), &["--first-start"]);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process;
 use crate::sidecar::{Raw, start_as};
+use obol_world::home;
 
 /// Connections of the agents' socket in these tests.
 const CONNECTIONS: usize = 200;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Another agent, which is another process.
 fn another_agent_draws(home: &Path) -> Output {
-    process::command(home).args(["dequeue", "search", "--wait", "20000"]).output().unwrap()
+    home::command(home).args(["dequeue", "search", "--wait", "20000"]).output().unwrap()
 }
 
 /// Opens connections until there are this many, or no more are let in.
@@ -47,7 +47,7 @@ fn keep_busy(held: &mut Vec<Raw>) {
 
 #[test]
 fn a_process_that_keeps_every_connection_busy_shuts_no_other_out() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let _tqs = start_as(home, &[], |command| {
         command.env("OBOL_TQS__CONNECTIONS", CONNECTIONS.to_string());
@@ -64,7 +64,7 @@ fn a_process_that_keeps_every_connection_busy_shuts_no_other_out() {
             }
         })
     };
-    process::wait_until("the hoarder has nearly all", || held_now.load(Ordering::Relaxed) >= CONNECTIONS - 2);
+    home::wait_until("the hoarder has nearly all", || held_now.load(Ordering::Relaxed) >= CONNECTIONS - 2);
     for number in 0..10 {
         let drawn = another_agent_draws(home);
         assert!(drawn.status.success(), "draw {number}: {drawn:?}");
@@ -77,7 +77,7 @@ fn a_process_that_keeps_every_connection_busy_shuts_no_other_out() {
 #[test]
 fn a_process_that_has_every_wait_leaves_others_of_the_same_tool_their_turn() {
     const HOARDING: usize = 140;
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let _tqs = start_as(home, &[], |_| {});
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -104,7 +104,7 @@ fn a_process_that_has_every_wait_leaves_others_of_the_same_tool_their_turn() {
             })
         })
         .collect();
-    process::wait_until("the hoarder is at work", || answered.load(Ordering::Relaxed) > 2 * WAITING);
+    home::wait_until("the hoarder is at work", || answered.load(Ordering::Relaxed) > 2 * WAITING);
     for number in 0..5 {
         let began = Instant::now();
         let drawn = another_agent_draws(home);

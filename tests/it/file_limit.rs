@@ -11,9 +11,10 @@ use obol_ipc::client::CallError;
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::value::Tool;
 
-use crate::process::{self, Tqs};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home;
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Room for the files to grow, in blocks of 1,024 bytes; far less than the tokens that the demand asks for.
@@ -21,12 +22,12 @@ const ROOM: u64 = 512;
 
 #[test]
 fn a_daemon_whose_files_cannot_grow_says_unavailable_and_recovers_with_room() {
-    let home = process::home();
-    let mut world = World::new(1, now(), &["search"]);
+    let home = home::home();
+    let mut world = AgentSession::new(1, now(), &["search"]);
     world.grants[0]["ttl"] = 3600.into();
     world.expires_at = now() + 24 * 3600;
     let session = home.path().join("session.json");
-    process::write_private(&session, &world.agent_json().to_string());
+    home::write_private(&session, &world.agent_json().to_string());
     let config = home.path().join(".config/obol");
     std::fs::create_dir_all(&config).unwrap();
     std::fs::write(config.join("obol.toml"), "[tqs]\nmax_depth = 100000\n").unwrap();
@@ -38,7 +39,7 @@ fn a_daemon_whose_files_cannot_grow_says_unavailable_and_recovers_with_room() {
     let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" tqs");
     let mut limited = Command::new("/bin/bash");
     limited.env_clear().env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path().join("run"));
-    limited.args(["-c", &script]).arg(process::obol()).current_dir(home.path()).stdin(Stdio::null());
+    limited.args(["-c", &script]).arg(home::obol()).current_dir(home.path()).stdin(Stdio::null());
     let mut tqs = Tqs::spawn_command(&mut limited, home.path());
     tqs.wait_until_it_answers();
 

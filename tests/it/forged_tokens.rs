@@ -8,9 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_token::text::to_base64url;
 
-use crate::process::home;
-use crate::rs_fixture::{Forge, scope_with};
-use crate::rs_process::{Http, RsProcess, write_sessions};
+use obol_world::forge::Forge;
+use obol_world::home::home;
+use obol_world::http::Http;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::scope::scope_with;
 
 /// How much the server's memory may grow after a tenth of the tokens, in bytes: what an allocator keeps for itself.
 const MAX_GROWTH: u64 = 4 << 20;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use obol_verify::{Ceiling, Template};
 use serde_json::{Value, json};
 
-use crate::rs_fixture::{Forge, Server, TOOL, names, parsed, scope_with, session};
+use obol_world::TOOL;
+use obol_world::forge::Forge;
+use obol_world::scope::{parsed, scope_with};
+use obol_world::server::{Server, names, session};
 
 type Names = (&'static str, &'static str);
 const OK: Names = ("ok", "ok");

@@ -18,8 +18,9 @@ use redb::backends::InMemoryBackend;
 use sha2::{Digest, Sha256};
 
 use crate::power_loss::setting;
-use crate::queue::now;
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::Store;
+use obol_world::now;
 
 /// Bytes of an ordinary token.
 const TOKEN_BYTES: usize = 450;
@@ -69,8 +70,8 @@ fn builder() -> QueueBuilder {
 }
 
 /// A session whose tokens live as long as tokens can.
-fn world(session: u64, tools: &[&str]) -> World {
-    let mut world = World::new(session, now(), tools);
+fn world(session: u64, tools: &[&str]) -> AgentSession {
+    let mut world = AgentSession::new(session, now(), tools);
     world.expires_at = now() + 24 * 3600;
     for grant in &mut world.grants {
         grant["ttl"] = 3600.into();

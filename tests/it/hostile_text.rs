@@ -8,12 +8,12 @@ use obol_ipc::control::FlushScope;
 use obol_ipc::value::{Audience, Reason};
 use serde_json::json;
 
-use crate::process::{self, Tqs, command, wait_until};
-use crate::queue::now;
-use crate::redis_server::free_port;
 use crate::resource::post;
 use crate::sidecar::tool;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, free_port, wait_until};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 /// Begins a terminal's command, turns the direction of text, does not show, and ends a line.
 const EVIL: &str = "\u{9b}31m\u{202e}red\u{200b}\u{2028}\u{e0041}";
@@ -31,7 +31,7 @@ fn read(path: &Path) -> String {
 #[test]
 fn no_control_characters_reach_a_log() {
     for format in ["text", "json"] {
-        let home = process::home();
+        let home = home::home();
         let log = home.path().join("logs");
         std::fs::DirBuilder::new().create(&log).unwrap();
         std::fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -82,11 +82,11 @@ fn no_control_characters_reach_a_log() {
 
 #[test]
 fn no_control_characters_reach_a_terminal() {
-    let home = process::home();
-    let mut world = World::new(1, now(), &["search"]).agent_json();
+    let home = home::home();
+    let mut world = AgentSession::new(1, now(), &["search"]).agent_json();
     world["resource_servers"][0]["aud"] = "https://a/\u{202e}red\u{200b}\u{2028}".into();
     world["grants"][0]["aud"] = "https://a/\u{202e}red\u{200b}\u{2028}".into();
-    process::write_private(&home.path().join("session.json"), &world.to_string());
+    home::write_private(&home.path().join("session.json"), &world.to_string());
     let _tqs = Tqs::start(home.path(), &["--session", "session.json"]);
     for arguments in [&["status"][..], &["status", "--json"]] {
         let output = command(home.path()).args(arguments).output().unwrap();
@@ -98,7 +98,7 @@ fn no_control_characters_reach_a_terminal() {
 
 #[test]
 fn a_daemon_outlives_signals_that_mean_nothing_and_a_manager_that_is_gone() {
-    let home = process::home();
+    let home = home::home();
     let tqs = Tqs::start_as(home.path(), &[], |command| {
         command.env("NOTIFY_SOCKET", "/nobody/listens/here");
     });

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::process::{self, Tqs, obol};
 use crate::revocation::write_halves;
-use crate::rs_process::{Http, RsProcess};
 use crate::sidecar::tool;
+use obol_world::home::{self, obol};
+use obol_world::http::Http;
+use obol_world::rs::RsProcess;
+use obol_world::tqs::Tqs;
 
 /// What a reader of the page does.
 #[derive(Debug, PartialEq)]
@@ -58,7 +60,7 @@ struct Operator {
 
 impl Operator {
     fn new() -> Self {
-        let home = process::home();
+        let home = home::home();
         let path = home.path();
         write_halves(path, &[(1, "agent-1")]);
         fs::rename(path.join("sessions.json"), path.join("rs-sessions.json")).unwrap();

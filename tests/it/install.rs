@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::process::{self, command};
+use obol_world::home::{self, command};
 
 /// A folder that stands for a machine.
 struct Machine {
@@ -16,7 +16,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        Self { home: process::home() }
+        Self { home: home::home() }
     }
 
     fn root(&self) -> PathBuf {
@@ -174,7 +174,7 @@ fn who_cannot_be_an_agent_is_refused_before_anything_is_done() {
     if rustix::process::geteuid().is_root() {
         // Where that user can reach it, whatever the build folder's permissions are.
         let program = machine.home.path().join("obol");
-        fs::copy(process::obol(), &program).unwrap();
+        fs::copy(home::obol(), &program).unwrap();
         for path in [machine.home.path(), &program] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }

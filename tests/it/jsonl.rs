@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::known_answers::published_vectors;
-use crate::rs_fixture::{AUDIENCE, Forge, KEYS, NOW, ORG, SESSION, TOOL, parsed, scope, scope_with};
+use obol_world::forge::Forge;
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::{AUDIENCE, KEYS, NOW, ORG, SESSION, TOOL};
 
 /// What is answered to these lines, one JSON value each.
 fn answers(input: &[u8]) -> Vec<Value> {
@@ -75,7 +77,7 @@ fn an_accepted_token_is_answered_with_its_scope() {
     let answer = ask_one(verify_line(&token));
     assert_eq!(
         answer,
-        json!({"ok": true, "scope": scope(), "jti": token.jti().as_str(), "session_id": SESSION.0.to_string()})
+        json!({"ok": true, "scope": scope_json(), "jti": token.jti().as_str(), "session_id": SESSION.0.to_string()})
     );
 }
 
@@ -197,7 +199,7 @@ fn proofs_of_possession_travel_as_in_mcp() {
 #[test]
 fn parents_count_as_spent_here() {
     let parent = scope_with(json!({"delegation_depth": 1}));
-    let mut child = scope();
+    let mut child = scope_json();
     child["parent_token_hash"] = json!(to_base64url(&hash_of(&parsed(&parent)).unwrap()));
     let child = Forge::new(2, &child);
     assert_eq!(code(&ask_one(verify_line(&child))), "INSUFFICIENT_PRIVILEGE");
@@ -293,7 +295,7 @@ fn secrets_are_not_repeated_in_answers() {
 
 fn mint_line(fields: Value) -> Value {
     with(
-        json!({"op": "mint", "session": session_fields(), "scope": scope(), "iat": NOW, "exp": NOW + 60, "policy_epoch": 1}),
+        json!({"op": "mint", "session": session_fields(), "scope": scope_json(), "iat": NOW, "exp": NOW + 60, "policy_epoch": 1}),
         fields,
     )
 }
@@ -308,7 +310,7 @@ fn mint_then_verify(mint: Value) -> (String, Value) {
 #[test]
 fn what_is_minted_verifies() {
     let (one, answer) = mint_then_verify(mint_line(json!({})));
-    assert_eq!(answer["scope"], scope());
+    assert_eq!(answer["scope"], scope_json());
     let (other, _) = mint_then_verify(mint_line(json!({})));
     assert_ne!(one, other, "randomness is real where none is given");
     let given =
@@ -379,9 +381,9 @@ fn a_delegated_scope_that_widens_is_not_minted() {
     }
     let hash = json!(to_base64url(&hash_of(&parsed(&parent)).unwrap()));
     let named = child(json!({"parent_token_hash": hash}));
-    assert_eq!(code(&mint(named.clone(), json!({"parents": [scope(), parent]}))), "ok");
-    assert_eq!(mint(named, json!({"parents": [scope()]}))["error"], "ParentNotFound");
-    invalid(&mint(child(json!({})), json!({"parents": [scope(), parent]})));
+    assert_eq!(code(&mint(named.clone(), json!({"parents": [scope_json(), parent]}))), "ok");
+    assert_eq!(mint(named, json!({"parents": [scope_json()]}))["error"], "ParentNotFound");
+    invalid(&mint(child(json!({})), json!({"parents": [scope_json(), parent]})));
     // The hash is filled in, so that the child verifies once its parent was spent.
     let minted = mint(child(json!({})), json!({"parent": parent}));
     let line = with(verify_line(&Forge::standard(1)), json!({"token_b64url": minted["token_b64url"]}));

@@ -20,11 +20,12 @@ use obol_ipc::value::{AgentInstanceId, PeerName, Reason, SessionId, Tool};
 use obol_ipc::{Client, Codec, ConnectOptions, ControlClient, Endpoint};
 
 use self::witness::{Broken, Drawn, Event, Flushed, Verdict, Witness};
-use crate::power_loss::random::Random;
 use crate::power_loss::setting;
-use crate::process::{self, Tqs};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home;
+use obol_world::now;
+use obol_world::random::Random;
+use obol_world::tqs::{self, Tqs};
 
 /// Kills in a run of the test suite.
 const KILLS: u64 = 50;
@@ -75,7 +76,7 @@ enum Moment {
 
 impl Home {
     fn new(seed: u64) -> Self {
-        let folder = process::home();
+        let folder = home::home();
         let config = folder.path().join(".config/obol");
         std::fs::create_dir_all(&config).unwrap();
         let limits = format!("[tqs]\nbatch = 4\nmax_ready = {MAX_READY}\nmax_depth = 300\n");
@@ -181,11 +182,11 @@ fn control(home: &Path) -> Result<ControlClient, obol_ipc::client::ConnectError>
 }
 
 fn agent(home: &Path) -> Result<Client, obol_ipc::client::ConnectError> {
-    Client::connect(Endpoint::at(process::socket(home)).unwrap(), options())
+    Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options())
 }
 
 fn provision(operator: &mut ControlClient, number: u64) -> Result<(), CallError> {
-    let mut world = World::new(number, now(), &TOOLS);
+    let mut world = AgentSession::new(number, now(), &TOOLS);
     world.expires_at += 24 * 3600;
     for grant in &mut world.grants {
         // The longest there is: in this test nothing is to be lost to age.

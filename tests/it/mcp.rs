@@ -18,8 +18,12 @@ use rmcp::service::{RoleClient, RunningService};
 use serde_json::{Map, Value, json};
 
 use crate::end_to_end::{AUDIENCE, create_session, draw};
-use crate::process::{self, Tqs};
-use crate::rs_fixture::{Forge, SESSION, Server, TOOL, scope_with, session};
+use obol_world::forge::Forge;
+use obol_world::home;
+use obol_world::scope::scope_with;
+use obol_world::server::{Server, session};
+use obol_world::tqs::Tqs;
+use obol_world::{SESSION, TOOL};
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -37,7 +41,7 @@ fn example(home: &Path) -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let binary = BINARY.get_or_init(|| {
         let what = ["--package", "obol-mcp", "--features", "rmcp", "--example", "mcp-server"];
-        process::built(&what).join("examples/mcp-server")
+        home::built(&what).join("examples/mcp-server")
     });
     let mut command = Command::new(binary);
     command.args(["rs-sessions.json", AUDIENCE]).current_dir(home).env_clear();
@@ -48,8 +52,8 @@ fn example(home: &Path) -> Command {
 
 /// Session and sidecar with a grant for two of the example's tools.
 fn world() -> (tempfile::TempDir, Tqs) {
-    let home = process::home();
-    let created = process::command(home.path())
+    let home = home::home();
+    let created = home::command(home.path())
         .args(["session", "create", "--audience", AUDIENCE, "--tool", "add", "--tool", "greet"])
         .output()
         .unwrap();
@@ -180,7 +184,7 @@ impl Drop for Raw {
 
 #[test]
 fn a_refusal_is_a_result_under_the_requests_own_id() {
-    let home = process::home();
+    let home = home::home();
     create_session(home.path());
     let mut raw = Raw::start(home.path());
     for id in [json!(41), json!("forty-two")] {

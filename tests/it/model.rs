@@ -14,7 +14,7 @@ use obol_queue::{
 use obol_token::Envelope;
 use proptest::prelude::*;
 
-use crate::support::World;
+use obol_world::halves::AgentSession;
 
 const START: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
@@ -214,7 +214,7 @@ impl Harness {
 
     fn provision(&mut self) {
         let number = self.model.sessions.keys().last().copied().unwrap_or(0) + 1;
-        let mut world = World::new(number, START - 30 * DAY, &TOOLS);
+        let mut world = AgentSession::new(number, START - 30 * DAY, &TOOLS);
         world.expires_at = START + 60 * DAY;
         for grant in &mut world.grants {
             grant["ttl"] = TTL.into();

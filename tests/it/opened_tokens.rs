@@ -2,7 +2,9 @@
 
 use obol_verify::{Denial, Opened, Spent, Unverified};
 
-use crate::rs_fixture::{Forge, NOW, SESSION, Server, names, reading};
+use obol_world::forge::Forge;
+use obol_world::server::{Server, names, reading};
+use obol_world::{NOW, SESSION};
 
 fn opened(server: &Server) -> Opened {
     Unverified::from_bytes(Forge::standard(1).token()).unwrap().open(&server.verifier).unwrap()

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::known_answers::{Vector, bless, blessing, own_vectors, vectors_path};
-use crate::rs_fixture::{
-    AUDIENCE, KEYS, NOW, ORG, SESSION, Server, names, parsed, reading, scope, scope_with, session_of, tlv,
-};
+use obol_world::forge::tlv;
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::server::{Server, names, reading, session_of};
+use obol_world::{AUDIENCE, KEYS, NOW, ORG, SESSION};
 
 const OWN: [Suite; 3] = [Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::HybridAesGcm];
 
@@ -211,7 +212,7 @@ const FRAMING: (&str, &str) = ("MALFORMED_TOKEN", "FRAMING_CHECK");
 fn a_token_of_every_suite_is_accepted_once() {
     for suite in Suite::ALL {
         let server = server(suite);
-        let token = minted(&KEYS.material_of(suite), 1, &scope());
+        let token = minted(&KEYS.in_suite(suite).material(), 1, &scope_json());
         assert_eq!(token.len(), header_bytes(suite) + body_bytes(), "suite {suite}");
         assert_eq!(present(&server, &token), ("ok", "ok"), "suite {suite}");
         assert_eq!(present(&server, &token), ("TOKEN_REPLAYED", "REPLAY_CONSUME"), "suite {suite}");
@@ -225,7 +226,8 @@ fn header_bytes(suite: Suite) -> usize {
 
 fn body_bytes() -> usize {
     let field = [0; 32];
-    tlv(&[(1, &parsed(&scope()).to_tlv().unwrap()), (2, &field), (3, &field), (4, &field), (5, &field)]).len()
+    tlv(&[(1, &parsed(&scope_json()).to_tlv().unwrap()), (2, &field), (3, &field), (4, &field), (5, &field)])
+        .len()
 }
 
 #[test]
@@ -233,7 +235,7 @@ fn a_token_of_another_suite_is_refused_whatever_its_header_says() {
     for minting in Suite::ALL {
         for verifying in Suite::ALL.into_iter().filter(|verifying| *verifying != minting) {
             let server = server(verifying);
-            let mut token = minted(&KEYS.material_of(minting), 1, &scope());
+            let mut token = minted(&KEYS.in_suite(minting).material(), 1, &scope_json());
             assert_eq!(present(&server, &token), FRAMING, "{minting} to {verifying}");
             // The header can be changed by anyone; what it covers and the keys do not follow.
             token[1] = verifying.alg_id();
@@ -246,7 +248,7 @@ fn a_token_of_another_suite_is_refused_whatever_its_header_says() {
 
 #[test]
 fn the_suite_is_asked_for_after_the_session_and_before_everything_else() {
-    let token = minted(&KEYS.material_of(Suite::AesGcm), 1, &scope());
+    let token = minted(&KEYS.in_suite(Suite::AesGcm).material(), 1, &scope_json());
     let signed = server(Suite::Tbac);
     let mut elsewhere = token.clone();
     elsewhere[4] ^= 1;
@@ -318,7 +320,7 @@ fn watched(suite: Suite) -> (Server, Arc<Watched>) {
 fn every_flipped_bit_is_refused_before_the_spent_set_is_asked() {
     for suite in OWN {
         let (server, spent) = watched(suite);
-        let token = minted(&KEYS.material_of(suite), 1, &scope());
+        let token = minted(&KEYS.in_suite(suite).material(), 1, &scope_json());
         for bit in 0..token.len() * 8 {
             let mut forged = token.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
@@ -336,7 +338,7 @@ fn every_flipped_bit_is_refused_before_the_spent_set_is_asked() {
 #[test]
 fn tokens_open_in_their_own_session_alone() {
     for suite in OWN {
-        let token = minted(&KEYS.material_of(suite), 1, &scope());
+        let token = minted(&KEYS.in_suite(suite).material(), 1, &scope_json());
         let with = |change: fn(&mut [[u8; 32]; 4])| {
             let mut keys = [KEYS.session_key, KEYS.verifier_secret, KEYS.mutual_auth, KEYS.sek_public];
             change(&mut keys);
@@ -364,7 +366,7 @@ fn tokens_open_in_their_own_session_alone() {
 fn the_same_scope_rules_hold_in_every_suite() {
     for suite in Suite::ALL {
         let server = server(suite);
-        let material = KEYS.material_of(suite);
+        let material = KEYS.in_suite(suite).material();
         let cases = [
             (json!({"tool": "pay"}), ("INSUFFICIENT_PRIVILEGE", "TBAC_SCOPE_EVALUATION")),
             (json!({"org_id": "other"}), ("ORG_ID_MISMATCH", "ORG_ID_VALIDATION")),

@@ -15,7 +15,6 @@ mod every_operation;
 mod failing_disk;
 mod ledger;
 mod life;
-pub(crate) mod random;
 mod random_crashes;
 
 use std::time::Duration;

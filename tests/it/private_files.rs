@@ -11,9 +11,10 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 
-use crate::process::{self, Tqs, wait_until, write_private};
-use crate::queue::now;
-use crate::rs_process::{RsProcess, write_sessions};
+use obol_world::home::{self, wait_until, write_private};
+use obol_world::now;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::tqs::Tqs;
 
 /// How long a daemon may take to end; a reload may have begun to wait for a file.
 const END_PATIENCE: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ impl Drop for DeadMount {
 
 #[test]
 fn a_pipe_in_the_place_of_a_file_stops_neither_answers_nor_the_end() {
-    let home = process::home();
+    let home = home::home();
     let place = |name: &str| home.path().join(name);
     for folder in ["a", "b"] {
         fs::create_dir(place(folder)).unwrap();
@@ -100,7 +101,7 @@ fn a_pipe_in_the_place_of_a_file_stops_neither_answers_nor_the_end() {
 
 #[test]
 fn a_pipe_in_the_place_of_the_servers_sessions_stops_neither_answers_nor_the_end() {
-    let home = process::home();
+    let home = home::home();
     write_sessions(home.path(), now());
     let mut rs = RsProcess::start(home.path(), &["--spent", "memory", "--first-start"]);
     replace_by_a_pipe(&home.path().join("sessions.json"));
@@ -115,7 +116,7 @@ fn a_pipe_in_the_place_of_the_servers_sessions_stops_neither_answers_nor_the_end
 
 #[test]
 fn a_mount_that_does_not_answer_stops_neither_answers_nor_the_end() {
-    let home = process::home();
+    let home = home::home();
     let folder = home.path().join("mounted");
     fs::create_dir(&folder).unwrap();
     write_private(&folder.join("session.json"), &session(1, "search"));
@@ -131,7 +132,7 @@ fn a_mount_that_does_not_answer_stops_neither_answers_nor_the_end() {
     ends_in_time(tqs);
     // Nor does a start wait for ever, and it says what is wrong.
     let start = Instant::now();
-    let mut again = process::command(home.path());
+    let mut again = home::command(home.path());
     let output = again.args(["tqs", "--session", "mounted/session.json"]).output().unwrap();
     assert!(start.elapsed() < END_PATIENCE, "{:?}", start.elapsed());
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -140,7 +141,7 @@ fn a_mount_that_does_not_answer_stops_neither_answers_nor_the_end() {
 
 #[test]
 fn a_reload_sees_a_folder_that_was_swapped_behind_a_link_in_the_sandbox_too() {
-    let home = process::home();
+    let home = home::home();
     let place = |name: &str| home.path().join("mounted").join(name);
     fs::create_dir(home.path().join("mounted")).unwrap();
     for (number, folder, tool) in [(1, "..1", "search"), (2, "..2", "pay")] {
@@ -171,7 +172,7 @@ fn what_belongs_to_somebody_else_is_refused_also_behind_a_link() {
         eprintln!("SKIPPED: only root can give files away; run this test as root");
         return;
     }
-    let home = process::home();
+    let home = home::home();
     write_sessions(home.path(), now());
     let kept = ["--spent", "spent.redb", "--session-store", "kept.redb", "--session-key", "kept.key"];
     let arguments = [&kept[..], &["--first-start"]].concat();
@@ -189,7 +190,7 @@ fn what_belongs_to_somebody_else_is_refused_also_behind_a_link() {
         let link = home.path().join(format!("link-{name}"));
         symlink(&theirs, &link).unwrap();
         for file in [&theirs, &link] {
-            let mut command = process::command(home.path());
+            let mut command = home::command(home.path());
             command.args(["rs", "--listen", "127.0.0.1:0"]);
             for (flag, value) in [("--sessions", "sessions.json"), ("--spent", "spent.redb")]
                 .into_iter()

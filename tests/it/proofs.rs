@@ -13,12 +13,13 @@ use obol_token::text::to_base64url;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::process::{self, Tqs, command};
-use crate::queue::now;
 use crate::resource::{self, Answer};
-use crate::rs_process::RsProcess;
 use crate::sidecar::{PATIENCE, Raw, tool};
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, Store, command};
+use obol_world::now;
+use obol_world::rs::RsProcess;
+use obol_world::tqs::{self, Tqs};
 
 const CANONICAL: &str = r#"{"amount":5,"to":"ann"}"#;
 
@@ -54,7 +55,7 @@ fn ask(server: &RsProcess, token: &Value, arguments: &Value, pop: Option<&Value>
 }
 
 fn a_proved_call_in_suite(suite: u8) {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     create_session(home, suite);
     let agents = std::fs::read_to_string(home.join("agent-session.json")).unwrap();
@@ -91,7 +92,7 @@ fn a_proved_call_in_suite(suite: u8) {
     // The other codec says the same.
     let mut options = ConnectOptions::new(PeerName::new("test/1").unwrap());
     options.codec = Codec::Bincode;
-    let mut client = Client::connect(Endpoint::at(process::socket(home)).unwrap(), options).unwrap();
+    let mut client = Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options).unwrap();
     let hash = ArgumentsHash::parse(&pop_for(CANONICAL)).unwrap();
     let drawn = client.dequeue_token_with_proof(&tool("pay"), None, hash, PATIENCE).unwrap();
     let (token, pop) = (json!(drawn.token.reveal()), json!(drawn.pop.unwrap()));
@@ -108,7 +109,7 @@ fn a_grant_that_asks_for_proofs_works_from_end_to_end_in_every_suite() {
 
 #[test]
 fn nothing_is_drawn_where_a_proof_is_needed_and_its_arguments_are_not_named() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     create_session(home, 2);
     let _tqs = Tqs::start(home, &["--session", "agent-session.json"]);
@@ -136,7 +137,7 @@ fn nothing_is_drawn_where_a_proof_is_needed_and_its_arguments_are_not_named() {
 
 #[test]
 fn obol_dequeue_prints_the_proof_over_the_arguments_of_a_file() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     create_session(home, 1);
     let _tqs = Tqs::start(home, &["--session", "agent-session.json"]);
@@ -169,7 +170,7 @@ fn a_proof_is_of_the_tokens_own_session_and_ends_with_it() {
     let store = Store::new();
     let queue = Queue::open(store.database(), store.master_key()).unwrap();
     let world = |number: u64| {
-        let mut world = World::new(number, now(), &["pay", "search"]);
+        let mut world = AgentSession::new(number, now(), &["pay", "search"]);
         world.grants[0]["require_pop"] = json!(true);
         world
     };

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::process::{self, Tqs, command, wait_until};
-use crate::redis_server::free_port;
 use crate::resource::{fetch, send};
+use obol_world::home::{self, command, free_port, wait_until};
+use obol_world::tqs::Tqs;
 
 /// A sidecar and a server with one session for paths below `/docs/`.
 struct Pair {
@@ -23,7 +23,7 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
-        let home = process::home();
+        let home = home::home();
         let create =
             ["session", "create", "--audience", "https://a", "--tool", "search", "--resource", "/docs/**"];
         assert!(command(home.path()).args(create).output().unwrap().status.success());

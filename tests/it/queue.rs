@@ -11,7 +11,8 @@ use obol_queue::{
 use obol_token::Envelope;
 use serde_json::json;
 
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::Store;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,7 +45,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn every_token_is_handed_out_once() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search", "pay"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search", "pay"]).document()).unwrap();
     let mut seen = HashSet::new();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
@@ -67,7 +68,7 @@ fn every_token_is_handed_out_once() {
 fn a_token_is_for_its_tool_and_lives_as_granted() {
     let store = Store::new();
     let queue = open(&store);
-    let mut world = World::new(1, now(), &["search"]);
+    let mut world = AgentSession::new(1, now(), &["search"]);
     world.grants[0]["ttl"] = json!(30);
     let document = world.document();
     queue.provision(document).unwrap();
@@ -83,7 +84,7 @@ fn a_reopened_queue_goes_on_with_what_waits_and_repeats_nothing() {
     let store = Store::new();
     let mut seen = HashSet::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     drop(queue);
     for _ in 0..5 {
         let queue = open(&store);
@@ -97,8 +98,8 @@ fn a_reopened_queue_goes_on_with_what_waits_and_repeats_nothing() {
 fn sessions_that_nobody_flushed_survive_a_restart() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
-    queue.provision(World::new(2, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(2, now(), &["search"]).document()).unwrap();
     let before = queue.sessions();
     drop(queue);
     let queue = open(&store);
@@ -113,7 +114,7 @@ fn a_flush_of_any_scope_is_final_also_after_a_restart() {
     {
         let store = Store::new();
         let queue = open(&store);
-        queue.provision(World::new(1, now(), &["search", "pay"]).document()).unwrap();
+        queue.provision(AgentSession::new(1, now(), &["search", "pay"]).document()).unwrap();
         draw(&queue, "search");
         let flushed = queue.flush(&scope, "test").unwrap();
         assert_eq!((flushed.sessions_ended, flushed.partitions), (1, 2));
@@ -124,9 +125,9 @@ fn a_flush_of_any_scope_is_final_also_after_a_restart() {
         let queue = open(&store);
         assert_eq!(queue.dequeue("pay").unwrap_err(), DequeueError::SessionFlushed, "{scope}");
         assert_eq!(queue.sessions()[0].state, SessionState::Flushed);
-        let again = queue.provision(World::new(1, now(), &["search"]).document());
+        let again = queue.provision(AgentSession::new(1, now(), &["search"]).document());
         assert!(matches!(again, Err(ProvisionError::Exists(SessionId(1)))));
-        queue.provision(World::new(2, now(), &["search"]).document()).unwrap();
+        queue.provision(AgentSession::new(2, now(), &["search"]).document()).unwrap();
         draw(&queue, "search");
     }
 }
@@ -135,7 +136,7 @@ fn a_flush_of_any_scope_is_final_also_after_a_restart() {
 fn a_flush_of_a_tool_destroys_what_waits_and_nothing_else() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search", "pay"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search", "pay"]).document()).unwrap();
     draw(&queue, "search");
     draw(&queue, "pay");
     eventually("tokens wait", || queue.status(Some("search")).unwrap().queue_depth > 0);
@@ -154,7 +155,7 @@ fn a_flush_of_a_tool_destroys_what_waits_and_nothing_else() {
 fn a_denied_tool_gets_no_token_even_if_one_waits_and_stays_denied_after_a_restart() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search", "pay"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search", "pay"]).document()).unwrap();
     draw(&queue, "pay");
     queue.set_policy(1, BTreeSet::from(["pay".to_owned()])).unwrap();
     assert_eq!(queue.dequeue("pay").unwrap_err(), DequeueError::PolicyDenied);
@@ -170,7 +171,7 @@ fn a_denied_tool_gets_no_token_even_if_one_waits_and_stays_denied_after_a_restar
 fn a_newer_policy_epoch_gives_up_what_was_minted_under_an_older_one() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     draw(&queue, "search");
     queue.set_policy(5, BTreeSet::new()).unwrap();
     for _ in 0..30 {
@@ -184,7 +185,7 @@ fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
     let store = Store::new();
     let clock = Arc::new(ManualClock::new(now()));
     let queue = open_at(&store, &clock);
-    let first = World::new(1, now(), &["search", "pay"]);
+    let first = AgentSession::new(1, now(), &["search", "pay"]);
     queue.provision(first.document()).unwrap();
     assert_eq!(queue.tool("delete").unwrap_err(), DequeueError::PolicyDenied);
     let (search, pay) = (queue.tool("search").unwrap(), queue.tool("pay").unwrap());
@@ -201,7 +202,7 @@ fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
     queue.flush(&FlushScope::Tool("search".to_owned()), "test").unwrap();
     assert!(seen.insert(draw(&search).unwrap()), "a tool that was flushed gets new tokens");
 
-    queue.provision(World::new(2, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(2, now(), &["search"]).document()).unwrap();
     assert_eq!(search.dequeue_within(PATIENCE).unwrap().session_id(), SessionId(1));
     assert_eq!(queue.tool("search").unwrap().session_id(), SessionId(2));
     queue.flush(&FlushScope::Session(SessionId(1)), "test").unwrap();
@@ -215,7 +216,7 @@ fn unknown_tools_missing_sessions_and_several_audiences_have_errors_of_their_own
     let store = Store::new();
     let queue = open(&store);
     assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::NoSession);
-    let world = World::new(1, now(), &["search", "pay"]);
+    let world = AgentSession::new(1, now(), &["search", "pay"]);
     let mut json = world.agent_json();
     let mut second = json["resource_servers"][0].clone();
     second["aud"] = json!("https://other.example");
@@ -238,7 +239,7 @@ fn nothing_expired_is_handed_out_and_expired_rows_go_away() {
     let store = Store::new();
     let clock = Arc::new(ManualClock::new(1_800_000_000));
     let queue = open_at(&store, &clock);
-    queue.provision(World::new(1, 1_800_000_000, &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, 1_800_000_000, &["search"]).document()).unwrap();
     draw(&queue, "search");
     for _ in 0..20 {
         clock.advance(37);
@@ -254,7 +255,7 @@ fn a_clock_that_jumps_a_day_either_way_revives_nothing_and_repeats_nothing() {
     let start = 1_800_000_000;
     let clock = Arc::new(ManualClock::new(start));
     let queue = open_at(&store, &clock);
-    let mut world = World::new(1, start - 200_000, &["search"]);
+    let mut world = AgentSession::new(1, start - 200_000, &["search"]);
     world.expires_at = start + 400_000;
     queue.provision(world.document()).unwrap();
     let mut seen = HashSet::new();
@@ -276,7 +277,7 @@ fn a_boot_with_a_clock_behind_gives_up_what_waits() {
     let start = 1_800_000_000;
     let clock = Arc::new(ManualClock::new(start));
     let queue = open_at(&store, &clock);
-    queue.provision(World::new(1, start - 1000, &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, start - 1000, &["search"]).document()).unwrap();
     draw(&queue, "search");
     eventually("tokens on disk or ready", || queue.status(None).unwrap().queue_depth > 0);
     queue.sync().unwrap();
@@ -294,7 +295,7 @@ fn a_session_whose_time_is_over_hands_out_nothing_and_is_forgotten() {
     let start = 1_800_000_000;
     let clock = Arc::new(ManualClock::new(start));
     let queue = open_at(&store, &clock);
-    queue.provision(World::new(1, start, &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, start, &["search"]).document()).unwrap();
     draw(&queue, "search");
     clock.set(start + 3600);
     assert_eq!(queue.dequeue("search").unwrap_err(), DequeueError::SessionEnded(start + 3600));
@@ -308,10 +309,10 @@ fn a_session_whose_time_is_over_hands_out_nothing_and_is_forgotten() {
 fn a_session_that_is_over_or_known_is_not_taken() {
     let store = Store::new();
     let queue = open(&store);
-    let world = World::new(1, now() - 7200, &["search"]);
+    let world = AgentSession::new(1, now() - 7200, &["search"]);
     assert!(matches!(queue.provision(world.document()), Err(ProvisionError::Expired)));
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
-    let again = queue.provision(World::new(1, now(), &["search"]).document());
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
+    let again = queue.provision(AgentSession::new(1, now(), &["search"]).document());
     assert!(matches!(again, Err(ProvisionError::Exists(SessionId(1)))));
 }
 
@@ -357,7 +358,7 @@ fn set_mode(path: &std::path::Path, mode: u32) {
 fn without_the_master_key_the_files_hold_no_key_and_no_token() {
     let store = Store::new();
     let queue = open(&store);
-    let world = World::new(1, now(), &["search"]);
+    let world = AgentSession::new(1, now(), &["search"]);
     queue.provision(world.document()).unwrap();
     let token = draw(&queue, "search");
     queue.sync().unwrap();
@@ -377,7 +378,7 @@ fn without_the_master_key_the_files_hold_no_key_and_no_token() {
 fn waiting_callers_are_served_as_soon_as_a_session_is_there_and_told_of_a_flush() {
     let store = Store::new();
     let queue = open(&store);
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     std::thread::scope(|scope| {
         let waiting: Vec<_> =
             (0..50).map(|_| scope.spawn(|| queue.dequeue_within("search", PATIENCE).is_ok())).collect();

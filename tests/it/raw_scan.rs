@@ -14,9 +14,10 @@ use obol_ipc::control::FlushScope;
 use obol_ipc::value::{AgentInstanceId, Reason, SessionId, Tool};
 
 use self::scanner::{Found, Jti, scan};
-use crate::process::{self, Tqs};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home;
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tokens that wait on the disk for each tool before the flush, at least.
@@ -62,9 +63,9 @@ fn jti(text: &str) -> Jti {
 
 /// A daemon with many tokens on the disk for two tools, and what the search finds of them.
 fn prepare() -> Before {
-    let home = process::home();
+    let home = home::home();
     let session = home.path().join("session.json");
-    process::write_private(&session, &World::new(1, now(), &["search", "pay"]).agent_json().to_string());
+    home::write_private(&session, &AgentSession::new(1, now(), &["search", "pay"]).agent_json().to_string());
     let config = home.path().join(".config/obol");
     std::fs::create_dir_all(&config).unwrap();
     std::fs::write(config.join("obol.toml"), "[tqs]\nbatch = 4\nmax_ready = 8\nmax_depth = 60\n").unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::process;
+use obol_world::home;
 
 /// A block between two fences.
 struct Block {
@@ -59,12 +59,12 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        let home = process::home();
+        let home = home::home();
         let bin = home.path().join("bin");
         fs::create_dir_all(home.path().join(".cargo/bin")).unwrap();
         fs::write(home.path().join(".cargo/env"), "export PATH=$HOME/.cargo/bin:$PATH\n").unwrap();
         fs::create_dir(&bin).unwrap();
-        let (obol, tree) = (process::obol().display(), tree());
+        let (obol, tree) = (home::obol().display(), tree());
         let tree = tree.display();
         // The sidecar takes a while to start, as on a machine that is busy.
         let slow = format!("#!/bin/sh\n[ \"$1\" = tqs ] && sleep 0.5\nexec {obol} \"$@\"\n");

@@ -14,10 +14,10 @@ use obol_sidecar::{Handle, Options};
 use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
 
-use crate::process::{self, command, wait_until};
-use crate::queue::now;
 use crate::sidecar::{PATIENCE, Raw, tool};
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, wait_until};
+use obol_world::now;
 
 /// What backing off comes to in the end (30 s), and by chance half as much again.
 const LONGEST_WAIT_MS: u64 = 45_000;
@@ -52,7 +52,7 @@ impl Sidecar {
             .token_source(source.clone())
             .open_with(InMemoryBackend::new(), InMemoryBackend::new(), MasterKey::from_bytes([7; 32]))
             .unwrap();
-        let document = World::new(1, now(), &["broken", "sound"]).agent_json().to_string();
+        let document = AgentSession::new(1, now(), &["broken", "sound"]).agent_json().to_string();
         queue.provision(AgentHalf::from_json(document.as_bytes()).unwrap()).unwrap();
         let options = Options { agent: at(home, "agent.sock"), control: at(home, "control.sock") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -90,8 +90,8 @@ fn status(raw: &mut Raw, params: Value) -> Value {
 
 #[test]
 fn how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failure() {
-    process::obol();
-    let home = process::home();
+    home::obol();
+    let home = home::home();
     let source = Source::default();
     let _sidecar = Sidecar::start(home.path(), &source);
     let mut clients = [Codec::Json, Codec::Bincode]

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use obol_token::text::to_base64url;
 use obol_token::{Jti, Minter, ResponseKey, TokenSeed, Validity};
 
-use crate::process::home;
-use crate::redis_server::{RedisServer, eventually};
-use crate::rs_fixture::{KEYS, parsed, scope};
-use crate::rs_process::{Http, RsProcess, write_sessions};
+use obol_world::KEYS;
+use obol_world::home::{home, wait_until};
+use obol_world::http::Http;
+use obol_world::redis::RedisServer;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::scope::{parsed, scope_json};
 
 /// How often each token is sent.
 const SENDS: usize = 5;
@@ -47,7 +49,7 @@ pub(crate) fn mint(first: u64, count: u64) -> Vec<String> {
         .collect();
     let issued_at = now();
     let material = KEYS.material();
-    let minter = Minter::new(&material, &parsed(&scope()), 1).unwrap();
+    let minter = Minter::new(&material, &parsed(&scope_json()), 1).unwrap();
     let tokens = minter.mint(Validity { issued_at, expires_at: issued_at + 60 }, &seeds).unwrap();
     tokens.iter().map(|token| to_base64url(token)).collect()
 }
@@ -335,14 +337,14 @@ fn a_server_is_not_ready_while_redis_is_away_and_accepts_nothing() {
     let token = mint(1, 1).pop().unwrap();
     redis.kill();
     let began = Instant::now();
-    eventually("it is not ready", || rs.get("/readyz") == 503);
+    wait_until("it is not ready", || rs.get("/readyz") == 503);
     eprintln!("not ready after {:?}", began.elapsed());
     assert_eq!(Http::new(rs.port()).present(&token).unwrap(), "UNAVAILABLE");
     redis.start_again();
-    eventually("it is ready again", || rs.get("/readyz") == 200);
+    wait_until("it is ready again", || rs.get("/readyz") == 200);
     // The token was refused and not burned, and now the fence stands before it.
     assert_eq!(Http::new(rs.port()).present(&token).unwrap(), "STALE_TIMESTAMP");
-    eventually("the fence is behind", || {
+    wait_until("the fence is behind", || {
         let fresh = mint(1_000 + now(), 1).pop().unwrap();
         Http::new(rs.port()).present(&fresh).unwrap() == "OK"
     });
@@ -352,7 +354,7 @@ fn a_server_is_not_ready_while_redis_is_away_and_accepts_nothing() {
 fn a_redis_that_may_evict_stops_the_start_with_words() {
     let redis = RedisServer::start(&["--maxmemory-policy", "allkeys-lru"]);
     let home = prepared_home();
-    let output = crate::process::command(home.path())
+    let output = obol_world::home::command(home.path())
         .args(["rs", "--sessions", "sessions.json", "--listen", "127.0.0.1:0", "--spent", &redis.url()])
         .output()
         .unwrap();

@@ -13,7 +13,10 @@ use obol_verify::{Denial, Verifier};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::rs_fixture::{Forge, SESSION, Server, TOOL, scope, scope_with};
+use obol_world::forge::Forge;
+use obol_world::scope::{scope_json, scope_with};
+use obol_world::server::Server;
+use obol_world::{SESSION, TOOL};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -253,7 +256,7 @@ fn the_service_answers_with_scope_and_names() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({"ok": true, "session_id": SESSION.to_string(), "jti": token.jti().as_str(), "scope": scope()})
+        json!({"ok": true, "session_id": SESSION.to_string(), "jti": token.jti().as_str(), "scope": scope_json()})
     );
     assert_eq!(site.verify(&token, json!({})).problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
     let wrong = site.verify(&Forge::standard(2), json!({"action": "write"}));
@@ -564,9 +567,9 @@ fn a_server_that_cannot_spend_is_not_ready() {
             None
         }
     }
-    let clock = Arc::new(obol_verify::ManualClock::new(crate::rs_fixture::NOW));
+    let clock = Arc::new(obol_verify::ManualClock::new(obol_world::NOW));
     let server =
-        Server::with_spent_set(crate::rs_fixture::session(), clock, Arc::new(Broken), |builder| builder);
+        Server::with_spent_set(obol_world::server::session(), clock, Arc::new(Broken), |builder| builder);
     let runtime = Runtime::new().unwrap();
     let handle = runtime.block_on(async {
         let options = Options::new("127.0.0.1:0".parse().unwrap());
@@ -615,8 +618,8 @@ fn begin(address: SocketAddr, body: &str) -> TcpStream {
 fn too_many_requests_at_a_time_are_turned_away() {
     let runtime = Runtime::new().unwrap();
     let silent = Arc::new(crate::rs_audit::Silent(Mutex::default()));
-    let clock = Arc::new(obol_verify::ManualClock::new(crate::rs_fixture::NOW));
-    let session = crate::rs_fixture::session();
+    let clock = Arc::new(obol_verify::ManualClock::new(obol_world::NOW));
+    let session = obol_world::server::session();
     let server = Server::with_spent_set(session, clock, Arc::clone(&silent) as Arc<_>, |builder| builder);
     let handle = narrow_service(&runtime, &server);
     let address = handle.local_addr();

@@ -7,18 +7,20 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cli::{run, stderr, stdout};
-use crate::process::{self, Tqs, wait_until, write_private};
-use crate::queue::now;
-use crate::redis_server::RedisServer;
-use crate::rs_process::{Http, RsProcess};
 use crate::sidecar::tool;
-use crate::support::{AUDIENCE, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, wait_until, write_private};
+use obol_world::http::Http;
+use obol_world::redis::RedisServer;
+use obol_world::rs::RsProcess;
+use obol_world::tqs::Tqs;
+use obol_world::{AUDIENCE, now};
 
 /// Writes both halves of some sessions into a home: a file for the sidecar for each, and one for the server.
 pub(crate) fn write_halves(home: &Path, agents: &[(u64, &str)]) {
     let mut listed = Vec::new();
     for (number, agent) in agents {
-        let world = World::new(*number, now(), &["search", "pay"]);
+        let world = AgentSession::new(*number, now(), &["search", "pay"]);
         let mut half = world.agent_json();
         half["agent_instance_id"] = json!(agent);
         write_private(&home.join(format!("session-{number}.json")), &half.to_string());
@@ -43,7 +45,7 @@ struct Field {
 
 impl Field {
     fn new(agents: &[(u64, &str)]) -> Self {
-        let home = process::home();
+        let home = home::home();
         write_halves(home.path(), agents);
         let mut arguments = Vec::new();
         let files: Vec<_> = agents.iter().map(|(number, _)| format!("session-{number}.json")).collect();
@@ -233,7 +235,7 @@ fn the_servers_socket_is_closed_to_others_never_stolen_and_can_be_left_out() {
     let socket = rs.control_socket();
     assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o600, 0o700));
     let place = socket.to_str().unwrap();
-    let second = process::command(field.path())
+    let second = home::command(field.path())
         .args(["rs", "--sessions", "sessions.json", "--listen", "127.0.0.1:0", "--spent", "memory"])
         .args(["--rs-control-socket", place])
         .output()
@@ -241,8 +243,8 @@ fn the_servers_socket_is_closed_to_others_never_stolen_and_can_be_left_out() {
     assert_eq!(second.status.code(), Some(4), "{second:?}");
     assert!(stderr(&second).contains("--rs-control-socket"), "{}", stderr(&second));
     // Where none was named, the second serves without, and says so.
-    let port = crate::redis_server::free_port();
-    let mut second = process::command(field.path())
+    let port = obol_world::home::free_port();
+    let mut second = home::command(field.path())
         .args(["rs", "--sessions", "sessions.json", "--listen", &format!("127.0.0.1:{port}")])
         .args(["--spent", "memory", "--first-start"])
         .stderr(std::process::Stdio::piped())

@@ -11,10 +11,12 @@ use obol_verify::{ManualClock, Mark, SpendError, SpendTicket, SpentSet};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::process::{self, command, limit_files, wait_until};
-use crate::queue::now;
-use crate::rs_fixture::{Forge, KEYS, NOW, SESSION, Server, TOOL, session};
-use crate::rs_process::{Http, RsProcess, write_sessions};
+use obol_world::forge::Forge;
+use obol_world::home::{self, command, limit_files, wait_until};
+use obol_world::http::Http;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::server::{Server, session};
+use obol_world::{KEYS, NOW, SESSION, TOOL, now};
 
 /// Lines about refusals that a burst may leave, and more for each second that the test takes.
 const BURST_UNPROVEN: usize = 100;
@@ -64,7 +66,7 @@ fn verify(home: &Path) -> Value {
 
 #[test]
 fn every_verification_has_its_line_and_nobody_is_blamed_for_a_forgery() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let mut rs = start(home);
     let mut http = Http::new(rs.port());
@@ -136,7 +138,7 @@ fn every_verification_has_its_line_and_nobody_is_blamed_for_a_forgery() {
 
 #[test]
 fn a_flood_of_forgeries_is_counted_and_hides_no_genuine_refusal() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let mut rs = start(home);
     let started = std::time::Instant::now();
@@ -169,7 +171,7 @@ fn a_flood_of_forgeries_is_counted_and_hides_no_genuine_refusal() {
 
 #[test]
 fn nothing_is_accepted_that_cannot_be_written_down_and_no_token_is_burned_by_it() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let mut rs = start(home);
     let mut http = Http::new(rs.port());
@@ -254,7 +256,7 @@ impl SpentSet for Silent {
 
 #[test]
 fn a_token_whose_bearer_is_gone_before_the_answer_has_a_line_that_says_so() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let spent = Arc::new(Silent::default());
     let clock = Arc::new(ManualClock::new(NOW));

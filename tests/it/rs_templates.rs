@@ -5,8 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::rs_fixture::{Forge, TOOL, scope_with};
-use crate::rs_process::{Http, RsProcess, write_sessions_with};
+use obol_world::TOOL;
+use obol_world::forge::Forge;
+use obol_world::http::Http;
+use obol_world::rs::{RsProcess, write_sessions_with};
+use obol_world::scope::scope_with;
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -87,12 +90,12 @@ fn a_file_of_templates_is_the_servers_own_policy() {
 #[test]
 fn a_grant_whose_tokens_live_too_long_is_warned_of() {
     let home = tempfile::tempdir().unwrap();
-    let grants = json!([{"tool": TOOL, "aud": crate::rs_fixture::AUDIENCE, "action": "read", "resource": "docs/**",
+    let grants = json!([{"tool": TOOL, "aud": obol_world::AUDIENCE, "action": "read", "resource": "docs/**",
                          "trust_level": 1, "ttl": 300}]);
     write_sessions_with(home.path(), now(), json!({"grants": grants}));
     let (_, log) = answer(home.path(), json!({}));
     assert!(log.contains("live too long for rs.max_ttl") && log.contains("300"), "{log}");
-    let made = crate::process::command(home.path())
+    let made = obol_world::home::command(home.path())
         .args(["session", "create", "--audience", "https://a.example", "--tool", "search", "--ttl", "300"])
         .output()
         .unwrap();

@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::known_answers::published_vectors;
-use crate::rs_fixture::{
-    Forge, NOW, SESSION, Server, TOOL, names, parsed, reading, scope, scope_with, session,
-};
+use obol_world::forge::Forge;
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::server::{Server, names, reading, session};
+use obol_world::{NOW, SESSION, TOOL};
 
 type Names = (&'static str, &'static str);
 const OK: Names = ("ok", "ok");
@@ -98,8 +99,8 @@ fn a_token_is_a_subset_of_its_template() {
         (json!({"max_calls": 0}), json!({}), INSUFFICIENT),
         (json!({"min_trust_level": 1}), json!({}), OK),
         (json!({"min_trust_level": 2}), json!({}), INSUFFICIENT),
-        (json!({"permitted_audiences": ["https://rs.example/mcp"]}), json!({}), OK),
-        (json!({"permitted_audiences": ["https://rs.example"]}), json!({}), INSUFFICIENT),
+        (json!({"permitted_audiences": ["https://api.example/mcp"]}), json!({}), OK),
+        (json!({"permitted_audiences": ["https://api.example"]}), json!({}), INSUFFICIENT),
         (json!({"permitted_audiences": []}), json!({}), INSUFFICIENT),
         (json!({"max_delegation_depth": 1}), json!({"delegation_depth": 1}), OK),
         (json!({"max_delegation_depth": 1}), json!({"delegation_depth": 2}), INSUFFICIENT),
@@ -362,7 +363,7 @@ fn the_published_widening_attack_is_refused_at_mint_and_at_verification() {
     let ours = |scope: &Value| {
         let mut scope = scope.clone();
         for field in ["aud", "org_id", "tool"] {
-            scope[field] = self::scope()[field].clone();
+            scope[field] = scope_json()[field].clone();
         }
         scope
     };
@@ -397,5 +398,5 @@ fn proof_of_possession_binds_the_token_to_its_arguments() {
 
 #[test]
 fn a_proof_that_was_not_asked_for_is_not_looked_at() {
-    assert_eq!(present(scope(), &Request { proof: Some(b"nonsense"), ..reading() }), OK);
+    assert_eq!(present(scope_json(), &Request { proof: Some(b"nonsense"), ..reading() }), OK);
 }

@@ -21,11 +21,12 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::end_to_end::AUDIENCE;
-use crate::process::{self, Tqs, command};
-use crate::queue::now;
 use crate::resource::{self, Answer, refusal};
 use crate::sidecar::{PATIENCE, Raw, tool};
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, Store, command};
+use obol_world::now;
+use obol_world::tqs::{self, Tqs};
 
 /// What an agent knows of a token, as the JSON says it.
 struct Call {
@@ -96,7 +97,7 @@ fn create_session(home: &Path, suite: u8) {
     let grant = session["grants"].as_array_mut().unwrap().iter_mut().find(|grant| grant["tool"] == "search");
     grant.unwrap()["constraints"] =
         json!({"require_channel_encryption": true, "allowed_parameters": {"q": "rows*"}});
-    process::write_private(&file, &session.to_string());
+    home::write_private(&file, &session.to_string());
 }
 
 /// A server that repeats the arguments it was sent.
@@ -124,7 +125,7 @@ fn serve(runtime: &Runtime, home: &Path) -> SocketAddr {
 }
 
 fn a_sealed_call_in_suite(suite: u8) {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     create_session(home, suite);
     let _tqs = Tqs::start(home, &["--session", "agent-session.json"]);
@@ -161,7 +162,7 @@ fn a_sealed_call_in_suite(suite: u8) {
     // The other codec says the same.
     let mut options = ConnectOptions::new(PeerName::new("test/1").unwrap());
     options.codec = Codec::Bincode;
-    let mut client = Client::connect(Endpoint::at(process::socket(home)).unwrap(), options).unwrap();
+    let mut client = Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options).unwrap();
     let drawn = client.dequeue_token(&tool("search"), PATIENCE).unwrap();
     let channel = serde_json::to_value(drawn.channel.unwrap()).unwrap();
     let call = Call { token: drawn.token.reveal().to_owned(), channel };
@@ -187,7 +188,7 @@ fn a_channel_is_of_the_tokens_own_session_and_ends_with_it() {
     let store = Store::new();
     let queue = Queue::open(store.database(), store.master_key()).unwrap();
     let world = |number| {
-        let mut world = World::new(number, now(), &["search", "pay"]);
+        let mut world = AgentSession::new(number, now(), &["search", "pay"]);
         world.grants[0]["constraints"] = json!({"require_channel_encryption": true});
         world
     };

@@ -8,19 +8,20 @@ use obol_ipc::time::UtcTime;
 use obol_queue::{DequeueError, FlushScope, ManualClock, ProvisionError, Queue, SessionId, SessionState};
 use serde_json::Value;
 
-use crate::process::{self, Tqs, wait_until};
 use crate::queue::{eventually, now, open_at};
 use crate::sidecar::tool;
 use crate::sidecar_watch::get;
-use crate::support::{Store, World};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, Store, wait_until};
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const START: u64 = 1_800_000_000;
 /// The least life of a token of the fixture's tools, in seconds.
 const MIN_LIFE: u64 = 5;
 
-fn session(number: u64, lifetime: u64) -> World {
-    World { expires_at: START + lifetime, ..World::new(number, START, &["search"]) }
+fn session(number: u64, lifetime: u64) -> AgentSession {
+    AgentSession { expires_at: START + lifetime, ..AgentSession::new(number, START, &["search"]) }
 }
 
 fn states(queue: &Queue) -> Vec<SessionState> {
@@ -154,10 +155,10 @@ fn opinions(home: &std::path::Path, tqs: &Tqs) -> Vec<(&'static str, bool)> {
 
 #[test]
 fn everybody_says_within_a_second_that_a_session_has_ended() {
-    let home = process::home();
+    let home = home::home();
     let end = now() + 9;
-    let world = World { expires_at: end, ..World::new(1, now(), &["search"]) };
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let world = AgentSession { expires_at: end, ..AgentSession::new(1, now(), &["search"]) };
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit", "audit.jsonl"]);
     tqs.wait_for_log("the last session ends soon");
     let metrics = get(home.path(), "/metrics").1;
@@ -192,11 +193,11 @@ fn everybody_says_within_a_second_that_a_session_has_ended() {
 
 #[test]
 fn status_says_how_long_a_session_lasts() {
-    let home = process::home();
-    let world = World { expires_at: now() + 7_260, ..World::new(1, now(), &["search"]) };
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let home = home::home();
+    let world = AgentSession { expires_at: now() + 7_260, ..AgentSession::new(1, now(), &["search"]) };
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let _tqs = Tqs::start(home.path(), &["--session", "session.json"]);
-    let shown = process::command(home.path()).arg("status").output().unwrap();
+    let shown = home::command(home.path()).arg("status").output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     let row = shown.lines().find(|line| line.starts_with("0000000000000001")).unwrap();
     assert!(

@@ -12,11 +12,12 @@ use obol_verify::{
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, Unfit};
 use serde_json::json;
 
-use crate::process::{home, write_private};
-use crate::redis_server::{RedisServer, eventually};
 use crate::replicas::mint;
-use crate::rs_fixture::SESSION;
-use crate::rs_process::{Http, RsProcess, write_sessions, write_sessions_as};
+use obol_world::SESSION;
+use obol_world::home::{home, wait_until, write_private};
+use obol_world::http::Http;
+use obol_world::redis::RedisServer;
+use obol_world::rs::{RsProcess, write_sessions, write_sessions_as};
 
 const SECRET: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7";
 
@@ -54,11 +55,11 @@ fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
     let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
     one.add(&entry(1, now()), now()).unwrap();
     assert_eq!(active(&one, 1), Some(true));
-    eventually("the other has it", || active(&other, 1) == Some(true));
+    wait_until("the other has it", || active(&other, 1) == Some(true));
     let held = one.look_up(SessionId(1)).unwrap().unwrap();
     other.revoke(SessionId(1), now()).unwrap();
     assert_eq!(active(&other, 1), Some(false));
-    eventually("it is revoked on the first", || active(&one, 1) == Some(false));
+    wait_until("it is revoked on the first", || active(&one, 1) == Some(false));
     assert!(!held.is_active(), "also for those who hold it");
     for table in [&one, &other, &open(options(&redis))] {
         assert!(matches!(table.add(&entry(1, now()), now()), Err(SessionStoreError::Revoked)));
@@ -100,7 +101,7 @@ fn the_rights_that_the_documentation_names_are_enough() {
     table.add(&entry(1, now()), now()).unwrap();
     table.add(&entry(2, now()), now()).unwrap();
     table.revoke(SessionId(1), now()).unwrap();
-    eventually("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
+    wait_until("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let spent = RedisSpentSet::open(options, clock).unwrap();
     let mark = Mark::new(SessionId(1), &Jti::from_random([1; 16]), now() + 60);
@@ -121,10 +122,10 @@ fn a_sessions_policy_epoch_never_falls_on_any_server_whatever_is_added() {
     let redis = RedisServer::start(&[]);
     let (one, other) = (open(options(&redis).first_start()), open(options(&redis)));
     one.add(&with_epoch(1, 5), now()).unwrap();
-    eventually("the other knows", || epoch(&other, 1) == Some(5));
+    wait_until("the other knows", || epoch(&other, 1) == Some(5));
     for (server, added, in_force) in [(&other, 1, 5), (&one, 0, 5), (&other, 7, 7), (&one, 6, 7)] {
         server.add(&with_epoch(1, added), now()).unwrap();
-        eventually("it is in force", || {
+        wait_until("it is in force", || {
             [&one, &other].iter().all(|server| epoch(server, 1) == Some(in_force))
         });
         assert_eq!(epoch(&open(options(&redis)), 1), Some(in_force), "a server that starts now");
@@ -166,9 +167,9 @@ fn expect_no_return(put_back: impl Fn(&RedisServer, &str), keep: impl Fn(&RedisS
     let rows = rows_of(&redis);
     keep(&redis, &rows);
     one.revoke(SessionId(1), now()).unwrap();
-    eventually("the other knows", || active(&other, 1) == Some(false));
+    wait_until("the other knows", || active(&other, 1) == Some(false));
     put_back(&redis, &rows);
-    eventually("it is noticed: every session is over, on all servers", || {
+    wait_until("it is noticed: every session is over, on all servers", || {
         [&one, &other].iter().all(|server| server.health().is_ok() && server.fence().is_some())
     });
     for server in [&one, &other, &open(options(&redis))] {
@@ -242,10 +243,10 @@ fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_
     table.add(&entry(1, now()), now()).unwrap();
     let held = table.look_up(SessionId(1)).unwrap().unwrap();
     redis.kill();
-    eventually("it cannot tell", || table.look_up(SessionId(1)).is_err() && table.health().is_err());
+    wait_until("it cannot tell", || table.look_up(SessionId(1)).is_err() && table.health().is_err());
     assert!(matches!(table.add(&entry(2, now()), now()), Err(SessionStoreError::Unavailable(_))));
     redis.start_again();
-    eventually("it can tell again", || table.health().is_ok());
+    wait_until("it can tell again", || table.health().is_ok());
     assert_eq!(active(&table, 1), Some(false));
     assert!(!held.is_active());
     let fence = table.fence().unwrap();
@@ -284,7 +285,7 @@ fn a_server_that_keeps_its_sessions_keeps_revocations_through_kill_dash_nine() {
         assert_eq!(present(&rs), "OK", "{place}");
         write_sessions_as(home.path(), now(), "revoked");
         assert!(Command::new("kill").args(["-HUP", &rs.pid().to_string()]).status().unwrap().success());
-        eventually("it is said to be revoked", || rs.log().contains("sessions read again"));
+        wait_until("it is said to be revoked", || rs.log().contains("sessions read again"));
         assert_ne!(present(&rs), "OK", "{place}");
         // The file says that it is active, as an old copy of it would.
         write_sessions(home.path(), now());

@@ -7,8 +7,8 @@ use obol_token::{Jti, SessionId};
 use obol_verify::{Clock, ManualClock, Mark, SpendError, SpentSet, SystemClock};
 use obol_verify_redis::{RedisOptions, RedisSpentSet, Unfit};
 
-use crate::process::write_private;
-use crate::redis_server::{RedisServer, eventually};
+use obol_world::home::{wait_until, write_private};
+use obol_world::redis::RedisServer;
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -44,7 +44,7 @@ fn unavailable(result: &Result<(), SpendError>) -> bool {
 /// Spends one mark, again and again until the set can tell.
 fn spend_surely(set: &RedisSpentSet, mark: Mark) -> Result<(), SpendError> {
     let mut answer = set.spend(mark).wait();
-    eventually("the set decides", || {
+    wait_until("the set decides", || {
         if unavailable(&answer) {
             answer = set.spend(mark).wait();
         }
@@ -107,13 +107,13 @@ fn a_restart_of_redis_raises_the_fence_whether_or_not_it_kept_the_marks() {
         let before = now();
         redis.kill();
         for set in &sets {
-            eventually("unreadiness shows", || unavailable(&set.health()));
+            wait_until("unreadiness shows", || unavailable(&set.health()));
             assert!(unavailable(&set.spend(mark(2)).wait()));
             assert!(set.is_spent(&mark(2)).is_err());
         }
         redis.start_again();
         for set in &sets {
-            eventually("it connects again", || set.health().is_ok());
+            wait_until("it connects again", || set.health().is_ok());
             assert!(set.fence().unwrap() >= before + 60);
         }
         assert_eq!(sets[0].fence(), sets[1].fence());
@@ -160,7 +160,7 @@ fn evictions_raise_the_fence_even_if_the_policy_is_right_again() {
         let configure = |key: &str, value: &str| assert_eq!(redis.ask(&["CONFIG", "SET", key, value]), "OK");
         configure("maxmemory-policy", "allkeys-random");
         configure("maxmemory", "1");
-        eventually("something is evicted", || {
+        wait_until("something is evicted", || {
             redis.ask(&["SET", "more", "x"]);
             redis.info("stats", "evicted_keys") != "0"
         });
@@ -211,7 +211,7 @@ fn every_field_of_the_record_counts() {
         match (field, value) {
             // Of another build, or of servers with another skew: refused until somebody sees to it.
             ("format", "3") | ("skew", _) => {
-                eventually("it is said", || unavailable(&set.health()));
+                wait_until("it is said", || unavailable(&set.health()));
                 assert!(unavailable(&set.spend(mark(2)).wait()), "{field}");
             }
             _ => {
@@ -261,7 +261,7 @@ fn an_evicted_mark_never_reads_as_one_that_never_was_whatever_is_reset() {
             // So that the record stays, which would tell by its absence.
             assert_eq!(redis.ask(&["PEXPIRE", &marks, "100000000"]), "1");
         }
-        eventually("it is evicted", || {
+        wait_until("it is evicted", || {
             evict_without_a_trace(&redis, policy);
             redis.ask(&["EXISTS", &marks]) == "0"
         });
@@ -282,7 +282,7 @@ fn a_mark_that_somebody_takes_out_raises_the_fence() {
             let words: Vec<_> =
                 harm.iter().map(|word| if *word == "MARKS" { &marks } else { *word }).collect();
             assert_eq!(redis.ask(&words), "1");
-            eventually("the mark is gone", || redis.ask(&["ZCARD", &marks]) == "0");
+            wait_until("the mark is gone", || redis.ask(&["ZCARD", &marks]) == "0");
         });
     }
 }
@@ -291,7 +291,7 @@ fn a_mark_that_somebody_takes_out_raises_the_fence() {
 fn a_replica_that_takes_over_is_fenced_and_a_replica_is_not_used() {
     let mut master = RedisServer::start(&["--repl-diskless-sync-delay", "0"]);
     let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
-    eventually("the replica follows", || replica.info("replication", "master_link_status") == "up");
+    wait_until("the replica follows", || replica.info("replication", "master_link_status") == "up");
     assert!(matches!(refusal(options(&replica)), Unfit::NotMaster(_)));
     let set = open(options(&master).first_start());
     set.spend(mark(1)).wait().unwrap();
@@ -344,7 +344,7 @@ fn a_server_that_may_evict_marks_is_refused_with_words() {
     assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]), "OK");
     let set = open(options(&redis).first_start());
     assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]), "OK");
-    eventually("it is noticed", || unavailable(&set.health()));
+    wait_until("it is noticed", || unavailable(&set.health()));
     assert!(unavailable(&set.spend(mark(1)).wait()));
     assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]), "OK");
     spend_surely(&set, mark(2)).unwrap();
@@ -391,7 +391,7 @@ fn a_server_without_room_refuses_and_recovers() {
     set.spend(mark(1)).wait().unwrap();
     assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
     assert!(unavailable(&set.spend(mark(2)).wait()));
-    eventually("unreadiness shows without a spend", || unavailable(&set.health()));
+    wait_until("unreadiness shows without a spend", || unavailable(&set.health()));
     assert_eq!(redis.ask(&["CONFIG", "SET", "maxmemory", "0"]), "OK");
     spend_surely(&set, mark(3)).unwrap();
     assert_eq!(spend_surely(&set, mark(1)), Err(SpendError::AlreadySpent));
@@ -404,7 +404,7 @@ fn a_server_that_becomes_a_replica_refuses() {
     let set = open(options(&redis).first_start());
     assert_eq!(redis.ask(&["REPLICAOF", "127.0.0.1", "1"]), "OK");
     assert!(unavailable(&set.spend(mark(1)).wait()));
-    eventually("unreadiness shows", || unavailable(&set.health()));
+    wait_until("unreadiness shows", || unavailable(&set.health()));
     assert_eq!(redis.ask(&["REPLICAOF", "NO", "ONE"]), "OK");
     spend_surely(&set, mark(2)).unwrap();
 }
@@ -414,7 +414,7 @@ fn a_server_that_does_not_answer_in_time_refuses_and_recovers() {
     let redis = RedisServer::start(&[]);
     let set = open(RedisOptions::new(&redis.url(), "rs").unwrap().first_start());
     let mut asleep = redis.begin(&["DEBUG", "SLEEP", "4"]);
-    eventually("unreadiness shows", || unavailable(&set.health()));
+    wait_until("unreadiness shows", || unavailable(&set.health()));
     assert!(unavailable(&set.spend(mark(1)).wait()));
     asleep.wait().unwrap();
     spend_surely(&set, mark(2)).unwrap();
@@ -432,10 +432,10 @@ fn a_server_that_is_still_loading_refuses_until_it_is_done() {
     redis.kill();
     // A millisecond for each key, and events looked at in between.
     redis.spawn(&["--key-load-delay", "1500", "--loading-process-events-interval-bytes", "1024"]);
-    eventually("it is loading", || redis.ask(&["PING"]).contains("LOADING"));
+    wait_until("it is loading", || redis.ask(&["PING"]).contains("LOADING"));
     assert!(unavailable(&set.spend(mark(3_000)).wait()));
     assert!(RedisSpentSet::open(options(&redis), clock()).is_err());
-    eventually("it has loaded", || redis.ask(&["PING"]).contains("PONG"));
+    wait_until("it has loaded", || redis.ask(&["PING"]).contains("PONG"));
     spend_surely(&set, mark(3_001)).unwrap();
     assert_eq!(spend_surely(&set, mark(3_001)), Err(SpendError::AlreadySpent));
     // Nothing that it had loaded is believed, so what was spent before lies behind a fence, a skew beyond its time.
@@ -481,7 +481,7 @@ fn a_mark_goes_once_its_time_is_over_and_costs_no_fence() {
     let earlier =
         "local m = redis.call('ZRANGE', KEYS[1], 0, 0) return redis.call('ZADD', KEYS[1], 'XX', 1, m[1])";
     redis.ask(&["EVAL", earlier, "1", &marks]);
-    eventually("it is taken out", || redis.ask(&["ZCARD", &marks]) == "1");
+    wait_until("it is taken out", || redis.ask(&["ZCARD", &marks]) == "1");
     assert_eq!(redis.ask(&["HGET", "obol:rs:epoch", "count"]), "1");
     assert!(set.health().is_ok() && set.fence().is_none());
 }

@@ -15,9 +15,10 @@ use obol_ipc::value::{PeerName, Reason, Tool};
 use obol_ipc::{Client, Codec, ConnectOptions, Endpoint};
 use serde_json::{Value, json};
 
-use crate::process::{self, Tqs};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home;
+use obol_world::now;
+use obol_world::tqs::{self, Tqs};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,7 +35,10 @@ pub(crate) fn start(home: &Path) -> Tqs {
 pub(crate) fn start_as(home: &Path, arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Tqs {
     let session = home.join("session.json");
     if !session.exists() {
-        process::write_private(&session, &World::new(1, now(), &["search", "pay"]).agent_json().to_string());
+        home::write_private(
+            &session,
+            &AgentSession::new(1, now(), &["search", "pay"]).agent_json().to_string(),
+        );
     }
     Tqs::start_as(home, &[&["--session", session.to_str().unwrap()], arguments].concat(), prepare)
 }
@@ -81,13 +85,13 @@ impl Raw {
 
 #[test]
 fn both_codecs_draw_tokens_and_never_the_same() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mut seen = HashSet::new();
     for codec in [Codec::Json, Codec::Bincode] {
         let mut options = ConnectOptions::new(PeerName::new("test/1").unwrap());
         options.codec = codec;
-        let endpoint = Endpoint::at(process::socket(home.path())).unwrap();
+        let endpoint = Endpoint::at(tqs::socket(home.path())).unwrap();
         let mut client = Client::connect(endpoint, options).unwrap();
         for name in ["search", "pay"] {
             for _ in 0..20 {
@@ -106,10 +110,10 @@ fn both_codecs_draw_tokens_and_never_the_same() {
 
 #[test]
 fn the_status_of_any_number_of_tools_is_answered() {
-    let home = process::home();
+    let home = home::home();
     let names: Vec<_> = (0..600).map(|n| format!("t{n:03}{}", "\\".repeat(240))).collect();
-    let world = World::new(1, now(), &names.iter().map(String::as_str).collect::<Vec<_>>());
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let world = AgentSession::new(1, now(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json"]);
     let mut agent = Raw::greeted(home.path(), "agent.sock");
     let (mut seen, mut from, mut pages) = (HashSet::new(), json!(0), 0);
@@ -130,7 +134,7 @@ fn the_status_of_any_number_of_tools_is_answered() {
 
 #[test]
 fn the_agents_socket_knows_three_methods_and_no_other() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mut agent = Raw::greeted(home.path(), "agent.sock");
     for method in [
@@ -157,7 +161,7 @@ fn the_agents_socket_knows_three_methods_and_no_other() {
 
 #[test]
 fn the_operators_socket_hands_out_no_token() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mut operator = Raw::greeted(home.path(), "control.sock");
     let answer = operator.call("dequeueToken", json!({"tool": "search"}));
@@ -167,7 +171,7 @@ fn the_operators_socket_hands_out_no_token() {
 
 #[test]
 fn wrong_parameters_are_named_and_the_connection_goes_on() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mut agent = Raw::greeted(home.path(), "agent.sock");
     for (params, code, named) in [
@@ -188,7 +192,7 @@ fn wrong_parameters_are_named_and_the_connection_goes_on() {
 
 #[test]
 fn pipelined_requests_are_all_answered_each_with_its_id() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mut agent = Raw::connect(home.path(), "agent.sock");
     // Hello and requests in one go, before anything is answered.
@@ -209,7 +213,7 @@ fn pipelined_requests_are_all_answered_each_with_its_id() {
 
 #[test]
 fn garbage_ends_the_connection_it_came_on_and_no_other() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut good = tqs.client();
     let hello = br#"{"obol":1,"codec":"json","client":"raw/1"}"#;
@@ -238,7 +242,7 @@ fn garbage_ends_the_connection_it_came_on_and_no_other() {
 
 #[test]
 fn sockets_and_files_are_closed_to_others() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let mode = |path: &str| std::fs::metadata(home.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("run/obol"), 0o700);
@@ -252,7 +256,7 @@ fn sockets_and_files_are_closed_to_others() {
 
 #[test]
 fn another_user_is_turned_away() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     if std::fs::metadata(home.path()).unwrap().uid() != 0 {
         eprintln!("SKIPPED: only root can connect as another user; run this test as root");
@@ -268,7 +272,7 @@ fn another_user_is_turned_away() {
     let mut stranger = Command::new("python3");
     std::os::unix::process::CommandExt::uid(&mut stranger, 65_534);
     let outcome =
-        stranger.args(["-c", script]).arg(process::socket(home.path())).current_dir("/").output().unwrap();
+        stranger.args(["-c", script]).arg(tqs::socket(home.path())).current_dir("/").output().unwrap();
     // Turned away in the middle of whatever the stranger was doing: reading, or still writing.
     let errors = String::from_utf8_lossy(&outcome.stderr);
     let cut_off = errors.contains("ConnectionResetError") || errors.contains("BrokenPipeError");
@@ -278,9 +282,9 @@ fn another_user_is_turned_away() {
 
 #[test]
 fn a_live_socket_is_not_stolen_and_a_dead_one_is_replaced() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
-    let second = process::command(home.path())
+    let second = home::command(home.path())
         .args(["tqs", "--store", "other.redb", "--master-key", "other.key"])
         .output()
         .unwrap();
@@ -288,13 +292,13 @@ fn a_live_socket_is_not_stolen_and_a_dead_one_is_replaced() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("served by another process"), "{second:?}");
     tqs.client().session_info().unwrap();
     tqs.kill();
-    assert!(process::socket(home.path()).exists(), "a killed daemon leaves its socket behind");
+    assert!(tqs::socket(home.path()).exists(), "a killed daemon leaves its socket behind");
     start(home.path()).client().session_info().unwrap();
 }
 
 #[test]
 fn no_token_comes_back_after_the_daemon_is_killed() {
-    let home = process::home();
+    let home = home::home();
     let mut seen = HashSet::new();
     for _ in 0..5 {
         let tqs = start(home.path());
@@ -309,7 +313,7 @@ fn no_token_comes_back_after_the_daemon_is_killed() {
 
 #[test]
 fn a_flush_ends_the_session_for_callers_that_wait_and_callers_that_come() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
     tqs.control().policy(1, vec![]).unwrap();
@@ -325,11 +329,11 @@ fn a_flush_ends_the_session_for_callers_that_wait_and_callers_that_come() {
 
 #[test]
 fn sigterm_and_drain_end_the_daemon_in_good_order() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let idle = tqs.client();
     assert_eq!(tqs.terminate(), Some(0));
-    assert!(!process::socket(home.path()).exists());
+    assert!(!tqs::socket(home.path()).exists());
     drop(idle);
 
     let mut tqs = start(home.path());
@@ -339,7 +343,7 @@ fn sigterm_and_drain_end_the_daemon_in_good_order() {
 
 #[test]
 fn a_request_lost_with_the_daemon_is_reported_and_not_repeated() {
-    let home = process::home();
+    let home = home::home();
     let tqs = Tqs::start(home.path(), &[]);
     let mut client = tqs.client();
     // No session: nothing is handed out, but the request is on its way when the daemon dies.
@@ -353,7 +357,7 @@ fn a_request_lost_with_the_daemon_is_reported_and_not_repeated() {
     });
     // Asleep means that the request is written and the answer awaited.
     let state = Path::new("/proc").join(told.recv().unwrap()).join("stat");
-    process::wait_until("the request is sent", || {
+    home::wait_until("the request is sent", || {
         std::fs::read_to_string(&state).unwrap().rsplit(')').next().unwrap().starts_with(" S")
     });
     tqs.kill();
@@ -362,9 +366,9 @@ fn a_request_lost_with_the_daemon_is_reported_and_not_repeated() {
 
 #[test]
 fn bad_files_and_settings_get_an_error_that_says_what_to_do() {
-    let home = process::home();
+    let home = home::home();
     let run = |arguments: &[&str], environment: &[(&str, &str)]| {
-        let output = process::command(home.path())
+        let output = home::command(home.path())
             .arg("tqs")
             .args(arguments)
             .envs(environment.iter().copied())
@@ -375,10 +379,10 @@ fn bad_files_and_settings_get_an_error_that_says_what_to_do() {
     let open = home.path().join("open.json");
     std::fs::write(&open, "{}").unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-    process::write_private(&home.path().join("wrong.json"), "{\"obol_session\": 1}");
-    process::write_private(&home.path().join("wrong.toml"), "[tqs]\nbacth = 1\n");
-    process::write_private(&home.path().join("short.key"), "abc\n");
-    process::write_private(&home.path().join("text.redb"), "dear diary, this is no database");
+    home::write_private(&home.path().join("wrong.json"), "{\"obol_session\": 1}");
+    home::write_private(&home.path().join("wrong.toml"), "[tqs]\nbacth = 1\n");
+    home::write_private(&home.path().join("short.key"), "abc\n");
+    home::write_private(&home.path().join("text.redb"), "dear diary, this is no database");
     for (arguments, environment, code, says) in [
         (vec!["--session", "open.json"], vec![], 2, "chmod 600"),
         (vec!["--session", "none.json"], vec![], 2, "none.json"),
@@ -406,11 +410,11 @@ fn the_python_script_in_the_protocol_document_draws_a_token() {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md")).unwrap();
     let script = document.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     assert!(script.lines().count() <= 20, "the script is twenty lines");
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let output = Command::new("python3")
         .args(["-c", script, "search"])
-        .env("OBOL_ENDPOINT_SOCKET", format!("unix://{}", process::socket(home.path()).display()))
+        .env("OBOL_ENDPOINT_SOCKET", format!("unix://{}", tqs::socket(home.path()).display()))
         .output()
         .expect("python3 is needed for this test; install Debian's package python3");
     assert!(output.status.success(), "{output:?}");

@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use obol_token::text::from_hex;
 
-use crate::process::{self, Tqs, command, wait_until};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, wait_until};
+use obol_world::now;
+use obol_world::tqs::{self, Tqs};
 
 const CHUNK: usize = 1 << 20;
 
@@ -18,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 struct Canaries(Vec<(String, Vec<u8>)>);
 
 impl Canaries {
-    fn of(world: &World, master_key: &str) -> Self {
+    fn of(world: &AgentSession, master_key: &str) -> Self {
         let json = world.agent_json();
         let server = &json["resource_servers"][0];
         let keys = ["K_session", "verifier_secret", "mutual_auth"];
@@ -104,7 +105,7 @@ fn agent(home: &Path) -> Child {
     let script = document.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
     let mut agent = Command::new("python3");
     agent.args(["-c", &format!("{script}\nsys.stdout.flush()\nsys.stdin.read()"), "search"]);
-    agent.env("OBOL_ENDPOINT_SOCKET", format!("unix://{}", process::socket(home).display()));
+    agent.env("OBOL_ENDPOINT_SOCKET", format!("unix://{}", tqs::socket(home).display()));
     agent.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut agent = agent.spawn().expect("python3 is needed for this test; install Debian's package python3");
     let mut token = String::new();
@@ -120,10 +121,10 @@ fn end(mut child: Child) {
 
 #[test]
 fn no_secret_is_in_an_agent_a_log_a_database_or_anything_else_the_daemon_leaves() {
-    let home = process::home();
-    let world = World::new(1, now(), &["search"]);
+    let home = home::home();
+    let world = AgentSession::new(1, now(), &["search"]);
     let session = home.path().join("session.json");
-    process::write_private(&session, &world.agent_json().to_string());
+    home::write_private(&session, &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json", "--log", "trace"]);
     let master_key = home.path().join(".local/state/obol/master.key");
     let canaries = Canaries::of(&world, &fs::read_to_string(&master_key).unwrap());

@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::end_to_end::{self, Rs};
-use crate::process::{self, Tqs, command, obol};
 use crate::sidecar::{PATIENCE, start, start_as, tool};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
+use obol_world::home::{self, command, obol};
+use obol_world::tqs::Tqs;
 
 const SIGABRT: i32 = 6;
 
 #[test]
 fn the_daemon_is_closed_to_others_on_every_thread_and_says_so() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
     for (field, expected) in
@@ -49,7 +50,7 @@ pub(crate) fn filters(pid: u32) -> Vec<String> {
 
 #[test]
 fn the_resource_server_is_closed_on_every_thread_and_says_so() {
-    let home = process::home();
+    let home = home::home();
     end_to_end::create_session(home.path());
     let rs = Rs::start(home.path(), &["--first-start"]);
     let threads = filters(rs.pid());
@@ -65,12 +66,12 @@ fn the_resource_server_is_closed_on_every_thread_and_says_so() {
 
 #[test]
 fn the_sandbox_can_be_switched_off_and_that_is_said_aloud() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start_as(home.path(), &["--no-sandbox"], |_| {});
     assert!(tqs.status_of_threads("Seccomp").iter().all(|value| value == "0"));
     assert!(tqs.log().contains("WARN") && tqs.log().contains("the sandbox is switched off"), "{}", tqs.log());
     drop(tqs);
-    let home = process::home();
+    let home = home::home();
     let tqs = start_as(home.path(), &[], |command| {
         command.env("OBOL_TQS__SANDBOX", "false");
     });
@@ -88,7 +89,7 @@ fn a_crash_leaves_no_core_file_even_where_the_user_asks_for_them() {
         shell.env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run"));
         shell
     };
-    let home = process::home();
+    let home = home::home();
     let control =
         run(home.path(), &["sh".as_ref(), "-c".as_ref(), "kill -ABRT $$".as_ref()]).status().unwrap();
     if !control.core_dumped() {
@@ -106,7 +107,7 @@ fn a_crash_leaves_no_core_file_even_where_the_user_asks_for_them() {
 
 #[test]
 fn nobody_of_the_same_user_can_look_into_the_daemon() {
-    let home = process::home();
+    let home = home::home();
     if fs::metadata(home.path()).unwrap().uid() != 0 {
         eprintln!("SKIPPED: only root can run the daemon as another user; run this test as root");
         return;
@@ -143,14 +144,14 @@ fn hex_key(digit: char) -> String {
 
 #[test]
 fn the_master_key_may_be_a_credential_of_the_service_manager() {
-    let home = process::home();
+    let home = home::home();
     let folder = home.path().join("credentials");
     fs::create_dir(&folder).unwrap();
     let file = folder.join("obol-master-key");
     let with_credentials = |command: &mut Command| {
         command.env("CREDENTIALS_DIRECTORY", &folder);
     };
-    process::write_private(&file, &hex_key('a'));
+    home::write_private(&file, &hex_key('a'));
     let tqs = start_as(home.path(), &[], with_credentials);
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
     assert!(tqs.log().contains("a credential of the service manager"));
@@ -173,7 +174,7 @@ fn the_master_key_may_be_a_credential_of_the_service_manager() {
 
 #[test]
 fn the_master_key_may_be_in_the_keyring_and_falls_back_to_a_file_where_it_is_not() {
-    let home = process::home();
+    let home = home::home();
     let name = format!("obol-test-{}", std::process::id());
     let in_keyring = |command: &mut Command| {
         command.env("OBOL_TQS__KEYCHAIN", &name);
@@ -191,7 +192,7 @@ fn the_master_key_may_be_in_the_keyring_and_falls_back_to_a_file_where_it_is_not
             key.invalidate().unwrap();
         }
     }
-    let home = process::home();
+    let home = home::home();
     let tqs = start_as(home.path(), &[], in_keyring);
     assert!(tqs.log().contains("WARN"), "{}", tqs.log());
     assert!(tqs.log().contains("keyring"), "{}", tqs.log());

@@ -10,11 +10,12 @@ use obol_ipc::client::CallError;
 use obol_ipc::value::PeerName;
 use obol_ipc::{AsyncClient, Client, ConnectOptions, Endpoint};
 
-use crate::process::{self, wait_until};
 use crate::sidecar::{PATIENCE, start, tool};
+use obol_world::home::{self, wait_until};
+use obol_world::tqs;
 
 fn endpoint(home: &tempfile::TempDir) -> Endpoint {
-    Endpoint::at(process::socket(home.path())).unwrap()
+    Endpoint::at(tqs::socket(home.path())).unwrap()
 }
 
 fn options() -> ConnectOptions {
@@ -36,7 +37,7 @@ fn draw(client: &mut Client) -> String {
 
 #[test]
 fn a_daemon_that_was_stopped_goes_on_where_it_was() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut client = Client::connect(endpoint(&home), options()).unwrap();
     draw(&mut client);
@@ -48,7 +49,7 @@ fn a_daemon_that_was_stopped_goes_on_where_it_was() {
 
 #[test]
 fn a_client_rides_over_a_kill_a_restart_and_a_socket_made_anew() {
-    let home = process::home();
+    let home = home::home();
     let mut seen = HashSet::new();
     let tqs = start(home.path());
     let mut client = Client::connect(endpoint(&home), options()).unwrap();
@@ -60,14 +61,14 @@ fn a_client_rides_over_a_kill_a_restart_and_a_socket_made_anew() {
     let tqs = start(home.path());
     assert!(seen.insert(draw(&mut client)), "after a restart in good order");
 
-    fs::remove_file(process::socket(home.path())).unwrap();
+    fs::remove_file(tqs::socket(home.path())).unwrap();
     assert!(seen.insert(draw(&mut client)), "an open connection does not need the path");
-    wait_until("the daemon makes its socket anew", || process::socket(home.path()).exists());
+    wait_until("the daemon makes its socket anew", || tqs::socket(home.path()).exists());
     tqs.wait_for_log("the socket was removed; there is a new one");
     let mut other = Client::connect(endpoint(&home), options()).unwrap();
     assert!(seen.insert(draw(&mut other)));
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(process::socket(home.path())).unwrap().permissions(),
+        &fs::metadata(tqs::socket(home.path())).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
 
@@ -84,7 +85,7 @@ fn a_client_rides_over_a_kill_a_restart_and_a_socket_made_anew() {
 
 #[test]
 fn an_async_client_rides_over_a_restart() {
-    let home = process::home();
+    let home = home::home();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let tqs = start(home.path());
     let client = runtime.block_on(AsyncClient::connect(endpoint(&home), options())).unwrap();
@@ -110,7 +111,7 @@ fn an_async_client_rides_over_a_restart() {
 
 #[test]
 fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
-    let home = process::home();
+    let home = home::home();
     let (seen, done) = (Mutex::new(HashSet::new()), AtomicBool::new(false));
     let mut tqs = start(home.path());
     std::thread::scope(|scope| {
@@ -142,14 +143,14 @@ fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
 
 #[test]
 fn a_socket_that_somebody_else_put_in_place_is_left_alone_and_said() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut open = tqs.client();
-    fs::remove_file(process::socket(home.path())).unwrap();
-    fs::write(process::socket(home.path()), "not a socket").unwrap();
+    fs::remove_file(tqs::socket(home.path())).unwrap();
+    fs::write(tqs::socket(home.path()), "not a socket").unwrap();
     tqs.wait_for_log("the socket was removed or replaced");
     open.dequeue_token(&tool("search"), PATIENCE).unwrap();
-    assert_eq!(fs::read_to_string(process::socket(home.path())).unwrap(), "not a socket");
-    fs::remove_file(process::socket(home.path())).unwrap();
+    assert_eq!(fs::read_to_string(tqs::socket(home.path())).unwrap(), "not a socket");
+    fs::remove_file(tqs::socket(home.path())).unwrap();
     wait_until("the daemon comes back", || tqs.try_client().is_ok());
 }

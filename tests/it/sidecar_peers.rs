@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::json;
 
-use crate::process::{self, Tqs, wait_until};
 use crate::sidecar::{PATIENCE, Raw, start, start_as, tool};
+use obol_world::home::{self, wait_until};
+use obol_world::tqs::{self, Tqs};
 
 /// Connections in the test of many.
 const MANY: usize = 10_000;
@@ -37,7 +38,7 @@ fn open_descriptors(tqs: &Tqs) -> u64 {
 
 #[test]
 fn a_peer_beyond_its_rate_is_refused_with_a_time_and_goes_on_after_it() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start_as(home.path(), &[], |command| {
         command.env("OBOL_TQS__CONNECTION_RATE", "20");
     });
@@ -62,12 +63,12 @@ fn a_peer_beyond_its_rate_is_refused_with_a_time_and_goes_on_after_it() {
 #[test]
 fn a_noisy_neighbour_at_ten_times_its_rate_takes_nothing_from_the_quiet_ones() {
     const RATE: usize = 200;
-    let home = process::home();
+    let home = home::home();
     let _tqs = start_as(home.path(), &[], |command| {
         command.env("OBOL_TQS__CONNECTION_RATE", RATE.to_string());
     });
     let began = Instant::now();
-    let path = process::socket(home.path());
+    let path = tqs::socket(home.path());
     let noisy = std::thread::spawn(move || {
         let mut noisy = Raw(UnixStream::connect(path).unwrap());
         noisy.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -107,7 +108,7 @@ fn ten_thousand_connections_are_served_and_leave_room_for_one_more() {
             "SCALED DOWN: {many} connections, not {MANY}; this machine allows {most} open files (ulimit -Hn)"
         );
     }
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut all: Vec<Raw> = (0..many).map(|_| Raw::connect(home.path(), "agent.sock")).collect();
     for raw in &mut all {
@@ -134,7 +135,7 @@ fn ten_thousand_connections_are_served_and_leave_room_for_one_more() {
 #[test]
 fn hoarded_connections_make_room_for_others_if_they_are_silent() {
     let full = |idle: &str| {
-        let home = process::home();
+        let home = home::home();
         let tqs = start_as(home.path(), &[], |command| {
             command.env("OBOL_TQS__CONNECTIONS", "8").env("OBOL_TQS__IDLE", idle);
         });
@@ -171,7 +172,7 @@ fn open_sockets(tqs: &Tqs) -> usize {
 
 #[test]
 fn without_descriptors_the_open_connections_go_on_and_new_ones_wait_until_there_are_some() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut open = tqs.client();
     open.dequeue_token(&tool("search"), PATIENCE).unwrap();
@@ -204,7 +205,7 @@ fn without_descriptors_the_open_connections_go_on_and_new_ones_wait_until_there_
 
 #[test]
 fn half_requests_and_half_hellos_have_an_end_and_hold_up_nobody() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut silent = Raw::connect(home.path(), "agent.sock");
     let mut half = Raw::greeted(home.path(), "agent.sock");
@@ -221,7 +222,7 @@ fn half_requests_and_half_hellos_have_an_end_and_hold_up_nobody() {
 
 #[test]
 fn a_peer_that_never_reads_its_answers_is_held_back_by_its_own_socket() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut deaf = Raw::greeted(home.path(), "agent.sock");
     deaf.0.set_nonblocking(true).unwrap();
@@ -248,7 +249,7 @@ fn a_peer_that_never_reads_its_answers_is_held_back_by_its_own_socket() {
 #[test]
 fn another_user_is_turned_away_even_with_every_door_open() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     if std::fs::metadata(home.path()).unwrap().uid() != 0 {
         eprintln!("SKIPPED: only root can connect as another user; run this test as root");

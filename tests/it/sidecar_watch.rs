@@ -12,10 +12,11 @@ use obol_ipc::control::FlushScope;
 use obol_ipc::value::Reason;
 use serde_json::json;
 
-use crate::process::{self, Tqs, obol, wait_until};
-use crate::queue::now;
 use crate::sidecar::{PATIENCE, Raw, start, start_as, tool};
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, obol, wait_until};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 /// One request, and the status line's number and the body of its answer.
 fn ask(mut stream: impl Read + Write, request: &str) -> (u16, String) {
@@ -35,17 +36,16 @@ pub(crate) fn get(home: &Path, path: &str) -> (u16, String) {
 
 #[test]
 fn readiness_follows_the_session_without_delay() {
-    let home = process::home();
+    let home = home::home();
     let tqs = Tqs::start(home.path(), &[]);
     assert_eq!(get(home.path(), "/livez").0, 200);
     assert_eq!(
         get(home.path(), "/readyz"),
         (503, "not ready: no session is active; authenticate, or provision a session\n".to_owned())
     );
-    let world = World::new(1, now(), &["search"]);
-    process::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
-    let given =
-        process::command(home.path()).args(["session", "provision", "session.json"]).output().unwrap();
+    let world = AgentSession::new(1, now(), &["search"]);
+    home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
+    let given = home::command(home.path()).args(["session", "provision", "session.json"]).output().unwrap();
     assert!(given.status.success(), "{given:?}");
     assert_eq!(get(home.path(), "/readyz"), (200, "ready\n".to_owned()));
     tqs.control().flush(FlushScope::All, Reason::new("test").unwrap()).unwrap();
@@ -56,7 +56,7 @@ fn readiness_follows_the_session_without_delay() {
 
 #[test]
 fn a_socket_that_is_lost_for_good_makes_the_daemon_not_ready() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start_as(home.path(), &["--http", "127.0.0.1:0"], |_| {});
     tqs.wait_for_log("serving /livez");
     let log = tqs.log();
@@ -70,7 +70,7 @@ fn a_socket_that_is_lost_for_good_makes_the_daemon_not_ready() {
 
 #[test]
 fn metrics_count_what_happened_and_name_no_token_session_or_person() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path());
     let mut agent = Raw::greeted(home.path(), "agent.sock");
     for _ in 0..3 {
@@ -100,13 +100,13 @@ fn metrics_count_what_happened_and_name_no_token_session_or_person() {
 
 #[test]
 fn the_http_listener_serves_its_own_user_on_this_machine_and_nothing_else() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path());
     let connect = || UnixStream::connect(home.path().join("run/obol/http.sock")).unwrap();
     assert_eq!(ask(connect(), "POST /metrics").0, 405);
     assert_eq!(get(home.path(), "/").0, 404);
     assert_eq!(ask(connect(), &format!("GET /{}", "x".repeat(100_000))).0 / 100, 4);
-    let mut remote = process::command(home.path());
+    let mut remote = home::command(home.path());
     let refused = remote.args(["tqs", "--socket", "run/other.sock", "--http", "0.0.0.0:0"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no loopback address"), "{refused:?}");
@@ -114,7 +114,7 @@ fn the_http_listener_serves_its_own_user_on_this_machine_and_nothing_else() {
 
 #[test]
 fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing() {
-    let home = process::home();
+    let home = home::home();
     let (config, folder) = (home.path().join("etc/obol.toml"), home.path().join("etc"));
     fs::create_dir(&folder).unwrap();
     fs::write(&config, "[tqs]\nconnection_rate = 10\n").unwrap();
@@ -142,8 +142,8 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
     tqs.wait_for_log("the settings that were in force stay in force");
     assert_eq!(refused(&mut agent), 0);
 
-    let next = World::new(2, now(), &["search"]);
-    process::write_private(&home.path().join("session.json"), &next.agent_json().to_string());
+    let next = AgentSession::new(2, now(), &["search"]);
+    home::write_private(&home.path().join("session.json"), &next.agent_json().to_string());
     replace("[log]\nlevel = \"error\"\n");
     tqs.signal("HUP");
     wait_until("the new session is in use", || {
@@ -159,7 +159,7 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
 
 #[test]
 fn a_service_manager_hears_when_the_daemon_is_ready_alive_and_stopping() {
-    let home = process::home();
+    let home = home::home();
     let path = home.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -196,7 +196,7 @@ fn a_service_manager_hears_when_the_daemon_is_ready_alive_and_stopping() {
 
 #[test]
 fn sockets_that_the_service_manager_bound_are_served() {
-    let home = process::home();
+    let home = home::home();
     let mut private = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut private, 0o700).create(home.path().join("run/obol")).unwrap();
     let script = "import os, socket, sys\n\
@@ -206,7 +206,7 @@ fn sockets_that_the_service_manager_bound_are_served() {
                   os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='agent:control')\n\
                   os.execv(sys.argv[3], sys.argv[3:])\n";
     let session = home.path().join("session.json");
-    process::write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
+    home::write_private(&session, &AgentSession::new(1, now(), &["search"]).agent_json().to_string());
     let sockets = ["agent.sock", "control.sock"].map(|name| home.path().join("run/obol").join(name));
     let mut command = Command::new("python3");
     command.args(["-c", script]).args(&sockets).arg(obol()).args(["tqs", "--session", "session.json"]);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use obol_queue::{MasterKey, Queue, StorageBackend};
 
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::now;
 
 /// How long the test waits for the queue to fill. Generous: nothing is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,7 +100,7 @@ fn what_is_ready_is_handed_out_while_the_disk_does_not_answer() {
     let queue = Queue::builder()
         .open_with(Disk::new(&gate), Disk::new(&gate), MasterKey::from_bytes([7; 32]))
         .unwrap();
-    queue.provision(World::new(1, now(), &["search"]).document()).unwrap();
+    queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     drop(queue.dequeue_within("search", PATIENCE).unwrap());
     let ready = || queue.tools().iter().map(|tool| tool.ready).sum::<u64>();
     wait_for("nothing is ready", || ready() > 0);

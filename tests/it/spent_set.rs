@@ -11,7 +11,9 @@ use obol_verify::{
 };
 use redb::{Database, TableDefinition};
 
-use crate::rs_fixture::{Forge, NOW, Server, names, reading, session};
+use obol_world::NOW;
+use obol_world::forge::Forge;
+use obol_world::server::{Server, names, reading, session};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(NOW))

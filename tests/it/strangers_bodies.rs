@@ -9,11 +9,11 @@ use obol_token::text::to_base64url;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use crate::process;
-use crate::queue::now;
 use crate::resource::{fetch, post};
-use crate::rs_fixture::{Forge, TOOL};
-use crate::rs_process::{RsProcess, write_sessions};
+use obol_world::forge::Forge;
+use obol_world::home;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::{TOOL, now};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections of a stranger; more than there are places for bodies.
@@ -64,7 +64,7 @@ fn open_files() {
 #[test]
 fn bodies_that_are_announced_and_never_sent_keep_nobody_out() {
     open_files();
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     let announced: Vec<_> = (0..MANY).map(|_| announce(&rs, 10)).collect();
     for number in 0..20 {
@@ -83,7 +83,7 @@ fn bodies_that_are_announced_and_never_sent_keep_nobody_out() {
 #[test]
 fn bodies_that_lack_a_byte_hold_a_bounded_amount_of_memory_and_keep_no_long_call_out() {
     open_files();
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     assert_eq!(post(address(&rs), "/v1/verify", &call(1, LONG - 2_000)).status, 200);
     let before = rs.resident_bytes();
@@ -125,7 +125,7 @@ fn push(half: &mut Vec<(TcpStream, usize)>, body: &[u8]) -> bool {
 
 #[test]
 fn a_body_that_trickles_is_ended_by_its_rate_and_one_that_takes_a_rest_is_not() {
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     let body = call(1, 10);
     let mut rests = announce(&rs, body.len());
@@ -170,7 +170,7 @@ fn filled(start: &str, unit: &str, end: &str) -> String {
 #[test]
 fn junk_costs_at_most_three_times_the_work_of_an_accepted_call_of_its_size() {
     const TIMES: u32 = 30;
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     let cost = |bodies: &mut dyn FnMut(u32) -> String, statuses: &[u16]| {
         let before = cpu_ms(rs.pid());
@@ -206,7 +206,7 @@ fn junk_costs_at_most_three_times_the_work_of_an_accepted_call_of_its_size() {
 
 #[test]
 fn values_and_depth_of_arguments_are_bounded_and_a_refused_call_burns_no_token() {
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     let call = |arguments: &Value| json!({"arguments": arguments, "token": fresh(1), "tool": TOOL, "action": "read", "resource": "docs/a"});
     let nested = |depth: usize| (0..depth).fold(json!(1), |inner, _| json!([inner]));
@@ -224,7 +224,7 @@ fn values_and_depth_of_arguments_are_bounded_and_a_refused_call_burns_no_token()
 
 #[test]
 fn the_token_is_looked_at_before_the_rest_is_read() {
-    let home = process::home();
+    let home = home::home();
     let rs = start(home.path());
     let stranger = Forge::standard(1).with(|token| token.bad_signature = true).text();
     for token in [json!(null), json!("rubbish"), json!(stranger)] {

@@ -8,9 +8,10 @@ use obol_verify::{CascadeLimits, Clock, ManualClock, MemorySpentSet, Template, U
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::rs_fixture::{
-    AUDIENCE, Forge, KEYS, NOW, Server, names, parsed, reading, scope, scope_with, session, session_of, tlv,
-};
+use obol_world::forge::{Forge, tlv};
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::server::{Server, names, reading, session, session_of};
+use obol_world::{AUDIENCE, KEYS, NOW};
 
 const FRAMING: (&str, &str) = ("MALFORMED_TOKEN", "FRAMING_CHECK");
 
@@ -101,7 +102,7 @@ fn every_field_of_a_scope_has_one_form_only() {
 
 #[test]
 fn nested_fields_are_as_strict_as_those_around_them() {
-    let with = |constraints: Vec<u8>| changed(&scope(), |fields| fields.insert(6, (7, constraints)));
+    let with = |constraints: Vec<u8>| changed(&scope_json(), |fields| fields.insert(6, (7, constraints)));
     let integer = |value: u64| value.to_be_bytes().to_vec();
     let parameters = |pairs: &[(u8, &[u8])]| with(tlv(&[(6, &tlv(pairs))]));
     assert_eq!(with(tlv(&[(1, &integer(5)), (2, &integer(1))])), ("ok", "ok"));
@@ -133,7 +134,7 @@ fn nested_fields_are_as_strict_as_those_around_them() {
 
 #[test]
 fn the_body_is_the_five_fields_and_nothing_else() {
-    let scope_tlv = parsed(&scope()).to_tlv().unwrap();
+    let scope_tlv = parsed(&scope_json()).to_tlv().unwrap();
     let privilege = KEYS.material().privilege_signature(1, &scope_tlv);
     let good: [(u8, &[u8]); 5] = [
         (1, &scope_tlv),
@@ -203,8 +204,9 @@ fn integers_keep_all_their_64_bits_in_bytes_and_in_json() {
         assert_eq!(server.accept(&token).unwrap().scope().delegation_depth, value);
     }
     for wrong in ["-1", "1.0", "1e3", "18446744073709551616", "\"1\"", "null", "true"] {
-        let text =
-            scope().to_string().replace("\"delegation_depth\":0", &format!("\"delegation_depth\":{wrong}"));
+        let text = scope_json()
+            .to_string()
+            .replace("\"delegation_depth\":0", &format!("\"delegation_depth\":{wrong}"));
         assert!(text.contains(wrong) && serde_json::from_str::<Scope>(&text).is_err(), "{wrong}");
     }
 }

@@ -19,8 +19,9 @@ use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 use rustix::process::{Gid, Uid};
 
 use crate::end_to_end::{Rs, create_session};
-use crate::process::{self, Tqs, obol, wait_until};
 use crate::sidecar::{PATIENCE, tool};
+use obol_world::home::{self, obol, wait_until};
+use obol_world::tqs::{self, Tqs};
 
 const OPERATOR: u32 = 54_001;
 const AGENT: u32 = 54_002;
@@ -68,7 +69,7 @@ impl House {
 
     /// The same, in a group, after something was done in the home.
     fn prepared(agent_users: Option<&str>, group: u32, prepare: impl FnOnce(&Path)) -> Self {
-        let home = process::home();
+        let home = home::home();
         let at = |path: &str| home.path().join(path);
         create_session(home.path());
         fs::copy(obol(), at("obol")).unwrap();
@@ -270,9 +271,9 @@ fn attack(house: &House, thief: u32) -> Loot {
 fn mint_for_oneself(house: &House, thief: u32) -> Option<String> {
     let session =
         as_user(thief, thief, || fs::read_to_string(house.home.path().join("own/session.json"))).ok()?;
-    let den = process::home();
+    let den = home::home();
     let file = den.path().join("stolen.json");
-    process::write_private(&file, &session);
+    home::write_private(&file, &session);
     for path in [den.path(), &file, &den.path().join("run")] {
         chown(path, Some(thief), Some(thief)).unwrap();
     }
@@ -281,7 +282,7 @@ fn mint_for_oneself(house: &House, thief: u32) -> Option<String> {
     own.env_clear().env("HOME", den.path()).env("XDG_RUNTIME_DIR", den.path().join("run"));
     let tqs = Tqs::spawn_command(&mut own, den.path());
     tqs.wait_for_log("listening");
-    let socket = Endpoint::at(process::socket(den.path())).unwrap();
+    let socket = Endpoint::at(tqs::socket(den.path())).unwrap();
     as_user(thief, thief, || {
         let drawn =
             Client::connect(socket, options()).unwrap().dequeue_token(&tool("pay"), PATIENCE).unwrap();
@@ -369,11 +370,11 @@ fn status_and_the_start_line_say_whether_agents_are_other_users() {
 
 #[test]
 fn users_who_have_the_keys_or_do_not_exist_are_no_agents() {
-    let home = process::home();
+    let home = home::home();
     let own = rustix::process::geteuid().as_raw().to_string();
     for users in [own.as_str(), "no-such-user", "@no-such-group", ","] {
         for command in [&["tqs"][..], &["config", "check"]] {
-            let mut refused = process::command(home.path());
+            let mut refused = home::command(home.path());
             let refused = refused.args(command).env("OBOL_TQS__AGENT_USERS", users).output().unwrap();
             let said = [refused.stdout, refused.stderr].concat();
             let said = String::from_utf8_lossy(&said);

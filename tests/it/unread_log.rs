@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{self, write_private};
-use crate::queue::now;
-use crate::redis_server::free_port;
-use crate::rs_process::{Http, write_sessions};
 use crate::sidecar::Raw;
 use crate::sidecar_watch;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, free_port, write_private};
+use obol_world::http::Http;
+use obol_world::now;
+use obol_world::rs::write_sessions;
+use obol_world::tqs;
 
 /// Requests that leave a line each: more than a pipe (64 KiB) and the daemon's own buffer (1 MiB) hold.
 const FLOOD: usize = 8_000;
@@ -65,14 +66,14 @@ impl Drop for Daemon {
 
 fn sidecar(home: &Path) -> Daemon {
     let session = home.join("session.json");
-    write_private(&session, &World::new(1, now(), &["search"]).agent_json().to_string());
-    let mut command = process::command(home);
+    write_private(&session, &AgentSession::new(1, now(), &["search"]).agent_json().to_string());
+    let mut command = home::command(home);
     Daemon::start(command.args(["--log", "debug", "tqs", "--session"]).arg(session))
 }
 
 fn resource_server(home: &Path, port: u16) -> Daemon {
     write_sessions(home, now());
-    let mut command = process::command(home);
+    let mut command = home::command(home);
     command.args(["--log", "info", "rs", "--sessions", "sessions.json", "--spent", "memory", "--listen"]);
     Daemon::start(command.arg(format!("127.0.0.1:{port}")))
 }
@@ -112,9 +113,9 @@ fn owned_up(lines: &Receiver<String>) -> u64 {
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_sidecar_and_its_lines_are_counted() {
-    let home = process::home();
+    let home = home::home();
     let mut tqs = sidecar(home.path());
-    process::wait_until("the sidecar answers", || process::socket(home.path()).exists());
+    home::wait_until("the sidecar answers", || tqs::socket(home.path()).exists());
     ask_sidecar(home.path(), FLOOD);
     let metrics = || sidecar_watch::get(home.path(), "/metrics").1;
     assert!(dropped(&metrics()) > 0);
@@ -127,10 +128,10 @@ fn a_log_that_nobody_reads_stops_no_sidecar_and_its_lines_are_counted() {
 
 #[test]
 fn a_log_that_nobody_reads_stops_no_resource_server_and_its_lines_are_counted() {
-    let home = process::home();
+    let home = home::home();
     let port = free_port();
     let mut rs = resource_server(home.path(), port);
-    process::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
+    home::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
     ask_resource_server(port, FLOOD);
     assert!(dropped(&Http::new(port).get("/metrics").unwrap().1) > 0);
     let lines = rs.read_log();
@@ -141,13 +142,13 @@ fn a_log_that_nobody_reads_stops_no_resource_server_and_its_lines_are_counted() 
 
 #[test]
 fn daemons_end_when_told_to_though_nobody_ever_reads_their_log() {
-    let home = process::home();
+    let home = home::home();
     let mut tqs = sidecar(home.path());
-    process::wait_until("the sidecar answers", || process::socket(home.path()).exists());
+    home::wait_until("the sidecar answers", || tqs::socket(home.path()).exists());
     ask_sidecar(home.path(), FLOOD);
     let port = free_port();
     let mut rs = resource_server(home.path(), port);
-    process::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
+    home::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
     ask_resource_server(port, FLOOD);
     for (name, daemon) in [("tqs", &mut tqs), ("rs", &mut rs)] {
         let (code, took) = daemon.terminate();
@@ -157,11 +158,11 @@ fn daemons_end_when_told_to_though_nobody_ever_reads_their_log() {
 
 #[test]
 fn a_log_that_is_read_loses_no_line() {
-    let home = process::home();
+    let home = home::home();
     let port = free_port();
     let mut rs = resource_server(home.path(), port);
     let lines = rs.read_log();
-    process::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
+    home::wait_until("the server answers", || Http::new(port).get("/livez").is_some());
     ask_resource_server(port, FLOOD);
     assert_eq!(dropped(&Http::new(port).get("/metrics").unwrap().1), 0);
     assert_eq!(rs.terminate().0, Some(0));

@@ -12,17 +12,18 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::process::{self, Tqs, command};
-use crate::queue::now;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command};
+use obol_world::now;
+use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
 fn start(home: &Path, tools: &[&str]) -> Tqs {
-    let world = World::new(1, now(), tools);
-    process::write_private(&home.join("session.json"), &world.agent_json().to_string());
+    let world = AgentSession::new(1, now(), tools);
+    home::write_private(&home.join("session.json"), &world.agent_json().to_string());
     Tqs::start(home, &["--session", "session.json"])
 }
 
@@ -119,7 +120,7 @@ fn shown(screen: &str) -> Vec<String> {
 
 #[test]
 fn on_a_terminal_it_draws_a_screen_follows_its_size_and_leaves_it_clean() {
-    let home = process::home();
+    let home = home::home();
     let tqs = start(home.path(), &["search", "pay"]);
     tqs.client().dequeue_token(&Tool::new("search").unwrap(), Duration::from_secs(30)).unwrap();
     let terminal =
@@ -153,7 +154,7 @@ fn on_a_terminal_it_draws_a_screen_follows_its_size_and_leaves_it_clean() {
 
 #[test]
 fn without_colour_there_is_none() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path(), &["search"]);
     let mut watch = command(home.path());
     watch.args(["status", "--watch", "--interval", "0.1"]).env("NO_COLOR", "1");
@@ -165,7 +166,7 @@ fn without_colour_there_is_none() {
 
 #[test]
 fn without_a_terminal_it_prints_tables_or_json_and_ends_with_its_reader() {
-    let home = process::home();
+    let home = home::home();
     let _tqs = start(home.path(), &["search"]);
     let read = |more: &[&str], lines: usize| {
         let mut child = command(home.path())
@@ -190,20 +191,17 @@ fn without_a_terminal_it_prints_tables_or_json_and_ends_with_its_reader() {
 
 #[test]
 fn ten_thousand_tools_can_be_listed() {
-    let home = process::home();
+    let home = home::home();
     let names: Vec<String> = (0..10_000).map(|n| format!("tool-with-a-name-of-some-length-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // A session holds 4,096 grants at the most.
     for (session, names) in (1..).zip(names.chunks(2_500)) {
-        let world = World::new(session, now(), names);
+        let world = AgentSession::new(session, now(), names);
         let file = home.path().join(format!("session{session}.json"));
-        process::write_private(&file, &world.agent_json().to_string());
+        home::write_private(&file, &world.agent_json().to_string());
     }
     // What there is to list is the point; a token for each is enough.
-    process::write_private(
-        &home.path().join("obol.toml"),
-        "[tqs]\nbatch = 1\nmax_ready = 1\nmax_depth = 1\n",
-    );
+    home::write_private(&home.path().join("obol.toml"), "[tqs]\nbatch = 1\nmax_ready = 1\nmax_depth = 1\n");
     let sessions = [1, 2, 3, 4].map(|n| format!("session{n}.json"));
     let sessions = sessions.iter().flat_map(|file| ["--session", file]);
     let arguments: Vec<_> = ["--config", "obol.toml"].into_iter().chain(sessions).collect();

@@ -21,13 +21,13 @@ pub struct BiscuitPeer {
 impl BiscuitPeer {
     pub fn new() -> Self {
         let key = PrivateKey::from_bytes(&ED25519_SEED, Algorithm::Ed25519).expect("a private key");
-        let policy = r#"allow if issuer("https://auth.example"), org("example"), audience($audience), tool("search"),
+        let policy = r#"allow if issuer("as.example"), org("example-org"), audience($audience), tool("search"),
             action("read"), resource("docs/**"), now($now), issued_at($from), expires_at($until),
             here($audience), $from <= $now, $now <= $until"#;
         let authorizer = AuthorizerBuilder::new()
             .code(policy)
             .and_then(|builder| builder.fact(fact("now", &[int(NOW.cast_signed())])))
-            .and_then(|builder| builder.fact(fact("here", &[string(obol_benches::AUDIENCE)])))
+            .and_then(|builder| builder.fact(fact("here", &[string(obol_world::AUDIENCE)])))
             .expect("the policy is Datalog")
             .set_limits(AuthorizerLimits { max_time: MAX_TIME, ..AuthorizerLimits::default() });
         let name_and_end =

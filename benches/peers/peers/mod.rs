@@ -5,7 +5,8 @@ pub mod jwt;
 pub mod obol;
 pub mod paseto;
 
-use obol_benches::{AUDIENCE, ISSUED_AT, scope};
+use obol_world::scope::scope;
+use obol_world::{AUDIENCE, NOW as ISSUED_AT, ORG};
 use obol_token::{Jti, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -77,8 +78,8 @@ impl Claims {
 
     /// What a server compares by itself when its library has checked the signature.
     pub fn check(&self) -> Option<Verified> {
-        let allowed = self.iss == "https://auth.example"
-            && self.org_id == "example"
+        let allowed = self.iss == "as.example"
+            && self.org_id == ORG
             && self.aud == AUDIENCE
             && self.tool == "search"
             && self.action.iter().any(|action| action == "read")

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use obol_benches::{AUDIENCE, ISSUED_AT, scope};
+use obol_world::scope::scope;
+use obol_world::{AUDIENCE, KEYS, NOW as ISSUED_AT, ORG};
 use obol_token::text::to_base64url;
 use obol_token::{
-    Audience, Minter, MutualAuth, Nonces, ResponseKey, SessionKey, SessionMaterial, Suite, TokenSeed,
-    Validity, VerifierSecret,
+    Audience, Minter, Nonces, ResponseKey, SessionMaterial, Suite, TokenSeed, Validity,
 };
 use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier};
 
-use super::{LIFE, NOW, Peer, SESSION, Verified, jti};
+use super::{LIFE, NOW, Peer, Verified, jti};
 
 /// The epoch of policy under which all tokens are minted.
 const POLICY_EPOCH: u64 = 1;
@@ -30,7 +30,7 @@ impl Obol {
 
     fn new(suite: Suite) -> Self {
         let sessions = MemorySessionTable::new();
-        sessions.add(Session::new(material(suite), Audience::new(AUDIENCE), "example")).expect("one session");
+        sessions.add(Session::new(material(suite), Audience::new(AUDIENCE), ORG)).expect("one session");
         let clock = Arc::new(ManualClock::new(NOW));
         // Nothing is ever spent in it: the replay check is the same for all peers, and outside.
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), 60));
@@ -47,15 +47,7 @@ impl Obol {
 }
 
 fn material(suite: Suite) -> SessionMaterial {
-    SessionMaterial::new(
-        SESSION,
-        suite,
-        SessionKey::from_bytes([1; 32]),
-        VerifierSecret::from_bytes([2; 32]),
-        MutualAuth::from_bytes([3; 32]),
-        [4; 32],
-    )
-    .with_nonces(Nonces::Derived)
+    KEYS.in_suite(suite).material().with_nonces(Nonces::Derived)
 }
 
 impl Peer for Obol {

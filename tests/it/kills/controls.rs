@@ -8,7 +8,7 @@ use obol_ipc::value::{Reason, Tool};
 
 use super::witness::{Broken, Drawn, Event, Flushed, Verdict};
 use super::{Home, MAX_READY, agent, control, provision};
-use crate::process::Tqs;
+use obol_world::tqs::Tqs;
 
 const FILES: [&str; 2] = ["tokens.redb", "tokens.redb.keys"];
 /// More than is ready in memory, so that what waits on the disk comes up as well.

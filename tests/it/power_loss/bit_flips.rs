@@ -8,8 +8,8 @@ use obol_queue::{DequeueError, Draw, SessionId};
 use super::disk::{Fate, Image, NAMES, Name, SimulatedDisk, Survival};
 use super::ledger::{Violation, verify};
 use super::life::{Life, Populated};
-use super::random::Random;
 use super::{TOOLS, in_parallel, setting};
+use obol_world::random::Random;
 
 /// Bit flips in a run of the test suite.
 const FLIPS: u64 = 1_500;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use obol_queue::StorageBackend;
 
-use super::random::Random;
+use obol_world::random::Random;
 
 /// What a disk writes whole or not at all, in bytes.
 const SECTOR: u64 = 512;

@@ -7,7 +7,7 @@ use obol_queue::{DequeueError, OpenError, Queue, SessionId, SessionState};
 use obol_token::{Envelope, MutualAuth, SessionKey, SessionMaterial, Suite, VerifierSecret};
 
 use super::{FILLED_DEPTH, MOST_READY, TOOLS};
-use crate::support::World;
+use obol_world::halves::AgentSession;
 
 /// A promise that was broken.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ const BOOT_SHIFT: u32 = 40;
 const IN_FLIGHT: u64 = 2 * MOST_READY;
 
 pub(super) fn world(number: u64, agent: u64, tools: &[&'static str], now: u64) -> serde_json::Value {
-    let mut world = World::new(number, now, tools);
+    let mut world = AgentSession::new(number, now, tools);
     world.expires_at = now + 10_000_000;
     for grant in &mut world.grants {
         grant["ttl"] = 3600.into();

@@ -10,8 +10,8 @@ use obol_queue::{
 
 use super::disk::{Fate, Image, Name, SimulatedDisk, Survival};
 use super::ledger::{Ledger, Scope, Verdict, Violation, world};
-use super::random::Random;
 use super::{FILLED_DEPTH, LIMIT_DEPTH, LIMIT_READY, PATIENCE, START, TOOLS};
+use obol_world::random::Random;
 
 /// Resource servers in a document of some 400,000 bytes; two of them and the file has to grow.
 pub(super) const LONG: usize = 200;

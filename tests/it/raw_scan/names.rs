@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::process::{self, Tqs, write_private};
-use crate::queue::now;
-use crate::redis_server::RedisServer;
-use crate::rs_fixture::{AUDIENCE, ORG, SESSION};
-use crate::rs_process::{Http, RsProcess, write_sessions};
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, write_private};
+use obol_world::http::Http;
+use obol_world::redis::RedisServer;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::tqs::Tqs;
+use obol_world::{AUDIENCE, ORG, SESSION, now};
 
 use super::tool;
 
@@ -49,7 +50,7 @@ fn assert_nameless(files: &[PathBuf], names: &[&str], when: &str) {
 }
 
 fn session() -> String {
-    let mut document = World::new(1, now(), &["wire-money", "delete-user"]).agent_json();
+    let mut document = AgentSession::new(1, now(), &["wire-money", "delete-user"]).agent_json();
     document["agent_instance_id"] = "agent-of-carol".into();
     document["org_id"] = "quiet-org".into();
     document["iss"] = "https://people.example".into();
@@ -63,7 +64,7 @@ fn session() -> String {
 
 #[test]
 fn the_sidecars_state_names_no_tool_no_person_no_audience_and_no_policy_old_or_new() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     write_private(&home.join("session.json"), &session());
     let arguments = ["--session", "session.json", "--audit", "audit.jsonl"];
@@ -93,7 +94,7 @@ fn what_a_resource_server_keeps_names_no_organisation_and_no_audience() {
     let url = redis.url();
     let names = [AUDIENCE, ORG, "K_session", "policy_epoch"];
     for (sessions, spent) in [("kept.redb", "spent.redb"), (url.as_str(), url.as_str())] {
-        let home = process::home();
+        let home = home::home();
         write_sessions(home.path(), now());
         let arguments =
             ["--session-store", sessions, "--session-key", "session.key", "--spent", spent, "--first-start"];

@@ -1,40 +1,12 @@
 //! A real `redis-server` as a child process that a test starts, talks to, kills and starts again.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-/// How long to wait for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits until something holds.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A port that was free a moment ago.
-///
-/// Below the range that the system gives to clients, and with a beginning of its own for each process: a server that is
-/// killed and started again must find its port free.
-pub(crate) fn free_port() -> u16 {
-    const FIRST: u32 = 12_000;
-    const PORTS: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(31);
-    let number = || FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
-    let candidate = || u16::try_from(number()).unwrap();
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(candidate).take(PORTS as usize).find(free).expect("no port is free")
-}
+use crate::home::{free_port, wait_until};
 
 /// A server with a folder of its own, on a Unix socket and a loopback port; killed when dropped.
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     folder: tempfile::TempDir,
     port: u16,
     arguments: Vec<String>,
@@ -43,7 +15,7 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// Starts one without persistence, unless the arguments say otherwise, and waits until it answers.
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let mut server = Self {
             folder: tempfile::tempdir().unwrap(),
             port: free_port(),
@@ -55,16 +27,16 @@ impl RedisServer {
     }
 
     /// Starts it again, with what its folder holds.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.spawn(&[]);
-        eventually("redis-server answers", || {
+        wait_until("redis-server answers", || {
             let answer = self.ask(&["PING"]);
             answer.contains("PONG") || answer.contains("NOAUTH")
         });
     }
 
     /// Starts it with more arguments and does not wait.
-    pub(crate) fn spawn(&mut self, more: &[&str]) {
+    pub fn spawn(&mut self, more: &[&str]) {
         assert!(self.child.is_none(), "it runs");
         let mut command = Command::new("redis-server");
         command
@@ -87,7 +59,7 @@ impl RedisServer {
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -95,17 +67,17 @@ impl RedisServer {
     }
 
     /// Its append-only files are gone.
-    pub(crate) fn lose_files(&self) {
+    pub fn lose_files(&self) {
         let _none = std::fs::remove_dir_all(self.append_only());
     }
 
     /// Keeps a copy of its append-only files.
-    pub(crate) fn copy_files(&self) {
+    pub fn copy_files(&self) {
         copy_folder(&self.append_only(), &self.folder.path().join("copy"));
     }
 
     /// Puts the copy in the place of its append-only files.
-    pub(crate) fn restore_files(&self) {
+    pub fn restore_files(&self) {
         self.lose_files();
         copy_folder(&self.folder.path().join("copy"), &self.append_only());
     }
@@ -115,11 +87,11 @@ impl RedisServer {
     }
 
     /// The file that `SAVE` writes.
-    pub(crate) fn dump(&self) -> PathBuf {
+    pub fn dump(&self) -> PathBuf {
         self.folder.path().join("dump.rdb")
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
@@ -128,23 +100,23 @@ impl RedisServer {
     }
 
     /// Its address: the Unix socket.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
     /// Its address: the loopback port.
-    pub(crate) fn tcp_url(&self) -> String {
+    pub fn tcp_url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// What it answers to a command; errors are answers too.
-    pub(crate) fn ask(&self, words: &[&str]) -> String {
+    pub fn ask(&self, words: &[&str]) -> String {
         let answer = cli(&self.socket()).args(words).output().unwrap();
         String::from_utf8_lossy(&answer.stdout).trim().to_owned()
     }
 
     /// Sends commands one behind the other, over one connection.
-    pub(crate) fn ask_all(&self, commands: &[&[&str]]) {
+    pub fn ask_all(&self, commands: &[&[&str]]) {
         use std::io::Write as _;
         let mut cli = cli(&self.socket()).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let lines: String = commands.iter().map(|words| words.join(" ") + "\n").collect();
@@ -153,12 +125,12 @@ impl RedisServer {
     }
 
     /// Sends a command and does not wait for the answer.
-    pub(crate) fn begin(&self, words: &[&str]) -> Child {
+    pub fn begin(&self, words: &[&str]) -> Child {
         cli(&self.socket()).args(words).stdout(Stdio::null()).spawn().unwrap()
     }
 
     /// A field of `INFO`.
-    pub(crate) fn info(&self, section: &str, name: &str) -> String {
+    pub fn info(&self, section: &str, name: &str) -> String {
         let info = self.ask(&["INFO", section]);
         let prefix = format!("{name}:");
         info.lines().find_map(|line| line.trim().strip_prefix(&prefix)).unwrap_or_default().to_owned()
