@@ -243,7 +243,7 @@ fn the_servers_socket_is_closed_to_others_never_stolen_and_can_be_left_out() {
     assert_eq!(second.status.code(), Some(4), "{second:?}");
     assert!(stderr(&second).contains("--rs-control-socket"), "{}", stderr(&second));
     // Where none was named, the second serves without, and says so.
-    let port = obol_world::home::free_port();
+    let port = home::free_port();
     let mut second = home::command(field.path())
         .args(["rs", "--sessions", "sessions.json", "--listen", &format!("127.0.0.1:{port}")])
         .args(["--spent", "memory", "--first-start"])

@@ -320,7 +320,7 @@ fn a_mark_that_no_replica_confirmed_stays_burned_when_one_is_back() {
     let port = master.port().to_string();
     let follow = || {
         let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]);
-        eventually("the replica follows", || master.info("replication", "slave0").contains("state=online"));
+        wait_until("the replica follows", || master.info("replication", "slave0").contains("state=online"));
         replica
     };
     let mut replica = follow();
