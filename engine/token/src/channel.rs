@@ -5,8 +5,9 @@ use core::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::aead;
-use crate::envelope::{Jti, SessionId};
-use crate::keys::{expand, hkdf_zero_salt};
+use crate::envelope::Jti;
+use crate::kdf::{expand, hkdf_zero_salt};
+use crate::names::SessionId;
 use crate::secret::ResponseKey;
 use crate::suite::Suite;
 
@@ -52,7 +53,7 @@ impl ChannelKeys {
     /// Derives the keys of the token `jti` in a session of this suite.
     pub fn of_suite(suite: Suite, session_id: SessionId, jti: &Jti, response_key: &ResponseKey) -> Self {
         let expander = hkdf_zero_salt(response_key.expose());
-        let session = session_id.0.to_be_bytes();
+        let session = session_id.as_u64().to_be_bytes();
         let mut keys =
             Self { request: [0; 32], response: [0; 32], response_iv: [0; 12], context: [0; 30], suite };
         if suite == Suite::Tbac {
@@ -180,7 +181,7 @@ mod tests {
 
     fn keys(suite: Suite, jti: u8) -> ChannelKeys {
         let response_key = ResponseKey::from_bytes([3; 32]);
-        ChannelKeys::of_suite(suite, SessionId(7), &Jti::from_random([jti; 16]), &response_key)
+        ChannelKeys::of_suite(suite, SessionId::from_u64(7), &Jti::from_random([jti; 16]), &response_key)
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //! without a signature have the same layout without R and σ: 120 bytes.
 
 use core::fmt;
+
 use sha2::{Digest, Sha256};
 
-use crate::suite::Suite;
+use crate::names::{Audience, SessionId};
+use crate::suite::{AAD_BYTES, Suite};
 use crate::tlv::MAX_VALUE_BYTES;
 
 /// Token format version.
@@ -16,43 +18,12 @@ const FORMAT_DIRECT: u8 = 0x00;
 /// `request_format`: the request is enveloped in the token; outside base conformance.
 const FORMAT_ENVELOPED: u8 = 0x01;
 
-/// Bytes covered as additional data by the AEAD, and by the signature.
-pub(crate) const AAD_BYTES: usize = 104;
 /// The longest body: a scope of 32,767 bytes, four 32-byte fields, and their headers.
 pub const MAX_BODY_BYTES: usize = (3 + MAX_VALUE_BYTES) + 4 * (2 + 32);
 /// The longest token of any suite, in bytes.
 pub const MAX_TOKEN_BYTES: usize = Suite::Tbac.header_bytes() + MAX_BODY_BYTES;
 /// The longest token as text, in characters: base64url without padding of [`MAX_TOKEN_BYTES`].
 pub const MAX_TOKEN_TEXT: usize = MAX_TOKEN_BYTES.div_ceil(3) * 4;
-
-/// A session's number, unique at its Authentication Service.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct SessionId(pub u64);
-
-impl SessionId {
-    /// Reads the 16 lower-case hex digits that [`fmt::Display`] writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        crate::text::from_hex::<8>(text).map(|bytes| Self(u64::from_be_bytes(bytes)))
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl serde::Serialize for SessionId {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SessionId {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        crate::text::hex_array::deserialize::<D, 8>(from).map(|bytes| Self(u64::from_be_bytes(bytes)))
-    }
-}
 
 const fn is_base64url(byte: u8) -> bool {
     byte.is_ascii_digit()
@@ -106,36 +77,16 @@ impl fmt::Debug for Jti {
     }
 }
 
-/// A resource server's identifier, with the hash under which the envelope names it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Audience {
-    uri: String,
-    hash: [u8; 32],
-}
-
 impl Audience {
-    /// The audience with this identifier, compared byte for byte: nothing is normalised.
-    pub fn new(uri: impl Into<String>) -> Self {
-        let uri = uri.into();
-        let hash = Sha256::digest(uri.as_bytes()).into();
-        Self { uri, hash }
-    }
-
-    /// The identifier.
-    pub fn uri(&self) -> &str {
-        &self.uri
-    }
-
-    /// SHA-256 of the identifier.
-    pub fn hash(&self) -> &[u8; 32] {
-        &self.hash
+    /// SHA-256 of the identifier, under which a token names it. Computed anew each time.
+    pub fn hash(&self) -> [u8; 32] {
+        audience_hash(self.as_str())
     }
 }
 
-impl fmt::Display for Audience {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.uri)
-    }
+/// What a token names an audience by.
+pub(crate) fn audience_hash(audience: &str) -> [u8; 32] {
+    Sha256::digest(audience.as_bytes()).into()
 }
 
 /// Why bytes are not a token.
@@ -267,7 +218,7 @@ impl<'a> Envelope<'a> {
 
     /// The session the token claims to belong to.
     pub fn session_id(&self) -> SessionId {
-        SessionId(self.u64_at(4))
+        SessionId::from_u64(self.u64_at(4))
     }
 
     /// The AEAD nonce: a 4-byte minting instance prefix and a 64-bit counter.
@@ -360,7 +311,7 @@ impl Header<'_> {
     /// Appends the 104 bytes of additional data.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[VERSION, self.suite.alg_id(), MSG_ENTERPRISE, FORMAT_DIRECT]);
-        out.extend_from_slice(&self.session_id.0.to_be_bytes());
+        out.extend_from_slice(&self.session_id.as_u64().to_be_bytes());
         out.extend_from_slice(&self.iv);
         out.extend_from_slice(&self.issued_at.to_be_bytes());
         out.extend_from_slice(&self.expires_at.to_be_bytes());
@@ -379,7 +330,7 @@ mod tests {
         let mut token = Vec::new();
         Header {
             suite,
-            session_id: SessionId(0xDEAD),
+            session_id: SessionId::from_u64(0xDEAD),
             iv: [9; 12],
             issued_at: 1,
             expires_at: 2,
@@ -398,7 +349,7 @@ mod tests {
             let token = framed(suite);
             let envelope = Envelope::parse(&token).unwrap();
             assert_eq!(envelope.suite(), suite);
-            assert_eq!(envelope.session_id(), SessionId(0xDEAD));
+            assert_eq!(envelope.session_id(), SessionId::from_u64(0xDEAD));
             assert_eq!((envelope.issued_at(), envelope.expires_at(), envelope.policy_epoch()), (1, 2, 3));
             assert_eq!(envelope.iv(), [9; 12]);
             assert_eq!(envelope.audience_hash(), [4; 32]);
@@ -441,13 +392,5 @@ mod tests {
             token.push(0);
             assert_eq!(Envelope::parse(&token).unwrap_err(), FramingError::Length);
         }
-    }
-
-    #[test]
-    fn session_ids_are_sixteen_hex_digits() {
-        assert_eq!(SessionId::parse("00000000deadbeef"), Some(SessionId(0xDEAD_BEEF)));
-        assert_eq!(SessionId(0xDEAD_BEEF).to_string(), "00000000deadbeef");
-        assert_eq!(SessionId::parse("deadbeef"), None);
-        assert_eq!(SessionId::parse("00000000DEADBEEF"), None);
     }
 }

@@ -13,14 +13,15 @@ use std::sync::{PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::channel::ChannelKeys;
-use crate::envelope::{Jti, SessionId};
+use crate::envelope::Jti;
+use crate::kdf::{expand, hkdf_of_root, hkdf_zero_salt};
+use crate::names::SessionId;
 use crate::secret::{MutualAuth, ResponseKey, SessionKey, VerifierSecret};
 use crate::suite::Suite;
 
 const LABEL_TOKEN_ENC: &[u8] = b"tbac-token-enc-v1";
 const LABEL_TOKEN_SIGN: &[u8] = b"tbac-token-sign-v1";
 const LABEL_PRIV_SIG: &[u8] = b"io.modelcontextprotocol/tbac:priv-sig:v1";
-const ZERO_SALT: [u8; 32] = [0; 32];
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
@@ -68,7 +69,7 @@ impl SessionMaterial {
             Suite::Tbac => extracted,
             Suite::AesGcm | Suite::ChaCha20Poly1305 | Suite::HybridAesGcm => {
                 let mut root = Zeroizing::new([0; 32]);
-                let info = [suite.labels().root, &session_id.0.to_be_bytes(), &sek_public];
+                let info = [suite.labels().root, &session_id.as_u64().to_be_bytes(), &sek_public];
                 expand(&extracted, &info, &mut *root);
                 hkdf_of_root(&root)
             }
@@ -152,7 +153,7 @@ impl SessionMaterial {
         match self.suite {
             Suite::Tbac => {
                 let expander = Hkdf::<Sha256>::new(Some(&epoch), self.session_key.expose());
-                expand(&expander, &[LABEL_PRIV_SIG, &self.session_id.0.to_be_bytes()], &mut *key);
+                expand(&expander, &[LABEL_PRIV_SIG, &self.session_id.as_u64().to_be_bytes()], &mut *key);
             }
             suite => self.expand(&[suite.labels().privilege, &epoch], &mut *key),
         }
@@ -226,23 +227,6 @@ impl fmt::Debug for TokenKeys {
     }
 }
 
-/// HKDF-Expand for outputs far below its limit of 8,160 bytes, which is why it cannot fail here.
-pub(crate) fn expand(expander: &Hkdf<Sha256>, info: &[&[u8]], out: &mut [u8]) {
-    let done = expander.expand_multi_info(info, out);
-    debug_assert!(done.is_ok(), "HKDF output over 8,160 bytes");
-}
-
-/// HKDF-SHA-256 with the zero salt, for keys that hang on a single secret.
-pub(crate) fn hkdf_zero_salt(ikm: &[u8; 32]) -> Hkdf<Sha256> {
-    Hkdf::new(Some(&ZERO_SALT), ikm)
-}
-
-/// HKDF-Expand under a key that is an HKDF output already.
-#[allow(clippy::expect_used)] // Refused are keys shorter than the hash; this one is as long.
-fn hkdf_of_root(root: &[u8; 32]) -> Hkdf<Sha256> {
-    Hkdf::from_prk(root).expect("a root is as long as the hash")
-}
-
 /// HMAC-SHA-256 keyed with any number of bytes.
 #[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
 pub(crate) fn hmac_sha256(key: &[u8]) -> HmacSha256 {
@@ -256,7 +240,7 @@ mod tests {
 
     fn material(suite: Suite, session: u64, sek_public: u8) -> SessionMaterial {
         SessionMaterial::new(
-            SessionId(session),
+            SessionId::from_u64(session),
             suite,
             SessionKey::from_bytes([1; 32]),
             VerifierSecret::from_bytes([2; 32]),

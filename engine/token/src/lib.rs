@@ -12,32 +12,56 @@
 //! - keys have no `Clone`, print as `[redacted]` and are wiped when dropped;
 //! - no input, however long or odd, makes a function here panic or take more than linear space.
 //!
+//! Without the default feature `tokens` the crate is its [`names`] alone, for programs that speak of sessions and tools and
+//! never look into a token.
+//!
 //! What it must not know: where sessions come from, what was already spent, what time it is.
 
+#[cfg(feature = "tokens")]
 pub mod aead;
+#[cfg(feature = "tokens")]
 mod channel;
+#[cfg(feature = "tokens")]
 pub mod delegation;
+#[cfg(feature = "tokens")]
 mod envelope;
+#[cfg(feature = "tokens")]
+mod kdf;
+#[cfg(feature = "tokens")]
 mod keys;
+#[cfg(feature = "tokens")]
 mod mint;
+pub mod names;
+#[cfg(feature = "tokens")]
 mod open;
+#[cfg(feature = "tokens")]
 pub mod pattern;
+#[cfg(feature = "tokens")]
 mod possession;
+#[cfg(feature = "tokens")]
 mod schnorr;
+#[cfg(feature = "tokens")]
 pub mod scope;
+#[cfg(feature = "tokens")]
 mod secret;
+#[cfg(feature = "tokens")]
 mod suite;
+#[cfg(feature = "tokens")]
 pub mod text;
+#[cfg(feature = "tokens")]
 mod tlv;
 
-pub use channel::{ChannelError, ChannelKeys};
-pub use envelope::{
-    Audience, Envelope, FramingError, Jti, MAX_BODY_BYTES, MAX_TOKEN_BYTES, MAX_TOKEN_TEXT, SessionId,
+pub use names::{AgentInstanceId, Audience, SessionId, ToolName};
+
+#[cfg(feature = "tokens")]
+pub use {
+    channel::{ChannelError, ChannelKeys},
+    envelope::{Envelope, FramingError, Jti, MAX_BODY_BYTES, MAX_TOKEN_BYTES, MAX_TOKEN_TEXT},
+    keys::{Nonces, SessionMaterial, TokenKeys},
+    mint::{MintError, Minter, TokenSeed, Validity},
+    open::{Body, OpenError},
+    possession::transcript as possession_transcript,
+    scope::{Constraints, Scope, ScopeError},
+    secret::{AudienceSecrets, MutualAuth, ResponseKey, SessionKey, SessionSecret, VerifierSecret},
+    suite::Suite,
 };
-pub use keys::{Nonces, SessionMaterial, TokenKeys};
-pub use mint::{MintError, Minter, TokenSeed, Validity};
-pub use open::{Body, OpenError};
-pub use possession::transcript as possession_transcript;
-pub use scope::{Constraints, Scope, ScopeError};
-pub use secret::{AudienceSecrets, MutualAuth, ResponseKey, SessionKey, SessionSecret, VerifierSecret};
-pub use suite::Suite;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::aead;
 use crate::delegation::{self, SCOPE_CEILING_EXCEEDED, Widening, check_attenuation};
-use crate::envelope::{Audience, Header, Jti, PartsMut};
+use crate::envelope::{Header, Jti, PartsMut, audience_hash};
 use crate::keys::{Nonces, SessionMaterial};
 use crate::schnorr::{self, Draft};
 use crate::scope::{Scope, ScopeError};
@@ -95,7 +95,8 @@ impl fmt::Debug for TokenSeed {
 pub struct Minter<'a> {
     session: &'a SessionMaterial,
     policy_epoch: u64,
-    audience: Audience,
+    /// What the tokens name their audience by.
+    audience_hash: [u8; 32],
     /// The body's plaintext, with nothing where the response key goes.
     body: Zeroizing<Vec<u8>>,
     /// Where in the body the response key goes.
@@ -107,7 +108,6 @@ impl fmt::Debug for Minter<'_> {
         f.debug_struct("Minter")
             .field("session", &self.session)
             .field("policy_epoch", &self.policy_epoch)
-            .field("audience", &self.audience)
             .finish_non_exhaustive()
     }
 }
@@ -131,8 +131,8 @@ impl<'a> Minter<'a> {
         let response_key_at = field(crate::open::TAG_RESPONSE_KEY, &[0; 32])?;
         field(crate::open::TAG_MUTUAL_AUTH, session.mutual_auth().expose())?;
         field(crate::open::TAG_VERIFIER_SECRET, session.verifier_secret().expose())?;
-        let audience = Audience::new(scope.aud.as_str());
-        Ok(Self { session, policy_epoch, audience, body, response_key_at })
+        let audience_hash = audience_hash(&scope.aud);
+        Ok(Self { session, policy_epoch, audience_hash, body, response_key_at })
     }
 
     /// As [`Minter::new`] for a scope that is delegated from `parent`: it must name that parent and allow no more
@@ -184,7 +184,7 @@ impl<'a> Minter<'a> {
             issued_at: validity.issued_at,
             expires_at: validity.expires_at,
             policy_epoch: self.policy_epoch,
-            audience_hash: self.audience.hash(),
+            audience_hash: &self.audience_hash,
             jti: seed.jti,
         }
         .write(&mut token);
@@ -239,7 +239,7 @@ mod tests {
             serde_json::from_value(scope).unwrap()
         };
         let session = SessionMaterial::new(
-            SessionId(1),
+            SessionId::from_u64(1),
             Suite::AesGcm,
             SessionKey::from_bytes([1; 32]),
             VerifierSecret::from_bytes([2; 32]),

@@ -2,7 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::envelope::{Jti, SessionId};
+use crate::envelope::Jti;
+use crate::names::SessionId;
 
 const LABEL: &[u8] = b"tbac-pop-v1";
 
@@ -12,7 +13,7 @@ pub fn transcript(session_id: SessionId, jti: &Jti, arguments_hash: &[u8; 32]) -
     const JTI_LENGTH: u16 = 22;
     Sha256::new()
         .chain_update(LABEL)
-        .chain_update(session_id.0.to_be_bytes())
+        .chain_update(session_id.as_u64().to_be_bytes())
         .chain_update(JTI_LENGTH.to_be_bytes())
         .chain_update(jti.as_bytes())
         .chain_update(arguments_hash)

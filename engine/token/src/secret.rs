@@ -4,8 +4,8 @@
 use obol_secret::secret;
 use zeroize::Zeroizing;
 
-use crate::envelope::{Audience, SessionId};
-use crate::keys::{expand, hkdf_zero_salt};
+use crate::kdf::{expand, hkdf_zero_salt};
+use crate::names::{Audience, SessionId};
 use crate::suite::Suite;
 
 secret! {
@@ -49,7 +49,7 @@ impl SessionSecret {
     /// SHA-256(audience); the 96 bytes are K_session, verifier_secret and mutual_auth, in this order.
     pub fn for_audience(&self, suite: Suite, session_id: SessionId, audience: &Audience) -> AudienceSecrets {
         let mut keys = Zeroizing::new([[0; 32]; 3]);
-        let info = [suite.labels().audience, &session_id.0.to_be_bytes(), audience.hash()];
+        let info = [suite.labels().audience, &session_id.as_u64().to_be_bytes(), &audience.hash()];
         expand(&hkdf_zero_salt(&self.0), &info, keys.as_flattened_mut());
         let [session_key, verifier_secret, mutual_auth] = *keys;
         AudienceSecrets {
@@ -66,7 +66,10 @@ mod tests {
 
     fn key(suite: Suite, session: u64, audience: &str) -> [u8; 32] {
         let secret = SessionSecret::from_bytes([7; 32]);
-        *secret.for_audience(suite, SessionId(session), &Audience::new(audience)).session_key.expose()
+        *secret
+            .for_audience(suite, SessionId::from_u64(session), &Audience::new(audience).unwrap())
+            .session_key
+            .expose()
     }
 
     #[test]
@@ -87,7 +90,8 @@ mod tests {
     #[test]
     fn the_three_secrets_of_an_audience_differ() {
         let secret = SessionSecret::from_bytes([7; 32]);
-        let keys = secret.for_audience(Suite::AesGcm, SessionId(1), &Audience::new("https://a"));
+        let keys =
+            secret.for_audience(Suite::AesGcm, SessionId::from_u64(1), &Audience::new("https://a").unwrap());
         assert!(!keys.verifier_secret.matches(keys.session_key.expose()));
         assert!(!keys.mutual_auth.matches(keys.session_key.expose()));
         assert!(!keys.mutual_auth.matches(keys.verifier_secret.expose()));

@@ -9,7 +9,8 @@
 
 use core::fmt;
 
-use crate::envelope::AAD_BYTES;
+/// Bytes of a token that are covered as additional data by the AEAD, and by the signature: alike in every suite.
+pub(crate) const AAD_BYTES: usize = 104;
 
 /// The algorithm suite of a session, and so of every token minted under it.
 ///
