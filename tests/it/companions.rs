@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-use obol_ipc::value::Tool;
-use obol_queue::{DequeueError, FlushScope, OpenError, Queue};
+use obol_ipc::names::ToolName;
+use obol_queue::{DequeueError, FlushScope, Queue, StoreOpenError};
 use serde_json::Value;
 
 use crate::queue::{draw, now};
@@ -47,7 +47,7 @@ fn of_the_two_files_of_a_store_neither_comes_back_alone() {
             // However often it is tried.
             for _ in 0..2 {
                 match Queue::open(store.database(), store.master_key()) {
-                    Err(OpenError::HalfGone { gone, left }) => {
+                    Err(StoreOpenError::HalfGone { gone, left }) => {
                         assert_eq!((gone, left), (lost.clone(), kept.clone()));
                     }
                     other => panic!("{}: {other:?}", lost.display()),
@@ -99,7 +99,7 @@ fn audited() -> tempfile::TempDir {
     let tqs = start(home.path());
     let mut client = tqs.client();
     for _ in 0..6 {
-        client.dequeue_token(&Tool::new("search").unwrap(), Duration::from_secs(20)).unwrap();
+        client.dequeue_token(&ToolName::new("search").unwrap(), Duration::from_secs(20)).unwrap();
     }
     drop(client);
     assert_eq!(tqs.terminate(), Some(0));

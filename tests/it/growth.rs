@@ -48,7 +48,7 @@ struct Numbered;
 impl TokenSource for Numbered {
     fn mint(&self, order: &Order<'_>, tokens: &mut Tokens<'_>) -> Result<(), SourceError> {
         for number in (order.first_number()..).take(usize::from(order.count())) {
-            tokens.push(&token(number, order.session_id().0, order.tool()))?;
+            tokens.push(&token(number, order.session_id().as_u64(), order.tool()))?;
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ fn for_each_up_to(last: u64, act: impl Fn(u64) + Sync) {
 
 /// Draws from the tool of that session, and looks whether the token is its own and new.
 fn draw_own(queue: &Queue, session: u64, tool: &str, seen: &Mutex<HashSet<u64>>) {
-    let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+    let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
     let drawn = queue.dequeue_within(draw, PATIENCE).unwrap();
     let number = number(drawn.as_bytes());
     assert!(seen.lock().unwrap().insert(number), "handed out twice");

@@ -191,7 +191,7 @@ impl Harness {
             }
             Step::FlushSession(index) => {
                 let id = self.session(*index);
-                if self.flush(&FlushScope::Session(SessionId(id))) {
+                if self.flush(&FlushScope::Session(SessionId::from_u64(id))) {
                     self.model.sessions.entry(id).and_modify(|state| *state = SessionState::Flushed);
                 }
             }
@@ -222,7 +222,7 @@ impl Harness {
         let document = AgentHalf::from_json(world.agent_json().to_string().as_bytes()).unwrap();
         match self.queue().provision(document) {
             Ok(id) => {
-                assert!(!self.model.failed && id == SessionId(number));
+                assert!(!self.model.failed && id == SessionId::from_u64(number));
                 self.model.sessions.insert(number, SessionState::Active);
             }
             Err(ProvisionError::Unavailable(_)) => assert!(self.model.failed),
@@ -259,7 +259,7 @@ impl Harness {
     }
 
     fn draw(&mut self, session: u64, tool: &str) {
-        let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+        let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
         let answer = self.queue().dequeue_within(draw, PATIENCE);
         let standing = self.model.sessions.get(&session).copied();
         if self.model.failed {
@@ -303,7 +303,7 @@ impl Harness {
             return;
         }
         let found: BTreeMap<u64, SessionState> =
-            self.queue().sessions().into_iter().map(|info| (info.session_id.0, info.state)).collect();
+            self.queue().sessions().into_iter().map(|info| (info.session_id.as_u64(), info.state)).collect();
         // Sessions are numbered as they come: a flush of a younger one holds the older ones back.
         let youngest_flushed =
             self.model.sessions.iter().rev().find(|(_, state)| **state == SessionState::Flushed);

@@ -5,7 +5,7 @@
 //! resource server would refuse them), a step back makes the age of everything minted before it unknown, so
 //! all of that is given up rather than revived.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use obol_session::clock::Clock;
 
@@ -14,7 +14,7 @@ const TOLERANCE_SECS: u64 = 2;
 
 /// One look at the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct Reading {
     /// Unix seconds.
     pub(crate) now: u64,
     /// Counts backward steps. What was minted in another era is never handed out.
@@ -40,27 +40,27 @@ impl Timeline {
     }
 
     /// Looks at the clock. Inside the tolerance, time stands still rather than run backwards.
-    pub(crate) fn look(&self) -> Moment {
+    pub(crate) fn look(&self) -> Reading {
         let now = self.clock.now();
         // The latest time is read before the era and written after it: whoever sees the time of a new era also
         // sees that it is new.
         let latest = self.latest.load(Ordering::Acquire);
         let era = self.era.load(Ordering::Acquire);
         if now == latest {
-            return Moment { now, era };
+            return Reading { now, era };
         }
         if now > latest {
             self.latest.fetch_max(now, Ordering::AcqRel);
-            return Moment { now, era };
+            return Reading { now, era };
         }
         if now.saturating_add(TOLERANCE_SECS) >= latest {
-            return Moment { now: latest, era };
+            return Reading { now: latest, era };
         }
         self.step_back(now, latest)
     }
 
     /// Begins a new era, once for any number of callers that notice the same step.
-    fn step_back(&self, now: u64, latest: u64) -> Moment {
+    fn step_back(&self, now: u64, latest: u64) -> Reading {
         // The era moves first: between the two writes a caller may see the new era with the old, later time, which
         // only expires more.
         let era = self.era.fetch_add(1, Ordering::AcqRel) + 1;
@@ -70,7 +70,7 @@ impl Timeline {
             to = now,
             "the clock stepped back; everything minted before is given up"
         );
-        Moment { now, era }
+        Reading { now, era }
     }
 
     /// The latest time seen, in Unix seconds; what a later process must not fall behind.
@@ -96,7 +96,7 @@ mod tests {
         let (clock, timeline, _) = timeline(100_000, 0);
         timeline.look();
         clock.set(99_999);
-        assert_eq!(timeline.look(), Moment { now: 100_000, era: 0 });
+        assert_eq!(timeline.look(), Reading { now: 100_000, era: 0 });
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         assert_ne!(before.era, after.era);
         assert_eq!(timeline.look(), after);
         clock.set(100_000);
-        assert_eq!(timeline.look().era, after.era, "a step forward is no new era");
+        assert_eq!(timeline.look().era, after.era, "a step forward is not a new era");
     }
 
     #[test]

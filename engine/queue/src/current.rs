@@ -4,11 +4,12 @@
 //! A flush stands in between: what an operator cut off does not go on with an older session. That lasts until there is
 //! a younger session, or until [`Queue::resume`](crate::Queue::resume).
 
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::error::DequeueError;
-use crate::shared::{Session, SessionState, Shared};
+use crate::session::{Session, SessionState};
+use crate::shared::Shared;
 
 impl Session {
     /// Whether no tool can be given a token any more: what is left of the session is shorter than each one's least life.
@@ -21,17 +22,17 @@ impl Shared {
     /// Chooses the current session anew. Tells whether it is another one now.
     pub(crate) fn elect(&self) -> bool {
         // One at a time, and each sees the sessions that were there when it began: the last one is right.
-        let _one_at_a_time = self.electing.lock();
-        let (now, sessions) = (self.timeline.look().now, self.by_age());
+        let _one_at_a_time = self.sessions.electing.lock();
+        let (now, sessions) = (self.timeline.look().now, self.sessions.by_age());
         let next = self.choose(&sessions, now);
         for over in sessions.iter().filter(|session| session.is_active() && session.is_over(now)) {
-            self.last_end.fetch_max(over.expires_at, Ordering::SeqCst);
+            self.sessions.last_end.fetch_max(over.expires_at, Ordering::SeqCst);
         }
-        let before = self.current.load_full();
+        let before = self.sessions.current.load_full();
         if before.as_ref().map(|session| session.id) == next.as_ref().map(|session| session.id) {
             return false;
         }
-        self.current.store(next.clone());
+        self.sessions.current.store(next.clone());
         let Some(before) = before else { return true };
         // Who waits for a token of it draws again, from the one that has taken over.
         before.partitions.iter().for_each(|partition| _ = partition.available.notify(usize::MAX));
@@ -53,11 +54,11 @@ impl Shared {
     /// Chooses another session if the time of the current one is over. Tells whether there is another.
     pub(crate) fn elect_if_over(&self) -> bool {
         let now = self.timeline.look().now;
-        self.current.load().as_ref().is_some_and(|current| current.is_over(now)) && self.elect()
+        self.sessions.current.load().as_ref().is_some_and(|current| current.is_over(now)) && self.elect()
     }
 
     fn choose(&self, sessions: &[Arc<Session>], now: u64) -> Option<Arc<Session>> {
-        let resumed = self.policy.lock().resumed;
+        let resumed = self.policy.kept.lock().resumed;
         let mut flushed = None;
         for session in sessions.iter().rev() {
             if !session.is_active() {
@@ -72,16 +73,9 @@ impl Shared {
         flushed.cloned()
     }
 
-    /// All sessions, the youngest last.
-    pub(crate) fn by_age(&self) -> Vec<Arc<Session>> {
-        let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
-        sessions.sort_by_key(|session| session.order);
-        sessions
-    }
-
     /// What can be had from each of these sessions, which are sorted by age.
     pub(crate) fn states(&self, sessions: &[Arc<Session>], now: u64) -> Vec<SessionState> {
-        let resumed = self.policy.lock().resumed;
+        let resumed = self.policy.kept.lock().resumed;
         let mut behind_a_flush = false;
         let mut states: Vec<_> = sessions
             .iter()
@@ -105,11 +99,12 @@ impl Shared {
 
     /// Whether an older session would take over if this one, which was flushed, were forgotten.
     pub(crate) fn holds_back_others(&self, session: &Session, now: u64) -> bool {
-        let resumed = self.policy.lock().resumed;
+        let resumed = self.policy.kept.lock().resumed;
         !session.is_active()
             && session.order >= resumed
             && self
                 .sessions
+                .all
                 .read()
                 .values()
                 .any(|other| other.order < session.order && other.is_active() && !other.is_over(now))
@@ -119,16 +114,16 @@ impl Shared {
     /// use waiting. A caller who finds nothing asks at once.
     pub(crate) fn warm_up(&self, session: &Session) {
         for partition in &session.partitions {
-            if !std::mem::replace(&mut partition.refill.lock().queued, true) {
-                self.refills.ask_later(partition);
+            if !core::mem::replace(&mut partition.refill.lock().queued, true) {
+                self.work.refills.ask_later(partition);
             }
         }
-        self.refills.wake();
+        self.work.refills.wake();
     }
 
     /// Why there is no session to draw from.
     pub(crate) fn why_no_session(&self) -> DequeueError {
-        match self.last_end.load(Ordering::SeqCst) {
+        match self.sessions.last_end.load(Ordering::SeqCst) {
             _ if self.is_held() => DequeueError::Held,
             0 => DequeueError::NoSession,
             end => DequeueError::SessionEnded(end),
@@ -149,6 +144,6 @@ impl Shared {
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.policy.lock().hold.is_some()
+        self.policy.kept.lock().hold.is_some()
     }
 }

@@ -1,12 +1,12 @@
 //! One error for each thing a caller can do.
 
 use core::fmt;
+use core::time::Duration;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use obol_secret::file::PrivateFileError;
 
-use crate::shared::Hold;
+use crate::store::Hold;
 
 /// Why the queue cannot do its work any more. The text is for the operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ impl core::error::Error for Unavailable {}
 /// Why a queue could not be opened. Nothing on disk was changed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// A file or its folder could not be read, written or created.
     Io(PathBuf, std::io::Error),
     /// A file is not one of ours alone, or could not be opened or created.
@@ -62,7 +62,7 @@ pub enum OpenError {
 const FORGOTTEN: &str = "a new store knows neither what was flushed nor what is denied, so give it a session that is newer \
                          than any flush, and the policy again";
 
-impl fmt::Display for OpenError {
+impl fmt::Display for StoreOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot use {}: {error}", path.display()),
@@ -111,7 +111,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl core::error::Error for OpenError {
+impl core::error::Error for StoreOpenError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Io(_, error) => Some(error),

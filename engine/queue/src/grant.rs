@@ -25,9 +25,9 @@ impl Grant {
         let servers: HashMap<&str, (Audience, Arc<SessionMaterial>)> = half
             .resource_servers
             .iter()
-            .map(|keys| {
+            .filter_map(|keys| {
                 let material = Arc::new(keys.material(half.session_id, half.suite));
-                (keys.aud.as_str(), (Audience::new(keys.aud.as_str()), material))
+                Some((keys.aud.as_str(), (keys.audience().ok()?, material)))
             })
             .collect();
         let pop_key = half.pop_key.as_ref().map(|key| Arc::new(PopKey::from_bytes(*key.expose())));

@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use obol_queue::{FlushScope, MasterKey, Queue, AgentHalf};
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let key = "11".repeat(32);
 //! # let document = format!(r#"{{"obol_session":1,"session_id":"0000000000000007","suite":1,
@@ -33,7 +33,7 @@
 //! let queue = Queue::open(folder.path().join("tokens.redb"), master_key)?;
 //! queue.provision(AgentHalf::from_json(document.as_bytes())?)?;
 //!
-//! let token = queue.dequeue_within("search", std::time::Duration::from_secs(5))?;
+//! let token = queue.dequeue_within("search", core::time::Duration::from_secs(5))?;
 //! println!("Authorization: TBAC {}", token.to_text().as_str());
 //!
 //! queue.flush(&FlushScope::All, "credentials leaked")?;
@@ -42,43 +42,44 @@
 //! # }
 //! ```
 
-mod batch;
-mod channel;
+mod builder;
 mod clock;
 mod current;
 mod demand;
+mod draw;
 mod error;
 mod grant;
-mod handle;
-mod master_key;
-mod opener;
+mod identity;
+mod jobs;
+mod keys;
 mod operate;
 mod partition;
-mod possession;
 mod queue;
 mod recover;
-mod refiller;
-mod row;
-mod seal;
+mod refills;
+mod session;
 mod shared;
-mod slots;
 mod source;
+mod status;
 mod store;
-mod values;
-mod witness;
-mod writer;
+mod threads;
+mod token;
 
-pub use batch::Token;
-pub use error::{DequeueError, OpenError, ProvisionError, Unavailable};
-pub use handle::Tool;
-pub use master_key::MasterKey;
 pub use obol_secret::key::KeyFileError;
 pub use obol_session::clock::{Clock, ManualClock, SystemClock};
 pub use obol_session::{AgentHalf, DocumentError};
 pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
-pub use operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};
-pub use queue::{Draw, Queue, QueueBuilder, Ready, SessionInfo, Status, ToolStatus};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
-pub use shared::{Hold, SessionState};
-pub use source::{Order, SourceError, TokenSource, Tokens};
+
+pub use self::builder::QueueBuilder;
+pub use self::draw::{Draw, Ready, ToolHandle};
+pub use self::error::{DequeueError, ProvisionError, StoreOpenError, Unavailable};
+pub use self::keys::MasterKey;
+pub use self::operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};
+pub use self::queue::Queue;
+pub use self::session::SessionState;
+pub use self::source::{Order, SourceError, TokenSource, Tokens};
+pub use self::status::{SessionInfo, Status, ToolStatus};
+pub use self::store::Hold;
+pub use self::token::Token;

@@ -1,23 +1,24 @@
 //! What an operator does to a queue: provision, flush, hold and resume, set policy, deny and allow.
 
+use core::fmt;
+use core::sync::atomic::Ordering;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use obol_session::AgentHalf;
 use obol_token::SessionId;
 
 use crate::error::{ProvisionError, Unavailable};
 use crate::grant::{Grant, least_life};
+use crate::identity::Identity;
+use crate::jobs::{Chore, Job};
+use crate::keys::{ROOT, SlotError, SlotSecret};
 use crate::partition::{Partition, PartitionKey};
 use crate::queue::Queue;
-use crate::row::{PartitionPlace, RowHeader};
-use crate::seal::{SealingKey, SlotSecret};
-use crate::shared::{Chore, Hold, Identity, Policy, Session, Shared};
-use crate::slots::{ROOT, SlotError};
-use crate::values::MAX_NOTE_BYTES;
-use crate::writer::Job;
+use crate::session::Session;
+use crate::shared::Shared;
+use crate::store::values::MAX_NOTE_BYTES;
+use crate::store::{Hold, PartitionPlace, Policy, SessionHeader};
 
 /// What a flush destroys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,25 +99,25 @@ impl Queue {
     pub fn provision(&self, document: AgentHalf) -> Result<SessionId, ProvisionError> {
         let shared = &self.shared;
         shared.check()?;
-        let (session, row, flushes) = {
-            let admin = shared.admin.lock();
+        let (session, row, flushes_before) = {
+            let flushes = shared.sessions.flushes.lock();
             // Known is known, whether new ones are held back or not.
             self.check_new(&document)?;
             if let Some(hold) = self.hold() {
                 return Err(ProvisionError::Held(hold));
             }
             let (session, row) = draft(shared, document)?;
-            (session, row, *admin)
+            (session, row, *flushes)
         };
         let id = session.id;
         let written = self.write(|reply| Job::Session { id, row, reply });
 
-        let admin = shared.admin.lock();
+        let flushes = shared.sessions.flushes.lock();
         written?;
-        let overtaken = *admin != flushes;
+        let overtaken = *flushes != flushes_before;
         if overtaken {
             // Whether that flush meant this session it could not know, so the session ends.
-            end_where(shared, std::slice::from_ref(&session), |_| true)?;
+            end_where(shared, core::slice::from_ref(&session), |_| true)?;
         }
         self.adopt(&session);
         if overtaken { Err(ProvisionError::Flushed(id)) } else { Ok(id) }
@@ -135,7 +136,7 @@ impl Queue {
     }
 
     fn check_new(&self, document: &AgentHalf) -> Result<(), ProvisionError> {
-        let sessions = self.shared.sessions.read();
+        let sessions = self.shared.sessions.all.read();
         if sessions.contains_key(&document.session_id) {
             return Err(ProvisionError::Exists(document.session_id));
         }
@@ -153,12 +154,12 @@ impl Queue {
 
     fn adopt(&self, session: &Arc<Session>) {
         let shared = &self.shared;
-        let policy = shared.policy.lock();
+        let policy = shared.policy.kept.lock();
         for partition in &session.partitions {
             partition.set_denied(policy.denies(partition.tool()));
         }
         drop(policy);
-        shared.sessions.write().insert(session.id, Arc::clone(session));
+        shared.sessions.all.write().insert(session.id, Arc::clone(session));
         shared.elect();
         shared.warm_up(session);
         tracing::info!(session = %session.id, grants = session.partitions.len(), "session provisioned");
@@ -177,8 +178,8 @@ impl Queue {
     ///
     /// [`Unavailable`] where the keys could not be overwritten.
     pub fn flush(&self, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
-        let mut admin = self.shared.admin.lock();
-        self.destroy(&mut admin, scope, reason)
+        let mut flushes = self.shared.sessions.flushes.lock();
+        self.destroy(&mut flushes, scope, reason)
     }
 
     /// As [`flush`](Self::flush), and takes no new session from then on, across restarts, until [`resume`](Self::resume):
@@ -189,8 +190,8 @@ impl Queue {
     ///
     /// As for `flush`, and [`Unavailable`] where it could not be written that new sessions are to wait.
     pub fn flush_and_hold(&self, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
-        let mut admin = self.shared.admin.lock();
-        let done = self.destroy(&mut admin, scope, reason)?;
+        let mut flushes = self.shared.sessions.flushes.lock();
+        let done = self.destroy(&mut flushes, scope, reason)?;
         let holds = match scope {
             FlushScope::All => true,
             FlushScope::Session(_) | FlushScope::Agent(_) => done.sessions_ended > 0,
@@ -201,7 +202,7 @@ impl Queue {
             let hold = Hold { since, scope: scope.to_string(), reason: reason.to_owned() };
             let policy = Policy { hold: Some(hold), ..self.policy() };
             // At once: what is not written down yet holds all the same.
-            *self.shared.policy.lock() = policy.clone();
+            *self.shared.policy.kept.lock() = policy.clone();
             self.write_policy(policy)?;
         }
         Ok(done)
@@ -215,12 +216,12 @@ impl Queue {
     /// [`Unavailable`] where it could not be written down; then no session is taken.
     pub fn resume(&self) -> Result<Option<Hold>, Unavailable> {
         let shared = &self.shared;
-        let _admin = shared.admin.lock();
+        let _one_at_a_time = shared.sessions.flushes.lock();
         let before = self.policy();
-        let resumed = shared.next_order.load(Ordering::SeqCst);
+        let resumed = shared.next.order.load(Ordering::SeqCst);
         let policy = Policy { hold: None, resumed, ..before.clone() };
         self.write_policy(policy.clone())?;
-        *shared.policy.lock() = policy;
+        *shared.policy.kept.lock() = policy;
         shared.elect();
         if before.hold.is_some() {
             tracing::warn!("new sessions are taken again");
@@ -230,14 +231,14 @@ impl Queue {
 
     /// Why no new session is taken, while none is.
     pub fn hold(&self) -> Option<Hold> {
-        self.shared.policy.lock().hold.clone()
+        self.shared.policy.kept.lock().hold.clone()
     }
 
-    fn destroy(&self, admin: &mut u64, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
+    fn destroy(&self, flushes: &mut u64, scope: &FlushScope, reason: &str) -> Result<Flushed, Unavailable> {
         let shared = &self.shared;
-        *admin += 1;
+        *flushes += 1;
         tracing::warn!(%scope, reason, "flush");
-        let sessions = shared.by_age();
+        let sessions = shared.sessions.by_age();
         match scope {
             FlushScope::All => flush_all(shared, &sessions),
             FlushScope::Session(id) => end_where(shared, &sessions, |session| session.id == *id),
@@ -257,11 +258,11 @@ impl Queue {
     /// [`Unavailable`] where it could not be written down.
     pub fn set_policy(&self, epoch: u64, denied_tools: BTreeSet<String>) -> Result<(), Unavailable> {
         let shared = &self.shared;
-        let _admin = shared.admin.lock();
+        let _one_at_a_time = shared.sessions.flushes.lock();
         let before = self.policy();
         let policy = Policy { epoch: epoch.max(before.epoch), denied_tools, ..before };
         self.deny_at_once(&policy);
-        if shared.min_policy_epoch.fetch_max(policy.epoch, Ordering::SeqCst) < policy.epoch {
+        if shared.policy.min_epoch.fetch_max(policy.epoch, Ordering::SeqCst) < policy.epoch {
             give_up_older(shared);
         }
         self.put_in_force(policy)
@@ -274,7 +275,7 @@ impl Queue {
     ///
     /// [`DenyError`] where the list is full, or could not be written down.
     pub fn deny(&self, tool: &str) -> Result<bool, DenyError> {
-        let _admin = self.shared.admin.lock();
+        let _one_at_a_time = self.shared.sessions.flushes.lock();
         let mut policy = self.policy();
         if policy.operator_denied.len() >= MAX_OPERATOR_DENIALS && !policy.operator_denied.contains(tool) {
             return Err(DenyError::TooMany);
@@ -293,7 +294,7 @@ impl Queue {
     ///
     /// [`Unavailable`] where it could not be written down; then it stays denied.
     pub fn allow(&self, tool: &str) -> Result<bool, Unavailable> {
-        let _admin = self.shared.admin.lock();
+        let _one_at_a_time = self.shared.sessions.flushes.lock();
         let mut policy = self.policy();
         if !policy.operator_denied.remove(tool) {
             return Ok(false);
@@ -316,7 +317,7 @@ impl Queue {
     }
 
     fn policy(&self) -> Policy {
-        self.shared.policy.lock().clone()
+        self.shared.policy.kept.lock().clone()
     }
 
     /// What is denied from now on is denied before that is written down.
@@ -333,7 +334,7 @@ impl Queue {
     fn put_in_force(&self, policy: Policy) -> Result<(), Unavailable> {
         self.write_policy(policy.clone())?;
         self.shared.for_each_partition(|partition| partition.set_denied(policy.denies(partition.tool())));
-        *self.shared.policy.lock() = policy;
+        *self.shared.policy.kept.lock() = policy;
         Ok(())
     }
 
@@ -348,6 +349,10 @@ impl Queue {
 
     /// Remembers a few bytes of the embedder's own, at most 256, sealed and durable with the store. So another file that
     /// belongs to the store can be missed when it is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] where it could not be written down.
     pub fn set_note(&self, note: &[u8]) -> Result<(), Unavailable> {
         let note = note.get(..note.len().min(MAX_NOTE_BYTES)).unwrap_or_default().to_vec();
         let written = note.clone();
@@ -361,21 +366,21 @@ impl Queue {
 fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>), ProvisionError> {
     let failed = |error: SlotError| ProvisionError::Unavailable(shared.fail(&error));
     let fresh = {
-        let mut slots = shared.slots.lock();
-        slots.allocate(&shared.slots_key, 1 + document.grants.len()).map_err(failed)?
+        let mut slots = shared.keys.slots.lock();
+        slots.allocate(&shared.keys.slots_key, 1 + document.grants.len()).map_err(failed)?
     };
     let mut fresh = fresh.into_iter();
     let (slot, secret) = fresh.next().ok_or_else(|| failed(SlotError::NotAKeyFile))?;
     let (grants, text) = (Grant::all_of(&document), document.to_json());
     let AgentHalf { session_id: id, suite, agent, established_at, expires_at, policy_epoch, .. } = document;
-    let order = shared.next_order.fetch_add(1, Ordering::SeqCst);
-    let first = shared.next_partition.fetch_add(grants.len() as u64, Ordering::SeqCst);
+    let order = shared.next.order.fetch_add(1, Ordering::SeqCst);
+    let first = shared.next.partition.fetch_add(grants.len() as u64, Ordering::SeqCst);
     let places: Vec<(PartitionPlace, SlotSecret)> =
         (first..).zip(fresh).map(|(id, (slot, own))| (PartitionPlace { id, slot }, own)).collect();
 
-    let root = shared.root.read();
-    let key = SealingKey::for_session(&shared.master, &shared.store_id, &root, &secret, id.0);
-    let header = RowHeader { is_flushed: false, order, expires_at, slot };
+    let root = shared.keys.root.read();
+    let key = shared.keys.of_session(&root, &secret, id.as_u64());
+    let header = SessionHeader { is_flushed: false, order, expires_at, slot };
     let bare: Vec<PartitionPlace> = places.iter().map(|(place, _)| *place).collect();
     let row = header
         .seal(id, &key, &bare, &text)
@@ -388,7 +393,7 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
         .iter()
         .zip(grants)
         .map(|((place, own), grant)| {
-            let key = SealingKey::for_batches(&shared.store_id, &root, &secret, own, place.id);
+            let key = shared.keys.of_partition(&root, &secret, own, place.id);
             let key = PartitionKey { key: Some(Arc::new(key)), slot: place.slot, floor: 0 };
             Arc::new(Partition::new(place.id, &identity, grant, shared.settings.min_life, key))
         })
@@ -400,10 +405,14 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
 fn flush_all(shared: &Shared, sessions: &[Arc<Session>]) -> Result<Flushed, Unavailable> {
     let ended: Vec<_> = sessions.iter().filter(|session| session.is_active()).collect();
     let done = end_in_memory(&ended);
-    let mut fresh =
-        shared.slots.lock().write_fresh(&shared.slots_key, &[ROOT]).map_err(|error| shared.fail(&error))?;
+    let mut fresh = shared
+        .keys
+        .slots
+        .lock()
+        .write_fresh(&shared.keys.slots_key, &[ROOT])
+        .map_err(|error| shared.fail(&error))?;
     if let Some((_, root)) = fresh.pop() {
-        *shared.root.write() = root;
+        *shared.keys.root.write() = root;
     }
     for session in ended {
         clear_away(shared, session, session.slots());
@@ -421,7 +430,7 @@ fn end_where(
     let done = end_in_memory(&ended);
     let slots: Vec<u32> = ended.iter().map(|session| session.slot).collect();
     if !slots.is_empty() {
-        shared.slots.lock().destroy(&slots).map_err(|error| shared.fail(&error))?;
+        shared.keys.slots.lock().destroy(&slots).map_err(|error| shared.fail(&error))?;
     }
     for session in ended {
         let partitions = session.partitions.iter().map(|partition| partition.key().slot).collect();
@@ -441,7 +450,7 @@ fn end_in_memory(sessions: &[&Arc<Session>]) -> Flushed {
 
 /// Leaves the rest of an ended session to the writer: rows, a note that it was flushed, slots.
 fn clear_away(shared: &Shared, session: &Session, slots: Vec<u32>) {
-    let header = RowHeader {
+    let header = SessionHeader {
         is_flushed: true,
         order: session.order,
         expires_at: session.expires_at,
@@ -461,7 +470,7 @@ fn flush_tool(shared: &Shared, sessions: &[Arc<Session>], tool: &str) -> Result<
     for session in sessions.iter().filter(|session| session.is_active()) {
         for partition in session.partitions.iter().filter(|partition| partition.tool() == tool) {
             done.partitions += 1;
-            done.tokens_discarded += partition.seal_off(|| shared.sequence.load(Ordering::SeqCst));
+            done.tokens_discarded += partition.seal_off(|| shared.next.sequence.load(Ordering::SeqCst));
             affected.push((session, partition));
         }
     }
@@ -469,13 +478,15 @@ fn flush_tool(shared: &Shared, sessions: &[Arc<Session>], tool: &str) -> Result<
         return Ok(done);
     }
     let failed = |error: SlotError| shared.fail(&error);
-    let mut slots = shared.slots.lock();
+    let mut slots = shared.keys.slots.lock();
     let indices: Vec<u32> = affected.iter().map(|(_, partition)| partition.key().slot).collect();
-    let fresh = slots.write_fresh(&shared.slots_key, &indices).map_err(failed)?;
-    let root = shared.root.read();
+    let fresh = slots.write_fresh(&shared.keys.slots_key, &indices).map_err(failed)?;
+    let root = shared.keys.root.read();
     for ((session, partition), (_, own)) in affected.into_iter().zip(fresh) {
-        let Some(secret) = slots.peek(&shared.slots_key, session.slot).map_err(failed)? else { continue };
-        let sealing = SealingKey::for_batches(&shared.store_id, &root, &secret, &own, partition.id);
+        let Some(secret) = slots.peek(&shared.keys.slots_key, session.slot).map_err(failed)? else {
+            continue;
+        };
+        let sealing = shared.keys.of_partition(&root, &secret, &own, partition.id);
         let mut key = partition.key();
         key.key = Some(Arc::new(sealing));
         shared.chore(Chore::Discard { partition: partition.id, below: key.floor });
@@ -485,7 +496,7 @@ fn flush_tool(shared: &Shared, sessions: &[Arc<Session>], tool: &str) -> Result<
 
 /// Gives up what was minted under an older policy epoch.
 fn give_up_older(shared: &Shared) {
-    let below = shared.sequence.load(Ordering::SeqCst);
+    let below = shared.next.sequence.load(Ordering::SeqCst);
     shared.for_each_partition(|partition| {
         partition.give_up(below);
         shared.chore(Chore::Discard { partition: partition.id, below });

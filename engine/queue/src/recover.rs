@@ -12,6 +12,7 @@
 //! | batch of no known partition | its session is gone | the row is removed in the background |
 //! | the clock is behind the latest time noted | the age of what waits is unknown | all of it is given up |
 
+use core::sync::atomic::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,22 +25,22 @@ use obol_token::SessionId;
 use redb::backends::FileBackend;
 use redb::{ReadableTable, StorageBackend};
 
-use crate::batch::{BatchKey, RowHeader as BatchHeader};
 use crate::clock::Timeline;
-use crate::error::OpenError;
+use crate::error::StoreOpenError;
 use crate::grant::Grant;
-use crate::master_key::MasterKey;
-use crate::opener::{MAX_CLAIMS, Opener};
-use crate::partition::{Partition, PartitionKey, Standing};
-use crate::row::{RowHeader, SealedSession};
-use crate::seal::{SealingKey, SlotSecret};
-use crate::shared::{Chore, Foundation, Identity, Policy, Session, Settings, Shared};
-use crate::slots::{FORMAT_VERSION, KeySlots, ROOT, SlotError};
+use crate::identity::Identity;
+use crate::jobs::{Chore, MAX_CLAIMS, MAX_JOBS};
+use crate::keys::{FORMAT_VERSION, KeySlots, Keys, MasterKey, ROOT, SealingKey, SlotError, SlotSecret};
+use crate::partition::{LiveKey, Partition, PartitionKey};
+use crate::session::Session;
+use crate::shared::{Settings, Shared, SharedParts};
 use crate::source::TokenSource;
-use crate::store::{self, Contents, LockedStore, Moment, Store, StoreError};
-use crate::values::{self, Values};
-use crate::witness::Witnessed;
-use crate::writer::{Job, Writer};
+use crate::store::values::{self, Values};
+use crate::store::{
+    self, BatchHeader, BatchKey, CompactWhen, Contents, LockedStore, Policy, SealedSession, SessionHeader,
+    Store, StoreError, Witnessed,
+};
+use crate::threads::{Opener, Writer};
 
 /// The two files of a store.
 pub(crate) struct Files {
@@ -50,7 +51,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// Opens or creates `path` and, beside it, `path.keys`.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreOpenError> {
         let mut keys = path.as_os_str().to_owned();
         keys.push(".keys");
         Ok(Self { path: path.to_owned(), database: backend(path)?, keys: backend(Path::new(&keys))? })
@@ -58,14 +59,14 @@ impl Files {
 }
 
 /// Opens a file of ours, or creates it, and keeps other processes out; redb locks the database in the same way.
-fn backend(path: &Path) -> Result<Box<dyn StorageBackend>, OpenError> {
+fn backend(path: &Path) -> Result<Box<dyn StorageBackend>, StoreOpenError> {
     let file =
         PrivateFile::open(path).and_then(PrivateFile::locked).map_err(|error| match error.fault() {
-            Fault::InUse => OpenError::InUse(path.to_owned()),
-            _ => OpenError::File(error),
+            Fault::InUse => StoreOpenError::InUse(path.to_owned()),
+            _ => StoreOpenError::File(error),
         })?;
     let backend = FileBackend::new(file.into_file())
-        .map_err(|error| OpenError::Corrupted(path.to_owned(), error.to_string()))?;
+        .map_err(|error| StoreOpenError::Corrupted(path.to_owned(), error.to_string()))?;
     Ok(Box::new(backend))
 }
 
@@ -83,67 +84,71 @@ pub(crate) fn open(
     settings: Settings,
     clock: Box<dyn Clock>,
     source: Box<dyn TokenSource>,
-) -> Result<Opened, OpenError> {
+) -> Result<Opened, StoreOpenError> {
+    let path = files.path.clone();
+    let failed = |error| store_error(&path, error);
+    let (mut store, keys) = open_files(files, master)?;
+    let contents = store.contents().map_err(failed)?;
+    store.compact(CompactWhen::Opening).map_err(failed)?;
+    let Memory { latest_time, boots, next_partition, policy, note } =
+        store.read(Memory::read).map_err(failed)?;
+    let (timeline, behind) = Timeline::resume(clock, latest_time);
+    let (boot, saved_time) = (boots + 1, timeline.latest());
+    first_commit(&store, boot, saved_time).map_err(failed)?;
+
+    let (jobs, to_do) = crossbeam::channel::bounded(MAX_JOBS);
+    let (claims, to_open) = crossbeam::channel::bounded(MAX_CLAIMS);
+    let parts = SharedParts { settings, source, timeline, keys, policy, note, boot, next_partition, jobs };
+    let shared = Arc::new(Shared::new(parts));
+    recover_sessions(&shared, &contents, behind).map_err(|error| slot_error(&path, error))?;
+    let opener = Opener { shared: Arc::clone(&shared), claims: to_open };
+    let last_compaction = Instant::now();
+    let writer =
+        Writer { shared: Arc::clone(&shared), store, jobs: to_do, claims, saved_time, last_compaction };
+    Ok(Opened { shared, writer, opener })
+}
+
+/// Opens both files, and refuses what is not ours before anything is changed.
+fn open_files(files: Files, master: MasterKey) -> Result<(Store, Keys), StoreOpenError> {
     let path = files.path;
     let failed = |error| store_error(&path, error);
     clear_unfinished(files.database.as_ref(), files.keys.as_ref()).map_err(failed)?;
     let database = Witnessed::new(files.database).map_err(|error| failed(error.into()))?;
     let locked = LockedStore::open(database).map_err(failed)?;
     let is_new = locked.is_blank().map_err(failed)?;
-    let mut slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
-    let mut store = unlock(&path, locked, &slots, &master, is_new)?;
+    let slots = KeySlots::open(files.keys, is_new).map_err(|error| slot_error(&path, error))?;
+    let store = unlock(&path, locked, &slots, &master, is_new)?;
+    let keys = open_keys(slots, master, is_new).map_err(|error| slot_error(&path, error))?;
+    Ok((store, keys))
+}
 
+/// The keys of the store, with a fresh root where there is none.
+fn open_keys(mut slots: KeySlots, master: MasterKey, is_new: bool) -> Result<Keys, SlotError> {
     let slots_key = SealingKey::for_slots(&master, slots.store_id());
-    let root = match slots.load(&slots_key, ROOT).map_err(|error| slot_error(&path, error))? {
+    let root = match slots.load(&slots_key, ROOT)? {
         Some(root) if !is_new => root,
-        _ => fresh_secret(&mut slots, &slots_key, ROOT).map_err(|error| slot_error(&path, error))?,
+        _ => fresh_secret(&mut slots, &slots_key, ROOT)?,
     };
-    let contents = store.contents().map_err(failed)?;
-    store.compact(Moment::Opening).map_err(failed)?;
-    let Memory { latest_time, boots, next_partition, policy, note } =
-        store.read(Memory::read).map_err(failed)?;
-    let (timeline, behind) = Timeline::resume(clock, latest_time);
-    let boot = boots + 1;
-    let latest = timeline.latest();
-    store
-        .commit(|tables| {
-            tables.values.raise(values::BOOTS, boot)?;
-            tables.values.put(values::LATEST_TIME, &latest.to_be_bytes())
-        })
-        .map_err(failed)?;
+    Ok(Keys::new(master, slots_key, slots, root))
+}
 
-    let (sender, receiver) = crossbeam::channel::bounded::<Job>(crate::writer::MAX_JOBS);
-    let foundation = Foundation {
-        settings,
-        source,
-        timeline,
-        master,
-        slots_key,
-        slots,
-        root,
-        policy,
-        note,
-        boot,
-        next_partition,
-    };
-    let shared = Arc::new(Shared::new(foundation, sender));
-    let mut recovery = Recovery { shared: &shared, batches: HashMap::new(), behind };
-    recovery.count_batches(&contents);
+/// Notes that the store was opened once more, before anything is numbered by it.
+fn first_commit(store: &Store, boot: u64, latest_time: u64) -> Result<(), StoreError> {
+    let ((), _committed) = store.commit(|tables| {
+        tables.values.raise(values::BOOTS, boot)?;
+        tables.values.put(values::LATEST_TIME, &latest_time.to_be_bytes())
+    })?;
+    Ok(())
+}
+
+/// Brings back the sessions there were, and clears away what belongs to none.
+fn recover_sessions(shared: &Arc<Shared>, contents: &Contents, behind: bool) -> Result<(), SlotError> {
+    let mut recovery = Recovery { shared, batches: HashMap::new(), behind };
+    recovery.count_batches(contents);
     for (id, row) in &contents.sessions {
-        recovery.session(SessionId(*id), row).map_err(|error| slot_error(&path, error))?;
+        recovery.session(SessionId::from_u64(*id), row)?;
     }
-    recovery.finish(&contents).map_err(|error| slot_error(&path, error))?;
-    let (claims, to_open) = crossbeam::channel::bounded(MAX_CLAIMS);
-    let opener = Opener { shared: Arc::clone(&shared), claims: to_open };
-    let writer = Writer {
-        shared: Arc::clone(&shared),
-        store,
-        jobs: receiver,
-        claims,
-        saved_time: latest,
-        last_compaction: Instant::now(),
-    };
-    Ok(Opened { shared, writer, opener })
+    recovery.finish(contents)
 }
 
 /// Empties a database whose creation a power cut ended before redb had signed it.
@@ -162,7 +167,7 @@ fn unlock(
     slots: &KeySlots,
     master: &MasterKey,
     is_new: bool,
-) -> Result<Store, OpenError> {
+) -> Result<Store, StoreOpenError> {
     let failed = |error| store_error(path, error);
     let key = SealingKey::for_values(master, slots.store_id());
     if is_new {
@@ -172,11 +177,11 @@ fn unlock(
     }
     locked.check_format().map_err(failed)?;
     if !locked.is_of(slots.store_id()).map_err(failed)? {
-        return Err(OpenError::Mismatch(path.to_owned()));
+        return Err(StoreOpenError::Mismatch(path.to_owned()));
     }
     let store = locked.unlock(key);
     if !store.opens().map_err(failed)? {
-        return Err(OpenError::WrongMasterKey(path.to_owned()));
+        return Err(StoreOpenError::WrongMasterKey(path.to_owned()));
     }
     Ok(store)
 }
@@ -225,11 +230,11 @@ impl Recovery<'_> {
     }
 
     fn session(&mut self, id: SessionId, row: &[u8]) -> Result<(), SlotError> {
-        let Some((header, sealed)) = RowHeader::split(row) else {
+        let Some((header, sealed)) = SessionHeader::split(row) else {
             self.shared.chore(Chore::Forget { session: id });
             return Ok(());
         };
-        self.shared.next_order.fetch_max(header.order + 1, std::sync::atomic::Ordering::SeqCst);
+        self.shared.next.order.fetch_max(header.order + 1, Ordering::SeqCst);
         let opened = if header.is_flushed { None } else { self.open(id, header, sealed)? };
         let session = match opened {
             Some(session) => session,
@@ -243,14 +248,14 @@ impl Recovery<'_> {
     fn open(
         &mut self,
         id: SessionId,
-        header: RowHeader,
+        header: SessionHeader,
         sealed: &[u8],
     ) -> Result<Option<Session>, SlotError> {
         let shared = self.shared;
-        let mut slots = shared.slots.lock();
-        let Some(secret) = slots.peek(&shared.slots_key, header.slot)? else { return Ok(None) };
-        let root = shared.root.read();
-        let key = SealingKey::for_session(&shared.master, &shared.store_id, &root, &secret, id.0);
+        let mut slots = shared.keys.slots.lock();
+        let Some(secret) = slots.peek(&shared.keys.slots_key, header.slot)? else { return Ok(None) };
+        let root = shared.keys.root.read();
+        let key = shared.keys.of_session(&root, &secret, id.as_u64());
         let Some(SealedSession { places, document }) = header.open(id, &key, sealed) else { return Ok(None) };
         let Ok(document) = AgentHalf::from_json(&document) else { return Ok(None) };
         slots.claim(header.slot);
@@ -267,17 +272,16 @@ impl Recovery<'_> {
         };
         let mut partitions = Vec::with_capacity(places.len());
         for (place, grant) in places.iter().zip(Grant::all_of(&document)) {
-            let own = match slots.load(&shared.slots_key, place.slot)? {
+            let own = match slots.load(&shared.keys.slots_key, place.slot)? {
                 Some(own) => own,
-                None => fresh_secret(&mut slots, &shared.slots_key, place.slot)?,
+                None => fresh_secret(&mut slots, &shared.keys.slots_key, place.slot)?,
             };
-            let key = SealingKey::for_batches(&shared.store_id, &root, &secret, &own, place.id);
-            let floor =
-                if self.behind { shared.sequence.load(std::sync::atomic::Ordering::SeqCst) } else { 0 };
+            let key = shared.keys.of_partition(&root, &secret, &own, place.id);
+            let floor = if self.behind { shared.next.sequence.load(Ordering::SeqCst) } else { 0 };
             let key = PartitionKey { key: Some(Arc::new(key)), slot: place.slot, floor };
-            let stored = self.alive(place.id, &key.standing());
+            let stored = self.alive(place.id, &key.live());
             let partition = Partition::new(place.id, &identity, grant, shared.settings.min_life, key);
-            partition.count.stored.store(stored, std::sync::atomic::Ordering::Relaxed);
+            partition.count.stored.store(stored, Ordering::Relaxed);
             partitions.push(Arc::new(partition));
         }
         Ok(Some(Session::new(identity, partitions, true)))
@@ -285,10 +289,10 @@ impl Recovery<'_> {
 
     /// Counts the tokens of a partition that are of use. The others were flushed, or are of an older policy, and the crash
     /// came before their rows were cleared away.
-    fn alive(&self, partition: u64, standing: &Standing) -> u64 {
-        let min_policy_epoch = self.shared.min_policy_epoch.load(std::sync::atomic::Ordering::SeqCst);
+    fn alive(&self, partition: u64, live: &LiveKey) -> u64 {
+        let min_policy_epoch = self.shared.policy.min_epoch.load(Ordering::SeqCst);
         let rows = || self.batches.get(&partition).into_iter().flatten();
-        let dead = rows().filter(|(key, header)| standing.has_given_up(*key, *header, min_policy_epoch));
+        let dead = rows().filter(|(key, header)| live.has_given_up(*key, *header, min_policy_epoch));
         let below = dead.map(|(key, _)| key.sequence + 1).max().unwrap_or(0);
         if below > 0 {
             self.shared.chore(Chore::Discard { partition, below });
@@ -298,7 +302,7 @@ impl Recovery<'_> {
     }
 
     /// A session that was flushed, now or before; only its number is known any more.
-    fn flushed(&self, id: SessionId, header: RowHeader) -> Session {
+    fn flushed(&self, id: SessionId, header: SessionHeader) -> Session {
         if !header.is_flushed {
             self.shared.chore(Chore::Tombstone { session: id, row: header.tombstone() });
         }
@@ -316,18 +320,18 @@ impl Recovery<'_> {
     }
 
     fn adopt(&self, session: Arc<Session>) {
-        let policy = self.shared.policy.lock();
+        let policy = self.shared.policy.kept.lock();
         for partition in &session.partitions {
             partition.set_denied(policy.denies(partition.tool()));
         }
         drop(policy);
-        self.shared.sessions.write().insert(session.id, session);
+        self.shared.sessions.all.write().insert(session.id, session);
     }
 
     /// Clears away what belongs to nobody, and sees which session draws use.
     fn finish(&self, contents: &Contents) -> Result<(), SlotError> {
         self.shared.elect();
-        self.shared.slots.lock().destroy_unclaimed()?;
+        self.shared.keys.slots.lock().destroy_unclaimed()?;
         let mut known = BTreeSet::new();
         self.shared.for_each_partition(|partition| {
             known.insert(partition.id);
@@ -336,11 +340,7 @@ impl Recovery<'_> {
         for partition in found {
             let orphan = !known.contains(&partition);
             if orphan || self.behind {
-                let below = if orphan {
-                    u64::MAX
-                } else {
-                    self.shared.sequence.load(std::sync::atomic::Ordering::SeqCst)
-                };
+                let below = if orphan { u64::MAX } else { self.shared.next.sequence.load(Ordering::SeqCst) };
                 self.shared.chore(Chore::Discard { partition, below });
             }
         }
@@ -353,27 +353,27 @@ fn fresh_secret(slots: &mut KeySlots, key: &SealingKey, index: u32) -> Result<Sl
     fresh.pop().map(|(_, secret)| secret).ok_or(SlotError::NotAKeyFile)
 }
 
-fn store_error(path: &Path, error: StoreError) -> OpenError {
+fn store_error(path: &Path, error: StoreError) -> StoreOpenError {
     let path = path.to_owned();
     match error {
-        StoreError::InUse => OpenError::InUse(path),
-        StoreError::NotAStore => OpenError::NotAStore(path),
-        StoreError::Version(found) => OpenError::Version { path, found, supported: FORMAT_VERSION },
-        StoreError::Corrupted(what) | StoreError::Other(what) => OpenError::Corrupted(path, what),
-        StoreError::Io(error) => OpenError::Io(path, error),
+        StoreError::InUse => StoreOpenError::InUse(path),
+        StoreError::NotAStore => StoreOpenError::NotAStore(path),
+        StoreError::Version(found) => StoreOpenError::Version { path, found, supported: FORMAT_VERSION },
+        StoreError::Corrupted(what) | StoreError::Other(what) => StoreOpenError::Corrupted(path, what),
+        StoreError::Io(error) => StoreOpenError::Io(path, error),
     }
 }
 
-fn slot_error(path: &Path, error: SlotError) -> OpenError {
+fn slot_error(path: &Path, error: SlotError) -> StoreOpenError {
     let mut keys = path.as_os_str().to_owned();
     keys.push(".keys");
     let keys = PathBuf::from(keys);
     match error {
-        SlotError::Io(error) => OpenError::Io(keys, error),
-        SlotError::NotAKeyFile => OpenError::Mismatch(path.to_owned()),
-        SlotError::Empty => OpenError::HalfGone { gone: keys, left: path.to_owned() },
-        SlotError::WithoutDatabase => OpenError::HalfGone { gone: path.to_owned(), left: keys },
-        SlotError::Version(found) => OpenError::Version { path: keys, found, supported: FORMAT_VERSION },
-        SlotError::Randomness => OpenError::Randomness,
+        SlotError::Io(error) => StoreOpenError::Io(keys, error),
+        SlotError::NotAKeyFile => StoreOpenError::Mismatch(path.to_owned()),
+        SlotError::Empty => StoreOpenError::HalfGone { gone: keys, left: path.to_owned() },
+        SlotError::WithoutDatabase => StoreOpenError::HalfGone { gone: path.to_owned(), left: keys },
+        SlotError::Version(found) => StoreOpenError::Version { path: keys, found, supported: FORMAT_VERSION },
+        SlotError::Randomness => StoreOpenError::Randomness,
     }
 }

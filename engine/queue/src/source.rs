@@ -2,14 +2,14 @@
 //!
 //! To the queue a token is bytes. Whoever makes them is asked for a batch at a time, on the refiller's thread.
 
-use std::fmt;
+use core::fmt;
 
 use obol_secret::wipe::wipe;
 use obol_token::{Jti, Minter, ResponseKey, SessionId, TokenSeed, Validity};
 use zeroize::Zeroizing;
 
-use crate::batch::{BatchError, Draft};
 use crate::grant::Grant;
+use crate::store::{BatchError, Draft};
 
 /// Makes tokens for a queue ([`QueueBuilder::token_source`](crate::QueueBuilder::token_source)).
 ///
@@ -18,6 +18,10 @@ use crate::grant::Grant;
 pub trait TokenSource: Send + Sync + fmt::Debug + 'static {
     /// Makes [`Order::count`] tokens and puts them into `tokens`, the first to be handed out first. On an error the
     /// queue gives up the whole batch and asks again later, waiting longer each time.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`], whose text goes into the log.
     fn mint(&self, order: &Order<'_>, tokens: &mut Tokens<'_>) -> Result<(), SourceError>;
 }
 
@@ -52,7 +56,7 @@ impl Order<'_> {
 
     /// The resource server they are for.
     pub fn audience(&self) -> &str {
-        self.grant.audience.uri()
+        self.grant.audience.as_str()
     }
 
     /// When they are issued, in Unix seconds.
@@ -81,6 +85,10 @@ pub struct Tokens<'a>(pub(crate) &'a mut Draft);
 
 impl Tokens<'_> {
     /// Adds a token of at most 65,535 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] for a longer one, or one more than was asked for.
     pub fn push(&mut self, token: &[u8]) -> Result<(), SourceError> {
         if self.0.push(token) {
             Ok(())

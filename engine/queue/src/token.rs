@@ -1,45 +1,81 @@
-//! The channel keys of a token, for whoever draws it.
-//!
-//! They lie in the token itself, sealed under the session's key, and nowhere else: not in a row, not in memory. Here a token
-//! that was drawn is opened with the session that it came from. So they are gone with the token, and a flush that
-//! destroys the one destroys the other.
+//! A token that was drawn, and what can be had of it: its name, its channel keys, a proof of possession.
 
-use obol_token::{ChannelKeys, Envelope};
+use core::fmt;
 
-use crate::batch::Token;
-use crate::error::DequeueError;
+use obol_token::{ChannelKeys, Envelope, Jti, SessionId, possession_transcript};
+use zeroize::Zeroizing;
+
 use crate::grant::Grant;
-use crate::queue::{Draw, Queue};
+use crate::store::TokenBytes;
 
-impl Queue {
-    /// The keys to seal the request of a token that this draw gave, and to open its response; `None` for a token that does
-    /// not ask for channel encryption, and for one of another format.
-    ///
-    /// # Errors
-    ///
-    /// [`DequeueError::SessionFlushed`] or [`DequeueError::NoSession`] where the session ended since the draw. The token
-    /// must then not be used either.
-    pub fn channel_keys<'a>(
-        &self,
-        draw: impl Into<Draw<'a>>,
-        token: &Token,
-    ) -> Result<Option<ChannelKeys>, DequeueError> {
-        if !token.asks_for_channel() {
-            return Ok(None);
-        }
-        let draw = draw.into();
-        let current = self.shared.current.load();
-        if let Some(session) = current.as_ref().filter(|session| session.id == token.session_id()) {
-            return self.on_route(session, &draw, |_, partition| Ok(keys(&partition.grant, token)));
-        }
-        // Another session was provisioned since.
-        let draw = Draw { session: Some(token.session_id()), ..draw };
-        self.with_partition(&draw, |_, partition| Ok(keys(&partition.grant, token)))
+/// A token that has been handed out: the last state on the agent's side. It exists once; dropping it wipes it.
+pub struct Token {
+    bytes: TokenBytes,
+    session_id: SessionId,
+    expires_at: u64,
+    asks_for_channel: bool,
+}
+
+impl Token {
+    pub(crate) fn new(
+        bytes: TokenBytes,
+        session_id: SessionId,
+        expires_at: u64,
+        asks_for_channel: bool,
+    ) -> Self {
+        Self { bytes, session_id, expires_at, asks_for_channel }
+    }
+
+    /// The token's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The token as it travels: base64url without padding. Wiped when dropped.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(obol_token::text::to_base64url(&self.bytes))
+    }
+
+    /// The token's name, which is in its clear header; `None` for a token of another format.
+    pub fn jti(&self) -> Option<Jti> {
+        Envelope::parse(self.as_bytes()).ok().map(|envelope| envelope.jti())
+    }
+
+    /// The session the token was minted in.
+    pub fn session_id(&self) -> SessionId {
+        self.session_id
+    }
+
+    /// When the token ends, in Unix seconds.
+    pub fn expires_at(&self) -> u64 {
+        self.expires_at
+    }
+
+    /// Whether its call is to be sealed: see [`Queue::channel_keys`](crate::Queue::channel_keys).
+    pub(crate) fn asks_for_channel(&self) -> bool {
+        self.asks_for_channel
+    }
+
+    /// Its channel keys, which lie in the token itself, sealed under the session's key, and nowhere else: not in a row, not
+    /// in memory. So they are gone with the token, and a flush that destroys the one destroys the other.
+    pub(crate) fn channel_keys(&self, grant: &Grant) -> Option<ChannelKeys> {
+        let envelope = Envelope::parse(self.as_bytes()).ok()?;
+        let body = grant.material.open(&envelope).ok()?;
+        Some(grant.material.channel_keys(&envelope.jti(), &body.response_key()))
+    }
+
+    /// A proof of possession over the hash of a call's arguments. The key is the session's and never leaves it.
+    pub(crate) fn prove(&self, grant: &Grant, arguments_hash: &[u8; 32]) -> Option<[u8; 64]> {
+        let key = grant.pop_key.as_ref()?;
+        Some(key.sign(&possession_transcript(self.session_id, &self.jti()?, arguments_hash)))
     }
 }
 
-fn keys(grant: &Grant, token: &Token) -> Option<ChannelKeys> {
-    let envelope = Envelope::parse(token.as_bytes()).ok()?;
-    let body = grant.material.open(&envelope).ok()?;
-    Some(grant.material.channel_keys(&envelope.jti(), &body.response_key()))
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("session_id", &self.session_id)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }

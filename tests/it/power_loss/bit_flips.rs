@@ -41,7 +41,7 @@ fn outcome(life: &mut Life) -> Result<Outcome, Violation> {
     for session in life.ledger.sessions() {
         for tool in life.ledger.tools(session) {
             for _ in 0..4 {
-                let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+                let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
                 match queue.dequeue_within(draw, super::PATIENCE) {
                     Ok(token) => {
                         verify(session, tool, token.as_bytes())?;

@@ -29,7 +29,7 @@ fn steps() -> Vec<Step> {
 fn is_stopped(life: &Life, queue: &Queue) -> Verdict {
     for session in life.ledger.sessions() {
         for tool in life.ledger.tools(session) {
-            let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+            let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
             for _ in 0..3 {
                 match queue.dequeue(draw) {
                     Err(DequeueError::Unavailable(_)) => {}

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use obol_queue::{DequeueError, OpenError, Queue, SessionId, SessionState};
+use obol_queue::{DequeueError, Queue, SessionId, SessionState, StoreOpenError};
 use obol_token::{Envelope, MutualAuth, SessionKey, SessionMaterial, Suite, VerifierSecret};
 
 use super::{FILLED_DEPTH, MOST_READY, TOOLS};
@@ -24,7 +24,7 @@ pub(super) enum Violation {
     /// Tokens are gone that nobody had claimed.
     TokensLost(String),
     /// The store does not open.
-    DoesNotOpen(OpenError),
+    DoesNotOpen(StoreOpenError),
     /// A token that no resource server would accept.
     Forged(String),
     /// A token that is too old, or of a later time.
@@ -111,7 +111,7 @@ fn material(number: u64) -> SessionMaterial {
     let server = &json["resource_servers"][0];
     let bytes = |name: &str| obol_token::text::from_hex::<32>(server[name].as_str().unwrap()).unwrap();
     SessionMaterial::new(
-        SessionId(number),
+        SessionId::from_u64(number),
         Suite::Tbac,
         SessionKey::from_bytes(bytes("K_session")),
         VerifierSecret::from_bytes(bytes("verifier_secret")),
@@ -227,7 +227,7 @@ impl Ledger {
         let envelope =
             Envelope::parse(bytes).map_err(|error| Violation::Forged(format!("{error} in {tool}")))?;
         let what = format!("{tool} of session {session}, {envelope:?}, iv {:02x?}", envelope.iv());
-        if envelope.session_id() != SessionId(session) {
+        if envelope.session_id() != SessionId::from_u64(session) {
             return Err(Violation::Forged(format!("another session's token: {what}")));
         }
         if !self.tokens.insert(*envelope.jti().as_bytes()) {
@@ -298,7 +298,7 @@ impl Ledger {
     pub(super) fn reopened(&mut self, queue: &Queue) -> Verdict {
         self.boot += 1;
         let found: BTreeMap<u64, SessionState> =
-            queue.sessions().into_iter().map(|info| (info.session_id.0, info.state)).collect();
+            queue.sessions().into_iter().map(|info| (info.session_id.as_u64(), info.state)).collect();
         for (id, known) in &mut self.sessions {
             let standing = match found.get(id) {
                 None => Standing::Absent,
@@ -326,7 +326,7 @@ impl Ledger {
             }
             Some((id, _)) => Ok(*id),
         };
-        if queue.session_info().map(|info| info.session_id.0) != expected {
+        if queue.session_info().map(|info| info.session_id.as_u64()) != expected {
             return Err(Violation::Absurd(format!("the current session is not {expected:?}")));
         }
         self.settle_policy(queue)?;
@@ -359,7 +359,7 @@ impl Ledger {
             }
             let found = tools
                 .iter()
-                .find(|found| found.session_id.0 == *session && found.tool == *tool)
+                .find(|found| found.session_id.as_u64() == *session && found.tool == *tool)
                 .map_or(0, |found| found.stored);
             if found + IN_FLIGHT < *expected {
                 return Err(Violation::TokensLost(format!(
@@ -377,7 +377,7 @@ impl Ledger {
             if tool.ready > MOST_READY || tool.stored > 2 * FILLED_DEPTH as u64 {
                 return Err(Violation::Absurd(format!("{tool:?}")));
             }
-            self.stored.insert((tool.session_id.0, tool.tool), tool.stored);
+            self.stored.insert((tool.session_id.as_u64(), tool.tool), tool.stored);
         }
         Ok(())
     }

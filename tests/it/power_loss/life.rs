@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_queue::{
-    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, Queue, SessionId,
+    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, Queue, SessionId, StoreOpenError,
 };
 
 use super::disk::{Fate, Image, Name, SimulatedDisk, Survival};
@@ -87,11 +87,11 @@ impl Life {
         Populated { files: self.disk.durable(), ledger: self.ledger.clone() }
     }
 
-    pub(super) fn open(&self) -> Result<Queue, OpenError> {
+    pub(super) fn open(&self) -> Result<Queue, StoreOpenError> {
         self.open_with_depth(LIMIT_DEPTH)
     }
 
-    fn open_with_depth(&self, depth: usize) -> Result<Queue, OpenError> {
+    fn open_with_depth(&self, depth: usize) -> Result<Queue, StoreOpenError> {
         Queue::builder()
             .batch(2)
             .max_ready(LIMIT_READY)
@@ -128,7 +128,7 @@ impl Life {
     }
 
     pub(super) fn draw(&mut self, queue: &Queue, session: u64, tool: &str) -> Verdict {
-        let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+        let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
         match queue.dequeue_within(draw, PATIENCE) {
             Ok(token) => self.ledger.handed_out(session, tool, token.as_bytes(), self.now()),
             Err(error) => self.ledger.refused(session, tool, &error, !self.disk.is_well()),
@@ -293,7 +293,7 @@ impl Life {
     fn work_beside_a_drawer(&mut self, queue: &Queue, steps: u64) -> Verdict {
         let Some((session, tools)) = self.ledger.active().pop() else { return self.work(queue, steps) };
         let tool = *self.random.pick(&tools);
-        let draw = Draw { tool, audience: None, session: Some(SessionId(session)) };
+        let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
         let done = std::sync::atomic::AtomicBool::new(false);
         let (worked, drawn) = std::thread::scope(|scope| {
             let drawer = scope.spawn(|| {
@@ -339,7 +339,7 @@ impl Life {
 fn flush_scope(scope: &Scope) -> FlushScope {
     match scope {
         Scope::All => FlushScope::All,
-        Scope::Session(id) => FlushScope::Session(SessionId(*id)),
+        Scope::Session(id) => FlushScope::Session(SessionId::from_u64(*id)),
         Scope::Agent(agent) => FlushScope::Agent(format!("agent-{agent}")),
         Scope::Tool(tool) => FlushScope::Tool((*tool).to_owned()),
     }

@@ -4,7 +4,7 @@
 //! keep ready in memory, enough for the time a refill takes, and how many to keep in all, never more than the
 //! observed rate would use before they expire.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// Over how long the rate that decides the depth is averaged, in seconds. A single call must not fill the disk.
 const STEADY_SECS: f64 = 10.0;
@@ -38,9 +38,9 @@ const EARLY_SHARE: u64 = 20;
 /// What a refill is assumed to take before one was observed.
 const FIRST_REFILL: Duration = Duration::from_millis(20);
 
-/// Limits that configuration sets.
+/// How much may be minted ahead: limits that configuration sets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct DemandLimits {
     /// Tokens in a batch under little load.
     pub(crate) batch: u16,
     /// The most tokens in one batch.
@@ -149,7 +149,7 @@ impl Demand {
     }
 
     /// What should be done now. `usable` is how long a fresh token can wait before it is too old to hand out.
-    pub(crate) fn plan(&mut self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+    pub(crate) fn plan(&mut self, waiting: Waiting, usable: Duration, limits: &DemandLimits) -> Plan {
         // Ready tokens that are about to end count for nothing, once.
         let ending = waiting.ending.filter(|end| *end != self.renewed);
         let waiting = if ending.is_some() { Waiting { ready: 0, ..waiting } } else { waiting };
@@ -160,7 +160,7 @@ impl Demand {
         plan
     }
 
-    fn plan_for(&mut self, waiting: Waiting, usable: Duration, limits: &Limits) -> Plan {
+    fn plan_for(&mut self, waiting: Waiting, usable: Duration, limits: &DemandLimits) -> Plan {
         let lives = if self.handed_out > 0 { WARM_LIVES } else { UNUSED_WARM_LIVES };
         let warm = self.idle <= usable * lives;
         let batch = self.batch_size(usable, limits);
@@ -198,13 +198,13 @@ impl Demand {
 
     /// How many are kept ready at the least: what was lately used at once, with a margin, and no more than a batch. A
     /// batch where nothing is known.
-    fn floor(&self, limits: &Limits) -> usize {
+    fn floor(&self, limits: &DemandLimits) -> usize {
         let batch = usize::from(limits.batch);
         if self.handed_out == 0 { batch } else { tokens(self.peak * BURST_MARGIN).clamp(1, batch) }
     }
 
     /// Large batches under load, small ones where most of a batch would expire unused.
-    fn batch_size(&self, usable: Duration, limits: &Limits) -> u16 {
+    fn batch_size(&self, usable: Duration, limits: &DemandLimits) -> u16 {
         let in_a_life = self.in_a_life(usable);
         let usual = usize::from(limits.batch);
         let shrinks = self.handed_out > 0 && self.is_seldom_used();
@@ -242,7 +242,7 @@ mod simulation;
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
+    const LIMITS: DemandLimits = DemandLimits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
     const USABLE: Duration = Duration::from_secs(55);
 
     fn plan(demand: &mut Demand, ready: usize, stored: usize) -> Plan {
@@ -333,7 +333,7 @@ mod tests {
         for handed_out in [0, 1, 1000, u64::MAX] {
             for (batch, max_batch) in [(1, 1), (10, 64), (64, 10), (u16::MAX, u16::MAX)] {
                 for (max_ready, max_depth) in [(1, 1), (1, 100), (100, 1), (256, 10_000)] {
-                    let limits = Limits { batch, max_batch, max_ready, max_depth };
+                    let limits = DemandLimits { batch, max_batch, max_ready, max_depth };
                     let mut demand = Demand::default();
                     demand.observe(handed_out, Duration::from_millis(1));
                     let plan = demand.plan(

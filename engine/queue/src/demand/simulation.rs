@@ -10,12 +10,12 @@
     reason = "virtual seconds are small numbers"
 )]
 
+use core::time::Duration;
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use super::{Demand, Limits, Plan, Waiting};
+use super::{Demand, DemandLimits, Plan, Waiting};
 
-const LIMITS: Limits = Limits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
+const LIMITS: DemandLimits = DemandLimits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
 /// Life of a token, in seconds, and how much of it must be left when it is handed out.
 const TTL: f64 = 60.0;
 const MIN_LIFE: f64 = 5.0;

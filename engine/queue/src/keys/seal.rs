@@ -17,7 +17,7 @@
 //! | session number, order, end, slot, whether it was flushed | a session's row | to know, without keys, what was flushed. While the session lives they are bound to what is sealed |
 //! | partition number, expiry, sequence, count, key's name, policy epoch | a batch's row | to remove it unopened once it is dead. Bound to what is sealed |
 
-use std::ops::Range;
+use core::ops::Range;
 
 use hkdf::Hkdf;
 use obol_secret::seal;
@@ -25,7 +25,7 @@ pub(crate) use obol_secret::seal::{NoRandomness, OVERHEAD_BYTES};
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::master_key::MasterKey;
+use super::MasterKey;
 
 /// Identity of one store; part of every key and of all additional data, so nothing moves between stores.
 pub(crate) type StoreId = [u8; 16];

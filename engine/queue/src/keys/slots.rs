@@ -21,15 +21,14 @@
 //! database is a creation that did not end, and is written afresh, with another id; slots beside a blank database mean
 //! that the database is gone.
 
+use core::fmt;
 use std::collections::BTreeSet;
-use std::fmt;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use redb::StorageBackend;
 
-use crate::seal::SealingKey;
-use crate::seal::{NoRandomness, SlotSecret, StoreId};
+use super::seal::{NoRandomness, SealingKey, SlotSecret, StoreId};
 
 const MAGIC: &[u8; 8] = b"OBOLKEYS";
 /// Format of the key file and of the database beside it; they change together.
@@ -304,7 +303,7 @@ fn open_slot(key: &SealingKey, store: &StoreId, index: u32, slot: &[u8; SLOT_USE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::master_key::MasterKey;
+    use crate::keys::MasterKey;
     use redb::backends::InMemoryBackend;
     use std::sync::Arc;
 

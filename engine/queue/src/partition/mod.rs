@@ -7,23 +7,24 @@ mod ring;
 mod shuttled;
 mod sync;
 
-use std::fmt;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam::utils::CachePadded;
 use event_listener::Event;
 use obol_token::SessionId;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::batch::{BatchKey, OpenBatch, RowHeader, TokenBytes};
+use self::ring::Ring;
 use crate::clock::Timeline;
 use crate::demand::Demand;
 use crate::grant::Grant;
-use crate::seal::{KeyId, SealingKey};
-use crate::shared::Identity;
-use ring::Ring;
+use crate::identity::Identity;
+use crate::keys::{KeyId, SealingKey};
+use crate::store::{BatchHeader, BatchKey, OpenBatch, TokenBytes};
 
 /// The key that this partition's batches are sealed under at the moment; none while a flush is under way and after
 /// the session has ended.
@@ -138,7 +139,7 @@ impl Partition {
     }
 
     pub(crate) fn audience(&self) -> &str {
-        self.grant.audience.uri()
+        self.grant.audience.as_str()
     }
 
     /// Takes a token that may be handed out at this very moment, and when it ends.
@@ -247,7 +248,7 @@ impl Partition {
     }
 
     /// How many more tokens may be claimed, so that no more than `most` are ready. A batch from a time when `most` was
-    /// larger may come into an empty ring; [`crate::opener`] gives up what is too much of it.
+    /// larger may come into an empty ring; the opener gives up what is too much of it.
     pub(crate) fn room(&self, most: usize) -> usize {
         let _nothing_moves = self.key();
         let taken = self.ring.len() + self.incoming.load(Ordering::Relaxed);
@@ -295,23 +296,23 @@ impl Partition {
     }
 }
 
-/// What decides, at one moment, whether a batch is of use: see [`Standing::has_given_up`].
-pub(crate) struct Standing {
+/// What of a partition's key decides, at one moment, whether a batch is of use: see [`LiveKey::has_given_up`].
+pub(crate) struct LiveKey {
     key_id: Option<KeyId>,
     floor: u64,
 }
 
 impl PartitionKey {
-    pub(crate) fn standing(&self) -> Standing {
-        Standing { key_id: self.key.as_ref().map(|key| key.id()), floor: self.floor }
+    pub(crate) fn live(&self) -> LiveKey {
+        LiveKey { key_id: self.key.as_ref().map(|key| key.id()), floor: self.floor }
     }
 }
 
-impl Standing {
+impl LiveKey {
     /// Whether a batch was given up, or will not open: it was flushed, or belongs to an earlier era of the clock, or its
     /// tokens are of a policy older than `min_policy_epoch`. Whatever gave it up took it out of the count of what is
     /// stored.
-    pub(crate) fn has_given_up(&self, batch: BatchKey, header: RowHeader, min_policy_epoch: u64) -> bool {
+    pub(crate) fn has_given_up(&self, batch: BatchKey, header: BatchHeader, min_policy_epoch: u64) -> bool {
         batch.sequence < self.floor
             || self.key_id != Some(header.key_id)
             || header.policy_epoch < min_policy_epoch

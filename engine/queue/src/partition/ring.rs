@@ -1,9 +1,9 @@
-//! The ring that tokens are handed out of, and the epoch that a flush raises.
+//! The ring that tokens are handed out of, and the generation that a flush raises.
 //!
-//! **Flush and hand-out.** Every ready token remembers the epoch it was pushed in. A flush raises the epoch and empties
-//! the ring while it holds the gate, and whatever lets tokens be made (their key) is taken away under the same gate;
-//! tokens are pushed under it too. A hand-out takes a token first and compares epochs afterwards. So a hand-out that
-//! begins after the flush began finds either nothing, or a token of an older epoch, which it throws away.
+//! **Flush and hand-out.** Every ready token remembers the generation it was pushed in. A flush raises the generation and
+//! empties the ring while it holds the gate, and whatever lets tokens be made (their key) is taken away under the same
+//! gate; tokens are pushed under it too. A hand-out takes a token first and compares generations afterwards. So a hand-out
+//! that begins after the flush began finds either nothing, or a token of an older generation, which it throws away.
 //!
 //! **What a hand-out writes.** The ring's own head and nothing else that another thread reads, or threads that draw side
 //! by side would wait for each other's cache lines. So hand-outs are not counted: [`Ring::numbers`] reckons them from
@@ -13,14 +13,14 @@
 //! what `sync` gives it.
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, Queue};
-use crate::clock::Moment;
+use crate::clock::Reading;
 
 /// A token in memory, durably claimed, waiting to be handed out.
 pub(super) struct Ready<T> {
     pub(super) token: T,
     pub(super) expires_at: u64,
-    /// Flush epoch of the ring.
-    pub(super) epoch: u64,
+    /// Flush generation of the ring.
+    pub(super) generation: u64,
     /// Era of the clock.
     pub(super) era: u64,
 }
@@ -28,7 +28,7 @@ pub(super) struct Ready<T> {
 /// See the module's header. `G` is what the gate guards.
 pub(super) struct Ring<T, G> {
     pub(super) ready: Queue<Ready<T>>,
-    pub(super) epoch: AtomicU64,
+    pub(super) generation: AtomicU64,
     gate: Mutex<G>,
     /// When the token handed out last ends; the next one ends no earlier.
     front: AtomicU64,
@@ -52,7 +52,7 @@ impl<T, G> Ring<T, G> {
     pub(super) fn new(gate: G) -> Self {
         Self {
             ready: Queue::new(),
-            epoch: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             gate: Mutex::new(gate),
             front: AtomicU64::new(0),
             pushed: AtomicU64::new(0),
@@ -66,12 +66,12 @@ impl<T, G> Ring<T, G> {
     }
 
     /// Takes a token that may be handed out at this very moment, and when it ends.
-    pub(super) fn take(&self, look: impl Fn() -> Moment, min_life: u64) -> Option<(T, u64)> {
+    pub(super) fn take(&self, look: impl Fn() -> Reading, min_life: u64) -> Option<(T, u64)> {
         while let Some(ready) = self.ready.pop() {
-            let moment = look();
-            if ready.epoch != self.epoch.load(Ordering::SeqCst) || ready.era != moment.era {
+            let reading = look();
+            if ready.generation != self.generation.load(Ordering::SeqCst) || ready.era != reading.era {
                 self.discarded.fetch_add(1, Ordering::Relaxed);
-            } else if ready.expires_at < moment.now.saturating_add(min_life) {
+            } else if ready.expires_at < reading.now.saturating_add(min_life) {
                 self.expired.fetch_add(1, Ordering::Relaxed);
             } else {
                 self.set_front(ready.expires_at);
@@ -89,13 +89,13 @@ impl<T, G> Ring<T, G> {
         expires_at: u64,
         era: u64,
     ) {
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let generation = self.generation.load(Ordering::SeqCst);
         if self.ready.is_empty() {
             self.set_front(expires_at);
         }
         let mut pushed = 0;
         for token in tokens {
-            self.ready.push(Ready { token, expires_at, epoch, era });
+            self.ready.push(Ready { token, expires_at, generation, era });
             pushed += 1;
         }
         self.pushed.fetch_add(pushed, Ordering::Relaxed);
@@ -103,12 +103,12 @@ impl<T, G> Ring<T, G> {
 
     /// Ends the hand-out of everything pushed so far, and wipes what is in the ring. Gives back how many there were.
     pub(super) fn give_up(&self, gate: &MutexGuard<'_, G>) -> u64 {
-        self.raise_epoch(gate);
+        self.raise_generation(gate);
         self.discard_ready(gate)
     }
 
-    pub(super) fn raise_epoch(&self, _gate: &MutexGuard<'_, G>) {
-        self.epoch.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn raise_generation(&self, _gate: &MutexGuard<'_, G>) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn discard_ready(&self, _gate: &MutexGuard<'_, G>) -> u64 {

@@ -60,7 +60,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use shuttle::sync::Arc;
 use shuttle::thread;
 
-use crate::clock::Moment;
+use crate::clock::Reading;
 use ring::Ring;
 use sync::{AtomicU64, Mutex, Ordering};
 
@@ -102,8 +102,8 @@ struct World {
     handed_out: Mutex<Vec<Token>>,
 }
 
-fn look() -> Moment {
-    Moment { now: NOW, era: 0 }
+fn look() -> Reading {
+    Reading { now: NOW, era: 0 }
 }
 
 impl World {
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// Opens a batch that was sealed under `sealed_under`, as the writer does after its commit.
-    fn make_ready(&self, writer: Writer, sealed_under: Key, numbers: std::ops::Range<u64>) {
+    fn make_ready(&self, writer: Writer, sealed_under: Key, numbers: core::ops::Range<u64>) {
         let tokens = numbers.map(|number| (sealed_under, number));
         // The key is taken first and the batch opened without the gate; whether it is still good is asked afterwards.
         let opens = *self.ring.gate() == sealed_under;
@@ -134,7 +134,7 @@ impl World {
         let mut gate = self.ring.gate();
         *gate += 1;
         let key = *gate;
-        self.ring.raise_epoch(&gate);
+        self.ring.raise_generation(&gate);
         // From here on a call that begins finds nothing old, though the ring is not empty yet.
         self.flushed_to.store(key, Ordering::SeqCst);
         self.ring.discard_ready(&gate);
@@ -186,7 +186,7 @@ fn live(writer: Writer, caller: Caller) {
     drop(handed_out);
     while let Some(ready) = world.ring.ready.pop() {
         assert_eq!(ready.token.0, 1, "a flushed token is left in the ring as good");
-        assert_eq!(ready.epoch, 1);
+        assert_eq!(ready.generation, 1);
     }
 }
 

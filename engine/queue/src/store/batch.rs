@@ -1,18 +1,18 @@
 //! A batch on its way: `Grant → MintedBatch → StoredBatch → ClaimedBatch → Token`.
 //!
 //! Each state can be made only from the one before it, and `StoredBatch` and `ClaimedBatch` only with the proof
-//! of a durable commit ([`crate::store::Committed`]). So the compiler keeps the order that matters: nothing is
+//! of a durable commit ([`Committed`]). So the compiler keeps the order that matters: nothing is
 //! handed out before its removal from the store is on the disk.
 
-use std::fmt;
+use core::fmt;
+use core::ops::Deref;
 
 use bytes::{Buf, BytesMut};
 use obol_secret::wipe::wipe;
-use obol_token::{Envelope, Jti, SessionId};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::seal::{KeyId, NoRandomness, OVERHEAD_BYTES, SealingKey};
-use crate::store::Committed;
+use super::Committed;
+use crate::keys::{KeyId, NoRandomness, OVERHEAD_BYTES, SealingKey};
 
 /// Where a batch lies in the store. Rows of a partition sort by expiry, so the oldest is claimed first and the
 /// expired ones are a range.
@@ -27,7 +27,7 @@ pub(crate) struct BatchKey {
 
 /// What stands in a row before the sealed tokens, in the clear: enough to tell, unopened, that they are dead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RowHeader {
+pub(crate) struct BatchHeader {
     pub(crate) count: u16,
     /// The key that the batch is sealed under.
     pub(crate) key_id: KeyId,
@@ -35,12 +35,12 @@ pub(crate) struct RowHeader {
     pub(crate) policy_epoch: u64,
 }
 
-/// Bytes of a [`RowHeader`].
+/// Bytes of a [`BatchHeader`].
 const HEADER_BYTES: usize = 2 + 8 + 8;
 /// Bytes of the plaintext before the first token: the issue time.
 const PREAMBLE_BYTES: usize = 8;
 
-impl RowHeader {
+impl BatchHeader {
     fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let parts =
@@ -49,7 +49,7 @@ impl RowHeader {
         bytes
     }
 
-    /// Splits a row's value. A row is never shorter than its header; if the file was damaged all the same, it counts
+    /// Splits a row's value. A row is never shorter than its header; if the file is damaged, it counts
     /// nothing and opens nothing.
     pub(crate) fn split(value: &[u8]) -> (Self, &[u8]) {
         let damaged = (Self { count: 0, key_id: KeyId::default(), policy_epoch: 0 }, [].as_slice());
@@ -62,7 +62,7 @@ impl RowHeader {
 }
 
 /// What the sealed bytes are bound to: a row moved elsewhere, or with another header, does not open.
-fn context(key: BatchKey, header: RowHeader) -> [u8; 24 + HEADER_BYTES] {
+fn context(key: BatchKey, header: BatchHeader) -> [u8; 24 + HEADER_BYTES] {
     let mut context = [0; 24 + HEADER_BYTES];
     let place = [key.partition, key.expires_at, key.sequence].map(u64::to_be_bytes);
     let parts = place.as_flattened().iter().copied().chain(header.to_bytes());
@@ -96,7 +96,7 @@ impl From<NoRandomness> for BatchError {
 /// A batch that is being filled: plaintext that becomes the row's value in place, so that no copy of it stays behind.
 pub(crate) struct Draft {
     key: BatchKey,
-    header: RowHeader,
+    header: BatchHeader,
     /// header ‖ room for the nonce ‖ issue time ‖ (length ‖ token)…, integers big-endian.
     value: Zeroizing<Vec<u8>>,
     filled: u16,
@@ -104,7 +104,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Room for `header.count` tokens of about `token_bytes`; more room is made where it does not do.
-    pub(crate) fn new(key: BatchKey, header: RowHeader, issued_at: u64, token_bytes: usize) -> Self {
+    pub(crate) fn new(key: BatchKey, header: BatchHeader, issued_at: u64, token_bytes: usize) -> Self {
         let tokens = usize::from(header.count) * (2 + token_bytes);
         let size = HEADER_BYTES + OVERHEAD_BYTES + PREAMBLE_BYTES + tokens;
         let mut value = Zeroizing::new(Vec::with_capacity(size));
@@ -149,7 +149,7 @@ impl Draft {
 
     /// Seals a batch that is full.
     pub(crate) fn seal(mut self, key: &SealingKey) -> Result<MintedBatch, BatchError> {
-        let mut value = std::mem::take(&mut *self.value);
+        let mut value = core::mem::take(&mut *self.value);
         key.seal_in_place(&context(self.key, self.header), &mut value, HEADER_BYTES)?;
         Ok(MintedBatch { key: self.key, count: self.header.count, value })
     }
@@ -179,7 +179,7 @@ pub(crate) struct StoredBatch {
 /// A row that was read: where it lies, and what it holds.
 pub(crate) struct Row {
     pub(crate) key: BatchKey,
-    pub(crate) header: RowHeader,
+    pub(crate) header: BatchHeader,
     pub(crate) sealed: BytesMut,
 }
 
@@ -241,6 +241,14 @@ pub(crate) struct OpenBatch {
 /// cheaper than a piece for each, made by one thread and freed by another.
 pub(crate) struct TokenBytes(BytesMut);
 
+impl Deref for TokenBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Drop for TokenBytes {
     fn drop(&mut self) {
         wipe(&mut self.0);
@@ -249,7 +257,7 @@ impl Drop for TokenBytes {
 
 impl ZeroizeOnDrop for TokenBytes {}
 
-fn unpack(mut plaintext: TokenBytes, header: RowHeader, expires_at: u64) -> Option<OpenBatch> {
+fn unpack(mut plaintext: TokenBytes, header: BatchHeader, expires_at: u64) -> Option<OpenBatch> {
     let issued_at = plaintext.0.try_get_u64().ok()?;
     let mut tokens = Vec::with_capacity(usize::from(header.count));
     while !plaintext.0.is_empty() {
@@ -263,68 +271,10 @@ fn unpack(mut plaintext: TokenBytes, header: RowHeader, expires_at: u64) -> Opti
     complete.then_some(OpenBatch { expires_at, issued_at, policy_epoch: header.policy_epoch, tokens })
 }
 
-/// A token that has been handed out: the last state on the agent's side. It exists once; dropping it wipes it.
-pub struct Token {
-    bytes: TokenBytes,
-    session_id: SessionId,
-    expires_at: u64,
-    asks_for_channel: bool,
-}
-
-impl Token {
-    pub(crate) fn new(
-        bytes: TokenBytes,
-        session_id: SessionId,
-        expires_at: u64,
-        asks_for_channel: bool,
-    ) -> Self {
-        Self { bytes, session_id, expires_at, asks_for_channel }
-    }
-
-    /// The token's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes.0
-    }
-
-    /// The token as it travels: base64url without padding. Wiped when dropped.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(obol_token::text::to_base64url(&self.bytes.0))
-    }
-
-    /// The token's name, which is in its clear header; `None` for a token of another format.
-    pub fn jti(&self) -> Option<Jti> {
-        Envelope::parse(self.as_bytes()).ok().map(|envelope| envelope.jti())
-    }
-
-    /// The session the token was minted in.
-    pub fn session_id(&self) -> SessionId {
-        self.session_id
-    }
-
-    /// When the token ends, in Unix seconds.
-    pub fn expires_at(&self) -> u64 {
-        self.expires_at
-    }
-
-    /// Whether its call is to be sealed: see [`Queue::channel_keys`](crate::Queue::channel_keys).
-    pub(crate) fn asks_for_channel(&self) -> bool {
-        self.asks_for_channel
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("session_id", &self.session_id)
-            .field("expires_at", &self.expires_at)
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::SlotSecret;
+    use crate::keys::SlotSecret;
 
     const PLACE: BatchKey = BatchKey { partition: 7, expires_at: 100, sequence: 3 };
 
@@ -336,7 +286,7 @@ mod tests {
     fn sealed(tokens: &[Vec<u8>], expected_bytes: usize) -> Vec<u8> {
         let key = key(3);
         let count = u16::try_from(tokens.len()).unwrap();
-        let header = RowHeader { count, key_id: key.id(), policy_epoch: 5 };
+        let header = BatchHeader { count, key_id: key.id(), policy_epoch: 5 };
         let mut draft = Draft::new(PLACE, header, 40, expected_bytes);
         assert!(tokens.iter().all(|token| draft.push(token)));
         assert!(draft.is_full() && !draft.push(b"one too many"));
@@ -344,7 +294,7 @@ mod tests {
     }
 
     fn open(value: &[u8], place: BatchKey) -> Option<OpenBatch> {
-        let (header, sealed) = RowHeader::split(value);
+        let (header, sealed) = BatchHeader::split(value);
         ClaimedBatch { row: Row { key: place, header, sealed: sealed.into() } }.open(&key(3))
     }
 
@@ -354,7 +304,7 @@ mod tests {
         for expected_bytes in [0, 1, 450] {
             let batch = open(&sealed(&tokens, expected_bytes), PLACE).unwrap();
             assert_eq!((batch.expires_at, batch.issued_at, batch.policy_epoch), (100, 40, 5));
-            assert!(batch.tokens.iter().map(|token| &*token.0).eq(tokens.iter().map(Vec::as_slice)));
+            assert!(batch.tokens.iter().map(|token| &**token).eq(tokens.iter().map(Vec::as_slice)));
         }
     }
 

@@ -8,22 +8,34 @@
 //! spreads over all that is pending. The file is checked as a whole when it is opened, so that damage is an error
 //! and not a surprise.
 
-use std::fmt;
+mod batch;
+mod policy;
+mod session_row;
+pub(crate) mod values;
+mod witness;
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
 };
 
-use crate::batch::{BatchKey, MintedBatch, Row, RowHeader, UnconfirmedClaim};
-use crate::seal::{NoRandomness, SealingKey, StoreId};
-use crate::slots::FORMAT_VERSION;
-use crate::values::{self, Clear, Values};
-use crate::witness::{self, Witnessed};
+use self::batch::Row;
+pub(crate) use self::batch::{
+    BatchError, BatchHeader, BatchKey, ClaimedBatch, Draft, MintedBatch, OpenBatch, TokenBytes,
+    UnconfirmedClaim,
+};
+pub use self::policy::Hold;
+pub(crate) use self::policy::Policy;
+pub(crate) use self::session_row::{PartitionPlace, SealedSession, SessionHeader};
+use self::values::{Clear, Values};
+pub(crate) use self::witness::Witnessed;
+use crate::keys::{FORMAT_VERSION, NoRandomness, SealingKey, StoreId};
 
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
-/// (partition, expires_at, sequence) → [`RowHeader`], sealed tokens.
+/// (partition, expires_at, sequence) → [`BatchHeader`], sealed tokens.
 const BATCHES: TableDefinition<(u64, u64, u64), &[u8]> = TableDefinition::new("batches");
 
 /// redb's page cache. Rows are read once, when they are claimed, and soon after they were written; but all that one commit
@@ -175,7 +187,7 @@ pub(crate) struct Store {
 
 /// When the file may be compacted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Moment {
+pub(crate) enum CompactWhen {
     /// Nobody waits yet: whatever it takes. That is bounded by the rows, a part of the file that was just read as a whole.
     Opening,
     /// The writer has nothing to do, and should be back soon.
@@ -188,7 +200,7 @@ type ValueTable = redb::ReadOnlyTable<&'static str, &'static [u8]>;
 /// What stands in the store when it is opened.
 pub(crate) struct Contents {
     pub(crate) sessions: Vec<(u64, Vec<u8>)>,
-    pub(crate) batches: Vec<(BatchKey, RowHeader)>,
+    pub(crate) batches: Vec<(BatchKey, BatchHeader)>,
 }
 
 impl LockedStore {
@@ -243,10 +255,10 @@ impl LockedStore {
 impl Store {
     /// Gives room in the file back that is many times what its rows take: redb keeps a file at its peak. Tells whether
     /// it did.
-    pub(crate) fn compact(&mut self, moment: Moment) -> Result<bool, StoreError> {
+    pub(crate) fn compact(&mut self, when: CompactWhen) -> Result<bool, StoreError> {
         let (length, rows) = (self.length.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
         let is_worth_it = length > MIN_COMPACT_BYTES.max(rows.saturating_mul(MOST_FILE_TO_ROWS));
-        if !is_worth_it || (moment == Moment::Idle && rows > MAX_ROWS_TO_COMPACT) {
+        if !is_worth_it || (when == CompactWhen::Idle && rows > MAX_ROWS_TO_COMPACT) {
             return Ok(false);
         }
         self.db.compact()?;
@@ -291,7 +303,7 @@ impl Store {
         for row in txn.open_table(BATCHES)?.iter()? {
             let (key, value) = row?;
             bytes += value.value().len() as u64;
-            batches.push((batch_key(key.value()), RowHeader::split(value.value()).0));
+            batches.push((batch_key(key.value()), BatchHeader::split(value.value()).0));
         }
         self.rows.store(bytes, Ordering::Relaxed);
         Ok(Contents { sessions, batches })
@@ -366,7 +378,7 @@ impl Tables<'_> {
         &mut self,
         partition: u64,
         room: usize,
-        is_dead: impl Fn(BatchKey, RowHeader) -> Option<Death>,
+        is_dead: impl Fn(BatchKey, BatchHeader) -> Option<Death>,
     ) -> Result<Claimed, StoreError> {
         let mut claimed = Claimed::default();
         for _ in 0..MAX_REMOVED_ROWS {
@@ -375,7 +387,7 @@ impl Tables<'_> {
                 let Some(row) = rows.next() else { return Ok(claimed) };
                 let (key, value) = row?;
                 let key = batch_key(key.value());
-                let (header, sealed) = RowHeader::split(value.value());
+                let (header, sealed) = BatchHeader::split(value.value());
                 match is_dead(key, header) {
                     Some(death) => Err((key, header, death)),
                     None if usize::from(header.count) > room => {
@@ -404,7 +416,7 @@ impl Tables<'_> {
         &mut self,
         partition: u64,
         stale_at: u64,
-        is_counted: impl Fn(BatchKey, RowHeader) -> bool,
+        is_counted: impl Fn(BatchKey, BatchHeader) -> bool,
     ) -> Result<Removed, StoreError> {
         let end = (partition, stale_at, u64::MAX);
         self.remove_range((partition, 0, 0), end, |key, header| Some(is_counted(key, header)))
@@ -422,13 +434,13 @@ impl Tables<'_> {
         &mut self,
         from: (u64, u64, u64),
         to: (u64, u64, u64),
-        wanted: impl Fn(BatchKey, RowHeader) -> Option<bool>,
+        wanted: impl Fn(BatchKey, BatchHeader) -> Option<bool>,
     ) -> Result<Removed, StoreError> {
         let mut removed = Removed::default();
         let mut keys = Vec::new();
         for row in self.batches.range(from..=to)? {
             let (key, value) = row?;
-            let (header, _) = RowHeader::split(value.value());
+            let (header, _) = BatchHeader::split(value.value());
             let Some(counts) = wanted(batch_key(key.value()), header) else { continue };
             if keys.len() == MAX_REMOVED_ROWS {
                 removed.more = true;
@@ -478,7 +490,7 @@ fn batch_key((partition, expires_at, sequence): (u64, u64, u64)) -> BatchKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::master_key::MasterKey;
+    use crate::keys::MasterKey;
     use redb::backends::InMemoryBackend;
 
     const ROW_BYTES: usize = 100_000;
@@ -500,16 +512,16 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(store.rows.load(Ordering::Relaxed), ROWS * ROW_BYTES as u64);
-        assert!(!store.compact(Moment::Opening).unwrap(), "there is nothing to gain");
+        assert!(!store.compact(CompactWhen::Opening).unwrap(), "there is nothing to gain");
         // The first in the file go, the last stay.
         store.commit(|tables| tables.discard(1, ROWS - 10)).unwrap();
-        assert!(store.compact(Moment::Idle).unwrap());
+        assert!(store.compact(CompactWhen::Idle).unwrap());
         let rows = store.rows.load(Ordering::Relaxed);
         assert_eq!(rows, 10 * ROW_BYTES as u64);
         let length = store.length.load(Ordering::Relaxed);
         assert!(length <= 4 * rows, "{length} bytes for {rows}");
         let left: Vec<u64> = store.contents().unwrap().batches.iter().map(|(key, _)| key.sequence).collect();
         assert_eq!(left, (ROWS - 10..ROWS).collect::<Vec<_>>());
-        assert!(!store.compact(Moment::Idle).unwrap(), "a small file is left alone");
+        assert!(!store.compact(CompactWhen::Idle).unwrap(), "a small file is left alone");
     }
 }

@@ -3,14 +3,14 @@
 use obol_token::SessionId;
 use zeroize::Zeroizing;
 
-use crate::seal::{NoRandomness, SealingKey};
+use crate::keys::{NoRandomness, SealingKey};
 
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 22;
 
 /// What can be read without keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RowHeader {
+pub(crate) struct SessionHeader {
     /// A flush ended the session.
     pub(crate) is_flushed: bool,
     pub(crate) order: u64,
@@ -31,7 +31,7 @@ pub(crate) struct SealedSession {
     pub(crate) document: Zeroizing<Vec<u8>>,
 }
 
-impl RowHeader {
+impl SessionHeader {
     fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.push(VERSION);
@@ -69,7 +69,7 @@ impl RowHeader {
     }
 
     fn context(self, id: SessionId) -> Vec<u8> {
-        [id.0.to_be_bytes().as_slice(), &self.to_bytes()].concat()
+        [id.as_u64().to_be_bytes().as_slice(), &self.to_bytes()].concat()
     }
 
     /// Seals a whole row.
@@ -114,7 +114,7 @@ impl RowHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::SlotSecret;
+    use crate::keys::SlotSecret;
 
     #[test]
     fn a_row_opens_only_for_its_session_and_unchanged() {
@@ -125,18 +125,20 @@ mod tests {
             &SlotSecret([3; 32]),
             0,
         );
-        let header = RowHeader { is_flushed: false, order: 1, expires_at: 2, slot: 3 };
+        let header = SessionHeader { is_flushed: false, order: 1, expires_at: 2, slot: 3 };
         let places = [PartitionPlace { id: 9, slot: 4 }, PartitionPlace { id: 10, slot: 5 }];
-        let row = header.seal(SessionId(7), &key, &places, b"{}").unwrap();
-        let (read, sealed) = RowHeader::split(&row).unwrap();
+        let row = header.seal(SessionId::from_u64(7), &key, &places, b"{}").unwrap();
+        let (read, sealed) = SessionHeader::split(&row).unwrap();
         assert_eq!(read, header);
-        let opened = read.open(SessionId(7), &key, sealed).unwrap();
+        let opened = read.open(SessionId::from_u64(7), &key, sealed).unwrap();
         assert_eq!(
             (opened.places.as_slice(), opened.document.as_slice()),
             (places.as_slice(), b"{}".as_slice())
         );
-        assert!(read.open(SessionId(8), &key, sealed).is_none());
-        assert!(RowHeader { expires_at: 99, ..read }.open(SessionId(7), &key, sealed).is_none());
-        assert!(RowHeader::split(&row[..20]).is_none());
+        assert!(read.open(SessionId::from_u64(8), &key, sealed).is_none());
+        assert!(
+            SessionHeader { expires_at: 99, ..read }.open(SessionId::from_u64(7), &key, sealed).is_none()
+        );
+        assert!(SessionHeader::split(&row[..20]).is_none());
     }
 }

@@ -1,16 +1,14 @@
 //! The single values of a store, each under a name of its own.
 //!
 //! How a value is kept is a matter of its type: what is [`Sealed`] is readable with the master key only, and bound to its
-//! name; a [`Counter`] is sealed and only rises; what is [`Clear`] can be read by anybody, and `seal.rs` says why it may.
+//! name; a [`Counter`] is sealed and only rises; what is [`Clear`] can be read by anybody, and `keys/seal.rs` says why it may.
 //! All of them are written when the store is created, so one that is missing is damage and never a default.
 
 use redb::{ReadableTable, Table, TableDefinition};
 use zeroize::Zeroizing;
 
-use crate::seal::{SealingKey, StoreId};
-use crate::shared::Policy;
-use crate::slots::FORMAT_VERSION;
-use crate::store::StoreError;
+use super::{Policy, StoreError};
+use crate::keys::{FORMAT_VERSION, SealingKey, StoreId};
 
 pub(crate) const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
@@ -136,7 +134,7 @@ fn damaged(name: &str) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::master_key::MasterKey;
+    use crate::keys::MasterKey;
     use redb::backends::InMemoryBackend;
     use redb::{Database, ReadableDatabase};
 

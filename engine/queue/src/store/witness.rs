@@ -15,10 +15,10 @@
 //! After a flipped bit the newer slot is the last commit. After a power cut it is a commit that nobody was told of, and
 //! whose data were synced before either of the two was written; either slot would be right.
 
+use core::ops::Range;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::io::Result;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use redb::StorageBackend;
 
@@ -53,7 +53,7 @@ pub(crate) struct Witnessed {
 }
 
 impl Witnessed {
-    /// Holds the witness in the file against the header.
+    /// Compares the witness in the file with the header.
     pub(crate) fn new(file: Box<dyn StorageBackend>) -> Result<Self> {
         if file.len()? >= WITNESS_AT + WITNESS_BYTES as u64 {
             let mut header = [0; FLAGS + 1];

@@ -3,30 +3,16 @@
 //! It stands between the writer, whose next commit need not wait for it, and the callers. What comes to it is durably out
 //! of the store; what it does not get to, because the process ends, is burned.
 
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 
-use crate::batch::ClaimedBatch;
+use crate::jobs::Claim;
 use crate::partition::Partition;
 use crate::shared::Shared;
-
-/// The most claims that may wait to be opened; the writer waits then too.
-pub(crate) const MAX_CLAIMS: usize = 256;
-
-/// What a claim brought, durably out of the store.
-pub(crate) struct Claim {
-    pub(crate) partition: Arc<Partition>,
-    pub(crate) batches: Vec<ClaimedBatch>,
-    /// How many tokens were asked for.
-    pub(crate) asked: usize,
-    /// Tokens in the next batch, if there was no room for it.
-    pub(crate) too_large: u16,
-    /// The era of the clock before which nothing that was claimed was minted.
-    pub(crate) era: u64,
-}
+use crate::store::ClaimedBatch;
 
 pub(crate) struct Opener {
     pub(crate) shared: Arc<Shared>,
@@ -78,7 +64,7 @@ impl Opener {
             return;
         }
         partition.forget_stored(count);
-        let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
+        let min_policy_epoch = self.shared.policy.min_epoch.load(Ordering::SeqCst);
         let latest = self.shared.timeline.latest();
         let mut given_up = count;
         match opened {

@@ -4,54 +4,30 @@
 //! claimed batches go on to the opener, callers get their answers. One fsync pays for everything in the group. When a
 //! commit fails the writer stops for good and so does the queue ([`Shared::fail`]).
 
+use core::sync::atomic::Ordering;
+use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use obol_token::SessionId;
 
-use crate::batch::{BatchKey, MintedBatch, RowHeader, UnconfirmedClaim};
-use crate::error::Unavailable;
-use crate::opener::Claim;
+use crate::jobs::{Chore, Claim, Job, Reply};
 use crate::partition::Partition;
-use crate::shared::{Chore, Policy, Shared};
-use crate::store::{Committed, Death, Moment, Store, StoreError, Tables};
-use crate::values;
+use crate::shared::Shared;
+use crate::store::{
+    BatchHeader, BatchKey, Committed, CompactWhen, Death, MintedBatch, Store, StoreError, Tables,
+    UnconfirmedClaim, values,
+};
 
 /// The most jobs in one transaction.
 const MAX_GROUP: usize = 256;
-/// The most jobs that may wait; whoever sends more waits too.
-pub(crate) const MAX_JOBS: usize = 1024;
 /// The most pieces of chores done while the queue closes.
 const MAX_LAST_CHORES: usize = 256;
-/// How often it is looked whether the file should be compacted.
+/// How often to check whether the file needs compacting.
 const COMPACTION: Duration = Duration::from_secs(60);
 /// How often chores are looked after while nothing else happens.
 const IDLE: Duration = Duration::from_millis(50);
-
-pub(crate) type Reply = Sender<Result<(), Unavailable>>;
-
-/// Something to be made durable.
-pub(crate) enum Job {
-    /// Put a minted batch into the store.
-    Store { partition: Arc<Partition>, batch: MintedBatch },
-    /// Take batches out until this many tokens are claimed.
-    Claim { partition: Arc<Partition>, tokens: usize },
-    /// Remove what has become too old.
-    Evict { partition: Arc<Partition> },
-    /// Write a session.
-    Session { id: SessionId, row: Vec<u8>, reply: Reply },
-    /// Write the policy.
-    Policy { policy: Policy, reply: Reply },
-    /// Write the embedder's note.
-    Note { note: Vec<u8>, reply: Reply },
-    /// Answer once everything before it is durable.
-    Barrier { reply: Reply },
-    /// End the thread.
-    Stop,
-}
 
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -106,7 +82,7 @@ impl Writer {
     /// found again then.
     fn finish_chores(&mut self) {
         for _ in 0..MAX_LAST_CHORES {
-            if self.shared.check().is_err() || self.shared.chores.lock().is_empty() {
+            if self.shared.check().is_err() || self.shared.work.chores.lock().is_empty() {
                 return;
             }
             if let Err(error) = self.group(Vec::new()) {
@@ -116,20 +92,20 @@ impl Writer {
     }
 
     fn compact(&mut self) -> Result<(), StoreError> {
-        let compacted = catch_unwind(AssertUnwindSafe(|| self.store.compact(Moment::Idle)));
+        let compacted = catch_unwind(AssertUnwindSafe(|| self.store.compact(CompactWhen::Idle)));
         compacted.unwrap_or_else(|_| Err(StoreError::gave_up())).map(drop)
     }
 
     /// Everything that waits, at most one group.
     fn collect(&self) -> (Vec<Job>, bool) {
         let mut jobs = Vec::new();
-        let has_chores = !self.shared.chores.lock().is_empty();
+        let has_chores = !self.shared.work.chores.lock().is_empty();
         let first = match self.jobs.recv_timeout(if has_chores { Duration::ZERO } else { IDLE }) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => return (jobs, false),
             Err(RecvTimeoutError::Disconnected) => return (jobs, true),
         };
-        for job in std::iter::once(first).chain(self.jobs.try_iter().take(MAX_GROUP - 1)) {
+        for job in core::iter::once(first).chain(self.jobs.try_iter().take(MAX_GROUP - 1)) {
             if matches!(job, Job::Stop) {
                 return (jobs, true);
             }
@@ -139,7 +115,7 @@ impl Writer {
     }
 
     fn group(&mut self, jobs: Vec<Job>) -> Result<(), StoreError> {
-        let chore = self.shared.chores.lock().pop_front();
+        let chore = self.shared.work.chores.lock().pop_front();
         if jobs.is_empty() && chore.is_none() {
             return Ok(());
         }
@@ -210,9 +186,9 @@ impl Writer {
                 // The reply is noted first: whatever fails from here on, the caller hears of it.
                 effects.replies.push(reply);
                 // Read here and not where the job was made: jobs may overtake each other, the number must not go back.
-                let next_partition = self.shared.next_partition.load(Ordering::SeqCst);
+                let next_partition = self.shared.next.partition.load(Ordering::SeqCst);
                 tables.values.raise(values::NEXT_PARTITION, next_partition)?;
-                tables.put_session(id.0, &row)?;
+                tables.put_session(id.as_u64(), &row)?;
             }
             Job::Policy { policy, reply } => {
                 effects.replies.push(reply);
@@ -257,9 +233,9 @@ impl Writer {
     }
 
     /// Tells whether a batch is among what is counted as stored, as the key and the policy stand now.
-    fn is_counted(&self, partition: &Partition) -> impl Fn(BatchKey, RowHeader) -> bool + use<> {
-        let min_policy_epoch = self.shared.min_policy_epoch.load(Ordering::SeqCst);
-        let key = partition.key().standing();
+    fn is_counted(&self, partition: &Partition) -> impl Fn(BatchKey, BatchHeader) -> bool + use<> {
+        let min_policy_epoch = self.shared.policy.min_epoch.load(Ordering::SeqCst);
+        let key = partition.key().live();
         move |batch, header| !key.has_given_up(batch, header, min_policy_epoch)
     }
 
@@ -304,7 +280,7 @@ impl Writer {
         }
         if !effects.released.is_empty() {
             // The rows that hung on these slots are gone, durably; what is left is to overwrite them.
-            if let Err(error) = self.shared.slots.lock().destroy(&effects.released) {
+            if let Err(error) = self.shared.keys.slots.lock().destroy(&effects.released) {
                 self.shared.fail(&error);
             }
         }
@@ -322,8 +298,8 @@ fn do_chore(
             let removed = tables.discard(partition, below)?;
             return Ok(removed.more.then_some(Chore::Discard { partition, below }));
         }
-        Chore::Tombstone { session, row } => tables.put_session(session.0, &row)?,
-        Chore::Forget { session } => tables.remove_session(session.0)?,
+        Chore::Tombstone { session, row } => tables.put_session(session.as_u64(), &row)?,
+        Chore::Forget { session } => tables.remove_session(session.as_u64())?,
         Chore::Release { slots } => effects.released.extend(slots),
     }
     Ok(None)

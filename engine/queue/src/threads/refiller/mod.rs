@@ -4,18 +4,20 @@
 //! takes to mint a batch, however many others want tokens. A few times a second it looks after the partitions that are
 //! in use: observes demand, drops what has become too old. Partitions that have gone cold cost it nothing.
 
+use core::sync::atomic::Ordering;
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_token::Validity;
 
-use crate::batch::{BatchError, BatchKey, Draft, RowHeader};
-use crate::demand::{Plan, Waiting, early};
+use crate::demand::{Demand, Plan, Waiting, early};
+use crate::jobs::{Chore, Job};
 use crate::partition::{Partition, Refill};
-use crate::shared::{Chore, Session, SessionState, Shared};
+use crate::session::{Session, SessionState};
+use crate::shared::Shared;
 use crate::source::{Order, Tokens};
-use crate::writer::Job;
+use crate::store::{BatchError, BatchHeader, BatchKey, Draft};
 
 /// How often every partition in use is looked after.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +52,7 @@ impl Refiller {
         shared.for_each_partition(|partition| self.watch(partition));
         let (mut last, mut last_sessions) = (Instant::now(), Instant::now());
         loop {
-            let asked = shared.refills.next(TICK.saturating_sub(last.elapsed()));
+            let asked = shared.work.refills.next(TICK.saturating_sub(last.elapsed()));
             if shared.is_stopping() {
                 return;
             }
@@ -81,14 +83,14 @@ impl Refiller {
     }
 
     fn watch(&mut self, partition: &Arc<Partition>) {
-        if !std::mem::replace(&mut partition.refill.lock().watched, true) {
+        if !core::mem::replace(&mut partition.refill.lock().watched, true) {
             self.watched.push(Arc::clone(partition));
         }
     }
 
     fn retire_sessions(&self) {
         let now = self.shared.timeline.look().now;
-        for session in self.shared.by_age() {
+        for session in self.shared.sessions.by_age() {
             let is_over = now > session.expires_at.saturating_add(SESSION_GRACE_SECS);
             if is_over && !self.shared.holds_back_others(&session, now) {
                 retire(&self.shared, &session);
@@ -98,7 +100,7 @@ impl Refiller {
 
     /// Says, once, that the last session ends soon.
     fn warn_of_the_end(&mut self) {
-        let (now, sessions) = (self.shared.timeline.look().now, self.shared.by_age());
+        let (now, sessions) = (self.shared.timeline.look().now, self.shared.sessions.by_age());
         let states = self.shared.states(&sessions, now);
         let active = sessions.iter().zip(states).filter(|(_, state)| *state == SessionState::Active);
         let Some((last, _)) = active.max_by_key(|(session, _)| session.expires_at) else { return };
@@ -114,7 +116,7 @@ impl Refiller {
 
     fn look_after_all(&mut self, elapsed: Duration) {
         let now = self.shared.timeline.look().now;
-        let mut watched = std::mem::take(&mut self.watched);
+        let mut watched = core::mem::take(&mut self.watched);
         watched.retain(|partition| {
             let in_use = self.look_after(partition, now, elapsed);
             if !in_use {
@@ -158,8 +160,8 @@ impl Refiller {
 
     /// Has the partition served once nobody waits.
     fn ask_later(&self, partition: &Arc<Partition>) {
-        if !std::mem::replace(&mut partition.refill.lock().queued, true) {
-            self.shared.refills.ask_later(partition);
+        if !core::mem::replace(&mut partition.refill.lock().queued, true) {
+            self.shared.work.refills.ask_later(partition);
         }
     }
 
@@ -210,7 +212,7 @@ impl Refiller {
     }
 
     /// What the partition lacks now.
-    fn plan(&self, partition: &Partition, refill: &Refill, demand: &mut crate::demand::Demand) -> Plan {
+    fn plan(&self, partition: &Partition, refill: &Refill, demand: &mut Demand) -> Plan {
         let now = self.shared.timeline.look().now;
         let ready = partition.ready_len() + refill.claiming;
         if ready == 0 && partition.renewal_pending() {
@@ -253,15 +255,15 @@ impl Refiller {
             // Under one lock: a flush sets its floor there, so what is sealed under an old key lies below it.
             let key = partition.key();
             let Some(sealing) = key.key.clone() else { return Ok(false) };
-            (sealing, shared.sequence.fetch_add(1, Ordering::SeqCst))
+            (sealing, shared.next.sequence.fetch_add(1, Ordering::SeqCst))
         };
         // The sequence first, the era afterwards: see `Shared::settle_era`.
         if shared.timeline.look().era != before.era {
             return Ok(false);
         }
         let expires_at = before.now.saturating_add(partition.grant.ttl).min(partition.session_end);
-        let [a, b, c, d, ..] = shared.store_id;
-        let policy_epoch = shared.min_policy_epoch.load(Ordering::SeqCst).max(partition.session_policy_epoch);
+        let [a, b, c, d, ..] = shared.keys.store_id;
+        let policy_epoch = shared.policy.min_epoch.load(Ordering::SeqCst).max(partition.session_policy_epoch);
         let order = Order {
             grant: &partition.grant,
             session_id: partition.session_id,
@@ -269,10 +271,10 @@ impl Refiller {
             validity: Validity { issued_at: before.now, expires_at },
             policy_epoch,
             instance: [a, b, c, d],
-            first_number: shared.counter.fetch_add(u64::from(count), Ordering::SeqCst),
+            first_number: shared.next.token.fetch_add(u64::from(count), Ordering::SeqCst),
         };
         let place = BatchKey { partition: partition.id, expires_at, sequence };
-        let header = RowHeader { count, key_id: key.id(), policy_epoch };
+        let header = BatchHeader { count, key_id: key.id(), policy_epoch };
         let mut draft = Draft::new(place, header, before.now, TYPICAL_TOKEN_BYTES);
         shared.source.mint(&order, &mut Tokens(&mut draft))?;
         if !draft.is_full() {
@@ -301,20 +303,20 @@ impl Refiller {
 
     /// Waits while the writer is behind. After the writer has gone there is nobody left to care.
     fn send(&self, job: Job) {
-        let _writer_gone = self.shared.jobs.send(job);
+        let _writer_gone = self.shared.work.jobs.send(job);
     }
 }
 
 /// Lets go of a session whose time is over.
 fn retire(shared: &Shared, session: &Arc<Session>) {
-    let _admin = shared.admin.lock();
-    if shared.sessions.write().remove(&session.id).is_none() {
+    let _one_at_a_time = shared.sessions.flushes.lock();
+    if shared.sessions.all.write().remove(&session.id).is_none() {
         return;
     }
     let was_flushed = !session.is_active();
     session.end();
     if !was_flushed {
-        shared.last_end.fetch_max(session.expires_at, Ordering::SeqCst);
+        shared.sessions.last_end.fetch_max(session.expires_at, Ordering::SeqCst);
     }
     shared.elect();
     for partition in &session.partitions {

@@ -1,6 +1,9 @@
+//! The refiller with a source of tokens that can be held up, and fails on demand.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::backends::InMemoryBackend;
 
