@@ -32,6 +32,7 @@ mod handshake;
 mod hostile_text;
 mod incident;
 mod install;
+mod ipc_vectors;
 mod jsonl;
 mod kills;
 mod known_answers;
