@@ -141,14 +141,18 @@ impl Site {
         let sessions = MemorySessionTable::new();
         sessions.add(Session::new(
             KEYS.in_suite(suite).material().with_nonces(Nonces::Derived),
-            Audience::new(AUDIENCE),
+            Audience::new(AUDIENCE).expect("an audience"),
             ORG,
         ))?;
         let spent = MemorySpentSet::unfenced(clock.clone(), 60);
-        let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))
-            .templates(Arc::new(Template::Any))
-            .clock(clock)
-            .build()?;
+        let verifier = Verifier::builder(
+            Audience::new(AUDIENCE).expect("an audience"),
+            Arc::new(sessions),
+            Arc::new(spent),
+        )
+        .templates(Arc::new(Template::Any))
+        .clock(clock)
+        .build()?;
         let guard = Guard::new(verifier);
         let layer = TbacLayer::new(guard.clone(), ToolCall::new("search").action("read"));
         let routes = Router::new()

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_ipc::value::{PeerName, Tool};
-use obol_ipc::{Client, ConnectOptions, Endpoint};
+use obol_client::{Client, ConnectOptions};
+use obol_ipc::Endpoint;
+use obol_ipc::names::{PeerName, ToolName};
 use obol_queue::{AgentHalf, MasterKey, Queue};
 use obol_sidecar::{Limits, Options};
 use serde_json::json;
@@ -95,7 +96,7 @@ fn measure(socket: &Path, time: Duration) -> Vec<Duration> {
             thread::spawn(move || {
                 let options = ConnectOptions::new(PeerName::new("quiet/1").unwrap());
                 let mut client = Client::connect(endpoint, options).unwrap();
-                let (tool, began, mut took) = (Tool::new("quiet").unwrap(), Instant::now(), Vec::new());
+                let (tool, began, mut took) = (ToolName::new("quiet").unwrap(), Instant::now(), Vec::new());
                 while began.elapsed() < time {
                     let asked = Instant::now();
                     client.dequeue_token(&tool, PATIENCE).unwrap();

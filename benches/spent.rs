@@ -32,7 +32,7 @@ fn fresh() -> Mark {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = [0; 16];
     name.split_at_mut(8).1.copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    Mark::new(SessionId(7), &Jti::from_random(name), now() + LIFE_SEC)
+    Mark::new(SessionId::from_u64(7), &Jti::from_random(name), now() + LIFE_SEC)
 }
 
 fn spend_one(set: &dyn SpentSet) {

@@ -215,12 +215,16 @@ fn verifier_of(suite: Suite, nonces: Nonces) -> Verifier {
 }
 
 fn session(suite: Suite, nonces: Nonces) -> Session {
-    Session::new(KEYS.in_suite(suite).material().with_nonces(nonces), Audience::new(AUDIENCE), ORG)
+    Session::new(
+        KEYS.in_suite(suite).material().with_nonces(nonces),
+        Audience::new(AUDIENCE).expect("an audience"),
+        ORG,
+    )
 }
 
 fn verifier_for(session: Session) -> Verifier {
     let sessions = Arc::new(MemorySessionTable::new());
-    let audience = Audience::new(AUDIENCE);
+    let audience = Audience::new(AUDIENCE).expect("an audience");
     let added = sessions.add(session);
     let clock = Arc::new(ManualClock::new(NOW + 1));
     let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));

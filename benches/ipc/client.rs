@@ -9,7 +9,8 @@ use obol_ipc::hello::ClientHello;
 use obol_ipc::message::{
     AgentMethod, AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult,
 };
-use obol_ipc::value::{PeerName, Tool, WaitMs};
+use obol_ipc::names::{PeerName, ToolName};
+use obol_ipc::numbers::WaitMs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -86,7 +87,7 @@ pub(crate) struct ObolPeer {
 
 impl ObolPeer {
     pub(crate) fn new(tool: &str) -> Self {
-        let tool = Tool::new(tool).expect("a name");
+        let tool = ToolName::new(tool).expect("a name");
         let params = DequeueTokenParams { tool, wait_ms: WaitMs::default(), audience: None, pop_for: None };
         let request = AgentRequest::DequeueToken(params);
         Self { decoder: FrameDecoder::new(), request, out: Frames::new(), next: 0 }

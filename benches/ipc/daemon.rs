@@ -5,9 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
 use obol_ipc::codec::Codec;
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use obol_ipc::names::PeerName;
 use obol_world::AUDIENCE;
 
 use crate::text;

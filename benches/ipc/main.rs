@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obol_benches::rows::{self, Row, Target, Unit};
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 
 use crate::client::{ObolPeer, RedisPeer, drive};
 use crate::daemon::{Daemon, obol};
@@ -92,7 +92,7 @@ fn single(plan: Plan) {
     let daemon = Daemon::start(folder.path(), FAST, &["search"], plan.ready);
     daemon.wait_until_ready(u64::from(plan.ready));
     let mut client = daemon.client();
-    let tool = Tool::new("search").expect("a name");
+    let tool = ToolName::new("search").expect("a name");
     let (request, answer) = ObolPeer::new("search").sizes(client.dequeue_token(&tool, Duration::ZERO));
     let echo = Echo::start(folder.path(), request, answer);
     let mut echoing = echo.client();
@@ -171,7 +171,7 @@ fn start(plan: Plan) {
     let daemon = Daemon::start(folder.path(), USUAL, &["search"], 100);
     daemon.wait_until_ready(100);
     drop(daemon);
-    let tool = Tool::new("search").expect("a name");
+    let tool = ToolName::new("search").expect("a name");
     let mut times: Vec<Duration> = (0..plan.starts)
         .map(|_| {
             let start = Instant::now();

@@ -72,7 +72,7 @@ fn among_tools() -> Opened {
 fn median(opened: &Opened) -> f64 {
     let Opened { queue, session, .. } = opened;
     let tools: Vec<String> = names(HOT);
-    let session = Some(SessionId(*session));
+    let session = Some(SessionId::from_u64(*session));
     let mut rounds = Vec::new();
     store::wait_for("enough rounds in which no tool ran dry", || {
         for tool in &tools {

@@ -29,10 +29,10 @@ fuzz_target!(init: seeds::write_if_asked("document"), |data: &[u8]| {
         Err(error) => secrets::assert_kept(data, &format!("{error} {error:?}")),
     }
     if let Ok(text) = str::from_utf8(data) {
-        match obol_ipc::secret::SessionDocument::new(text) {
+        match obol_ipc::secret::SessionDocumentText::new(text) {
             Ok(document) => {
                 // What stands on the wire is the document without what surrounded it.
-                assert_eq!(document.reveal(), text.trim_matches([' ', '\t', '\r', '\n']));
+                assert_eq!(document.expose(), text.trim_matches([' ', '\t', '\r', '\n']));
                 secrets::assert_kept(data, &format!("{document:?}"));
             }
             Err(error) => secrets::assert_kept(data, &error.to_string()),

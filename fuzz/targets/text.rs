@@ -17,7 +17,7 @@ fuzz_target!(init: seeds::write_if_asked("text"), |data: &[u8]| {
         assert_eq!(bytes_from_hex(digits), expected);
         let eight: Option<[u8; 8]> = expected.and_then(|bytes| bytes.try_into().ok());
         assert_eq!(from_hex::<8>(digits), eight);
-        assert_eq!(SessionId::parse(digits), eight.map(|bytes| SessionId(u64::from_be_bytes(bytes))));
+        assert_eq!(SessionId::parse(digits), eight.map(|bytes| SessionId::from_u64(u64::from_be_bytes(bytes))));
     }
     if let Some(jti) = Jti::parse(data) {
         assert_eq!(jti.as_bytes().as_slice(), data);

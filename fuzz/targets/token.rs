@@ -26,7 +26,7 @@ fn known() -> &'static Known {
         for token in &known.tokens {
             let envelope = Envelope::parse(token).expect("what was minted parses");
             let body =
-                known.sessions[&envelope.session_id().0].open(&envelope).expect("what was minted opens");
+                known.sessions[&envelope.session_id().as_u64()].open(&envelope).expect("what was minted opens");
             body.scope().expect("what was minted has a scope");
         }
         known

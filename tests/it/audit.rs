@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -16,8 +16,8 @@ use obol_world::tqs::Tqs;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn tool(name: &str) -> Tool {
-    Tool::new(name).unwrap()
+fn tool(name: &str) -> ToolName {
+    ToolName::new(name).unwrap()
 }
 
 fn start(home: &Path) -> Tqs {
@@ -64,7 +64,7 @@ fn every_deed_has_its_line_and_no_secret_is_in_any() {
     let tqs = start(home);
     let mut client = tqs.client();
     let drawn = client.dequeue_token(&tool("search"), PATIENCE).unwrap();
-    let token = drawn.token.reveal().to_owned();
+    let token = drawn.token.expose().to_owned();
     client.dequeue_token(&tool("pay"), Duration::ZERO).unwrap_err();
     tqs.control().policy(1, vec![tool("search")]).unwrap();
     client.dequeue_token(&tool("search"), Duration::ZERO).unwrap_err();
@@ -160,7 +160,7 @@ fn a_kill_at_any_moment_leaves_a_chain_that_holds() {
                 std::thread::spawn(move || {
                     let mut drawn = Vec::new();
                     while let Ok(token) = client.dequeue_token(&tool("search"), PATIENCE) {
-                        drawn.push(hash_of_jti(token.token.reveal()));
+                        drawn.push(hash_of_jti(token.token.expose()));
                     }
                     drawn
                 })

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use obol_audit::{Entry, Event, SealKey};
+use obol_ipc::names::ToolName;
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::value::Tool;
 use obol_queue::MasterKey;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -56,12 +56,12 @@ fn outgrow_the_store(home: &Path) {
 
 /// Draws until it is refused; the tokens.
 fn draw_until_refused(tqs: &Tqs) -> Vec<String> {
-    let (mut client, search) = (tqs.client(), Tool::new("search").unwrap());
+    let (mut client, search) = (tqs.client(), ToolName::new("search").unwrap());
     let mut drawn = Vec::new();
     loop {
         assert!(drawn.len() < 10_000, "the log never gets full");
         match client.dequeue_token(&search, PATIENCE) {
-            Ok(token) => drawn.push(hash_of_jti(token.token.reveal())),
+            Ok(token) => drawn.push(hash_of_jti(token.token.expose())),
             Err(error) => {
                 let refusal = error.refusal().unwrap_or_else(|| panic!("{error:?}"));
                 assert_eq!(refusal.code(), ErrorCode::Unavailable);
@@ -120,7 +120,7 @@ fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() 
     assert_not_ready(home, &tqs);
     // Nobody else gets one either, however they ask, and an attack can be stopped all the same.
     for wait in [Duration::ZERO, Duration::from_millis(200)] {
-        let refused = tqs.client().dequeue_token(&Tool::new("search").unwrap(), wait).unwrap_err();
+        let refused = tqs.client().dequeue_token(&ToolName::new("search").unwrap(), wait).unwrap_err();
         assert_eq!(refused.refusal().unwrap().code(), ErrorCode::Unavailable);
     }
     let flushed = command(home).args(["flush", "--tool", "search", "--reason", "test"]).output().unwrap();
@@ -129,7 +129,7 @@ fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() 
     // With room it goes on by itself, and each token that was handed out has its line.
     limit_files(tqs.pid(), None);
     wait_until("it is ready again", || get(home, "/readyz").0 == 200);
-    tqs.client().dequeue_token(&Tool::new("search").unwrap(), PATIENCE).unwrap();
+    tqs.client().dequeue_token(&ToolName::new("search").unwrap(), PATIENCE).unwrap();
     wait_until("the last line is there", || written(home).len() > drawn.len());
     assert_eq!(written(home)[..drawn.len()], drawn);
 
@@ -140,8 +140,8 @@ fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() 
     assert_eq!(tqs.terminate(), Some(0));
     let tqs = start(home);
     assert_eq!(get(home, "/readyz").0, 200);
-    let last = tqs.client().dequeue_token(&Tool::new("search").unwrap(), PATIENCE).unwrap();
-    let last = hash_of_jti(last.token.reveal());
+    let last = tqs.client().dequeue_token(&ToolName::new("search").unwrap(), PATIENCE).unwrap();
+    let last = hash_of_jti(last.token.expose());
     assert_eq!(tqs.terminate(), Some(0));
 
     let report = verify(home);

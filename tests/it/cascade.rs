@@ -86,7 +86,8 @@ fn step_2_asks_for_a_known_and_active_session() {
 #[test]
 fn a_session_table_that_cannot_be_reached_refuses() {
     let spent = Arc::clone(&Server::new().spent);
-    let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(NoTable), spent).build().unwrap();
+    let verifier =
+        Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(NoTable), spent).build().unwrap();
     let token = Unverified::from_bytes(Forge::standard(1).token()).unwrap();
     assert_eq!(names(token.verify(&verifier, &reading())), ("UNAVAILABLE", "SESSION_TABLE"));
 }
@@ -127,7 +128,8 @@ fn step_3_refuses_another_audience() {
     let token = Forge::standard(1).with(|token| token.audience = format!("{AUDIENCE}/"));
     assert_eq!(names(Server::new().accept(&token)), mismatch);
     // Keys made for another server, in our table by mistake.
-    let foreign = Session::new(KEYS.material(), Audience::new("https://other.example"), "example-org");
+    let foreign =
+        Session::new(KEYS.material(), Audience::new("https://other.example").unwrap(), "example-org");
     let server = Server::with_session(foreign, |builder| builder);
     assert_eq!(names(server.accept(&Forge::standard(1))), mismatch);
 }
@@ -135,7 +137,7 @@ fn step_3_refuses_another_audience() {
 #[test]
 fn step_4_asks_for_a_token_minted_inside_the_session() {
     let within = |start: u64, end: u64| {
-        let session = Session::new(KEYS.material(), Audience::new(AUDIENCE), "example-org")
+        let session = Session::new(KEYS.material(), Audience::new(AUDIENCE).unwrap(), "example-org")
             .with_window(Window { start, end });
         names(Server::with_session(session, |builder| builder).accept(&Forge::standard(1)))
     };
@@ -144,7 +146,7 @@ fn step_4_asks_for_a_token_minted_inside_the_session() {
     assert_eq!(within(0, NOW), ("ok", "ok"));
     assert_eq!(within(0, NOW - 1), SESSION_OVER);
     // Issued after the session's end, by a clock that runs ahead of ours.
-    let session = Session::new(KEYS.material(), Audience::new(AUDIENCE), "example-org")
+    let session = Session::new(KEYS.material(), Audience::new(AUDIENCE).unwrap(), "example-org")
         .with_window(Window { start: 0, end: NOW + 10 });
     let token = Forge::standard(1).with(|token| (token.issued_at, token.expires_at) = (NOW + 11, NOW + 60));
     assert_eq!(names(Server::with_session(session, |builder| builder).accept(&token)), SESSION_OVER);
@@ -256,7 +258,7 @@ fn a_scope_seen_before_is_held_to_its_own_signature_and_epoch() {
 #[test]
 fn a_session_that_derives_its_nonces_accepts_one_signature_for_a_token() {
     let derived = || KEYS.material().with_nonces(Nonces::Derived);
-    let audience = Audience::new(AUDIENCE);
+    let audience = Audience::new(AUDIENCE).unwrap();
     let server = Server::with_session(Session::new(derived(), audience, "example-org"), |builder| builder);
     let refused = ("INVALID_SIGNATURE", "SCHNORR_VERIFICATION");
     // What anybody with the keys may sign, with a nonce of their own: good elsewhere, not here.
@@ -332,7 +334,7 @@ fn faults_are_found_in_the_order_of_the_cascade() {
         token.scope_tlv = parsed(&scope).to_tlv().unwrap();
     }
     let steps: [(&str, Repair); 23] = [
-        ("SESSION_NOT_FOUND", |t, _| t.session_id = SESSION.0),
+        ("SESSION_NOT_FOUND", |t, _| t.session_id = SESSION.as_u64()),
         ("STALE_TIMESTAMP", |t, _| t.issued_at = NOW),
         ("MALFORMED_TOKEN", |t, _| t.expires_at = NOW + 61),
         ("STALE_TIMESTAMP", |t, _| t.expires_at = NOW + 60),
@@ -473,7 +475,7 @@ fn a_session_revoked_while_its_token_is_being_spent_yields_nothing() {
     let sessions = Arc::new(MemorySessionTable::new());
     sessions.add(session()).unwrap();
     let set = RevokingSet(MemorySpentSet::unfenced(Arc::clone(&clock), 60), Arc::clone(&sessions));
-    let builder = Verifier::builder(Audience::new(AUDIENCE), sessions, Arc::new(set)).clock(clock);
+    let builder = Verifier::builder(Audience::new(AUDIENCE).unwrap(), sessions, Arc::new(set)).clock(clock);
     let verifier = builder.templates(Arc::new(Template::Any)).build().unwrap();
     let token = Unverified::from_bytes(Forge::standard(1).token()).unwrap();
     assert_eq!(names(token.verify(&verifier, &reading()).unwrap().spend().wait()), SESSION_OVER);
@@ -506,7 +508,8 @@ fn the_fence_refuses_what_may_have_been_spent_before_a_restart() {
 fn a_spent_set_that_forgets_too_soon_is_refused_as_configuration() {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW));
     let set = Arc::new(MemorySpentSet::unfenced(clock, 10));
-    let built = Verifier::builder(Audience::new(AUDIENCE), Arc::new(MemorySessionTable::new()), set).build();
+    let built =
+        Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(MemorySessionTable::new()), set).build();
     assert_eq!(built.unwrap_err(), ConfigError::SpentSetForgetsTooSoon { keeps: 70, needed: 120 });
 }
 

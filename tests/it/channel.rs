@@ -126,7 +126,7 @@ fn requiring_encryption(number: u64) -> Forge {
 fn proof(token: &Forge, canonical: &str) -> [u8; 64] {
     use sha2::{Digest, Sha256};
     let mut bytes = b"tbac-pop-v1".to_vec();
-    bytes.extend_from_slice(&SESSION.0.to_be_bytes());
+    bytes.extend_from_slice(&SESSION.as_u64().to_be_bytes());
     bytes.extend_from_slice(&[0, 22]);
     bytes.extend_from_slice(token.jti().as_bytes());
     bytes.extend_from_slice(&Sha256::digest(canonical));

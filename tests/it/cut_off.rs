@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
+use obol_ipc::names::Reason;
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::value::Reason;
 use serde_json::Value;
 
 use crate::cli::{run, stderr, stdout};
@@ -162,7 +162,7 @@ fn a_security_event_ends_sessions_and_lets_the_next_one_in() {
     let home = home::home();
     let home = home.path();
     let tqs = start(home);
-    let kind = obol_ipc::value::EventKind::new("session-revoked").unwrap();
+    let kind = obol_ipc::names::EventKind::new("session-revoked").unwrap();
     let done = tqs.control().security_event(kind, FlushScope::All, Reason::new("test").unwrap()).unwrap();
     assert_eq!((done.sessions_ended, done.held), (1, false));
     let second = write_session(home, 2);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 use serde_json::json;
 
 use obol_world::home::{self, command};
@@ -83,8 +83,8 @@ pub(crate) fn create_session(home: &Path) {
 }
 
 pub(crate) fn draw(tqs: &Tqs, tool: &str) -> String {
-    let drawn = tqs.client().dequeue_token(&Tool::new(tool).unwrap(), PATIENCE).unwrap();
-    drawn.token.reveal().to_owned()
+    let drawn = tqs.client().dequeue_token(&ToolName::new(tool).unwrap(), PATIENCE).unwrap();
+    drawn.token.expose().to_owned()
 }
 
 #[test]

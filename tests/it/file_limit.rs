@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use obol_ipc::client::CallError;
+use obol_client::CallError;
+use obol_ipc::names::ToolName;
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::value::Tool;
 
 use obol_world::halves::AgentSession;
 use obol_world::home;
@@ -44,13 +44,13 @@ fn a_daemon_whose_files_cannot_grow_says_unavailable_and_recovers_with_room() {
     tqs.wait_until_it_answers();
 
     let mut client = tqs.client();
-    let search = Tool::new("search").unwrap();
+    let search = ToolName::new("search").unwrap();
     let mut seen = HashSet::new();
     let deadline = Instant::now() + 5 * PATIENCE;
     let refused = loop {
         assert!(Instant::now() < deadline, "the files never reach their limit");
         match client.dequeue_token(&search, Duration::from_secs(5)) {
-            Ok(drawn) => assert!(seen.insert(drawn.token.reveal().to_owned()), "handed out twice"),
+            Ok(drawn) => assert!(seen.insert(drawn.token.expose().to_owned()), "handed out twice"),
             Err(refused) => break refused,
         }
     };
@@ -72,6 +72,6 @@ fn a_daemon_whose_files_cannot_grow_says_unavailable_and_recovers_with_room() {
     let mut client = tqs.client();
     for _ in 0..600 {
         let drawn = client.dequeue_token(&search, PATIENCE.min(Duration::from_secs(20))).unwrap();
-        assert!(seen.insert(drawn.token.reveal().to_owned()), "handed out again after the restart");
+        assert!(seen.insert(drawn.token.expose().to_owned()), "handed out again after the restart");
     }
 }

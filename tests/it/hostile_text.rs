@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
-use obol_ipc::value::{Audience, Reason};
+use obol_ipc::names::{Audience, Reason};
 use serde_json::json;
 
 use crate::resource::post;

@@ -125,7 +125,7 @@ impl Operator {
     fn draw(&self) -> Result<String, String> {
         let mut client = self.tqs.as_ref().unwrap().client();
         match client.dequeue_token(&tool("search"), Duration::from_secs(10)) {
-            Ok(drawn) => Ok(drawn.token.reveal().to_owned()),
+            Ok(drawn) => Ok(drawn.token.expose().to_owned()),
             Err(error) => Err(error.refusal().unwrap().code().to_string()),
         }
     }

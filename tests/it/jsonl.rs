@@ -77,7 +77,7 @@ fn an_accepted_token_is_answered_with_its_scope() {
     let answer = ask_one(verify_line(&token));
     assert_eq!(
         answer,
-        json!({"ok": true, "scope": scope_json(), "jti": token.jti().as_str(), "session_id": SESSION.0.to_string()})
+        json!({"ok": true, "scope": scope_json(), "jti": token.jti().as_str(), "session_id": SESSION.as_u64().to_string()})
     );
 }
 

@@ -12,12 +12,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use obol_ipc::client::CallError;
+use obol_client::CallError;
+use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::control::FlushScope;
+use obol_ipc::names::{AgentInstanceId, PeerName, Reason, SessionId, ToolName};
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::secret::SessionDocument;
-use obol_ipc::value::{AgentInstanceId, PeerName, Reason, SessionId, Tool};
-use obol_ipc::{Client, Codec, ConnectOptions, ControlClient, Endpoint};
+use obol_ipc::secret::SessionDocumentText;
+use obol_ipc::{Codec, Endpoint};
 
 use self::witness::{Broken, Drawn, Event, Flushed, Verdict, Witness};
 use crate::power_loss::setting;
@@ -177,11 +178,11 @@ fn options() -> ConnectOptions {
     options
 }
 
-fn control(home: &Path) -> Result<ControlClient, obol_ipc::client::ConnectError> {
+fn control(home: &Path) -> Result<ControlClient, obol_client::ConnectError> {
     ControlClient::connect(Endpoint::at(home.join("run/obol/control.sock")).unwrap(), options())
 }
 
-fn agent(home: &Path) -> Result<Client, obol_ipc::client::ConnectError> {
+fn agent(home: &Path) -> Result<Client, obol_client::ConnectError> {
     Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options())
 }
 
@@ -192,7 +193,7 @@ fn provision(operator: &mut ControlClient, number: u64) -> Result<(), CallError>
         // The longest there is: in this test nothing is to be lost to age.
         grant["ttl"] = 3600.into();
     }
-    let document = SessionDocument::new(world.agent_json().to_string()).unwrap();
+    let document = SessionDocumentText::new(world.agent_json().to_string()).unwrap();
     // After a flush new sessions are held back.
     operator.provision_and_resume(document).map(drop)
 }
@@ -204,8 +205,8 @@ fn draw_until_killed(home: &Path, mut random: Random, totals: &Totals) -> Vec<Dr
     loop {
         let tool = *random.pick(&TOOLS);
         let sent = Instant::now();
-        match client.dequeue_token(&Tool::new(tool).unwrap(), Duration::from_secs(5)) {
-            Ok(token) => drawn.push(Drawn::new(tool, token.token.reveal(), sent, Instant::now())),
+        match client.dequeue_token(&ToolName::new(tool).unwrap(), Duration::from_secs(5)) {
+            Ok(token) => drawn.push(Drawn::new(tool, token.token.expose(), sent, Instant::now())),
             Err(CallError::Refused(refusal)) => match refusal.code() {
                 ErrorCode::SessionFlushed | ErrorCode::NoSession | ErrorCode::QueueEmpty { .. } => {
                     std::thread::yield_now();
@@ -249,7 +250,7 @@ impl Operator {
             }
             15..=38 => {
                 let tool = *self.random.pick(&TOOLS);
-                let scope = FlushScope::Tool(Tool::new(tool).unwrap());
+                let scope = FlushScope::Tool(ToolName::new(tool).unwrap());
                 self.flush(events, Flushed::Tool(tool), scope, totals)
             }
             _ => self.replace_session(events, totals),

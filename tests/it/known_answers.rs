@@ -100,7 +100,7 @@ impl Vector {
         let tokens =
             Minter::new(&material, &self.scope, self.policy_epoch).unwrap().mint(validity, &[seed]).unwrap();
         Expected {
-            audience_hash: to_hex(Audience::new(self.scope.aud.as_str()).hash()),
+            audience_hash: to_hex(&Audience::new(self.scope.aud.as_str()).unwrap().hash()),
             token_encryption_key: to_hex(keys.encryption()),
             signing_scalar_le: self
                 .suite()

@@ -55,7 +55,7 @@ struct Schedule {
 fn schedule(vector: &Vector) -> Schedule {
     let number = vector.session.suite;
     let label = |name: &str| format!("obol-s{number}-{name}-v1").into_bytes();
-    let session_id = vector.session.session_id.0.to_be_bytes();
+    let session_id = vector.session.session_id.as_u64().to_be_bytes();
     let jti = Jti::from_random(vector.jti_random);
     let extracted = hmac(&[0; 32], &[&vector.session.session_key]);
     let root = key(&expand(&extracted, &[&label("root"), &session_id, &vector.session.sek_public], 32));
@@ -76,7 +76,7 @@ fn header(vector: &Vector) -> Vec<u8> {
     };
     [
         &[0x03, alg_id, 0x03, 0x00][..],
-        &vector.session.session_id.0.to_be_bytes(),
+        &vector.session.session_id.as_u64().to_be_bytes(),
         &vector.iv,
         &vector.issued_at.to_be_bytes(),
         &vector.expires_at.to_be_bytes(),
@@ -140,7 +140,7 @@ impl AudienceVector {
         let keys = SessionSecret::from_bytes(self.session_secret).for_audience(
             Suite::from_number(self.suite).unwrap(),
             self.session_id,
-            &Audience::new(self.aud.as_str()),
+            &Audience::new(self.aud.as_str()).unwrap(),
         );
         json!({
             "K_session": to_hex(keys.session_key.expose()),
@@ -153,7 +153,7 @@ impl AudienceVector {
     fn again(&self) -> Value {
         let info = [
             format!("obol-s{}-audience-v1", self.suite).as_bytes(),
-            &self.session_id.0.to_be_bytes(),
+            &self.session_id.as_u64().to_be_bytes(),
             &Sha256::digest(&self.aud),
         ]
         .concat();
@@ -351,7 +351,7 @@ fn tokens_open_in_their_own_session_alone() {
                 MutualAuth::from_bytes(mutual_auth),
                 sek_public,
             );
-            let session = Session::new(material, Audience::new(AUDIENCE), ORG);
+            let session = Session::new(material, Audience::new(AUDIENCE).unwrap(), ORG);
             present(&Server::with_session(session, |builder| builder), &token).0
         };
         assert_eq!(with(|_| {}), "ok", "suite {suite}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
@@ -37,7 +37,8 @@ fn session(number: u64, tool: &str) -> String {
 
 fn draws(tqs: &Tqs, tool: &str) -> bool {
     let patience = Duration::from_secs(2);
-    tqs.try_client().is_ok_and(|mut client| client.dequeue_token(&Tool::new(tool).unwrap(), patience).is_ok())
+    tqs.try_client()
+        .is_ok_and(|mut client| client.dequeue_token(&ToolName::new(tool).unwrap(), patience).is_ok())
 }
 
 fn ends_in_time(tqs: Tqs) {

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
+use obol_client::{Client, ConnectOptions};
+use obol_ipc::names::PeerName;
 use obol_ipc::proof::ArgumentsHash;
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, Codec, ConnectOptions, Endpoint};
+use obol_ipc::{Codec, Endpoint};
 use obol_queue::{AgentHalf, DequeueError, FlushScope, Queue};
 use obol_token::text::to_base64url;
 use serde_json::{Value, json};
@@ -95,7 +96,7 @@ fn a_proved_call_in_suite(suite: u8) {
     let mut client = Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options).unwrap();
     let hash = ArgumentsHash::parse(&pop_for(CANONICAL)).unwrap();
     let drawn = client.dequeue_token_with_proof(&tool("pay"), None, hash, PATIENCE).unwrap();
-    let (token, pop) = (json!(drawn.token.reveal()), json!(drawn.pop.unwrap()));
+    let (token, pop) = (json!(drawn.token.expose()), json!(drawn.pop.unwrap()));
     assert_eq!(ask(&server, &token, &arguments, Some(&pop)).status, 200);
     assert!(client.dequeue_token(&tool("pay"), PATIENCE).is_err(), "over what is not said");
 }

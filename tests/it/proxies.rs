@@ -50,7 +50,7 @@ impl Pair {
             .client()
             .dequeue_token(&crate::sidecar::tool("search"), Duration::from_secs(20))
             .unwrap();
-        format!("TBAC {}", drawn.token.reveal())
+        format!("TBAC {}", drawn.token.expose())
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_queue::{
-    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, OpenError, ProvisionError, Queue,
-    SessionId, SessionState, Tool,
+    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionId,
+    SessionState, StoreOpenError, ToolHandle,
 };
 use obol_token::Envelope;
 use serde_json::json;
@@ -76,7 +76,7 @@ fn a_token_is_for_its_tool_and_lives_as_granted() {
     let envelope = Envelope::parse(token.as_bytes()).unwrap();
     assert_eq!(envelope.expires_at() - envelope.issued_at(), 30);
     assert_eq!(token.expires_at(), envelope.expires_at());
-    assert_eq!(envelope.session_id(), SessionId(1));
+    assert_eq!(envelope.session_id(), SessionId::from_u64(1));
 }
 
 #[test]
@@ -104,14 +104,17 @@ fn sessions_that_nobody_flushed_survive_a_restart() {
     drop(queue);
     let queue = open(&store);
     assert_eq!(queue.sessions(), before);
-    assert_eq!(queue.session_info().unwrap().session_id, SessionId(2));
+    assert_eq!(queue.session_info().unwrap().session_id, SessionId::from_u64(2));
     draw(&queue, "search");
 }
 
 #[test]
 fn a_flush_of_any_scope_is_final_also_after_a_restart() {
-    for scope in [FlushScope::All, FlushScope::Session(SessionId(1)), FlushScope::Agent("agent-1".to_owned())]
-    {
+    for scope in [
+        FlushScope::All,
+        FlushScope::Session(SessionId::from_u64(1)),
+        FlushScope::Agent("agent-1".to_owned()),
+    ] {
         let store = Store::new();
         let queue = open(&store);
         queue.provision(AgentSession::new(1, now(), &["search", "pay"]).document()).unwrap();
@@ -126,7 +129,7 @@ fn a_flush_of_any_scope_is_final_also_after_a_restart() {
         assert_eq!(queue.dequeue("pay").unwrap_err(), DequeueError::SessionFlushed, "{scope}");
         assert_eq!(queue.sessions()[0].state, SessionState::Flushed);
         let again = queue.provision(AgentSession::new(1, now(), &["search"]).document());
-        assert!(matches!(again, Err(ProvisionError::Exists(SessionId(1)))));
+        assert!(matches!(again, Err(ProvisionError::Exists(id)) if id == SessionId::from_u64(1)));
         queue.provision(AgentSession::new(2, now(), &["search"]).document()).unwrap();
         draw(&queue, "search");
     }
@@ -189,8 +192,8 @@ fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
     queue.provision(first.document()).unwrap();
     assert_eq!(queue.tool("delete").unwrap_err(), DequeueError::PolicyDenied);
     let (search, pay) = (queue.tool("search").unwrap(), queue.tool("pay").unwrap());
-    assert_eq!((search.session_id(), search.name()), (SessionId(1), "search"));
-    let draw = |tool: &Tool<'_>| tool.dequeue_within(PATIENCE).map(|token| token.as_bytes().to_vec());
+    assert_eq!((search.session_id(), search.name()), (SessionId::from_u64(1), "search"));
+    let draw = |tool: &ToolHandle<'_>| tool.dequeue_within(PATIENCE).map(|token| token.as_bytes().to_vec());
     let mut seen: HashSet<Vec<u8>> = (0..100).map(|_| draw(&search).unwrap()).collect();
     seen.extend((0..100).map(|_| self::draw(&queue, "search")));
     assert_eq!(seen.len(), 200, "handed out twice");
@@ -203,9 +206,9 @@ fn a_tool_looked_up_once_obeys_policy_and_flushes_and_stays_with_its_session() {
     assert!(seen.insert(draw(&search).unwrap()), "a tool that was flushed gets new tokens");
 
     queue.provision(AgentSession::new(2, now(), &["search"]).document()).unwrap();
-    assert_eq!(search.dequeue_within(PATIENCE).unwrap().session_id(), SessionId(1));
-    assert_eq!(queue.tool("search").unwrap().session_id(), SessionId(2));
-    queue.flush(&FlushScope::Session(SessionId(1)), "test").unwrap();
+    assert_eq!(search.dequeue_within(PATIENCE).unwrap().session_id(), SessionId::from_u64(1));
+    assert_eq!(queue.tool("search").unwrap().session_id(), SessionId::from_u64(2));
+    queue.flush(&FlushScope::Session(SessionId::from_u64(1)), "test").unwrap();
     assert_eq!(draw(&search).unwrap_err(), DequeueError::SessionFlushed);
     clock.set(first.expires_at);
     assert_eq!(search.dequeue().unwrap_err(), DequeueError::SessionEnded(first.expires_at));
@@ -230,7 +233,7 @@ fn unknown_tools_missing_sessions_and_several_audiences_have_errors_of_their_own
     assert!(matches!(queue.dequeue("search"), Err(DequeueError::AudienceNeeded(list)) if list.len() == 2));
     let draw = Draw { tool: "search", audience: Some("https://other.example"), session: None };
     queue.dequeue_within(draw, PATIENCE).unwrap();
-    let missing = Draw { session: Some(SessionId(99)), ..draw };
+    let missing = Draw { session: Some(SessionId::from_u64(99)), ..draw };
     assert_eq!(queue.dequeue(missing).unwrap_err(), DequeueError::NoSession);
 }
 
@@ -313,39 +316,39 @@ fn a_session_that_is_over_or_known_is_not_taken() {
     assert!(matches!(queue.provision(world.document()), Err(ProvisionError::Expired)));
     queue.provision(AgentSession::new(1, now(), &["search"]).document()).unwrap();
     let again = queue.provision(AgentSession::new(1, now(), &["search"]).document());
-    assert!(matches!(again, Err(ProvisionError::Exists(SessionId(1)))));
+    assert!(matches!(again, Err(ProvisionError::Exists(id)) if id == SessionId::from_u64(1)));
 }
 
 #[test]
 fn a_second_process_a_wrong_key_and_foreign_files_are_refused_untouched() {
     let store = Store::new();
     let queue = open(&store);
-    assert!(matches!(Queue::open(store.database(), store.master_key()), Err(OpenError::InUse(_))));
+    assert!(matches!(Queue::open(store.database(), store.master_key()), Err(StoreOpenError::InUse(_))));
     drop(queue);
 
     let wrong = MasterKey::from_bytes([9; 32]);
-    assert!(matches!(Queue::open(store.database(), wrong), Err(OpenError::WrongMasterKey(_))));
+    assert!(matches!(Queue::open(store.database(), wrong), Err(StoreOpenError::WrongMasterKey(_))));
     drop(open(&store));
 
     let text = store.path("notes.txt");
     std::fs::write(&text, "dear diary").unwrap();
     set_mode(&text, 0o600);
     let error = Queue::open(&text, store.master_key()).unwrap_err();
-    assert!(matches!(error, OpenError::NotAStore(_)), "{error:?}");
+    assert!(matches!(error, StoreOpenError::NotAStore(_)), "{error:?}");
     assert_eq!(std::fs::read_to_string(&text).unwrap(), "dear diary");
 
     let keys = store.path("tokens.redb.keys");
     let saved = std::fs::read(&keys).unwrap();
     std::fs::write(&keys, b"no key file").unwrap();
-    assert!(matches!(open_error(&store), OpenError::Mismatch(_)));
+    assert!(matches!(open_error(&store), StoreOpenError::Mismatch(_)));
     std::fs::write(&keys, saved).unwrap();
     set_mode(&store.database(), 0o644);
-    assert!(matches!(open_error(&store), OpenError::File(_)));
+    assert!(matches!(open_error(&store), StoreOpenError::File(_)));
     set_mode(&store.database(), 0o600);
     drop(open(&store));
 }
 
-fn open_error(store: &Store) -> OpenError {
+fn open_error(store: &Store) -> StoreOpenError {
     Queue::open(store.database(), store.master_key()).unwrap_err()
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obol_ipc::control::FlushScope;
-use obol_ipc::value::{AgentInstanceId, Reason, SessionId, Tool};
+use obol_ipc::names::{AgentInstanceId, Reason, SessionId, ToolName};
 
 use self::scanner::{Found, Jti, scan};
 use obol_world::halves::AgentSession;
@@ -25,8 +25,8 @@ const WAITING: u64 = 24;
 /// The first start of a store has number 1; counters of later ones are above these bits.
 const FIRST_BOOT: u64 = 1 << 40;
 
-fn tool(name: &str) -> Tool {
-    Tool::new(name).unwrap()
+fn tool(name: &str) -> ToolName {
+    ToolName::new(name).unwrap()
 }
 
 /// What was known right before the flush.
@@ -79,7 +79,7 @@ fn prepare() -> Before {
         for name in ["search", "pay"] {
             for _ in 0..8 {
                 let token = client.dequeue_token(&tool(name), Duration::from_secs(20)).unwrap();
-                drawn.insert(jti(token.token.reveal()));
+                drawn.insert(jti(token.token.expose()));
             }
         }
     }

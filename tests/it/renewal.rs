@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::names::PeerName;
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, Codec, ConnectOptions, ControlClient, Endpoint};
+use obol_ipc::{Codec, Endpoint};
 use obol_queue::{AgentHalf, MasterKey, Order, Queue, SourceError, TokenSource, Tokens};
 use obol_sidecar::{Handle, Options};
 use redb::backends::InMemoryBackend;

@@ -61,7 +61,7 @@ impl Field {
     /// A token of the session provisioned last.
     fn draw(&self) -> String {
         let drawn = self.tqs.client().dequeue_token(&tool("search"), std::time::Duration::from_secs(10));
-        drawn.unwrap().token.reveal().to_owned()
+        drawn.unwrap().token.expose().to_owned()
     }
 
     fn rs(&self, arguments: &[&str]) -> RsProcess {

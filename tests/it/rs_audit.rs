@@ -84,7 +84,7 @@ fn every_verification_has_its_line_and_nobody_is_blamed_for_a_forgery() {
     assert_eq!(rs.terminate(), Some(0));
 
     let lines = lines(home);
-    let session = format!("{:016x}", SESSION.0);
+    let session = format!("{:016x}", SESSION.as_u64());
     let spends = of(&lines, "spend");
     assert_eq!(spends.len(), 2);
     for (line, token) in spends.iter().zip([&good, &other]) {

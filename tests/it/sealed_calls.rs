@@ -10,8 +10,9 @@ use std::sync::Arc;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use axum::routing::post;
 use axum::{Json, Router};
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, Codec, ConnectOptions, Endpoint};
+use obol_client::{Client, ConnectOptions};
+use obol_ipc::names::PeerName;
+use obol_ipc::{Codec, Endpoint};
 use obol_queue::{DequeueError, Draw, FlushScope, Queue};
 use obol_resource::{Guard, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::Audience;
@@ -112,7 +113,7 @@ fn serve(runtime: &Runtime, home: &Path) -> SocketAddr {
         sessions.add(session).unwrap();
     }
     let spent = MemorySpentSet::unfenced(Arc::<SystemClock>::clone(&clock), 60);
-    let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent));
+    let verifier = Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
     let guard = Guard::new(verifier.clock(clock).build().unwrap());
     let layer = TbacLayer::new(guard, ToolCall::new("search")).json_arguments();
     let routes = Router::new().route("/search", post(echo)).route_layer(layer);
@@ -165,7 +166,7 @@ fn a_sealed_call_in_suite(suite: u8) {
     let mut client = Client::connect(Endpoint::at(tqs::socket(home)).unwrap(), options).unwrap();
     let drawn = client.dequeue_token(&tool("search"), PATIENCE).unwrap();
     let channel = serde_json::to_value(drawn.channel.unwrap()).unwrap();
-    let call = Call { token: drawn.token.reveal().to_owned(), channel };
+    let call = Call { token: drawn.token.expose().to_owned(), channel };
     let answer = call.send(server, SEALED_CONTENT_TYPE, &call.seal(arguments.as_bytes()));
     assert!(call.open(&answer.bytes).is_some());
     assert!(client.dequeue_token(&tool("pay"), PATIENCE).unwrap().channel.is_none());

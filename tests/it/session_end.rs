@@ -35,13 +35,13 @@ fn an_older_session_serves_when_the_newer_ends() {
     queue.provision(session(1, 3600).document()).unwrap();
     queue.provision(session(2, 60).document()).unwrap();
     let from = || queue.dequeue_within("search", PATIENCE).map(|token| token.session_id());
-    assert_eq!(from().unwrap(), SessionId(2));
+    assert_eq!(from().unwrap(), SessionId::from_u64(2));
     assert_eq!(states(&queue), [SessionState::Active; 2]);
 
     clock.set(START + 60 - MIN_LIFE + 1);
-    assert_eq!(from().unwrap(), SessionId(1), "what is left of the newer is too short for a token");
+    assert_eq!(from().unwrap(), SessionId::from_u64(1), "what is left of the newer is too short for a token");
     assert_eq!(states(&queue), [SessionState::Active, SessionState::Expired]);
-    assert_eq!(queue.session_info().unwrap().session_id, SessionId(1));
+    assert_eq!(queue.session_info().unwrap().session_id, SessionId::from_u64(1));
     assert_eq!(queue.last_end(), Some(START + 3600));
 
     clock.set(START + 3600);
@@ -65,7 +65,7 @@ fn who_waits_for_a_token_of_a_session_that_ends_gets_one_of_the_older() {
         let waiting = scope.spawn(|| {
             loop {
                 let token = queue.dequeue_within("search", PATIENCE).unwrap();
-                if token.session_id() == SessionId(1) {
+                if token.session_id() == SessionId::from_u64(1) {
                     return;
                 }
             }
@@ -103,7 +103,7 @@ fn a_flush_is_not_undone_by_an_older_session_until_resume() {
     let queue = open_at(&store, &clock);
     queue.provision(session(1, 3600).document()).unwrap();
     queue.provision(session(2, 60).document()).unwrap();
-    queue.flush(&FlushScope::Session(SessionId(2)), "test").unwrap();
+    queue.flush(&FlushScope::Session(SessionId::from_u64(2)), "test").unwrap();
     let from = |queue: &Queue| queue.dequeue_within("search", PATIENCE).map(|token| token.session_id());
     for time in [START, START + 60, START + 600] {
         clock.set(time);
@@ -116,9 +116,9 @@ fn a_flush_is_not_undone_by_an_older_session_until_resume() {
     let queue = open_at(&store, &clock);
     assert!(from(&queue).is_err(), "after a restart");
     assert_eq!(queue.resume().unwrap(), None, "nothing was held back");
-    assert_eq!(from(&queue).unwrap(), SessionId(1));
+    assert_eq!(from(&queue).unwrap(), SessionId::from_u64(1));
     drop(queue);
-    assert_eq!(from(&open_at(&store, &clock)).unwrap(), SessionId(1), "resume lasts");
+    assert_eq!(from(&open_at(&store, &clock)).unwrap(), SessionId::from_u64(1), "resume lasts");
 }
 
 #[test]

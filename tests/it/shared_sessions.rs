@@ -45,7 +45,7 @@ fn open(options: RedisOptions) -> RedisSessionTable {
 
 /// Whether a session is known and active; `None` while the table cannot tell.
 fn active(table: &RedisSessionTable, id: u64) -> Option<bool> {
-    let found = table.look_up(SessionId(id)).ok()?;
+    let found = table.look_up(SessionId::from_u64(id)).ok()?;
     Some(found.is_some_and(|session| session.is_active()))
 }
 
@@ -56,8 +56,8 @@ fn a_session_added_or_revoked_on_one_server_is_so_on_the_other() {
     one.add(&entry(1, now()), now()).unwrap();
     assert_eq!(active(&one, 1), Some(true));
     wait_until("the other has it", || active(&other, 1) == Some(true));
-    let held = one.look_up(SessionId(1)).unwrap().unwrap();
-    other.revoke(SessionId(1), now()).unwrap();
+    let held = one.look_up(SessionId::from_u64(1)).unwrap().unwrap();
+    other.revoke(SessionId::from_u64(1), now()).unwrap();
     assert_eq!(active(&other, 1), Some(false));
     wait_until("it is revoked on the first", || active(&one, 1) == Some(false));
     assert!(!held.is_active(), "also for those who hold it");
@@ -100,11 +100,11 @@ fn the_rights_that_the_documentation_names_are_enough() {
     let table = open(options.clone());
     table.add(&entry(1, now()), now()).unwrap();
     table.add(&entry(2, now()), now()).unwrap();
-    table.revoke(SessionId(1), now()).unwrap();
+    table.revoke(SessionId::from_u64(1), now()).unwrap();
     wait_until("changes are read", || (active(&table, 1), active(&table, 2)) == (Some(false), Some(true)));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let spent = RedisSpentSet::open(options, clock).unwrap();
-    let mark = Mark::new(SessionId(1), &Jti::from_random([1; 16]), now() + 60);
+    let mark = Mark::new(SessionId::from_u64(1), &Jti::from_random([1; 16]), now() + 60);
     assert_eq!(spent.spend(mark).wait(), Ok(()));
     assert_eq!(spent.spend(mark).wait(), Err(SpendError::AlreadySpent));
 }
@@ -114,7 +114,7 @@ fn with_epoch(id: u64, epoch: u64) -> ResourceHalf {
 }
 
 fn epoch(table: &RedisSessionTable, id: u64) -> Option<u64> {
-    Some(table.look_up(SessionId(id)).ok()??.policy_epoch())
+    Some(table.look_up(SessionId::from_u64(id)).ok()??.policy_epoch())
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn servers_that_change_the_table_at_the_same_time_lose_nothing() {
                 for id in 0..20 {
                     server.add(&entry(number * 100 + id, now()), now()).unwrap();
                 }
-                server.revoke(SessionId(number * 100), now()).unwrap();
+                server.revoke(SessionId::from_u64(number * 100), now()).unwrap();
             });
         }
     });
@@ -166,7 +166,7 @@ fn expect_no_return(put_back: impl Fn(&RedisServer, &str), keep: impl Fn(&RedisS
     one.add(&entry(2, now()), now()).unwrap();
     let rows = rows_of(&redis);
     keep(&redis, &rows);
-    one.revoke(SessionId(1), now()).unwrap();
+    one.revoke(SessionId::from_u64(1), now()).unwrap();
     wait_until("the other knows", || active(&other, 1) == Some(false));
     put_back(&redis, &rows);
     wait_until("it is noticed: every session is over, on all servers", || {
@@ -226,7 +226,7 @@ fn a_row_that_does_not_fit_its_manifest_is_believed_by_no_server() {
     let rows = rows_of(&redis);
     let script = "return redis.call('SET', 'aside', redis.call('HGET', KEYS[1], ARGV[1]))";
     assert_eq!(redis.ask(&["EVAL", script, "1", &rows, "0000000000000001"]), "OK");
-    one.revoke(SessionId(1), now()).unwrap();
+    one.revoke(SessionId::from_u64(1), now()).unwrap();
     // With as many rows and changes as there are: a server that is new has nothing but the manifest to go by.
     let script = "return redis.call('HSET', KEYS[1], ARGV[1], redis.call('GET', 'aside'))";
     assert_eq!(redis.ask(&["EVAL", script, "1", &rows, "0000000000000001"]), "0");
@@ -241,9 +241,11 @@ fn while_redis_is_away_nothing_is_known_and_when_it_comes_back_every_session_is_
     let mut redis = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let table = open(options(&redis).first_start());
     table.add(&entry(1, now()), now()).unwrap();
-    let held = table.look_up(SessionId(1)).unwrap().unwrap();
+    let held = table.look_up(SessionId::from_u64(1)).unwrap().unwrap();
     redis.kill();
-    wait_until("it cannot tell", || table.look_up(SessionId(1)).is_err() && table.health().is_err());
+    wait_until("it cannot tell", || {
+        table.look_up(SessionId::from_u64(1)).is_err() && table.health().is_err()
+    });
     assert!(matches!(table.add(&entry(2, now()), now()), Err(SessionStoreError::Unavailable(_))));
     redis.start_again();
     wait_until("it can tell again", || table.health().is_ok());
@@ -260,9 +262,9 @@ fn a_revocation_that_redis_did_not_get_counts_here() {
     let mut redis = RedisServer::start(&[]);
     let table = open(options(&redis).first_start());
     table.add(&entry(1, now()), now()).unwrap();
-    let held = table.look_up(SessionId(1)).unwrap().unwrap();
+    let held = table.look_up(SessionId::from_u64(1)).unwrap().unwrap();
     redis.kill();
-    assert!(matches!(table.revoke(SessionId(1), now()), Err(SessionStoreError::Unavailable(_))));
+    assert!(matches!(table.revoke(SessionId::from_u64(1), now()), Err(SessionStoreError::Unavailable(_))));
     assert!(!held.is_active());
 }
 

@@ -17,7 +17,7 @@ fn now() -> u64 {
 fn mark(number: u64) -> Mark {
     let mut random = [0; 16];
     random[..8].copy_from_slice(&number.to_be_bytes());
-    Mark::new(SessionId(1), &Jti::from_random(random), now() + 600)
+    Mark::new(SessionId::from_u64(1), &Jti::from_random(random), now() + 600)
 }
 
 fn options(server: &RedisServer) -> RedisOptions {
@@ -460,7 +460,7 @@ fn a_mark_stays_until_its_own_end_and_names_no_token() {
     // What has no end of its own is never evicted alone.
     assert_eq!([&keys[0], &keys[1]].map(|key| redis.ask(&["PTTL", key])), ["-1", "-1"]);
     // What is past its end is too old to tell, however often it is asked for.
-    let old = Mark::new(SessionId(1), &Jti::from_random([9; 16]), now() - 1_000);
+    let old = Mark::new(SessionId::from_u64(1), &Jti::from_random([9; 16]), now() - 1_000);
     assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
     assert_eq!(set.spend(old).wait(), Err(SpendError::Forgotten));
 }

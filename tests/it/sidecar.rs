@@ -8,11 +8,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use obol_ipc::client::CallError;
+use obol_client::CallError;
+use obol_client::{Client, ConnectOptions};
 use obol_ipc::control::FlushScope;
+use obol_ipc::names::{PeerName, Reason, ToolName};
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::value::{PeerName, Reason, Tool};
-use obol_ipc::{Client, Codec, ConnectOptions, Endpoint};
+use obol_ipc::{Codec, Endpoint};
 use serde_json::{Value, json};
 
 use obol_world::halves::AgentSession;
@@ -22,8 +23,8 @@ use obol_world::tqs::{self, Tqs};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) fn tool(name: &str) -> Tool {
-    Tool::new(name).unwrap()
+pub(crate) fn tool(name: &str) -> ToolName {
+    ToolName::new(name).unwrap()
 }
 
 /// A daemon with one session for two tools.
@@ -97,7 +98,7 @@ fn both_codecs_draw_tokens_and_never_the_same() {
             for _ in 0..20 {
                 let drawn = client.dequeue_token(&tool(name), PATIENCE).unwrap();
                 assert_eq!(drawn.tool, tool(name));
-                assert!(seen.insert(drawn.token.reveal().to_owned()));
+                assert!(seen.insert(drawn.token.expose().to_owned()));
             }
         }
         let info = client.session_info().unwrap();
@@ -305,7 +306,7 @@ fn no_token_comes_back_after_the_daemon_is_killed() {
         let mut client = tqs.client();
         for _ in 0..15 {
             let drawn = client.dequeue_token(&tool("search"), PATIENCE).unwrap();
-            assert!(seen.insert(drawn.token.reveal().to_owned()), "handed out again after a kill");
+            assert!(seen.insert(drawn.token.expose().to_owned()), "handed out again after a kill");
         }
         tqs.kill();
     }

@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use obol_ipc::client::CallError;
-use obol_ipc::value::PeerName;
-use obol_ipc::{AsyncClient, Client, ConnectOptions, Endpoint};
+use obol_client::CallError;
+use obol_client::{AsyncClient, Client, ConnectOptions};
+use obol_ipc::Endpoint;
+use obol_ipc::names::PeerName;
 
 use crate::sidecar::{PATIENCE, start, tool};
 use obol_world::home::{self, wait_until};
@@ -28,7 +29,7 @@ fn options() -> ConnectOptions {
 fn draw(client: &mut Client) -> String {
     loop {
         match client.dequeue_token(&tool("search"), PATIENCE) {
-            Ok(drawn) => return drawn.token.reveal().to_owned(),
+            Ok(drawn) => return drawn.token.expose().to_owned(),
             Err(CallError::NotSent(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -93,7 +94,7 @@ fn an_async_client_rides_over_a_restart() {
         runtime.block_on(async {
             loop {
                 match client.dequeue_token(&tool("search"), PATIENCE).await {
-                    Ok(drawn) => return drawn.token.reveal().to_owned(),
+                    Ok(drawn) => return drawn.token.expose().to_owned(),
                     Err(CallError::NotSent(_)) => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -120,7 +121,7 @@ fn a_restart_in_good_order_leaves_no_caller_to_guess_and_repeats_no_token() {
                 let mut client = Client::connect(endpoint(&home), options()).unwrap();
                 while !done.load(Ordering::Relaxed) {
                     match client.dequeue_token(&tool("search"), Duration::ZERO) {
-                        Ok(drawn) => assert!(seen.lock().unwrap().insert(drawn.token.reveal().to_owned())),
+                        Ok(drawn) => assert!(seen.lock().unwrap().insert(drawn.token.expose().to_owned())),
                         // Nobody was there, or nothing was ready: both say that nothing was handed out.
                         Err(CallError::NotSent(_) | CallError::Refused(_)) => {}
                         Err(error) => panic!("a caller cannot tell what became of its token: {error}"),

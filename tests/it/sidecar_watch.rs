@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
-use obol_ipc::value::Reason;
+use obol_ipc::names::Reason;
 use serde_json::json;
 
 use crate::sidecar::{PATIENCE, Raw, start, start_as, tool};

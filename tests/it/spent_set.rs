@@ -34,7 +34,7 @@ fn refusal(path: &Path) -> String {
 fn mark(number: u64) -> Mark {
     let mut random = [0; 16];
     random[..8].copy_from_slice(&number.to_be_bytes());
-    Mark::new(SessionId(1), &Jti::from_random(random), NOW + 60)
+    Mark::new(SessionId::from_u64(1), &Jti::from_random(random), NOW + 60)
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn verifier(limits: CascadeLimits) -> (Arc<ManualClock>, Verifier) {
     let spent = MemorySpentSet::unfenced(Arc::clone(&clock) as Arc<dyn Clock>, limits.clock_skew);
     let sessions = obol_verify::MemorySessionTable::new();
     sessions.add(session()).unwrap();
-    let builder = Verifier::builder(obol_token::Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent));
+    let builder =
+        Verifier::builder(obol_token::Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
     let builder = builder.templates(Arc::new(Template::Any)).clock(clock.clone()).limits(limits);
     (clock, builder.build().unwrap())
 }

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 
-use obol_ipc::client::ConnectError;
+use obol_client::ConnectError;
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
 use obol_ipc::control::{FlushScope, StatusResult};
 use obol_ipc::hello::HelloError;
-use obol_ipc::value::{PeerName, Reason};
-use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use obol_ipc::names::{PeerName, Reason};
 use rustix::process::{Gid, Uid};
 
 use crate::end_to_end::{Rs, create_session};
@@ -108,7 +109,7 @@ impl House {
         let mut client =
             Client::connect(self.endpoint("agent.sock"), options()).map_err(|e| e.to_string())?;
         let drawn = client.dequeue_token(&tool(name), PATIENCE).map_err(|error| error.to_string())?;
-        Ok(drawn.token.reveal().to_owned())
+        Ok(drawn.token.expose().to_owned())
     }
 
     /// As the operator, on the operator's socket.
@@ -286,7 +287,7 @@ fn mint_for_oneself(house: &House, thief: u32) -> Option<String> {
     as_user(thief, thief, || {
         let drawn =
             Client::connect(socket, options()).unwrap().dequeue_token(&tool("pay"), PATIENCE).unwrap();
-        Some(drawn.token.reveal().to_owned())
+        Some(drawn.token.expose().to_owned())
     })
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -122,7 +122,7 @@ fn shown(screen: &str) -> Vec<String> {
 fn on_a_terminal_it_draws_a_screen_follows_its_size_and_leaves_it_clean() {
     let home = home::home();
     let tqs = start(home.path(), &["search", "pay"]);
-    tqs.client().dequeue_token(&Tool::new("search").unwrap(), Duration::from_secs(30)).unwrap();
+    tqs.client().dequeue_token(&ToolName::new("search").unwrap(), Duration::from_secs(30)).unwrap();
     let terminal =
         Terminal::start(command(home.path()).args(["status", "--watch", "--interval", "0.1"]), 100, 30);
     let screen = terminal.wait_for(|screen| screen.contains("search") && screen.contains("active"));

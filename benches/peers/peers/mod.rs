@@ -11,7 +11,7 @@ use obol_token::{Jti, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// Under which session all tokens are filed in the set of spent tokens.
-pub const SESSION: SessionId = SessionId(7);
+pub const SESSION: SessionId = SessionId::from_u64(7);
 /// The clock of every verification.
 pub const NOW: u64 = ISSUED_AT + 1;
 /// How long a token lives, in seconds.

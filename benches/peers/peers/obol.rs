@@ -30,11 +30,11 @@ impl Obol {
 
     fn new(suite: Suite) -> Self {
         let sessions = MemorySessionTable::new();
-        sessions.add(Session::new(material(suite), Audience::new(AUDIENCE), ORG)).expect("one session");
+        sessions.add(Session::new(material(suite), Audience::new(AUDIENCE).expect("an audience"), ORG)).expect("one session");
         let clock = Arc::new(ManualClock::new(NOW));
         // Nothing is ever spent in it: the replay check is the same for all peers, and outside.
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), 60));
-        let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), spent)
+        let verifier = Verifier::builder(Audience::new(AUDIENCE).expect("an audience"), Arc::new(sessions), spent)
             .templates(Arc::new(Template::Any))
             .clock(clock)
             .build();

@@ -1,7 +1,7 @@
 //! Draws one token for a tool and prints it.
 //!
 //! ```text
-//! cargo run -p obol-ipc --example draw -- mail.send
+//! cargo run -p obol-client --example draw -- mail.send
 //! ```
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
@@ -10,19 +10,20 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use obol_ipc::value::{PeerName, Tool};
-use obol_ipc::{Client, ConnectOptions, Endpoint};
+use obol_client::protocol::Endpoint;
+use obol_client::protocol::names::{PeerName, ToolName};
+use obol_client::{Client, ConnectOptions};
 
 /// How long to wait if no token is ready.
 const WAIT: Duration = Duration::from_secs(2);
 
 fn draw(tool: &str) -> Result<(), Box<dyn Error>> {
-    let tool = Tool::new(tool)?;
+    let tool = ToolName::new(tool)?;
     let endpoint = Endpoint::agent_to_connect(None, |name| std::env::var_os(name))?;
     let options = ConnectOptions::new(PeerName::new("draw/0.1.0")?);
     let mut client = Client::connect(endpoint, options)?;
     let drawn = client.dequeue_token(&tool, WAIT)?;
-    println!("{}", drawn.token.reveal());
+    println!("{}", drawn.token.expose());
     eprintln!("for {}, until {} (Unix seconds)", drawn.tool, drawn.expires_at);
     Ok(())
 }

@@ -1,28 +1,21 @@
-//! Frames, messages and clients for the local sockets of the Token Queue Service (TQS) and the resource server.
+//! Clients of the local sockets: for agents that draw tokens from the sidecar (TQS), and for the operators of the sidecar
+//! and of a resource server.
 //!
 //! # What lives here
 //!
-//! - [`frame`]: length-prefixed frames, without I/O.
-//! - [`hello`]: the first frame each way, which settles the protocol version and the codec.
-//! - [`message`]: what an agent may say on `agent.sock`; [`control`]: what the operator may say on `control.sock`, and
-//!   [`rs_control`] on a resource server's `rs-control.sock`.
-//! - [`refusal`]: the errors both protocols answer with; [`value`] and [`secret`]: the checked values they carry.
-//! - [`codec`]: messages to frame bodies and back, as JSON-RPC 2.0 or as bincode.
-//! - [`endpoint`]: where the sockets are; [`connect`]: opening one and making sure who is at the other end.
-//! - [`client`]: blocking clients; `async_client` (feature `tokio`): one connection shared by many tasks.
+//! - [`Client`], [`ControlClient`], [`RsControlClient`]: blocking clients, one for each socket. `AsyncClient` (feature
+//!   `tokio`): one connection to the agent's socket, shared by many tasks.
+//! - [`ConnectOptions`]: how a client introduces itself. Opening a socket makes sure who is at the other end.
 //!
-//! The server uses everything but the clients; both sides therefore agree by construction.
+//! What is said on a socket is [`protocol`], the crate `obol-ipc`, which the servers build on as well.
 //!
 //! # What it promises
 //!
-//! - Input from the other side never panics and never makes this crate allocate more than one frame's worth
-//!   ([`frame::MAX_BODY_BYTES`]) beyond what has arrived.
 //! - A `dequeueToken` of which one byte was written is never sent a second time. When its answer is lost, the caller
-//!   is told that the token may have been handed out ([`client::CallError::MayHaveBeenHandedOut`]).
+//!   is told that the token may have been handed out ([`CallError::MayHaveBeenHandedOut`]).
 //! - A client talks only to a socket and a process that belong to its own user, to root, or to the user it was told to
-//!   expect ([`endpoint::DAEMON_USER_VARIABLE`]), or to the owner of a folder that only root can have put there.
-//! - Tokens and session documents are wiped from memory when dropped, and print as a redaction. The wiping is best
-//!   effort: the kernel's socket buffers and the parser's scratch space are out of reach.
+//!   expect ([`protocol::endpoint::DAEMON_USER_VARIABLE`]), or to the owner of a folder that only root can have put there.
+//! - Every wait has an end.
 //!
 //! # What it must not know about
 //!
@@ -32,30 +25,17 @@
 //!
 //! Linux. Elsewhere the crate builds, and connecting fails closed because the peer cannot be identified.
 
-pub mod client;
-pub mod codec;
-pub mod connect;
-pub mod control;
-pub mod endpoint;
-pub mod frame;
-pub mod hello;
-pub mod message;
-pub mod proof;
-mod protocol;
-pub mod refusal;
-pub mod rs_control;
-pub mod secret;
-pub mod time;
-pub mod user;
-pub mod value;
+#[cfg(feature = "tokio")]
+mod async_client;
+mod client;
+mod connect;
+#[cfg(test)]
+mod tests;
+
+/// What is said on the sockets: names, messages, refusals, and where the sockets are.
+pub use obol_ipc as protocol;
 
 #[cfg(feature = "tokio")]
-pub mod async_client;
-
-#[cfg(feature = "tokio")]
-pub use async_client::AsyncClient;
-pub use client::{CallError, Client, ControlClient, RsControlClient};
-pub use codec::Codec;
-pub use connect::ConnectOptions;
-pub use endpoint::Endpoint;
-pub use protocol::Protocol;
+pub use self::async_client::{AsyncClient, MAX_IN_FLIGHT};
+pub use self::client::{BlockingClient, CallError, Client, ControlClient, RsControlClient};
+pub use self::connect::{ConnectError, ConnectOptions, DEFAULT_ANSWER_TIMEOUT, Lost};

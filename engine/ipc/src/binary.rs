@@ -1,70 +1,256 @@
-//! The binary form of every value and message. Fields and variants come in the order they are
-//! declared in; that order is the format.
+//! The binary form of values: what each part of a message is in the codec `bincode`, and the only module that names
+//! bincode. [`codec`](crate::codec) says what it writes.
+//!
+//! The traits of bincode are not implemented for this crate's types: they would become part of its interface. What is
+//! taken from bincode are the encodings of integers, booleans and strings and the reader with a limit. Each type's form
+//! stands beside the type: its fields and variants come in the order they are declared in, and that order is the format.
 
-use super::{Binary, BinaryError, Input, Output};
-use crate::codec::RequestId;
-use crate::control::{
-    AllowResult, DeniedTool, DenyResult, FlushParams, FlushResult, FlushScope, HealthResult, HoldStatus,
-    PolicyParams, ProvisionParams, ProvisionResult, ResumeResult, SecurityEventParams, SessionState,
-    SessionStatus, StatusParams, StatusResult, ToolParams, ToolStatus,
-};
-use crate::frame::EncodeError;
-use crate::message::{
-    DequeueTokenParams, DequeueTokenResult, Empty, SessionInfoResult, TokenChannel, TokenProof,
-    TokenStatusParams, TokenStatusResult,
-};
-use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
-use crate::refusal::{ErrorCode, Refusal};
-use crate::rs_control::{
-    Kept, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsSessionState, RsSessionStatus,
-    RsStatusResult,
-};
-use crate::secret::{ChannelText, SessionDocument, TokenText};
-use crate::time::UtcTime;
-use crate::value::{
-    AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, EventKind, Reason, SessionId, Tool, WaitMs,
-};
-use obol_secret::wipe::Wiped;
+use core::fmt;
+use std::collections::BTreeMap;
 
-macro_rules! binary_text {
-    ($($type:ty: $text:ident;)+) => {$(
-        impl Binary for $type {
-            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-                output.plain(self.$text())
-            }
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::de::read::{Reader, SliceReader};
+use bincode::de::{BorrowDecode, Decode, Decoder, DecoderImpl};
+use bincode::enc::write::Writer;
+use bincode::enc::{Encode, EncoderImpl};
+use bincode::error::{DecodeError as BincodeDecodeError, EncodeError as BincodeEncodeError};
+use obol_token::names::ValueError;
 
-            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-                Ok(Self::new(input.string()?)?)
-            }
+use crate::frame::{EncodeError, FrameWriter, MAX_BODY_BYTES};
+
+/// How far one body may make bincode read, and so how much a declared length may allocate at once. bincode charges an
+/// integer at its width in memory before it reads it, so the last one of a full body needs this much more.
+const READ_LIMIT_BYTES: usize = MAX_BODY_BYTES + size_of::<u64>();
+
+type Config = Configuration<LittleEndian, Varint, Limit<READ_LIMIT_BYTES>>;
+
+const fn config() -> Config {
+    bincode::config::standard().with_limit::<READ_LIMIT_BYTES>()
+}
+
+impl Writer for FrameWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BincodeEncodeError> {
+        self.append(bytes).map_err(|_| BincodeEncodeError::UnexpectedEnd)
+    }
+}
+
+/// Where a message is written to. The only way it fails is that the frame is full.
+#[expect(missing_debug_implementations, reason = "out of reach for other crates")]
+pub struct Output<'frame>(EncoderImpl<&'frame mut FrameWriter, Config>);
+
+impl<'frame> Output<'frame> {
+    pub(crate) fn new(frame: &'frame mut FrameWriter) -> Self {
+        Self(EncoderImpl::new(frame, config()))
+    }
+
+    pub(crate) fn plain(&mut self, value: &(impl Encode + ?Sized)) -> Result<(), EncodeError> {
+        value.encode(&mut self.0).map_err(|_| EncodeError::TooLong)
+    }
+}
+
+/// Where a message is read from.
+#[expect(missing_debug_implementations, reason = "out of reach for other crates")]
+pub struct Input<'body>(DecoderImpl<SliceReader<'body>, Config, ()>);
+
+impl<'body> Input<'body> {
+    pub(crate) fn new(body: &'body [u8]) -> Self {
+        Self(DecoderImpl::new(SliceReader::new(body), config(), ()))
+    }
+
+    pub(crate) fn plain<T: Decode<()>>(&mut self) -> Result<T, BinaryError> {
+        Ok(T::decode(&mut self.0)?)
+    }
+
+    fn u64(&mut self) -> Result<u64, BinaryError> {
+        let number = self.plain::<u64>()?;
+        // It was charged at 8 bytes and takes at least 1; without this, many small numbers would exceed the limit.
+        self.0.unclaim_bytes_read(size_of::<u64>() - 1);
+        Ok(number)
+    }
+
+    fn u32(&mut self) -> Result<u32, BinaryError> {
+        let number = self.plain::<u32>()?;
+        self.0.unclaim_bytes_read(size_of::<u32>() - 1);
+        Ok(number)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'body [u8], BinaryError> {
+        let bytes = <&[u8]>::borrow_decode(&mut self.0)?;
+        self.0.unclaim_bytes_read(size_of::<u64>() - 1);
+        Ok(bytes)
+    }
+
+    fn string(&mut self) -> Result<String, BinaryError> {
+        // Borrowed from the body first: bincode's own strings come in memory that was zeroed for them.
+        let text = <&str>::borrow_decode(&mut self.0)?.to_owned();
+        self.0.unclaim_bytes_read(size_of::<u64>() - 1);
+        Ok(text)
+    }
+
+    pub(crate) fn finish(mut self) -> Result<(), BinaryError> {
+        match self.0.reader().peek_read(1) {
+            Some(_) => Err(BinaryError::Other("there are bytes after its end".to_owned())),
+            None => Ok(()),
         }
-    )+};
+    }
 }
 
-binary_text! {
-    Tool: as_str;
-    Audience: as_str;
-    AgentInstanceId: as_str;
-    Reason: as_str;
-    EventKind: as_str;
-    SessionDocument: reveal;
+/// Why a body does not decode.
+#[derive(Debug)]
+pub enum BinaryError {
+    /// A value breaks its rule. It names itself.
+    Value(ValueError),
+    /// Anything else.
+    Other(String),
 }
 
-macro_rules! binary_base64url {
+impl BinaryError {
+    pub(crate) fn in_field(self, name: &str) -> Self {
+        match self {
+            Self::Value(_) => self,
+            Self::Other(problem) => Self::Other(format!("{name}: {problem}")),
+        }
+    }
+}
+
+impl From<BincodeDecodeError> for BinaryError {
+    fn from(error: BincodeDecodeError) -> Self {
+        Self::Other(match error {
+            BincodeDecodeError::UnexpectedEnd { .. } => "the body ends too early".to_owned(),
+            BincodeDecodeError::LimitExceeded => "it declares more than a body can hold".to_owned(),
+            other => format!("not what the codec expects here ({other:?})"),
+        })
+    }
+}
+
+impl From<ValueError> for BinaryError {
+    fn from(error: ValueError) -> Self {
+        Self::Value(error)
+    }
+}
+
+impl fmt::Display for BinaryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(error) => error.fmt(f),
+            Self::Other(problem) => f.write_str(problem),
+        }
+    }
+}
+
+/// Something with a binary form.
+pub trait Binary: Sized {
+    /// Writes it.
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError>;
+
+    /// Reads it, checking its rule.
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError>;
+}
+
+impl Binary for u64 {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.u64()
+    }
+}
+
+impl Binary for u32 {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.u32()
+    }
+}
+
+impl Binary for bool {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.plain()
+    }
+}
+
+impl Binary for String {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.string()
+    }
+}
+
+impl<T: Binary> Binary for Option<T> {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(&u8::from(self.is_some()))?;
+        self.as_ref().map_or(Ok(()), |value| value.put(output))
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        match input.plain::<u8>()? {
+            0 => Ok(None),
+            1 => T::take(input).map(Some),
+            other => Err(BinaryError::Other(format!("{other} where 0 (absent) or 1 (present) is expected"))),
+        }
+    }
+}
+
+fn put_length(length: usize, output: &mut Output<'_>) -> Result<(), EncodeError> {
+    u64::try_from(length).map_err(|_| EncodeError::TooLong)?.put(output)
+}
+
+impl<T: Binary> Binary for Vec<T> {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        put_length(self.len(), output)?;
+        self.iter().try_for_each(|item| item.put(output))
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        // Grows with what is there, not with what is declared; an item takes at least 1 byte.
+        (0..input.u64()?).map(|_| T::take(input)).collect()
+    }
+}
+
+impl<K: Binary + Ord, V: Binary> Binary for BTreeMap<K, V> {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        put_length(self.len(), output)?;
+        self.iter().try_for_each(|(key, value)| key.put(output).and_then(|()| value.put(output)))
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        (0..input.u64()?).map(|_| Ok((K::take(input)?, V::take(input)?))).collect()
+    }
+}
+
+/// What is not a variant of an enum.
+pub(crate) fn unknown_variant<T>(what: &str, number: u32) -> Result<T, BinaryError> {
+    Err(BinaryError::Other(format!("{number} is no {what}")))
+}
+
+/// Texts with a rule: as a string.
+macro_rules! binary_text {
     ($($type:ty)+) => {$(
         impl Binary for $type {
             fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-                output.plain(self.as_bytes())
+                output.plain(self.as_str())
             }
 
             fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-                Ok(Self::checked(Wiped::new(input.bytes()?.to_vec()))?)
+                Ok(Self::new(String::take(input)?)?)
             }
         }
     )+};
 }
+pub(crate) use binary_text;
 
-binary_base64url! { TokenText ChannelText }
-
+/// Structs: their fields, one behind the other.
 macro_rules! binary_struct {
     ($($type:ident { $($field:ident),* })+) => {$(
         impl Binary for $type {
@@ -84,147 +270,7 @@ macro_rules! binary_struct {
         }
     )+};
 }
-
-binary_struct! {
-    Empty {}
-    DequeueTokenParams { tool, wait_ms, audience, pop_for }
-    DequeueTokenResult { token, tool, expires_at, channel, pop }
-    TokenProof { alg, sig }
-    TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
-    TokenStatusParams { tool, from }
-    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
-    SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
-    ProvisionParams { session, resume }
-    ProvisionResult { session_id, grants }
-    FlushParams { scope, reason }
-    FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
-    ResumeResult { hold }
-    HoldStatus { since, scope, reason }
-    ToolParams { tool }
-    DenyResult { granted }
-    AllowResult { was_denied, denied_by_policy }
-    SecurityEventParams { kind, subject, reason }
-    PolicyParams { epoch, denied_tools }
-    StatusParams { from }
-    StatusResult {
-        version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next, hold, denied
-    }
-    DeniedTool { tool, by_operator, by_policy }
-    SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
-    ToolStatus {
-        session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
-        retry_after_ms
-    }
-    HealthResult { ready, reason }
-    RevokeParams { scope, reason }
-    RevokeResult { revoked, sessions, kept }
-    RsStatusResult { version, pid, audience, kept, sessions, next }
-    RsSessionStatus { session_id, agent_instance_id, expires_at, state }
-    ReloadResult { sessions }
-}
-
-impl Binary for SessionId {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        self.as_u64().put(output)
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        input.u64().map(Self::from_u64)
-    }
-}
-
-impl Binary for UtcTime {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        self.unix_seconds().put(output)
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        input.u64().map(Self::from_unix_seconds)
-    }
-}
-
-impl Binary for WaitMs {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        self.as_millis().put(output)
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        Ok(Self::new(input.u32()?)?)
-    }
-}
-
-impl Binary for AlgorithmSuite {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        output.plain(&self.number())
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        Ok(Self::new(input.plain()?)?)
-    }
-}
-
-fn unknown_variant<T>(what: &str, number: u32) -> Result<T, BinaryError> {
-    Err(BinaryError::Other(format!("{number} is no {what}")))
-}
-
-impl Binary for RequestId {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        match self {
-            Self::Number(number) => 0_u32.put(output).and_then(|()| number.put(output)),
-            Self::Text(text) => 1_u32.put(output).and_then(|()| output.plain(text.as_str())),
-            Self::Digits(_) => Err(EncodeError::Inexpressible),
-        }
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        match input.u32()? {
-            0 => input.u64().map(Self::Number),
-            1 => Self::text(input.string()?)
-                .ok_or_else(|| BinaryError::Other("an id that is a string has at most 64 bytes".to_owned())),
-            other => unknown_variant("kind of request id", other),
-        }
-    }
-}
-
-impl Binary for FlushScope {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        match self {
-            Self::All => 0_u32.put(output),
-            Self::Session(session) => 1_u32.put(output).and_then(|()| session.put(output)),
-            Self::Tool(tool) => 2_u32.put(output).and_then(|()| tool.put(output)),
-            Self::Agent(agent) => 3_u32.put(output).and_then(|()| agent.put(output)),
-        }
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        match input.u32()? {
-            0 => Ok(Self::All),
-            1 => SessionId::take(input).map(Self::Session),
-            2 => Tool::take(input).map(Self::Tool),
-            3 => AgentInstanceId::take(input).map(Self::Agent),
-            other => unknown_variant("kind of scope", other),
-        }
-    }
-}
-
-impl Binary for RevokeScope {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        match self {
-            Self::All => 0_u32.put(output),
-            Self::Session(session) => 1_u32.put(output).and_then(|()| session.put(output)),
-            Self::Agent(agent) => 2_u32.put(output).and_then(|()| agent.put(output)),
-        }
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        match input.u32()? {
-            0 => Ok(Self::All),
-            1 => SessionId::take(input).map(Self::Session),
-            2 => AgentInstanceId::take(input).map(Self::Agent),
-            other => unknown_variant("kind of scope", other),
-        }
-    }
-}
+pub(crate) use binary_struct;
 
 /// Enums without fields: each variant is its number.
 macro_rules! binary_enum {
@@ -236,103 +282,12 @@ macro_rules! binary_enum {
             }
 
             fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-                match input.u32()? {
+                match u32::take(input)? {
                     $( $number => Ok(Self::$variant), )*
-                    other => unknown_variant($what, other),
+                    other => $crate::binary::unknown_variant($what, other),
                 }
             }
         }
     )+};
 }
-
-binary_enum! {
-    SessionState "state of a session" { Active = 0, Expired = 1, Flushed = 2, Held = 3 }
-    RsSessionState "state of a session" { Active = 0, Expired = 1, Revoked = 2 }
-    Kept "way to keep sessions" { Memory = 0, File = 1, Shared = 2 }
-    ChannelAlgorithm "algorithm of a channel" { Aes256Gcm = 0, ChaCha20Poly1305 = 1 }
-}
-
-macro_rules! binary_shown {
-    ($($type:ty)+) => {$(
-        impl Binary for $type {
-            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-                output.plain(&self.to_string())
-            }
-
-            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-                Ok(Self::parse(&input.string()?)?)
-            }
-        }
-    )+};
-}
-
-binary_shown! { ArgumentsHash ProofSignature }
-
-impl Binary for ProofAlgorithm {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        let number: u32 = match self {
-            Self::Ed25519 => 0,
-        };
-        number.put(output)
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        match input.u32()? {
-            0 => Ok(Self::Ed25519),
-            other => unknown_variant("algorithm of a proof", other),
-        }
-    }
-}
-
-impl Binary for ErrorCode {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        let number: u32 = match self {
-            Self::ParseError => 0,
-            Self::InvalidRequest => 1,
-            Self::MethodNotAllowed => 2,
-            Self::InvalidArgument => 3,
-            Self::QueueEmpty { .. } => 4,
-            Self::PolicyDeny => 5,
-            Self::NoSession => 6,
-            Self::SessionFlushed => 7,
-            Self::Overloaded { .. } => 8,
-            Self::Unavailable => 9,
-        };
-        number.put(output)?;
-        match self {
-            Self::QueueEmpty { renewal_pending, retry_after_ms } => {
-                renewal_pending.put(output)?;
-                retry_after_ms.put(output)
-            }
-            Self::Overloaded { retry_after_ms } => retry_after_ms.put(output),
-            _ => Ok(()),
-        }
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        Ok(match input.u32()? {
-            0 => Self::ParseError,
-            1 => Self::InvalidRequest,
-            2 => Self::MethodNotAllowed,
-            3 => Self::InvalidArgument,
-            4 => Self::QueueEmpty { renewal_pending: bool::take(input)?, retry_after_ms: input.u64()? },
-            5 => Self::PolicyDeny,
-            6 => Self::NoSession,
-            7 => Self::SessionFlushed,
-            8 => Self::Overloaded { retry_after_ms: input.u64()? },
-            9 => Self::Unavailable,
-            other => return unknown_variant("error code this version knows", other),
-        })
-    }
-}
-
-impl Binary for Refusal {
-    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
-        self.code().put(output)?;
-        output.plain(self.message())
-    }
-
-    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
-        Ok(Self::new(ErrorCode::take(input)?, input.string()?))
-    }
-}
+pub(crate) use binary_enum;

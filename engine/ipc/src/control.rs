@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
+use crate::frame::EncodeError;
 use crate::message::Empty;
+use crate::names::{
+    AgentInstanceId, Audience, EventKind, Reason, SessionId, ToolName, ValueError, either_case,
+    list_in_either_case,
+};
+use crate::numbers::{AlgorithmSuite, optional_whole_number, whole_number};
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
-use crate::secret::SessionDocument;
+use crate::scope::scope;
+use crate::secret::SessionDocumentText;
 use crate::time::UtcTime;
-use crate::value::{
-    AgentInstanceId, AlgorithmSuite, Audience, EventKind, Reason, SessionId, Tool, ValueError,
-    optional_whole_number, whole_number,
-};
 
 protocol! {
     /// The operator's socket.
@@ -45,7 +49,7 @@ protocol! {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProvisionParams {
     /// The session document, keys included.
-    pub session: SessionDocument,
+    pub session: SessionDocumentText,
     /// Take it although a flush holds new sessions back, and hold none back any more.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub resume: bool,
@@ -56,57 +60,24 @@ pub struct ProvisionParams {
 #[serde(rename_all = "camelCase")]
 pub struct ProvisionResult {
     /// The session that is now there.
+    #[serde(deserialize_with = "either_case")]
     pub session_id: SessionId,
     /// How many grants it has.
     pub grants: u64,
 }
 
-/// What a flush or a security event is about. In JSON an object with exactly one of the members `all` (which must be
-/// `true`), `session`, `tool` and `agent`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ScopeMember", into = "ScopeMember")]
-pub enum FlushScope {
-    /// Everything.
-    All,
-    /// One session.
-    Session(SessionId),
-    /// One tool, in every session.
-    Tool(Tool),
-    /// Every session of one running agent.
-    Agent(AgentInstanceId),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum ScopeMember {
-    All(bool),
-    Session(SessionId),
-    Tool(Tool),
-    Agent(AgentInstanceId),
-}
-
-impl TryFrom<ScopeMember> for FlushScope {
-    type Error = ValueError;
-
-    fn try_from(member: ScopeMember) -> Result<Self, ValueError> {
-        match member {
-            ScopeMember::All(true) => Ok(Self::All),
-            ScopeMember::All(false) => Err(ValueError::new("all", "true where it is given")),
-            ScopeMember::Session(session) => Ok(Self::Session(session)),
-            ScopeMember::Tool(tool) => Ok(Self::Tool(tool)),
-            ScopeMember::Agent(agent) => Ok(Self::Agent(agent)),
-        }
-    }
-}
-
-impl From<FlushScope> for ScopeMember {
-    fn from(scope: FlushScope) -> Self {
-        match scope {
-            FlushScope::All => Self::All(true),
-            FlushScope::Session(session) => Self::Session(session),
-            FlushScope::Tool(tool) => Self::Tool(tool),
-            FlushScope::Agent(agent) => Self::Agent(agent),
-        }
+scope! {
+    /// What a flush or a security event is about. In JSON an object with exactly one of the members `all` (which must be
+    /// `true`), `session`, `tool` and `agent`.
+    FlushScope {
+        /// Everything.
+        All = 0,
+        /// One session.
+        Session(SessionId, read by "either_case") = 1,
+        /// One tool, in every session.
+        Tool(ToolName) = 2,
+        /// Every session of one running agent.
+        Agent(AgentInstanceId) = 3,
     }
 }
 
@@ -135,7 +106,7 @@ pub struct FlushResult {
     pub tokens_discarded: u64,
     /// The sessions that ended, the first [`MAX_NAMED_SESSIONS`] of them: what is left to do is to revoke them where their
     /// tokens are accepted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list_in_either_case")]
     pub sessions: Vec<SessionId>,
     /// Whether no new session is taken from now on, until `resume`.
     #[serde(default)]
@@ -168,7 +139,7 @@ pub struct HoldStatus {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ToolParams {
     /// The tool.
-    pub tool: Tool,
+    pub tool: ToolName,
 }
 
 /// Result of `deny`. The tool is denied in any case.
@@ -185,7 +156,7 @@ pub struct DenyResult {
 pub struct AllowResult {
     /// Whether the tool was on the operator's list.
     pub was_denied: bool,
-    /// Whether it is on the other list, that of `policy`, and so denied all the same.
+    /// Whether it is on the other list, that of `policy`, and so still denied.
     pub denied_by_policy: bool,
 }
 
@@ -209,7 +180,7 @@ pub struct PolicyParams {
     #[serde(deserialize_with = "whole_number")]
     pub epoch: u64,
     /// The tools no token is handed out for from now on, whatever the operator's own list says.
-    pub denied_tools: Vec<Tool>,
+    pub denied_tools: Vec<ToolName>,
 }
 
 /// Parameters of `status`.
@@ -243,7 +214,7 @@ pub struct StatusResult {
     /// Denials for each tool that was asked for, since the daemon started, whether the tool exists or not. Only on the
     /// first page, and only the first few dozen names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub denials: BTreeMap<Tool, u64>,
+    pub denials: BTreeMap<ToolName, u64>,
     /// Where the next page begins; absent on the last. What comes or goes between two pages may be missed or seen twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
@@ -260,7 +231,7 @@ pub struct StatusResult {
 #[serde(rename_all = "camelCase")]
 pub struct DeniedTool {
     /// The tool.
-    pub tool: Tool,
+    pub tool: ToolName,
     /// Whether it is on the operator's own list: `deny`.
     pub by_operator: bool,
     /// Whether it is on the list that came with the policy epoch: `policy`.
@@ -272,6 +243,7 @@ pub struct DeniedTool {
 #[serde(rename_all = "camelCase")]
 pub struct SessionStatus {
     /// The session.
+    #[serde(deserialize_with = "either_case")]
     pub session_id: SessionId,
     /// The running agent it belongs to.
     pub agent_instance_id: AgentInstanceId,
@@ -303,9 +275,10 @@ pub enum SessionState {
 #[serde(rename_all = "camelCase")]
 pub struct ToolStatus {
     /// The session its tokens come from.
+    #[serde(deserialize_with = "either_case")]
     pub session_id: SessionId,
     /// The tool.
-    pub tool: Tool,
+    pub tool: ToolName,
     /// The resource server its tokens are for.
     pub audience: Audience,
     /// Tokens claimed and ready in memory.
@@ -342,6 +315,35 @@ pub struct HealthResult {
     pub reason: Option<String>,
 }
 
+binary_struct! {
+    ProvisionParams { session, resume }
+    ProvisionResult { session_id, grants }
+    FlushParams { scope, reason }
+    FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
+    ResumeResult { hold }
+    HoldStatus { since, scope, reason }
+    ToolParams { tool }
+    DenyResult { granted }
+    AllowResult { was_denied, denied_by_policy }
+    SecurityEventParams { kind, subject, reason }
+    PolicyParams { epoch, denied_tools }
+    StatusParams { from }
+    StatusResult {
+        version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next, hold, denied
+    }
+    DeniedTool { tool, by_operator, by_policy }
+    SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
+    ToolStatus {
+        session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
+        retry_after_ms
+    }
+    HealthResult { ready, reason }
+}
+
+binary_enum! {
+    SessionState "state of a session" { Active = 0, Expired = 1, Flushed = 2, Held = 3 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,7 +359,7 @@ mod tests {
             scope(r#"{"session":"00000000000000ff"}"#).unwrap(),
             FlushScope::Session(SessionId::from_u64(255))
         );
-        assert_eq!(scope(r#"{"tool":"mail"}"#).unwrap(), FlushScope::Tool(Tool::new("mail").unwrap()));
+        assert_eq!(scope(r#"{"tool":"mail"}"#).unwrap(), FlushScope::Tool(ToolName::new("mail").unwrap()));
         assert_eq!(
             scope(r#"{"agent":"a1"}"#).unwrap(),
             FlushScope::Agent(AgentInstanceId::new("a1").unwrap())

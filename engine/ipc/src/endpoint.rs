@@ -6,13 +6,13 @@
 //! anyone can put a socket there.
 //!
 //! `OBOL_ENDPOINT_USER` names the user a daemon is expected to run as, by number or by name, where that is neither the
-//! client's own nor root. What a client makes of it is in [`connect`](crate::connect).
+//! client's own nor root. What a client makes of it is `obol-client`'s `connect`.
 //!
 //! The environment is passed in as a function, so that resolving an endpoint depends on its arguments alone:
 //! `Endpoint::agent(None, |name| std::env::var_os(name))`.
 
+use core::fmt;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when what is named is no usable path.
+    /// [`EndpointError`] when what is named is not a usable path.
     pub fn agent(
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -97,7 +97,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when what is named is no usable path.
+    /// [`EndpointError`] when what is named is not a usable path.
     pub fn agent_to_connect(
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -139,7 +139,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when what is named is no usable path.
+    /// [`EndpointError`] when what is named is not a usable path.
     pub fn control(
         named: Option<&OsStr>,
         agent: &Self,
@@ -155,7 +155,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when what is named is no usable path.
+    /// [`EndpointError`] when what is named is not a usable path.
     pub fn rs_control(
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -168,7 +168,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when what is named is no usable path.
+    /// [`EndpointError`] when what is named is not a usable path.
     pub fn rs_control_to_connect(
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -255,7 +255,7 @@ impl fmt::Display for EndpointError {
             Self::NotAUnixUrl { origin, url } => {
                 write!(f, "{origin} must be given as unix:///absolute/path, not {url:?}")
             }
-            Self::NotAPath { path } => write!(f, "{path:?} is no path for a socket; name a file"),
+            Self::NotAPath { path } => write!(f, "{path:?} is not a path for a socket; name a file"),
             Self::TooLong { path } => write!(
                 f,
                 "the socket's path {path:?} has {} bytes and the system takes at most {MAX_SOCKET_PATH_BYTES}; \
@@ -267,7 +267,7 @@ impl fmt::Display for EndpointError {
     }
 }
 
-impl std::error::Error for EndpointError {}
+impl core::error::Error for EndpointError {}
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,9 @@
 //! A frame's body can hold a token or session keys. So every buffer here is wiped: a popped [`Body`] when it is
 //! dropped, an [`EncodedFrame`] when it is dropped, and a buffer that has to grow before its old memory is freed.
 
-use std::fmt;
+use core::fmt;
+use core::ops::Deref;
 use std::io;
-use std::ops::Deref;
 
 use obol_secret::wipe::{Wiped, wipe};
 
@@ -42,7 +42,7 @@ impl fmt::Display for FrameError {
     }
 }
 
-impl std::error::Error for FrameError {}
+impl core::error::Error for FrameError {}
 
 /// A message that cannot become a frame. Nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl fmt::Display for EncodeError {
     }
 }
 
-impl std::error::Error for EncodeError {}
+impl core::error::Error for EncodeError {}
 
 /// Puts a body behind its length.
 ///
@@ -250,14 +250,14 @@ pub struct FrameDecoder {
     start: usize,
     end: usize,
     /// Whether the last bytes that came filled the buffer: there may be many more.
-    brimful: bool,
+    was_full: bool,
     failed: Option<FrameError>,
 }
 
 impl FrameDecoder {
     /// A decoder at the start of a stream. Allocates nothing yet.
     pub fn new() -> Self {
-        Self { buffer: Wiped::default(), start: 0, end: 0, brimful: false, failed: None }
+        Self { buffer: Wiped::default(), start: 0, end: 0, was_full: false, failed: None }
     }
 
     /// Takes over as many of `bytes` as there is room for, and says how many.
@@ -285,21 +285,21 @@ impl FrameDecoder {
     pub fn spare(&mut self) -> &mut [u8] {
         self.compact();
         let full = self.end == self.buffer.len();
-        if (full || self.brimful) && self.buffer.len() < MAX_BUFFERED_BYTES {
+        if (full || self.was_full) && self.buffer.len() < MAX_BUFFERED_BYTES {
             let larger = (self.buffer.len() * 2).clamp(FIRST_BUFFER_BYTES, MAX_BUFFERED_BYTES);
             let mut buffer = Vec::with_capacity(larger);
             buffer.extend_from_slice(self.buffer.get(..self.end).unwrap_or_default());
             buffer.resize(larger, 0);
             self.buffer = Wiped::new(buffer);
         }
-        self.brimful = false;
+        self.was_full = false;
         self.buffer.get_mut(self.end..).unwrap_or_default()
     }
 
     /// Says that the first `count` bytes of [`spare`](Self::spare) now hold the next bytes of the stream.
     pub fn filled(&mut self, count: usize) {
         self.end = self.end.saturating_add(count).min(self.buffer.len());
-        self.brimful = self.end == self.buffer.len();
+        self.was_full = self.end == self.buffer.len();
     }
 
     /// The next complete frame's body, or `None` until more bytes have arrived.

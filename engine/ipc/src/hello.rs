@@ -9,16 +9,16 @@
 //! The server answers with the codec asked for. One that lacks it may answer `json`, which everyone speaks; the
 //! server's word is what counts after that. Members that a version does not know are ignored, so that a hello can grow.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::codec::{Codec, from_object, write_json};
 use crate::frame::{EncodeError, EncodedFrame};
+use crate::names::PeerName;
+use crate::numbers::whole_number;
 use crate::refusal::one_line;
-pub use crate::value::PeerName;
-use crate::value::whole_number;
 
 /// The version of the protocol that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -206,7 +206,7 @@ impl ServerHello {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HelloRefusalCode {
-    /// The first frame is no hello.
+    /// The first frame is not a hello.
     MalformedHello,
     /// The client speaks another version.
     UnsupportedVersion,
@@ -277,7 +277,7 @@ impl fmt::Display for HelloRefusal {
     }
 }
 
-impl std::error::Error for HelloRefusal {}
+impl core::error::Error for HelloRefusal {}
 
 /// Why a client cannot go on after the server's first frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,7 +300,7 @@ pub enum HelloError {
         /// The codec asked for.
         asked: Codec,
     },
-    /// The server's first frame is no hello.
+    /// The server's first frame is not a hello.
     Malformed(String),
 }
 
@@ -318,13 +318,13 @@ impl fmt::Display for HelloError {
                 write!(f, "the daemon answered with another codec than {asked}; ask for json")
             }
             Self::Malformed(problem) => {
-                write!(f, "what answers is no Obol daemon ({problem}); check the path of the socket")
+                write!(f, "what answers is not an Obol daemon ({problem}); check the path of the socket")
             }
         }
     }
 }
 
-impl std::error::Error for HelloError {}
+impl core::error::Error for HelloError {}
 
 #[cfg(test)]
 mod tests {

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::binary::{Binary, BinaryError, Input, Output, binary_struct};
+use crate::frame::EncodeError;
+use crate::names::{AgentInstanceId, Audience, ChannelAlgorithm, SessionId, ToolName, either_case};
+use crate::numbers::{AlgorithmSuite, WaitMs, optional_whole_number};
 use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
 use crate::secret::{ChannelText, TokenText};
 use crate::time::UtcTime;
-use crate::value::{
-    AgentInstanceId, AlgorithmSuite, Audience, ChannelAlgorithm, SessionId, Tool, WaitMs,
-    optional_whole_number,
-};
 
 protocol! {
     /// The agent's socket.
@@ -36,7 +36,7 @@ pub struct Empty {}
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DequeueTokenParams {
     /// The tool to be called.
-    pub tool: Tool,
+    pub tool: ToolName,
     /// How long to wait if no token is ready.
     #[serde(default)]
     pub wait_ms: WaitMs,
@@ -55,7 +55,7 @@ pub struct DequeueTokenResult {
     /// The token.
     pub token: TokenText,
     /// The tool it is for.
-    pub tool: Tool,
+    pub tool: ToolName,
     /// When it expires, in Unix seconds.
     pub expires_at: u64,
     /// What to seal the request with, and to open the response. Only for a token that asks for channel encryption; a
@@ -103,7 +103,7 @@ pub struct TokenChannel {
 pub struct TokenStatusParams {
     /// The tool to ask about; all of them if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool: Option<Tool>,
+    pub tool: Option<ToolName>,
     /// Where the page of tools begins: `next` of the page before; the first page if absent.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_whole_number")]
     pub from: Option<u64>,
@@ -127,7 +127,7 @@ pub struct TokenStatusResult {
     pub retry_after_ms: Option<u64>,
     /// Tokens that can be drawn for each tool, as many tools as one answer holds. Only when no tool was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tools: Option<BTreeMap<Tool, u64>>,
+    pub tools: Option<BTreeMap<ToolName, u64>>,
     /// Where the next page of tools begins; absent on the last. What comes or goes between two pages may be missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
@@ -138,6 +138,7 @@ pub struct TokenStatusResult {
 #[serde(rename_all = "camelCase")]
 pub struct SessionInfoResult {
     /// The session.
+    #[serde(deserialize_with = "either_case")]
     pub session_id: SessionId,
     /// The running agent it belongs to.
     pub agent_instance_id: AgentInstanceId,
@@ -147,4 +148,15 @@ pub struct SessionInfoResult {
     pub algorithm_suite: AlgorithmSuite,
     /// When it ends. In JSON: ISO 8601, UTC.
     pub expires_at: UtcTime,
+}
+
+binary_struct! {
+    Empty {}
+    DequeueTokenParams { tool, wait_ms, audience, pop_for }
+    DequeueTokenResult { token, tool, expires_at, channel, pop }
+    TokenProof { alg, sig }
+    TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
+    TokenStatusParams { tool, from }
+    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
+    SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
 }

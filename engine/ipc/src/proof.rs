@@ -1,13 +1,15 @@
 //! Proofs of possession on their way through the sockets: what one is asked over, and the proof. Neither is a secret: a hash
 //! of the call's arguments, and a signature that is good for one token and these arguments.
 
-use std::fmt;
+use core::fmt;
 
 use obol_secret::text::{from_base64url, to_base64url};
 use serde::de::{Deserialize, Deserializer};
 use serde::{Serialize, Serializer};
 
-use crate::value::{Text, ValueError, deserialize_text};
+use crate::binary::{Binary, BinaryError, Input, Output, binary_enum};
+use crate::frame::EncodeError;
+use crate::names::{Text, ValueError, deserialize_text};
 
 macro_rules! base64url_bytes {
     ($(#[$doc:meta])* $type:ident, $bytes:literal, $name:literal, $rule:literal) => {
@@ -64,6 +66,16 @@ macro_rules! base64url_bytes {
             }
         }
 
+        impl Binary for $type {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                output.plain(&self.to_string())
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                Ok(Self::parse(&String::take(input)?)?)
+            }
+        }
+
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserialize_text(deserializer)
@@ -88,6 +100,10 @@ base64url_bytes! {
 pub enum ProofAlgorithm {
     /// Plain Ed25519 (RFC 8032).
     Ed25519,
+}
+
+binary_enum! {
+    ProofAlgorithm "algorithm of a proof" { Ed25519 = 0 }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the protocols have in common: a table of methods, each with its parameters and its result.
 
-use std::fmt::Debug;
+use core::fmt::Debug;
 
 use self::sealed::{BodyReader, BodyWriter};
 
@@ -45,7 +45,7 @@ pub(crate) mod sealed {
     use serde::Serialize;
     use serde::de::DeserializeOwned;
 
-    use crate::codec::Binary;
+    use crate::binary::Binary;
 
     pub trait Sealed {}
 

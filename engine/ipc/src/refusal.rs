@@ -1,9 +1,12 @@
 //! The errors a request can be answered with: a stable code, and a message that says what to do about it.
 
-use std::fmt;
-use std::time::Duration;
+use core::fmt;
+use core::time::Duration;
 
 use obol_secret::text::is_plain;
+
+use crate::binary::{Binary, BinaryError, Input, Output, unknown_variant};
+use crate::frame::EncodeError;
 
 /// Longest message of a refusal, in bytes. It may quote the request, which must not let a request choose the size of
 /// its answer.
@@ -219,7 +222,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl core::error::Error for Refusal {}
 
 /// A time to wait as the protocol says it, in milliseconds: rounded up, so that whoever waits that long comes in time.
 pub fn retry_after_ms(wait: Duration) -> u64 {
@@ -234,6 +237,59 @@ pub(crate) fn one_line(mut text: String) -> String {
         text = text.replace(|character| !is_plain(character), " ");
     }
     text
+}
+
+impl Binary for ErrorCode {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let number: u32 = match self {
+            Self::ParseError => 0,
+            Self::InvalidRequest => 1,
+            Self::MethodNotAllowed => 2,
+            Self::InvalidArgument => 3,
+            Self::QueueEmpty { .. } => 4,
+            Self::PolicyDeny => 5,
+            Self::NoSession => 6,
+            Self::SessionFlushed => 7,
+            Self::Overloaded { .. } => 8,
+            Self::Unavailable => 9,
+        };
+        number.put(output)?;
+        match self {
+            Self::QueueEmpty { renewal_pending, retry_after_ms } => {
+                renewal_pending.put(output)?;
+                retry_after_ms.put(output)
+            }
+            Self::Overloaded { retry_after_ms } => retry_after_ms.put(output),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(match u32::take(input)? {
+            0 => Self::ParseError,
+            1 => Self::InvalidRequest,
+            2 => Self::MethodNotAllowed,
+            3 => Self::InvalidArgument,
+            4 => Self::QueueEmpty { renewal_pending: bool::take(input)?, retry_after_ms: u64::take(input)? },
+            5 => Self::PolicyDeny,
+            6 => Self::NoSession,
+            7 => Self::SessionFlushed,
+            8 => Self::Overloaded { retry_after_ms: u64::take(input)? },
+            9 => Self::Unavailable,
+            other => return unknown_variant("error code this version knows", other),
+        })
+    }
+}
+
+impl Binary for Refusal {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.code().put(output)?;
+        output.plain(self.message())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(ErrorCode::take(input)?, String::take(input)?))
+    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
 use crate::control::{HealthResult, StatusParams};
+use crate::frame::EncodeError;
 use crate::message::Empty;
+use crate::names::{
+    AgentInstanceId, Audience, Reason, SessionId, ValueError, either_case, list_in_either_case,
+};
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
+use crate::scope::scope;
 use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, Audience, Reason, SessionId, ValueError};
 
 protocol! {
     /// The socket of the resource server's operator.
@@ -23,47 +28,16 @@ protocol! {
     Reload "reload" (Empty) -> ReloadResult;
 }
 
-/// Whose tokens are not accepted any more. In JSON an object with exactly one of the members `all` (which must be
-/// `true`), `session` and `agent`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "ScopeMember", into = "ScopeMember")]
-pub enum RevokeScope {
-    /// Those of every session there is.
-    All,
-    /// Those of one session.
-    Session(SessionId),
-    /// Those of every session of one running agent.
-    Agent(AgentInstanceId),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum ScopeMember {
-    All(bool),
-    Session(SessionId),
-    Agent(AgentInstanceId),
-}
-
-impl TryFrom<ScopeMember> for RevokeScope {
-    type Error = ValueError;
-
-    fn try_from(member: ScopeMember) -> Result<Self, ValueError> {
-        match member {
-            ScopeMember::All(true) => Ok(Self::All),
-            ScopeMember::All(false) => Err(ValueError::new("all", "true where it is given")),
-            ScopeMember::Session(session) => Ok(Self::Session(session)),
-            ScopeMember::Agent(agent) => Ok(Self::Agent(agent)),
-        }
-    }
-}
-
-impl From<RevokeScope> for ScopeMember {
-    fn from(scope: RevokeScope) -> Self {
-        match scope {
-            RevokeScope::All => Self::All(true),
-            RevokeScope::Session(session) => Self::Session(session),
-            RevokeScope::Agent(agent) => Self::Agent(agent),
-        }
+scope! {
+    /// Whose tokens are not accepted any more. In JSON an object with exactly one of the members `all` (which must be
+    /// `true`), `session` and `agent`.
+    RevokeScope {
+        /// Those of every session there is.
+        All = 0,
+        /// Those of one session.
+        Session(SessionId, read by "either_case") = 1,
+        /// Those of every session of one running agent.
+        Agent(AgentInstanceId) = 2,
     }
 }
 
@@ -84,6 +58,7 @@ pub struct RevokeResult {
     /// How many sessions it found; those that were revoked before included.
     pub revoked: u64,
     /// Which they are, the first [`MAX_NAMED_SESSIONS`](crate::control::MAX_NAMED_SESSIONS) of them.
+    #[serde(deserialize_with = "list_in_either_case")]
     pub sessions: Vec<SessionId>,
     /// Where that is written down.
     pub kept: Kept,
@@ -126,6 +101,7 @@ pub struct RsStatusResult {
 #[serde(rename_all = "camelCase")]
 pub struct RsSessionStatus {
     /// The session.
+    #[serde(deserialize_with = "either_case")]
     pub session_id: SessionId,
     /// The running agent it belongs to, where the server was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +132,19 @@ pub enum RsSessionState {
 pub struct ReloadResult {
     /// How many sessions the file lists.
     pub sessions: u64,
+}
+
+binary_struct! {
+    RevokeParams { scope, reason }
+    RevokeResult { revoked, sessions, kept }
+    RsStatusResult { version, pid, audience, kept, sessions, next }
+    RsSessionStatus { session_id, agent_instance_id, expires_at, state }
+    ReloadResult { sessions }
+}
+
+binary_enum! {
+    RsSessionState "state of a session" { Active = 0, Expired = 1, Revoked = 2 }
+    Kept "way to keep sessions" { Memory = 0, File = 1, Shared = 2 }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! All are wiped when dropped, cannot be cloned or compared, and print as a redaction.
 
-use std::fmt;
+use core::fmt;
 
 use obol_secret::text::{base64url_len, write_base64url};
 use obol_secret::wipe::{Wiped, WipedText};
@@ -11,8 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::frame::MAX_BODY_BYTES;
-use crate::value::ValueError;
+use crate::binary::{Binary, BinaryError, Input, Output};
+use crate::frame::{EncodeError, MAX_BODY_BYTES};
+use crate::names::ValueError;
 
 macro_rules! base64url_secret {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
@@ -29,7 +30,7 @@ macro_rules! base64url_secret {
                 Self::checked(Wiped::text(text.into()))
             }
 
-            pub(crate) fn checked(text: Wiped) -> Result<Self, ValueError> {
+            fn checked(text: Wiped) -> Result<Self, ValueError> {
                 if text.is_empty() || text.len() > MAX_BODY_BYTES || !is_base64url(&text) {
                     return Err(ValueError::new($what, "base64url text without padding that fits one frame"));
                 }
@@ -37,26 +38,33 @@ macro_rules! base64url_secret {
             }
 
             /// The secret itself. Put it into the call it is for and nowhere else: no log, no error, no disk.
-            pub fn reveal(&self) -> &str {
+            pub fn expose(&self) -> &str {
                 // Nothing but letters of base64url gets in here.
                 str::from_utf8(&self.0).unwrap_or_default()
-            }
-
-            /// Its letters, without a look at whether they are text.
-            pub(crate) fn as_bytes(&self) -> &[u8] {
-                &self.0
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "(redacted)"))
+                f.write_str(concat!(stringify!($name), "([redacted])"))
+            }
+        }
+
+        impl Binary for $name {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                // Without a look at whether they are text.
+                let letters: &[u8] = &self.0;
+                output.plain(letters)
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                Ok(Self::checked(Wiped::new(input.bytes()?.to_vec()))?)
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.reveal())
+                serializer.serialize_str(self.expose())
             }
         }
 
@@ -134,9 +142,9 @@ base64url_secret! {
 
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
 /// business; only that it is one well-formed JSON object is checked.
-pub struct SessionDocument(WipedText);
+pub struct SessionDocumentText(WipedText);
 
-impl SessionDocument {
+impl SessionDocumentText {
     /// Takes over the text of a JSON object.
     ///
     /// # Errors
@@ -153,7 +161,7 @@ impl SessionDocument {
     }
 
     /// The document's text, keys included.
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -162,19 +170,29 @@ fn raw_object(text: &str) -> Option<&RawValue> {
     serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
 }
 
-impl fmt::Debug for SessionDocument {
+impl fmt::Debug for SessionDocumentText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionDocument(redacted)")
+        f.write_str("SessionDocumentText([redacted])")
     }
 }
 
-impl Serialize for SessionDocument {
+impl Binary for SessionDocumentText {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self.expose())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(String::take(input)?)?)
+    }
+}
+
+impl Serialize for SessionDocumentText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         raw_object(&self.0).ok_or_else(|| ser::Error::custom("not a JSON object"))?.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for SessionDocument {
+impl<'de> Deserialize<'de> for SessionDocumentText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Moves the text without copying it, so that no copy is left behind unwiped.
         let text = Box::<str>::from(Box::<RawValue>::deserialize(deserializer)?);
@@ -192,10 +210,10 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|place| u8::try_from(place * 7 % 256).unwrap()).collect();
             let text = TokenText::encode(&bytes).unwrap();
             assert_eq!(
-                obol_secret::text::from_base64url(text.reveal().as_bytes(), MAX_BODY_BYTES),
+                obol_secret::text::from_base64url(text.expose().as_bytes(), MAX_BODY_BYTES),
                 Ok(bytes)
             );
-            assert!(TokenText::new(text.reveal()).is_ok());
+            assert!(TokenText::new(text.expose()).is_ok());
         }
         for length in [0, MAX_BODY_BYTES / 4 * 3 + 1] {
             assert!(TokenText::encode(&vec![0; length]).is_err(), "{length}");
@@ -206,13 +224,13 @@ mod tests {
     fn secrets_print_as_a_redaction() {
         let token = TokenText::new("c2VjcmV0").unwrap();
         let channel = ChannelText::new("c2VjcmV0").unwrap();
-        let document = SessionDocument::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
+        let document = SessionDocumentText::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
         assert!(!format!("{token:?} {channel:?} {document:?}").contains("c2VjcmV0"));
     }
 
     #[test]
     fn a_token_is_unpadded_base64url() {
-        assert_eq!(TokenText::new("aB3-_").unwrap().reveal(), "aB3-_");
+        assert_eq!(TokenText::new("aB3-_").unwrap().expose(), "aB3-_");
         for refused in ["", "a=", "a+", "a/", "a b", "\u{e9}"] {
             assert!(TokenText::new(refused).is_err(), "{refused:?}");
         }
@@ -231,15 +249,15 @@ mod tests {
 
     #[test]
     fn a_session_document_is_one_json_object_and_nothing_else() {
-        assert_eq!(SessionDocument::new(" {\"a\":1} ").unwrap().reveal(), "{\"a\":1}");
+        assert_eq!(SessionDocumentText::new(" {\"a\":1} ").unwrap().expose(), "{\"a\":1}");
         for refused in ["", "[]", "1", "null", "{", "{}{}", "{} x", "\"{}\"", "{'a':1}"] {
-            assert!(SessionDocument::new(refused).is_err(), "{refused:?}");
+            assert!(SessionDocumentText::new(refused).is_err(), "{refused:?}");
         }
     }
 
     #[test]
     fn refusing_a_session_document_does_not_repeat_it() {
-        let error = serde_json::from_str::<SessionDocument>(r#"["c2VjcmV0"]"#).unwrap_err().to_string();
+        let error = serde_json::from_str::<SessionDocumentText>(r#"["c2VjcmV0"]"#).unwrap_err().to_string();
         assert!(!error.contains("c2VjcmV0"), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! Instants as ISO 8601 text in UTC, to the second. No clock is read here.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::value::{Text, ValueError, deserialize_text};
+use crate::binary::{Binary, BinaryError, Input, Output};
+use crate::frame::EncodeError;
+use crate::names::{Text, ValueError, deserialize_text};
 
 /// 9999-12-31T23:59:59Z, the last second that four digits of a year can express, in Unix seconds.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -112,6 +114,16 @@ impl Serialize for UtcTime {
 impl<'de> Deserialize<'de> for UtcTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize_text(deserializer)
+    }
+}
+
+impl Binary for UtcTime {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        self.unix_seconds().put(output)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        u64::take(input).map(Self::from_unix_seconds)
     }
 }
 

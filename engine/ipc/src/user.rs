@@ -1,6 +1,6 @@
 //! Users of this machine, as people name them: by number or by name.
 
-use std::fmt;
+use core::fmt;
 
 use nix::unistd::User;
 
@@ -14,7 +14,7 @@ impl fmt::Display for UnknownUser {
     }
 }
 
-impl std::error::Error for UnknownUser {}
+impl core::error::Error for UnknownUser {}
 
 /// The number of a user, who is named by number or by name. A number need not belong to a known user: containers run
 /// processes under numbers that no list of users has.

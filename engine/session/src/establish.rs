@@ -1,11 +1,11 @@
 //! From what a handshake, or a hand, leaves to the two halves of a session.
 
-use obol_token::{Audience, Nonces, SessionId, SessionSecret, Suite};
+use obol_token::{Nonces, SessionId, SessionSecret, Suite};
 
 use crate::agent_half::AgentHalf;
 use crate::error::DocumentError;
 use crate::grant::{AgentIdentity, Grant};
-use crate::keys::{PopKey, ServerKeys};
+use crate::keys::{PopKey, ServerKeys, audience};
 use crate::resource_half::{ResourceHalf, Window};
 
 /// What is known of a session before its keys are derived.
@@ -44,23 +44,26 @@ impl Establish {
         now: u64,
     ) -> Result<(AgentHalf, Vec<ResourceHalf>), DocumentError> {
         let end = now.saturating_add(self.lifetime_secs);
-        let halves = audiences.iter().map(|audience| ResourceHalf {
-            session_id: self.session_id,
-            suite: self.suite,
-            keys: self.keys(secret, audience),
-            org_id: self.org_id.clone(),
-            revoked: false,
-            window: Window { start: now, end },
-            policy_epoch: self.policy_epoch,
-            // Both halves are for Obol, whose minter derives them all.
-            nonces: Nonces::Derived,
-            pop_pub: self.pop_key.as_ref().map(PopKey::public),
-            agent: Some(self.agent.clone()),
-            grants: Some(grants.iter().filter(|grant| grant.aud == **audience).cloned().collect()),
-        });
-        let halves: Vec<_> = halves.collect();
+        let half = |audience: &&str| {
+            Ok(ResourceHalf {
+                session_id: self.session_id,
+                suite: self.suite,
+                keys: self.keys(secret, audience)?,
+                org_id: self.org_id.clone(),
+                revoked: false,
+                window: Window { start: now, end },
+                policy_epoch: self.policy_epoch,
+                // Both halves are for Obol, whose minter derives them all.
+                nonces: Nonces::Derived,
+                pop_pub: self.pop_key.as_ref().map(PopKey::public),
+                agent: Some(self.agent.clone()),
+                grants: Some(grants.iter().filter(|grant| grant.aud == **audience).cloned().collect()),
+            })
+        };
+        let halves = audiences.iter().map(half).collect::<Result<Vec<_>, DocumentError>>()?;
+        let keys = audiences.iter().map(|audience| self.keys(secret, audience));
         let agent = AgentHalf {
-            resource_servers: audiences.iter().map(|audience| self.keys(secret, audience)).collect(),
+            resource_servers: keys.collect::<Result<_, _>>()?,
             session_id: self.session_id,
             suite: self.suite,
             agent: self.agent,
@@ -76,15 +79,15 @@ impl Establish {
         Ok((agent, halves))
     }
 
-    fn keys(&self, secret: &SessionSecret, audience: &str) -> ServerKeys {
-        let derived = secret.for_audience(self.suite, self.session_id, &Audience::new(audience));
-        ServerKeys {
-            aud: audience.to_owned(),
+    fn keys(&self, secret: &SessionSecret, named: &str) -> Result<ServerKeys, DocumentError> {
+        let derived = secret.for_audience(self.suite, self.session_id, &audience(named)?);
+        Ok(ServerKeys {
+            aud: named.to_owned(),
             session_key: derived.session_key,
             verifier_secret: derived.verifier_secret,
             mutual_auth: derived.mutual_auth,
             sek_public: self.sek_public,
-        }
+        })
     }
 }
 
@@ -112,7 +115,7 @@ mod tests {
         grants: Vec<Grant>,
     ) -> Result<(AgentHalf, Vec<ResourceHalf>), DocumentError> {
         let plan = Establish {
-            session_id: SessionId(7),
+            session_id: SessionId::from_u64(7),
             suite: Suite::AesGcm,
             agent: AgentIdentity { agent_instance_id: "agent-1".into(), iss: "as".into(), sub: "key".into() },
             org_id: "example".into(),

@@ -2,7 +2,7 @@
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use obol_secret::text::hex_array;
-use obol_token::{MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
+use obol_token::{Audience, MutualAuth, SessionId, SessionKey, SessionMaterial, Suite, VerifierSecret};
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -29,6 +29,11 @@ impl PopKey {
 /// Whether this is an Ed25519 public key, and none of small order, under which some signature fits every message.
 pub(crate) fn is_pop_pub(public: &[u8; 32]) -> bool {
     VerifyingKey::from_bytes(public).is_ok_and(|key| !key.is_weak())
+}
+
+/// The audience of this name.
+pub(crate) fn audience(name: &str) -> Result<Audience, DocumentError> {
+    Audience::new(name).or_else(|error| refuse("aud", error.to_string()))
 }
 
 /// What one session shares with one resource server. Either half holds the same.
@@ -60,6 +65,15 @@ impl ServerKeys {
             MutualAuth::from_bytes(*self.mutual_auth.expose()),
             self.sek_public,
         )
+    }
+
+    /// The resource server.
+    ///
+    /// # Errors
+    ///
+    /// [`DocumentError`] where the keys were made by hand and `aud` cannot be an audience.
+    pub fn audience(&self) -> Result<Audience, DocumentError> {
+        audience(&self.aud)
     }
 
     pub(crate) fn check(&self, field: &str) -> Result<(), DocumentError> {

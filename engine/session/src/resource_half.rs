@@ -377,7 +377,10 @@ mod tests {
         document["sessions"][0]["nonces"] = json!("derived");
         let sessions = ResourceHalf::list_from_json(document.to_string().as_bytes()).unwrap();
         let [half] = sessions.as_slice() else { panic!("one session") };
-        assert_eq!((half.session_id, half.keys.aud.as_str()), (SessionId(0xDEAD_BEEF), "https://rs"));
+        assert_eq!(
+            (half.session_id, half.keys.aud.as_str()),
+            (SessionId::from_u64(0xDEAD_BEEF), "https://rs")
+        );
         assert_eq!((half.org_id.as_str(), half.policy_epoch), ("org", 7));
         assert_eq!(half.window, Window { start: 1, end: 2 });
         assert_eq!((half.revoked, half.nonces), (true, Nonces::Derived));

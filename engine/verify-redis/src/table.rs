@@ -104,7 +104,7 @@ impl Table {
 
     /// The oldest policy epoch that a session's row accepts.
     pub(crate) fn policy_epoch(&self, id: SessionId) -> u64 {
-        self.rows.get(&id.0).map_or(0, |row| row.policy_epoch)
+        self.rows.get(&id.as_u64()).map_or(0, |row| row.policy_epoch)
     }
 
     /// Adds a session, or replaces the active one of its number.
@@ -115,7 +115,7 @@ impl Table {
         epoch_in_force: u64,
         max_active: usize,
     ) -> Result<Draft, SessionSealError> {
-        let known = self.rows.get(&half.session_id.0);
+        let known = self.rows.get(&half.session_id.as_u64());
         let policy_epoch = half.policy_epoch.max(epoch_in_force).max(known.map_or(0, |row| row.policy_epoch));
         let document = half.to_json();
         let hash: [u8; 32] = Sha256::digest(&*document).into();
@@ -135,7 +135,7 @@ impl Table {
 
     /// Revokes a session, also one that is not known.
     pub(crate) fn revoke(&self, keeper: &Keeper<'_>, id: SessionId) -> Result<Draft, SessionSealError> {
-        match self.rows.get(&id.0) {
+        match self.rows.get(&id.as_u64()) {
             Some(Row { document: None, .. }) => Ok(Draft::Known),
             known => self.change(keeper, id, known.map_or(0, |row| row.policy_epoch), None),
         }
@@ -157,9 +157,12 @@ impl Table {
         let fingerprint = fingerprint(&sealed).ok_or(SessionSealError::DoesNotOpen)?;
         let row = Row { fingerprint, policy_epoch, document: document.map(|(_, hash)| hash) };
         let mut after = Self { changes: self.changes + 1, rows: self.rows.clone() };
-        after.rows.insert(id.0, row);
-        let manifest =
-            keeper.key.seal(&keeper.place("manifest"), SessionId(after.changes), &after.digest())?;
+        after.rows.insert(id.as_u64(), row);
+        let manifest = keeper.key.seal(
+            &keeper.place("manifest"),
+            SessionId::from_u64(after.changes),
+            &after.digest(),
+        )?;
         Ok(Draft::Change(Change { number: id.to_string(), sealed, manifest, after }))
     }
 
@@ -178,7 +181,7 @@ impl Table {
             let number = core::str::from_utf8(number).ok().and_then(SessionId::parse);
             let id = number.ok_or(Unbelievable::Nonsense)?;
             let (row, session) = open_row(keeper, id, sealed)?;
-            read.rows.insert(id.0, row);
+            read.rows.insert(id.as_u64(), row);
             sessions.extend(session);
         }
         if changes <= self.changes || !read.fits(keeper, manifest)? {
@@ -188,7 +191,7 @@ impl Table {
     }
 
     fn fits(&self, keeper: &Keeper<'_>, manifest: &[u8]) -> Result<bool, Unbelievable> {
-        let opened = keeper.key.open(&keeper.place("manifest"), SessionId(self.changes), manifest);
+        let opened = keeper.key.open(&keeper.place("manifest"), SessionId::from_u64(self.changes), manifest);
         let digest = opened.map_err(Unbelievable::Sealed)?;
         Ok(*digest == self.digest())
     }
@@ -293,18 +296,18 @@ mod tests {
         let mut table = Table::default();
         for (id, epoch, in_force) in [(1, 5, 5), (2, 0, 0), (1, 1, 5), (1, 7, 7)] {
             table = kept.write(changed(table.add(&keeper, &half(id, epoch), 0, 10)));
-            assert_eq!(table.policy_epoch(SessionId(id)), in_force);
+            assert_eq!(table.policy_epoch(SessionId::from_u64(id)), in_force);
         }
         assert!(matches!(table.add(&keeper, &half(1, 7), 0, 10), Ok(Draft::Known)));
         assert!(matches!(table.add(&keeper, &half(3, 7), 0, 2), Ok(Draft::Full)));
         let (read, sessions) = kept.read(&Table::default(), &keeper).unwrap();
         assert_eq!((read.changes, &read.rows), (table.changes, &table.rows));
         let epochs: Vec<_> =
-            sessions.iter().map(|session| (session.session_id().0, session.policy_epoch())).collect();
+            sessions.iter().map(|session| (session.session_id().as_u64(), session.policy_epoch())).collect();
         assert_eq!(epochs, [(1, 7), (2, 0)]);
 
-        table = kept.write(changed(table.revoke(&keeper, SessionId(1))));
-        assert!(matches!(table.revoke(&keeper, SessionId(1)), Ok(Draft::Known)));
+        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1))));
+        assert!(matches!(table.revoke(&keeper, SessionId::from_u64(1)), Ok(Draft::Known)));
         assert!(matches!(table.add(&keeper, &half(1, 9), 0, 10), Ok(Draft::Revoked)));
         let (read, sessions) = kept.read(&read, &keeper).unwrap();
         assert_eq!(sessions.len(), 1);
@@ -319,9 +322,9 @@ mod tests {
         let mut table = kept.write(changed(Table::default().add(&keeper, &half(1, 1), 0, 10)));
         table = kept.write(changed(table.add(&keeper, &half(2, 1), 0, 10)));
         let before = kept.clone();
-        table = kept.write(changed(table.revoke(&keeper, SessionId(1))));
+        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1))));
         table = kept.write(changed(table.add(&keeper, &half(2, 3), 0, 10)));
-        let number = |id: u64| SessionId(id).to_string().into_bytes();
+        let number = |id: u64| SessionId::from_u64(id).to_string().into_bytes();
         let played_back = |kept: &Kept| {
             // By a server that has seen nothing, and by one that has seen what was before.
             let old = before.read(&Table::default(), &keeper).unwrap().0;
@@ -361,7 +364,7 @@ mod tests {
         }
         let mut moved = kept.clone();
         let row = moved.rows.pop_first().unwrap().1;
-        moved.rows.insert(SessionId(2).to_string().into_bytes(), row);
+        moved.rows.insert(SessionId::from_u64(2).to_string().into_bytes(), row);
         assert!(matches!(moved.read(&Table::default(), &here), Err(Unbelievable::Sealed(_))));
         for (changes, rows) in [("", 1), ("x", 1), ("1", 0)] {
             let mut kept = Kept { changes: changes.to_owned(), ..kept.clone() };

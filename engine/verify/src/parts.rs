@@ -17,6 +17,8 @@ use crate::spent::SpentSet;
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) audience: Audience,
+    /// What tokens name it by.
+    pub(crate) audience_hash: [u8; 32],
     pub(crate) sessions: Arc<dyn SessionTable>,
     pub(crate) spent: Arc<dyn SpentSet>,
     pub(crate) templates: Arc<dyn Templates>,

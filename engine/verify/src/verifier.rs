@@ -60,6 +60,7 @@ impl Verifier {
     ) -> VerifierBuilder {
         VerifierBuilder {
             parts: Parts {
+                audience_hash: audience.hash(),
                 audience,
                 sessions,
                 spent,

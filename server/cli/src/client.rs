@@ -5,12 +5,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
 use obol_ipc::control::{SessionState, StatusResult};
+use obol_ipc::names::{Audience, PeerName, ToolName};
+use obol_ipc::numbers::WaitMs;
 use obol_ipc::proof::ArgumentsHash;
-use obol_ipc::secret::SessionDocument;
+use obol_ipc::secret::SessionDocumentText;
 use obol_ipc::user::name_of;
-use obol_ipc::value::{Audience, PeerName, Tool, WaitMs};
-use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
 use obol_secret::file::PrivateFile;
 use obol_verify::ReadArguments;
 use serde_json::json;
@@ -69,7 +71,7 @@ pub(crate) fn options() -> Outcome<ConnectOptions> {
 
 /// `obol dequeue`. The wait is for the socket as well as for the token.
 pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
-    let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
+    let tool = ToolName::new(args.tool.as_str()).map_err(Failure::usage)?;
     let wait = WaitMs::new(args.wait).map_err(Failure::usage)?.as_duration();
     let audience = args.audience.as_deref().map(Audience::new).transpose().map_err(Failure::usage)?;
     let arguments = args.arguments.as_deref().map(hash_of).transpose()?;
@@ -86,15 +88,15 @@ pub(crate) fn dequeue(args: &DequeueArgs) -> Outcome {
     };
     if args.output.json {
         let mut shown =
-            json!({"token": drawn.token.reveal(), "tool": drawn.tool, "expiresAt": drawn.expires_at});
+            json!({"token": drawn.token.expose(), "tool": drawn.tool, "expiresAt": drawn.expires_at});
         if let (Some(fields), Some(proof)) = (shown.as_object_mut(), &drawn.pop) {
             fields.insert("pop".to_owned(), json!(proof));
         }
         return output::token(&format!("{shown:#}"));
     }
     match &drawn.pop {
-        Some(proof) => output::token(&format!("{}\n{}", drawn.token.reveal(), proof.sig)),
-        None => output::token(drawn.token.reveal()),
+        Some(proof) => output::token(&format!("{}\n{}", drawn.token.expose(), proof.sig)),
+        None => output::token(drawn.token.expose()),
     }
 }
 
@@ -132,7 +134,7 @@ pub(crate) fn status(args: &StatusArgs) -> Outcome {
 }
 
 fn tool_status(args: &StatusArgs, tool: &str) -> Outcome {
-    let tool = Tool::new(tool).map_err(Failure::usage)?;
+    let tool = ToolName::new(tool).map_err(Failure::usage)?;
     let status = args.sockets.agent()?.token_status(Some(&tool))?;
     if args.output.json {
         output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
@@ -269,7 +271,7 @@ pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path, resume: 
     let document = read_session_file(file)?;
     let text = std::str::from_utf8(&document)
         .map_err(|_| Failure::usage(format_args!("{} is not UTF-8", file.display())))?;
-    let document = SessionDocument::new(text).map_err(Failure::usage)?;
+    let document = SessionDocumentText::new(text).map_err(Failure::usage)?;
     let mut control = sockets.control()?;
     let done = if resume { control.provision_and_resume(document)? } else { control.provision(document)? };
     if output.json {

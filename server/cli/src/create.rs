@@ -79,7 +79,7 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
 
 /// Makes a session from a fresh random secret, with the keys derived from it for its one audience.
 pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
-    let session_id = SessionId(u64::from_be_bytes(*random()?));
+    let session_id = SessionId::from_u64(u64::from_be_bytes(*random()?));
     let establish = Establish {
         session_id,
         suite: plan.suite,

@@ -2,9 +2,9 @@
 //!
 //! What matches nothing is an error, which says what there is: a misspelt name must not look like success.
 
-use obol_ipc::ControlClient;
+use obol_client::ControlClient;
 use obol_ipc::control::{FlushResult, FlushScope, SessionState, StatusResult};
-use obol_ipc::value::{AgentInstanceId, Reason, SessionId, Tool};
+use obol_ipc::names::{AgentInstanceId, Reason, SessionId, ToolName};
 use serde_json::{Value, json};
 
 use crate::args::{FlushArgs, FlushScopeArgs, OperatorArgs, PolicyToolArgs};
@@ -73,7 +73,7 @@ fn argument(name: &str) -> String {
 
 fn flush_scope(args: &FlushScopeArgs) -> Outcome<FlushScope> {
     Ok(match (&args.tool, &args.session, &args.agent) {
-        (Some(tool), ..) => FlushScope::Tool(Tool::new(tool.as_str()).map_err(Failure::usage)?),
+        (Some(tool), ..) => FlushScope::Tool(ToolName::new(tool.as_str()).map_err(Failure::usage)?),
         (_, Some(session), _) => FlushScope::Session(session.parse::<SessionId>().map_err(Failure::usage)?),
         (.., Some(agent)) => FlushScope::Agent(AgentInstanceId::new(agent.as_str()).map_err(Failure::usage)?),
         (None, None, None) => FlushScope::All,
@@ -147,7 +147,7 @@ pub(crate) fn resume(args: &OperatorArgs) -> Outcome {
 
 /// `obol policy deny`.
 pub(crate) fn deny(args: &PolicyToolArgs) -> Outcome {
-    let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
+    let tool = ToolName::new(args.tool.as_str()).map_err(Failure::usage)?;
     let mut control = args.sockets.control()?;
     let done = control.deny(tool.clone())?;
     if !done.granted {
@@ -168,7 +168,7 @@ pub(crate) fn deny(args: &PolicyToolArgs) -> Outcome {
 
 /// `obol policy allow`.
 pub(crate) fn allow(args: &PolicyToolArgs) -> Outcome {
-    let tool = Tool::new(args.tool.as_str()).map_err(Failure::usage)?;
+    let tool = ToolName::new(args.tool.as_str()).map_err(Failure::usage)?;
     let mut control = args.sockets.control()?;
     let done = control.allow(tool.clone())?;
     if !done.was_denied {

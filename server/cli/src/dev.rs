@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, ConnectOptions, Endpoint};
+use obol_client::{Client, ConnectOptions};
+use obol_ipc::Endpoint;
+use obol_ipc::names::PeerName;
 use obol_sandbox::Measure;
 use obol_token::Suite;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use obol_ipc::client::{CallError, ConnectError};
+use obol_client::{CallError, ConnectError};
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use serde::Serialize;
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use obol_ipc::client::ConnectError;
+use obol_client::ConnectError;
 use obol_ipc::endpoint::DAEMON_USER_VARIABLE;
 
 use crate::exit::{Exit, Failure};

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use obol_ipc::Endpoint;
 use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
-use obol_ipc::value::PeerName;
+use obol_ipc::names::PeerName;
 use obol_resource::Guard;
 use obol_resource::service::{Options, Service};
 use obol_sandbox::Measure;
@@ -185,11 +185,13 @@ pub(crate) fn listen(args: &RsArgs, config: &Config) -> Outcome<Options> {
 /// The audience that was named, or the one that all sessions agree on.
 fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience> {
     if let Some(named) = named {
-        return Ok(Audience::new(named.as_str()));
+        return Audience::new(named.as_str()).map_err(Failure::usage);
     }
     let mut audiences = halves.iter().map(|half| &half.keys.aud);
     match audiences.next() {
-        Some(first) if audiences.all(|other| other == first) => Ok(Audience::new(first.as_str())),
+        Some(first) if audiences.all(|other| other == first) => {
+            Audience::new(first.as_str()).map_err(Failure::usage)
+        }
         _ => Err(Failure::usage(
             "the sessions do not all name one audience; name this server's with --audience",
         )),

@@ -86,7 +86,7 @@ pub(crate) fn check(args: &RsArgs, config: &Config) -> Vec<Failure> {
         args.session_store.as_ref().or(config.rs.session_store.as_ref()),
     ];
     let wrong = |named: &PathBuf| match Place::of(Some(named), "").ok()? {
-        Place::Redis(url) => redis_options(&url, args, config, &Audience::new("")).err(),
+        Place::Redis(url) => redis_options(&url, args, config, &[0; 32]).err(),
         Place::File(_) | Place::Memory => None,
     };
     let malformed = |named: &PathBuf| Place::of(Some(named), "").err();
@@ -121,7 +121,7 @@ pub(crate) fn sessions(
             Ok(Arc::new(table))
         }
         Place::Redis(url) => {
-            let options = redis_options(&url, args, config, audience)?;
+            let options = redis_options(&url, args, config, &audience.hash())?;
             let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
             let table =
                 RedisSessionTable::open(options, key(&key_file()?)?, clock).map_err(Failure::unavailable)?;
@@ -169,7 +169,7 @@ pub(crate) fn spent_set(
         Place::Memory => Ok(in_memory(args, clock_skew, clock)),
         Place::File(path) => in_file(args, &path, clock_skew, clock),
         Place::Redis(url) => {
-            let options = redis_options(&url, args, config, audience)?;
+            let options = redis_options(&url, args, config, &audience.hash())?;
             let set = RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?;
             match set.fence() {
                 Some(fence) => tracing::warn!(
@@ -214,10 +214,15 @@ fn in_file(args: &RsArgs, path: &Path, clock_skew: u64, clock: Arc<dyn Clock>) -
     Ok(Arc::new(set))
 }
 
-fn redis_options(url: &str, args: &RsArgs, config: &Config, audience: &Audience) -> Outcome<RedisOptions> {
+fn redis_options(
+    url: &str,
+    args: &RsArgs,
+    config: &Config,
+    audience_hash: &[u8; 32],
+) -> Outcome<RedisOptions> {
     let settings = &config.rs;
     // All servers of one audience must meet in one namespace, so it is not left to chance.
-    let derived = || to_hex(&audience.hash().first_chunk::<4>().copied().unwrap_or_default());
+    let derived = || to_hex(&audience_hash.first_chunk::<4>().copied().unwrap_or_default());
     let namespace = settings.redis_namespace.clone().unwrap_or_else(derived);
     let mut options = RedisOptions::new(url, &namespace).map_err(Failure::usage)?;
     if let Some(seconds) = settings.clock_skew {

@@ -210,7 +210,7 @@ fn note_session(queue: &Queue, audit: &AuditLog, id: SessionId) {
     let session = queue.sessions().into_iter().find(|session| session.session_id == id);
     audit.note(Entry {
         decision: Some(Decision::Allow),
-        session: Some(id.0),
+        session: Some(id.as_u64()),
         agent: session.map(|session| session.agent_instance_id.into()),
         reason: Some("named at the start".into()),
         ..Entry::new(Event::SessionStart)

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_ipc::ControlClient;
+use obol_client::ControlClient;
 use obol_ipc::control::{SessionState, SessionStatus, StatusResult, ToolStatus};
 use obol_secret::text::plain;
 use tokio::signal::unix::{SignalKind, signal};
@@ -456,12 +456,12 @@ pub(crate) fn interval(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use obol_ipc::value::{Audience, SessionId, Tool};
+    use obol_ipc::names::{Audience, SessionId, ToolName};
 
     fn tool(name: &str, handed_out: u64) -> ToolStatus {
         ToolStatus {
             session_id: SessionId::from_u64(1),
-            tool: Tool::new(name).unwrap(),
+            tool: ToolName::new(name).unwrap(),
             audience: Audience::new("https://api.example").unwrap(),
             ready: 10,
             stored: 90,
@@ -485,7 +485,7 @@ mod tests {
             uptime_seconds: 61,
             sessions: Vec::new(),
             tools,
-            denials: [(Tool::new("rm").unwrap(), 3)].into(),
+            denials: [(ToolName::new("rm").unwrap(), 3)].into(),
             next: None,
             hold: None,
             denied: Vec::new(),

@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     sessions.replace_all(read_session_file(file.as_ref())?)?;
     // Without a fence, because the example's session is as new as this process.
     let spent = Arc::new(MemorySpentSet::unfenced(Arc::new(SystemClock::new()), 60));
-    let verifier = Verifier::builder(Audience::new(audience), sessions, spent).build()?;
+    let verifier = Verifier::builder(Audience::new(audience)?, sessions, spent).build()?;
     let guard =
         ToolGuard::new(Guard::new(verifier)).tool(ToolCall::new("add").action("call")).open_tool("ping");
     let server = Guarded::new(Tools, guard);

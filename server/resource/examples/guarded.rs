@@ -36,13 +36,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let grant = grant()?;
     let tokens = mint(&session, &grant, clock.now())?;
 
+    let audience = Audience::new(AUDIENCE)?;
     let sessions = MemorySessionTable::new();
-    sessions.add(Session::new(session, Audience::new(AUDIENCE), "example-org").with_grants([grant]))?;
+    sessions.add(Session::new(session, audience.clone(), "example-org").with_grants([grant]))?;
     // Without a fence, because the session is as new as this process.
     let spent = MemorySpentSet::unfenced(Arc::clone(&clock), 60);
-    let verifier = Verifier::builder(Audience::new(AUDIENCE), Arc::new(sessions), Arc::new(spent))
-        .clock(clock)
-        .build()?;
+    let verifier = Verifier::builder(audience, Arc::new(sessions), Arc::new(spent)).clock(clock).build()?;
 
     let call = ToolCall::new("forecast").action("read");
     let guarded = get(forecast).layer(TbacLayer::new(Guard::new(verifier), call));
@@ -59,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn new_session() -> Result<SessionMaterial, getrandom::Error> {
     Ok(SessionMaterial::new(
-        SessionId(1),
+        SessionId::from_u64(1),
         Suite::Tbac,
         SessionKey::from_bytes(random()?),
         VerifierSecret::from_bytes(random()?),

@@ -42,7 +42,7 @@ impl Auditor {
         let scope = token.scope();
         let entry = Entry {
             decision: Some(Decision::Allow),
-            session: Some(token.session_id().0),
+            session: Some(token.session_id().as_u64()),
             agent: Some(scope.agent_instance_id.as_str().into()),
             tool: Some(scope.tool.as_str().into()),
             jti: Some(*token.jti().as_bytes()),
@@ -62,7 +62,7 @@ impl Auditor {
         self.log.refusal(party, denial.code.as_str(), || Entry {
             decision: Some(Decision::Deny),
             // A session that somebody merely claims is not blamed for what it did not do.
-            session: about.session.filter(|_| genuine).map(|session| session.0),
+            session: about.session.filter(|_| genuine).map(|session| session.as_u64()),
             tool: about.tool.map(Into::into),
             jti: about.jti,
             code: Some(denial.code.as_str()),
@@ -110,7 +110,7 @@ impl Drop for Pending<'_> {
 }
 
 fn about(entry: &Entry) -> About<'_> {
-    About { session: entry.session.map(SessionId), jti: entry.jti, tool: entry.tool.as_deref() }
+    About { session: entry.session.map(SessionId::from_u64), jti: entry.jti, tool: entry.tool.as_deref() }
 }
 
 /// Whether who was refused had a token that only a holder of the session's key can make. Codes that are also answered

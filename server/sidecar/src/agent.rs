@@ -9,11 +9,12 @@ use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, SessionInfoResult,
     TokenChannel, TokenProof, TokenStatusParams, TokenStatusResult,
 };
+use obol_ipc::names::{AgentInstanceId, ChannelAlgorithm, ToolName, ValueError};
+use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::proof::{ProofAlgorithm, ProofSignature};
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
-use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, ChannelAlgorithm, SessionId, Tool, ValueError};
 use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, Token};
 use obol_token::text::to_base64url;
 use tokio::sync::{oneshot, watch};
@@ -199,7 +200,7 @@ impl Agent {
     }
 
     fn status(&self, params: &TokenStatusParams) -> Result<TokenStatusResult, Refusal> {
-        let tool = params.tool.as_ref().map(Tool::as_str);
+        let tool = params.tool.as_ref().map(ToolName::as_str);
         let status = self.queue.status(tool).map_err(refuse)?;
         let (tools, next) = match tool {
             Some(_) => (None, None),
@@ -219,10 +220,10 @@ impl Agent {
         })
     }
 
-    fn depths(&self) -> Result<BTreeMap<Tool, u64>, Refusal> {
+    fn depths(&self) -> Result<BTreeMap<ToolName, u64>, Refusal> {
         let mut depths = BTreeMap::new();
         for (tool, depth) in self.queue.depths() {
-            *depths.entry(Tool::new(tool).map_err(inexpressible)?).or_default() += depth;
+            *depths.entry(ToolName::new(tool).map_err(inexpressible)?).or_default() += depth;
         }
         Ok(depths)
     }
@@ -238,7 +239,7 @@ const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2 - 512;
 const ITEM_BYTES: usize = 28;
 
 /// The depths from this place on that fit into one answer, and where those begin that do not.
-fn page(depths: BTreeMap<Tool, u64>, from: u64) -> (BTreeMap<Tool, u64>, Option<u64>) {
+fn page(depths: BTreeMap<ToolName, u64>, from: u64) -> (BTreeMap<ToolName, u64>, Option<u64>) {
     let skip = usize::try_from(from).unwrap_or(usize::MAX);
     let (mut page, mut bytes) = (BTreeMap::new(), 0);
     for (place, (tool, depth)) in depths.into_iter().enumerate().skip(skip) {
@@ -295,7 +296,7 @@ fn describe_channel(keys: &ChannelKeys) -> Result<TokenChannel, ValueError> {
     })
 }
 
-fn reply(outcome: Result<Drawn, Denied>, tool: Tool) -> Result<AgentReply, Refusal> {
+fn reply(outcome: Result<Drawn, Denied>, tool: ToolName) -> Result<AgentReply, Refusal> {
     let Drawn { token, channel, proof } = outcome?;
     let proved =
         |signature| TokenProof { alg: ProofAlgorithm::Ed25519, sig: ProofSignature::from_bytes(signature) };
@@ -310,7 +311,7 @@ fn reply(outcome: Result<Drawn, Denied>, tool: Tool) -> Result<AgentReply, Refus
 
 fn describe(session: &SessionInfo) -> Result<SessionInfoResult, ValueError> {
     Ok(SessionInfoResult {
-        session_id: SessionId::from_u64(session.session_id.0),
+        session_id: session.session_id,
         agent_instance_id: AgentInstanceId::new(session.agent_instance_id.as_str())?,
         established_at: UtcTime::from_unix_seconds(session.established_at),
         algorithm_suite: AlgorithmSuite::new(session.suite.number())?,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place, Suspended};
 use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
+use obol_ipc::names::ToolName;
 use obol_ipc::refusal::Refusal;
-use obol_ipc::value::Tool;
 use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -63,7 +63,7 @@ impl Auditor {
         match outcome {
             Ok(Drawn { token, .. }) => place.put(Entry {
                 decision: Some(Decision::Allow),
-                session: Some(token.session_id().0),
+                session: Some(token.session_id().as_u64()),
                 jti: token.jti().map(|jti| *jti.as_bytes()),
                 expires_at: Some(token.expires_at()),
                 ..about(Event::HandOut)
@@ -120,7 +120,13 @@ impl Auditor {
     }
 
     /// A change of the operator's own list of denials, which then has this many.
-    pub(crate) fn denials<T>(&self, asker: &Asker, tool: &Tool, denied: usize, outcome: &Result<T, Refusal>) {
+    pub(crate) fn denials<T>(
+        &self,
+        asker: &Asker,
+        tool: &ToolName,
+        denied: usize,
+        outcome: &Result<T, Refusal>,
+    ) {
         self.0.note(Entry {
             tool: Some(tool.as_str().into()),
             scope: Some(format!("{denied} tools denied by the operator").into()),
@@ -138,7 +144,7 @@ fn agent_of(queue: &Queue, session: u64) -> Option<Box<str>> {
     let sessions = queue.sessions();
     sessions
         .into_iter()
-        .find(|known| known.session_id.0 == session)
+        .find(|known| known.session_id.as_u64() == session)
         .map(|known| known.agent_instance_id.into())
 }
 
@@ -211,7 +217,8 @@ impl Watch {
     fn note_renewals(&mut self) {
         let mut seen = HashMap::with_capacity(self.minted.len());
         for tool in self.queue.tools() {
-            let place = (tool.session_id.0, tool.tool.into_boxed_str(), tool.audience.into_boxed_str());
+            let place =
+                (tool.session_id.as_u64(), tool.tool.into_boxed_str(), tool.audience.into_boxed_str());
             let before = self.minted.get(&place).copied().unwrap_or(0);
             if tool.minted > before {
                 self.audit.0.note(Entry {
@@ -231,7 +238,7 @@ impl Watch {
         let mut active = HashSet::new();
         let mut flushed = HashSet::new();
         for session in self.queue.sessions() {
-            let id = session.session_id.0;
+            let id = session.session_id.as_u64();
             match session.state {
                 SessionState::Active | SessionState::Held => {
                     active.insert(id);

@@ -11,9 +11,10 @@ use obol_ipc::control::{
     ResumeResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
 };
 use obol_ipc::message::Empty;
+use obol_ipc::names::{AgentInstanceId, Audience, ToolName, ValueError};
+use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::time::UtcTime;
-use obol_ipc::value::{AgentInstanceId, AlgorithmSuite, Audience, SessionId, Tool, ValueError};
 use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Unavailable};
 use tokio::sync::watch;
 use tracing::Span;
@@ -145,8 +146,8 @@ impl Control {
     fn change_denials(
         &self,
         asker: &Asker,
-        tool: Tool,
-        act: fn(&Queue, &Tool) -> Result<ControlReply, Refusal>,
+        tool: ToolName,
+        act: fn(&Queue, &ToolName) -> Result<ControlReply, Refusal>,
     ) -> Answer<ControlProtocol> {
         let (audit, asker) = (self.audit.clone(), asker.clone());
         self.on_disk(move |queue| {
@@ -182,12 +183,12 @@ impl Control {
 
 fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult, Refusal> {
     let document =
-        AgentHalf::from_json(params.session.reveal().as_bytes()).map_err(Refusal::invalid_argument)?;
+        AgentHalf::from_json(params.session.expose().as_bytes()).map_err(Refusal::invalid_argument)?;
     let grants = document.grants() as u64;
     let provisioned =
         if params.resume { queue.provision_and_resume(document) } else { queue.provision(document) };
     match provisioned {
-        Ok(id) => Ok(ProvisionResult { session_id: SessionId::from_u64(id.0), grants }),
+        Ok(id) => Ok(ProvisionResult { session_id: id, grants }),
         Err(ProvisionError::Unavailable(error)) => Err(Refusal::unavailable(error)),
         Err(error @ ProvisionError::Held(_)) => Err(Refusal::new(ErrorCode::PolicyDeny, error.to_string())),
         Err(error) => Err(Refusal::invalid_argument(error)),
@@ -198,7 +199,7 @@ fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult,
 fn queue_scope(scope: FlushScope) -> obol_queue::FlushScope {
     match scope {
         FlushScope::All => obol_queue::FlushScope::All,
-        FlushScope::Session(id) => obol_queue::FlushScope::Session(obol_queue::SessionId(id.as_u64())),
+        FlushScope::Session(id) => obol_queue::FlushScope::Session(id),
         FlushScope::Agent(agent) => obol_queue::FlushScope::Agent(agent.into_string()),
         FlushScope::Tool(tool) => obol_queue::FlushScope::Tool(tool.into_string()),
     }
@@ -211,7 +212,7 @@ fn flush_result(queue: &Queue, flushed: Result<Flushed, Unavailable>) -> Result<
         sessions_ended: flushed.sessions_ended,
         partitions: flushed.partitions,
         tokens_discarded: flushed.tokens_discarded,
-        sessions: sessions.map(|session| SessionId::from_u64(session.0)).collect(),
+        sessions: sessions.copied().collect(),
         held: queue.hold().is_some(),
     })
 }
@@ -226,7 +227,7 @@ fn hold_status(hold: Hold) -> HoldStatus {
     HoldStatus { since: UtcTime::from_unix_seconds(since), scope, reason }
 }
 
-fn deny(queue: &Queue, tool: &Tool) -> Result<DenyResult, Refusal> {
+fn deny(queue: &Queue, tool: &ToolName) -> Result<DenyResult, Refusal> {
     match queue.deny(tool.as_str()) {
         Ok(granted) => Ok(DenyResult { granted }),
         Err(DenyError::Unavailable(error)) => Err(Refusal::unavailable(error)),
@@ -234,13 +235,13 @@ fn deny(queue: &Queue, tool: &Tool) -> Result<DenyResult, Refusal> {
     }
 }
 
-fn allow(queue: &Queue, tool: &Tool) -> Result<AllowResult, Refusal> {
+fn allow(queue: &Queue, tool: &ToolName) -> Result<AllowResult, Refusal> {
     let was_denied = queue.allow(tool.as_str()).map_err(Refusal::unavailable)?;
     Ok(AllowResult { was_denied, denied_by_policy: queue.denied_tools().1.contains(tool.as_str()) })
 }
 
 fn policy(queue: &Queue, params: PolicyParams) -> Result<Empty, Refusal> {
-    let denied = params.denied_tools.into_iter().map(Tool::into_string).collect();
+    let denied = params.denied_tools.into_iter().map(ToolName::into_string).collect();
     queue.set_policy(params.epoch, denied).map_err(Refusal::unavailable)?;
     Ok(Empty {})
 }
@@ -274,7 +275,7 @@ impl Control {
                 return Ok(page);
             }
             page.denied.push(DeniedTool {
-                tool: Tool::new(tool.as_str())?,
+                tool: ToolName::new(tool.as_str())?,
                 by_operator: by_operator.contains(tool),
                 by_policy: by_policy.contains(tool),
             });
@@ -314,7 +315,7 @@ impl Page {
 fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, ValueError> {
     let agent = Some(session.agent_instance_id.as_str()).filter(|agent| !agent.is_empty());
     Ok(SessionStatus {
-        session_id: SessionId::from_u64(session.session_id.0),
+        session_id: session.session_id,
         agent_instance_id: AgentInstanceId::new(agent.unwrap_or(UNKNOWN_AGENT))?,
         algorithm_suite: AlgorithmSuite::new(session.suite.number())?,
         expires_at: UtcTime::from_unix_seconds(session.expires_at),
@@ -329,8 +330,8 @@ fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, Va
 
 fn tool_status(tool: obol_queue::ToolStatus) -> Result<ToolStatus, ValueError> {
     Ok(ToolStatus {
-        session_id: SessionId::from_u64(tool.session_id.0),
-        tool: Tool::new(tool.tool)?,
+        session_id: tool.session_id,
+        tool: ToolName::new(tool.tool)?,
         audience: Audience::new(tool.audience)?,
         ready: tool.ready,
         stored: tool.stored,

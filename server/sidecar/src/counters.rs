@@ -231,7 +231,7 @@ mod tests {
 
     fn tool(name: &str, session: u64, ready: u64) -> ToolStatus {
         ToolStatus {
-            session_id: SessionId(session),
+            session_id: SessionId::from_u64(session),
             tool: name.to_owned(),
             audience: "https://secret.example".to_owned(),
             ready,

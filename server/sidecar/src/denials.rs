@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use obol_ipc::value::Tool;
+use obol_ipc::names::ToolName;
 
 use crate::rate::{Bucket, Rate};
 
@@ -20,7 +20,7 @@ const LINES_PER_SECOND: u32 = 10;
 /// Counts denials.
 #[derive(Debug)]
 pub(crate) struct Denials {
-    counts: Mutex<BTreeMap<Tool, u64>>,
+    counts: Mutex<BTreeMap<ToolName, u64>>,
     lines: Mutex<Lines>,
     started: Instant,
 }
@@ -52,7 +52,7 @@ impl Denials {
         Some(std::mem::take(&mut lines.unsaid))
     }
 
-    pub(crate) fn count(&self, tool: &Tool) {
+    pub(crate) fn count(&self, tool: &ToolName) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(tool) {
             *count += 1;
@@ -61,7 +61,7 @@ impl Denials {
         }
     }
 
-    pub(crate) fn counts(&self) -> BTreeMap<Tool, u64> {
+    pub(crate) fn counts(&self) -> BTreeMap<ToolName, u64> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -84,11 +84,11 @@ mod tests {
     fn an_agent_that_makes_up_names_does_not_make_the_list_longer() {
         let denials = Denials::default();
         for n in 0..1_000 {
-            denials.count(&Tool::new(format!("tool{n}")).unwrap());
-            denials.count(&Tool::new("tool0").unwrap());
+            denials.count(&ToolName::new(format!("tool{n}")).unwrap());
+            denials.count(&ToolName::new("tool0").unwrap());
         }
         let counts = denials.counts();
         assert_eq!(counts.len(), MAX_NAMES);
-        assert_eq!(counts[&Tool::new("tool0").unwrap()], 1_001);
+        assert_eq!(counts[&ToolName::new("tool0").unwrap()], 1_001);
     }
 }

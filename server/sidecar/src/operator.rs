@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use obol_ipc::hello::PeerName;
+use obol_ipc::names::PeerName;
 use obol_ipc::{Endpoint, Protocol};
 use tokio::sync::watch;
 

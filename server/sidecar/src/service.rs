@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_audit::AuditLog;
-use obol_ipc::hello::{HelloRefusalCode, PeerName};
+use obol_ipc::hello::HelloRefusalCode;
 use obol_ipc::message::AgentProtocol;
+use obol_ipc::names::PeerName;
 use obol_ipc::user::name_of;
 use obol_ipc::{Endpoint, Protocol};
 use obol_queue::Queue;

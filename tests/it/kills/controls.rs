@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obol_ipc::control::FlushScope;
-use obol_ipc::value::{Reason, Tool};
+use obol_ipc::names::{Reason, ToolName};
 
 use super::witness::{Broken, Drawn, Event, Flushed, Verdict};
 use super::{Home, MAX_READY, agent, control, provision};
@@ -24,11 +24,11 @@ fn copy(from: &Path, to: &Path) {
 /// Draws so many tokens of one tool, as a client would see them.
 fn draw(home: &Home, tool: &'static str, count: u64) -> Vec<Event> {
     let mut client = agent(home.path()).unwrap();
-    let name = Tool::new(tool).unwrap();
+    let name = ToolName::new(tool).unwrap();
     let draw = |_| {
         let sent = Instant::now();
         let token = client.dequeue_token(&name, Duration::from_secs(20)).unwrap();
-        Event::Drawn(Drawn::new(tool, token.token.reveal(), sent, Instant::now()))
+        Event::Drawn(Drawn::new(tool, token.token.expose(), sent, Instant::now()))
     };
     (0..count).map(draw).collect()
 }
@@ -89,7 +89,7 @@ fn a_store_put_back_from_a_copy_is_found_to_undo_the_flush_of_a_tool() {
         let mut operator = control(home.path()).unwrap();
         let minted = operator.status().unwrap().tools.iter().map(|tool| tool.minted).sum();
         let what = Flushed::Tool("search");
-        let scope = FlushScope::Tool(Tool::new("search").unwrap());
+        let scope = FlushScope::Tool(ToolName::new("search").unwrap());
         operator.flush(scope, Reason::new("control").unwrap()).unwrap();
         vec![Event::FlushBegan(what), Event::FlushReturned { at: Instant::now(), what, minted }]
     })
@@ -135,9 +135,9 @@ fn tokens_that_vanish_without_a_flush_are_found_to_be_lost() {
         let status = control(home.path()).unwrap().status().unwrap();
         events.push(Event::Looked { at: Instant::now(), status });
         // The witness is not told of this flush, and a tool that is denied gets nothing minted in its place.
-        let deny = || control(home.path()).unwrap().policy(1, vec![Tool::new("pay").unwrap()]).unwrap();
+        let deny = || control(home.path()).unwrap().policy(1, vec![ToolName::new("pay").unwrap()]).unwrap();
         deny();
-        let scope = FlushScope::Tool(Tool::new("pay").unwrap());
+        let scope = FlushScope::Tool(ToolName::new("pay").unwrap());
         control(home.path()).unwrap().flush(scope, Reason::new("control").unwrap()).unwrap();
         // Each commit does one chore beside its own work: after these the flushed rows are gone and not counted.
         (0..4).for_each(|_| deny());

@@ -33,7 +33,7 @@ impl Drawn {
         let counter = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
         Self {
             tool,
-            session: envelope.session_id().0,
+            session: envelope.session_id().as_u64(),
             jti: *envelope.jti().as_bytes(),
             counter,
             sent,

@@ -105,7 +105,7 @@ fn what_a_resource_server_keeps_names_no_organisation_and_no_audience() {
         if sessions == url {
             assert_eq!(redis.ask(&["SAVE"]), "OK");
             assert_eq!(found(&redis.dump(), &names), Vec::<&str>::new());
-            let number = format!("{:016x}", SESSION.0);
+            let number = format!("{:016x}", SESSION.as_u64());
             assert_eq!(found(&redis.dump(), &[&number]), [&number], "the session is in it");
         } else {
             assert_nameless(

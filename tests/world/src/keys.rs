@@ -13,7 +13,7 @@ pub const KEYS: Keys = Keys {
 };
 
 /// The number of [`KEYS`].
-pub const SESSION: SessionId = SessionId(KEYS.session_id);
+pub const SESSION: SessionId = SessionId::from_u64(KEYS.session_id);
 
 /// The keys of one session. Two sessions of different suites may have the same keys: that is one of the attacks.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl Keys {
 
     pub fn material(&self) -> SessionMaterial {
         SessionMaterial::new(
-            SessionId(self.session_id),
+            SessionId::from_u64(self.session_id),
             self.suite,
             SessionKey::from_bytes(self.session_key),
             VerifierSecret::from_bytes(self.verifier_secret),

@@ -24,7 +24,7 @@ pub fn session_of(suite: Suite) -> Session {
 /// A session with other keys.
 pub fn session_with(keys: &Keys) -> Session {
     let window = Window { start: NOW - 100, end: NOW + 100_000 };
-    Session::new(keys.material(), Audience::new(AUDIENCE), ORG).with_window(window)
+    Session::new(keys.material(), Audience::new(AUDIENCE).expect("an audience"), ORG).with_window(window)
 }
 
 /// A resource server with one session, a clock that stands still, and marks in memory.
@@ -61,10 +61,13 @@ impl Server {
     ) -> Self {
         let sessions = Arc::new(MemorySessionTable::new());
         sessions.add(session).unwrap();
-        let builder =
-            Verifier::builder(Audience::new(AUDIENCE), Arc::clone(&sessions) as Arc<_>, Arc::clone(&spent))
-                .templates(Arc::new(Template::Any))
-                .clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let builder = Verifier::builder(
+            Audience::new(AUDIENCE).expect("an audience"),
+            Arc::clone(&sessions) as Arc<_>,
+            Arc::clone(&spent),
+        )
+        .templates(Arc::new(Template::Any))
+        .clock(Arc::clone(&clock) as Arc<dyn Clock>);
         let verifier = configure(builder).build().unwrap();
         Self { clock, sessions, spent, verifier }
     }

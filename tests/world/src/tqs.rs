@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use obol_ipc::value::PeerName;
-use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
+use obol_ipc::names::PeerName;
 
 use crate::home::{PATIENCE, command, wait_until};
 
@@ -99,7 +100,7 @@ impl Tqs {
         ConnectOptions::new(PeerName::new("obol-tests/1").unwrap())
     }
 
-    pub fn try_client(&self) -> Result<Client, obol_ipc::client::ConnectError> {
+    pub fn try_client(&self) -> Result<Client, obol_client::ConnectError> {
         Client::connect(self.endpoint(), Self::options())
     }
 

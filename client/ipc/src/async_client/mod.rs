@@ -11,25 +11,25 @@ mod pipeline;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::Duration;
 
+use obol_ipc::Endpoint;
+use obol_ipc::Protocol;
+use obol_ipc::message::{
+    AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams,
+    TokenStatusResult,
+};
+use obol_ipc::names::{Audience, ToolName};
+use obol_ipc::proof::ArgumentsHash;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pipeline::{Failure, Pipeline};
-use crate::client::{CallError, MAX_STATUS_PAGES, dequeue_params, expect_reply};
+use crate::client::{CallError, Pages, dequeue_params, expect_reply};
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect};
-use crate::endpoint::Endpoint;
-use crate::message::{
-    AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams,
-    TokenStatusResult,
-};
-use crate::proof::ArgumentsHash;
-use crate::protocol::Protocol;
-use crate::value::{Audience, Tool};
 
 /// Most requests of one client, clones included, that wait for an answer at the same time. Further calls wait their
 /// turn. Enough to keep a daemon busy; small enough that a stuck one does not hold much.
@@ -71,7 +71,11 @@ impl AsyncClient {
     ///
     /// [`CallError::MayHaveBeenHandedOut`] when the request went out and no answer came: the token, if there was one,
     /// is lost; calling again draws another. Otherwise as for every call.
-    pub async fn dequeue_token(&self, tool: &Tool, wait: Duration) -> Result<DequeueTokenResult, CallError> {
+    pub async fn dequeue_token(
+        &self,
+        tool: &ToolName,
+        wait: Duration,
+    ) -> Result<DequeueTokenResult, CallError> {
         self.dequeue(tool, None, None, wait).await
     }
 
@@ -82,7 +86,7 @@ impl AsyncClient {
     /// As for [`dequeue_token`](Self::dequeue_token).
     pub async fn dequeue_token_for(
         &self,
-        tool: &Tool,
+        tool: &ToolName,
         audience: &Audience,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
@@ -97,7 +101,7 @@ impl AsyncClient {
     /// As for [`dequeue_token`](Self::dequeue_token).
     pub async fn dequeue_token_with_proof(
         &self,
-        tool: &Tool,
+        tool: &ToolName,
         audience: Option<&Audience>,
         arguments: ArgumentsHash,
         wait: Duration,
@@ -107,7 +111,7 @@ impl AsyncClient {
 
     async fn dequeue(
         &self,
-        tool: &Tool,
+        tool: &ToolName,
         audience: Option<&Audience>,
         pop_for: Option<ArgumentsHash>,
         wait: Duration,
@@ -125,16 +129,12 @@ impl AsyncClient {
     /// # Errors
     ///
     /// [`CallError`].
-    pub async fn token_status(&self, tool: Option<&Tool>) -> Result<TokenStatusResult, CallError> {
-        let mut whole = self.token_status_page(tool, None).await?;
-        // A daemon that never comes to an end is not followed for ever.
-        for _ in 1..MAX_STATUS_PAGES {
-            let Some(next) = whole.next.take() else { break };
-            let page = self.token_status_page(tool, Some(next)).await?;
-            whole.tools.get_or_insert_default().extend(page.tools.unwrap_or_default());
-            whole.next = page.next;
+    pub async fn token_status(&self, tool: Option<&ToolName>) -> Result<TokenStatusResult, CallError> {
+        let mut pages = Pages::begin(self.token_status_page(tool, None).await?);
+        while let Some(from) = pages.next() {
+            pages.add(self.token_status_page(tool, Some(from)).await?);
         }
-        Ok(whole)
+        Ok(pages.whole())
     }
 
     /// The same, with one page of the tools; `from` is `next` of the page before.
@@ -144,7 +144,7 @@ impl AsyncClient {
     /// [`CallError`].
     pub async fn token_status_page(
         &self,
-        tool: Option<&Tool>,
+        tool: Option<&ToolName>,
         from: Option<u64>,
     ) -> Result<TokenStatusResult, CallError> {
         let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from });

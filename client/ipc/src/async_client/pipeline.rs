@@ -8,15 +8,15 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use obol_ipc::Protocol;
+use obol_ipc::codec::{Codec, IncomingResponse, RequestId, ResponseError};
+use obol_ipc::frame::{EncodeError, EncodedFrame, FrameDecoder};
+use obol_ipc::refusal::Refusal;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::codec::{Codec, IncomingResponse, RequestId, ResponseError};
 use crate::connect::{Link, Lost};
-use crate::frame::{EncodeError, EncodedFrame, FrameDecoder};
-use crate::protocol::Protocol;
-use crate::refusal::Refusal;
 
 /// How a request on this connection failed.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl<P: Protocol> Core<P> {
         !self.lock().backlog.is_empty()
     }
 
-    /// Gives one answer to whom it belongs to.
+    /// Delivers an answer to the call that waits for it.
     fn deliver(&self, body: &[u8]) -> Result<(), ResponseError> {
         let response = self.codec.decode_response(body)?;
         let pending = match response.id() {
@@ -221,7 +221,7 @@ impl<P: Protocol> State<P> {
     /// Gives up on the frames not written whole. Answers to the others may have come already and are still read.
     fn stop_sending(&mut self, cause: &Lost) {
         self.closed = true;
-        for waiting in std::mem::take(&mut self.backlog) {
+        for waiting in core::mem::take(&mut self.backlog) {
             if let Some(pending) = self.pending.remove(&waiting.id) {
                 pending.fail(cause);
             }

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::thread;
 
+use obol_ipc::codec::{Codec, Request};
+use obol_ipc::hello::{HelloRefusal, HelloRefusalCode};
+use obol_ipc::names::MAX_AUDIENCE_BYTES;
+use obol_ipc::refusal::{ErrorCode, Refusal};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::client::tests::daemon::{Conversation, Daemon, dequeued, options, tool};
-use crate::codec::{Codec, Request};
-use crate::hello::HelloRefusalCode;
-use crate::refusal::{ErrorCode, Refusal};
-use crate::value::MAX_AUDIENCE_BYTES;
+use crate::tests::daemon::{Conversation, Daemon, dequeued, options, tool};
 
 /// The longest wait: calls that use it do not time out while a test runs.
 const WAIT: Duration = Duration::from_secs(30);
@@ -72,8 +72,8 @@ async fn answers_in_any_order_reach_their_askers() {
             let client = client.clone();
             calls.spawn(async move {
                 let name = format!("tool-{number}");
-                let drawn = client.dequeue_token(&Tool::new(name.clone()).unwrap(), WAIT).await.unwrap();
-                assert_eq!(drawn.token.reveal(), name);
+                let drawn = client.dequeue_token(&ToolName::new(name.clone()).unwrap(), WAIT).await.unwrap();
+                assert_eq!(drawn.token.expose(), name);
             });
         }
         while let Some(call) = calls.join_next().await {
@@ -98,7 +98,7 @@ async fn every_method_returns_what_the_daemon_answers() {
     let client = AsyncClient::connect(endpoint, options()).await.unwrap();
     let audience = Audience::new("https://api").unwrap();
     let drawn = client.dequeue_token_for(&tool(), &audience, Duration::ZERO).await.unwrap();
-    assert_eq!(drawn.token.reveal(), "dG9r");
+    assert_eq!(drawn.token.expose(), "dG9r");
     assert_eq!(client.token_status(None).await.unwrap().queue_depth, 3);
     let error = client.session_info().await.unwrap_err();
     assert_eq!(error.refusal().unwrap().code(), ErrorCode::NoSession);
@@ -155,7 +155,7 @@ async fn a_restarted_daemon_with_a_recreated_socket_is_found_again() {
     // All of them find the old connection gone; one opens the new one, and all use it.
     let mut calls = spawn_dequeues(&client, 20);
     while let Some(call) = calls.join_next().await {
-        assert_eq!(call.unwrap().unwrap().token.reveal(), "Yg");
+        assert_eq!(call.unwrap().unwrap().token.expose(), "Yg");
     }
     assert!(!ended(script).await.has_caller());
 }
@@ -257,7 +257,7 @@ async fn a_call_that_is_given_up_disturbs_no_other() {
     given_up_may_follow.await.unwrap();
     doomed.abort();
     assert!(doomed.await.unwrap_err().is_cancelled());
-    assert_eq!(client.dequeue_token(&tool(), WAIT).await.unwrap().token.reveal(), "bmV4dA");
+    assert_eq!(client.dequeue_token(&tool(), WAIT).await.unwrap().token.expose(), "bmV4dA");
     ended(script).await;
 }
 
@@ -277,7 +277,7 @@ async fn after_silence_the_next_call_uses_a_new_connection() {
     let client = AsyncClient::connect(endpoint, options).await.unwrap();
     let error = client.dequeue_token(&tool(), Duration::ZERO).await.unwrap_err();
     assert!(matches!(error, CallError::MayHaveBeenHandedOut(Lost::TimedOut)), "{error}");
-    assert_eq!(client.dequeue_token(&tool(), WAIT).await.unwrap().token.reveal(), "bmV4dA");
+    assert_eq!(client.dequeue_token(&tool(), WAIT).await.unwrap().token.expose(), "bmV4dA");
     ended(script).await;
 }
 
@@ -321,8 +321,7 @@ async fn a_client_that_is_turned_away_says_why() {
     let script = thread::spawn(move || {
         let mut caller = Conversation::<AgentProtocol>::ungreeted(&daemon);
         caller.read(|_| ()).unwrap();
-        let refusal =
-            crate::hello::HelloRefusal::new(HelloRefusalCode::Unavailable, "the daemon is stopping");
+        let refusal = HelloRefusal::new(HelloRefusalCode::Unavailable, "the daemon is stopping");
         caller.stream.write_all(refusal.encode().unwrap().as_bytes()).unwrap();
     });
     let error = AsyncClient::connect(endpoint, options()).await.unwrap_err();

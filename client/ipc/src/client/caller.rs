@@ -1,19 +1,22 @@
 //! One request at a time, over a connection that is opened again when needed.
 
-use std::marker::PhantomData;
+use core::marker::PhantomData;
+use core::time::Duration;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::CallError;
-use crate::codec::{RequestId, ResponseError};
+use obol_ipc::codec::{RequestId, ResponseError};
+use obol_ipc::refusal::Refusal;
+use obol_ipc::{Endpoint, Protocol};
+
+use super::error::CallError;
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect, Unwritten};
-use crate::endpoint::Endpoint;
-use crate::protocol::Protocol;
-use crate::refusal::Refusal;
 
+/// A blocking client for one socket: [`Client`](super::Client), [`ControlClient`](super::ControlClient) or
+/// [`RsControlClient`](super::RsControlClient). One connection, and one request on it at a time.
 #[derive(Debug)]
-pub(crate) struct Caller<P> {
+pub struct BlockingClient<P> {
     endpoint: Endpoint,
     options: ConnectOptions,
     link: Option<Link>,
@@ -21,8 +24,13 @@ pub(crate) struct Caller<P> {
     protocol: PhantomData<fn() -> P>,
 }
 
-impl<P: Protocol> Caller<P> {
-    pub(crate) fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Self, ConnectError> {
+impl<P: Protocol> BlockingClient<P> {
+    /// Connects to the daemon at `endpoint`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; one attempt is made.
+    pub fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Self, ConnectError> {
         let link = Some(Link::open(&endpoint, &options)?);
         Ok(Self { endpoint, options, link, last_id: 0, protocol: PhantomData })
     }
@@ -33,7 +41,7 @@ impl<P: Protocol> Caller<P> {
     }
 
     /// Sends `request` and waits for its answer, for `wait` plus the answer timeout.
-    pub(crate) fn call(&mut self, request: &P::Request, wait: Duration) -> Result<P::Reply, CallError> {
+    pub(super) fn call(&mut self, request: &P::Request, wait: Duration) -> Result<P::Reply, CallError> {
         self.last_id = self.last_id.wrapping_add(1);
         let id = RequestId::Number(self.last_id);
         let mut link = self.sent(&id, request)?;
@@ -62,6 +70,11 @@ impl<P: Protocol> Caller<P> {
             // The connection is dropped: an answer that comes late must not meet the next request.
             Err(lost) => Err(CallError::Unanswered(lost)),
         }
+    }
+
+    /// The same for a request that does not make the daemon wait.
+    pub(super) fn order(&mut self, request: &P::Request) -> Result<P::Reply, CallError> {
+        self.call(request, Duration::ZERO)
     }
 
     /// Sends `request` on the connection there is, or once more on a new one if not a byte of it went out. Takes the

@@ -1,46 +1,32 @@
 //! The operator's client.
 
-use std::time::Duration;
-
-use super::caller::Caller;
-use super::{CallError, ConnectError, ConnectOptions, MAX_STATUS_PAGES, expect_reply};
-use crate::control::{
+use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DenyResult, FlushParams, FlushResult,
     FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult, ResumeResult,
     SecurityEventParams, StatusParams, StatusResult, ToolParams,
 };
-use crate::endpoint::Endpoint;
-use crate::message::Empty;
-use crate::secret::SessionDocument;
-use crate::value::{EventKind, Reason, Tool};
+use obol_ipc::message::Empty;
+use obol_ipc::names::{EventKind, Reason, ToolName};
+use obol_ipc::secret::SessionDocumentText;
+
+use super::caller::BlockingClient;
+use super::error::CallError;
+use super::expect_reply;
+use super::pages::Pages;
 
 /// A blocking client for the control socket.
 ///
 /// Every method answers [`CallError`] when it has no result. After [`CallError::Unanswered`] the daemon may have done
-/// what was asked: look at [`status`](Self::status) before repeating it.
-#[derive(Debug)]
-pub struct ControlClient(Caller<ControlProtocol>);
+/// what was asked: look at [`status`](ControlClient::status) before repeating it.
+pub type ControlClient = BlockingClient<ControlProtocol>;
 
 impl ControlClient {
-    /// Connects to the daemon at `endpoint`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]; one attempt is made.
-    pub fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Self, ConnectError> {
-        Caller::connect(endpoint, options).map(Self)
-    }
-
-    fn call(&mut self, request: &ControlRequest) -> Result<ControlReply, CallError> {
-        self.0.call(request, Duration::ZERO)
-    }
-
     /// Gives the daemon a session to mint from.
     ///
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn provision(&mut self, session: SessionDocument) -> Result<ProvisionResult, CallError> {
+    pub fn provision(&mut self, session: SessionDocumentText) -> Result<ProvisionResult, CallError> {
         self.give(session, false)
     }
 
@@ -49,13 +35,16 @@ impl ControlClient {
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn provision_and_resume(&mut self, session: SessionDocument) -> Result<ProvisionResult, CallError> {
+    pub fn provision_and_resume(
+        &mut self,
+        session: SessionDocumentText,
+    ) -> Result<ProvisionResult, CallError> {
         self.give(session, true)
     }
 
-    fn give(&mut self, session: SessionDocument, resume: bool) -> Result<ProvisionResult, CallError> {
+    fn give(&mut self, session: SessionDocumentText, resume: bool) -> Result<ProvisionResult, CallError> {
         let request = ControlRequest::Provision(ProvisionParams { session, resume });
-        expect_reply!(self.call(&request)?, ControlReply::Provision)
+        expect_reply!(self.order(&request)?, ControlReply::Provision)
     }
 
     /// Takes new sessions again after a flush.
@@ -64,7 +53,7 @@ impl ControlClient {
     ///
     /// [`CallError`].
     pub fn resume(&mut self) -> Result<ResumeResult, CallError> {
-        expect_reply!(self.call(&ControlRequest::Resume(Empty {}))?, ControlReply::Resume)
+        expect_reply!(self.order(&ControlRequest::Resume(Empty {}))?, ControlReply::Resume)
     }
 
     /// Denies a tool, whether it is granted or not, until [`allow`](Self::allow).
@@ -72,8 +61,8 @@ impl ControlClient {
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn deny(&mut self, tool: Tool) -> Result<DenyResult, CallError> {
-        expect_reply!(self.call(&ControlRequest::Deny(ToolParams { tool }))?, ControlReply::Deny)
+    pub fn deny(&mut self, tool: ToolName) -> Result<DenyResult, CallError> {
+        expect_reply!(self.order(&ControlRequest::Deny(ToolParams { tool }))?, ControlReply::Deny)
     }
 
     /// Takes a tool off the operator's own list of denials.
@@ -81,8 +70,8 @@ impl ControlClient {
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn allow(&mut self, tool: Tool) -> Result<AllowResult, CallError> {
-        expect_reply!(self.call(&ControlRequest::Allow(ToolParams { tool }))?, ControlReply::Allow)
+    pub fn allow(&mut self, tool: ToolName) -> Result<AllowResult, CallError> {
+        expect_reply!(self.order(&ControlRequest::Allow(ToolParams { tool }))?, ControlReply::Allow)
     }
 
     /// Destroys what was minted ahead in `scope`. Once this returns, none of it will ever be handed out; and if sessions
@@ -93,7 +82,7 @@ impl ControlClient {
     /// [`CallError`].
     pub fn flush(&mut self, scope: FlushScope, reason: Reason) -> Result<FlushResult, CallError> {
         let request = ControlRequest::Flush(FlushParams { scope, reason });
-        expect_reply!(self.call(&request)?, ControlReply::Flush)
+        expect_reply!(self.order(&request)?, ControlReply::Flush)
     }
 
     /// Tells the daemon of a security event about `subject`, which destroys what was minted ahead for it.
@@ -108,7 +97,7 @@ impl ControlClient {
         reason: Reason,
     ) -> Result<FlushResult, CallError> {
         let request = ControlRequest::SecurityEvent(SecurityEventParams { kind, subject, reason });
-        expect_reply!(self.call(&request)?, ControlReply::SecurityEvent)
+        expect_reply!(self.order(&request)?, ControlReply::SecurityEvent)
     }
 
     /// Puts policy epoch `epoch` into force, under which `denied_tools` are denied.
@@ -116,9 +105,9 @@ impl ControlClient {
     /// # Errors
     ///
     /// [`CallError`].
-    pub fn policy(&mut self, epoch: u64, denied_tools: Vec<Tool>) -> Result<(), CallError> {
+    pub fn policy(&mut self, epoch: u64, denied_tools: Vec<ToolName>) -> Result<(), CallError> {
         let request = ControlRequest::Policy(PolicyParams { epoch, denied_tools });
-        expect_reply!(self.call(&request)?, ControlReply::Policy).map(|Empty {}| ())
+        expect_reply!(self.order(&request)?, ControlReply::Policy).map(|Empty {}| ())
     }
 
     /// Sessions and queues, without secrets: all pages.
@@ -127,17 +116,11 @@ impl ControlClient {
     ///
     /// [`CallError`].
     pub fn status(&mut self) -> Result<StatusResult, CallError> {
-        let mut whole = self.status_page(None)?;
-        // A daemon that never comes to an end is not followed for ever.
-        for _ in 1..MAX_STATUS_PAGES {
-            let Some(next) = whole.next.take() else { break };
-            let page = self.status_page(Some(next))?;
-            whole.sessions.extend(page.sessions);
-            whole.tools.extend(page.tools);
-            whole.denied.extend(page.denied);
-            whole.next = page.next;
+        let mut pages = Pages::begin(self.status_page(None)?);
+        while let Some(from) = pages.next() {
+            pages.add(self.status_page(Some(from))?);
         }
-        Ok(whole)
+        Ok(pages.whole())
     }
 
     /// One page of sessions and queues; `from` is `next` of the page before.
@@ -147,7 +130,7 @@ impl ControlClient {
     /// [`CallError`].
     pub fn status_page(&mut self, from: Option<u64>) -> Result<StatusResult, CallError> {
         let request = ControlRequest::Status(StatusParams { from });
-        expect_reply!(self.call(&request)?, ControlReply::Status)
+        expect_reply!(self.order(&request)?, ControlReply::Status)
     }
 
     /// Whether the daemon can do its job.
@@ -156,7 +139,7 @@ impl ControlClient {
     ///
     /// [`CallError`].
     pub fn health(&mut self) -> Result<HealthResult, CallError> {
-        expect_reply!(self.call(&ControlRequest::Health(Empty {}))?, ControlReply::Health)
+        expect_reply!(self.order(&ControlRequest::Health(Empty {}))?, ControlReply::Health)
     }
 
     /// Makes the daemon hand out nothing more, finish what is under way, and exit.
@@ -165,6 +148,6 @@ impl ControlClient {
     ///
     /// [`CallError`].
     pub fn drain(&mut self) -> Result<(), CallError> {
-        expect_reply!(self.call(&ControlRequest::Drain(Empty {}))?, ControlReply::Drain).map(|Empty {}| ())
+        expect_reply!(self.order(&ControlRequest::Drain(Empty {}))?, ControlReply::Drain).map(|Empty {}| ())
     }
 }

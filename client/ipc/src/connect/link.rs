@@ -1,20 +1,21 @@
 //! One open connection, after the hello.
 
-use std::fmt;
+use core::fmt;
+use core::time::Duration;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use obol_ipc::Endpoint;
+use obol_ipc::Protocol;
+use obol_ipc::codec::{Codec, RequestId};
+use obol_ipc::frame::{EncodeError, FrameDecoder, Frames};
+use obol_ipc::hello::ClientHello;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::peer::{Trusted, from_system};
 use super::{ConnectError, ConnectOptions, Lost};
-use crate::codec::{Codec, RequestId};
-use crate::endpoint::Endpoint;
-use crate::frame::{EncodeError, FrameDecoder, Frames};
-use crate::hello::ClientHello;
-use crate::protocol::Protocol;
 
 /// How much longer than asked for a read may wait, so that the socket need not be told a new time for each.
 const TIMEOUT_GRAIN: Duration = Duration::from_millis(1);
@@ -76,7 +77,7 @@ impl Link {
         id: &RequestId,
         request: &P::Request,
     ) -> Result<Result<(), Unwritten>, EncodeError> {
-        let mut frame = std::mem::take(&mut self.request);
+        let mut frame = core::mem::take(&mut self.request);
         let encoded = self.codec.put_request::<P>(&mut frame, id, request);
         let written = encoded.map(|()| self.write(frame.as_bytes()));
         frame.clear();

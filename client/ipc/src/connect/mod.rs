@@ -8,19 +8,21 @@
 mod link;
 mod peer;
 
-use std::fmt;
+use core::fmt;
+use core::time::Duration;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use obol_ipc::codec::{Codec, ResponseError};
+use obol_ipc::endpoint::DAEMON_USER_VARIABLE;
+use obol_ipc::frame::FrameError;
+use obol_ipc::hello::HelloError;
+use obol_ipc::names::PeerName;
+use obol_ipc::user::name_of;
 
 pub(crate) use self::link::{Link, Unwritten};
-use crate::codec::{Codec, ResponseError};
-use crate::endpoint::DAEMON_USER_VARIABLE;
-use crate::frame::FrameError;
-use crate::hello::HelloError;
-use crate::user::name_of;
-use crate::value::PeerName;
 
 /// How long to wait for a connection, for the hello, and for an answer beyond the time the request itself may wait.
 /// A daemon on the same machine that is silent for this long is stuck.
@@ -96,7 +98,7 @@ pub enum ConnectError {
         /// The path.
         path: PathBuf,
     },
-    /// What is at the path is no socket.
+    /// What is at the path is not a socket.
     NotASocket {
         /// The path.
         path: PathBuf,
@@ -168,7 +170,7 @@ impl fmt::Display for ConnectError {
                 write!(f, "nothing listens on {}; start the daemon (`obol tqs`)", path.display())
             }
             Self::NotASocket { path } => {
-                write!(f, "{} is no socket; check where the daemon listens", path.display())
+                write!(f, "{} is not a socket; check where the daemon listens", path.display())
             }
             Self::ForeignSocket { path, uid } => write!(
                 f,
@@ -217,8 +219,8 @@ impl fmt::Display for ConnectError {
     }
 }
 
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl core::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::System { cause, .. } | Self::Closed(cause) => Some(&**cause),
             Self::NoHello(lost) => Some(lost),
@@ -238,9 +240,9 @@ pub enum Lost {
     TimedOut,
     /// The operating system reported an error.
     System(Arc<io::Error>),
-    /// What came is no frame.
+    /// What came is not a frame.
     Frame(FrameError),
-    /// What came is no answer to the request.
+    /// What came is not an answer to the request.
     Answer(ResponseError),
 }
 
@@ -269,8 +271,8 @@ impl fmt::Display for Lost {
     }
 }
 
-impl std::error::Error for Lost {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl core::error::Error for Lost {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::System(cause) => Some(&**cause),
             Self::Frame(error) => Some(error),

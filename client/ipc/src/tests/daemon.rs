@@ -1,29 +1,29 @@
 //! A daemon that does what a test tells it.
 
+use core::time::Duration;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
+use obol_ipc::Endpoint;
+use obol_ipc::Protocol;
+use obol_ipc::codec::{Codec, Request, RequestId};
+use obol_ipc::control::ControlProtocol;
+use obol_ipc::frame::FrameDecoder;
+use obol_ipc::hello::{ClientHello, ServerHello};
+use obol_ipc::message::{AgentProtocol, AgentReply, DequeueTokenResult};
+use obol_ipc::names::{PeerName, ToolName};
+use obol_ipc::refusal::Refusal;
+use obol_ipc::secret::TokenText;
 use tempfile::TempDir;
 
-use crate::codec::{Codec, Request, RequestId};
 use crate::connect::ConnectOptions;
-use crate::control::ControlProtocol;
-use crate::endpoint::Endpoint;
-use crate::frame::FrameDecoder;
-use crate::hello::{ClientHello, PeerName, ServerHello};
-use crate::message::{AgentProtocol, AgentReply, DequeueTokenResult};
-use crate::protocol::Protocol;
-use crate::refusal::Refusal;
-use crate::secret::TokenText;
-use crate::value::Tool;
 
 /// Long enough for any machine; only there so that a broken test ends.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(crate) fn tool() -> Tool {
-    Tool::new("mail.send").unwrap()
+pub(crate) fn tool() -> ToolName {
+    ToolName::new("mail.send").unwrap()
 }
 
 pub(crate) fn dequeued(token: &str) -> AgentReply {
@@ -94,7 +94,7 @@ pub(crate) struct Conversation<P> {
     pub(crate) stream: UnixStream,
     decoder: FrameDecoder,
     pub(crate) codec: Codec,
-    protocol: std::marker::PhantomData<fn() -> P>,
+    protocol: core::marker::PhantomData<fn() -> P>,
 }
 
 impl<P: Protocol> Conversation<P> {
@@ -102,7 +102,7 @@ impl<P: Protocol> Conversation<P> {
         let (stream, _) = daemon.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, decoder: FrameDecoder::new(), codec: Codec::Json, protocol: std::marker::PhantomData }
+        Self { stream, decoder: FrameDecoder::new(), codec: Codec::Json, protocol: core::marker::PhantomData }
     }
 
     fn greeted(daemon: &Daemon) -> Self {

@@ -2,22 +2,32 @@
 
 pub(crate) mod daemon;
 
+use core::time::Duration;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use self::daemon::{Conversation, Daemon, dequeued, options, tool};
-use super::*;
-use crate::codec::{Codec, RequestId};
-use crate::control::{
-    AllowResult, ControlReply, ControlRequest, DenyResult, FlushResult, FlushScope, HealthResult, HoldStatus,
-    ProvisionResult, ResumeResult,
+use obol_ipc::Endpoint;
+use obol_ipc::codec::{Codec, RequestId};
+use obol_ipc::control::{
+    AllowResult, ControlProtocol, ControlReply, ControlRequest, DeniedTool, DenyResult, FlushResult,
+    FlushScope, HealthResult, HoldStatus, ProvisionResult, ResumeResult, StatusResult,
 };
-use crate::hello::{HelloError, HelloRefusal, HelloRefusalCode, PeerName, ServerHello};
-use crate::refusal::ErrorCode;
-use crate::secret::SessionDocument;
-use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, AlgorithmSuite, EventKind, Reason, SessionId};
+use obol_ipc::frame::EncodeError;
+use obol_ipc::hello::{HelloError, HelloRefusal, HelloRefusalCode, ServerHello};
+use obol_ipc::message::{
+    AgentProtocol, AgentReply, AgentRequest, Empty, SessionInfoResult, TokenStatusResult,
+};
+use obol_ipc::names::{AgentInstanceId, Audience, EventKind, PeerName, Reason, SessionId, ToolName};
+use obol_ipc::numbers::AlgorithmSuite;
+use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_ipc::secret::SessionDocumentText;
+use obol_ipc::time::UtcTime;
+
+use self::daemon::{Conversation, Daemon, dequeued, options, tool};
+use crate::client::{CallError, Client, ControlClient, dequeue_params};
+use crate::connect::{ConnectError, ConnectOptions, Lost};
 
 fn status(queue_depth: u64) -> AgentReply {
     let (session_active, renewal_pending) = (true, false);
@@ -55,14 +65,68 @@ fn every_method_of_the_agents_socket_returns_what_the_daemon_answers() {
         });
         let mut client = Client::connect(endpoint, ConnectOptions { codec, ..options() }).unwrap();
         let drawn = client.dequeue_token(&tool(), Duration::from_millis(1_500)).unwrap();
-        assert_eq!(drawn.token.reveal(), "dG9rMQ");
+        assert_eq!(drawn.token.expose(), "dG9rMQ");
         let audience = Audience::new("https://api").unwrap();
         let drawn = client.dequeue_token_for(&tool(), &audience, Duration::ZERO).unwrap();
-        assert_eq!(drawn.token.reveal(), "dG9rMg");
+        assert_eq!(drawn.token.expose(), "dG9rMg");
         assert_eq!(client.token_status(Some(&tool())).unwrap().queue_depth, 3);
         assert_eq!(client.session_info().unwrap().expires_at.unix_seconds(), 20);
         script.join().unwrap();
     }
+}
+
+/// One page of status; `next` is where the next one begins.
+fn control_status(denied: &str, next: Option<u64>) -> ControlReply {
+    let denied = DeniedTool { tool: ToolName::new(denied).unwrap(), by_operator: true, by_policy: false };
+    ControlReply::Status(StatusResult {
+        version: "0.1.0".to_owned(),
+        pid: 7,
+        uid: 1000,
+        agent_users: Vec::new(),
+        uptime_seconds: 8,
+        sessions: Vec::new(),
+        tools: Vec::new(),
+        denials: BTreeMap::new(),
+        next,
+        hold: None,
+        denied: vec![denied],
+    })
+}
+
+fn flushed() -> FlushResult {
+    FlushResult {
+        sessions_ended: 1,
+        partitions: 2,
+        tokens_discarded: 3,
+        sessions: vec![SessionId::from_u64(5)],
+        held: true,
+    }
+}
+
+/// Answers each of the control socket's methods once, in the order in which the test below calls them.
+fn answer_an_operator(operator: &mut Conversation<ControlProtocol>) {
+    let provisioned = ProvisionResult { session_id: SessionId::from_u64(1), grants: 4 };
+    let request = operator.answer(&Ok(ControlReply::Provision(provisioned)));
+    let ControlRequest::Provision(params) = request else { panic!() };
+    assert_eq!(params.session.expose(), r#"{"key":"c2VjcmV0"}"#);
+    let request = operator.answer(&Ok(ControlReply::Flush(flushed())));
+    assert!(matches!(request, ControlRequest::Flush(params) if params.scope == FlushScope::All));
+    operator.answer(&Ok(ControlReply::SecurityEvent(flushed())));
+    let request = operator.answer(&Ok(ControlReply::Policy(Empty {})));
+    let ControlRequest::Policy(params) = request else { panic!() };
+    assert_eq!((params.epoch, params.denied_tools), (9, vec![tool()]));
+    operator.answer(&Ok(control_status("pay", None)));
+    let reason = Some("store failed".to_owned());
+    operator.answer(&Ok(ControlReply::Health(HealthResult { ready: false, reason })));
+    operator.answer(&Ok(ControlReply::Drain(Empty {})));
+    let since = UtcTime::from_unix_seconds(9);
+    let hold = HoldStatus { since, scope: "all".to_owned(), reason: "key leaked".to_owned() };
+    operator.answer(&Ok(ControlReply::Resume(ResumeResult { hold: Some(hold) })));
+    let denied = operator.answer(&Ok(ControlReply::Deny(DenyResult { granted: true })));
+    assert!(matches!(denied, ControlRequest::Deny(params) if params.tool == tool()));
+    let allowed = AllowResult { was_denied: true, denied_by_policy: false };
+    let allowed = operator.answer(&Ok(ControlReply::Allow(allowed)));
+    assert!(matches!(allowed, ControlRequest::Allow(params) if params.tool == tool()));
 }
 
 #[test]
@@ -70,67 +134,14 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
     for codec in [Codec::Json, Codec::Bincode] {
         let daemon = Daemon::new();
         let endpoint = daemon.endpoint();
-        let flushed = FlushResult {
-            sessions_ended: 1,
-            partitions: 2,
-            tokens_discarded: 3,
-            sessions: vec![SessionId::from_u64(5)],
-            held: true,
-        };
-        let destroyed = flushed.clone();
-        let script = thread::spawn(move || {
-            let mut operator = daemon.accept_operator();
-            let session_id = SessionId::from_u64(1);
-            let provisioned = ControlReply::Provision(ProvisionResult { session_id, grants: 4 });
-            let ControlRequest::Provision(params) = operator.answer(&Ok(provisioned)) else { panic!() };
-            assert_eq!(params.session.reveal(), r#"{"key":"c2VjcmV0"}"#);
-            let ControlRequest::Flush(params) = operator.answer(&Ok(ControlReply::Flush(destroyed.clone())))
-            else {
-                panic!()
-            };
-            assert_eq!(params.scope, FlushScope::All);
-            operator.answer(&Ok(ControlReply::SecurityEvent(destroyed)));
-            let ControlRequest::Policy(params) = operator.answer(&Ok(ControlReply::Policy(Empty {}))) else {
-                panic!()
-            };
-            assert_eq!((params.epoch, params.denied_tools), (9, vec![tool()]));
-            let (sessions, tools) = (Vec::new(), Vec::new());
-            let version = "0.1.0".to_owned();
-            operator.answer(&Ok(ControlReply::Status(crate::control::StatusResult {
-                version,
-                pid: 7,
-                uid: 1000,
-                agent_users: Vec::new(),
-                uptime_seconds: 8,
-                sessions,
-                tools,
-                denials: std::collections::BTreeMap::new(),
-                next: None,
-                hold: None,
-                denied: Vec::new(),
-            })));
-            let reason = Some("store failed".to_owned());
-            operator.answer(&Ok(ControlReply::Health(HealthResult { ready: false, reason })));
-            operator.answer(&Ok(ControlReply::Drain(Empty {})));
-            let hold = HoldStatus {
-                since: UtcTime::from_unix_seconds(9),
-                scope: "all".to_owned(),
-                reason: "key leaked".to_owned(),
-            };
-            operator.answer(&Ok(ControlReply::Resume(ResumeResult { hold: Some(hold) })));
-            let denied = operator.answer(&Ok(ControlReply::Deny(DenyResult { granted: true })));
-            assert!(matches!(denied, ControlRequest::Deny(params) if params.tool == tool()));
-            let allowed = AllowResult { was_denied: true, denied_by_policy: false };
-            let allowed = operator.answer(&Ok(ControlReply::Allow(allowed)));
-            assert!(matches!(allowed, ControlRequest::Allow(params) if params.tool == tool()));
-        });
+        let script = thread::spawn(move || answer_an_operator(&mut daemon.accept_operator()));
         let mut client = ControlClient::connect(endpoint, ConnectOptions { codec, ..options() }).unwrap();
         let reason = || Reason::new("key leaked").unwrap();
-        let session = SessionDocument::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
+        let session = SessionDocumentText::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
         assert_eq!(client.provision(session).unwrap().grants, 4);
-        assert_eq!(client.flush(FlushScope::All, reason()).unwrap(), flushed);
+        assert_eq!(client.flush(FlushScope::All, reason()).unwrap(), flushed());
         let kind = EventKind::new("session-revoked").unwrap();
-        assert_eq!(client.security_event(kind, FlushScope::Tool(tool()), reason()).unwrap(), flushed);
+        assert_eq!(client.security_event(kind, FlushScope::Tool(tool()), reason()).unwrap(), flushed());
         client.policy(9, vec![tool()]).unwrap();
         assert_eq!(client.status().unwrap().pid, 7);
         assert!(!client.health().unwrap().ready);
@@ -140,6 +151,25 @@ fn every_method_of_the_control_socket_returns_what_the_daemon_answers() {
         assert!(client.allow(tool()).unwrap().was_denied);
         script.join().unwrap();
     }
+}
+
+#[test]
+fn a_status_in_pages_is_put_together_and_each_page_is_asked_for_where_the_last_one_said() {
+    let daemon = Daemon::new();
+    let endpoint = daemon.endpoint();
+    let script = thread::spawn(move || {
+        let mut operator = daemon.accept_operator();
+        let pages = [("a", None, Some(4)), ("b", Some(4), Some(9)), ("c", Some(9), None)];
+        for (denied, from, next) in pages {
+            let request = operator.answer(&Ok(control_status(denied, next)));
+            assert!(matches!(request, ControlRequest::Status(params) if params.from == from));
+        }
+    });
+    let mut client = ControlClient::connect(endpoint, options()).unwrap();
+    let status = client.status().unwrap();
+    let denied: Vec<_> = status.denied.iter().map(|denied| denied.tool.as_str()).collect();
+    assert_eq!((denied, status.next), (vec!["a", "b", "c"], None));
+    script.join().unwrap();
 }
 
 #[test]
@@ -227,14 +257,14 @@ fn a_restarted_daemon_with_a_recreated_socket_is_found_again() {
         daemon
     });
     let mut client = Client::connect(endpoint, options()).unwrap();
-    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.reveal(), "YQ");
+    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.expose(), "YQ");
     let daemon = script.join().unwrap();
     let script = thread::spawn(move || {
         let mut agent = daemon.accept();
         agent.answer(&Ok(dequeued("Yg")));
         daemon
     });
-    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.reveal(), "Yg");
+    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.expose(), "Yg");
     assert!(!script.join().unwrap().has_caller());
 }
 
@@ -270,11 +300,11 @@ fn an_answer_that_comes_too_late_never_meets_the_next_request() {
         agent.answer(&Ok(dequeued("bmV4dA")));
     });
     let mut client = Client::connect(endpoint, options()).unwrap();
-    client.0.set_answer_timeout(Duration::from_millis(50));
+    client.set_answer_timeout(Duration::from_millis(50));
     let error = client.dequeue_token(&tool(), Duration::ZERO).unwrap_err();
     assert!(matches!(error, CallError::MayHaveBeenHandedOut(Lost::TimedOut)), "{error}");
-    client.0.set_answer_timeout(Duration::from_secs(10));
-    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.reveal(), "bmV4dA");
+    client.set_answer_timeout(Duration::from_secs(10));
+    assert_eq!(client.dequeue_token(&tool(), Duration::ZERO).unwrap().token.expose(), "bmV4dA");
     script.join().unwrap();
 }
 
@@ -346,7 +376,7 @@ fn what_cannot_be_asked_is_refused_before_anything_is_sent() {
         assert!(operator.request().is_none());
     });
     let mut client = ControlClient::connect(endpoint, options()).unwrap();
-    let document = SessionDocument::new(format!("{{\"key\":\"{}\"}}", "k".repeat(65_536))).unwrap();
+    let document = SessionDocumentText::new(format!("{{\"key\":\"{}\"}}", "k".repeat(65_536))).unwrap();
     let error = client.provision(document).unwrap_err();
     assert!(matches!(error, CallError::Encode(EncodeError::TooLong)), "{error}");
     drop(client);

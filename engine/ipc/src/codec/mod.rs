@@ -19,17 +19,16 @@
 //! times are plain integers (times in Unix seconds); session documents are strings of JSON, hashes and proofs of base64url.
 //!
 //! bincode is no longer maintained (RUSTSEC-2025-0141). It is a small part of this codec, no type of its appears in
-//! this crate's interface, and only one private module names it: what it writes here is fixed by the lines above
-//! and by golden bytes in the tests, so that it can be replaced without anyone noticing.
+//! this crate's interface, and only one private module (`binary`) names it: what it writes here is fixed by the lines above
+//! and by `tests/vectors/ipc`, so that it can be replaced without anyone noticing.
 
-mod binary;
+mod bincode;
 mod json;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use core::fmt;
 
-pub(crate) use self::binary::Binary;
 pub(crate) use self::json::{from_object, write_json};
 use crate::frame::{EncodeError, EncodedFrame, FrameWriter, Frames};
 use crate::protocol::Protocol;
@@ -94,7 +93,7 @@ impl Codec {
     ) -> Result<(), EncodeError> {
         match self {
             Self::Json => json::write_request::<P>(frame, id, request),
-            Self::Bincode => binary::write_request::<P>(frame, id, request),
+            Self::Bincode => bincode::write_request::<P>(frame, id, request),
         }
     }
 
@@ -106,7 +105,7 @@ impl Codec {
     pub fn decode_request<P: Protocol>(self, body: &[u8]) -> Result<Request<P>, RejectedRequest> {
         match self {
             Self::Json => json::decode_request::<P>(body),
-            Self::Bincode => binary::decode_request::<P>(body),
+            Self::Bincode => bincode::decode_request::<P>(body),
         }
     }
 
@@ -146,7 +145,7 @@ impl Codec {
     ) -> Result<(), EncodeError> {
         match self {
             Self::Json => json::write_response::<P>(frame, id, outcome),
-            Self::Bincode => binary::write_response::<P>(frame, id, outcome),
+            Self::Bincode => bincode::write_response::<P>(frame, id, outcome),
         }
     }
 
@@ -155,11 +154,11 @@ impl Codec {
     ///
     /// # Errors
     ///
-    /// [`ResponseError`] when the body is no response.
+    /// [`ResponseError`] when the body is not a response.
     pub fn decode_response(self, body: &[u8]) -> Result<IncomingResponse<'_>, ResponseError> {
         Ok(IncomingResponse(match self {
             Self::Json => Incoming::Json(json::decode_response(body)?),
-            Self::Bincode => Incoming::Binary(binary::decode_response(body)?),
+            Self::Bincode => Incoming::Binary(bincode::decode_response(body)?),
         }))
     }
 }
@@ -212,7 +211,7 @@ pub struct Request<P: Protocol> {
     pub call: P::Request,
 }
 
-/// A body that is no acceptable request, as the server has to answer it.
+/// A body that is not an acceptable request, as the server has to answer it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRequest {
     /// The request's id, if that much could be read.
@@ -242,7 +241,7 @@ pub struct IncomingResponse<'body>(Incoming<'body>);
 
 enum Incoming<'body> {
     Json(json::Response<'body>),
-    Binary(binary::Response<'body>),
+    Binary(bincode::Response<'body>),
 }
 
 impl IncomingResponse<'_> {
@@ -278,7 +277,8 @@ impl fmt::Debug for IncomingResponse<'_> {
 pub struct ResponseError(String);
 
 impl ResponseError {
-    pub(crate) fn new(problem: impl fmt::Display) -> Self {
+    /// An answer with this problem.
+    pub fn new(problem: impl fmt::Display) -> Self {
         Self(one_line(problem.to_string()))
     }
 }
@@ -289,4 +289,4 @@ impl fmt::Display for ResponseError {
     }
 }
 
-impl std::error::Error for ResponseError {}
+impl core::error::Error for ResponseError {}

@@ -1,7 +1,7 @@
 //! What holds for both codecs and both protocols.
 
+use core::fmt::Debug;
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -12,16 +12,17 @@ use super::*;
 use crate::control::*;
 use crate::frame::MAX_BODY_BYTES;
 use crate::message::*;
+use crate::names::*;
+use crate::numbers::*;
 use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::rs_control::*;
-use crate::secret::{ChannelText, SessionDocument, TokenText};
+use crate::secret::{ChannelText, SessionDocumentText, TokenText};
 use crate::time::UtcTime;
-use crate::value::*;
 
 const CODECS: [Codec; 2] = [Codec::Json, Codec::Bincode];
 
-fn tool() -> impl Strategy<Value = Tool> {
-    "[!-~]{1,40}".prop_map(|text| Tool::new(text).unwrap())
+fn tool() -> impl Strategy<Value = ToolName> {
+    "[!-~]{1,40}".prop_map(|text| ToolName::new(text).unwrap())
 }
 
 fn audience() -> impl Strategy<Value = Audience> {
@@ -156,7 +157,7 @@ fn control_request() -> impl Strategy<Value = ControlRequest> {
         (any::<u64>(), "[a-z \u{e9}]{0,20}", any::<bool>())
             .prop_map(|(key, value, resume)| {
                 let document = serde_json::json!({ "key": key, "nested": { "value": [value, null] } });
-                let session = SessionDocument::new(document.to_string()).unwrap();
+                let session = SessionDocumentText::new(document.to_string()).unwrap();
                 ControlRequest::Provision(ProvisionParams { session, resume })
             })
             .boxed(),
@@ -460,10 +461,10 @@ fn what_follows_a_message_is_refused_and_the_id_kept() {
 fn a_message_as_long_as_a_frame_passes_and_one_byte_more_does_not() {
     // Many small numbers are what a reader's limit is most easily wrong about.
     let status = |tools: u64, filler: usize| {
-        let mut map: BTreeMap<Tool, u64> =
-            (0..tools).map(|number| (Tool::new(format!("{number}")).unwrap(), 1)).collect();
+        let mut map: BTreeMap<ToolName, u64> =
+            (0..tools).map(|number| (ToolName::new(format!("{number}")).unwrap(), 1)).collect();
         if filler > 0 {
-            map.insert(Tool::new("x".repeat(filler)).unwrap(), 1);
+            map.insert(ToolName::new("x".repeat(filler)).unwrap(), 1);
         }
         AgentReply::TokenStatus(TokenStatusResult {
             queue_depth: 1,
@@ -516,12 +517,12 @@ fn rejections_do_not_grow_with_what_they_quote() {
 fn secrets_stay_out_of_debug_output() {
     let reply = AgentReply::DequeueToken(DequeueTokenResult {
         token: TokenText::new("c2VjcmV0").unwrap(),
-        tool: Tool::new("t").unwrap(),
+        tool: ToolName::new("t").unwrap(),
         expires_at: 1,
         channel: None,
         pop: None,
     });
-    let session = SessionDocument::new(r#"{"K_session":"c2VjcmV0"}"#).unwrap();
+    let session = SessionDocumentText::new(r#"{"K_session":"c2VjcmV0"}"#).unwrap();
     let request = ControlRequest::Provision(ProvisionParams { session, resume: false });
     let id = RequestId::Number(1);
     let frame = Codec::Json.encode_request::<ControlProtocol>(&id, &request).unwrap();

@@ -60,7 +60,7 @@ fn insufficient(detail: impl Into<Cow<'static, str>>) -> Denial {
 }
 
 fn check_audience(subject: &Subject<'_>) -> Result<(), Denial> {
-    if subject.scope.aud == subject.parts.audience.uri() {
+    if subject.scope.aud == subject.parts.audience.as_str() {
         return Ok(());
     }
     let code = Code::AudMismatch;

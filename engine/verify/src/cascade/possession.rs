@@ -74,7 +74,7 @@ mod tests {
 
     fn of(arguments: Option<Value>) -> [u8; 32] {
         let arguments = arguments.map(|value| value.as_object().unwrap().clone());
-        transcript(SessionId(7), &Jti::from_random([1; 16]), arguments.as_ref()).unwrap()
+        transcript(SessionId::from_u64(7), &Jti::from_random([1; 16]), arguments.as_ref()).unwrap()
     }
 
     #[test]

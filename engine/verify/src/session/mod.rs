@@ -44,6 +44,7 @@ impl core::error::Error for InvalidPopKey {}
 pub struct Session {
     material: SessionMaterial,
     audience: Audience,
+    audience_hash: [u8; 32],
     org_id: String,
     window: Option<Window>,
     pop_key: Option<VerifyingKey>,
@@ -66,6 +67,7 @@ impl Session {
     pub fn new(material: SessionMaterial, audience: Audience, org_id: impl Into<String>) -> Self {
         Self {
             material,
+            audience_hash: audience.hash(),
             audience,
             org_id: org_id.into(),
             window: None,
@@ -94,7 +96,7 @@ impl Session {
             grants: half.agent.as_ref().zip(half.grants.as_ref()).map(|(agent, grants)| {
                 Grants::new(grants.iter().map(|grant| grant.scope(agent, &half.org_id)))
             }),
-            ..Self::new(material, Audience::new(half.keys.aud.as_str()), half.org_id.as_str())
+            ..Self::new(material, half.keys.audience()?, half.org_id.as_str())
         };
         session.raise_policy_epoch(half.policy_epoch);
         if half.revoked {
@@ -153,6 +155,11 @@ impl Session {
     /// The resource server the keys were made for.
     pub fn audience(&self) -> &Audience {
         &self.audience
+    }
+
+    /// What its tokens name that resource server by.
+    pub(crate) fn audience_hash(&self) -> &[u8; 32] {
+        &self.audience_hash
     }
 
     /// The organisation that owns the session.

@@ -131,13 +131,13 @@ fn rows(reading: &redb::ReadTransaction) -> Result<Vec<(SessionId, Vec<u8>, u64)
     for row in table.iter()? {
         let (id, sealed) = row?;
         let epoch = epochs.get(id.value())?.map_or(0, |epoch| epoch.value());
-        rows.push((SessionId(id.value()), sealed.value().to_vec(), epoch));
+        rows.push((SessionId::from_u64(id.value()), sealed.value().to_vec(), epoch));
     }
     Ok(rows)
 }
 
 fn is_revoked(file: &RedbFile, id: SessionId) -> Result<bool, SessionStoreError> {
-    let revoked = file.read(|reading| Ok(reading.open_table(REVOKED)?.get(id.0)?.is_some()));
+    let revoked = file.read(|reading| Ok(reading.open_table(REVOKED)?.get(id.as_u64())?.is_some()));
     revoked.map_err(|error| SessionStoreError::Unavailable(error.to_string()))
 }
 
@@ -187,11 +187,11 @@ impl SessionStore for RedbSessionTable {
             session.raise_policy_epoch(known.policy_epoch());
         }
         let epoch = self.commit(&file, |transaction| {
-            transaction.open_table(SEALED)?.insert(id.0, sealed.as_slice())?;
+            transaction.open_table(SEALED)?.insert(id.as_u64(), sealed.as_slice())?;
             let mut epochs = transaction.open_table(EPOCHS)?;
-            let known = epochs.get(id.0)?.map_or(0, |epoch| epoch.value());
+            let known = epochs.get(id.as_u64())?.map_or(0, |epoch| epoch.value());
             let epoch = known.max(session.policy_epoch());
-            epochs.insert(id.0, epoch)?;
+            epochs.insert(id.as_u64(), epoch)?;
             Ok(epoch)
         })?;
         session.raise_policy_epoch(epoch);
@@ -203,9 +203,9 @@ impl SessionStore for RedbSessionTable {
         let known = self.sessions.revoke(id);
         let file = self.lock()?;
         self.commit(&file, |transaction| {
-            transaction.open_table(REVOKED)?.insert(id.0, now)?;
-            transaction.open_table(SEALED)?.remove(id.0)?;
-            transaction.open_table(EPOCHS)?.remove(id.0)?;
+            transaction.open_table(REVOKED)?.insert(id.as_u64(), now)?;
+            transaction.open_table(SEALED)?.remove(id.as_u64())?;
+            transaction.open_table(EPOCHS)?.remove(id.as_u64())?;
             Ok(())
         })?;
         // One that was added between the two steps.
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn active(table: &RedbSessionTable, id: u64) -> Option<bool> {
-        table.look_up(SessionId(id)).unwrap().map(|session| session.is_active())
+        table.look_up(SessionId::from_u64(id)).unwrap().map(|session| session.is_active())
     }
 
     #[test]
@@ -307,9 +307,9 @@ mod tests {
         for id in 1..=3 {
             table.add(&entry(id, "active"), 5).unwrap();
         }
-        let held = table.look_up(SessionId(1)).unwrap().unwrap();
-        assert!(table.revoke(SessionId(1), 5).unwrap());
-        assert!(!table.revoke(SessionId(9), 5).unwrap());
+        let held = table.look_up(SessionId::from_u64(1)).unwrap().unwrap();
+        assert!(table.revoke(SessionId::from_u64(1), 5).unwrap());
+        assert!(!table.revoke(SessionId::from_u64(9), 5).unwrap());
         assert!(!held.is_active());
         table.add(&entry(2, "revoked"), 5).unwrap();
         // The file as it is while the table is open, which is how a process that dies leaves it.
@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn epoch(table: &RedbSessionTable, id: u64) -> u64 {
-        table.look_up(SessionId(id)).unwrap().unwrap().policy_epoch()
+        table.look_up(SessionId::from_u64(id)).unwrap().unwrap().policy_epoch()
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         }
         // Raised while the server ran.
         let table = open(&path);
-        table.look_up(SessionId(1)).unwrap().unwrap().raise_policy_epoch(9);
+        table.look_up(SessionId::from_u64(1)).unwrap().unwrap().raise_policy_epoch(9);
         table.add(&with_epoch(1, 1), 5).unwrap();
         drop(table);
         assert_eq!(epoch(&open(&path), 1), 9);
@@ -358,7 +358,7 @@ mod tests {
         let path = folder.path().join("sessions.redb");
         let table = open(&path);
         table.add(&with_epoch(1, 5), 5).unwrap();
-        table.revoke(SessionId(2), 5).unwrap();
+        table.revoke(SessionId::from_u64(2), 5).unwrap();
         drop(table);
         let file = RedbFile::open(&path).unwrap();
         file.commit(|transaction| {

@@ -63,7 +63,7 @@ impl SessionSealKey {
 
 /// The label and the number have fixed lengths, so this is unambiguous.
 fn place(table: &[u8], id: SessionId) -> Vec<u8> {
-    [LABEL, &id.0.to_be_bytes(), table].concat()
+    [LABEL, &id.as_u64().to_be_bytes(), table].concat()
 }
 
 #[cfg(test)]
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn a_session_opens_only_in_its_own_place_with_its_own_key() {
         let key = SessionSealKey::from_bytes([1; 32]);
-        let sealed = key.seal(b"table", SessionId(7), b"keys").unwrap();
-        assert_eq!(key.open(b"table", SessionId(7), &sealed).unwrap().as_slice(), b"keys");
+        let sealed = key.seal(b"table", SessionId::from_u64(7), b"keys").unwrap();
+        assert_eq!(key.open(b"table", SessionId::from_u64(7), &sealed).unwrap().as_slice(), b"keys");
         let closed = |key: &SessionSealKey, table: &[u8], id, bytes: &[u8]| {
-            key.open(table, SessionId(id), bytes).unwrap_err() == SessionSealError::DoesNotOpen
+            key.open(table, SessionId::from_u64(id), bytes).unwrap_err() == SessionSealError::DoesNotOpen
         };
         assert!(closed(&key, b"table", 8, &sealed) && closed(&key, b"other", 7, &sealed));
         assert!(closed(&SessionSealKey::from_bytes([2; 32]), b"table", 7, &sealed));

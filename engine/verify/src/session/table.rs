@@ -169,18 +169,18 @@ mod tests {
 
     fn session(id: u64) -> Session {
         let material = SessionMaterial::new(
-            SessionId(id),
+            SessionId::from_u64(id),
             Suite::Tbac,
             SessionKey::from_bytes([1; 32]),
             VerifierSecret::from_bytes([2; 32]),
             MutualAuth::from_bytes([3; 32]),
             [4; 32],
         );
-        Session::new(material, Audience::new("https://rs"), "org")
+        Session::new(material, Audience::new("https://rs").unwrap(), "org")
     }
 
     fn active(table: &MemorySessionTable, id: u64) -> Option<bool> {
-        table.look_up(SessionId(id)).unwrap().map(|session| session.is_active())
+        table.look_up(SessionId::from_u64(id)).unwrap().map(|session| session.is_active())
     }
 
     #[test]
@@ -188,25 +188,25 @@ mod tests {
         let table = MemorySessionTable::new();
         table.add(session(1)).unwrap();
         table.add(session(2)).unwrap();
-        let held = table.look_up(SessionId(1)).unwrap().unwrap();
-        let removed = table.look_up(SessionId(2)).unwrap().unwrap();
-        assert!(table.revoke(SessionId(1)) && table.remove(SessionId(2)));
+        let held = table.look_up(SessionId::from_u64(1)).unwrap().unwrap();
+        let removed = table.look_up(SessionId::from_u64(2)).unwrap().unwrap();
+        assert!(table.revoke(SessionId::from_u64(1)) && table.remove(SessionId::from_u64(2)));
         assert!(!held.is_active() && !removed.is_active());
         assert_eq!((active(&table, 1), active(&table, 2)), (Some(false), None));
-        assert!(!table.revoke(SessionId(3)) && !table.remove(SessionId(3)));
+        assert!(!table.revoke(SessionId::from_u64(3)) && !table.remove(SessionId::from_u64(3)));
     }
 
     #[test]
     fn whoever_holds_a_session_that_was_replaced_hears_what_happens_to_it() {
         let table = MemorySessionTable::new();
-        let held = |id| table.look_up(SessionId(id)).unwrap().unwrap();
+        let held = |id| table.look_up(SessionId::from_u64(id)).unwrap().unwrap();
         (1..=4).for_each(|id| table.add(session(id)).unwrap());
         let before: Vec<_> = (1..=4).map(held).collect();
         let ended = session(2);
         ended.revoke();
         table.add(session(1)).unwrap();
         table.replace_all(vec![session(1), ended, session(3), session(4).with_policy_epoch(5)]).unwrap();
-        table.revoke(SessionId(1));
+        table.revoke(SessionId::from_u64(1));
         table.replace_all(vec![session(4)]).unwrap();
         assert_eq!(
             before.iter().map(|session| session.is_active()).collect::<Vec<_>>(),
@@ -221,7 +221,7 @@ mod tests {
     fn a_revoked_session_never_comes_back() {
         let table = MemorySessionTable::new();
         table.add(session(1)).unwrap();
-        table.revoke(SessionId(1));
+        table.revoke(SessionId::from_u64(1));
         assert!(matches!(table.add(session(1)), Err(SessionStoreError::Revoked)));
         table.replace_all(vec![session(1), session(2), session(1)]).unwrap();
         assert_eq!((active(&table, 1), active(&table, 2)), (Some(false), Some(true)));
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn replacing_a_session_does_not_lower_its_policy_epoch() {
         let table = MemorySessionTable::new();
-        let epoch = || table.look_up(SessionId(1)).unwrap().unwrap().policy_epoch();
+        let epoch = || table.look_up(SessionId::from_u64(1)).unwrap().unwrap().policy_epoch();
         table.add(session(1)).unwrap();
-        table.look_up(SessionId(1)).unwrap().unwrap().raise_policy_epoch(7);
+        table.look_up(SessionId::from_u64(1)).unwrap().unwrap().raise_policy_epoch(7);
         table.add(session(1)).unwrap();
         assert_eq!(epoch(), 7);
         table.replace_all(vec![session(1).with_policy_epoch(5)]).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     fn sessions_that_are_no_longer_listed_are_revoked() {
         let table = MemorySessionTable::new();
         table.add(session(1)).unwrap();
-        let held = table.look_up(SessionId(1)).unwrap().unwrap();
+        let held = table.look_up(SessionId::from_u64(1)).unwrap().unwrap();
         table.replace_all(vec![session(2)]).unwrap();
         assert!(!held.is_active());
         assert_eq!(active(&table, 1), None);

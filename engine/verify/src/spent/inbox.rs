@@ -268,7 +268,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(1);
 
     fn mark(byte: u8) -> Mark {
-        Mark::new(SessionId(1), &Jti::from_random([byte; 16]), 1_000)
+        Mark::new(SessionId::from_u64(1), &Jti::from_random([byte; 16]), 1_000)
     }
 
     fn spend(inbox: &Inbox<()>, byte: u8) -> SpendTicket {

@@ -182,7 +182,7 @@ mod tests {
     fn mark(number: u64, expires_at: u64) -> Mark {
         let mut random = [0; 16];
         random[..8].copy_from_slice(&number.to_be_bytes());
-        Mark::new(SessionId(1), &Jti::from_random(random), expires_at)
+        Mark::new(SessionId::from_u64(1), &Jti::from_random(random), expires_at)
     }
 
     #[test]

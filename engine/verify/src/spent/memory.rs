@@ -101,7 +101,7 @@ mod tests {
     use crate::spent::index::{BUCKET_SECS, SETTLE_SECS};
 
     fn mark(byte: u8, expires_at: u64) -> Mark {
-        Mark::new(SessionId(1), &Jti::from_random([byte; 16]), expires_at)
+        Mark::new(SessionId::from_u64(1), &Jti::from_random([byte; 16]), expires_at)
     }
 
     #[test]

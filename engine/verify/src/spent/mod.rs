@@ -58,7 +58,7 @@ pub struct Mark {
 impl Mark {
     /// The mark of a token: its session, its name, and its `exp` in Unix seconds.
     pub fn new(session_id: SessionId, jti: &Jti, expires_at: u64) -> Self {
-        let hash = Sha256::new().chain_update(session_id.0.to_be_bytes()).chain_update(jti.as_bytes());
+        let hash = Sha256::new().chain_update(session_id.as_u64().to_be_bytes()).chain_update(jti.as_bytes());
         Self { id: first_half(hash), expires_at }
     }
 

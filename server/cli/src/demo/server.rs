@@ -36,7 +36,8 @@ impl Server {
             .new_file(NewFile::Trusted)
             .open(clock.clone())
             .map_err(Failure::other)?;
-        let verifier = Verifier::builder(Audience::new(audience), sessions.clone(), Arc::new(spent))
+        let audience = Audience::new(audience).map_err(Failure::other)?;
+        let verifier = Verifier::builder(audience, sessions.clone(), Arc::new(spent))
             .clock(clock)
             .limits(CascadeLimits { clock_skew: 0, ..CascadeLimits::default() })
             .build()

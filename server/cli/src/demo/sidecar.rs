@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use obol_ipc::value::{PeerName, Tool};
-use obol_ipc::{Client, ConnectOptions, ControlClient, Endpoint};
+use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
+use obol_ipc::names::{PeerName, ToolName};
 
 use crate::exit::{Failure, Outcome};
 
@@ -96,7 +97,7 @@ fn options() -> Outcome<ConnectOptions> {
 
 /// Draws one token; gives back its text.
 pub(crate) fn draw(client: &mut Client, tool: &str) -> Outcome<String> {
-    let tool = Tool::new(tool).map_err(Failure::other)?;
+    let tool = ToolName::new(tool).map_err(Failure::other)?;
     let drawn = client.dequeue_token(&tool, DRAW_PATIENCE)?;
-    Ok(drawn.token.reveal().to_owned())
+    Ok(drawn.token.expose().to_owned())
 }

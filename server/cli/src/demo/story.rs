@@ -7,10 +7,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_ipc::Client;
-use obol_ipc::client::CallError;
+use obol_client::CallError;
+use obol_client::Client;
 use obol_ipc::control::FlushScope;
-use obol_ipc::value::{EventKind, Reason, Tool};
+use obol_ipc::names::{EventKind, Reason, ToolName};
 use obol_verify::{Request, Unverified};
 
 use super::http;
@@ -234,8 +234,8 @@ fn flush(report: &mut Report, server: &Server, sidecar: &Sidecar, session: &str)
     Ok(())
 }
 
-fn tool(name: &str) -> Outcome<Tool> {
-    Tool::new(name).map_err(Failure::other)
+fn tool(name: &str) -> Outcome<ToolName> {
+    ToolName::new(name).map_err(Failure::other)
 }
 
 /// A draw's outcome in one word.

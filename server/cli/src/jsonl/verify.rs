@@ -104,7 +104,7 @@ pub(super) fn answer(line: VerifyLine, stores: &Stores) -> Result<Answer, Invali
         Ok(spent) => Answer::Verified {
             ok: true,
             jti: spent.jti().to_string(),
-            session_id: spent.session_id().0.to_string(),
+            session_id: spent.session_id().as_u64().to_string(),
             scope: Box::new(spent.into_scope()),
         },
         Err(denial) => Answer::refused(&denial),
@@ -133,7 +133,7 @@ fn proof(proof: &Proof) -> Result<Vec<u8>, Invalid> {
 }
 
 fn verifier(server: &Server, session: Option<SessionFields>, stores: &Stores) -> Result<Verifier, Invalid> {
-    let audience = Audience::new(server.aud.as_str());
+    let audience = Audience::new(server.aud.as_str()).map_err(|error| format!("rs.aud: {error}"))?;
     let sessions = MemorySessionTable::with_max_sessions(1);
     if let Some(fields) = session {
         sessions.add(into_session(fields, audience.clone())?).map_err(|error| error.to_string())?;

@@ -1,9 +1,10 @@
 //! The commands of a resource server's operator: revoke, status, reload.
 
+use obol_client::RsControlClient;
+use obol_ipc::Endpoint;
 use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
+use obol_ipc::names::{AgentInstanceId, Reason, SessionId};
 use obol_ipc::rs_control::{Kept, RevokeScope, RsStatusResult};
-use obol_ipc::value::{AgentInstanceId, Reason, SessionId};
-use obol_ipc::{Endpoint, RsControlClient};
 
 use crate::args::{RevokeArgs, RsOperatorArgs};
 use crate::client::{environment, options, text};

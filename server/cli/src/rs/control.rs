@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_ipc::control::{HealthResult, MAX_NAMED_SESSIONS, StatusParams};
+use obol_ipc::names::{AgentInstanceId, ValueError};
 use obol_ipc::refusal::{ErrorCode, Refusal};
 use obol_ipc::rs_control::{
     Kept, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsControlProtocol, RsControlReply,
     RsControlRequest, RsSessionState, RsSessionStatus, RsStatusResult,
 };
 use obol_ipc::time::UtcTime;
-use obol_ipc::value::{AgentInstanceId, Audience, SessionId, ValueError};
 use obol_resource::Guard;
 use obol_sidecar::{Answer, Answerer, Asker};
 use obol_verify::{Clock, Session, SessionStore, SystemClock};
@@ -92,8 +92,7 @@ impl Control {
         for id in ids.iter().copied() {
             failed = self.sessions.revoke(id, now).err().or(failed);
         }
-        if let (RevokeScope::Session(id), []) = (scope, ids.as_slice()) {
-            let id = obol_token::SessionId(id.as_u64());
+        if let (&RevokeScope::Session(id), []) = (scope, ids.as_slice()) {
             let was_revoked = self.sessions.was_revoked(id).unwrap_or(false);
             match self.sessions.revoke(id, now) {
                 Ok(known) if known || was_revoked => ids.push(id),
@@ -104,7 +103,7 @@ impl Control {
         if let Some(error) = failed {
             return Err(Refusal::new(ErrorCode::Unavailable, error.to_string()));
         }
-        let named = ids.iter().take(MAX_NAMED_SESSIONS).map(|id| SessionId::from_u64(id.0));
+        let named = ids.iter().take(MAX_NAMED_SESSIONS).copied();
         Ok(RevokeResult { revoked: ids.len() as u64, sessions: named.collect(), kept: self.kept })
     }
 
@@ -156,7 +155,7 @@ impl Control {
         Ok(RsStatusResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            audience: Audience::new(self.guard.verifier().audience().uri())?,
+            audience: self.guard.verifier().audience().clone(),
             kept: self.kept,
             sessions,
             next,
@@ -167,7 +166,7 @@ impl Control {
 fn matches(session: &Session, scope: &RevokeScope) -> bool {
     match scope {
         RevokeScope::All => true,
-        RevokeScope::Session(id) => session.session_id().0 == id.as_u64(),
+        RevokeScope::Session(id) => session.session_id() == *id,
         RevokeScope::Agent(agent) => agent_of(session) == Some(agent.as_str()),
     }
 }
@@ -184,7 +183,7 @@ fn describe(session: &Session, now: u64) -> Result<RsSessionStatus, ValueError> 
         _ => RsSessionState::Active,
     };
     Ok(RsSessionStatus {
-        session_id: SessionId::from_u64(session.session_id().0),
+        session_id: session.session_id(),
         agent_instance_id: agent_of(session).map(AgentInstanceId::new).transpose()?,
         expires_at: end.map(UtcTime::from_unix_seconds),
         state,

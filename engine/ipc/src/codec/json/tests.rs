@@ -2,16 +2,9 @@
 
 use super::*;
 use crate::codec::Codec;
-use crate::control::{
-    ControlMethod, ControlProtocol, ControlReply, ControlRequest, FlushResult, HealthResult,
-};
-use crate::message::{
-    AgentMethod, AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult,
-    TokenStatusResult,
-};
-use crate::secret::TokenText;
-use crate::time::UtcTime;
-use crate::value::{AgentInstanceId, AlgorithmSuite, SessionId, Tool};
+use crate::control::{ControlMethod, ControlProtocol, ControlReply, ControlRequest, FlushScope};
+use crate::message::{AgentMethod, AgentProtocol, AgentRequest};
+use crate::names::SessionId;
 
 fn agent_request(body: &str) -> Result<Request<AgentProtocol>, RejectedRequest> {
     decode_request(body.as_bytes())
@@ -20,17 +13,6 @@ fn agent_request(body: &str) -> Result<Request<AgentProtocol>, RejectedRequest> 
 fn rejected(body: &str) -> (Option<RequestId>, ErrorCode, String) {
     let rejected = agent_request(body).unwrap_err();
     (rejected.id, rejected.refusal.code(), rejected.refusal.message().to_owned())
-}
-
-fn reply_text<P: Protocol>(reply: &P::Reply) -> String {
-    let frame = Codec::Json.encode_response::<P>(Some(&RequestId::Number(1)), Ok(reply)).unwrap();
-    String::from_utf8(frame.body().to_vec()).unwrap()
-}
-
-fn result_text<P: Protocol>(reply: &P::Reply) -> String {
-    let text = reply_text::<P>(reply);
-    let result = text.strip_prefix(r#"{"jsonrpc":"2.0","id":1,"result":"#).unwrap();
-    result.strip_suffix('}').unwrap().to_owned()
 }
 
 #[test]
@@ -72,7 +54,7 @@ fn any_number_is_an_id_and_comes_back_as_it_was_written() {
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"sessionInfo"}}"#);
         let request = Codec::Json.decode_request::<AgentProtocol>(body.as_bytes()).unwrap();
         let answer = Codec::Json.encode_response::<AgentProtocol>(Some(&request.id), Err(&refusal)).unwrap();
-        let text = std::str::from_utf8(answer.body()).unwrap();
+        let text = core::str::from_utf8(answer.body()).unwrap();
         assert!(text.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error""#)), "{text}");
         let read = Codec::Json.decode_response(answer.body()).unwrap();
         assert_eq!(read.id(), Some(&request.id));
@@ -86,112 +68,12 @@ fn any_number_is_an_id_and_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn results_are_written_as_the_contract_says() {
-    let reply = AgentReply::DequeueToken(DequeueTokenResult {
-        token: TokenText::new("dG9r").unwrap(),
-        tool: Tool::new("mail").unwrap(),
-        expires_at: 1_776_763_800,
-        channel: None,
-        pop: None,
-    });
-    assert_eq!(
-        reply_text::<AgentProtocol>(&reply),
-        r#"{"jsonrpc":"2.0","id":1,"result":{"token":"dG9r","tool":"mail","expiresAt":1776763800}}"#
-    );
-
-    let mut status = TokenStatusResult {
-        queue_depth: 9,
-        ttl: 60,
-        session_active: true,
-        renewal_pending: false,
-        retry_after_ms: None,
-        tools: None,
-        next: None,
-    };
-    assert_eq!(
-        result_text::<AgentProtocol>(&AgentReply::TokenStatus(status.clone())),
-        r#"{"queueDepth":9,"ttl":60,"sessionActive":true,"renewalPending":false}"#
-    );
-    status.tools = Some([(Tool::new("mail").unwrap(), 9)].into());
-    assert_eq!(
-        result_text::<AgentProtocol>(&AgentReply::TokenStatus(status)),
-        r#"{"queueDepth":9,"ttl":60,"sessionActive":true,"renewalPending":false,"tools":{"mail":9}}"#
-    );
-    let waiting = TokenStatusResult {
-        queue_depth: 0,
-        ttl: 0,
-        session_active: true,
-        renewal_pending: true,
-        retry_after_ms: Some(12_000),
-        tools: None,
-        next: None,
-    };
-    assert_eq!(
-        result_text::<AgentProtocol>(&AgentReply::TokenStatus(waiting)),
-        r#"{"queueDepth":0,"ttl":0,"sessionActive":true,"renewalPending":true,"retryAfterMs":12000}"#
-    );
-
-    let info = SessionInfoResult {
-        session_id: SessionId::from_u64(255),
-        agent_instance_id: AgentInstanceId::new("agent-1").unwrap(),
-        established_at: UtcTime::from_unix_seconds(1_776_763_800),
-        algorithm_suite: AlgorithmSuite::new(2).unwrap(),
-        expires_at: UtcTime::from_unix_seconds(1_776_767_400),
-    };
-    assert_eq!(
-        result_text::<AgentProtocol>(&AgentReply::SessionInfo(info)),
-        concat!(
-            r#"{"sessionId":"00000000000000ff","agentInstanceId":"agent-1","establishedAt":"2026-04-21T09:30:00Z","#,
-            r#""algorithmSuite":2,"expiresAt":"2026-04-21T10:30:00Z"}"#
-        )
-    );
-
-    let flushed = FlushResult {
-        sessions_ended: 1,
-        partitions: 2,
-        tokens_discarded: 3,
-        sessions: vec![SessionId::from_u64(5)],
-        held: true,
-    };
-    assert_eq!(
-        result_text::<ControlProtocol>(&ControlReply::Flush(flushed)),
-        concat!(
-            r#"{"sessionsEnded":1,"partitions":2,"tokensDiscarded":3,"#,
-            r#""sessions":["0000000000000005"],"held":true}"#
-        )
-    );
-    let health = HealthResult { ready: true, reason: None };
-    assert_eq!(result_text::<ControlProtocol>(&ControlReply::Health(health)), r#"{"ready":true}"#);
-    assert_eq!(result_text::<ControlProtocol>(&ControlReply::Drain(Empty {})), "{}");
-}
-
-#[test]
-fn errors_are_written_as_the_contract_says() {
-    let text = |refusal: &Refusal| {
-        let frame = Codec::Json.encode_response::<AgentProtocol>(None, Err(refusal)).unwrap();
-        String::from_utf8(frame.body().to_vec()).unwrap()
-    };
-    let code = ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms: 250 };
-    assert_eq!(
-        text(&Refusal::new(code, "wait")),
-        concat!(
-            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32001,"message":"wait","#,
-            r#""data":{"code":"QUEUE_EMPTY","renewalPending":true,"retryAfterMs":250}}}"#
-        )
-    );
-    assert!(
-        text(&Refusal::overloaded(std::time::Duration::from_secs(1))).contains(r#""retryAfterMs":1000}"#)
-    );
-    assert!(text(&Refusal::policy_deny()).ends_with(r#""data":{"code":"POLICY_DENY"}}}"#));
-}
-
-#[test]
 fn a_session_document_travels_as_the_object_it_is() {
     let body =
         r#"{"jsonrpc":"2.0","id":1,"method":"provision","params":{"session":{"a":[1, {"b":"\u00e9"}]}}}"#;
     let request = decode_request::<ControlProtocol>(body.as_bytes()).unwrap();
     let ControlRequest::Provision(params) = &request.call else { panic!() };
-    assert_eq!(params.session.reveal(), r#"{"a":[1, {"b":"\u00e9"}]}"#);
+    assert_eq!(params.session.expose(), r#"{"a":[1, {"b":"\u00e9"}]}"#);
     let frame = Codec::Json.encode_request::<ControlProtocol>(&request.id, &request.call).unwrap();
     assert_eq!(frame.body(), body.as_bytes());
 }
@@ -325,4 +207,21 @@ fn plain_json_rpc_errors_are_understood() {
         let refusal = response.outcome::<ControlProtocol>(ControlMethod::Status).unwrap().unwrap_err();
         assert_eq!(refusal.code(), code);
     }
+}
+
+#[test]
+fn session_numbers_are_read_in_either_case_of_hex() {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"flush","params":{"scope":{"session":"00000000DEADbeef"},"reason":"r"}}"#;
+    let request = decode_request::<ControlProtocol>(body.as_bytes()).unwrap();
+    let ControlRequest::Flush(params) = request.call else { panic!() };
+    let session = SessionId::from_u64(0xDEAD_BEEF);
+    assert_eq!(params.scope, FlushScope::Session(session));
+
+    let body = concat!(
+        r#"{"jsonrpc":"2.0","id":1,"result":{"sessionsEnded":1,"partitions":1,"tokensDiscarded":1,"#,
+        r#""sessions":["00000000DEADBEEF"],"held":false}}"#
+    );
+    let reply = decode_response(body.as_bytes()).unwrap().outcome::<ControlProtocol>(ControlMethod::Flush);
+    let ControlReply::Flush(flushed) = reply.unwrap().unwrap() else { panic!() };
+    assert_eq!(flushed.sessions, [session]);
 }

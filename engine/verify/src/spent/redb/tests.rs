@@ -126,7 +126,7 @@ impl StorageBackend for Disk {
 fn mark(number: u32, expires_at: u64) -> Mark {
     let mut random = [0; 16];
     random[..4].copy_from_slice(&number.to_be_bytes());
-    Mark::new(SessionId(1), &Jti::from_random(random), expires_at)
+    Mark::new(SessionId::from_u64(1), &Jti::from_random(random), expires_at)
 }
 
 fn clock() -> Arc<ManualClock> {
