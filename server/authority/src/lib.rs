@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`directory`] | what must not be forgotten; each method is one transaction |
 //! | [`authority`] | what each message and each request of an operator brings about; no sockets |
-//! | [`decider`] | who decides what is granted |
+//! | [`decider`] | who decides what is granted; [`policy`] decides it by Cedar |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
@@ -16,6 +16,7 @@ pub mod directory;
 pub mod http;
 pub mod id;
 mod numbers;
+pub mod policy;
 mod refused;
 pub mod settings;
 

@@ -181,7 +181,7 @@ impl Authority {
                 "deregister": "/v1/agents/deregister",
                 "join": "/v1/resource-servers",
             },
-            "registration": { "flows": ["local", "invitation"] },
+            "registration": { "flows": ["local", "invite"] },
         })
     }
 

@@ -155,7 +155,7 @@ impl Authority {
                 "an invitation lasts 1 to {MAX_INVITATION_SECS} seconds and admits 1 to {MAX_INVITED} agents"
             )));
         }
-        self.may_register(&by, class, roles, "invitation", self.settings.approval_secs)?;
+        self.may_register(&by, class, roles, "invite", self.settings.approval_secs)?;
         let place = self.auditor.reserve()?;
         let (ticket, expires_at) = (Bearer::generate(&mut self.random()), now.secs().saturating_add(secs));
         let scope = format!("{max_agents} of class {class} roles {}", roles.join(" "));

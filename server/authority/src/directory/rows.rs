@@ -88,7 +88,7 @@ pub struct Agent {
     pub roles: Vec<String>,
     /// Whether it may open sessions.
     pub status: AgentStatus,
-    /// How it was approved: `local`, `invitation`.
+    /// How it was approved: `local`, `invite`.
     pub flow: String,
     /// When it was approved first, and last, in Unix seconds.
     pub registered_at: u64,

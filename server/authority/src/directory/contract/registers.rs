@@ -178,7 +178,7 @@ fn an_invitation_admits_as_many_as_it_says_and_no_others(directory: &dyn Directo
             panic!("it was invited");
         };
         assert_eq!((agent.roles.as_slice(), agent.expires_at), (&["ci".to_owned()][..], NOW + 500));
-        assert_eq!((agent.owner.clone(), agent.flow.as_str()), (Human::local("anna"), "invitation"));
+        assert_eq!((agent.owner.clone(), agent.flow.as_str()), (Human::local("anna"), "invite"));
     }
     assert_eq!(refused(register(directory, 6, new(6, [5; 32]), NOW)), Refused::Invitation, "used up");
 }

@@ -338,7 +338,7 @@ fn invited(
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
     };
-    let made = make(&registration, &approval, "invitation", renewed.as_ref(), now);
+    let made = make(&registration, &approval, "invite", renewed.as_ref(), now);
     keep(transaction, &made, renewed.as_ref(), now)?;
     Ok(Ok(Registered::Active(Box::new(made))))
 }
