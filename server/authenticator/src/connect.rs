@@ -163,6 +163,8 @@ impl Connection {
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, AuthError> {
         let exchange = async {
+            // After an answer the connection needs a moment until it takes the next request.
+            self.sender.ready().await.map_err(|error| error.to_string())?;
             let answer = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
             let (parts, body) = answer.into_parts();
             let body =

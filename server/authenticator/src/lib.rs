@@ -20,6 +20,8 @@ mod error;
 mod exchange;
 mod identity;
 mod pinned;
+#[cfg(test)]
+mod tests;
 
 pub use authenticator::{Authenticator, Options, Registered, RegistrationState, Session, Wishes};
 pub use error::AuthError;
