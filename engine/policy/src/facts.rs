@@ -88,6 +88,10 @@ pub enum FactsError {
     },
     /// The catalogue has no such tool, or no such offer of it.
     NoSuchOffer(String),
+    /// The tool is at several audiences, and the question is about one.
+    SeveralAudiences(String),
+    /// Cases speak of somebody whom they do not describe.
+    Nobody(String),
     /// The catalogue names no organisation, and the question is about it.
     NoOrganisation,
     /// Cedar refuses the facts.
@@ -99,6 +103,8 @@ impl fmt::Display for FactsError {
         match self {
             Self::OutOfBounds { field, must } => write!(f, "{field} must be {must}"),
             Self::NoSuchOffer(what) => write!(f, "the catalogue has no {what}"),
+            Self::SeveralAudiences(tool) => write!(f, "tool {tool:?} is at several audiences; name one"),
+            Self::Nobody(name) => write!(f, "the cases do not say who {name:?} is"),
             Self::NoOrganisation => {
                 f.write_str("the catalogue names no organisation; put `org = \"…\"` at its head")
             }

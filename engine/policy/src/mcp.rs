@@ -51,7 +51,10 @@ impl fmt::Display for McpError {
             }
             Self::Twice(name) => write!(f, "the tool {name:?} is in the list twice"),
             Self::Audience => f.write_str("the audience must be 1 to 2048 bytes without control characters"),
-            Self::Catalogue(error) => write!(f, "the catalogue that came out is not valid:\n{error}"),
+            Self::Catalogue(error) => {
+                let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+                write!(f, "the catalogue that came out is not valid: {}", problems.join("; "))
+            }
         }
     }
 }

@@ -92,8 +92,7 @@ impl Cases {
                 let decisions =
                     version.explain(self.known_agent(agent)?, moment, tool, audience.as_deref())?;
                 let [decision] = decisions.as_slice() else {
-                    let several = format!("single audience of {tool:?}, it is at several; name one");
-                    return Err(FactsError::NoSuchOffer(several));
+                    return Err(FactsError::SeveralAudiences(tool.clone()));
                 };
                 Ok(Answer::of_tool(decision, in_words(expect.as_deref(), per_call)))
             }
@@ -115,11 +114,11 @@ impl Cases {
     }
 
     fn known_agent(&self, name: &str) -> Result<&AgentFacts, FactsError> {
-        self.agents.get(name).ok_or_else(|| FactsError::NoSuchOffer(format!("agent {name:?}")))
+        self.agents.get(name).ok_or_else(|| FactsError::Nobody(name.to_owned()))
     }
 
     fn known_human(&self, name: &str) -> Result<&HumanFacts, FactsError> {
-        self.humans.get(name).ok_or_else(|| FactsError::NoSuchOffer(format!("human {name:?}")))
+        self.humans.get(name).ok_or_else(|| FactsError::Nobody(name.to_owned()))
     }
 }
 
