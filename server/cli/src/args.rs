@@ -87,7 +87,7 @@ pub(crate) enum Command {
     Flush(FlushArgs),
     /// Take new sessions again after a flush.
     Resume(OperatorArgs),
-    /// Deny tools, or allow them again, whatever sessions grant.
+    /// Deny tools, or allow them again, whatever sessions grant; check and test policies before they decide.
     Policy(PolicyArgs),
     /// Look into a token.
     Token(TokenArgs),
@@ -384,6 +384,9 @@ pub(crate) enum PolicyCommand {
     Deny(PolicyToolArgs),
     /// Take a tool off the list of `obol policy deny`. What an Authentication Service denies stays denied.
     Allow(PolicyToolArgs),
+    #[cfg(feature = "authority")]
+    #[command(flatten)]
+    Folder(crate::policy::args::FolderCommand),
 }
 
 #[derive(Debug, Args)]

@@ -43,13 +43,26 @@ pub(crate) struct Failure {
     /// The daemon's own word for it, where it has one.
     refused: Option<ErrorCode>,
     message: String,
+    /// What is wrong one by one, each on a line of its own.
+    details: Vec<String>,
 }
 
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, refused: None, message: message.to_string() }
+        Self { exit, refused: None, message: message.to_string(), details: Vec::new() }
+    }
+
+    /// The same, with what is wrong one by one.
+    #[cfg(feature = "authority")]
+    pub(crate) fn with_details(self, details: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+        Self { details: details.into_iter().map(|detail| detail.to_string()).collect(), ..self }
+    }
+
+    /// What is wrong one by one, where that is more than the message.
+    pub(crate) fn details(&self) -> &[String] {
+        &self.details
     }
 
     /// For errors of what the user gave us.
@@ -75,6 +88,7 @@ impl Failure {
         let told = Told {
             code: self.refused.map_or(self.exit.name(), ErrorCode::name),
             message: &self.message,
+            details: &self.details,
             exit: self.exit as u8,
             retry_after_ms: self.refused.and_then(ErrorCode::retry_after).map(retry_after_ms),
             renewal_pending: match self.refused {
@@ -92,6 +106,8 @@ impl Failure {
 struct Told<'a> {
     code: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    details: &'a [String],
     exit: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,

@@ -21,6 +21,8 @@ mod log_level;
 mod log_lines;
 mod operator;
 mod output;
+#[cfg(feature = "authority")]
+mod policy;
 mod rs;
 mod sandbox;
 mod settings;
@@ -56,8 +58,12 @@ fn end(outcome: Outcome) -> ExitCode {
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let told = if wants_json() { failure.to_json() } else { format!("obol: {failure}") };
-            log_lines::line(&told);
+            if wants_json() {
+                log_lines::line(&failure.to_json());
+            } else {
+                log_lines::line(&format!("obol: {failure}"));
+                failure.details().iter().for_each(|detail| log_lines::line(&format!("  {detail}")));
+            }
             failure.code()
         }
     };
@@ -106,6 +112,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Policy(args) => match &args.command {
             PolicyCommand::Deny(args) => cut_off::deny(args),
             PolicyCommand::Allow(args) => cut_off::allow(args),
+            #[cfg(feature = "authority")]
+            PolicyCommand::Folder(command) => policy::run(command),
         },
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => inspect::run(token, *output),

@@ -1,0 +1,101 @@
+//! `obol policy init`: a first folder that is valid and whose cases pass.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use obol_policy::{Risk, catalogue_from_mcp};
+
+use super::args::InitArgs;
+use super::folder;
+use crate::exit::{Failure, Outcome};
+use crate::output;
+
+/// The longest answer of an MCP server that is read, in bytes.
+const MAX_LIST_BYTES: u64 = 8 << 20;
+/// The policies of a new folder.
+const POLICIES_FILE: &str = "policies.cedar";
+
+const POLICIES: &str = r#"// Who may use which tool in which way. Change it: `obol policy test` says what comes of it.
+// What no policy permits is denied; a forbid is stronger than any permit. Each policy needs an @id of its own.
+
+@id("users-use-tools")
+permit (principal in Obol::Role::"user", action == Obol::Action::"use", resource);
+
+// Without a permit for useUnattended, each call takes a human's yes.
+@id("users-unattended-at-low-risk")
+permit (principal in Obol::Role::"user", action == Obol::Action::"useUnattended", resource)
+when { resource.risk == "low" };
+
+@id("clones-get-nothing")
+forbid (principal is Obol::Agent, action, resource is Obol::Tool)
+when { principal.clone_suspected };
+"#;
+
+/// `obol policy init`.
+pub(crate) fn run(args: &InitArgs) -> Outcome {
+    let list = read_list(&args.from_mcp)?;
+    let catalogue = catalogue_from_mcp(&list, &args.audience, args.org.as_deref()).map_err(Failure::usage)?;
+    let tools = obol_policy::Catalogue::from_toml(&catalogue).map_err(Failure::other)?;
+    let Some(first) = tools.tools().first() else { return Err(Failure::usage("the list has no tools")) };
+    let files = [
+        (folder::CATALOGUE, catalogue.as_str()),
+        (POLICIES_FILE, POLICIES),
+        (folder::CASES, &cases(&first.name, first.risk)),
+    ];
+    if let Some((name, _)) = files.iter().find(|(name, _)| args.folder.join(name).symlink_metadata().is_ok())
+    {
+        return Err(Failure::usage(format_args!(
+            "{} is there already, and nothing was written; choose another folder, or move it away",
+            args.folder.join(name).display()
+        )));
+    }
+    fs::create_dir_all(&args.folder).map_err(|error| failed(&args.folder, &error))?;
+    for (name, text) in files {
+        let path = args.folder.join(name);
+        let written = File::create_new(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| failed(&path, &error))?;
+    }
+    let shown = args.folder.display();
+    output::line(&format!("{} tools in {shown}/{}", tools.tools().len(), folder::CATALOGUE));
+    output::line(
+        "The risk of each is the server's own word, or the worst. Look at it, narrow the offers, then:",
+    );
+    output::line(&format!("  obol policy check {shown}"));
+    output::line(&format!("  obol policy test {shown}"));
+    Ok(())
+}
+
+/// Cases that pass with the policies above.
+fn cases(tool: &str, risk: Risk) -> String {
+    // What a tool's name may hold, JSON writes as TOML does.
+    let tool = serde_json::Value::from(tool);
+    let (expect, per_call, policies) = match risk {
+        Risk::Low => ("all", "", "\"users-use-tools\", \"users-unattended-at-low-risk\""),
+        _ => ("deny", "per_call = [\"all\"]\n", "\"users-use-tools\""),
+    };
+    format!(
+        "# Agents, and what each is expected to get. `obol policy test` compares; docs/policy.md has all that can be said.\n\n\
+         [agents.helper]\nclass = \"assistant\"\nroles = [\"user\"]\n\n\
+         [agents.copy]\nclass = \"assistant\"\nroles = [\"user\"]\nclone_suspected = true\n\n\
+         [agents.stranger]\nclass = \"assistant\"\n\n\
+         [[case]]\nagent = \"helper\"\ntool = {tool}\nexpect = \"{expect}\"\n{per_call}policies = [{policies}]\n\n\
+         [[case]]\nagent = \"copy\"\ntool = {tool}\nexpect = \"deny\"\npolicies = [\"clones-get-nothing\"]\n\n\
+         [[case]]\nagent = \"stranger\"\ntool = {tool}\nexpect = \"deny\"\npolicies = []\n"
+    )
+}
+
+fn read_list(path: &Path) -> Outcome<Vec<u8>> {
+    let mut list = Vec::new();
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(File::open(path).map_err(|error| failed(path, &error))?)
+    };
+    source.take(MAX_LIST_BYTES + 1).read_to_end(&mut list).map_err(|error| failed(path, &error))?;
+    Ok(list)
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format_args!("{}: {error}", path.display()))
+}
