@@ -10,6 +10,7 @@ pub mod cursor;
 pub mod handshake;
 pub mod mutation;
 pub mod patterns;
+pub mod policy;
 pub mod secrets;
 pub mod seeds;
 pub mod text;

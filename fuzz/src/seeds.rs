@@ -12,6 +12,7 @@ use crate::atp;
 use crate::canonical::body_scope;
 use crate::handshake::{Genuine, Messages};
 use crate::mutation::{BYTE_STEPS, FIELDS, TEXT_STEPS};
+use crate::policy;
 use crate::world::{AUDIENCE, Keys, NOW, ORG, TOOL, World};
 
 const VECTORS: [&str; 4] = [
@@ -49,6 +50,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "handshake_reply" => handshakes(|messages| &messages.reply),
         "handshake_proof" => handshakes(|messages| &messages.proof),
         "handshake_cookie" => handshakes(|messages| &messages.cookie),
+        "catalogue" => vec![policy::CATALOGUE.into(), policy::CATALOGUE.replace("\n", "\r\n").into(), Vec::new()],
+        "policy" => vec![policy::POLICIES.into(), policy::POLICIES.replace("permit", "forbid").into()],
         "atp_body" => atp::bodies(),
         "atp_document" => atp::documents(),
         "atp_jwt_header" => atp::tokens(),
