@@ -41,6 +41,7 @@ mod mcp;
 mod model;
 mod opened_tokens;
 mod own_suites;
+mod policy;
 mod power_loss;
 mod private_files;
 mod promises;
