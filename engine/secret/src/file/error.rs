@@ -38,6 +38,8 @@ pub enum Fault {
     FolderOwner(PathBuf, u32),
     /// It is longer than so many bytes.
     TooLong(usize),
+    /// It is a folder with more than so many files.
+    TooMany(usize),
     /// It grew while it was read.
     Changing,
     /// Another process has it open.
@@ -123,6 +125,9 @@ impl Fault {
                 folder.display()
             ),
             Self::TooLong(limit) => write!(f, "{file} is longer than {limit} bytes"),
+            Self::TooMany(most) => {
+                write!(f, "{file} holds more than {most} files; move those that are over to another folder")
+            }
             Self::Changing => write!(f, "{file} grew while it was read; try again when it is complete"),
             Self::InUse => write!(f, "{file} is open in another process; stop that one"),
             Self::NoAnswer => write!(

@@ -15,6 +15,7 @@
 //! Nothing here waits for another process: a FIFO is opened without blocking and refused, and reading a file ends after
 //! [`READ_PATIENCE`], also when the network mount it lies on does not answer.
 
+mod change;
 mod error;
 mod place;
 
@@ -27,6 +28,7 @@ use std::sync::mpsc;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
+pub use self::change::{change, files_in};
 pub use self::error::{Fault, PrivateFileError};
 use self::place::{Place, Rule};
 
