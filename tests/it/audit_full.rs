@@ -100,6 +100,9 @@ fn assert_not_ready(home: &Path, tqs: &Tqs) {
     assert!(!health.ready && health.reason.is_some_and(|reason| reason.contains("audit log")));
     let (_, metrics) = get(home, "/metrics");
     assert!(metrics.contains("\nobol_ready 0\n"), "{metrics}");
+    assert!(metrics.contains("\nobol_not_ready{reason=\"audit_log\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("\nobol_audit_state{state=\"suspended\"} 1\n"), "{metrics}");
+    assert!(!metrics.contains("\nobol_audit_refused_total 0\n"), "{metrics}");
     assert_eq!(get(home, "/livez").0, 200);
 }
 

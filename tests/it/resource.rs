@@ -165,7 +165,10 @@ fn a_guarded_route_lets_each_token_through_once() {
     assert_eq!((first.status, first.text()), (200, &*format!("{TOOL} for {SESSION}")));
     let second = site.call("/search", &token);
     assert_eq!(second.problem(), refusal(401, "TOKEN_REPLAYED", "REPLAY_CONSUME"));
-    assert_eq!(second.json()["type"], "urn:obol:problem:token-replayed");
+    assert_eq!(
+        second.json()["type"],
+        "https://github.com/obol-tokens/obol/blob/main/docs/errors.md#token_replayed"
+    );
     assert_eq!(second.header("cache-control"), Some("no-store"));
 }
 

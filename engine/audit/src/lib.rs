@@ -41,4 +41,4 @@ pub use chain::SealKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
 pub use log::{AuditLog, ChainMark, NotAMark, Options, Place, Suspended};
 pub use recover::OpenError;
-pub use writer::SYNC_WITHIN;
+pub use writer::{SYNC_WITHIN, Totals};

@@ -11,7 +11,7 @@ use crate::allowance::Party;
 use crate::chain::{Chain, SealKey};
 use crate::entry::Entry;
 use crate::recover::{self, OpenError};
-use crate::writer::{Inbox, Writer};
+use crate::writer::{Inbox, Totals, Writer};
 
 /// Where a log is, and how large its files grow.
 #[derive(Clone, Debug)]
@@ -177,6 +177,11 @@ impl AuditLog {
     /// Whether lines can be written.
     pub fn health(&self) -> Result<(), Suspended> {
         self.inbox.health()
+    }
+
+    /// What was refused and given up since the log was opened.
+    pub fn totals(&self) -> Totals {
+        self.inbox.totals()
     }
 
     /// Waits until every line so far is durable, or cannot be written.

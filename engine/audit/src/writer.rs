@@ -47,6 +47,15 @@ enum Message {
     Introduce(u64, Box<str>),
 }
 
+/// What has not come into a log since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// What must be in the log and was refused because it could not be.
+    pub refused: u64,
+    /// Lines about what happens anyway that were given up.
+    pub dropped: u64,
+}
+
 struct State {
     waiting: Vec<Message>,
     /// How many of the lines that wait or are being written are about refusals.
@@ -58,6 +67,8 @@ struct State {
     writing: usize,
     dropped: u64,
     refused: u64,
+    /// The same two since the log was opened.
+    totals: Totals,
     failing: Option<Arc<str>>,
     /// Counts requests to sync, and those that were answered.
     sync_asked: u64,
@@ -78,6 +89,7 @@ impl State {
             writing: 0,
             dropped: 0,
             refused: 0,
+            totals: Totals::default(),
             failing: None,
             sync_asked: 0,
             sync_done: 0,
@@ -130,6 +142,7 @@ impl Inbox {
             }
         };
         state.refused += 1;
+        state.totals.refused += 1;
         Err(suspended)
     }
 
@@ -148,6 +161,7 @@ impl Inbox {
         let mut state = self.state.lock();
         if state.occupied() >= MAX_WAITING {
             state.dropped += 1;
+            state.totals.dropped += 1;
             return;
         }
         self.push(state, Message::Line(entry));
@@ -198,6 +212,10 @@ impl Inbox {
         } else if half_full {
             self.urgent.notify_one();
         }
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.state.lock().totals
     }
 
     pub(crate) fn health(&self) -> Result<(), Suspended> {

@@ -223,6 +223,17 @@ pub enum HelloRefusalCode {
 }
 
 impl HelloRefusalCode {
+    /// Every code.
+    pub const ALL: [Self; 7] = [
+        Self::MalformedHello,
+        Self::UnsupportedVersion,
+        Self::UnknownCodec,
+        Self::InvalidClientName,
+        Self::UserNotServed,
+        Self::Overloaded,
+        Self::Unavailable,
+    ];
+
     /// The stable name, as `error.code` carries it.
     pub const fn name(self) -> &'static str {
         match self {

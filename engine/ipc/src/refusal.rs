@@ -60,6 +60,20 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code, with nothing in it.
+    pub const ALL: [Self; 10] = [
+        Self::ParseError,
+        Self::InvalidRequest,
+        Self::MethodNotAllowed,
+        Self::InvalidArgument,
+        Self::QueueEmpty { renewal_pending: false, retry_after_ms: 0 },
+        Self::PolicyDeny,
+        Self::NoSession,
+        Self::SessionFlushed,
+        Self::Overloaded { retry_after_ms: 0 },
+        Self::Unavailable,
+    ];
+
     /// The stable name, as `data.code` carries it.
     pub const fn name(self) -> &'static str {
         match self {

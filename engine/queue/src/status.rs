@@ -58,6 +58,8 @@ pub struct ToolStatus {
     pub stored: u64,
     /// Tokens minted since the queue was opened.
     pub minted: u64,
+    /// Attempts to mint that failed, since the queue was opened.
+    pub mint_failures: u64,
     /// Tokens handed out since the queue was opened.
     pub handed_out: u64,
     /// Tokens that became too old while they waited, since the queue was opened.
@@ -190,6 +192,7 @@ fn tool_status(partition: &Partition, now: u64) -> ToolStatus {
         ready: partition.ready_len() as u64,
         stored: read(&partition.count.stored),
         minted: read(&partition.count.minted),
+        mint_failures: read(&partition.count.mint_failures),
         handed_out,
         expired,
         discarded,

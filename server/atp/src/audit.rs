@@ -2,6 +2,7 @@
 //! lines of their own as far as an allowance goes, and are counted beyond it.
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Place};
+use obol_probe::metrics::Audit;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -81,6 +82,14 @@ impl Auditor {
 
     pub(crate) fn is_healthy(&self) -> bool {
         self.log.as_ref().is_none_or(|log| log.health().is_ok())
+    }
+
+    /// How the log is, where there is one.
+    pub(crate) fn seen(&self) -> Option<Audit> {
+        self.log.as_ref().map(|log| {
+            let totals = log.totals();
+            Audit { is_suspended: log.health().is_err(), refused: totals.refused, dropped: totals.dropped }
+        })
     }
 
     /// Writes a refusal, or counts it.

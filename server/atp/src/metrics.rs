@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 use obol_atp::ErrorCode;
+use obol_probe::metrics::{self, Audit};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -48,6 +49,19 @@ const BUCKETS: [(u64, &str); 10] = [
     (2_500_000, "2.5"),
 ];
 
+/// Every reason for which nothing may be issued.
+pub(crate) const NOT_READY: [&str; 3] = ["token_store", "audit_log", "spent_set"];
+
+/// What is not counted here but looked up when somebody asks.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) tokens_live: usize,
+    pub(crate) replay_marks: Option<usize>,
+    /// Why nothing is issued, if nothing is.
+    pub(crate) not_ready: Option<&'static str>,
+    pub(crate) audit: Option<Audit>,
+}
+
 /// How many requests there were, how they ended, and how long they took.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -75,8 +89,9 @@ impl Metrics {
         self.microseconds.fetch_add(micros, Ordering::Relaxed);
     }
 
-    pub(crate) fn render(&self, tokens_live: usize, replay_marks: Option<usize>, is_ready: bool) -> String {
+    pub(crate) fn render(&self, seen: &Seen) -> String {
         let mut out = String::new();
+        metrics::build_info(&mut out);
         head(&mut out, "obol_atp_requests_total", "counter", "Requests by route and outcome.");
         for ((_, route), row) in ROUTES.iter().zip(&self.requests) {
             let codes = core::iter::once("ok").chain(ErrorCode::ALL.iter().map(|code| code.as_str()));
@@ -98,13 +113,13 @@ impl Metrics {
         );
         let _infallible = writeln!(out, "obol_atp_previous_secret_total {previous}");
         head(&mut out, "obol_atp_tokens_live", "gauge", "Tokens of masters that have not ended.");
-        let _infallible = writeln!(out, "obol_atp_tokens_live {tokens_live}");
-        if let Some(marks) = replay_marks {
+        let _infallible = writeln!(out, "obol_atp_tokens_live {}", seen.tokens_live);
+        if let Some(marks) = seen.replay_marks {
             head(&mut out, "obol_atp_replay_marks", "gauge", "Requests that are remembered.");
             let _infallible = writeln!(out, "obol_atp_replay_marks {marks}");
         }
-        head(&mut out, "obol_ready", "gauge", "Whether tokens can be issued.");
-        let _infallible = writeln!(out, "obol_ready {}", u8::from(is_ready));
+        metrics::readiness(&mut out, "Whether tokens can be issued.", &NOT_READY, seen.not_ready);
+        metrics::audit(&mut out, seen.audit);
         out
     }
 

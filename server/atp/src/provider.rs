@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::audit::Auditor;
 use crate::denied::Denied;
 use crate::keys::KeyRing;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NOT_READY};
 use crate::rate::Limiter;
 use crate::secrets::SecretBook;
 use crate::store::Store;
@@ -143,9 +143,11 @@ impl Provider {
         Ok(())
     }
 
-    /// Whether everything that is needed can be written.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.store.is_healthy() && self.auditor.is_healthy() && self.spent.health().is_ok()
+    /// What that is needed cannot be written, if anything.
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
+        let parts = [self.store.is_healthy(), self.auditor.is_healthy(), self.spent.health().is_ok()];
+        let reasons = NOT_READY.into_iter().zip(parts);
+        reasons.filter(|(_, is_healthy)| !is_healthy).map(|(reason, _)| reason).next()
     }
 }
 

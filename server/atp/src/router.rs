@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::audit::About;
 use crate::builder::{BuildError, Builder};
 use crate::denied::{Denied, json};
-use crate::metrics::Route;
+use crate::metrics::{Route, Seen};
 use crate::provider::Provider;
 use crate::request;
 use crate::require::RequireLayer;
@@ -82,15 +82,20 @@ impl Router {
         }
     }
 
-    /// Whether tokens can be issued.
-    pub fn is_ready(&self) -> bool {
-        self.provider.is_ready()
+    /// Why no token can be issued, if none can: `token_store`, `audit_log` or `spent_set`.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        self.provider.not_ready()
     }
 
     /// Metrics in the text format of Prometheus.
     pub fn metrics(&self) -> String {
         let provider = &self.provider;
-        provider.metrics.render(provider.store.tokens().live(), provider.spent.marks(), provider.is_ready())
+        provider.metrics.render(&Seen {
+            tokens_live: provider.store.tokens().live(),
+            replay_marks: provider.spent.marks(),
+            not_ready: provider.not_ready(),
+            audit: provider.auditor.seen(),
+        })
     }
 
     /// The path that the routes belong under.

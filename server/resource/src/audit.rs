@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place, Suspended};
+use obol_probe::metrics::Audit;
 use obol_token::SessionId;
 use obol_verify::{Code, Denial, FailedCheck, Verified};
 
@@ -34,6 +35,12 @@ impl Auditor {
 
     pub(crate) fn health(&self) -> Result<(), Denial> {
         self.log.health().map_err(|suspended| refuse(&suspended))
+    }
+
+    /// How the log is.
+    pub(crate) fn seen(&self) -> Audit {
+        let totals = self.log.totals();
+        Audit { is_suspended: self.log.health().is_err(), refused: totals.refused, dropped: totals.dropped }
     }
 
     /// A place for what is about to be spent; without one it must not be.

@@ -13,7 +13,7 @@ use tracing::Span;
 
 use crate::audit::{About, Auditor};
 use crate::call::ToolCall;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Seen, not_ready};
 use crate::spent_token::SpentToken;
 
 /// How long a request waits for the spent set. When it is over the answer is 503, and the token may be burned.
@@ -70,8 +70,12 @@ impl Guard {
 
     /// How many tokens were accepted and refused, for what, and how long that took; in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        let dropped = self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed));
-        self.metrics.render(&self.verifier, self.health().is_ok(), dropped)
+        let seen = Seen {
+            not_ready: self.health().err().map(|denial| not_ready(&denial)),
+            audit: self.audit.as_ref().map(|audit| audit.seen()),
+            log_lines_dropped: self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed)),
+        };
+        self.metrics.render(&self.verifier, &seen)
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::FromRequestParts;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use obol_verify::Denial;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -20,7 +20,7 @@ use crate::bodies::{BODY_TIMEOUT, Bodies, Peer};
 use crate::call::ToolCall;
 use crate::credentials;
 use crate::guard::{Guard, OpenedToken};
-use crate::refusal::Problem;
+use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 use crate::sealing;
 use crate::spent_token::SpentToken;
@@ -191,8 +191,7 @@ impl<S: Sync> FromRequestParts<S> for SpentToken {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Response<Body>> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
             tracing::error!("a handler asks for a SpentToken on a route without TbacLayer");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "GUARD_MISSING", "This route is not guarded")
-                .into()
+            Problem::from(ServiceProblem::GuardMissing).into()
         })
     }
 }

@@ -52,6 +52,8 @@ pub use call::ToolCall;
 pub use guard::{Guard, OpenedToken};
 #[cfg(feature = "http")]
 pub use layer::{TbacLayer, TbacService};
+#[cfg(feature = "http")]
+pub use refusal::{ServiceProblem, http_status};
 pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};
 #[cfg(feature = "http")]
 pub use sealing::{SEALED_CONTENT_TYPE, SEALED_TYPE_HEADER};

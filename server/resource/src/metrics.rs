@@ -4,7 +4,8 @@ use core::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use obol_verify::{Code, Verifier};
+use obol_probe::metrics::{self, Audit, Kind};
+use obol_verify::{Code, Denial, FailedCheck, Verifier};
 
 /// Upper bounds of the histogram's buckets, in nanoseconds, and as the seconds that are printed. From a refusal by the
 /// header alone to the longest wait for the spent set.
@@ -26,6 +27,28 @@ const BUCKETS: [(u64, &str); 16] = [
     (2_500_000_000, "2.5"),
     (10_000_000_000, "10"),
 ];
+
+/// Every reason for which tokens may not be accepted, as metrics name it.
+const NOT_READY: [&str; 3] = ["session_table", "spent_set", "audit_log"];
+
+/// What a refusal of everything is called among these reasons.
+pub(crate) fn not_ready(denial: &Denial) -> &'static str {
+    match denial.failed_check {
+        FailedCheck::SessionTable => "session_table",
+        FailedCheck::AuditLog => "audit_log",
+        _ => "spent_set",
+    }
+}
+
+/// What is not counted here but looked up when somebody asks.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Why nothing is accepted, if nothing is.
+    pub(crate) not_ready: Option<&'static str>,
+    /// How the audit log is, where there is one.
+    pub(crate) audit: Option<Audit>,
+    pub(crate) log_lines_dropped: Option<u64>,
+}
 
 /// How many tokens were accepted, how many refused for what, and how long that took.
 #[derive(Debug)]
@@ -72,20 +95,20 @@ impl Metrics {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    pub(crate) fn render(&self, verifier: &Verifier, ready: bool, log_lines_dropped: Option<u64>) -> String {
+    pub(crate) fn render(&self, verifier: &Verifier, seen: &Seen) -> String {
         let mut out = String::new();
+        metrics::build_info(&mut out);
         self.render_outcomes(&mut out);
         self.render_times(&mut out);
         if let Some(marks) = verifier.spent_set().marks() {
             let help = "Spent tokens that are remembered.";
-            render_gauge(&mut out, "obol_spent_marks", help, &marks.to_string());
+            metrics::number(&mut out, "obol_spent_marks", Kind::Gauge, help, marks as u64);
         }
-        let ready = if ready { "1" } else { "0" };
-        render_gauge(&mut out, "obol_ready", "Whether tokens can be spent.", ready);
-        if let Some(lines) = log_lines_dropped {
-            const NAME: &str = "obol_log_lines_dropped_total";
+        metrics::readiness(&mut out, "Whether tokens can be spent.", &NOT_READY, seen.not_ready);
+        metrics::audit(&mut out, seen.audit);
+        if let Some(lines) = seen.log_lines_dropped {
             let help = "Lines of the log that were given up because nobody read them in time.";
-            let _infallible = write!(out, "# HELP {NAME} {help}\n# TYPE {NAME} counter\n{NAME} {lines}\n");
+            metrics::number(&mut out, "obol_log_lines_dropped_total", Kind::Counter, help, lines);
         }
         out
     }
@@ -117,10 +140,6 @@ impl Metrics {
         let _infallible =
             write!(out, "{NAME}_bucket{{le=\"+Inf\"}} {all}\n{NAME}_sum {total}\n{NAME}_count {all}\n");
     }
-}
-
-fn render_gauge(out: &mut String, name: &str, help: &str, value: &str) {
-    let _infallible = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
 }
 
 #[cfg(test)]

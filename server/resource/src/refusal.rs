@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use obol_probe::problem::type_uri;
 use obol_verify::{Code, Denial, FailedCheck};
 use serde::Serialize;
 
@@ -31,9 +32,13 @@ fn as_number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, 
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
-        let kind = format!("urn:obol:problem:{}", code.to_ascii_lowercase().replace('_', "-"));
-        Self { kind, title, status, code, failed_check: None, detail: None }
+    fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
+        Self { kind: type_uri(code), title, status, code, failed_check: None, detail: None }
+    }
+
+    /// Nothing can be verified, spent or written down at the moment.
+    pub(crate) fn unavailable(title: &'static str) -> Self {
+        Self::new(http_status(Code::Unavailable), Code::Unavailable.as_str(), title)
     }
 
     /// Adds what the sender can do about it, in words that do not repeat the request.
@@ -49,7 +54,7 @@ impl Problem {
 
     /// More at a time than is allowed.
     pub(crate) fn overloaded() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", "Too many requests at a time")
+        ServiceProblem::Overloaded.into()
     }
 
     /// A refusal with its detail, which says nothing that the sender does not know.
@@ -69,9 +74,78 @@ impl Problem {
     }
 }
 
+/// What is answered beside refusals of tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ServiceProblem {
+    /// More at a time than is allowed.
+    Overloaded,
+    /// There is no such route.
+    NotFound,
+    /// The route has another method.
+    MethodNotAllowed,
+    /// The request names another machine, on a loopback address.
+    ForeignHost,
+    /// The response to a sealed request cannot be sealed.
+    SealingFailed,
+    /// A handler asks for a token on a route without the layer.
+    GuardMissing,
+}
+
+impl ServiceProblem {
+    /// Every one, in a stable order.
+    pub const ALL: [Self; 6] = [
+        Self::Overloaded,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::ForeignHost,
+        Self::SealingFailed,
+        Self::GuardMissing,
+    ];
+
+    /// The stable name. Programs may depend on it.
+    pub const fn code(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// The status it is answered with.
+    pub const fn http_status(self) -> StatusCode {
+        self.parts().1
+    }
+
+    /// Code, status and title.
+    const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::Overloaded => {
+                ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE, "Too many requests at a time")
+            }
+            Self::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND, "No such route"),
+            Self::MethodNotAllowed => {
+                ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed on this route")
+            }
+            Self::ForeignHost => {
+                ("FOREIGN_HOST", StatusCode::MISDIRECTED_REQUEST, "Not meant for this machine")
+            }
+            Self::SealingFailed => {
+                ("SEALING_FAILED", StatusCode::INTERNAL_SERVER_ERROR, "The response could not be sealed")
+            }
+            Self::GuardMissing => {
+                ("GUARD_MISSING", StatusCode::INTERNAL_SERVER_ERROR, "This route is not guarded")
+            }
+        }
+    }
+}
+
+impl From<ServiceProblem> for Problem {
+    fn from(problem: ServiceProblem) -> Self {
+        let (code, status, title) = problem.parts();
+        Self::new(status, code, title)
+    }
+}
+
 impl From<&Denial> for Problem {
     fn from(denial: &Denial) -> Self {
-        let mut problem = Self::new(status_of(denial.code), denial.code.as_str(), title_of(denial.code));
+        let mut problem = Self::new(http_status(denial.code), denial.code.as_str(), title_of(denial.code));
         problem.failed_check = Some(denial.failed_check);
         problem
     }
@@ -111,8 +185,8 @@ fn challenge(code: &str, failed_check: Option<FailedCheck>) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("TBAC"))
 }
 
-/// 401 where another token may help, 403 where this one is genuine and does not allow the call.
-pub(crate) fn status_of(code: Code) -> StatusCode {
+/// The status that a refusal is answered with: 401 where another token may help, 403 where this one is genuine and does not allow the call.
+pub fn http_status(code: Code) -> StatusCode {
     match code {
         Code::InsufficientPrivilege
         | Code::OrgIdMismatch
@@ -136,7 +210,7 @@ fn title_of(code: Code) -> &'static str {
         Code::PopRequired | Code::PopFailed => "Possession of the session's key is not proven",
         Code::MalformedRequest => "The request is malformed",
         Code::Unavailable => "Tokens cannot be verified at the moment",
-        _ if status_of(code) == StatusCode::FORBIDDEN => "The token does not allow this call",
+        _ if http_status(code) == StatusCode::FORBIDDEN => "The token does not allow this call",
         _ => "The token is not accepted",
     }
 }
@@ -157,7 +231,7 @@ mod tests {
             (Code::MalformedRequest, 400),
             (Code::Unavailable, 503),
         ] {
-            assert_eq!(status_of(code).as_u16(), status, "{code}");
+            assert_eq!(http_status(code).as_u16(), status, "{code}");
         }
     }
 
@@ -168,7 +242,7 @@ mod tests {
         assert_eq!(
             problem,
             serde_json::json!({
-                "type": "urn:obol:problem:token-replayed", "title": "The token was spent before", "status": 401,
+                "type": type_uri("TOKEN_REPLAYED"), "title": "The token was spent before", "status": 401,
                 "code": "TOKEN_REPLAYED", "failed_check": "REPLAY_CONSUME"
             })
         );

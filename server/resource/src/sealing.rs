@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::refusal::Problem;
+use crate::refusal::{Problem, ServiceProblem};
 use crate::sealed::MAX_SEALED_BYTES;
 use crate::spent_token::SpentToken;
 
@@ -26,8 +26,7 @@ pub(crate) async fn seal(token: &SpentToken, response: Response<Body>) -> Respon
         Ok(response) => response,
         Err(reason) => {
             tracing::error!(reason, "the response to a sealed request cannot be sealed, and is not sent");
-            let title = "The response could not be sealed";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "SEALING_FAILED", title).into()
+            Problem::from(ServiceProblem::SealingFailed).into()
         }
     }
 }

@@ -13,6 +13,7 @@ use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::names::ToolName;
 use obol_ipc::refusal::Refusal;
+use obol_probe::metrics::Audit;
 use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -42,6 +43,12 @@ impl Auditor {
 
     pub(crate) fn health(&self) -> Result<(), Refusal> {
         self.0.health().map_err(|suspended| refuse(&suspended))
+    }
+
+    /// How the log is.
+    pub(crate) fn seen(&self) -> Audit {
+        let totals = self.0.totals();
+        Audit { is_suspended: self.0.health().is_err(), refused: totals.refused, dropped: totals.dropped }
     }
 
     /// Writes that a token was handed out, or that somebody was denied one. That none is ready is no denial, nor is a

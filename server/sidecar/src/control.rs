@@ -112,7 +112,7 @@ impl Answerer<ControlProtocol> for Control {
             }),
             ControlRequest::Status(params) => Answer::Now(self.status(params).map(ControlReply::Status)),
             ControlRequest::Health(_) => {
-                let reason = self.health.ready().err();
+                let reason = self.health.ready().err().map(|not| not.to_string());
                 Answer::Now(Ok(ControlReply::Health(HealthResult { ready: reason.is_none(), reason })))
             }
             ControlRequest::Drain(_) => {

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_probe::metrics::{self, Audit};
 use obol_queue::ToolStatus;
+
+use crate::http::NotReady;
 
 /// The most tools that have lines of their own.
 const MAX_TOOLS: usize = 256;
@@ -68,7 +71,10 @@ impl Histogram {
 /// What is not counted here but looked up when somebody asks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
-    pub(crate) ready: bool,
+    /// Why the daemon is not ready, if it is not.
+    pub(crate) not_ready: Option<&'static str>,
+    /// How the audit log is, where there is one.
+    pub(crate) audit: Option<Audit>,
     pub(crate) connections: usize,
     /// When the last session ends or ended, in Unix seconds, if there was one.
     pub(crate) last_end: Option<u64>,
@@ -111,7 +117,9 @@ impl Counters {
     pub(crate) fn render(&self, seen: &Seen<'_>) -> String {
         let mut out = String::with_capacity(8 << 10);
         let out_ref = &mut out;
-        gauge(out_ref, "obol_ready", "Whether tokens can be handed out.", u64::from(seen.ready));
+        metrics::build_info(out_ref);
+        metrics::readiness(out_ref, "Whether tokens can be handed out.", &NotReady::NAMES, seen.not_ready);
+        metrics::audit(out_ref, seen.audit);
         let connections = u64::try_from(seen.connections).unwrap_or(u64::MAX);
         gauge(out_ref, "obol_connections", "Connections on the agent's socket.", connections);
         if let Some(end) = seen.last_end {
@@ -153,7 +161,7 @@ impl Counters {
 /// One number about a tool: its name, what it means, of which kind, and where it is.
 type Column = (&'static str, &'static str, &'static str, fn(&ToolStatus) -> u64);
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     ("obol_tokens_ready", "Tokens in memory, ready to be handed out.", "gauge", |tool| tool.ready),
     ("obol_tokens_stored", "Tokens on disk.", "gauge", |tool| tool.stored),
     ("obol_renewal_pending", "Whether tokens are being minted or fetched.", "gauge", |tool| {
@@ -161,6 +169,9 @@ const COLUMNS: [Column; 8] = [
     }),
     ("obol_denied", "Whether policy denies the tool.", "gauge", |tool| u64::from(tool.denied)),
     ("obol_tokens_minted_total", "Tokens minted since the start.", "counter", |tool| tool.minted),
+    ("obol_mint_failures_total", "Attempts to mint that failed since the start.", "counter", |tool| {
+        tool.mint_failures
+    }),
     ("obol_tokens_handed_out_total", "Tokens handed out since the start.", "counter", |tool| tool.handed_out),
     ("obol_tokens_expired_total", "Tokens that expired unused since the start.", "counter", |tool| {
         tool.expired
@@ -237,6 +248,7 @@ mod tests {
             ready,
             stored: 0,
             minted: 0,
+            mint_failures: 0,
             handed_out: 0,
             expired: 0,
             discarded: 0,
@@ -248,14 +260,13 @@ mod tests {
     }
 
     fn seen(tools: &[ToolStatus]) -> Seen<'_> {
-        Seen { ready: true, connections: 0, last_end: None, log_lines_dropped: None, tools }
+        Seen { not_ready: None, audit: None, connections: 0, last_end: None, log_lines_dropped: None, tools }
     }
 
     #[test]
     fn a_tool_is_one_line_over_all_sessions_and_names_nobody_else() {
         let tools = [tool("a\"b", 77, 2), tool("a\"b", 78, 3)];
-        let seen =
-            Seen { ready: true, connections: 4, last_end: Some(9), log_lines_dropped: None, tools: &tools };
+        let seen = Seen { connections: 4, last_end: Some(9), ..seen(&tools) };
         let text = Counters::default().render(&seen);
         assert!(text.contains("obol_tokens_ready{tool=\"a\\\"b\"} 5\n"), "{text}");
         assert!(!text.contains("77") && !text.contains("secret.example"), "{text}");

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use obol_ipc::Endpoint;
-use obol_queue::Queue;
+use obol_queue::{DequeueError, Queue};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -144,6 +144,35 @@ impl fmt::Display for HttpListener {
     }
 }
 
+/// Why no token could be handed out now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NotReady {
+    /// For programs: one of [`Self::NAMES`].
+    name: &'static str,
+    /// For people.
+    why: String,
+}
+
+impl NotReady {
+    /// Every reason there is.
+    pub(crate) const NAMES: [&str; 8] = [
+        "stopping",
+        "store",
+        "audit_log",
+        "socket",
+        "no_session",
+        "session_ended",
+        "session_flushed",
+        "sessions_held",
+    ];
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 /// What is known about the daemon.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -161,23 +190,34 @@ pub(crate) struct Health {
 
 impl Health {
     /// Whether a token could be handed out now; the reason where none could.
-    pub(crate) fn ready(&self) -> Result<(), String> {
+    pub(crate) fn ready(&self) -> Result<(), NotReady> {
+        let not = |name, why| NotReady { name, why };
         if *self.stopping.borrow() {
-            return Err("stopping".to_owned());
+            return Err(not("stopping", "stopping".to_owned()));
         }
-        self.queue.health().map_err(|error| error.to_string())?;
+        self.queue.health().map_err(|error| not("store", error.to_string()))?;
         if let Some(audit) = &self.audit {
-            audit.health().map_err(|refusal| refusal.message().to_owned())?;
+            audit.health().map_err(|refusal| not("audit_log", refusal.message().to_owned()))?;
         }
         if self.lost.load(Ordering::Relaxed) > 0 {
-            return Err("a socket was removed or replaced".to_owned());
+            return Err(not("socket", "a socket was removed or replaced".to_owned()));
         }
-        self.queue.session_info().map(|_session| ()).map_err(|error| why_no_session(&error))
+        self.queue.session_info().map(drop).map_err(|error| {
+            let name = match error {
+                DequeueError::NoSession => "no_session",
+                DequeueError::SessionEnded(_) => "session_ended",
+                DequeueError::SessionFlushed => "session_flushed",
+                DequeueError::Held => "sessions_held",
+                _ => "store",
+            };
+            not(name, why_no_session(&error))
+        })
     }
 
     fn metrics(&self) -> String {
         let seen = Seen {
-            ready: self.ready().is_ok(),
+            not_ready: self.ready().err().map(|not| not.name),
+            audit: self.audit.as_ref().map(Auditor::seen),
             connections: self.peers.connections(),
             last_end: self.queue.last_end(),
             log_lines_dropped: self.log_lines_dropped.map(|lines| lines.load(Ordering::Relaxed)),

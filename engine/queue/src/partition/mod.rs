@@ -65,6 +65,8 @@ pub(crate) struct Partition {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) minted: AtomicU64,
+    /// Attempts to mint that failed.
+    pub(crate) mint_failures: AtomicU64,
     /// Tokens that became too old on disk.
     pub(crate) expired: AtomicU64,
     /// Tokens given up on disk, or when they came from there, for any other reason: a flush, a clock that stepped

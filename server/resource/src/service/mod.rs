@@ -18,8 +18,8 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
-use http::{HeaderValue, StatusCode};
 use obol_verify::FailedCheck;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use tracing::Instrument as _;
 
 use crate::bodies::{BODY_TIMEOUT, Bodies};
 use crate::guard::Guard;
-use crate::refusal::Problem;
+use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
 pub use server::{BindError, Handle, Options, Service};
@@ -81,8 +81,7 @@ pub(crate) async fn refuse_foreign_names(request: Request, next: Next) -> Respon
     if may_pass(&request) {
         return next.run(request).await;
     }
-    let mut problem =
-        Problem::new(StatusCode::MISDIRECTED_REQUEST, "FOREIGN_HOST", "Not meant for this machine");
+    let mut problem = Problem::from(ServiceProblem::ForeignHost);
     problem.explain(
         "ask for a loopback address or localhost in Host, and in Origin where there is one; a proxy in front must set Host",
     );
@@ -110,14 +109,8 @@ pub fn router(state: ServiceState) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "There is nothing here") })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "METHOD_NOT_ALLOWED",
-                "This route has another method",
-            )
-        })
+        .fallback(|| async { Problem::from(ServiceProblem::NotFound) })
+        .method_not_allowed_fallback(|| async { Problem::from(ServiceProblem::MethodNotAllowed) })
         .layer(middleware::from_fn(name_request))
         .with_state(state)
 }
@@ -141,7 +134,7 @@ async fn ready(State(state): State<ServiceState>) -> Response {
                 FailedCheck::AuditLog => "The audit log cannot be written, and nothing is accepted unaudited",
                 _ => "Tokens cannot be spent",
             };
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", title).into()
+            Problem::unavailable(title).into()
         }
     }
 }

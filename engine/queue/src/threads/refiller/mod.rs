@@ -293,6 +293,7 @@ impl Refiller {
     /// told when to ask again.
     fn back_off(&self, partition: &Partition, error: &BatchError) {
         tracing::error!(tool = partition.tool(), %error, "minting failed");
+        partition.count.mint_failures.fetch_add(1, Ordering::Relaxed);
         let mut random = [0; 1];
         let _plain_backoff_without_randomness = getrandom::fill(&mut random);
         let mut refill = partition.refill.lock();

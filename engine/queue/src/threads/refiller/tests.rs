@@ -101,6 +101,7 @@ fn while_minting_fails_a_renewal_is_pending_and_says_for_how_long() {
     });
     let status = queue.status(Some("search")).unwrap();
     assert!(status.renewal_pending && status.queue_depth == 0, "{status:?}");
+    assert!(queue.tools()[0].mint_failures >= 1, "failures are counted");
     let DequeueError::Empty { renewal_pending: true, retry_after } = queue.dequeue("search").unwrap_err()
     else {
         panic!("a renewal is pending");
