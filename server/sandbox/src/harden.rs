@@ -20,11 +20,11 @@ pub fn harden_process() -> Vec<Measure> {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     vec![
-        Measure::on("umask", "new files are closed to others (077)"),
-        Measure::of("core dumps", "none, whatever happens", rustix::process::setrlimit(Resource::Core, none)),
+        Measure::on("umask", "077"),
+        Measure::of("core dumps", "none", rustix::process::setrlimit(Resource::Core, none)),
         Measure::of(
             "dumpable",
-            "no process of this user can read this one's memory",
+            "no, nor can others of this user read its memory",
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
         ),
         lock_memory(),
@@ -55,7 +55,7 @@ fn lock_memory() -> Measure {
         );
     }
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    Measure::of(NAME, "keys never reach the swap space", mlockall(flags))
+    Measure::of(NAME, "all", mlockall(flags))
 }
 
 fn swaps() -> bool {

@@ -16,5 +16,5 @@ mod measure;
 mod sandbox;
 
 pub use harden::harden_process;
-pub use measure::Measure;
+pub use measure::{Measure, report};
 pub use sandbox::Sandbox;

@@ -14,7 +14,8 @@ impl Measure {
         Self { name, outcome: Ok(how.to_string()) }
     }
 
-    pub(crate) fn off(name: &'static str, why: impl fmt::Display) -> Self {
+    /// One that is not in force, and why.
+    pub fn off(name: &'static str, why: impl fmt::Display) -> Self {
         Self { name, outcome: Err(why.to_string()) }
     }
 
@@ -34,12 +35,20 @@ impl Measure {
     pub fn name(&self) -> &'static str {
         self.name
     }
+}
 
-    /// Says it in the log: a warning where it is missing.
-    pub fn log(&self) {
-        match &self.outcome {
-            Ok(how) => tracing::info!(measure = self.name, how, "hardening"),
-            Err(why) => tracing::warn!(measure = self.name, why, "hardening: not in force"),
-        }
+/// Says in one line of the log what is in force and what is missing, which makes it a warning. `form` is whatever else
+/// decides what these measures are worth.
+pub fn report(measures: &[Measure], form: Option<&str>) {
+    let told = |of: fn(&Measure) -> Option<&String>| {
+        let told = measures.iter().filter_map(|measure| Some(format!("{}: {}", measure.name, of(measure)?)));
+        told.collect::<Vec<_>>().join("; ")
+    };
+    let in_force = told(|measure| measure.outcome.as_ref().ok());
+    let missing = told(|measure| measure.outcome.as_ref().err());
+    if missing.is_empty() {
+        tracing::info!(form, in_force, "hardening");
+    } else {
+        tracing::warn!(form, in_force, missing, "hardening");
     }
 }

@@ -205,7 +205,7 @@ impl Sandbox {
                 .map_err(|error| error.to_string())
         });
         match installed {
-            Ok(()) => Measure::on(NAME, format_args!("{} uses of system calls are closed", closed.len())),
+            Ok(()) => Measure::on(NAME, format_args!("{} uses of system calls closed", closed.len())),
             Err(error) => Measure::off(NAME, error),
         }
     }
