@@ -78,6 +78,9 @@ fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
         assert!(said.contains(&format!("/{path}")), "{path} is not told: {said}");
     }
     assert_eq!(machine.mode("etc/obol"), 0o755);
+    for page in ["obol.1", "obol-tqs.1", "obol-rs-revoke.1"] {
+        assert_eq!(machine.mode(&format!("usr/local/share/man/man1/{page}")), 0o644, "{page}");
+    }
     let service = machine.text(SERVICE);
     for line in
         ["User=obol", "Environment=OBOL_TQS__AGENT_USERS=54002,54003", "ExecStart=/usr/local/bin/obol tqs"]

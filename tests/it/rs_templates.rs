@@ -88,6 +88,54 @@ fn a_file_of_templates_is_the_servers_own_policy() {
 }
 
 #[test]
+fn a_reload_puts_another_policy_in_force_and_a_wrong_one_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    // A folder of its own: the sandbox lets a server read again what is there, and never a whole home.
+    std::fs::create_dir(home.path().join("policy")).unwrap();
+    let file = home.path().join("policy/templates.toml");
+    let wide = format!("[\"agent-1\".{TOOL}]\nresource = \"docs/**\"\n");
+    let narrow = wide.replace("docs/**", "docs/b");
+    std::fs::write(&file, &wide).unwrap();
+    configure(home.path(), file.to_str().unwrap());
+    write_sessions_with(home.path(), now(), json!({}));
+    let server = RsProcess::start(home.path(), &["--spent", "memory", "--first-start"]);
+    let present = |number| {
+        let issued = now();
+        let token = Forge::new(number, &scope_with(json!({}))).with(|token| {
+            token.issued_at = issued;
+            token.expires_at = issued + 50;
+        });
+        Http::new(server.port()).present(&token.text()).unwrap()
+    };
+    assert_eq!(present(1), "OK");
+    // As editors do it: another file under the same name.
+    let replace = |text: &str| {
+        std::fs::write(home.path().join("policy/new"), text).unwrap();
+        std::fs::rename(home.path().join("policy/new"), &file).unwrap();
+        let mut reload = crate::process::command(home.path());
+        reload.args(["rs", "reload", "--rs-control-socket"]).arg(server.control_socket()).output().unwrap()
+    };
+    assert!(replace(&narrow).status.success());
+    assert_eq!(present(2), "INSUFFICIENT_PRIVILEGE");
+    let refused = replace("[agent-1.search]\nmax_row = 5\n");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("templates.toml") && said.contains("max_row"),
+        "{said}"
+    );
+    assert_eq!(present(3), "INSUFFICIENT_PRIVILEGE", "the policy before is still in force");
+    let pid = server.pid().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    crate::process::wait_until("the log says it", || server.log().contains("so do the templates"));
+
+    let check = crate::process::command(home.path()).args(["config", "check"]).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert!(check.status.code() == Some(2) && said.contains("rs.templates: "), "{said}");
+    assert!(replace(&wide).status.success());
+    assert_eq!(present(4), "OK");
+}
+
+#[test]
 fn a_grant_whose_tokens_live_too_long_is_warned_of() {
     let home = tempfile::tempdir().unwrap();
     let grants = json!([{"tool": TOOL, "aud": obol_world::AUDIENCE, "action": "read", "resource": "docs/**",

@@ -110,6 +110,16 @@ pub(crate) enum Command {
     Uninstall(UninstallArgs),
     /// Verify (and mint) tokens read as JSON, one request a line.
     Verify(VerifyArgs),
+    /// Write a manual page for each command, or print the first of them.
+    Man {
+        /// The folder that pages go to, such as /usr/local/share/man/man1; created if it is not there. Without it: obol(1) is
+        /// printed.
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+    /// Print the catalogue of error codes, as docs/errors.md has it.
+    #[command(hide = true)]
+    Errors,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -146,8 +156,9 @@ pub(crate) struct TqsArgs {
     /// The master key's file; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
-    /// A session to provision at the start; one that is known already is left as it is. Read again on SIGHUP.
-    #[arg(long, value_name = "FILE")]
+    /// A session to provision at the start, or a folder of which every *.json is one; may be given several times. One that
+    /// is known already is left as it is. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE|FOLDER")]
     pub(crate) session: Vec<PathBuf>,
     /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: http.sock
     /// beside the agent's socket.
@@ -217,10 +228,11 @@ pub(crate) struct RsArgs {
     /// This resource server's identifier, the tokens' audience. Without it: the one all sessions name.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
-    /// The sessions whose tokens are accepted. Read again on SIGHUP.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sessions: Option<PathBuf>,
-    /// Where sessions are kept beyond that file: `memory` (not at all), a file, or the address of a Redis or Valkey.
+    /// The sessions whose tokens are accepted: a file, or a folder of which every *.json is read; may be given several times.
+    /// Read again on SIGHUP.
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) sessions: Vec<PathBuf>,
+    /// Where sessions are kept beyond those files: `memory` (not at all), a file, or the address of a Redis or Valkey.
     #[arg(long, value_name = "memory|FILE|URL")]
     pub(crate) session_store: Option<PathBuf>,
     /// The file with the key that kept sessions are sealed under; created if it is not there. The same on all servers
@@ -348,6 +360,9 @@ pub(crate) struct CreateArgs {
     /// Where the resource server's half goes; must not exist.
     #[arg(long, value_name = "FILE", default_value = "rs-sessions.json")]
     pub(crate) rs_file: PathBuf,
+    /// Add the resource server's half to this file of sessions, which must exist, instead of making a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "rs_file")]
+    pub(crate) append: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

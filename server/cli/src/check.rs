@@ -1,7 +1,7 @@
 //! `obol config check`: what every setting is, where that comes from, and everything that is wrong with it, at once.
 //!
 //! Settings are read by the very code that servers read them with, and what servers do with them before they open
-//! anything is done as well: [`Gathered`], [`tqs::check`], [`rs::listen`], [`stores::check`].
+//! anything is done as well: [`Gathered`], [`tqs::check`], [`rs::listen`], [`stores::check`], [`session_files`], [`ServerTemplates`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,7 +19,8 @@ use crate::config::{self, Config, Gathered, Set};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::settings::{self, Usual};
-use crate::{rs, stores, tqs};
+use crate::templates::ServerTemplates;
+use crate::{rs, session_files, stores, tqs};
 
 /// One setting as it is in force.
 #[derive(Debug, Serialize)]
@@ -111,9 +112,14 @@ impl Check {
     fn flags(&mut self, args: &ConfigCheckArgs) {
         let (tqs, rs) = (&args.tqs, &args.rs);
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let paths = |paths: &[PathBuf]| {
+            let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            (!shown.is_empty()).then(|| shown.join(", "))
+        };
         for (name, flag, value) in [
             ("tqs.store", "--store", path(&tqs.store)),
             ("tqs.master_key", "--master-key", path(&tqs.master_key)),
+            ("tqs.sessions", "--session", paths(&tqs.session)),
             ("tqs.audit", "--audit", path(&tqs.audit)),
             ("tqs.http", "--http", tqs.http.clone()),
             ("tqs.sandbox", "--no-sandbox", tqs.no_sandbox.then(|| "false".to_owned())),
@@ -121,7 +127,7 @@ impl Check {
             ("rs.audit_key", "--audit-key", path(&rs.audit_key)),
             ("rs.listen", "--listen", rs.listen.map(|listen| listen.to_string())),
             ("rs.audience", "--audience", rs.audience.clone()),
-            ("rs.sessions", "--sessions", path(&rs.sessions)),
+            ("rs.sessions", "--sessions", paths(&rs.sessions)),
             ("rs.session_store", "--session-store", path(&rs.session_store)),
             ("rs.session_key", "--session-key", path(&rs.session_key)),
             ("rs.spent", "--spent", path(&rs.spent)),
@@ -139,9 +145,14 @@ impl Check {
         found.extend(tqs::check(&args.tqs, config).err());
         found.extend(rs::listen(&args.rs, config).err());
         found.extend(stores::check(&args.rs, config));
-        for failure in found {
-            self.problem(failure.to_string());
-        }
+        let mut found: Vec<_> = found.iter().map(Failure::to_string).collect();
+        let mut named = |name, failure: Option<Failure>| {
+            found.extend(failure.map(|failure| format!("{name}: {failure}")));
+        };
+        named("tqs.sessions", session_files::agent_halves(&tqs::sessions(&args.tqs, config)).err());
+        named("rs.sessions", session_files::resource_halves(&rs::sessions(&args.rs, config)).err());
+        named("rs.templates", ServerTemplates::open(config).err());
+        found.into_iter().for_each(|problem| self.problem(problem));
     }
 
     /// The sockets are not settings; they have flags and variables of their own.
@@ -217,16 +228,6 @@ impl Check {
         }
         for name in ["tqs.master_key", "rs.audit_key", "rs.session_key", "rs.redis_password_file"] {
             self.own_file(name, |path| PrivateFile::check_read(path));
-        }
-        if let Some(path) = self.set.get("rs.sessions").map(|set| PathBuf::from(&set.shown)) {
-            match PrivateFile::check_read(&path) {
-                Err(error) if error.is_missing() => self.problem(format!(
-                    "rs.sessions: {} is not there; `obol session create` makes one",
-                    path.display()
-                )),
-                Err(error) => self.problem(format!("rs.sessions: {error}")),
-                Ok(()) => {}
-            }
         }
     }
 

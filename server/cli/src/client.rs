@@ -13,15 +13,14 @@ use obol_ipc::numbers::WaitMs;
 use obol_ipc::proof::ArgumentsHash;
 use obol_ipc::secret::SessionDocumentText;
 use obol_ipc::user::name_of;
-use obol_secret::file::PrivateFile;
 use obol_verify::ReadArguments;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use crate::args::{DequeueArgs, Output, Sockets, StatusArgs};
 use crate::exit::{Failure, Outcome};
 use crate::operator;
 use crate::output::{self, Table};
+use crate::session_files;
 use crate::watch::duration;
 
 /// Pause between two attempts to reach a sidecar that is not there yet.
@@ -222,6 +221,7 @@ pub(crate) fn tools_table(status: &StatusResult) -> Table {
     let header = [
         "tool",
         "audience",
+        "session",
         "ready",
         "stored",
         "minted",
@@ -235,7 +235,7 @@ pub(crate) fn tools_table(status: &StatusResult) -> Table {
     for tool in &status.tools {
         let numbers = [tool.ready, tool.stored, tool.minted, tool.handed_out, tool.expired, tool.discarded];
         table.row(
-            [tool.tool.to_string(), tool.audience.to_string()]
+            [tool.tool.to_string(), tool.audience.to_string(), tool.session_id.to_string()]
                 .into_iter()
                 .chain(numbers.map(|number| number.to_string()))
                 .chain([
@@ -268,7 +268,7 @@ pub(crate) fn session(sockets: &Sockets, output: Output) -> Outcome {
 
 /// `obol session provision`.
 pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path, resume: bool) -> Outcome {
-    let document = read_session_file(file)?;
+    let document = session_files::read_one(file)?;
     let text = std::str::from_utf8(&document)
         .map_err(|_| Failure::usage(format_args!("{} is not UTF-8", file.display())))?;
     let document = SessionDocumentText::new(text).map_err(Failure::usage)?;
@@ -280,11 +280,6 @@ pub(crate) fn provision(sockets: &Sockets, output: Output, file: &Path, resume: 
         output::line(&format!("session {} provisioned with {} grants", done.session_id, done.grants));
     }
     Ok(())
-}
-
-/// Reads a session file: closed to others, not absurdly long. The queue checks what it says.
-pub(crate) fn read_session_file(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
-    PrivateFile::read(file, obol_session::limits::MAX_DOCUMENT_BYTES).map_err(Failure::usage)
 }
 
 /// A value as its JSON text has it, without quotes.

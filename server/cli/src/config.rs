@@ -147,10 +147,12 @@ impl Gathered {
             return self.problems.push(format!("{source}: there is no setting {name}{hint}"));
         };
         let value = value(setting);
-        if value.as_str() == Some("") {
+        if value.as_str() == Some("")
+            || setting.kind == Kind::Paths && value.as_array().is_some_and(Vec::is_empty)
+        {
             return;
         }
-        let value = if setting.kind == Kind::Path { within(folder, setting, value) } else { value };
+        let value = within(folder, setting, value);
         let shown = shown(&value);
         let taken = alone(setting, value.clone()).and_then(|()| setting.check(&value));
         if let Err(why) = taken {
@@ -167,6 +169,10 @@ impl Gathered {
 /// A variable's text as its setting wants it. A list, where a setting takes one, is written with commas by its own type.
 fn typed(setting: &Setting, text: &str) -> Value {
     let plain = || Value::String(text.to_owned());
+    if setting.kind == Kind::Paths {
+        let paths = text.split(',').map(str::trim).filter(|path| !path.is_empty());
+        return Value::Array(paths.map(|path| Value::String(path.to_owned())).collect());
+    }
     if setting.kind != Kind::Scalar || alone(setting, plain()).is_ok() {
         return plain();
     }
@@ -180,9 +186,15 @@ fn alone(setting: &Setting, value: Value) -> Result<(), String> {
     Config::deserialize(Value::Table(whole)).map(drop).map_err(|error| error.message().to_owned())
 }
 
-/// A path that depends on no current folder. A word or an address in its place stays as it is.
+/// Paths that depend on no current folder. A word or an address in their place stays as it is, and so does what is no path.
 fn within(folder: &Path, setting: &Setting, value: Value) -> Value {
-    let Value::String(text) = value else { return value };
+    let text = match value {
+        Value::String(text) if matches!(setting.kind, Kind::Path | Kind::Paths) && !text.is_empty() => text,
+        Value::Array(several) if setting.kind == Kind::Paths => {
+            return Value::Array(several.into_iter().map(|one| within(folder, setting, one)).collect());
+        }
+        other => return other,
+    };
     let is_path = setting.word().is_none_or(|word| text != word && !text.contains("://"));
     Value::String(if is_path { folder.join(text).display().to_string() } else { text })
 }

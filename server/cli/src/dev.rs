@@ -15,6 +15,7 @@ use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::names::PeerName;
 use obol_sandbox::Measure;
+use obol_session::ResourceHalf;
 use obol_token::Suite;
 
 use crate::args::DevArgs;
@@ -37,13 +38,13 @@ const TTL: u64 = 60;
 
 /// `obol dev`.
 pub(crate) fn run(args: &DevArgs) -> Outcome {
-    obol_sandbox::harden_process().iter().for_each(Measure::log);
+    let hardening = obol_sandbox::harden_process();
     let address = address(args.listen)?;
     let place = Place::open(args.dir.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut shutdown = std::pin::pin!(shutdown_signal()?);
-        let mut roles = start(args, &place, address)?;
+        let mut roles = start(args, &place, address, hardening)?;
         let mut told = false;
         let started = Instant::now();
         loop {
@@ -131,9 +132,8 @@ impl Place {
             require_pop: false,
         };
         let halves = create::halves(&plan)?;
-        for (name, text) in
-            [("agent-session.json", &halves.agent), ("rs-sessions.json", &halves.resource_server)]
-        {
+        let servers = ResourceHalf::list_to_json_lines(&halves.servers);
+        for (name, text) in [("agent-session.json", &halves.agent), ("rs-sessions.json", &servers)] {
             let _not_there = fs::remove_file(self.file(name));
             create::write_new(&self.file(name), text)?;
         }
@@ -149,7 +149,7 @@ struct Role {
 
 struct Roles(Vec<Role>);
 
-fn start(args: &DevArgs, place: &Place, address: SocketAddr) -> Outcome<Roles> {
+fn start(args: &DevArgs, place: &Place, address: SocketAddr, mut hardening: Vec<Measure>) -> Outcome<Roles> {
     let audience = format!("http://{address}");
     place.new_session(args, &audience)?;
     let mut tqs = role("tqs", place)?;
@@ -168,7 +168,9 @@ fn start(args: &DevArgs, place: &Place, address: SocketAddr) -> Outcome<Roles> {
         roles.0.push(Role { name, child: command.spawn()? });
     }
     // Everything that runs was started, and there is one thread; the next would be outside.
-    sandbox::enter(&sandbox::of_dev(address, place.temporary.as_ref().map(tempfile::TempDir::path)));
+    let sandbox = sandbox::of_dev(address, place.temporary.as_ref().map(tempfile::TempDir::path));
+    hardening.extend(sandbox::enter(Some(&sandbox)));
+    obol_sandbox::report(&hardening, None);
     log_lines::begin()?;
     for role in &mut roles.0 {
         pass_on(role.name, &mut role.child);

@@ -4,7 +4,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use obol_client::{CallError, ConnectError};
-use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
+use obol_ipc::refusal::{ErrorCode, retry_after_ms};
+use obol_secret::file::PrivateFileError;
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,6 +25,10 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// Every one but success.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Other, Self::Usage, Self::Denied, Self::Unavailable, Self::Login];
+
     /// The code of a failure that has no other.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -121,6 +126,12 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<PrivateFileError> for Failure {
+    fn from(error: PrivateFileError) -> Self {
+        Self::usage(error)
+    }
+}
+
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::other(error)
@@ -137,7 +148,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let exit = match &error {
             CallError::Argument(_) | CallError::Encode(_) => Exit::Usage,
-            CallError::Refused(refusal) => exit_of(refusal),
+            CallError::Refused(refusal) => exit_of(refusal.code()),
             CallError::NotSent(_) | CallError::TooManyInFlight => Exit::Unavailable,
             _ => Exit::Other,
         };
@@ -149,8 +160,9 @@ impl From<CallError> for Failure {
     }
 }
 
-fn exit_of(refusal: &Refusal) -> Exit {
-    match refusal.code() {
+/// How a command ends that a daemon refused so.
+pub(crate) fn exit_of(code: ErrorCode) -> Exit {
+    match code {
         ErrorCode::PolicyDeny => Exit::Denied,
         ErrorCode::NoSession | ErrorCode::SessionFlushed => Exit::Login,
         ErrorCode::InvalidArgument | ErrorCode::InvalidRequest | ErrorCode::MethodNotAllowed => Exit::Usage,

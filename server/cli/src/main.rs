@@ -14,17 +14,20 @@ mod create;
 mod cut_off;
 mod demo;
 mod dev;
+mod errors;
 mod exit;
 mod inspect;
 mod install;
 mod log_level;
 mod log_lines;
+mod man;
 mod operator;
 mod output;
 #[cfg(feature = "authority")]
 mod policy;
 mod rs;
 mod sandbox;
+mod session_files;
 mod settings;
 mod stores;
 mod templates;
@@ -136,6 +139,11 @@ fn run(cli: &Cli) -> Outcome {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut script);
             output::line(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Man { folder } => man::run(folder.as_deref()),
+        Command::Errors => {
+            output::line(errors::page().trim_end());
             Ok(())
         }
         Command::Verify(_) => {

@@ -5,10 +5,10 @@
 
 pub(crate) mod client;
 mod control;
-mod sessions_file;
+mod reload;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,78 +17,78 @@ use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
 use obol_ipc::names::PeerName;
 use obol_resource::Guard;
 use obol_resource::service::{Options, Service};
-use obol_sandbox::Measure;
 use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
-use obol_verify::{
-    CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier,
-    read_session_halves,
-};
+use obol_verify::{CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use self::control::Control;
-use self::sessions_file::SessionsFile;
+use self::reload::Reloader;
 use crate::args::RsArgs;
 use crate::audit;
 use crate::client::environment;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
-use crate::stores;
-use crate::templates;
+use crate::templates::{self, ServerTemplates};
 use crate::tqs::{LAST_WAIT, shutdown_signal};
-use crate::{log_lines, sandbox};
+use crate::{log_lines, sandbox, session_files, stores};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
-    obol_sandbox::harden_process().iter().for_each(Measure::log);
-    let sessions_file = args.sessions.clone().or_else(|| config.rs.sessions.clone());
-    let halves = match &sessions_file {
-        Some(file) => read_session_halves(file).map_err(Failure::usage)?,
-        None if args.session_store.is_some() || config.rs.session_store.is_some() => Vec::new(),
-        None => {
-            return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
-        }
-    };
-    let templates = templates::open(config)?;
+    let mut hardening = obol_sandbox::harden_process();
+    let files = sessions(args, config);
+    if files.is_empty() && args.session_store.is_none() && config.rs.session_store.is_none() {
+        return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
+    }
+    let halves = session_files::resource_halves(&files)?;
+    let templates = Arc::new(ServerTemplates::open(config)?);
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
     let options = listen(args, config)?;
     // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
     let operator = OperatorDoor::open(args)?;
     // While there is one thread: each table that is opened has some of its own.
-    if config.rs.sandbox == Some(false) {
-        sandbox::switched_off();
-    } else {
-        sandbox::enter(&sandbox::of_resource_server(
-            args,
-            config,
-            address(args, config),
-            operator.as_ref().map(OperatorDoor::path),
-        )?);
-    }
+    let sandbox = match config.rs.sandbox {
+        Some(false) => None,
+        _ => {
+            let socket = operator.as_ref().map(OperatorDoor::path);
+            Some(sandbox::of_resource_server(args, config, address(args, config), socket)?)
+        }
+    };
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, None);
     let clock = Arc::new(SystemClock::new());
     let sessions = stores::sessions(args, config, &audience, &clock)?;
     templates::warn_of(&halves, config, max_ttl(config));
     stores::import(&*sessions, &halves, clock.now())?;
-    let verifier = verifier(args, config, audience, &sessions, templates, &clock)?;
+    let verifier =
+        verifier(args, config, audience, &sessions, Arc::<ServerTemplates>::clone(&templates), &clock)?;
     let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
     let audit = audit::open_for_rs(args, config)?;
     if let Some(log) = &audit {
         guard = guard.audited(Arc::clone(log));
     }
-    let file = Arc::new(SessionsFile::new(sessions_file, Arc::clone(&sessions), Arc::clone(&clock)));
+    let reloader = Arc::new(Reloader {
+        files,
+        sessions: Arc::clone(&sessions),
+        templates,
+        clock: Arc::clone(&clock),
+        reading: Mutex::default(),
+    });
     let kept = stores::how_sessions_last(args, config)?;
-    let control = Control { sessions, kept, file: Arc::clone(&file), guard: guard.clone(), clock, audit };
+    let control =
+        Control { sessions, kept, reloader: Arc::clone(&reloader), guard: guard.clone(), clock, audit };
 
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let service = options.bind(guard).await.map_err(Failure::unavailable)?;
         tracing::info!(address = %service.local_addr(), "listening");
-        let reload = tokio::spawn(file.read_on(signal(SignalKind::hangup())?));
+        let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
         serve(service, operator, control).await?;
         reload.abort();
         Ok(())
@@ -166,6 +166,11 @@ async fn serve(service: Service, operator: Option<OperatorDoor>, control: Contro
         let _panicked = tokio::task::block_in_place(|| operated.join());
     }
     Ok(())
+}
+
+/// The files and folders of sessions that flags or settings name.
+pub(crate) fn sessions(args: &RsArgs, config: &Config) -> Vec<PathBuf> {
+    session_files::named(&args.sessions, config.rs.sessions.as_ref())
 }
 
 fn address(args: &RsArgs, config: &Config) -> SocketAddr {

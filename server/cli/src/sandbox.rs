@@ -12,19 +12,20 @@ use crate::audit;
 use crate::client::environment;
 use crate::config::{self, Config};
 use crate::exit::Outcome;
-use crate::stores;
 use crate::tqs::{Origin, place};
+use crate::{rs, stores, templates};
 
-/// Enters a sandbox for good, and says in the log what is in force.
-pub(crate) fn enter(sandbox: &Sandbox) {
-    sandbox.enter().iter().for_each(Measure::log);
+/// Enters a sandbox for good, if there is to be one; what came of it.
+pub(crate) fn enter(sandbox: Option<&Sandbox>) -> Vec<Measure> {
+    sandbox.map_or_else(|| vec![switched_off("the sandbox is switched off")], Sandbox::enter)
 }
 
-/// Says in the log that there is none.
-pub(crate) fn switched_off() {
-    tracing::warn!(
-        "the sandbox is switched off: this process can read any file of its user and run programs"
-    );
+/// That there is none, and what follows from it.
+pub(crate) fn switched_off(why: &str) -> Measure {
+    Measure::off(
+        "sandbox",
+        format_args!("{why}: this process can read any file of its user and run programs"),
+    )
 }
 
 /// The sidecar: the store, the audit log, the sockets, should they have to be made again, and what a reload reads.
@@ -86,8 +87,9 @@ pub(crate) fn of_resource_server(
         let key = place(named(&args.audit_key, &settings.audit_key).as_ref(), audit::RS_KEY)?;
         sandbox = sandbox.write(folder_of(&log)).write(folder_of(&key));
     }
-    let read = [named(&args.sessions, &settings.sessions), settings.redis_password_file.clone()];
-    Ok(read.iter().flatten().fold(sandbox, |sandbox, file| reread(sandbox, file)))
+    let read = rs::sessions(args, config).into_iter().chain(settings.redis_password_file.clone());
+    let read = read.chain(templates::file(config).map(Path::to_owned));
+    Ok(read.fold(sandbox, |sandbox, file| reread(sandbox, &file)))
 }
 
 /// `obol dev` itself: its roles, to ask whether they answer and to end them, and its folder, to remove it.
@@ -99,12 +101,15 @@ pub(crate) fn of_dev(resource_server: SocketAddr, temporary: Option<&Path>) -> S
     }
 }
 
-/// Lets a file be read again. One that is replaced is another file, so its folder is what has to be readable; unless that
-/// would be all that the user has. Then a reload reads the file only as long as it is the same. Nor is the folder the same
-/// that a link leads to once it was swapped, as Kubernetes does.
+/// Lets a file be read again, or the files of a folder. One that is replaced is another file, so its folder is what has to
+/// be readable; unless that would be all that the user has. Then a reload reads the file only as long as it is the same. Nor
+/// is the folder the same that a link leads to once it was swapped, as Kubernetes does.
 fn reread(sandbox: Sandbox, file: &Path) -> Sandbox {
-    let folders = folders_of_links(file).into_iter().chain([folder_of(file).to_owned()]);
-    folders.filter(|folder| !holds_a_home(folder)).fold(sandbox.read(file), Sandbox::read)
+    let is_folder = file.is_dir();
+    let around = if is_folder { file.to_owned() } else { folder_of(file).to_owned() };
+    let sandbox = if is_folder { sandbox } else { sandbox.read(file) };
+    let folders = folders_of_links(file).into_iter().chain([around]);
+    folders.filter(|folder| !holds_a_home(folder)).fold(sandbox, Sandbox::read)
 }
 
 /// Whether this folder is the user's home or above it.

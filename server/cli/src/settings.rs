@@ -13,12 +13,15 @@ use toml::Value;
 use crate::agent_users::AgentUserNames;
 use crate::args::{LogFormat, LogLevel};
 use crate::config::shown;
+use crate::session_files::Paths;
 
 /// How a setting is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// A path, which is never relative to the current folder; or a word or an address in its place.
     Path,
+    /// Paths, likewise: one, or a list; in a variable, several between commas.
+    Paths,
     /// Text, whatever it looks like.
     Text,
     /// Anything else: a number or a truth value.
@@ -36,6 +39,7 @@ macro_rules! typed {
 
 typed! {
     Path: PathBuf;
+    Paths: Paths;
     Text: String, SocketAddr, LogLevel, LogFormat, AgentUserNames, obol_atp::jwt::Algorithm;
     Scalar: u16, u32, u64, usize, bool, Vec<String>;
 }
@@ -169,6 +173,8 @@ settings! {
         store: PathBuf = Usual::InState("tokens.redb");
         /// The master key's file; created if it is not there.
         master_key: PathBuf = Usual::InState("master.key");
+        /// Sessions to provision: files, or folders of which every *.json is read. Read again on SIGHUP.
+        sessions: Paths = otherwise("none", vec!["/etc/obol/sessions"]);
         /// Tokens in a batch under little load.
         batch: u16 = value(10) => 1..=65_535;
         /// The most tokens in memory for one tool.
@@ -205,9 +211,9 @@ settings! {
         listen: SocketAddr = value("127.0.0.1:8700");
         /// This server's identifier, the tokens' audience.
         audience: String = otherwise("the one all sessions name", "https://api.example");
-        /// The file of sessions.
-        sessions: PathBuf = otherwise("none, and obol rs wants --sessions or session_store", "/etc/obol/rs-sessions.json");
-        /// Where sessions are kept beyond that file: memory (not at all), a file, or the address of a Redis or Valkey.
+        /// Files of sessions, or folders of which every *.json is read. Read again on SIGHUP.
+        sessions: Paths = otherwise("none, and obol rs wants --sessions or session_store", vec!["/etc/obol/rs-sessions.json"]);
+        /// Where sessions are kept beyond those files: memory (not at all), a file, or the address of a Redis or Valkey.
         session_store: PathBuf = value("memory");
         /// The file with the key that kept sessions are sealed under; created if it is not there.
         session_key: PathBuf = Usual::InState("session.key");
@@ -235,7 +241,7 @@ settings! {
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
         /// Whether to give up what is not needed, by Landlock and seccomp.
         sandbox: bool = value(true);
-        /// The file with the policy of this server, by agent and tool; any for sessions that say nothing of grants to be
+        /// The file with the policy of this server, by agent and tool, read again on SIGHUP; any for sessions that say nothing of grants to be
         /// accepted without.
         templates: PathBuf = otherwise("none: the sessions' grants alone", "/etc/obol/templates.toml");
         /// Tokens of an older policy epoch are refused.

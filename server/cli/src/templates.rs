@@ -10,11 +10,12 @@
 //! ```
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_secret::file::read_public;
 use obol_verify::{ResourceHalf, Template, TemplateTable, Templates};
+use parking_lot::RwLock;
 
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
@@ -24,14 +25,52 @@ pub(crate) const ANY: &str = "any";
 /// The longest file, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
 
-/// The templates that the settings name. Without any, sessions are held to their grants, and those that say nothing of
-/// grants are refused.
-pub(crate) fn open(config: &Config) -> Outcome<Arc<dyn Templates>> {
-    let Some(named) = &config.rs.templates else { return Ok(Arc::new(Template::Granted)) };
-    if named.as_os_str() == ANY {
-        return Ok(Arc::new(Template::Any));
+/// The file that the settings name.
+pub(crate) fn file(config: &Config) -> Option<&Path> {
+    config.rs.templates.as_deref().filter(|named| named.as_os_str() != ANY)
+}
+
+/// The templates in force, which a reload puts others in the place of.
+#[derive(Debug)]
+pub(crate) struct ServerTemplates {
+    file: Option<PathBuf>,
+    current: RwLock<Arc<dyn Templates>>,
+}
+
+impl ServerTemplates {
+    /// Those that the settings name. Without any, sessions are held to their grants, and those that say nothing of grants
+    /// are refused.
+    pub(crate) fn open(config: &Config) -> Outcome<Self> {
+        let current: Arc<dyn Templates> = match (&config.rs.templates, file(config)) {
+            (_, Some(file)) => Arc::new(read(file)?),
+            (Some(_any), None) => Arc::new(Template::Any),
+            (None, None) => Arc::new(Template::Granted),
+        };
+        Ok(Self { file: file(config).map(Path::to_owned), current: RwLock::new(current) })
     }
-    read(named).map(|table| Arc::new(table) as Arc<dyn Templates>)
+
+    /// Whether there is something to read again.
+    pub(crate) fn are_in_a_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Reads the file again, if there is one, and changes nothing yet.
+    pub(crate) fn read(&self) -> Outcome<Option<TemplateTable>> {
+        self.file.as_deref().map(read).transpose()
+    }
+
+    /// Puts what was read in force.
+    pub(crate) fn put(&self, templates: Option<TemplateTable>) {
+        if let Some(templates) = templates {
+            *self.current.write() = Arc::new(templates);
+        }
+    }
+}
+
+impl Templates for ServerTemplates {
+    fn template(&self, agent_instance_id: &str, tool: &str) -> Template {
+        self.current.read().template(agent_instance_id, tool)
+    }
 }
 
 fn read(path: &Path) -> Outcome<TemplateTable> {

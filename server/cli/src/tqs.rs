@@ -8,14 +8,12 @@ mod keys;
 mod reload;
 mod sockets;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
-use obol_queue::{AgentHalf, MasterKey, ProvisionError, Queue, SessionId};
-use obol_sandbox::Measure;
-use obol_secret::file::{Fault, PrivateFile};
+use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};
 use obol_sidecar::{Limits, Notifier, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,9 +21,10 @@ use self::reload::Reloader;
 use self::sockets::Sockets;
 use crate::args::{LogLevel, TqsArgs};
 use crate::audit;
-use crate::client::{environment, read_session_file};
+use crate::client::environment;
 use crate::config::{self, Config};
 use crate::exit::{Failure, Outcome};
+use crate::session_files::{self, FoundHalf};
 use crate::{log_lines, sandbox};
 
 /// How long a file that is still being read may keep the process from ending.
@@ -43,7 +42,7 @@ pub(crate) struct Origin {
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
 pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     reload::apply_log_level(&config, &origin);
-    obol_sandbox::harden_process().iter().for_each(Measure::log);
+    let mut hardening = obol_sandbox::harden_process();
     let notifier = Notifier::from_environment(environment).unwrap_or_else(|error| {
         tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it will not be told anything");
         Notifier::default()
@@ -55,23 +54,27 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
         let _inside = runtime.enter();
         Sockets::bind(args, &config)?
     };
-    args.session.iter().try_for_each(|file| answers(file))?;
-    if args.no_sandbox || config.tqs.sandbox == Some(false) {
-        sandbox::switched_off();
-    } else {
+    let sessions = sessions(args, &config);
+    session_files::answer(&sessions)?;
+    let sandbox = (!args.no_sandbox && config.tqs.sandbox != Some(false)).then(|| {
         let log = audit::place(args, &config);
-        sandbox::enter(&sandbox::of_sidecar(&store, log, sockets.folders(), &args.session, &origin));
-    }
+        sandbox::of_sidecar(&store, log, sockets.folders(), &sessions, &origin)
+    });
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, Some(form(&config)));
     log_lines::begin()?;
     let audit_key = audit::seal_key(&master_key);
     let queue = Arc::new(open_queue(&config, store.clone(), master_key)?);
     let audit = audit::open(args, &config, &store, audit_key, &queue)?;
-    for file in &args.session {
-        provision(&queue, audit.as_deref(), file)?;
-    }
-    let ended = runtime.block_on(serve(sockets, queue, audit, notifier, args, config, origin));
+    provision(&queue, audit.as_deref(), &sessions)?;
+    let ended = runtime.block_on(serve(sockets, queue, audit, notifier, sessions, config, origin));
     runtime.shutdown_timeout(LAST_WAIT);
     ended
+}
+
+/// Whether agents and daemon are one user, which decides what all else is worth.
+fn form(config: &Config) -> &'static str {
+    if config.tqs.agent_users.is_some() { "two users" } else { "one user" }
 }
 
 async fn serve(
@@ -79,7 +82,7 @@ async fn serve(
     queue: Arc<Queue>,
     audit: Option<Arc<AuditLog>>,
     notifier: Notifier,
-    args: &TqsArgs,
+    sessions: Vec<PathBuf>,
     config: Config,
     origin: Origin,
 ) -> Outcome {
@@ -94,7 +97,7 @@ async fn serve(
     }
     let handle = service.handle();
     handle.set_limits(limits(&config));
-    let reloader = Reloader::new(config, origin, args.session.clone(), handle, queue, audit)?;
+    let reloader = Reloader::new(config, origin, sessions, handle, queue, audit)?;
     let shutdown = shutdown_signal()?;
     tokio::select! {
         ended = service.run(shutdown) => ended.map_err(Failure::other),
@@ -102,13 +105,9 @@ async fn serve(
     }
 }
 
-/// Fails where a file is on a mount that does not answer: the way into the sandbox, which looks for it, would end there.
-/// What else may be wrong with it is said when it is read.
-fn answers(file: &Path) -> Outcome {
-    match PrivateFile::check_read(file) {
-        Err(error) if matches!(error.fault(), Fault::NoAnswer) => Err(Failure::unavailable(error)),
-        _ => Ok(()),
-    }
+/// The files and folders of sessions that flags or settings name.
+pub(crate) fn sessions(args: &TqsArgs, config: &Config) -> Vec<PathBuf> {
+    session_files::named(&args.session, config.tqs.sessions.as_ref())
 }
 
 /// What is wrong with the settings, as far as that can be said without opening anything.
@@ -180,12 +179,25 @@ pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
     Ok(named.cloned().unwrap_or_else(|| folder.join(name)))
 }
 
-/// Provisions a session from a file. One that is known already is left alone: the daemon was restarted.
-fn provision(queue: &Queue, audit: Option<&AuditLog>, file: &Path) -> Outcome {
-    let text = read_session_file(file)?;
-    let document = AgentHalf::from_json(&text)
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
-    match queue.provision(document) {
+/// Provisions the sessions of these files and folders, once all of them were read. The first that is refused is told;
+/// those after it are provisioned all the same.
+fn provision(queue: &Queue, audit: Option<&AuditLog>, named: &[PathBuf]) -> Outcome {
+    let mut outcome = Ok(());
+    for found in session_files::agent_halves(named)? {
+        let provisioned = provision_one(queue, audit, found);
+        match (&outcome, provisioned) {
+            (Ok(()), provisioned) => outcome = provisioned,
+            (Err(_), Err(failure)) => tracing::error!(%failure, "a session was not provisioned"),
+            (Err(_), Ok(())) => {}
+        }
+    }
+    outcome
+}
+
+/// One that is known already is left alone: the daemon was restarted.
+fn provision_one(queue: &Queue, audit: Option<&AuditLog>, found: FoundHalf) -> Outcome {
+    let FoundHalf { half, file, in_folder } = found;
+    match queue.provision(half) {
         Ok(id) => {
             if let Some(audit) = audit {
                 note_session(queue, audit, id);
@@ -198,6 +210,11 @@ fn provision(queue: &Queue, audit: Option<&AuditLog>, file: &Path) -> Outcome {
         }
         // The daemon serves all the same: the operator's own orders are no reason not to start.
         Err(error @ ProvisionError::Held(_)) => {
+            tracing::warn!(file = %file.display(), %error, "not provisioned");
+            Ok(())
+        }
+        // A folder keeps what is over until somebody tidies it.
+        Err(error @ ProvisionError::Expired) if in_folder => {
             tracing::warn!(file = %file.display(), %error, "not provisioned");
             Ok(())
         }

@@ -1,18 +1,19 @@
 //! `obol atp secret`: changes the operator's file of secrets. A running provider reads it again on SIGHUP.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_atp_server::{MAX_SECRETS_FILE_BYTES, SecretBook};
-use obol_secret::file::{PrivateFile, sync_folder};
+use obol_secret::file::change;
 use obol_secret::text::{to_base64url, to_hex};
+use obol_secret::wipe::Wiped;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::args::Output;
 use crate::atp::args::{SecretCommand, Whose};
+use crate::create::write_new;
 use crate::exit::{Failure, Outcome};
 use crate::output;
 
@@ -28,9 +29,18 @@ pub(super) fn run(command: &SecretCommand) -> Outcome {
 }
 
 fn new(whose: &Whose, scopes: &[String], output: Output) -> Outcome {
-    let mut book = Book::open(&whose.secrets, true)?;
     let secret = generate()?;
-    let row = json!({ "secret": *secret });
+    let add = |book: &mut Book| add(book, whose, scopes, &secret);
+    if std::fs::symlink_metadata(&whose.secrets).is_ok() {
+        edit(&whose.secrets, add)?
+    } else {
+        begin(&whose.secrets, add)?
+    }
+    print(&secret, output)
+}
+
+fn add(book: &mut Book, whose: &Whose, scopes: &[String], secret: &str) -> Outcome {
+    let row = json!({ "secret": secret });
     if let Some(name) = &whose.who.master {
         if scopes.is_empty() {
             return Err(Failure::usage("a master needs --scope: it gives out no more than that"));
@@ -61,8 +71,7 @@ fn new(whose: &Whose, scopes: &[String], output: Output) -> Outcome {
         }
         shared.push(row);
     }
-    book.save()?;
-    print(&secret, output)
+    Ok(())
 }
 
 fn exists(what: &str) -> Failure {
@@ -71,12 +80,13 @@ fn exists(what: &str) -> Failure {
 
 fn rotate(whose: &Whose, keep: &str, output: Output) -> Outcome {
     let keep = seconds(keep)?;
-    let mut book = Book::open(&whose.secrets, false)?;
     let secret = generate()?;
-    if let Some(name) = &whose.who.master {
-        let master = book.find("masters", "name", name).ok_or_else(|| missing("master"))?;
-        master.insert("sha256".to_owned(), json!(to_hex(&Sha256::digest(secret.as_bytes()))));
-    } else {
+    edit(&whose.secrets, |book| {
+        if let Some(name) = &whose.who.master {
+            let master = book.find("masters", "name", name).ok_or_else(|| missing("master"))?;
+            master.insert("sha256".to_owned(), json!(to_hex(&Sha256::digest(secret.as_bytes()))));
+            return Ok(());
+        }
         let until = now()?.saturating_add(keep);
         let secrets = book.secrets_of(whose)?;
         secrets.truncate(1);
@@ -84,21 +94,19 @@ fn rotate(whose: &Whose, keep: &str, output: Output) -> Outcome {
             old.insert("until".to_owned(), json!(until));
         }
         secrets.insert(0, json!({ "secret": *secret }));
-    }
-    book.save()?;
+        Ok(())
+    })?;
     print(&secret, output)
 }
 
 fn retire(whose: &Whose, end_tokens: bool, output: Output) -> Outcome {
-    let mut book = Book::open(&whose.secrets, false)?;
-    if let Some(name) = &whose.who.master {
-        let masters = book.list("masters")?;
-        let before = masters.len();
-        masters.retain(|master| master.get("name") != Some(&json!(name)));
-        if masters.len() == before {
-            return Err(missing("master"));
+    edit(&whose.secrets, |book| {
+        if let Some(name) = &whose.who.master {
+            let masters = book.list("masters")?;
+            let before = masters.len();
+            masters.retain(|master| master.get("name") != Some(&json!(name)));
+            return if masters.len() == before { Err(missing("master")) } else { Ok(()) };
         }
-    } else {
         let secrets = book.secrets_of(whose)?;
         if secrets.len() < 2 && !end_tokens {
             return Err(Failure::usage("there is no secret before the newest; rotate first"));
@@ -109,8 +117,8 @@ fn retire(whose: &Whose, end_tokens: bool, output: Output) -> Outcome {
             let agent = book.find("agents", "agent_id", agent).ok_or_else(|| missing("agent"))?;
             agent.insert("tokens_after".to_owned(), json!(now));
         }
-    }
-    book.save()?;
+        Ok(())
+    })?;
     if output.json {
         output::json(&json!({ "retired": true }));
     }
@@ -155,23 +163,33 @@ fn seconds(text: &str) -> Outcome<u64> {
     number.checked_mul(each).filter(|seconds| *seconds <= MAX_KEEP_SECS).ok_or_else(wrong)
 }
 
-/// The file as it is, so that what this build does not change stays where it was.
-struct Book<'a> {
-    path: &'a Path,
+/// Changes the file, whole or not at all, and only to what can be read.
+fn edit(path: &Path, work: impl FnOnce(&mut Book) -> Outcome) -> Outcome {
+    change(path, MAX_SECRETS_FILE_BYTES, |text| Book::changed(text, work))
+}
+
+/// Makes the file.
+fn begin(path: &Path, work: impl FnOnce(&mut Book) -> Outcome) -> Outcome {
+    let text = Book::changed(br#"{"obol_atp":1}"#, work)?;
+    write_new(path, &text)
+}
+
+/// The file's document as it is, so that what this build does not change stays where it was.
+struct Book {
     document: Map<String, Value>,
 }
 
-impl<'a> Book<'a> {
-    fn open(path: &'a Path, may_be_new: bool) -> Outcome<Self> {
-        let text = match PrivateFile::read(path, MAX_SECRETS_FILE_BYTES) {
-            Ok(text) => text,
-            Err(error) if may_be_new && error.is_missing() => Zeroizing::new(br#"{"obol_atp":1}"#.to_vec()),
-            Err(error) => return Err(Failure::usage(error)),
-        };
-        SecretBook::parse(&text).map_err(Failure::usage)?;
-        let document = serde_json::from_slice(&text)
+impl Book {
+    /// The text of another file.
+    fn changed(text: &[u8], work: impl FnOnce(&mut Self) -> Outcome) -> Outcome<Wiped> {
+        SecretBook::parse(text).map_err(Failure::usage)?;
+        let document = serde_json::from_slice(text)
             .map_err(|_| Failure::usage("the file of secrets is not an object"))?;
-        Ok(Self { path, document })
+        let mut book = Self { document };
+        work(&mut book)?;
+        let text = Wiped::new(serde_json::to_vec_pretty(&book.document).map_err(Failure::other)?);
+        SecretBook::parse(&text).map_err(Failure::usage)?;
+        Ok(text)
     }
 
     fn list(&mut self, name: &str) -> Outcome<&mut Vec<Value>> {
@@ -193,21 +211,6 @@ impl<'a> Book<'a> {
         };
         let secrets = secrets.and_then(Value::as_array_mut).filter(|secrets| !secrets.is_empty());
         secrets.ok_or_else(|| missing(if whose.who.shared { "shared secret" } else { "agent" }))
-    }
-
-    /// Puts the changed file in the old one's place, once it is known that it can be read.
-    fn save(self) -> Outcome {
-        let text = Zeroizing::new(serde_json::to_vec_pretty(&self.document).map_err(Failure::other)?);
-        SecretBook::parse(&text).map_err(Failure::usage)?;
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let next = self.path.with_file_name(name);
-        let mut file = PrivateFile::create(&next).map_err(Failure::usage)?.into_file();
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&next, self.path))
-            .and_then(|()| sync_folder(self.path))
-            .map_err(|error| Failure::other(format_args!("cannot write {}: {error}", self.path.display())))
     }
 }
 

@@ -22,9 +22,9 @@ use crate::atp::args::ServeArgs;
 use crate::audit;
 use crate::config::AtpServe;
 use crate::exit::{Failure, Outcome};
-use crate::log_lines;
 use crate::stores::Place;
 use crate::tqs::{place, shutdown_signal};
+use crate::{log_lines, sandbox};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8710);
 /// How far the clocks of those who sign may be ahead, in seconds.
@@ -36,6 +36,9 @@ const MAX_DISCOVERY_BYTES: usize = 32 << 10;
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads secrets and certificate again.
 pub(super) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
+    let mut hardening = obol_sandbox::harden_process();
+    hardening.push(sandbox::switched_off("this role has no sandbox"));
+    obol_sandbox::report(&hardening, None);
     let url = args.url.as_ref().or(config.url.as_ref());
     let url = url.ok_or_else(|| Failure::usage("--url is needed: the token endpoint as agents see it"))?;
     let endpoint = Endpoint::for_provider(url).map_err(Failure::usage)?;
@@ -255,9 +258,9 @@ async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task
         .route("/livez", get(|| async { "ok\n" }))
         .route(
             "/readyz",
-            get(async move || match ready.is_ready() {
-                true => (StatusCode::OK, "ready\n"),
-                false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            get(async move || match ready.not_ready() {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
             }),
         )
         .route("/metrics", get(async move || metrics.metrics()));

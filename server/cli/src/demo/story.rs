@@ -11,7 +11,7 @@ use obol_client::CallError;
 use obol_client::Client;
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{EventKind, Reason, ToolName};
-use obol_verify::{Request, Unverified};
+use obol_verify::{Request, ResourceHalf, Unverified};
 
 use super::http;
 use super::report::Report;
@@ -36,7 +36,8 @@ pub(crate) fn tell(report: &mut Report) -> Outcome {
     let folder = tempfile::Builder::new().prefix("obol-demo-").permissions(closed).tempdir()?;
     let halves = session()?;
     create::write_new(&folder.path().join("agent.json"), &halves.agent)?;
-    let server = Server::start(AUDIENCE, &halves.resource_server, &folder.path().join("spent.redb"))?;
+    let servers = ResourceHalf::list_to_json_lines(&halves.servers);
+    let server = Server::start(AUDIENCE, &servers, &folder.path().join("spent.redb"))?;
     let sidecar = Sidecar::start(folder.path())?;
     let mut client = sidecar.client()?;
     let mut drawn = HashSet::new();

@@ -6,6 +6,7 @@ use obol_sidecar::{Access, AgentUsers};
 
 use super::step::Step;
 use crate::exit::{Failure, Outcome};
+use crate::man;
 
 const SERVICE: &str = include_str!("../../../sidecar/systemd/obol-tqs.service");
 const SOCKET: &str = include_str!("../../../sidecar/systemd/obol-tqs.socket");
@@ -109,6 +110,7 @@ impl Layout {
         let (socket, service) = (self.unit("socket"), self.unit("service"));
         vec![
             Step::Program { from: program.to_owned(), to: PROGRAM.into() },
+            Step::Manual { folder: man::FOLDER.into() },
             file(
                 self.users_file(),
                 "# Made by `obol install`.\nu @NAME@ - \"Obol Token Queue Service\" /var/lib/@NAME@\n",
@@ -143,6 +145,9 @@ impl Layout {
             files.push(PROGRAM.into());
         }
         steps.extend(files.into_iter().map(|path| Step::Remove { path }));
+        if self.name == NAME {
+            steps.push(Step::RemoveManual { folder: man::FOLDER.into() });
+        }
         let folders = ["/run", "/var/lib", "/etc"].map(|folder| self.at(folder, ""));
         steps.extend(folders.map(|path| Step::RemoveFolder { path }));
         steps.push(run(vec!["daemon-reload".to_owned()], false));

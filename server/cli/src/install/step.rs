@@ -7,6 +7,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::man;
+
 /// One step.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -16,12 +18,16 @@ pub(super) enum Step {
     File { path: PathBuf, mode: u32, text: String },
     /// A program, copied.
     Program { from: PathBuf, to: PathBuf },
+    /// The manual, a page for each command, in a folder of root's.
+    Manual { folder: PathBuf },
     /// A master key, made unless there is one.
     Key { path: PathBuf },
     /// A change to the running machine.
     Run { program: &'static str, arguments: Vec<String>, required: bool },
     /// A file goes away.
     Remove { path: PathBuf },
+    /// The manual goes away.
+    RemoveManual { folder: PathBuf },
     /// A folder goes away, if nothing is in it.
     RemoveFolder { path: PathBuf },
     /// A user goes away, if this folder, which held what is the user's, did.
@@ -34,6 +40,8 @@ impl fmt::Display for Step {
             Self::Folder { path, mode } => write!(f, "make folder {} ({mode:04o})", path.display()),
             Self::File { path, mode, .. } => write!(f, "write {} ({mode:04o})", path.display()),
             Self::Program { from, to } => write!(f, "copy {} to {} (0755)", from.display(), to.display()),
+            Self::Manual { folder } => write!(f, "write manual pages into {} (0644)", folder.display()),
+            Self::RemoveManual { folder } => write!(f, "remove manual pages from {}", folder.display()),
             Self::Key { path } => write!(f, "make master key {} (0600), unless there is one", path.display()),
             Self::Run { program, arguments, .. } => write!(f, "run {program} {}", arguments.join(" ")),
             Self::Remove { path } => write!(f, "remove {}", path.display()),
@@ -88,6 +96,19 @@ impl Stage {
                 return Ok("it is there");
             }
             Step::Program { from, to } => self.put(to, 0o755, &fs::read(from)?)?,
+            Step::Manual { folder } => {
+                man::pages()
+                    .iter()
+                    .try_for_each(|page| self.put(&folder.join(&page.name), 0o644, &page.text))?;
+            }
+            Step::RemoveManual { folder } => {
+                for page in man::pages() {
+                    match fs::remove_file(self.at(&folder.join(page.name))) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
             Step::Key { path } => {
                 let path = self.at(path);
                 let there = path.exists();

@@ -16,7 +16,7 @@ use obol_sidecar::{Answer, Answerer, Asker};
 use obol_verify::{Clock, Session, SessionStore, SystemClock};
 use tracing::Span;
 
-use super::sessions_file::SessionsFile;
+use super::reload::Reloader;
 
 /// Space for sessions in one answer: half a frame. The other half is for characters that JSON writes as two.
 const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2;
@@ -28,7 +28,7 @@ pub(super) struct Control {
     pub(super) sessions: Arc<dyn SessionStore>,
     /// Where those are kept.
     pub(super) kept: Kept,
-    pub(super) file: Arc<SessionsFile>,
+    pub(super) reloader: Arc<Reloader>,
     pub(super) guard: Guard,
     pub(super) clock: Arc<SystemClock>,
     pub(super) audit: Option<Arc<AuditLog>>,
@@ -46,7 +46,7 @@ impl Answerer<RsControlProtocol> for Control {
                 })
             }
             RsControlRequest::Reload(_) => self.where_it_may_wait(|control| {
-                let sessions = control.file.read_again().map_err(Refusal::invalid_argument)?;
+                let sessions = control.reloader.read_again().map_err(Refusal::invalid_argument)?;
                 Ok(RsControlReply::Reload(ReloadResult { sessions: sessions as u64 }))
             }),
             RsControlRequest::Status(params) => {

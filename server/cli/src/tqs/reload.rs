@@ -1,6 +1,6 @@
 //! Reading settings again on SIGHUP, without a connection lost.
 //!
-//! What changes at once: the limits, the log's level, and session files that are new. Everything else is named and
+//! What changes at once: the limits, the log's level, and session files that are new, also in a folder. Everything else is named and
 //! waits for the next start. Settings that cannot be read change nothing.
 
 use std::convert::Infallible;
@@ -72,15 +72,12 @@ impl Reloader {
             }
             Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
         }
-        for file in self.sessions.clone() {
-            let (queue, audit) = (Arc::clone(&self.queue), self.audit.clone());
-            let provisioned = tokio::task::spawn_blocking({
-                let file = file.clone();
-                move || provision(&queue, audit.as_deref(), &file).map_err(|error| error.to_string())
-            });
-            if let Ok(Err(error)) = provisioned.await {
-                tracing::error!(file = %file.display(), %error, "the session was not provisioned");
-            }
+        let (queue, audit, sessions) = (Arc::clone(&self.queue), self.audit.clone(), self.sessions.clone());
+        let provisioned = tokio::task::spawn_blocking(move || {
+            provision(&queue, audit.as_deref(), &sessions).map_err(|error| error.to_string())
+        });
+        if let Ok(Err(error)) = provisioned.await {
+            tracing::error!(%error, "the session was not provisioned");
         }
     }
 }

@@ -1,0 +1,230 @@
+//! `obol errors`: the catalogue of every code with which a process says no, as a page: `docs/errors.md`.
+//!
+//! Codes, numbers and statuses come from the types that are sent; what they mean and what to do about them stands in
+//! [`meanings`]. A test fails where a code has no meaning, or a meaning no code.
+
+mod meanings;
+
+use core::fmt::Write as _;
+
+use obol_ipc::hello::HelloRefusalCode;
+use obol_ipc::refusal::ErrorCode;
+use obol_resource::{ServiceProblem, http_status};
+use obol_verify::{Code, FailedCheck};
+
+use self::meanings::{ATP, CHECKS, DENIALS, EXITS, HELLOS, Meaning, SERVICE, SOCKETS};
+use crate::exit::{Exit, exit_of};
+
+/// What is before the first table.
+const BEGINNING: &str = "\
+# Errors
+
+Every code with which a process of Obol says no, where it is seen, and what to do. Codes are stable: programs may depend on them, and on nothing else of a
+refusal. This page is made from the code (`obol errors`); a test compares them.
+
+- [Exit codes of the commands](#exit-codes-of-the-commands)
+- [The local sockets](#the-local-sockets)
+- [In place of a hello](#in-place-of-a-hello)
+- [Tokens at a resource server](#tokens-at-a-resource-server)
+- [The resource server's routes](#the-resource-servers-routes)
+- [Checks that fail](#checks-that-fail)
+- [The Agent Token Protocol](#the-agent-token-protocol)
+";
+
+/// One code as the page shows it.
+struct Line {
+    /// What a link within the page leads to, where something links.
+    anchor: Option<String>,
+    code: &'static str,
+    /// A number, a status: what else tells it apart.
+    more: Vec<String>,
+}
+
+/// A table of the page.
+struct Section {
+    title: &'static str,
+    about: &'static str,
+    /// The columns before the meaning.
+    columns: &'static [&'static str],
+    lines: Vec<Line>,
+    meanings: &'static [Meaning],
+}
+
+/// The page.
+pub(crate) fn page() -> String {
+    let mut page = String::from(BEGINNING);
+    for section in sections() {
+        section.write(&mut page);
+    }
+    page
+}
+
+fn sections() -> [Section; 7] {
+    [exits(), sockets(), hellos(), denials(), service(), checks(), atp()]
+}
+
+fn exits() -> Section {
+    let line = |exit: &Exit| Line { anchor: None, code: exit.name(), more: vec![(*exit as u8).to_string()] };
+    Section {
+        title: "Exit codes of the commands",
+        about: "0 is success. With `--json` a failure is one line on standard error, `{\"error\":{\"code\":…,\"message\":…,\"exit\":…}}`; `code` is \
+                the daemon's own where it has one, and else one of these.",
+        columns: &["`code`", "exit"],
+        lines: Exit::ALL.iter().map(line).collect(),
+        meanings: EXITS,
+    }
+}
+
+fn sockets() -> Section {
+    let line = |code: &ErrorCode| Line {
+        anchor: None,
+        code: code.name(),
+        more: vec![code.number().to_string(), (exit_of(*code) as u8).to_string()],
+    };
+    Section {
+        title: "The local sockets",
+        about: "The agent's socket and both operators' sockets answer with JSON-RPC errors whose `data.code` is one of these. `exit` is that of the command \
+                that was refused.",
+        columns: &["`data.code`", "number", "exit"],
+        lines: ErrorCode::ALL.iter().map(line).collect(),
+        meanings: SOCKETS,
+    }
+}
+
+fn hellos() -> Section {
+    let line = |code: &HelloRefusalCode| Line { anchor: None, code: code.name(), more: Vec::new() };
+    Section {
+        title: "In place of a hello",
+        about: "How a local socket turns a client away: `error.code` of its first frame, after which it closes.",
+        columns: &["`error.code`"],
+        lines: HelloRefusalCode::ALL.iter().map(line).collect(),
+        meanings: HELLOS,
+    }
+}
+
+fn denials() -> Section {
+    let line = |code: &Code| problem(code.as_str(), http_status(*code).as_u16());
+    Section {
+        title: "Tokens at a resource server",
+        about: "`code` of a problem document (RFC 9457), whose `type` leads here; of a refusal in MCP; of `obol verify --jsonl`; of the audit log. All names but \
+                the last are those of MCP TBAC r41. An opaque server answers `AUTHORIZATION_FAILED` for each that says so.",
+        columns: &["`code`", "HTTP"],
+        lines: Code::ALL.iter().map(line).collect(),
+        meanings: DENIALS,
+    }
+}
+
+fn service() -> Section {
+    let line = |problem_: &ServiceProblem| problem(problem_.code(), problem_.http_status().as_u16());
+    Section {
+        title: "The resource server's routes",
+        about: "Problem documents that do not speak of a token.",
+        columns: &["`code`", "HTTP"],
+        lines: ServiceProblem::ALL.iter().map(line).collect(),
+        meanings: SERVICE,
+    }
+}
+
+/// A problem's line, which its `type` leads to.
+fn problem(code: &'static str, status: u16) -> Line {
+    Line { anchor: Some(code.to_ascii_lowercase()), code, more: vec![status.to_string()] }
+}
+
+fn checks() -> Section {
+    let line = |check: &FailedCheck| Line { anchor: None, code: check.as_str(), more: Vec::new() };
+    Section {
+        title: "Checks that fail",
+        about: "`failed_check` of a refusal: which step said no. Steps are those of the cascade of MCP TBAC r41, section 6.",
+        columns: &["`failed_check`"],
+        lines: FailedCheck::ALL.iter().map(line).collect(),
+        meanings: CHECKS,
+    }
+}
+
+fn atp() -> Section {
+    let line = |code: &obol_atp::ErrorCode| Line {
+        anchor: None,
+        code: code.as_str(),
+        more: vec![code.status().to_string()],
+    };
+    Section {
+        title: "The Agent Token Protocol",
+        about: "`error` of what `obol atp serve` answers.",
+        columns: &["`error`", "HTTP"],
+        lines: obol_atp::ErrorCode::ALL.iter().map(line).collect(),
+        meanings: ATP,
+    }
+}
+
+impl Section {
+    fn meaning(&self, line: &Line) -> Option<&Meaning> {
+        self.meanings.iter().find(|meaning| {
+            meaning.code == line.code
+                && (meaning.number.is_none() || meaning.number == line.more.first().map(String::as_str))
+        })
+    }
+
+    fn write(&self, page: &mut String) {
+        let (meaning, advice) = ("means", "do");
+        let _infallible = write!(page, "\n## {}\n\n{}\n\n|", self.title, self.about);
+        let has_advice = self.meanings.iter().any(|meaning| !meaning.advice.is_empty());
+        let columns = self.columns.iter().copied().chain([meaning]).chain(has_advice.then_some(advice));
+        let columns: Vec<_> = columns.collect();
+        for column in &columns {
+            let _infallible = write!(page, " {column} |");
+        }
+        let _infallible = writeln!(page, "\n|{}", "---|".repeat(columns.len()));
+        for line in &self.lines {
+            let anchor =
+                line.anchor.as_ref().map_or_else(String::new, |anchor| format!("<a id=\"{anchor}\"></a>"));
+            let _infallible = write!(page, "| {anchor}`{}` |", line.code);
+            for more in &line.more {
+                let _infallible = write!(page, " {more} |");
+            }
+            let told = self.meaning(line);
+            let _infallible = write!(page, " {} |", told.map_or("", |told| told.meaning));
+            if has_advice {
+                let _infallible = write!(page, " {} |", told.map_or("", |told| told.advice));
+            }
+            page.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_meaning_and_every_meaning_a_code() {
+        for section in sections() {
+            assert!(!section.lines.is_empty(), "{}", section.title);
+            for line in &section.lines {
+                let told =
+                    section.meaning(line).unwrap_or_else(|| panic!("{}: {}", section.title, line.code));
+                assert!(told.meaning.ends_with('.'), "{}: {}", line.code, told.meaning);
+                assert!(!told.meaning.contains('|') && !told.advice.contains('|'), "{}", line.code);
+                let wants_advice = section.title != "Checks that fail";
+                assert_eq!(told.advice.ends_with('.'), wants_advice, "{}: {}", line.code, told.advice);
+            }
+            for meaning in section.meanings {
+                let meant = section
+                    .lines
+                    .iter()
+                    .any(|line| section.meaning(line).is_some_and(|told| core::ptr::eq(told, meaning)));
+                assert!(meant, "{}: {} is not a code", section.title, meaning.code);
+            }
+        }
+    }
+
+    #[test]
+    fn every_type_of_a_problem_leads_to_one_place_of_the_page() {
+        let page = page();
+        let codes = Code::ALL.iter().map(|code| code.as_str());
+        for code in codes.chain(ServiceProblem::ALL.iter().map(|problem| problem.code())) {
+            let uri = obol_probe::problem::type_uri(code);
+            let (_, anchor) = uri.split_once('#').unwrap();
+            assert_eq!(page.matches(&format!("<a id=\"{anchor}\"></a>")).count(), 1, "{code}");
+        }
+    }
+}
