@@ -1,3 +1,3 @@
 //! One binary for every role: demo, sidecar, resource server and the tools around them.
 
-pub mod jsonl;
+pub mod conformance;

@@ -2,37 +2,18 @@
 //!
 //! Data goes to standard output, logs and errors to standard error; exit codes are in [`exit`].
 
-mod agent_users;
-mod args;
-mod atp;
-mod audit;
-mod check;
-mod client;
-mod companions;
-mod config;
-mod create;
-mod cut_off;
-mod demo;
-mod dev;
 mod errors;
 mod exit;
-mod inspect;
 mod install;
-mod log_level;
 mod log_lines;
 mod man;
-mod operator;
+mod operate;
 mod output;
 #[cfg(feature = "authority")]
 mod policy;
-mod rs;
-mod sandbox;
-mod session_files;
+mod role;
+mod sessions;
 mod settings;
-mod stores;
-mod templates;
-mod tqs;
-mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -41,12 +22,12 @@ use clap::{CommandFactory, Parser};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::args::{
+use crate::exit::Outcome;
+use crate::settings::args::{
     AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, SessionArgs,
     SessionCommand, TokenCommand,
 };
-use crate::config::Config;
-use crate::exit::Outcome;
+use crate::settings::config::Config;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -97,42 +78,42 @@ fn run(cli: &Cli) -> Outcome {
     }
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
-        Command::Demo(output) => demo::run(*output),
+        Command::Demo(output) => role::demo::run(*output),
         Command::Rs(args) => match &args.command {
-            None => rs::run(&args.server, &config()?),
-            Some(RsCommand::Revoke(args)) => rs::client::revoke(args),
-            Some(RsCommand::Status(args)) => rs::client::status(args),
-            Some(RsCommand::Reload(args)) => rs::client::reload(args),
+            None => role::rs::run(&args.server, &config()?),
+            Some(RsCommand::Revoke(args)) => operate::rs::revoke(args),
+            Some(RsCommand::Status(args)) => operate::rs::status(args),
+            Some(RsCommand::Reload(args)) => operate::rs::reload(args),
         },
         Command::Tqs(args) => {
-            tqs::run(args, config()?, tqs::Origin { file: cli.config.clone(), log: cli.log })
+            role::tqs::run(args, config()?, role::tqs::Origin { file: cli.config.clone(), log: cli.log })
         }
-        Command::Dequeue(args) => client::dequeue(args),
-        Command::Status(args) => client::status(args),
+        Command::Dequeue(args) => operate::dequeue(args),
+        Command::Status(args) => operate::status(args),
         Command::Session(args) => session(args),
-        Command::Flush(args) => cut_off::flush(args),
-        Command::Resume(args) => cut_off::resume(args),
+        Command::Flush(args) => operate::flush::flush(args),
+        Command::Resume(args) => operate::flush::resume(args),
         Command::Policy(args) => match &args.command {
-            PolicyCommand::Deny(args) => cut_off::deny(args),
-            PolicyCommand::Allow(args) => cut_off::allow(args),
+            PolicyCommand::Deny(args) => operate::flush::deny(args),
+            PolicyCommand::Allow(args) => operate::flush::allow(args),
             #[cfg(feature = "authority")]
             PolicyCommand::Folder(command) => policy::run(command),
         },
         Command::Token(args) => match &args.command {
-            TokenCommand::Inspect { token, output } => inspect::run(token, *output),
+            TokenCommand::Inspect { token, output } => operate::inspect::run(token, *output),
         },
-        Command::Atp(args) => atp::run(&args.command, config),
+        Command::Atp(args) => operate::atp::run(&args.command, config),
         Command::Audit(args) => match &args.command {
-            AuditCommand::Verify(args) => audit::run(args, &config()?),
+            AuditCommand::Verify(args) => role::audit::run(args, &config()?),
         },
         Command::Config(args) => match &args.command {
-            ConfigCommand::Check(args) => check::run(args, cli.config.as_deref()),
+            ConfigCommand::Check(args) => settings::check::run(args, cli.config.as_deref()),
             ConfigCommand::Sample => {
                 output::line(settings::sample().trim_end());
                 Ok(())
             }
         },
-        Command::Dev(args) => dev::run(args),
+        Command::Dev(args) => role::dev::run(args),
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
         Command::Completions { shell } => {
@@ -147,7 +128,7 @@ fn run(cli: &Cli) -> Outcome {
             Ok(())
         }
         Command::Verify(_) => {
-            obol::jsonl::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
+            obol::conformance::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
                 .map_err(exit::Failure::other)
         }
     }
@@ -155,10 +136,10 @@ fn run(cli: &Cli) -> Outcome {
 
 fn session(args: &SessionArgs) -> Outcome {
     match &args.command {
-        None => client::session(&args.sockets, args.output),
-        Some(SessionCommand::Create(create)) => create::run(create),
+        None => operate::session(&args.sockets, args.output),
+        Some(SessionCommand::Create(create)) => sessions::create::run(create),
         Some(SessionCommand::Provision { file, resume }) => {
-            client::provision(&args.sockets, args.output, file, *resume)
+            operate::provision(&args.sockets, args.output, file, *resume)
         }
     }
 }
@@ -172,7 +153,7 @@ fn start_logging(cli: &Cli) {
     let colour =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     log_lines::allow_colour(colour);
-    let log = tracing_subscriber::registry().with(log_level::filter(level));
+    let log = tracing_subscriber::registry().with(settings::log_level::filter(level));
     if cli.command.serves() {
         log_lines::hold();
     }

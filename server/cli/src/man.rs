@@ -5,9 +5,9 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
-use crate::args::Cli;
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::settings::args::Cli;
 
 /// Where `obol install` puts pages, beside the program: `man` looks there.
 pub(crate) const FOLDER: &str = "/usr/local/share/man/man1";

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use self::layout::Layout;
 use self::step::{Stage, Step};
-use crate::args::{InstallArgs, InstallPlace, UninstallArgs};
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::settings::args::{InstallArgs, InstallPlace, UninstallArgs};
 
 /// Where systemd runs, this is there (`sd_booted(3)`).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";

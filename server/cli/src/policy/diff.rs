@@ -3,10 +3,10 @@
 use obol_policy::{AgentDiff, Held, Impact, Standing, ToolChange, diff};
 use serde_json::{Value, json};
 
-use super::args::DiffArgs;
 use super::{decided, folder};
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::settings::args::policy::DiffArgs;
 
 /// `obol policy diff`.
 pub(crate) fn run(args: &DiffArgs) -> Outcome {

@@ -11,8 +11,8 @@ use obol_policy::limits::{MAX_CASES_BYTES, MAX_CATALOGUE_BYTES, MAX_POLICIES_BYT
 use obol_policy::{PolicySource, PolicyVersion};
 use obol_secret::file::read_public;
 
-use super::args::CasesArgs;
 use crate::exit::{Failure, Outcome};
+use crate::settings::args::policy::CasesArgs;
 
 /// The catalogue of a folder.
 pub(super) const CATALOGUE: &str = "catalogue.toml";

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use obol_policy::{Risk, catalogue_from_mcp};
 
-use super::args::InitArgs;
 use super::folder;
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::settings::args::policy::InitArgs;
 
 /// The longest answer of an MCP server that is read, in bytes.
 const MAX_LIST_BYTES: u64 = 8 << 20;

@@ -2,7 +2,6 @@
 //!
 //! A folder holds `catalogue.toml`, policies in `*.cedar`, and cases for them in `cases.toml`.
 
-pub(crate) mod args;
 mod diff;
 mod folder;
 mod init;
@@ -11,9 +10,9 @@ use obol_policy::cases::{Report, USUAL_NOW, USUAL_SUITE};
 use obol_policy::{Decision, Moment, OfferDecision, PolicyVersion, ToolDecision, Verdict};
 use serde_json::{Value, json};
 
-use self::args::{CheckArgs, ExplainArgs, FolderCommand, TestArgs};
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Table};
+use crate::settings::args::policy::{CheckArgs, ExplainArgs, FolderCommand, TestArgs};
 
 /// The moment that agents are looked at in, where no case says another one.
 const USUAL: Moment = Moment { now: USUAL_NOW, suite: USUAL_SUITE, owner_auth_age_secs: 0 };

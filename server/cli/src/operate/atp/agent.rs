@@ -1,0 +1,154 @@
+//! The agent's side of `obol atp`: request, verify, revoke, agent-id.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use obol_atp::{AgentId, Endpoint, Host};
+use obol_atp_client::{AtpError, Client, Options, TokenRequest, machine};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+use crate::settings::args::atp::{AgentIdArgs, AgentSettings, RequestArgs, RevokeArgs, VerifyArgs};
+use crate::settings::config::{Atp, state_folder};
+
+/// The longest token that is read from standard input, in bytes.
+const MAX_TOKEN_BYTES: u64 = 8 << 10;
+
+impl From<AtpError> for Failure {
+    fn from(error: AtpError) -> Self {
+        let exit = match &error {
+            AtpError::Refused { status: 429, .. } | AtpError::Unavailable(_) | AtpError::NotOffered => {
+                Exit::Unavailable
+            }
+            AtpError::Refused { .. }
+            | AtpError::WiderGrant
+            | AtpError::WrongIssuer
+            | AtpError::Discovery(_) => Exit::Denied,
+            AtpError::NoSecret(_)
+            | AtpError::Secret(_)
+            | AtpError::Argument(_)
+            | AtpError::File(_)
+            | AtpError::Key(_) => Exit::Usage,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error)
+    }
+}
+
+fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> {
+    let folder =
+        settings.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| state_folder().join("atp"));
+    let mut options = Options::new(folder)
+        .hosts(parsed::<Host>("atp.hosts", config.hosts.as_ref())?)
+        .endpoints(parsed::<Endpoint>("atp.endpoints", config.endpoints.as_ref())?)
+        .allow_private(parsed::<Host>("atp.allow_private", config.allow_private.as_ref())?);
+    let either = |flag: &Option<PathBuf>, setting: &Option<PathBuf>| flag.clone().or_else(|| setting.clone());
+    if let Some(file) = either(&settings.secret_file, &config.secret_file) {
+        options = options.secret_file(file);
+    }
+    if let Some(file) = either(&settings.ca_file, &config.ca_file) {
+        options = options.ca_file(file);
+    }
+    Ok(Client::open(options)?)
+}
+
+fn parsed<T: core::str::FromStr<Err: core::fmt::Display>>(
+    name: &str,
+    texts: Option<&Vec<String>>,
+) -> Outcome<Vec<T>> {
+    let read = |text: &String| text.parse().map_err(|error| Failure::usage(format_args!("{name}: {error}")));
+    texts.into_iter().flatten().map(read).collect()
+}
+
+fn run<T>(work: impl Future<Output = Result<T, AtpError>>) -> Outcome<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work)?)
+}
+
+pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
+    output::must_be_open()?;
+    let mut wanted = TokenRequest::new(args.scope.iter().map(String::as_str))?;
+    if let Some(purpose) = &args.purpose {
+        wanted = wanted.purpose(purpose)?;
+    }
+    let client = client(&args.settings, config)?;
+    let token = run(async {
+        if args.cached {
+            client.ensure_token(&args.host, &wanted).await
+        } else {
+            client.request_token(&args.host, &wanted).await
+        }
+    })?;
+    if !args.output.json {
+        return output::token(&token.access_token);
+    }
+    output::json(&json!({
+        "access_token": *token.access_token,
+        "expires_in": token.expires_in,
+        "expires_at": token.expires_at,
+        "scopes_granted": token.scopes_granted,
+        "agent_id": token.agent_id,
+        "id": token.id,
+        "stored_in": token.stored_in,
+    }));
+    Ok(())
+}
+
+pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
+    let client = client(&args.settings, config)?;
+    let token = match args.token.as_deref() {
+        Some("-") => {
+            let mut text = Zeroizing::new(String::new());
+            std::io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_string(&mut text)?;
+            Zeroizing::new(text.trim().to_owned())
+        }
+        Some(token) => Zeroizing::new(token.to_owned()),
+        None => client.kept_token(&args.host)?.ok_or_else(|| {
+            Failure::unavailable(format_args!("no token of {} is kept here; name one", args.host))
+        })?,
+    };
+    let verdict = run(client.verify_token(&token, &args.host))?;
+    if args.output.json {
+        output::json(&serde_json::to_value(&verdict).map_err(Failure::other)?);
+    } else if verdict.valid {
+        output::line("valid");
+    }
+    if verdict.valid { Ok(()) } else { Err(Failure::new(Exit::Denied, "the token is not valid")) }
+}
+
+pub(super) fn revoke(args: &RevokeArgs, config: &Atp) -> Outcome {
+    let client = client(&args.settings, config)?;
+    let revocation = run(client.revoke_token(&args.host))?;
+    if args.output.json {
+        output::json(
+            &json!({ "revoked": true, "had_token": revocation.had_token, "remote": revocation.remote }),
+        );
+    } else if !revocation.had_token {
+        output::line("there was no token");
+    }
+    if revocation.remote {
+        return Ok(());
+    }
+    Err(Failure::unavailable(
+        "the token is gone here, and the provider could not be told; that is tried again before the next request",
+    ))
+}
+
+pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
+    let id = match &args.keyed {
+        Some(host) => {
+            let machine = machine::machine_id()
+                .ok_or_else(|| Failure::unavailable("this machine has no machine id"))?;
+            AgentId::keyed(&machine, &host.to_string())
+        }
+        None => client(&args.settings, config)?.agent_id()?,
+    };
+    if args.output.json {
+        output::json(&json!({ "agent_id": id }));
+    } else {
+        output::line(&id.to_string());
+    }
+    Ok(())
+}

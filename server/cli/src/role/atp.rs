@@ -1,0 +1,293 @@
+//! `obol atp serve`: a provider.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::get;
+use http::StatusCode;
+use obol_atp::Endpoint;
+use obol_atp_server::serve::{Certificate, Options};
+use obol_atp_server::{Builder, Router, SecretBook, Store};
+use obol_secret::text::to_hex;
+use obol_verify::{MemorySpentSet, NewFile, RedbSpentSetOptions, SpentSet, SystemClock};
+use obol_verify_redis::{RedisOptions, RedisSpentSet};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::role::audit;
+use crate::role::sandbox;
+use crate::role::stores::Place;
+use crate::role::tqs::{place, shutdown_signal};
+use crate::settings::args::atp::ServeArgs;
+use crate::settings::config::AtpServe;
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8710);
+/// How far the clocks of those who sign may be ahead, in seconds.
+const AHEAD_SECS: u64 = 60;
+/// A secret in the environment, for those who set up a provider as the protocol's documentation says.
+const SECRET_VARIABLE: &str = "ATP_SECRET";
+/// The longest file for the discovery document, in bytes.
+const MAX_DISCOVERY_BYTES: usize = 32 << 10;
+
+/// Runs until SIGTERM or SIGINT. SIGHUP reads secrets and certificate again.
+pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
+    let mut hardening = obol_sandbox::harden_process();
+    hardening.push(sandbox::switched_off("this role has no sandbox"));
+    obol_sandbox::report(&hardening, None);
+    let url = args.url.as_ref().or(config.url.as_ref());
+    let url = url.ok_or_else(|| Failure::usage("--url is needed: the token endpoint as agents see it"))?;
+    let endpoint = Endpoint::for_provider(url).map_err(Failure::usage)?;
+    let secrets_file = args.secrets.clone().or_else(|| config.secrets.clone());
+    let router = provider(args, config, endpoint, secrets_file.as_deref())?;
+    let certificate = certificate(args, config)?;
+    let mut options = Options::new(args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN));
+    if let Some(certificate) = &certificate {
+        options = options.certificate(Arc::clone(certificate));
+    }
+    if args.allow_remote {
+        options = options.allow_remote();
+    }
+    log_lines::begin()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let probe = probe(args.http.as_ref().or(config.http.as_ref()), &router).await?;
+        let service = options.bind(router.clone()).await.map_err(Failure::unavailable)?;
+        tracing::info!(address = %service.local_addr(), endpoint = url, "listening");
+        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, secrets_file, certificate, router));
+        service.run(shutdown_signal()?).await;
+        reload.abort();
+        probe.abort();
+        Ok(())
+    })
+}
+
+fn provider(
+    args: &ServeArgs,
+    config: &AtpServe,
+    endpoint: Endpoint,
+    secrets: Option<&Path>,
+) -> Outcome<Router> {
+    let spent = spent_set(args, config, &endpoint)?;
+    let store = store(args, config)?;
+    let scopes =
+        if args.scope.is_empty() { config.scopes.clone().unwrap_or_default() } else { args.scope.clone() };
+    let single = &config.single_use;
+    let single_use =
+        if args.single_use.is_empty() { single.clone().unwrap_or_default() } else { args.single_use.clone() };
+    let mut builder = Router::builder(endpoint)
+        .secrets(book(secrets)?)
+        .scopes(scopes)
+        .single_use(single_use)
+        .store(store)
+        .spent(spent)
+        .require_aud(args.require_aud || config.require_aud == Some(true))
+        .signed_only(args.signed_only || config.signed_only == Some(true));
+    if let Some(seconds) = args.ttl.or(config.ttl) {
+        builder = builder.token_ttl(Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = args.max_ttl.or(config.max_ttl) {
+        builder = builder.max_ttl(Duration::from_secs(seconds));
+    }
+    if let Some(seconds) = config.window {
+        builder = builder.window(Duration::from_secs(seconds));
+    }
+    if let Some(algorithm) = config.algorithm {
+        builder = builder.algorithm(algorithm);
+    }
+    if let Some(rate) = config.address_rate {
+        builder = builder.address_rate(rate);
+    }
+    if let Some(rate) = config.agent_rate {
+        builder = builder.agent_rate(rate);
+    }
+    if let Some(path) = args.audit_log.as_ref().or(config.audit_log.as_ref()) {
+        let key = args.audit_key.as_ref().or(config.audit_key.as_ref());
+        builder = builder.audit(audit::open_for_atp(path, key)?);
+    }
+    if let Some(path) = args.discovery.as_ref().or(config.discovery.as_ref()) {
+        builder = described(builder, path)?;
+    }
+    builder.build().map_err(Failure::usage)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    name: Option<String>,
+    capabilities: Option<Value>,
+}
+
+fn described(mut builder: Builder, path: &Path) -> Outcome<Builder> {
+    let text = obol_secret::file::read_public(path, MAX_DISCOVERY_BYTES).map_err(Failure::usage)?;
+    let read: Described = obol_secret::json::parse(&text)
+        .map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))?;
+    if let Some(name) = read.name {
+        builder = builder.name(name);
+    }
+    if let Some(capabilities) = read.capabilities {
+        builder = builder.capabilities(capabilities);
+    }
+    Ok(builder)
+}
+
+/// The file of secrets, and the one of the environment.
+fn book(file: Option<&Path>) -> Outcome<SecretBook> {
+    let environment = std::env::var_os(SECRET_VARIABLE).filter(|secret| !secret.is_empty());
+    let mut book = match (file, &environment) {
+        (Some(file), _) => SecretBook::load(file).map_err(Failure::usage)?,
+        (None, Some(_)) => SecretBook::parse(br#"{"obol_atp":1}"#).map_err(Failure::usage)?,
+        (None, None) => {
+            return Err(Failure::usage(
+                "--secrets FILE is needed; `obol atp secret new --secrets FILE --shared` makes one",
+            ));
+        }
+    };
+    if let Some(secret) = environment {
+        tracing::warn!(
+            "a shared secret comes from {SECRET_VARIABLE}, which other programs of this user can read; put it into --secrets"
+        );
+        let secret =
+            secret.to_str().ok_or_else(|| Failure::usage(format_args!("{SECRET_VARIABLE} is not UTF-8")))?;
+        book.add_shared(secret.as_bytes()).map_err(Failure::usage)?;
+    }
+    match book.short_secrets() {
+        0 => {}
+        count => tracing::warn!(
+            count,
+            "secrets have fewer than 32 bytes; `obol atp secret rotate` makes longer ones"
+        ),
+    }
+    Ok(book)
+}
+
+fn store(args: &ServeArgs, config: &AtpServe) -> Outcome<Store> {
+    match Place::of(args.store.as_ref().or(config.store.as_ref()), "atp-tokens.redb")? {
+        Place::Memory => {
+            tracing::warn!(
+                "JWT keys, tokens and revocations are kept in memory: every token ends with this process"
+            );
+            Ok(Store::memory())
+        }
+        Place::File(path) => {
+            let key = place(args.key.as_ref().or(config.key.as_ref()), "atp.key")?;
+            Store::open(&path, &key).map_err(Failure::unavailable)
+        }
+        Place::Redis(_) => {
+            Err(Failure::usage("tokens are kept in a file or in memory; only --spent can be at a Redis"))
+        }
+    }
+}
+
+fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Arc<dyn SpentSet>> {
+    let clock = Arc::new(SystemClock::new());
+    match Place::of(args.spent.as_ref().or(config.spent.as_ref()), "atp-spent.redb")? {
+        Place::Memory if args.first_start => {
+            tracing::warn!(
+                "answered requests are kept in memory, and any that were answered before this start are answered again"
+            );
+            Ok(Arc::new(MemorySpentSet::unfenced(clock, AHEAD_SECS)))
+        }
+        Place::Memory => {
+            tracing::warn!(
+                seconds = AHEAD_SECS,
+                "answered requests are kept in memory: requests signed up to so long after this start are refused"
+            );
+            Ok(Arc::new(MemorySpentSet::fenced(clock, AHEAD_SECS)))
+        }
+        Place::File(path) => {
+            let new_file = if args.first_start { NewFile::Trusted } else { NewFile::Fenced };
+            if !args.first_start && !path.exists() {
+                tracing::warn!(
+                    file = %path.display(),
+                    "the file of answered requests is new: requests signed up to {AHEAD_SECS} s from now are refused, in case the old \
+                     one was lost; --first-start says that there was none",
+                );
+            }
+            let options = RedbSpentSetOptions::new(path).clock_skew(AHEAD_SECS).new_file(new_file);
+            Ok(Arc::new(options.open(clock).map_err(Failure::unavailable)?))
+        }
+        Place::Redis(url) => {
+            // All replicas of one endpoint meet in one namespace.
+            let derived =
+                || format!("atp-{}", to_hex(Sha256::digest(endpoint.as_str()).get(..4).unwrap_or_default()));
+            let namespace = config.redis_namespace.clone().unwrap_or_else(derived);
+            let mut options =
+                RedisOptions::new(&url, &namespace).map_err(Failure::usage)?.clock_skew(AHEAD_SECS);
+            if args.first_start {
+                options = options.first_start();
+            }
+            if let Some(path) = &config.redis_password_file {
+                options = options.password_file(path).map_err(Failure::usage)?;
+            }
+            Ok(Arc::new(RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?))
+        }
+    }
+}
+
+fn certificate(args: &ServeArgs, config: &AtpServe) -> Outcome<Option<Arc<Certificate>>> {
+    let chain = args.tls_cert.as_ref().or(config.tls_cert.as_ref());
+    let key = args.tls_key.as_ref().or(config.tls_key.as_ref());
+    match (chain, key) {
+        (Some(chain), Some(key)) => {
+            Certificate::load(chain, key).map(|loaded| Some(Arc::new(loaded))).map_err(Failure::usage)
+        }
+        (None, None) => Ok(None),
+        _ => Err(Failure::usage("a certificate and its key go together: --tls-cert and --tls-key")),
+    }
+}
+
+/// Serves what watches the process, on loopback alone.
+async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task::JoinHandle<()>> {
+    let Some(address) = address.filter(|address| *address != "off") else {
+        return Ok(tokio::spawn(async {}));
+    };
+    let address: SocketAddr =
+        address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
+            Failure::usage("--http is a loopback address with a port, such as 127.0.0.1:8711, or off")
+        })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;
+    let (ready, metrics) = (router.clone(), router.clone());
+    let routes = axum::Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(async move || match ready.not_ready() {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+            }),
+        )
+        .route("/metrics", get(async move || metrics.metrics()));
+    Ok(tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "health and metrics are not served any more");
+        }
+    }))
+}
+
+/// Reads secrets and certificate again whenever asked to. What is wrong changes nothing.
+async fn reload(
+    mut asked: Signal,
+    file: Option<PathBuf>,
+    certificate: Option<Arc<Certificate>>,
+    router: Router,
+) {
+    while asked.recv().await.is_some() {
+        let read = tokio::task::block_in_place(|| book(file.as_deref()));
+        match read.and_then(|book| router.reload(book).map_err(Failure::usage)) {
+            Ok(()) => tracing::info!("secrets read again"),
+            Err(failure) => tracing::error!(%failure, "the secrets stay as they were"),
+        }
+        match certificate.as_ref().map(|certificate| certificate.reload()) {
+            None | Some(Ok(())) => {}
+            Some(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! `obol demo`: the whole way of a token on this machine, told line by line.
+//!
+//! Real parts: the sidecar is a process of its own that is killed and restarted, the resource server listens on
+//! loopback, both keep redb files in a folder that is gone afterwards. Every line says what should happen and what did;
+//! the exit code is 0 only if all of them came out as they should.
+
+mod http;
+mod report;
+mod server;
+mod sidecar;
+mod story;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::settings::args::Output;
+
+use self::report::Report;
+
+/// Tells the story and prints it.
+pub(crate) fn run(output: Output) -> Outcome {
+    let mut report = Report::new(!output.json);
+    // An error that is no part of the story ends it; what was told so far is printed all the same.
+    let told = story::tell(&mut report);
+    report.finish(output);
+    told?;
+    if report.all_as_expected() {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Other, "not everything came out as it should; see the lines marked NO"))
+    }
+}

@@ -1,0 +1,13 @@
+//! The roles that `obol` plays as a server, and what they share: where things are kept, what is left to them, how they log
+//! what they do.
+
+pub(crate) mod atp;
+pub(crate) mod audit;
+mod companions;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod rs;
+mod sandbox;
+pub(crate) mod stores;
+pub(crate) mod templates;
+pub(crate) mod tqs;

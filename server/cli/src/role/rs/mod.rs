@@ -1,0 +1,231 @@
+//! `obol rs`: a resource server that verifies tokens over HTTP, and whose operator can revoke sessions.
+//!
+//! As with the sidecar, the process is closed to others before a key is loaded, and the sandbox entered while there is one
+//! thread.
+
+mod control;
+mod reload;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use obol_ipc::Endpoint;
+use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
+use obol_ipc::names::PeerName;
+use obol_resource::Guard;
+use obol_resource::service::{Options, Service};
+use obol_sidecar::OperatorSocket;
+use obol_token::Audience;
+use obol_verify::{CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier};
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use self::control::Control;
+use self::reload::Reloader;
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::operate::environment;
+use crate::role::audit;
+use crate::role::sandbox;
+use crate::role::stores;
+use crate::role::templates::{self, ServerTemplates};
+use crate::role::tqs::{LAST_WAIT, shutdown_signal};
+use crate::sessions::files;
+use crate::settings::args::RsArgs;
+use crate::settings::config::Config;
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
+
+/// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
+pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
+    let mut hardening = obol_sandbox::harden_process();
+    let files = sessions(args, config);
+    if files.is_empty() && args.session_store.is_none() && config.rs.session_store.is_none() {
+        return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
+    }
+    let halves = files::resource_halves(&files)?;
+    let templates = Arc::new(ServerTemplates::open(config)?);
+    let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
+    let options = listen(args, config)?;
+    // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
+    let operator = OperatorDoor::open(args)?;
+    // While there is one thread: each table that is opened has some of its own.
+    let sandbox = match config.rs.sandbox {
+        Some(false) => None,
+        _ => {
+            let socket = operator.as_ref().map(OperatorDoor::path);
+            Some(sandbox::of_resource_server(args, config, address(args, config), socket)?)
+        }
+    };
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, None);
+    let clock = Arc::new(SystemClock::new());
+    let sessions = stores::sessions(args, config, &audience, &clock)?;
+    templates::warn_of(&halves, config, max_ttl(config));
+    stores::import(&*sessions, &halves, clock.now())?;
+    let verifier =
+        verifier(args, config, audience, &sessions, Arc::<ServerTemplates>::clone(&templates), &clock)?;
+    let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
+    let audit = audit::open_for_rs(args, config)?;
+    if let Some(log) = &audit {
+        guard = guard.audited(Arc::clone(log));
+    }
+    let reloader = Arc::new(Reloader {
+        files,
+        sessions: Arc::clone(&sessions),
+        templates,
+        clock: Arc::clone(&clock),
+        reading: Mutex::default(),
+    });
+    let kept = stores::how_sessions_last(args, config)?;
+    let control =
+        Control { sessions, kept, reloader: Arc::clone(&reloader), guard: guard.clone(), clock, audit };
+
+    log_lines::begin()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let service = options.bind(guard).await.map_err(Failure::unavailable)?;
+        tracing::info!(address = %service.local_addr(), "listening");
+        let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
+        serve(service, operator, control).await?;
+        reload.abort();
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+/// The operator's socket, and a runtime of its own: the operator is answered whatever strangers ask of the others.
+struct OperatorDoor {
+    runtime: Runtime,
+    socket: OperatorSocket,
+}
+
+impl OperatorDoor {
+    /// Takes the socket, if there is to be one. Where none was named and the usual place cannot be used, or another server
+    /// has it, the server does without and says so: what was named is meant, and what is usual is a convenience.
+    fn open(args: &RsArgs) -> Outcome<Option<Self>> {
+        let named = args.rs_control_socket.as_deref();
+        if named.is_some_and(|named| named == "off") {
+            return Ok(None);
+        }
+        let is_named =
+            named.is_some() || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
+        let endpoint = Endpoint::rs_control(named, environment).map_err(Failure::usage)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let bound = {
+            let _inside = runtime.enter();
+            OperatorSocket::bind(&endpoint)
+        };
+        match bound {
+            Ok(socket) => Ok(Some(Self { runtime, socket })),
+            Err(error) if is_named => Err(Failure::unavailable(format_args!(
+                "{error}; --rs-control-socket names one for this server"
+            ))),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "there is no operator's socket, so `obol rs revoke` does not reach this server; name one with \
+                     --rs-control-socket"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Answers on a thread of its own until `stopping` says so.
+    fn serve(self, control: Control, stopping: watch::Receiver<bool>) -> Outcome<JoinHandle<()>> {
+        let server = PeerName::new(concat!("obol-rs/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
+        tracing::info!(control = %self.path().display(), "the operator is answered");
+        let Self { runtime, socket } = self;
+        let serve = move || {
+            runtime.block_on(socket.serve(Arc::new(control), server, stopping));
+            runtime.shutdown_timeout(LAST_WAIT);
+        };
+        Ok(std::thread::Builder::new().name("obol-operator".to_owned()).spawn(serve)?)
+    }
+}
+
+/// Serves callers, and the operator where there is a socket for that, until it is told to stop.
+async fn serve(service: Service, operator: Option<OperatorDoor>, control: Control) -> Outcome {
+    let (stop, stopping) = watch::channel(false);
+    let shutdown = shutdown_signal()?;
+    let operated = operator.map(|door| door.serve(control, stopping)).transpose()?;
+    let stopped = async {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    service.run(stopped).await;
+    if let Some(operated) = operated {
+        let _panicked = tokio::task::block_in_place(|| operated.join());
+    }
+    Ok(())
+}
+
+/// The files and folders of sessions that flags or settings name.
+pub(crate) fn sessions(args: &RsArgs, config: &Config) -> Vec<PathBuf> {
+    files::named(&args.sessions, config.rs.sessions.as_ref())
+}
+
+fn address(args: &RsArgs, config: &Config) -> SocketAddr {
+    args.listen.or(config.rs.listen).unwrap_or(DEFAULT_LISTEN)
+}
+
+/// Where to listen, if that may be.
+pub(crate) fn listen(args: &RsArgs, config: &Config) -> Outcome<Options> {
+    let mut options = Options::new(address(args, config));
+    if args.allow_remote {
+        options = options.allow_remote();
+    }
+    options.check().map_err(Failure::unavailable)?;
+    Ok(options)
+}
+
+/// The audience that was named, or the one that all sessions agree on.
+fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience> {
+    if let Some(named) = named {
+        return Audience::new(named.as_str()).map_err(Failure::usage);
+    }
+    let mut audiences = halves.iter().map(|half| &half.keys.aud);
+    match audiences.next() {
+        Some(first) if audiences.all(|other| other == first) => {
+            Audience::new(first.as_str()).map_err(Failure::usage)
+        }
+        _ => Err(Failure::usage(
+            "the sessions do not all name one audience; name this server's with --audience",
+        )),
+    }
+}
+
+fn max_ttl(config: &Config) -> u64 {
+    config.rs.max_ttl.unwrap_or(CascadeLimits::default().max_ttl)
+}
+
+fn verifier(
+    args: &RsArgs,
+    config: &Config,
+    audience: Audience,
+    sessions: &Arc<dyn SessionStore>,
+    templates: Arc<dyn Templates>,
+    clock: &Arc<SystemClock>,
+) -> Outcome<Verifier> {
+    let mut limits = CascadeLimits::default();
+    limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
+    limits.max_ttl = max_ttl(config);
+    let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
+    Verifier::builder(audience, Arc::<dyn SessionStore>::clone(sessions), spent)
+        .clock(Arc::<SystemClock>::clone(clock))
+        .templates(templates)
+        .limits(limits)
+        .policy_epoch(config.rs.policy_epoch.unwrap_or(0))
+        .build()
+        .map_err(Failure::usage)
+}

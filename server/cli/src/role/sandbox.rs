@@ -1,0 +1,127 @@
+//! What each role still needs once everything is open, and nothing else is left to it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use obol_sandbox::{Measure, Sandbox};
+use obol_secret::file::folders_of_links;
+use obol_verify_redis::Server;
+
+use crate::exit::Outcome;
+use crate::operate::environment;
+use crate::role::audit;
+use crate::role::rs;
+use crate::role::stores;
+use crate::role::templates;
+use crate::role::tqs::{Origin, place};
+use crate::settings::args::RsArgs;
+use crate::settings::config::{self, Config};
+
+/// Enters a sandbox for good, if there is to be one; what came of it.
+pub(crate) fn enter(sandbox: Option<&Sandbox>) -> Vec<Measure> {
+    sandbox.map_or_else(|| vec![switched_off("the sandbox is switched off")], Sandbox::enter)
+}
+
+/// That there is none, and what follows from it.
+pub(crate) fn switched_off(why: &str) -> Measure {
+    Measure::off(
+        "sandbox",
+        format_args!("{why}: this process can read any file of its user and run programs"),
+    )
+}
+
+/// The sidecar: the store, the audit log, the sockets, should they have to be made again, and what a reload reads.
+pub(crate) fn of_sidecar<'a>(
+    store: &Path,
+    audit_log: Option<&Path>,
+    sockets: impl Iterator<Item = &'a Path>,
+    sessions: &[PathBuf],
+    origin: &Origin,
+) -> Sandbox {
+    let mut sandbox = Sandbox::new().serve_unix().write(folder_of(store));
+    for folder in sockets {
+        sandbox = sandbox.write(folder);
+    }
+    if let Some(log) = audit_log {
+        sandbox = sandbox.write(folder_of(log));
+    }
+    // Whose control group a process is in that connects: shares go by it.
+    sandbox = sandbox.read("/proc");
+    let settings = config::places(origin.file.as_deref());
+    settings.iter().chain(sessions).fold(sandbox, |sandbox, file| reread(sandbox, file))
+}
+
+/// The resource server: its port, what it keeps and where, the operator's socket, should it have to be made again, and the
+/// sessions, which a reload reads.
+pub(crate) fn of_resource_server(
+    args: &RsArgs,
+    config: &Config,
+    listen: SocketAddr,
+    operator: Option<&Path>,
+) -> Outcome<Sandbox> {
+    let (named, settings) =
+        (|named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone()), &config.rs);
+    let mut sandbox = Sandbox::new().serve_tcp(listen.port());
+    if let Some(socket) = operator {
+        sandbox = sandbox.serve_unix().write(folder_of(socket));
+    }
+    let session_store = named(&args.session_store, &settings.session_store);
+    let spent = named(&args.spent, &settings.spent);
+    for kept in
+        [stores::where_kept(spent.as_ref(), "spent.redb")?, stores::where_kept_if(session_store.as_ref())?]
+    {
+        sandbox = match kept {
+            stores::Kept::InMemory => sandbox,
+            stores::Kept::InFile(file) => sandbox.write(folder_of(&file)),
+            stores::Kept::AtServer(Server::Unix(_)) => sandbox.reach_unix(),
+            stores::Kept::AtServer(Server::Tcp { host, port }) => {
+                let is_address = host.parse::<std::net::IpAddr>().is_ok();
+                let sandbox = sandbox.reach_tcp(port);
+                if is_address { sandbox } else { sandbox.look_up_names() }
+            }
+        };
+    }
+    if session_store.is_some() {
+        let key = place(named(&args.session_key, &settings.session_key).as_ref(), stores::SESSION_KEY)?;
+        sandbox = sandbox.write(folder_of(&key));
+    }
+    if let Some(log) = named(&args.audit_log, &settings.audit_log) {
+        let key = place(named(&args.audit_key, &settings.audit_key).as_ref(), audit::RS_KEY)?;
+        sandbox = sandbox.write(folder_of(&log)).write(folder_of(&key));
+    }
+    let read = rs::sessions(args, config).into_iter().chain(settings.redis_password_file.clone());
+    let read = read.chain(templates::file(config).map(Path::to_owned));
+    Ok(read.fold(sandbox, |sandbox, file| reread(sandbox, &file)))
+}
+
+/// `obol dev` itself: its roles, to ask whether they answer and to end them, and its folder, to remove it.
+pub(crate) fn of_dev(resource_server: SocketAddr, temporary: Option<&Path>) -> Sandbox {
+    let sandbox = Sandbox::new().reach_tcp(resource_server.port()).reach_unix().signal();
+    match temporary {
+        Some(folder) => sandbox.remove(folder).remove_empty(folder_of(folder)),
+        None => sandbox,
+    }
+}
+
+/// Lets a file be read again, or the files of a folder. One that is replaced is another file, so its folder is what has to
+/// be readable; unless that would be all that the user has. Then a reload reads the file only as long as it is the same. Nor
+/// is the folder the same that a link leads to once it was swapped, as Kubernetes does.
+fn reread(sandbox: Sandbox, file: &Path) -> Sandbox {
+    let is_folder = file.is_dir();
+    let around = if is_folder { file.to_owned() } else { folder_of(file).to_owned() };
+    let sandbox = if is_folder { sandbox } else { sandbox.read(file) };
+    let folders = folders_of_links(file).into_iter().chain([around]);
+    folders.filter(|folder| !holds_a_home(folder)).fold(sandbox, Sandbox::read)
+}
+
+/// Whether this folder is the user's home or above it.
+fn holds_a_home(folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    let home = environment("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
+    folder == Path::new("/") || home.is_some_and(|home| home.starts_with(&folder))
+}
+
+/// The folder that a path is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

@@ -1,0 +1,236 @@
+//! `obol tqs`: the Token Queue Service.
+//!
+//! The order of the start matters: the process is closed to others before a key is loaded; what lies outside the
+//! sandbox (listeners, the key's source, the service manager) is taken before it is entered; and it is entered while
+//! there is one thread, before anybody can connect or a session is read.
+
+mod keys;
+mod reload;
+mod sockets;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use obol_audit::{AuditLog, Decision, Entry, Event};
+use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};
+use obol_sidecar::{Limits, Notifier, Service};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::reload::Reloader;
+use self::sockets::Sockets;
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::operate::environment;
+use crate::role::audit;
+use crate::role::sandbox;
+use crate::sessions::files::{self, FoundHalf};
+use crate::settings::args::{LogLevel, TqsArgs};
+use crate::settings::config::{self, Config};
+
+/// How long a file that is still being read may keep the process from ending.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Where settings come from, to read them again.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The configuration's file, if one was named.
+    pub(crate) file: Option<PathBuf>,
+    /// The log's level, if one was named.
+    pub(crate) log: Option<LogLevel>,
+}
+
+/// Runs until SIGTERM, SIGINT or the operator's `drain`.
+pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
+    reload::apply_log_level(&config, &origin);
+    let mut hardening = obol_sandbox::harden_process();
+    let notifier = Notifier::from_environment(environment).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it will not be told anything");
+        Notifier::default()
+    });
+    let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;
+    let master_key = keys::master_key(args, &config, &store)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sockets = {
+        let _inside = runtime.enter();
+        Sockets::bind(args, &config)?
+    };
+    let sessions = sessions(args, &config);
+    files::answer(&sessions)?;
+    let sandbox = (!args.no_sandbox && config.tqs.sandbox != Some(false)).then(|| {
+        let log = audit::place(args, &config);
+        sandbox::of_sidecar(&store, log, sockets.folders(), &sessions, &origin)
+    });
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, Some(form(&config)));
+    log_lines::begin()?;
+    let audit_key = audit::seal_key(&master_key);
+    let queue = Arc::new(open_queue(&config, store.clone(), master_key)?);
+    let audit = audit::open(args, &config, &store, audit_key, &queue)?;
+    provision(&queue, audit.as_deref(), &sessions)?;
+    let ended = runtime.block_on(serve(sockets, queue, audit, notifier, sessions, config, origin));
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+/// Whether agents and daemon are one user, which decides what all else is worth.
+fn form(config: &Config) -> &'static str {
+    if config.tqs.agent_users.is_some() { "two users" } else { "one user" }
+}
+
+async fn serve(
+    sockets: Sockets,
+    queue: Arc<Queue>,
+    audit: Option<Arc<AuditLog>>,
+    notifier: Notifier,
+    sessions: Vec<PathBuf>,
+    config: Config,
+    origin: Origin,
+) -> Outcome {
+    let mut service = Service::new(sockets.agent, sockets.control, Arc::clone(&queue))
+        .notify(notifier)
+        .log_lines_dropped(log_lines::dropped());
+    if let Some(http) = sockets.http {
+        service = service.http(http);
+    }
+    if let Some(audit) = &audit {
+        service = service.audit(Arc::clone(audit));
+    }
+    let handle = service.handle();
+    handle.set_limits(limits(&config));
+    let reloader = Reloader::new(config, origin, sessions, handle, queue, audit)?;
+    let shutdown = shutdown_signal()?;
+    tokio::select! {
+        ended = service.run(shutdown) => ended.map_err(Failure::other),
+        never = reloader.run() => match never {},
+    }
+}
+
+/// The files and folders of sessions that flags or settings name.
+pub(crate) fn sessions(args: &TqsArgs, config: &Config) -> Vec<PathBuf> {
+    files::named(&args.session, config.tqs.sessions.as_ref())
+}
+
+/// What is wrong with the settings, as far as that can be said without opening anything.
+pub(crate) fn check(args: &TqsArgs, config: &Config) -> Outcome {
+    let agent = obol_ipc::Endpoint::agent(args.sockets.socket.as_deref(), environment);
+    sockets::access(config)?;
+    // A socket that is wrong is said elsewhere.
+    let Ok(agent) = agent else { return Ok(()) };
+    match sockets::http_address(args, config, &agent)? {
+        Some(address) => address.check().map_err(Failure::unavailable),
+        None => Ok(()),
+    }
+}
+
+/// Ends with SIGTERM or SIGINT. From here on SIGUSR1 and SIGUSR2, which would end the process, do nothing: a handler
+/// stays for as long as the process.
+pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let _nobody_listens = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn limits(config: &Config) -> Limits {
+    let (tqs, default) = (&config.tqs, Limits::default());
+    Limits {
+        connections: tqs.connections.unwrap_or(default.connections),
+        connection_rate: tqs.connection_rate.unwrap_or(default.connection_rate),
+        user_rate: tqs.user_rate.unwrap_or(default.user_rate),
+        idle: tqs.idle.map_or(default.idle, Duration::from_secs),
+    }
+}
+
+fn open_queue(config: &Config, store: PathBuf, master_key: MasterKey) -> Outcome<Queue> {
+    let tqs = &config.tqs;
+    let mut builder = Queue::builder();
+    if let Some(batch) = tqs.batch {
+        builder = builder.batch(batch);
+    }
+    if let Some(max_ready) = tqs.max_ready {
+        builder = builder.max_ready(max_ready);
+    }
+    if let Some(max_depth) = tqs.max_depth {
+        builder = builder.max_depth(max_depth);
+    }
+    if let Some(min_life) = tqs.min_life {
+        builder = builder.min_life(Duration::from_secs(min_life));
+    }
+    builder.open(store, master_key).map_err(Failure::unavailable)
+}
+
+/// The path that was named, or a file in the state folder, which is created closed to others.
+pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = config::state_folder();
+    if let Some(path) = named.filter(|path| path.parent() != Some(&folder)) {
+        return Ok(path.clone());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| Failure::unavailable(format_args!("cannot create {}: {error}", folder.display())))?;
+    Ok(named.cloned().unwrap_or_else(|| folder.join(name)))
+}
+
+/// Provisions the sessions of these files and folders, once all of them were read. The first that is refused is told;
+/// those after it are provisioned all the same.
+fn provision(queue: &Queue, audit: Option<&AuditLog>, named: &[PathBuf]) -> Outcome {
+    let mut outcome = Ok(());
+    for found in files::agent_halves(named)? {
+        let provisioned = provision_one(queue, audit, found);
+        match (&outcome, provisioned) {
+            (Ok(()), provisioned) => outcome = provisioned,
+            (Err(_), Err(failure)) => tracing::error!(%failure, "a session was not provisioned"),
+            (Err(_), Ok(())) => {}
+        }
+    }
+    outcome
+}
+
+/// One that is known already is left alone: the daemon was restarted.
+fn provision_one(queue: &Queue, audit: Option<&AuditLog>, found: FoundHalf) -> Outcome {
+    let FoundHalf { half, file, in_folder } = found;
+    match queue.provision(half) {
+        Ok(id) => {
+            if let Some(audit) = audit {
+                note_session(queue, audit, id);
+            }
+            Ok(())
+        }
+        Err(error @ ProvisionError::Exists(_)) => {
+            tracing::info!(file = %file.display(), %error, "not provisioned again");
+            Ok(())
+        }
+        // The daemon serves all the same: the operator's own orders are no reason not to start.
+        Err(error @ ProvisionError::Held(_)) => {
+            tracing::warn!(file = %file.display(), %error, "not provisioned");
+            Ok(())
+        }
+        // A folder keeps what is over until somebody tidies it.
+        Err(error @ ProvisionError::Expired) if in_folder => {
+            tracing::warn!(file = %file.display(), %error, "not provisioned");
+            Ok(())
+        }
+        Err(error @ ProvisionError::Unavailable(_)) => Err(Failure::unavailable(error)),
+        Err(error) => Err(Failure::usage(format_args!("{}: {error}", file.display()))),
+    }
+}
+
+fn note_session(queue: &Queue, audit: &AuditLog, id: SessionId) {
+    let session = queue.sessions().into_iter().find(|session| session.session_id == id);
+    audit.note(Entry {
+        decision: Some(Decision::Allow),
+        session: Some(id.as_u64()),
+        agent: session.map(|session| session.agent_instance_id.into()),
+        reason: Some("named at the start".into()),
+        ..Entry::new(Event::SessionStart)
+    });
+}

@@ -1,0 +1,567 @@
+//! The command line.
+
+pub(crate) mod atp;
+#[cfg(feature = "authority")]
+pub(crate) mod policy;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use crate::settings::args::atp::{AtpArgs, AtpCommand};
+
+/// Single-use tokens for AI agents.
+///
+/// Exit codes: 0 ok, 2 usage, 3 denied, 4 unavailable or empty, 5 login or approval needed, 1 anything else.
+#[derive(Debug, Parser)]
+#[command(name = "obol", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Configuration file (TOML). Without it: $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How much to log on standard error: `info` for the servers if not said, `warn` for everything else.
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    pub(crate) log: Option<LogLevel>,
+    /// Log lines for people, or JSON for programs.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// End when the process that started this one ends.
+    #[arg(long, global = true, hide = true)]
+    pub(crate) end_with_parent: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Command {
+    /// How much to log if nothing else is said.
+    pub(crate) fn default_log_level(&self) -> LogLevel {
+        match self {
+            Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
+            Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)) => LogLevel::Info,
+            _ => LogLevel::Warn,
+        }
+    }
+
+    /// Whether it stays up for others, who must not notice what becomes of its log.
+    pub(crate) fn serves(&self) -> bool {
+        let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)));
+        atp || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole way of a token on this machine: mint, store, draw, verify, refuse, flush. Needs nothing.
+    Demo(Output),
+    /// Run the Token Queue Service, the sidecar beside an agent.
+    Tqs(TqsArgs),
+    /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
+    Rs(RsRoleArgs),
+    /// Draw one token for a tool and print it.
+    Dequeue(DequeueArgs),
+    /// Show what waits in the queue.
+    Status(StatusArgs),
+    /// Show the current session, create a session's files, or provision one.
+    Session(SessionArgs),
+    /// Destroy what was minted ahead, for good, and take no new session until `obol resume`.
+    Flush(FlushArgs),
+    /// Take new sessions again after a flush.
+    Resume(OperatorArgs),
+    /// Deny tools, or allow them again, whatever sessions grant; check and test policies before they decide.
+    Policy(PolicyArgs),
+    /// Look into a token.
+    Token(TokenArgs),
+    /// Both sides of the Agent Token Protocol: scoped tokens of an API's provider.
+    Atp(AtpArgs),
+    /// Check an audit log.
+    Audit(AuditArgs),
+    /// Look into the configuration.
+    Config(ConfigArgs),
+    /// Run the sidecar and a resource server on this machine, with a session made for them, until Ctrl-C.
+    Dev(DevArgs),
+    /// Set the sidecar up as a service of this machine, as a user of its own.
+    ///
+    /// Makes a system user, folders, a master key and systemd units, and starts the service. Says each step; doing it again
+    /// changes what is different, such as the agents' users.
+    Install(InstallArgs),
+    /// Take away what `obol install` set up: service, units, folders, key and user.
+    ///
+    /// What it did not make, such as an audit log, stays and is named.
+    Uninstall(UninstallArgs),
+    /// Verify (and mint) tokens read as JSON, one request a line.
+    Verify(VerifyArgs),
+    /// Write a manual page for each command, or print the first of them.
+    Man {
+        /// The folder that pages go to, such as /usr/local/share/man/man1; created if it is not there. Without it: obol(1) is
+        /// printed.
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
+    /// Print the catalogue of error codes, as docs/errors.md has it.
+    #[command(hide = true)]
+    Errors,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the sidecar's sockets are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sockets {
+    /// The agent's socket: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET, $XDG_RUNTIME_DIR/obol/agent.sock,
+    /// /run/obol/agent.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) socket: Option<OsString>,
+    /// The operator's socket. Without it: $OBOL_CONTROL_SOCKET, or control.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) control_socket: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TqsArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    /// The token store. Its key file lies beside it with .keys at the end of its name.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// The master key's file; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// A session to provision at the start, or a folder of which every *.json is one; may be given several times. One that
+    /// is known already is left as it is. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) session: Vec<PathBuf>,
+    /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: http.sock
+    /// beside the agent's socket.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// Run without Landlock and seccomp, where they get in the way.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    /// Write an audit log into this file; nothing is handed out that is not in it. Check it with `obol audit verify`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
+}
+
+/// The server, or what its operator asks of it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RsRoleArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RsCommand>,
+    #[command(flatten)]
+    pub(crate) server: RsArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RsCommand {
+    /// Accept no token of a session, or of an agent's sessions, any more, for good.
+    Revoke(RevokeArgs),
+    /// Show the sessions whose tokens are accepted.
+    Status(RsOperatorArgs),
+    /// Read the file of sessions again, as on SIGHUP, and hear whether it is right.
+    Reload(RsOperatorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// The sessions.
+    #[arg(value_name = "SESSION", required_unless_present_any = ["agent", "all"])]
+    pub(crate) sessions: Vec<String>,
+    /// All sessions of one agent.
+    #[arg(long, value_name = "NAME", conflicts_with = "sessions")]
+    pub(crate) agent: Option<String>,
+    /// Every session there is.
+    #[arg(long, conflicts_with_all = ["sessions", "agent"])]
+    pub(crate) all: bool,
+    /// Why, for the log.
+    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) operator: RsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RsOperatorArgs {
+    /// The resource server's control socket: a path or unix:///path. Without it: $OBOL_RS_CONTROL_SOCKET,
+    /// $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) rs_control_socket: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RsArgs {
+    /// Address to listen on.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// This resource server's identifier, the tokens' audience. Without it: the one all sessions name.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: Option<String>,
+    /// The sessions whose tokens are accepted: a file, or a folder of which every *.json is read; may be given several times.
+    /// Read again on SIGHUP.
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) sessions: Vec<PathBuf>,
+    /// Where sessions are kept beyond those files: `memory` (not at all), a file, or the address of a Redis or Valkey.
+    #[arg(long, value_name = "memory|FILE|URL")]
+    pub(crate) session_store: Option<PathBuf>,
+    /// The file with the key that kept sessions are sealed under; created if it is not there. The same on all servers
+    /// that share a Redis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) session_key: Option<PathBuf>,
+    /// Where spent tokens are kept: a file, created if it is not there; `memory`; or, for several servers, the address
+    /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
+    #[arg(long, value_name = "FILE|memory|URL")]
+    pub(crate) spent: Option<PathBuf>,
+    /// There are no spent tokens yet, and that is right. Without this, a new file or an empty Redis is taken for one
+    /// that lost them, and tokens issued up to a minute after that are refused.
+    #[arg(long)]
+    pub(crate) first_start: bool,
+    /// Write an audit log into this file; nothing is accepted that is not in it. Check it with `obol audit verify --rs`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_key: Option<PathBuf>,
+    /// Where the operator is answered (`obol rs revoke`): a path, unix:///path, or off. Without it:
+    /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) rs_control_socket: Option<OsString>,
+    /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
+    /// something in front encrypts it.
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DequeueArgs {
+    /// The tool.
+    pub(crate) tool: String,
+    /// The resource server, where the tool is granted for several.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: Option<String>,
+    /// How long to wait for the sidecar and for a token, in milliseconds, at most 30,000.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    pub(crate) wait: u32,
+    /// The call's arguments, a JSON object in a file (`-` for standard input), where the tool needs a proof of possession
+    /// over them. The proof is printed on a second line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) arguments: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Ask the agent's socket about this one tool, instead of the operator's socket about everything.
+    pub(crate) tool: Option<String>,
+    /// Go on showing what the sidecar does, until Ctrl-C.
+    #[arg(long, conflicts_with = "tool")]
+    pub(crate) watch: bool,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = crate::operate::watch::interval)]
+    pub(crate) interval: f64,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SessionCommand>,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionCommand {
+    /// Make a session by hand, where no Authentication Service does: one file for the sidecar, one for the resource
+    /// server, both with mode 0600.
+    Create(CreateArgs),
+    /// Give a session's file to the running sidecar.
+    Provision {
+        /// The file for the sidecar.
+        file: PathBuf,
+        /// Take it although a flush holds new sessions back, and hold none back any more.
+        #[arg(long)]
+        resume: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The resource server's identifier, the tokens' audience.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: String,
+    /// A tool to grant; may be given several times.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) tool: Vec<String>,
+    /// The action the tools may take.
+    #[arg(long, default_value = "call")]
+    pub(crate) action: String,
+    /// The resources the tools may touch, as a pattern; ** is all.
+    #[arg(long, default_value = "**")]
+    pub(crate) resource: String,
+    /// The algorithm suite. 1 is TBAC r41 and understood by others; 2 (AES-256-GCM) and 3 (ChaCha20-Poly1305) are
+    /// Obol's own and cost a fraction of it. 4 needs keys from a hybrid handshake; from here they are random.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub(crate) suite: u8,
+    /// A token's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) ttl: u64,
+    /// The session's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) lifetime: u64,
+    /// Asks that each call prove possession of a key that the sidecar alone holds; makes that key.
+    #[arg(long)]
+    pub(crate) require_pop: bool,
+    /// The agent's name.
+    #[arg(long, default_value = "agent-1")]
+    pub(crate) agent: String,
+    /// Where the sidecar's half goes; must not exist.
+    #[arg(long, value_name = "FILE", default_value = "agent-session.json")]
+    pub(crate) agent_file: PathBuf,
+    /// Where the resource server's half goes; must not exist.
+    #[arg(long, value_name = "FILE", default_value = "rs-sessions.json")]
+    pub(crate) rs_file: PathBuf,
+    /// Add the resource server's half to this file of sessions, which must exist, instead of making a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "rs_file")]
+    pub(crate) append: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlushArgs {
+    #[command(flatten)]
+    pub(crate) scope: FlushScopeArgs,
+    /// Why, for the log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A command of an operator that says all by its name.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Hand out no token for a tool, in any session, now and after a restart, until it is allowed again.
+    Deny(PolicyToolArgs),
+    /// Take a tool off the list of `obol policy deny`. What an Authentication Service denies stays denied.
+    Allow(PolicyToolArgs),
+    #[cfg(feature = "authority")]
+    #[command(flatten)]
+    Folder(policy::FolderCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyToolArgs {
+    /// The tool.
+    pub(crate) tool: String,
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct FlushScopeArgs {
+    /// One tool, in every session. The sessions go on.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    /// One session, which ends.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// All sessions of one agent, which end.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Everything; all sessions end.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Show a token's clear header. Needs no key; what it shows is not verified.
+    Inspect {
+        /// The token, or - to read it from standard input, where no process list shows it.
+        token: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting, where it comes from, and everything that is wrong.
+    ///
+    /// Reads the file, the environment and flags as `obol tqs` and `obol rs` do, and changes nothing. Exit code 0 if
+    /// nothing is wrong, else 2.
+    Check(Box<ConfigCheckArgs>),
+    /// Print a configuration file with every setting, what it means and its default, none of them set.
+    Sample,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    #[command(flatten)]
+    pub(crate) tqs: TqsArgs,
+    #[command(flatten)]
+    pub(crate) rs: RsArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where files and sockets go; created if it is not there, kept at the end. Without it: a folder that is gone at the
+    /// end.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The resource server's address; loopback only. Without it: port 8700, or another if that is taken.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A tool to grant; may be given several times.
+    #[arg(long, value_name = "NAME", default_values_t = ["search".to_owned(), "pay".to_owned()])]
+    pub(crate) tool: Vec<String>,
+    /// The session's life, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    pub(crate) lifetime: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that no line was changed, removed, moved or added.
+    ///
+    /// Exit code 0 if so, 1 if not; each line that is wrong is named.
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// The log's files, in any order. Without any: those of the log that `tqs.audit` names in the configuration, or else
+    /// `rs.audit_log`.
+    pub(crate) files: Vec<PathBuf>,
+    /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit` and the master
+    /// key.
+    #[arg(long)]
+    pub(crate) rs: bool,
+    /// The key the log was sealed under: the sidecar's master key, or the resource server's audit key. Without it: the
+    /// configured one, if it can be read; else only the chain is checked, which who can write the file can forge.
+    #[arg(long, visible_alias = "key", value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// The note of how far the log had got, beside the token store or the audit key (its name ends with .audit). Without
+    /// it lines cut off at the end do not show.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) head: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times.
+    #[arg(long, required = true, value_name = "NAME")]
+    pub(crate) agent_user: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: InstallPlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    #[command(flatten)]
+    pub(crate) place: InstallPlace,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallPlace {
+    /// One more sidecar beside the machine's first: its user, units and folders are called obol-NAME.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Work on the files in this folder, and leave the running machine as it is.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) prefix: Option<PathBuf>,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Read requests from standard input, one JSON object a line, and answer each with one.
+    #[arg(long, required = true)]
+    pub(crate) jsonl: bool,
+}

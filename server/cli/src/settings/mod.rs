@@ -1,0 +1,393 @@
+//! What can be set, in one list: the type of each setting, what it means, its range, and what holds where it is not set.
+//!
+//! Everything that is said about settings is made from this list: the [`Config`](crate::settings::config::Config) that programs
+//! read, `obol config check`, and the sample that `obol config sample` prints.
+
+mod agent_users;
+pub(crate) mod args;
+pub(crate) mod check;
+pub(crate) mod config;
+pub(crate) mod log_level;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Value;
+
+use crate::sessions::files::Paths;
+use crate::settings::agent_users::AgentUserNames;
+use crate::settings::args::{LogFormat, LogLevel};
+use crate::settings::config::shown;
+
+/// How a setting is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A path, which is never relative to the current folder; or a word or an address in its place.
+    Path,
+    /// Paths, likewise: one, or a list; in a variable, several between commas.
+    Paths,
+    /// Text, whatever it looks like.
+    Text,
+    /// Anything else: a number or a truth value.
+    Scalar,
+}
+
+/// The kind follows from the type.
+pub(crate) trait Typed {
+    const KIND: Kind;
+}
+
+macro_rules! typed {
+    ($($kind:ident: $($type:ty),+;)+) => {$($(impl Typed for $type { const KIND: Kind = Kind::$kind; })+)+};
+}
+
+typed! {
+    Path: PathBuf;
+    Paths: Paths;
+    Text: String, SocketAddr, LogLevel, LogFormat, AgentUserNames, obol_atp::jwt::Algorithm;
+    Scalar: u16, u32, u64, usize, bool, Vec<String>;
+}
+
+/// What holds where a setting is not set.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Usual {
+    /// This value.
+    Value(Value),
+    /// A file of this name in the state folder.
+    InState(&'static str),
+    /// What the words say; and a value as an example.
+    Otherwise(&'static str, Value),
+}
+
+fn value(value: impl Into<Value>) -> Usual {
+    Usual::Value(value.into())
+}
+
+fn count(value: impl TryInto<i64>) -> Usual {
+    Usual::Value(Value::Integer(value.try_into().unwrap_or(i64::MAX)))
+}
+
+fn otherwise(words: &'static str, example: impl Into<Value>) -> Usual {
+    Usual::Otherwise(words, example.into())
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) section: &'static str,
+    pub(crate) key: &'static str,
+    /// What it means, in one or two sentences.
+    pub(crate) about: &'static [&'static str],
+    pub(crate) kind: Kind,
+    /// What a number may be, where its type allows more.
+    pub(crate) range: Option<&'static RangeInclusive<i64>>,
+    pub(crate) usual: fn() -> Usual,
+}
+
+impl Setting {
+    /// `section.key`
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    /// The word that may stand in place of a path; where it means memory, so may an address.
+    pub(crate) fn word(&self) -> Option<&'static str> {
+        match (self.section, self.key) {
+            ("rs", "spent" | "session_store") | ("atp_serve", "spent" | "store") => {
+                Some(crate::role::stores::MEMORY)
+            }
+            ("rs", "templates") => Some(crate::role::templates::ANY),
+            _ => None,
+        }
+    }
+
+    /// Whether a value is in the range.
+    pub(crate) fn check(&self, value: &Value) -> Result<(), String> {
+        match (self.range, value) {
+            (Some(range), Value::Integer(number)) if !range.contains(number) => {
+                Err(format!("must be {} to {}", range.start(), range.end()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// All of them, in the order in which they are shown.
+pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
+    Log::SETTINGS
+        .iter()
+        .chain(Tqs::SETTINGS)
+        .chain(Rs::SETTINGS)
+        .chain(AtpServe::SETTINGS)
+        .chain(Atp::SETTINGS)
+}
+
+/// Sections of settings: a struct for each, whose fields are all optional, and the list.
+macro_rules! settings {
+    ($(
+        $(#[doc = $about_section:literal])+
+        $struct:ident $section:literal {
+            $( $(#[doc = $about:literal])+ $key:ident: $type:ty = $usual:expr $(=> $low:literal..=$high:literal)?; )+
+        }
+    )+) => {$(
+        $(#[doc = $about_section])+
+        #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct $struct {
+            $( $(#[doc = $about])+ pub(crate) $key: Option<$type>, )+
+        }
+
+        impl $struct {
+            const SETTINGS: &[Setting] = &[$(
+                Setting {
+                    section: $section,
+                    key: stringify!($key),
+                    about: &[$($about),+],
+                    kind: <$type as Typed>::KIND,
+                    range: settings!(@range $($low..=$high)?),
+                    usual: || $usual,
+                },
+            )+];
+        }
+    )+};
+    (@range) => { None };
+    (@range $low:literal..=$high:literal) => { Some(&($low..=$high)) };
+}
+
+fn limits() -> obol_sidecar::Limits {
+    obol_sidecar::Limits::default()
+}
+
+fn rules() -> obol_verify::CascadeLimits {
+    obol_verify::CascadeLimits::default()
+}
+
+settings! {
+    /// The log on standard error.
+    Log "log" {
+        /// How much: off, error, warn, info, debug or trace.
+        level: LogLevel = otherwise("info for the servers, warn for the rest", "info");
+        /// Lines for people (text), or JSON for programs (json).
+        format: LogFormat = value("text");
+    }
+
+    /// The Token Queue Service.
+    Tqs "tqs" {
+        /// The token store. Its key file lies beside it.
+        store: PathBuf = Usual::InState("tokens.redb");
+        /// The master key's file; created if it is not there.
+        master_key: PathBuf = Usual::InState("master.key");
+        /// Sessions to provision: files, or folders of which every *.json is read. Read again on SIGHUP.
+        sessions: Paths = otherwise("none", vec!["/etc/obol/sessions"]);
+        /// Tokens in a batch under little load.
+        batch: u16 = value(10) => 1..=65_535;
+        /// The most tokens in memory for one tool.
+        max_ready: usize = value(256) => 1..=1_000_000;
+        /// The most tokens for one tool in all.
+        max_depth: usize = value(10_000) => 1..=10_000_000;
+        /// The least life of a token handed out, in seconds.
+        min_life: u64 = value(5) => 0..=3_600;
+        /// The users whose processes are agents, where they are others than the sidecar's own: numbers, names, "@group".
+        agent_users: AgentUserNames = otherwise("none: agents and sidecar are one user", vec!["alice", "@agents"]);
+        /// The file of the audit log. Nothing is handed out that is not in it.
+        audit: PathBuf = otherwise("none is written", "/var/log/obol/audit.jsonl");
+        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
+        /// The most connections on the agent's socket at a time.
+        connections: usize = count(limits().connections) => 1..=1_000_000;
+        /// Requests a second of one connection; 0 for no limit.
+        connection_rate: u32 = value(i64::from(limits().connection_rate));
+        /// Requests a second of all connections of one user; 0 for no limit.
+        user_rate: u32 = value(i64::from(limits().user_rate));
+        /// When all connections are taken, one that was silent for this many seconds makes room.
+        idle: u64 = count(limits().idle.as_secs()) => 0..=86_400;
+        /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off.
+        http: String = otherwise("http.sock beside the agent's socket", "127.0.0.1:9466");
+        /// The name under which the kernel's keyring holds the master key.
+        keychain: String = otherwise("none", "obol:master-key");
+        /// Whether to give up what is not needed, by Landlock and seccomp.
+        sandbox: bool = value(true);
+    }
+
+    /// A resource server.
+    Rs "rs" {
+        /// The address to listen on.
+        listen: SocketAddr = value("127.0.0.1:8700");
+        /// This server's identifier, the tokens' audience.
+        audience: String = otherwise("the one all sessions name", "https://api.example");
+        /// Files of sessions, or folders of which every *.json is read. Read again on SIGHUP.
+        sessions: Paths = otherwise("none, and obol rs wants --sessions or session_store", vec!["/etc/obol/rs-sessions.json"]);
+        /// Where sessions are kept beyond those files: memory (not at all), a file, or the address of a Redis or Valkey.
+        session_store: PathBuf = value("memory");
+        /// The file with the key that kept sessions are sealed under; created if it is not there.
+        session_key: PathBuf = Usual::InState("session.key");
+        /// Where spent tokens are kept: a file, memory, or the address of a Redis or Valkey.
+        spent: PathBuf = Usual::InState("spent.redb");
+        /// The file whose text is the Redis user's password.
+        redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
+        /// A part of every key in Redis, obol:NAMESPACE:. The same on all servers of one audience, and on no others.
+        redis_namespace: String = otherwise("made from the audience", "api-example");
+        /// How many replicas of Redis must have a mark before a token is accepted.
+        redis_wait_replicas: u32 = value(0) => 0..=64;
+        /// How far this machine's clock and that of Redis may be apart, in seconds.
+        redis_clock_difference: u64 = count(obol_verify_redis::MAX_CLOCK_DIFFERENCE) => 1..=60;
+        /// Redis does not tell its maxmemory-policy, and it is noeviction.
+        redis_assume_noeviction: bool = value(false);
+        /// How far clocks may differ, in seconds. The same on all servers that share a Redis.
+        clock_skew: u64 = count(rules().clock_skew) => 0..=600;
+        /// The longest life a token may have, in seconds.
+        max_ttl: u64 = count(rules().max_ttl) => 1..=3_600;
+        /// The file of the audit log. Nothing is accepted that is not in it.
+        audit_log: PathBuf = otherwise("none is written", "/var/log/obol/rs-audit.jsonl");
+        /// The file with the key that the audit log is sealed under; created if it is not there.
+        audit_key: PathBuf = Usual::InState("rs-audit.key");
+        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
+        /// Whether to give up what is not needed, by Landlock and seccomp.
+        sandbox: bool = value(true);
+        /// The file with the policy of this server, by agent and tool, read again on SIGHUP; any for sessions that say nothing of grants to be
+        /// accepted without.
+        templates: PathBuf = otherwise("none: the sessions' grants alone", "/etc/obol/templates.toml");
+        /// Tokens of an older policy epoch are refused.
+        policy_epoch: u64 = value(0) => 0..=9_223_372_036_854_775_807;
+    }
+
+    /// A provider of the Agent Token Protocol.
+    AtpServe "atp_serve" {
+        /// The token endpoint as agents see it.
+        url: String = otherwise("none, and obol atp serve wants --url", "https://api.example.com/v1/agent-tokens");
+        /// The address to listen on.
+        listen: SocketAddr = value("127.0.0.1:8710");
+        /// The scopes on offer.
+        scopes: Vec<String> = otherwise("none", vec!["search"]);
+        /// Scopes whose tokens are good for one request.
+        single_use: Vec<String> = otherwise("none", vec!["pay"]);
+        /// The file of secrets, agents and masters.
+        secrets: PathBuf = otherwise("none, and obol atp serve wants --secrets", "/etc/obol/atp-secrets.json");
+        /// The certificate chain, PEM.
+        tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/atp.crt");
+        /// The certificate's private key, PEM.
+        tls_key: PathBuf = otherwise("none", "/etc/obol/atp.key");
+        /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
+        http: String = value("off");
+        /// The life of a token, in seconds.
+        ttl: u64 = value(3_600);
+        /// The longest life of a token under a master, in seconds.
+        max_ttl: u64 = value(86_400);
+        /// How long ago a request may have been signed, in seconds.
+        window: u64 = value(60);
+        /// How tokens are signed: HS256 or EdDSA.
+        algorithm: obol_atp::jwt::Algorithm = value("HS256");
+        /// Requests a second of one address; 0 for no limit.
+        address_rate: u32 = otherwise("the endpoint's own", 100);
+        /// Requests a second of one agent, after ten at once; 0 for no limit.
+        agent_rate: u32 = otherwise("the endpoint's own", 1);
+        /// Where JWT keys, tokens and revocations are kept: a file, or memory.
+        store: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.redb");
+        /// The file with the key that the store is sealed under.
+        key: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.key");
+        /// Where answered requests are remembered: a file, memory, or the address of a Redis or Valkey.
+        spent: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp-spent.redb");
+        /// The file whose text is the Redis user's password.
+        redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
+        /// The first part of every key in Redis.
+        redis_namespace: String = otherwise("made from the endpoint", "atp");
+        /// The file of the audit log. Nothing is issued that is not in it.
+        audit_log: PathBuf = otherwise("none is written", "/var/log/obol/atp-audit.jsonl");
+        /// The file with the key that the audit log is sealed under.
+        audit_key: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp-audit.key");
+        /// A JSON file with name and capabilities for the discovery document.
+        discovery: PathBuf = otherwise("none", "/etc/obol/atp-discovery.json");
+        /// Whether a request must name this endpoint.
+        require_aud: bool = value(false);
+        /// Whether the dialect of masters is switched off.
+        signed_only: bool = value(false);
+    }
+
+    /// An agent of the Agent Token Protocol.
+    Atp "atp" {
+        /// The folder with the agent's name and tokens.
+        state: PathBuf = otherwise("a folder of the user's", "/var/lib/obol/atp");
+        /// The file with the secret.
+        secret_file: PathBuf = otherwise("none", "/etc/obol/atp.secret");
+        /// The certificate authorities that are trusted, and no others.
+        ca_file: PathBuf = otherwise("the usual ones", "/etc/obol/ca.pem");
+        /// Further hosts that the plain secret of the environment may be used for.
+        hosts: Vec<String> = otherwise("none", vec!["api.example.com"]);
+        /// Endpoints that are used though they are not at the host whose document names them.
+        endpoints: Vec<String> = otherwise("none", vec!["https://tokens.example.com/v1/agent-tokens"]);
+        /// Hosts that may be at addresses that are not public.
+        allow_private: Vec<String> = otherwise("none", vec!["api.internal"]);
+    }
+}
+
+/// A configuration file with every setting, none of them set.
+pub(crate) fn sample() -> String {
+    let mut text = String::from(
+        "# All settings of Obol. What is not set, or empty, has the default named here.\n#\n\
+         # Looked for: --config FILE, $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml. A variable\n\
+         # OBOL_SECTION__KEY goes before the file, a flag before both. A relative path is taken from this file's folder, in\n\
+         # a variable from the state folder.\n",
+    );
+    let mut section = "";
+    for setting in all() {
+        if setting.section != section {
+            section = setting.section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        text.push('\n');
+        for line in setting.about {
+            text.push_str(&format!("#{line}\n"));
+        }
+        let (usual, example) = match (setting.usual)() {
+            Usual::Value(value) => (None, value),
+            Usual::InState(name) => {
+                (Some(format!("{name} in the state folder")), format!("/var/lib/obol/{name}").into())
+            }
+            Usual::Otherwise(words, example) => (Some(words.to_owned()), example),
+        };
+        if let Some(range) = setting.range {
+            text.push_str(&format!("# {} to {}.\n", range.start(), range.end()));
+        }
+        if let Some(usual) = usual {
+            text.push_str(&format!("# Default: {usual}.\n"));
+        }
+        text.push_str(&format!("#{} = {}\n", setting.key, written(&example)));
+    }
+    text
+}
+
+/// A value as TOML has it.
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("\"{}\"", text.escape_default()),
+        Value::Array(several) => format!("[{}]", several.iter().map(written).collect::<Vec<_>>().join(", ")),
+        other => shown(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::config::Config;
+
+    #[test]
+    fn the_sample_is_a_configuration_with_all_its_lines_and_with_none() {
+        let sample = sample();
+        assert_eq!(toml::from_str::<Config>(&sample).unwrap(), Config::default());
+        let is_setting =
+            |line: &&str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
+        let bare: Vec<_> = sample
+            .lines()
+            .map(|line| if is_setting(&line) { line.trim_start_matches('#') } else { line })
+            .collect();
+        let all: toml::Table = toml::from_str(&bare.join("\n")).unwrap();
+        toml::from_str::<Config>(&bare.join("\n")).unwrap();
+        for setting in super::all() {
+            let value = &all[setting.section][setting.key];
+            assert_eq!(setting.check(value), Ok(()), "{}", setting.name());
+        }
+    }
+}
