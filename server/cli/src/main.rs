@@ -9,11 +9,13 @@ mod log_lines;
 mod man;
 mod operate;
 mod output;
+mod places;
 #[cfg(feature = "authority")]
 mod policy;
 mod role;
 mod sessions;
 mod settings;
+mod signals;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -24,10 +26,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit::Outcome;
 use crate::settings::args::{
-    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, SessionArgs,
-    SessionCommand, TokenCommand,
+    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, TokenCommand,
 };
-use crate::settings::config::Config;
+use crate::settings::config::{Config, Origin};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -86,11 +87,11 @@ fn run(cli: &Cli) -> Outcome {
             Some(RsCommand::Reload(args)) => operate::rs::reload(args),
         },
         Command::Tqs(args) => {
-            role::tqs::run(args, config()?, role::tqs::Origin { file: cli.config.clone(), log: cli.log })
+            role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }
-        Command::Dequeue(args) => operate::dequeue(args),
-        Command::Status(args) => operate::status(args),
-        Command::Session(args) => session(args),
+        Command::Dequeue(args) => operate::dequeue::run(args),
+        Command::Status(args) => operate::status::run(args),
+        Command::Session(args) => operate::session::run(args),
         Command::Flush(args) => operate::flush::flush(args),
         Command::Resume(args) => operate::flush::resume(args),
         Command::Policy(args) => match &args.command {
@@ -104,7 +105,7 @@ fn run(cli: &Cli) -> Outcome {
         },
         Command::Atp(args) => operate::atp::run(&args.command, config),
         Command::Audit(args) => match &args.command {
-            AuditCommand::Verify(args) => role::audit::run(args, &config()?),
+            AuditCommand::Verify(args) => operate::audit_verify::run(args, &config()?),
         },
         Command::Config(args) => match &args.command {
             ConfigCommand::Check(args) => settings::check::run(args, cli.config.as_deref()),
@@ -130,16 +131,6 @@ fn run(cli: &Cli) -> Outcome {
         Command::Verify(_) => {
             obol::conformance::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
                 .map_err(exit::Failure::other)
-        }
-    }
-}
-
-fn session(args: &SessionArgs) -> Outcome {
-    match &args.command {
-        None => operate::session(&args.sockets, args.output),
-        Some(SessionCommand::Create(create)) => sessions::create::run(create),
-        Some(SessionCommand::Provision { file, resume }) => {
-            operate::provision(&args.sockets, args.output, file, *resume)
         }
     }
 }

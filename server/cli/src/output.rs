@@ -115,6 +115,37 @@ impl Table {
     }
 }
 
+/// A value as its JSON text has it, without quotes.
+pub(crate) fn text(value: &impl serde::Serialize) -> Outcome<String> {
+    let value = serde_json::to_value(value).map_err(Failure::other)?;
+    Ok(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+/// How long a renewal may take, in milliseconds, before it counts as one that failed and waits to be tried again.
+const LONG_RENEWAL_MS: u64 = 1_000;
+
+/// In how many seconds a renewal is tried again, where that is worth a word: minting backs off.
+pub(crate) fn backs_off(pending: bool, retry_after_ms: Option<u64>) -> Option<u64> {
+    retry_after_ms.filter(|wait| pending && *wait > LONG_RENEWAL_MS).map(|wait| wait.div_ceil(1_000))
+}
+
+/// A time as people say it.
+pub(crate) fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// Text as a shell takes it for one word.
+pub(crate) fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%".contains(c);
+    let is_word = !text.is_empty() && text.chars().all(plain);
+    if is_word { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +155,19 @@ mod tests {
         let mut table = Table::new(&["tool", "depth"]);
         table.row(["a_long_name".to_owned(), "3".to_owned()]);
         assert_eq!(table.lines(), ["tool         depth", "a_long_name  3"]);
+    }
+
+    #[test]
+    fn times_are_said_in_their_two_largest_units() {
+        assert_eq!([duration(59), duration(3_700), duration(90_000)], ["59 s", "1 h 1 min", "1 d 1 h"]);
+    }
+
+    #[test]
+    fn a_word_stays_one_word() {
+        for (text, quoted) in
+            [("a/b-c", "a/b-c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$x", "'$x'")]
+        {
+            assert_eq!(quote(text), quoted);
+        }
     }
 }

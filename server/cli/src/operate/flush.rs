@@ -8,9 +8,8 @@ use obol_ipc::names::{AgentInstanceId, Reason, SessionId, ToolName};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Outcome};
-use crate::operate::other_user::quote;
-use crate::operate::{denied_table, sessions_table, tools_table};
-use crate::output::{self, Table};
+use crate::operate::status::{denied_table, sessions_table, tools_table};
+use crate::output::{self, Table, quote};
 use crate::settings::args::{FlushArgs, FlushScopeArgs, OperatorArgs, PolicyToolArgs};
 
 /// The most rows of what there is that an error shows.

@@ -7,6 +7,7 @@ use obol_client::ConnectError;
 use obol_ipc::endpoint::DAEMON_USER_VARIABLE;
 
 use crate::exit::{Exit, Failure};
+use crate::output::quote;
 
 /// Why there is no connection; where another user could have made it, with the command to give. `variable` names the
 /// socket.
@@ -43,13 +44,6 @@ fn same_as_operator(
     words.join(" ")
 }
 
-/// Text as a shell takes it for one word.
-pub(crate) fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:+@%".contains(c);
-    let is_word = !text.is_empty() && text.chars().all(plain);
-    if is_word { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,14 +61,5 @@ mod tests {
             same_as_operator(&arguments[..1], true, "OBOL_ENDPOINT_SOCKET", socket, None),
             "OBOL_ENDPOINT_SOCKET=unix:///run/obol/control.sock obol"
         );
-    }
-
-    #[test]
-    fn a_word_stays_one_word() {
-        for (text, quoted) in
-            [("a/b-c", "a/b-c"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''"), ("$x", "'$x'")]
-        {
-            assert_eq!(quote(text), quoted);
-        }
     }
 }

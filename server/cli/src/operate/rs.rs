@@ -7,10 +7,11 @@ use obol_ipc::names::{AgentInstanceId, Reason, SessionId};
 use obol_ipc::rs_control::{Kept, RevokeScope, RsStatusResult};
 
 use crate::exit::{Failure, Outcome};
+use crate::operate::connect::options;
 use crate::operate::flush::listed;
 use crate::operate::other_user::unconnected;
-use crate::operate::{environment, options, text};
-use crate::output::{self, Table};
+use crate::output::{self, Table, text};
+use crate::places::environment;
 use crate::settings::args::{RevokeArgs, RsOperatorArgs};
 
 fn connect(args: &RsOperatorArgs) -> Outcome<RsControlClient> {

@@ -20,12 +20,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
+use crate::places::place;
 use crate::role::audit;
 use crate::role::sandbox;
 use crate::role::stores::Place;
-use crate::role::tqs::{place, shutdown_signal};
 use crate::settings::args::atp::ServeArgs;
 use crate::settings::config::AtpServe;
+use crate::signals::shutdown_signal;
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8710);
 /// How far the clocks of those who sign may be ahead, in seconds.

@@ -1,19 +1,16 @@
-//! The audit logs of `obol tqs` and `obol rs`, and `obol audit verify`.
+//! The audit logs that roles write: where they are, and under which key.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_audit::verify::{self, Report, VerifyError};
 use obol_audit::{AuditLog, ChainMark, Options, SealKey};
 use obol_queue::{MasterKey, Queue};
-use serde_json::json;
 
-use crate::exit::{Exit, Failure, Outcome};
-use crate::output;
+use crate::exit::{Failure, Outcome};
+use crate::places::place;
 use crate::role::companions;
-use crate::role::tqs;
-use crate::settings::args::{AuditVerifyArgs, RsArgs, TqsArgs};
+use crate::settings::args::{RsArgs, TqsArgs};
 use crate::settings::config::Config;
 
 /// What the sealing key is derived for. Part of the format: another text is another key.
@@ -28,7 +25,7 @@ pub(crate) fn seal_key(master_key: &MasterKey) -> SealKey {
 pub(crate) const RS_KEY: &str = "rs-audit.key";
 
 /// Where how far the log had got is kept: beside the sidecar's store, or the resource server's audit key.
-fn head_of(anchor: &Path) -> PathBuf {
+pub(crate) fn head_of(anchor: &Path) -> PathBuf {
     let mut name: OsString = anchor.as_os_str().to_owned();
     name.push(".audit");
     name.into()
@@ -84,7 +81,7 @@ fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
 /// Opens the resource server's audit log, if it is to have one.
 pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<AuditLog>>> {
     let Some(path) = args.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
-    let key_file = tqs::place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
+    let key_file = place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
     open_beside_key(path, &key_file, config.rs.audit_file_bytes).map(Some)
 }
 
@@ -93,7 +90,7 @@ const ATP_KEY: &str = "atp-audit.key";
 
 /// Opens the audit log of a provider of the Agent Token Protocol.
 pub(crate) fn open_for_atp(path: &Path, key_file: Option<&PathBuf>) -> Outcome<Arc<AuditLog>> {
-    open_beside_key(path, &tqs::place(key_file, ATP_KEY)?, None)
+    open_beside_key(path, &place(key_file, ATP_KEY)?, None)
 }
 
 /// Opens a log whose key is a file of its own.
@@ -124,131 +121,6 @@ fn open_log(
         options = options.max_file_bytes(bytes);
     }
     options.open(key).map(Arc::new).map_err(Failure::unavailable)
-}
-
-/// Whether the resource server's log is meant where none is named.
-fn means_rs(args: &AuditVerifyArgs, config: &Config) -> bool {
-    args.rs || (args.files.is_empty() && config.tqs.audit.is_none() && config.rs.audit_log.is_some())
-}
-
-/// `obol audit verify`.
-pub(crate) fn run(args: &AuditVerifyArgs, config: &Config) -> Outcome {
-    let files = files(args, config)?;
-    let key = key(args, config)?;
-    let head = head(args, config)?;
-    let checked = verify::verify(&files, key.as_ref(), head.as_deref());
-    let report = match checked {
-        // A key nobody named is a guess; without it the chain alone can be checked.
-        Err(VerifyError::OtherKey(_)) if args.master_key.is_none() => verify::verify(&files, None, None),
-        checked => checked,
-    }
-    .map_err(Failure::usage)?;
-    if args.output.json {
-        let mut value = serde_json::to_value(&report).map_err(Failure::other)?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("ok".to_owned(), json!(report.is_good()));
-        }
-        output::json(&value);
-    } else {
-        tell(&report);
-    }
-    if report.is_good() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Other,
-        format_args!("the audit log was tampered with: {} problems", report.problem_count),
-    ))
-}
-
-fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
-    if !args.files.is_empty() {
-        return Ok(args.files.clone());
-    }
-    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit };
-    let path = configured.as_ref().ok_or_else(|| {
-        Failure::usage(
-            "name the log's files, or the one being written as tqs.audit or rs.audit_log in the configuration",
-        )
-    })?;
-    let files = verify::files_of(path)
-        .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
-    if files.is_empty() {
-        return Err(Failure::unavailable(format_args!("there is no audit log in {} yet", path.display())));
-    }
-    Ok(files)
-}
-
-/// The key that was named, or the daemon's own if it is there to be read.
-fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
-    if let Some(named) = &args.master_key {
-        return Ok(Some(seal_key(&MasterKey::load(named).map_err(Failure::usage)?)));
-    }
-    let (configured, usual) = if means_rs(args, config) {
-        (&config.rs.audit_key, RS_KEY)
-    } else {
-        (&config.tqs.master_key, "master.key")
-    };
-    let path = configured.clone().unwrap_or_else(|| crate::settings::config::state_folder().join(usual));
-    Ok(MasterKey::load(path).ok().map(|key| seal_key(&key)))
-}
-
-/// The head that was named; or, where a server's own log is checked as a whole, the one it keeps.
-fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
-    if let Some(named) = &args.head {
-        if !named.exists() {
-            return Err(Failure::usage(format_args!("{} is not there", named.display())));
-        }
-        return Ok(Some(named.clone()));
-    }
-    if !args.files.is_empty() {
-        return Ok(None);
-    }
-    let anchor = if means_rs(args, config) {
-        tqs::place(config.rs.audit_key.as_ref(), RS_KEY)
-    } else {
-        tqs::place(config.tqs.store.as_ref(), "tokens.redb")
-    };
-    Ok(Some(head_of(&anchor?)))
-}
-
-fn tell(report: &Report) {
-    for problem in &report.problems {
-        let line = if problem.line > 0 { format!(":{}", problem.line) } else { String::new() };
-        output::line(&format!("{}{line}: {}: {}", problem.file.display(), problem.kind, problem.message));
-    }
-    let more = report.problem_count - report.problems.len() as u64;
-    if more > 0 {
-        output::line(&format!("and {more} more problems"));
-    }
-    let span = match (&report.from, &report.to, report.first, report.last) {
-        (Some(from), Some(to), Some(first), Some(last)) => {
-            format!(", numbers {first} to {last}, {from} to {to}")
-        }
-        _ => String::new(),
-    };
-    output::line(&format!("{} good lines in {} files{span}", report.lines, report.files.len()));
-    output::line(&format!(
-        "{} hand-outs, {} acceptances, {} denials; {} starts, {} of them after an unclean end; {} lines torn by a crash",
-        report.hand_outs, report.spends, report.denials, report.starts, report.unclean_starts, report.torn
-    ));
-    if report.refused > 0 || report.dropped > 0 {
-        output::line(&format!(
-            "{} requests were refused because the log could not be written; {} other lines were given up",
-            report.refused, report.dropped
-        ));
-    }
-    let seals = if report.sealed {
-        "seals checked"
-    } else {
-        "seals not checked: only the chain; name the key with --master-key"
-    };
-    let end = if report.head_checked {
-        "end checked"
-    } else {
-        "end not checked: lines cut off there would not show"
-    };
-    output::line(&format!("{seals}; {end}"));
 }
 
 #[cfg(test)]

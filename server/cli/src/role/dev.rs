@@ -20,12 +20,12 @@ use obol_token::Suite;
 
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
-use crate::operate::other_user::quote;
 use crate::output;
+use crate::output::quote;
 use crate::role::sandbox;
-use crate::role::tqs::shutdown_signal;
 use crate::sessions::create::{self, Plan};
 use crate::settings::args::DevArgs;
+use crate::signals::shutdown_signal;
 
 const DEFAULT_PORT: u16 = 8700;
 /// How long a role may take to answer.

@@ -8,14 +8,12 @@ use obol_secret::file::folders_of_links;
 use obol_verify_redis::Server;
 
 use crate::exit::Outcome;
-use crate::operate::environment;
+use crate::places::{environment, folder_of, place};
 use crate::role::audit;
-use crate::role::rs;
 use crate::role::stores;
 use crate::role::templates;
-use crate::role::tqs::{Origin, place};
 use crate::settings::args::RsArgs;
-use crate::settings::config::{self, Config};
+use crate::settings::config::{self, Config, Origin};
 
 /// Enters a sandbox for good, if there is to be one; what came of it.
 pub(crate) fn enter(sandbox: Option<&Sandbox>) -> Vec<Measure> {
@@ -58,6 +56,7 @@ pub(crate) fn of_resource_server(
     config: &Config,
     listen: SocketAddr,
     operator: Option<&Path>,
+    sessions: &[PathBuf],
 ) -> Outcome<Sandbox> {
     let (named, settings) =
         (|named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone()), &config.rs);
@@ -89,7 +88,7 @@ pub(crate) fn of_resource_server(
         let key = place(named(&args.audit_key, &settings.audit_key).as_ref(), audit::RS_KEY)?;
         sandbox = sandbox.write(folder_of(&log)).write(folder_of(&key));
     }
-    let read = rs::sessions(args, config).into_iter().chain(settings.redis_password_file.clone());
+    let read = sessions.iter().cloned().chain(settings.redis_password_file.clone());
     let read = read.chain(templates::file(config).map(Path::to_owned));
     Ok(read.fold(sandbox, |sandbox, file| reread(sandbox, &file)))
 }
@@ -119,9 +118,4 @@ fn holds_a_home(folder: &Path) -> bool {
     let Ok(folder) = folder.canonicalize() else { return false };
     let home = environment("HOME").map(PathBuf::from).and_then(|home| home.canonicalize().ok());
     folder == Path::new("/") || home.is_some_and(|home| home.starts_with(&folder))
-}
-
-/// The folder that a path is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

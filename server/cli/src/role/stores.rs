@@ -13,13 +13,12 @@ use obol_verify::{
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, Server};
 
 use crate::exit::{Failure, Outcome};
+use crate::places::place;
 use crate::role::companions;
-use crate::role::tqs::place;
+use crate::settings::MEMORY;
 use crate::settings::args::RsArgs;
 use crate::settings::config::Config;
 
-/// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
-pub(crate) const MEMORY: &str = "memory";
 /// The key that kept sessions are sealed under, where none is named.
 pub(crate) const SESSION_KEY: &str = "session.key";
 /// What addresses of Redis begin with.

@@ -18,10 +18,9 @@ use obol_verify::{ResourceHalf, Template, TemplateTable, Templates};
 use parking_lot::RwLock;
 
 use crate::exit::{Failure, Outcome};
+use crate::settings::ANY;
 use crate::settings::config::Config;
 
-/// The word that stands for no policy where a file's name could stand. A file of this name is written `./any`.
-pub(crate) const ANY: &str = "any";
 /// The longest file, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
 

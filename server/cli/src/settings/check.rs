@@ -14,15 +14,16 @@ use obol_secret::file::{PrivateFile, PrivateFileError};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::operate::environment;
 use crate::output;
+use crate::places::{environment, state_folder};
 use crate::role::rs;
 use crate::role::stores;
 use crate::role::templates::ServerTemplates;
 use crate::role::tqs;
 use crate::sessions::files;
 use crate::settings::args::ConfigCheckArgs;
-use crate::settings::config::{self, Config, Gathered, Set};
+use crate::settings::config::{Config, Gathered, Set};
+use crate::settings::shown::{shown, without_password};
 use crate::settings::{self, Usual};
 
 /// One setting as it is in force.
@@ -44,8 +45,8 @@ struct Findings {
 /// What is in force where nothing is set.
 fn default_of(setting: &settings::Setting) -> String {
     match (setting.usual)() {
-        Usual::Value(value) => config::shown(&value),
-        Usual::InState(name) => config::state_folder().join(name).display().to_string(),
+        Usual::Value(value) => shown(&value),
+        Usual::InState(name) => state_folder().join(name).display().to_string(),
         Usual::Otherwise(words, _) => words.to_owned(),
     }
 }
@@ -136,7 +137,7 @@ impl Check {
             ("rs.spent", "--spent", path(&rs.spent)),
         ] {
             if let Some(value) = value {
-                let shown = config::without_password(&value);
+                let shown = without_password(&value);
                 self.set.insert(name.to_owned(), Set { shown, source: format!("flag {flag}") });
             }
         }
@@ -218,7 +219,7 @@ impl Check {
             Some(_) => None,
             None => {
                 settings::all().find(|known| known.name() == name).and_then(|known| match (known.usual)() {
-                    Usual::InState(file) => Some(config::state_folder().join(file)),
+                    Usual::InState(file) => Some(state_folder().join(file)),
                     _ => None,
                 })
             }
@@ -241,7 +242,7 @@ impl Check {
             Ok(()) => {}
             Err(error) if !error.is_missing() => self.problem(format!("{name}: {error}")),
             // The state folder is created.
-            Err(_) if path.parent() == Some(&config::state_folder()) => {}
+            Err(_) if path.parent() == Some(&state_folder()) => {}
             Err(_) => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));

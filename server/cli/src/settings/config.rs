@@ -18,6 +18,9 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::exit::{Failure, Outcome};
+use crate::places::{absolute, state_folder};
+use crate::settings::args::LogLevel;
+use crate::settings::shown::shown;
 use crate::settings::{self, Kind, Log, Rs, Setting, Tqs};
 pub(crate) use crate::settings::{Atp, AtpServe};
 
@@ -47,6 +50,15 @@ impl Config {
             None => Ok(gathered.config),
         }
     }
+}
+
+/// Where settings come from, to read them again.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The configuration's file, if one was named.
+    pub(crate) file: Option<PathBuf>,
+    /// The log's level, if one was named.
+    pub(crate) log: Option<LogLevel>,
 }
 
 /// A setting that is set.
@@ -199,29 +211,6 @@ fn within(folder: &Path, setting: &Setting, value: Value) -> Value {
     Value::String(if is_path { folder.join(text).display().to_string() } else { text })
 }
 
-/// A value as people may read it.
-pub(crate) fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => without_password(text),
-        Value::Integer(number) => number.to_string(),
-        Value::Boolean(yes) => yes.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::Array(several) => several.iter().map(shown).collect::<Vec<_>>().join(", "),
-        other => format!("({})", other.type_str()),
-    }
-}
-
-/// An address without the password that should not be in it.
-pub(crate) fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let (user, rest) = match rest.rsplit_once('@') {
-        Some((user, rest)) => (format!("{}@", user.split_once(':').map_or(user, |(user, _)| user)), rest),
-        None => (String::new(), rest),
-    };
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?…"));
-    format!("{scheme}://{user}{rest}{query}")
-}
-
 /// What is wrong and where, without the line itself: there may be a password in it.
 fn without_excerpt(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -273,20 +262,6 @@ fn named_or_usual(
 
 fn variable(variables: &[(OsString, OsString)], name: &str) -> Option<OsString> {
     variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
-}
-
-/// A folder from a variable. What is empty or relative counts as not set, as the XDG specification wants it.
-fn absolute(lookup: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
-    lookup(name).map(PathBuf::from).filter(|path| path.is_absolute())
-}
-
-/// Where state is kept if nothing else is said: `$XDG_STATE_HOME/obol`, `~/.local/state/obol`, or `/var/lib/obol`
-/// where there is no home.
-pub(crate) fn state_folder() -> PathBuf {
-    let lookup = |name: &str| std::env::var_os(name);
-    absolute(&lookup, "XDG_STATE_HOME")
-        .or_else(|| absolute(&lookup, "HOME").map(|home| home.join(".local/state")))
-        .map_or_else(|| PathBuf::from("/var/lib/obol"), |folder| folder.join("obol"))
 }
 
 /// How many letters must be changed, put in or left out to make one word the other (Levenshtein).
@@ -379,15 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_shown() {
-        for (address, wanted) in [
-            ("redis://obol:swordfish@host:6379", "redis://obol@host:6379"),
-            ("redis://:sword@fish@host", "redis://@host"),
-            ("redis://host/0?password=swordfish", "redis://host/0?…"),
-            ("unix:///run/redis.sock", "unix:///run/redis.sock"),
-        ] {
-            assert_eq!(without_password(address), wanted);
-        }
+    fn no_password_is_shown_of_a_file_that_is_wrong() {
         let broken = "[rs]\nspent = \"redis://obol:swordfish@host";
         for text in [broken.to_owned(), format!("{broken}\"\nlisten = \"x\"")] {
             let gathered = gather(&text, &[]);

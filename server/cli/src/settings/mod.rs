@@ -8,6 +8,7 @@ pub(crate) mod args;
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod log_level;
+mod shown;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -16,10 +17,15 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Value;
 
+use self::shown::shown;
 use crate::sessions::files::Paths;
 use crate::settings::agent_users::AgentUserNames;
 use crate::settings::args::{LogFormat, LogLevel};
-use crate::settings::config::shown;
+
+/// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
+pub(crate) const MEMORY: &str = "memory";
+/// The word that stands for no policy where a file's name could stand. A file of this name is written `./any`.
+pub(crate) const ANY: &str = "any";
 
 /// How a setting is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,10 +101,8 @@ impl Setting {
     /// The word that may stand in place of a path; where it means memory, so may an address.
     pub(crate) fn word(&self) -> Option<&'static str> {
         match (self.section, self.key) {
-            ("rs", "spent" | "session_store") | ("atp_serve", "spent" | "store") => {
-                Some(crate::role::stores::MEMORY)
-            }
-            ("rs", "templates") => Some(crate::role::templates::ANY),
+            ("rs", "spent" | "session_store") | ("atp_serve", "spent" | "store") => Some(MEMORY),
+            ("rs", "templates") => Some(ANY),
             _ => None,
         }
     }

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
+use crate::places::state_folder;
 use crate::settings::args::atp::{AgentIdArgs, AgentSettings, RequestArgs, RevokeArgs, VerifyArgs};
-use crate::settings::config::{Atp, state_folder};
+use crate::settings::config::Atp;
 
 /// The longest token that is read from standard input, in bytes.
 const MAX_TOKEN_BYTES: u64 = 8 << 10;

@@ -25,15 +25,6 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     format!("{}.{}%", tenths / 10, tenths % 10)
 }
 
-pub(crate) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min", seconds / 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
 /// How text stands out; not at all without colour.
 #[derive(Clone, Copy)]
 pub(super) struct Style {
@@ -126,6 +117,5 @@ mod tests {
         let shown = [0, 99_999, 100_000, 9_999_999, 10_000_000, u64::from(u32::MAX)].map(number);
         assert_eq!(shown, ["0", "99999", "100k", "9999k", "10M", "4294M"]);
         assert_eq!([percent(0, 0), percent(1, 3), percent(5, 5)], ["-", "33.3%", "100.0%"]);
-        assert_eq!([duration(59), duration(3_700), duration(90_000)], ["59 s", "1 h 1 min", "1 d 1 h"]);
     }
 }

@@ -28,15 +28,15 @@ use self::control::Control;
 use self::reload::Reloader;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
-use crate::operate::environment;
+use crate::places::environment;
 use crate::role::audit;
 use crate::role::sandbox;
 use crate::role::stores;
 use crate::role::templates::{self, ServerTemplates};
-use crate::role::tqs::{LAST_WAIT, shutdown_signal};
 use crate::sessions::files;
 use crate::settings::args::RsArgs;
 use crate::settings::config::Config;
+use crate::signals::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
         Some(false) => None,
         _ => {
             let socket = operator.as_ref().map(OperatorDoor::path);
-            Some(sandbox::of_resource_server(args, config, address(args, config), socket)?)
+            Some(sandbox::of_resource_server(args, config, address(args, config), socket, &files)?)
         }
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));

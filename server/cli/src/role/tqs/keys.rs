@@ -17,7 +17,7 @@ use obol_secret::key::{Key32, MAX_KEY_FILE_BYTES};
 use zeroize::Zeroizing;
 
 use crate::exit::{Failure, Outcome};
-use crate::operate::environment;
+use crate::places::{environment, place};
 use crate::role::audit;
 use crate::role::companions;
 use crate::settings::args::TqsArgs;
@@ -57,7 +57,7 @@ pub(super) fn master_key(args: &TqsArgs, config: &Config, store: &Path) -> Outco
             Err(KeyringFailure::Form) => return Err(malformed(&format!("the key {name} in the keyring"))),
         }
     }
-    let file = super::place(config.tqs.master_key.as_ref(), "master.key")?;
+    let file = place(config.tqs.master_key.as_ref(), "master.key")?;
     from_file(&file)
 }
 

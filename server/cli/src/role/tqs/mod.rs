@@ -15,30 +15,18 @@ use std::time::Duration;
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};
 use obol_sidecar::{Limits, Notifier, Service};
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::reload::Reloader;
 use self::sockets::Sockets;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
-use crate::operate::environment;
+use crate::places::{environment, place};
 use crate::role::audit;
 use crate::role::sandbox;
 use crate::sessions::files::{self, FoundHalf};
 use crate::settings::args::{LogLevel, TqsArgs};
-use crate::settings::config::{self, Config};
-
-/// How long a file that is still being read may keep the process from ending.
-pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
-
-/// Where settings come from, to read them again.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    /// The configuration's file, if one was named.
-    pub(crate) file: Option<PathBuf>,
-    /// The log's level, if one was named.
-    pub(crate) log: Option<LogLevel>,
-}
+use crate::settings::config::{Config, Origin};
+use crate::signals::{LAST_WAIT, shutdown_signal};
 
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
 pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
@@ -123,20 +111,6 @@ pub(crate) fn check(args: &TqsArgs, config: &Config) -> Outcome {
     }
 }
 
-/// Ends with SIGTERM or SIGINT. From here on SIGUSR1 and SIGUSR2, which would end the process, do nothing: a handler
-/// stays for as long as the process.
-pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let _nobody_listens = (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
 fn limits(config: &Config) -> Limits {
     let (tqs, default) = (&config.tqs, Limits::default());
     Limits {
@@ -163,21 +137,6 @@ fn open_queue(config: &Config, store: PathBuf, master_key: MasterKey) -> Outcome
         builder = builder.min_life(Duration::from_secs(min_life));
     }
     builder.open(store, master_key).map_err(Failure::unavailable)
-}
-
-/// The path that was named, or a file in the state folder, which is created closed to others.
-pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let folder = config::state_folder();
-    if let Some(path) = named.filter(|path| path.parent() != Some(&folder)) {
-        return Ok(path.clone());
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|error| Failure::unavailable(format_args!("cannot create {}: {error}", folder.display())))?;
-    Ok(named.cloned().unwrap_or_else(|| folder.join(name)))
 }
 
 /// Provisions the sessions of these files and folders, once all of them were read. The first that is refused is told;

@@ -12,11 +12,11 @@ use obol_queue::Queue;
 use obol_sidecar::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Origin, limits, provision};
+use super::{limits, provision};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Tqs;
 use crate::settings::args::LogLevel;
-use crate::settings::config::Config;
+use crate::settings::config::{Config, Origin};
 use crate::settings::log_level;
 
 /// Waits for SIGHUP.

@@ -10,8 +10,7 @@ use obol_ipc::Endpoint;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
 
 use crate::exit::{Failure, Outcome};
-use crate::operate::environment;
-use crate::role::sandbox::folder_of;
+use crate::places::{environment, folder_of};
 use crate::settings::args::TqsArgs;
 use crate::settings::config::Config;
 

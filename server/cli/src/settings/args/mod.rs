@@ -295,7 +295,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, conflicts_with = "tool")]
     pub(crate) watch: bool,
     /// Seconds between two looks.
-    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = crate::operate::watch::interval)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = interval)]
     pub(crate) interval: f64,
     #[command(flatten)]
     pub(crate) sockets: Sockets,
@@ -564,4 +564,12 @@ pub(crate) struct VerifyArgs {
     /// Read requests from standard input, one JSON object a line, and answer each with one.
     #[arg(long, required = true)]
     pub(crate) jsonl: bool,
+}
+
+/// An interval in seconds.
+fn interval(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("an interval is 0.1 to 3600 seconds".to_owned()),
+    }
 }

@@ -1,0 +1,140 @@
+//! `obol audit verify`: whether a log is as it was written.
+
+use std::path::PathBuf;
+
+use obol_audit::SealKey;
+use obol_audit::verify::{self, Report, VerifyError};
+use obol_queue::MasterKey;
+use serde_json::json;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output;
+use crate::places::{place, state_folder};
+use crate::role::audit::{RS_KEY, head_of, seal_key};
+use crate::settings::args::AuditVerifyArgs;
+use crate::settings::config::Config;
+
+/// Whether the resource server's log is meant where none is named.
+fn means_rs(args: &AuditVerifyArgs, config: &Config) -> bool {
+    args.rs || (args.files.is_empty() && config.tqs.audit.is_none() && config.rs.audit_log.is_some())
+}
+
+/// `obol audit verify`.
+pub(crate) fn run(args: &AuditVerifyArgs, config: &Config) -> Outcome {
+    let files = files(args, config)?;
+    let key = key(args, config)?;
+    let head = head(args, config)?;
+    let checked = verify::verify(&files, key.as_ref(), head.as_deref());
+    let report = match checked {
+        // A key nobody named is a guess; without it the chain alone can be checked.
+        Err(VerifyError::OtherKey(_)) if args.master_key.is_none() => verify::verify(&files, None, None),
+        checked => checked,
+    }
+    .map_err(Failure::usage)?;
+    if args.output.json {
+        let mut value = serde_json::to_value(&report).map_err(Failure::other)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("ok".to_owned(), json!(report.is_good()));
+        }
+        output::json(&value);
+    } else {
+        tell(&report);
+    }
+    if report.is_good() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Other,
+        format_args!("the audit log was tampered with: {} problems", report.problem_count),
+    ))
+}
+
+fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
+    if !args.files.is_empty() {
+        return Ok(args.files.clone());
+    }
+    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit };
+    let path = configured.as_ref().ok_or_else(|| {
+        Failure::usage(
+            "name the log's files, or the one being written as tqs.audit or rs.audit_log in the configuration",
+        )
+    })?;
+    let files = verify::files_of(path)
+        .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
+    if files.is_empty() {
+        return Err(Failure::unavailable(format_args!("there is no audit log in {} yet", path.display())));
+    }
+    Ok(files)
+}
+
+/// The key that was named, or the daemon's own if it is there to be read.
+fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
+    if let Some(named) = &args.master_key {
+        return Ok(Some(seal_key(&MasterKey::load(named).map_err(Failure::usage)?)));
+    }
+    let (configured, usual) = if means_rs(args, config) {
+        (&config.rs.audit_key, RS_KEY)
+    } else {
+        (&config.tqs.master_key, "master.key")
+    };
+    let path = configured.clone().unwrap_or_else(|| state_folder().join(usual));
+    Ok(MasterKey::load(path).ok().map(|key| seal_key(&key)))
+}
+
+/// The head that was named; or, where a server's own log is checked as a whole, the one it keeps.
+fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
+    if let Some(named) = &args.head {
+        if !named.exists() {
+            return Err(Failure::usage(format_args!("{} is not there", named.display())));
+        }
+        return Ok(Some(named.clone()));
+    }
+    if !args.files.is_empty() {
+        return Ok(None);
+    }
+    let anchor = if means_rs(args, config) {
+        place(config.rs.audit_key.as_ref(), RS_KEY)
+    } else {
+        place(config.tqs.store.as_ref(), "tokens.redb")
+    };
+    Ok(Some(head_of(&anchor?)))
+}
+
+fn tell(report: &Report) {
+    for problem in &report.problems {
+        let line = if problem.line > 0 { format!(":{}", problem.line) } else { String::new() };
+        output::line(&format!("{}{line}: {}: {}", problem.file.display(), problem.kind, problem.message));
+    }
+    let more = report.problem_count - report.problems.len() as u64;
+    if more > 0 {
+        output::line(&format!("and {more} more problems"));
+    }
+    let span = match (&report.from, &report.to, report.first, report.last) {
+        (Some(from), Some(to), Some(first), Some(last)) => {
+            format!(", numbers {first} to {last}, {from} to {to}")
+        }
+        _ => String::new(),
+    };
+    output::line(&format!("{} good lines in {} files{span}", report.lines, report.files.len()));
+    output::line(&format!(
+        "{} hand-outs, {} acceptances, {} denials; {} starts, {} of them after an unclean end; {} lines torn by a crash",
+        report.hand_outs, report.spends, report.denials, report.starts, report.unclean_starts, report.torn
+    ));
+    if report.refused > 0 || report.dropped > 0 {
+        output::line(&format!(
+            "{} requests were refused because the log could not be written; {} other lines were given up",
+            report.refused, report.dropped
+        ));
+    }
+    let seals = if report.sealed {
+        "seals checked"
+    } else {
+        "seals not checked: only the chain; name the key with --master-key"
+    };
+    let end = if report.head_checked {
+        "end checked"
+    } else {
+        "end not checked: lines cut off there would not show"
+    };
+    output::line(&format!("{seals}; {end}"));
+}
