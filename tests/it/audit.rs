@@ -36,7 +36,7 @@ fn verify(home: &Path, more: &[&str]) -> (Option<i32>, Value) {
     let output = command(home)
         .args(["audit", "verify", "--json"])
         .args(more)
-        .env("OBOL_TQS__AUDIT", home.join("audit.jsonl"))
+        .env("OBOL_TQS__AUDIT_LOG", home.join("audit.jsonl"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -87,8 +87,11 @@ fn written(home: &Path) -> Vec<String> {
 }
 
 fn verify(home: &Path) -> Value {
-    let output =
-        command(home).args(["audit", "verify", "--json"]).env("OBOL_TQS__AUDIT", log(home)).output().unwrap();
+    let output = command(home)
+        .args(["audit", "verify", "--json"])
+        .env("OBOL_TQS__AUDIT_LOG", log(home))
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }

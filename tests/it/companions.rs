@@ -117,8 +117,11 @@ fn head(home: &Path) -> PathBuf {
 
 /// The exit code of `obol audit verify`, and the kinds of problems it names.
 fn verify(home: &Path) -> (Option<i32>, Vec<String>) {
-    let output =
-        command(home).args(["audit", "verify", "--json"]).env("OBOL_TQS__AUDIT", log(home)).output().unwrap();
+    let output = command(home)
+        .args(["audit", "verify", "--json"])
+        .env("OBOL_TQS__AUDIT_LOG", log(home))
+        .output()
+        .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     let kinds =
         report["problems"].as_array().unwrap().iter().map(|problem| problem["kind"].as_str().unwrap());

@@ -16,7 +16,7 @@ use crate::settings::config::Config;
 
 /// Whether the resource server's log is meant where none is named.
 fn means_rs(args: &AuditVerifyArgs, config: &Config) -> bool {
-    args.rs || (args.files.is_empty() && config.tqs.audit.is_none() && config.rs.audit_log.is_some())
+    args.rs || (args.files.is_empty() && config.tqs.audit_log.is_none() && config.rs.audit_log.is_some())
 }
 
 /// `obol audit verify`.
@@ -53,10 +53,10 @@ fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
     if !args.files.is_empty() {
         return Ok(args.files.clone());
     }
-    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit };
+    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit_log };
     let path = configured.as_ref().ok_or_else(|| {
         Failure::usage(
-            "name the log's files, or the one being written as tqs.audit or rs.audit_log in the configuration",
+            "name the log's files, or the one being written as tqs.audit_log or rs.audit_log in the configuration",
         )
     })?;
     let files = verify::files_of(path)

@@ -107,8 +107,8 @@ fn provider(
     if let Some(rate) = config.agent_rate {
         builder = builder.agent_rate(rate);
     }
-    if let Some(path) = args.audit_log.as_ref().or(config.audit_log.as_ref()) {
-        let key = args.audit_key.as_ref().or(config.audit_key.as_ref());
+    if let Some(path) = args.audit.audit_log.as_ref().or(config.audit_log.as_ref()) {
+        let key = args.audit.audit_key.as_ref().or(config.audit_key.as_ref());
         builder = builder.audit(audit::open_for_atp(path, key)?);
     }
     if let Some(path) = args.discovery.as_ref().or(config.discovery.as_ref()) {

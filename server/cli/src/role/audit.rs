@@ -33,7 +33,7 @@ pub(crate) fn head_of(anchor: &Path) -> PathBuf {
 
 /// The file of the daemon's audit log, if it is to have one.
 pub(crate) fn place<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Path> {
-    args.audit.as_deref().or(config.tqs.audit.as_deref())
+    args.audit.as_deref().or(config.tqs.audit_log.as_deref())
 }
 
 /// What the master key sealed besides the store: the note of the log's end, and the log.
@@ -80,8 +80,8 @@ fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
 
 /// Opens the resource server's audit log, if it is to have one.
 pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<AuditLog>>> {
-    let Some(path) = args.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
-    let key_file = place(args.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
+    let Some(path) = args.audit.audit_log.as_ref().or(config.rs.audit_log.as_ref()) else { return Ok(None) };
+    let key_file = place(args.audit.audit_key.as_ref().or(config.rs.audit_key.as_ref()), RS_KEY)?;
     open_beside_key(path, &key_file, config.rs.audit_file_bytes).map(Some)
 }
 

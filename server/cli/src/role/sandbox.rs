@@ -84,8 +84,8 @@ pub(crate) fn of_resource_server(
         let key = place(named(&args.session_key, &settings.session_key).as_ref(), stores::SESSION_KEY)?;
         sandbox = sandbox.write(folder_of(&key));
     }
-    if let Some(log) = named(&args.audit_log, &settings.audit_log) {
-        let key = place(named(&args.audit_key, &settings.audit_key).as_ref(), audit::RS_KEY)?;
+    if let Some(log) = named(&args.audit.audit_log, &settings.audit_log) {
+        let key = place(named(&args.audit.audit_key, &settings.audit_key).as_ref(), audit::RS_KEY)?;
         sandbox = sandbox.write(folder_of(&log)).write(folder_of(&key));
     }
     let read = sessions.iter().cloned().chain(settings.redis_password_file.clone());

@@ -40,6 +40,7 @@ struct Findings {
     ok: bool,
     settings: Vec<Setting>,
     problems: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// What is in force where nothing is set.
@@ -72,6 +73,7 @@ fn check(args: &ConfigCheckArgs, named: Option<&Path>, variables: &[(OsString, O
     let gathered = Gathered::read(named, variables);
     let mut check = Check { set: gathered.set, ..Check::default() };
     check.findings.problems = gathered.problems;
+    check.findings.warnings = gathered.warnings;
     check.file(gathered.file.as_deref());
     check.flags(args);
     check.sockets(args);
@@ -124,11 +126,11 @@ impl Check {
             ("tqs.store", "--store", path(&tqs.store)),
             ("tqs.master_key", "--master-key", path(&tqs.master_key)),
             ("tqs.sessions", "--session", paths(&tqs.session)),
-            ("tqs.audit", "--audit", path(&tqs.audit)),
+            ("tqs.audit_log", "--audit", path(&tqs.audit)),
             ("tqs.http", "--http", tqs.http.clone()),
             ("tqs.sandbox", "--no-sandbox", tqs.no_sandbox.then(|| "false".to_owned())),
-            ("rs.audit_log", "--audit-log", path(&rs.audit_log)),
-            ("rs.audit_key", "--audit-key", path(&rs.audit_key)),
+            ("rs.audit_log", "--audit-log", path(&rs.audit.audit_log)),
+            ("rs.audit_key", "--audit-key", path(&rs.audit.audit_key)),
             ("rs.listen", "--listen", rs.listen.map(|listen| listen.to_string())),
             ("rs.audience", "--audience", rs.audience.clone()),
             ("rs.sessions", "--sessions", paths(&rs.sessions)),
@@ -227,7 +229,7 @@ impl Check {
     }
 
     fn files(&mut self) {
-        for name in ["tqs.store", "tqs.audit", "rs.spent", "rs.session_store", "rs.audit_log"] {
+        for name in ["tqs.store", "tqs.audit_log", "rs.spent", "rs.session_store", "rs.audit_log"] {
             self.own_file(name, |path| PrivateFile::check_write(path));
         }
         for name in ["tqs.master_key", "rs.audit_key", "rs.session_key", "rs.redis_password_file"] {
@@ -271,6 +273,9 @@ fn tell(findings: &Findings) {
     output::line("");
     if findings.problems.is_empty() {
         output::line("nothing is wrong");
+    }
+    for warning in &findings.warnings {
+        output::line(&format!("warning: {warning}"));
     }
     for problem in &findings.problems {
         let mut line = String::from("problem: ");

@@ -21,7 +21,7 @@ use crate::exit::{Failure, Outcome};
 use crate::places::{absolute, state_folder};
 use crate::settings::args::LogLevel;
 use crate::settings::shown::shown;
-use crate::settings::{self, Kind, Log, Rs, Setting, Tqs};
+use crate::settings::{self, Kind, Log, RENAMED, Rs, Setting, Tqs};
 pub(crate) use crate::settings::{Atp, AtpServe};
 
 /// The longest file of settings, in bytes.
@@ -47,7 +47,10 @@ impl Config {
         let gathered = Gathered::read(named, &variables);
         match gathered.problems.first() {
             Some(problem) => Err(Failure::usage(format_args!("the configuration is wrong: {problem}"))),
-            None => Ok(gathered.config),
+            None => {
+                gathered.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Ok(gathered.config)
+            }
         }
     }
 }
@@ -80,6 +83,8 @@ pub(crate) struct Gathered {
     /// What is set, by name.
     pub(crate) set: BTreeMap<String, Set>,
     pub(crate) problems: Vec<String>,
+    /// What works and should be written otherwise.
+    pub(crate) warnings: Vec<String>,
     table: Table,
 }
 
@@ -153,6 +158,11 @@ impl Gathered {
         folder: &Path,
         source: &str,
     ) {
+        let renamed = RENAMED.iter().find(|(of, old, _)| (*of, *old) == (section, key));
+        let key = renamed.map_or(key, |(.., new)| {
+            self.warnings.push(format!("{source}: {section}.{key} is now called {section}.{new}; rename it"));
+            new
+        });
         let name = format!("{section}.{key}");
         let Some(setting) = settings::all().find(|known| known.section == section && known.key == key) else {
             let hint = nearest(&name).map_or(String::new(), |near| format!("; did you mean {near}?"));
@@ -333,6 +343,19 @@ mod tests {
         }
         assert_eq!(read("", &[("OBOL_TQS__SANDBOX", "false")]).unwrap().tqs.sandbox, Some(false));
         assert!(read("", &[("OBOL_TQS__SANDBOX", "no")]).unwrap_err().contains("tqs.sandbox = no"));
+    }
+
+    #[test]
+    fn a_setting_that_was_renamed_is_taken_by_its_old_name_and_warned_of() {
+        for (text, environment) in
+            [("[tqs]\naudit = \"/log\"", vec![]), ("", vec![("OBOL_TQS__AUDIT", "/log")])]
+        {
+            let gathered = gather(text, &environment);
+            assert_eq!(gathered.config.tqs.audit_log, Some("/log".into()));
+            assert!(gathered.problems.is_empty() && gathered.warnings.len() == 1, "{:?}", gathered.warnings);
+            assert!(gathered.warnings[0].contains("tqs.audit is now called tqs.audit_log"));
+        }
+        assert!(gather("[tqs]\naudit_log = \"/log\"", &[]).warnings.is_empty());
     }
 
     #[test]

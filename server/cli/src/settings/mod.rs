@@ -27,6 +27,9 @@ pub(crate) const MEMORY: &str = "memory";
 /// The word that stands for no policy where a file's name could stand. A file of this name is written `./any`.
 pub(crate) const ANY: &str = "any";
 
+/// Settings that were renamed: section, old key, new key. The old one is taken for one release, with a warning.
+pub(crate) const RENAMED: [(&str, &str, &str); 1] = [("tqs", "audit", "audit_log")];
+
 /// How a setting is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -196,7 +199,7 @@ settings! {
         /// The users whose processes are agents, where they are others than the sidecar's own: numbers, names, "@group".
         agent_users: AgentUserNames = otherwise("none: agents and sidecar are one user", vec!["alice", "@agents"]);
         /// The file of the audit log. Nothing is handed out that is not in it.
-        audit: PathBuf = otherwise("none is written", "/var/log/obol/audit.jsonl");
+        audit_log: PathBuf = otherwise("none is written", "/var/log/obol/audit.jsonl");
         /// The size at which a file of the audit log is closed and the next one begun, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
         /// The most connections on the agent's socket at a time.

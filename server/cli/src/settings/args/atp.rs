@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use obol_atp::Host;
 
-use crate::settings::args::Output;
+use crate::settings::args::{AuditLogArgs, Output};
 
 #[derive(Debug, Args)]
 pub(crate) struct AtpArgs {
@@ -77,12 +77,8 @@ pub(crate) struct ServeArgs {
     /// are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
-    /// Write an audit log into this file; nothing is issued, rotated, revoked or spent that is not in it.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_log: Option<PathBuf>,
-    /// The file with the key that the audit log is sealed under; created if it is not there.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) audit: AuditLogArgs,
     /// A JSON file with `name` and `capabilities` for the discovery document.
     #[arg(long, value_name = "FILE")]
     pub(crate) discovery: Option<PathBuf>,

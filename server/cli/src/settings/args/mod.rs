@@ -251,12 +251,8 @@ pub(crate) struct RsArgs {
     /// that lost them, and tokens issued up to a minute after that are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
-    /// Write an audit log into this file; nothing is accepted that is not in it. Check it with `obol audit verify --rs`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_log: Option<PathBuf>,
-    /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) audit: AuditLogArgs,
     /// Where the operator is answered (`obol rs revoke`): a path, unix:///path, or off. Without it:
     /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
     #[arg(long, value_name = "SOCKET")]
@@ -265,6 +261,17 @@ pub(crate) struct RsArgs {
     /// something in front encrypts it.
     #[arg(long)]
     pub(crate) allow_remote: bool,
+}
+
+/// The audit log of a server that is not the sidecar.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AuditLogArgs {
+    /// Write an audit log into this file; nothing is accepted or issued that is not in it. Check it with `obol audit verify`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -512,10 +519,10 @@ pub(crate) enum AuditCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerifyArgs {
-    /// The log's files, in any order. Without any: those of the log that `tqs.audit` names in the configuration, or else
+    /// The log's files, in any order. Without any: those of the log that `tqs.audit_log` names in the configuration, or else
     /// `rs.audit_log`.
     pub(crate) files: Vec<PathBuf>,
-    /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit` and the master
+    /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit_log` and the master
     /// key.
     #[arg(long)]
     pub(crate) rs: bool,
