@@ -32,13 +32,13 @@ pub(crate) fn head_of(anchor: &Path) -> PathBuf {
 }
 
 /// The file of the daemon's audit log, if it is to have one.
-pub(crate) fn place<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Path> {
+pub(crate) fn file<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Path> {
     args.audit.as_deref().or(config.tqs.audit_log.as_deref())
 }
 
 /// What the master key sealed besides the store: the note of the log's end, and the log.
 pub(crate) fn sealed(args: &TqsArgs, config: &Config, store: &Path) -> Vec<PathBuf> {
-    [head_of(store)].into_iter().chain(place(args, config).map(Path::to_owned)).collect()
+    [head_of(store)].into_iter().chain(file(args, config).map(Path::to_owned)).collect()
 }
 
 /// Opens the daemon's audit log, if it is to have one. The store remembers which chain that is, so that a log which was
@@ -51,7 +51,7 @@ pub(crate) fn open(
     queue: &Queue,
 ) -> Outcome<Option<Arc<AuditLog>>> {
     let known = remembered(queue)?;
-    let Some(path) = place(args, config) else {
+    let Some(path) = file(args, config) else {
         if let Some(mark) = known {
             tracing::warn!(
                 chain = mark.chain(),

@@ -24,7 +24,7 @@ use crate::places::{environment, place};
 use crate::role::audit;
 use crate::role::sandbox;
 use crate::sessions::files::{self, FoundHalf};
-use crate::settings::args::{LogLevel, TqsArgs};
+use crate::settings::args::TqsArgs;
 use crate::settings::config::{Config, Origin};
 use crate::signals::{LAST_WAIT, shutdown_signal};
 
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     let sessions = sessions(args, &config);
     files::answer(&sessions)?;
     let sandbox = (!args.no_sandbox && config.tqs.sandbox != Some(false)).then(|| {
-        let log = audit::place(args, &config);
+        let log = audit::file(args, &config);
         sandbox::of_sidecar(&store, log, sockets.folders(), &sessions, &origin)
     });
     hardening.extend(sandbox::enter(sandbox.as_ref()));
