@@ -93,7 +93,7 @@ fn a_provider_names_its_build_and_its_audit_log() {
     serve.args(["atp", "serve", "--secrets", "secrets.json", "--scope", "read", "--first-start"]);
     serve.args([
         "--url",
-        &format!("http://127.0.0.1:{port}/tokens"),
+        "https://api.example.com/v1/agent-tokens",
         "--listen",
         &format!("127.0.0.1:{port}"),
     ]);

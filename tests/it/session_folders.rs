@@ -126,27 +126,42 @@ fn a_resource_server_takes_what_is_in_a_folder_and_lets_go_of_what_left_it() {
 fn several_files_are_as_good_as_one_and_a_session_can_be_added_to_a_file() {
     let home = process::home();
     let home = home.path();
-    assert!(create(home, "one", &["--rs-file", "a.json"]).status.success());
-    assert!(create(home, "two", &["--rs-file", "b.json"]).status.success());
-    let more = ["--sessions", "b.json", "--spent", "memory", "--first-start"];
-    let rs = RsProcess::start_with(home, "a.json", &more);
+    // A folder of their own: a sandbox lets a server read again what was replaced there, and never in a home.
+    folder(home);
+    assert!(create(home, "one", &["--rs-file", "sessions/a.json"]).status.success());
+    assert!(create(home, "two", &["--rs-file", "sessions/b.json"]).status.success());
+    let more = ["--sessions", "sessions/b.json", "--spent", "memory", "--first-start"];
+    let rs = RsProcess::start_with(home, "sessions/a.json", &more);
     assert_eq!(agents(home, &rs), ["one", "two"]);
-    let added = create(home, "three", &["--append", "b.json"]);
+    let added = create(home, "three", &["--append", "sessions/b.json"]);
     assert!(added.status.success(), "{added:?}");
     assert!(reload(home, &rs).status.success());
     assert_eq!(agents(home, &rs), ["one", "three", "two"]);
 
-    let before = std::fs::read(home.join("b.json")).unwrap();
+    let before = std::fs::read(home.join("sessions/b.json")).unwrap();
     for (arguments, says) in [
-        (&["--append", "none.json"][..], "--rs-file"),
-        (&["--append", "b.json", "--rs-file", "c.json"], "--append"),
+        (&["--append", "sessions/none.json"][..], "--rs-file"),
+        (&["--append", "sessions/b.json", "--rs-file", "sessions/c.json"], "--append"),
     ] {
         let refused = create(home, "four", arguments);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert!(refused.status.code() == Some(2) && said.contains(says), "{said}");
         assert!(!home.join("four.json").exists(), "half a session is left nowhere");
     }
-    assert_eq!(std::fs::read(home.join("b.json")).unwrap(), before);
+    assert_eq!(std::fs::read(home.join("sessions/b.json")).unwrap(), before);
+}
+
+#[test]
+fn a_file_that_was_replaced_where_the_sandbox_does_not_reach_is_refused_with_what_to_do() {
+    let home = process::home();
+    let home = home.path();
+    assert!(create(home, "one", &["--rs-file", "a.json"]).status.success());
+    let rs = RsProcess::start_with(home, "a.json", &["--spent", "memory", "--first-start"]);
+    assert!(create(home, "two", &["--append", "a.json"]).status.success());
+    let refused = reload(home, &rs);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("a folder of its own"), "{said}");
+    assert_eq!(agents(home, &rs), ["one"]);
 }
 
 #[test]

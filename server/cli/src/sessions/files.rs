@@ -161,11 +161,18 @@ fn read(file: &Path, limit: usize) -> Outcome<Zeroizing<Vec<u8>>> {
 
 /// Reads one sidecar's half as it is. The queue checks what it says.
 pub(crate) fn read_one(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
-    read(file, MAX_DOCUMENT_BYTES)
+    PrivateFile::read(file, MAX_DOCUMENT_BYTES).map_err(Failure::usage)
 }
 
 fn unread(error: PrivateFileError) -> Failure {
-    let message = format!("the sessions cannot be read: {error}");
+    let replaced = match error.fault() {
+        Fault::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            "; a server reads again what was replaced only in a folder of its own, and not straight in a home: move it \
+             there, or start the server again"
+        }
+        _ => "",
+    };
+    let message = format!("the sessions cannot be read: {error}{replaced}");
     if matches!(error.fault(), Fault::NoAnswer) {
         Failure::unavailable(message)
     } else {
