@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use obol_world::home::{self, command};
+
 use crate::config_check::same_as_the_document;
-use crate::process::{self, command};
 
 fn pages(home: &Path) -> Vec<PathBuf> {
     let folder = home.join("man1");
@@ -22,7 +23,7 @@ fn format(program: &str, arguments: &[&str], page: &Path) -> Option<(bool, Strin
 
 #[test]
 fn every_page_of_the_manual_can_be_read_by_man() {
-    let home = process::home();
+    let home = home::home();
     let pages = pages(home.path());
     assert!(pages.len() > 30, "{pages:?}");
     let mut tried = Vec::new();
@@ -51,7 +52,7 @@ fn every_page_of_the_manual_can_be_read_by_man() {
 
 #[test]
 fn the_first_page_is_printed_where_no_folder_is_named() {
-    let home = process::home();
+    let home = home::home();
     let said = command(home.path()).arg("man").output().unwrap();
     assert!(said.status.success());
     assert!(String::from_utf8_lossy(&said.stdout).contains(".SH NAME\nobol"), "{said:?}");
@@ -61,7 +62,7 @@ fn the_first_page_is_printed_where_no_folder_is_named() {
 
 #[test]
 fn the_catalogue_of_errors_is_what_the_code_says() {
-    let home = process::home();
+    let home = home::home();
     let said = command(home.path()).arg("errors").output().unwrap();
     same_as_the_document("errors.md", &String::from_utf8(said.stdout).unwrap());
 }

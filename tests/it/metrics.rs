@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use crate::process::{self, Tqs, command, wait_until};
-use crate::queue::now;
-use crate::redis_server::free_port;
-use crate::rs_process::{Http, RsProcess, write_sessions};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, free_port, wait_until};
+use obol_world::http::Http;
+use obol_world::now;
+use obol_world::rs::{RsProcess, write_sessions};
+use obol_world::tqs::Tqs;
+
 use crate::sidecar::{PATIENCE, tool};
 use crate::sidecar_watch::get;
-use crate::support::World;
 
 /// The names of all numbers in a text of metrics.
 fn names(metrics: &str) -> Vec<&str> {
@@ -35,7 +37,7 @@ fn reasons(metrics: &str) -> Vec<&str> {
 
 #[test]
 fn the_sidecar_names_its_build_its_audit_log_and_why_it_is_not_ready() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let tqs = Tqs::start(home, &["--audit", "audit.jsonl"]);
     let metrics = get(home, "/metrics").1;
@@ -44,7 +46,7 @@ fn the_sidecar_names_its_build_its_audit_log_and_why_it_is_not_ready() {
     assert!(metrics.contains("\nobol_audit_refused_total 0\n"), "{metrics}");
     assert_eq!(reasons(&metrics), ["no_session"]);
 
-    let session = World::new(1, now(), &["search"]).agent_json().to_string();
+    let session = AgentSession::new(1, now(), &["search"]).agent_json().to_string();
     let session = obol_ipc::secret::SessionDocument::new(session).unwrap();
     tqs.control().provision(session).unwrap();
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
@@ -62,7 +64,7 @@ fn the_sidecar_names_its_build_its_audit_log_and_why_it_is_not_ready() {
 
 #[test]
 fn the_resource_server_names_its_build_its_audit_log_and_why_it_is_not_ready() {
-    let home = process::home();
+    let home = home::home();
     write_sessions(home.path(), now());
     let arguments = ["--spent", "memory", "--first-start", "--audit-log", "audit.jsonl"];
     let rs = RsProcess::start(home.path(), &arguments);
@@ -71,20 +73,20 @@ fn the_resource_server_names_its_build_its_audit_log_and_why_it_is_not_ready() {
     assert!(metrics().contains("\nobol_audit_state{state=\"writing\"} 1\n"), "{}", metrics());
     assert_eq!(reasons(&metrics()), Vec::<&str>::new());
     // A line that finds no room: the next refusal writes one.
-    process::limit_files(rs.pid(), Some(0));
+    home::limit_files(rs.pid(), Some(0));
     wait_until("the audit log is suspended", || {
         let _refused = Http::new(rs.port()).present("not a token");
         reasons(&metrics()) == ["audit_log"]
     });
     assert!(metrics().contains("\nobol_audit_state{state=\"suspended\"} 1\n"), "{}", metrics());
     assert!(metrics().contains("\nobol_ready 0\n"));
-    process::limit_files(rs.pid(), None);
+    home::limit_files(rs.pid(), None);
     wait_until("it is written again", || reasons(&metrics()).is_empty());
 }
 
 #[test]
 fn a_provider_names_its_build_and_its_audit_log() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     let new = command(home).args(["atp", "secret", "new", "--secrets", "secrets.json", "--shared"]).output();
     assert!(new.unwrap().status.success());

@@ -112,7 +112,7 @@ fn a_reload_puts_another_policy_in_force_and_a_wrong_one_changes_nothing() {
     let replace = |text: &str| {
         std::fs::write(home.path().join("policy/new"), text).unwrap();
         std::fs::rename(home.path().join("policy/new"), &file).unwrap();
-        let mut reload = crate::process::command(home.path());
+        let mut reload = obol_world::home::command(home.path());
         reload.args(["rs", "reload", "--rs-control-socket"]).arg(server.control_socket()).output().unwrap()
     };
     assert!(replace(&narrow).status.success());
@@ -126,9 +126,9 @@ fn a_reload_puts_another_policy_in_force_and_a_wrong_one_changes_nothing() {
     assert_eq!(present(3), "INSUFFICIENT_PRIVILEGE", "the policy before is still in force");
     let pid = server.pid().to_string();
     assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    crate::process::wait_until("the log says it", || server.log().contains("so do the templates"));
+    obol_world::home::wait_until("the log says it", || server.log().contains("so do the templates"));
 
-    let check = crate::process::command(home.path()).args(["config", "check"]).output().unwrap();
+    let check = obol_world::home::command(home.path()).args(["config", "check"]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout);
     assert!(check.status.code() == Some(2) && said.contains("rs.templates: "), "{said}");
     assert!(replace(&wide).status.success());

@@ -7,16 +7,17 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::process::{self, Tqs, command, wait_until, write_private};
-use crate::queue::now;
-use crate::rs_process::RsProcess;
-use crate::support::World;
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, wait_until, write_private};
+use obol_world::now;
+use obol_world::rs::RsProcess;
+use obol_world::tqs::Tqs;
 
 const AUDIENCE: &str = "https://api.example";
 
 /// Writes the sidecar's half of a session.
 fn put(home: &Path, file: &str, number: u64) {
-    write_private(&home.join(file), &World::new(number, now(), &["search"]).agent_json().to_string());
+    write_private(&home.join(file), &AgentSession::new(number, now(), &["search"]).agent_json().to_string());
 }
 
 fn folder(home: &Path) {
@@ -30,12 +31,12 @@ fn sessions(tqs: &Tqs) -> Vec<u64> {
 
 #[test]
 fn a_sidecar_provisions_what_is_in_a_folder_and_what_comes_there_later() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     folder(home);
     put(home, "sessions/a.json", 1);
     // What is over may stay there until somebody tidies it.
-    let over = World { expires_at: now() - 1, ..World::new(9, now() - 100, &["search"]) };
+    let over = AgentSession { expires_at: now() - 1, ..AgentSession::new(9, now() - 100, &["search"]) };
     write_private(&home.join("sessions/over.json"), &over.agent_json().to_string());
     write_private(&home.join("obol.toml"), "[tqs]\nsessions = \"sessions\"\n");
     let tqs = Tqs::start(home, &["--config", "obol.toml"]);
@@ -59,7 +60,7 @@ fn a_sidecar_provisions_what_is_in_a_folder_and_what_comes_there_later() {
 
 #[test]
 fn a_sidecar_does_not_start_beside_a_bad_file_and_names_it() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     folder(home);
     put(home, "sessions/a.json", 1);
@@ -99,7 +100,7 @@ fn reload(home: &Path, rs: &RsProcess) -> Output {
 
 #[test]
 fn a_resource_server_takes_what_is_in_a_folder_and_lets_go_of_what_left_it() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     folder(home);
     for agent in ["one", "two"] {
@@ -124,7 +125,7 @@ fn a_resource_server_takes_what_is_in_a_folder_and_lets_go_of_what_left_it() {
 
 #[test]
 fn several_files_are_as_good_as_one_and_a_session_can_be_added_to_a_file() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     // A folder of their own: a sandbox lets a server read again what was replaced there, and never in a home.
     folder(home);
@@ -153,7 +154,7 @@ fn several_files_are_as_good_as_one_and_a_session_can_be_added_to_a_file() {
 
 #[test]
 fn a_file_that_was_replaced_where_the_sandbox_does_not_reach_is_refused_with_what_to_do() {
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     assert!(create(home, "one", &["--rs-file", "a.json"]).status.success());
     let rs = RsProcess::start_with(home, "a.json", &["--spent", "memory", "--first-start"]);
@@ -167,7 +168,7 @@ fn a_file_that_was_replaced_where_the_sandbox_does_not_reach_is_refused_with_wha
 #[test]
 fn sessions_that_are_added_at_the_same_time_are_all_there_or_were_refused() {
     const WRITERS: usize = 12;
-    let home = process::home();
+    let home = home::home();
     let home = home.path();
     assert!(create(home, "first", &["--rs-file", "all.json"]).status.success());
     let writers: Vec<_> = (0..WRITERS)
