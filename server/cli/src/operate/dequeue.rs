@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
 
-use obol_ipc::proof::ArgumentsHash;
 use obol_ipc::names::{Audience, ToolName};
 use obol_ipc::numbers::WaitMs;
+use obol_ipc::proof::ArgumentsHash;
 use obol_verify::ReadArguments;
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_ipc::control::{SessionState, StatusResult};
-use obol_ipc::user::name_of;
 use obol_ipc::names::ToolName;
+use obol_ipc::user::name_of;
 
 use crate::exit::{Failure, Outcome};
 use crate::operate::watch;
