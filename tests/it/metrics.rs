@@ -47,7 +47,7 @@ fn the_sidecar_names_its_build_its_audit_log_and_why_it_is_not_ready() {
     assert_eq!(reasons(&metrics), ["no_session"]);
 
     let session = AgentSession::new(1, now(), &["search"]).agent_json().to_string();
-    let session = obol_ipc::secret::SessionDocument::new(session).unwrap();
+    let session = obol_ipc::secret::SessionDocumentText::new(session).unwrap();
     tqs.control().provision(session).unwrap();
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
     let metrics = get(home, "/metrics").1;
