@@ -39,7 +39,9 @@ impl World {
             .collect();
         let sessions = MemorySessionTable::new();
         for keys in &keys {
-            sessions.add(Session::new(keys.material(), Audience::new(AUDIENCE).expect("an audience"), ORG)).expect("few sessions");
+            sessions
+                .add(Session::new(keys.material(), Audience::new(AUDIENCE).expect("an audience"), ORG))
+                .expect("few sessions");
         }
         let tokens = keys.iter().flat_map(|keys| mint(&keys.material(), 0, TOKENS)).collect();
         Self { keys, tokens, sessions: Arc::new(sessions) }
@@ -54,11 +56,15 @@ impl World {
     pub fn server(&self) -> Server {
         let clock = Arc::new(ManualClock::new(NOW));
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), CLOCK_SKEW_SECS));
-        let verifier = Verifier::builder(Audience::new(AUDIENCE).expect("an audience"), self.sessions.clone(), spent.clone())
-            .templates(Arc::new(Template::Any))
-            .clock(clock.clone())
-            .build()
-            .expect("the parts fit");
+        let verifier = Verifier::builder(
+            Audience::new(AUDIENCE).expect("an audience"),
+            self.sessions.clone(),
+            spent.clone(),
+        )
+        .templates(Arc::new(Template::Any))
+        .clock(clock.clone())
+        .build()
+        .expect("the parts fit");
         Server { clock, spent, verifier }
     }
 }

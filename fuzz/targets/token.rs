@@ -25,8 +25,9 @@ fn known() -> &'static Known {
         };
         for token in &known.tokens {
             let envelope = Envelope::parse(token).expect("what was minted parses");
-            let body =
-                known.sessions[&envelope.session_id().as_u64()].open(&envelope).expect("what was minted opens");
+            let body = known.sessions[&envelope.session_id().as_u64()]
+                .open(&envelope)
+                .expect("what was minted opens");
             body.scope().expect("what was minted has a scope");
         }
         known

@@ -5,9 +5,9 @@ pub mod jwt;
 pub mod obol;
 pub mod paseto;
 
+use obol_token::{Jti, SessionId};
 use obol_world::scope::scope;
 use obol_world::{AUDIENCE, NOW as ISSUED_AT, ORG};
-use obol_token::{Jti, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// Under which session all tokens are filed in the set of spent tokens.

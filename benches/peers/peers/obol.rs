@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use obol_token::text::to_base64url;
+use obol_token::{Audience, Minter, Nonces, ResponseKey, SessionMaterial, Suite, TokenSeed, Validity};
+use obol_verify::{
+    ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
+};
 use obol_world::scope::scope;
 use obol_world::{AUDIENCE, KEYS, NOW as ISSUED_AT, ORG};
-use obol_token::text::to_base64url;
-use obol_token::{
-    Audience, Minter, Nonces, ResponseKey, SessionMaterial, Suite, TokenSeed, Validity,
-};
-use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier};
 
 use super::{LIFE, NOW, Peer, Verified, jti};
 
@@ -30,14 +30,17 @@ impl Obol {
 
     fn new(suite: Suite) -> Self {
         let sessions = MemorySessionTable::new();
-        sessions.add(Session::new(material(suite), Audience::new(AUDIENCE).expect("an audience"), ORG)).expect("one session");
+        sessions
+            .add(Session::new(material(suite), Audience::new(AUDIENCE).expect("an audience"), ORG))
+            .expect("one session");
         let clock = Arc::new(ManualClock::new(NOW));
         // Nothing is ever spent in it: the replay check is the same for all peers, and outside.
         let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), 60));
-        let verifier = Verifier::builder(Audience::new(AUDIENCE).expect("an audience"), Arc::new(sessions), spent)
-            .templates(Arc::new(Template::Any))
-            .clock(clock)
-            .build();
+        let verifier =
+            Verifier::builder(Audience::new(AUDIENCE).expect("an audience"), Arc::new(sessions), spent)
+                .templates(Arc::new(Template::Any))
+                .clock(clock)
+                .build();
         Self {
             name: format!("obol, suite {suite}"),
             material: material(suite),
