@@ -13,10 +13,12 @@ mod pages;
 mod rs_control;
 
 pub use self::agent::Client;
+#[cfg(any(feature = "tokio", test))]
 pub(crate) use self::agent::dequeue_params;
 pub use self::caller::BlockingClient;
 pub use self::control::ControlClient;
 pub use self::error::CallError;
+#[cfg(feature = "tokio")]
 pub(crate) use self::pages::Pages;
 pub use self::rs_control::RsControlClient;
 
