@@ -2,6 +2,7 @@
 
 mod between;
 mod kills;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -79,7 +80,11 @@ fn free_port() -> SocketAddr {
 
 /// A service with its files in this folder, that agents know by this address.
 fn authority_in(folder: &Path, known: SocketAddr, suites: &[Suite]) -> Arc<Authority> {
-    let settings = Settings::new(&format!("http://{known}"), "example").unwrap().suites(suites).unwrap();
+    authority_called(folder, &format!("http://{known}"), suites)
+}
+
+fn authority_called(folder: &Path, origin: &str, suites: &[Suite]) -> Arc<Authority> {
+    let settings = Settings::new(origin, "example").unwrap().suites(suites).unwrap();
     let key = Key32::load_or_create(folder.join("authority.key")).unwrap();
     let master = Key32::load_or_create(folder.join("master.key")).unwrap();
     let directory = RedbDirectory::open(&folder.join("authority.redb"), &master).unwrap();
