@@ -46,7 +46,12 @@ pub fn agent() -> AgentFacts {
     AgentFacts {
         id: "agt_fuzz".to_owned(),
         class: "assistant".to_owned(),
-        owner: HumanFacts { id: "local:alice".to_owned(), issuer: "local".to_owned(), mfa: true, roles: roles.clone().into() },
+        owner: HumanFacts {
+            id: "local:alice".to_owned(),
+            issuer: "local".to_owned(),
+            mfa: true,
+            roles: roles.clone().into(),
+        },
         roles: roles.into(),
         flow: "local".to_owned(),
         registered_days: 3,

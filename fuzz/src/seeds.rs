@@ -50,7 +50,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "handshake_reply" => handshakes(|messages| &messages.reply),
         "handshake_proof" => handshakes(|messages| &messages.proof),
         "handshake_cookie" => handshakes(|messages| &messages.cookie),
-        "catalogue" => vec![policy::CATALOGUE.into(), policy::CATALOGUE.replace("\n", "\r\n").into(), Vec::new()],
+        "catalogue" => {
+            vec![policy::CATALOGUE.into(), policy::CATALOGUE.replace("\n", "\r\n").into(), Vec::new()]
+        }
         "policy" => vec![policy::POLICIES.into(), policy::POLICIES.replace("permit", "forbid").into()],
         "atp_body" => atp::bodies(),
         "atp_document" => atp::documents(),
