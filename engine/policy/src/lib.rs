@@ -17,7 +17,7 @@
 //!
 //! Files, sockets, clocks, who an agent is: it is told all this, as [`AgentFacts`] and a [`Moment`]. Keeping versions and
 //! telling agents and resource servers of a change is the Authentication Service's business; the rules for both, [`History`]
-//! and [`diff`], are here.
+//! and [`diff()`], are here.
 //!
 //! This is the only crate that links Cedar; the servers beside an agent and in front of an API link none of it.
 
