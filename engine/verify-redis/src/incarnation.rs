@@ -48,6 +48,8 @@ pub(crate) struct Kind {
 pub(crate) const MARKS: Kind = Kind { record: "epoch", kept: "marks", counting: "ZCARD" };
 /// Sessions, in a hash by their numbers.
 pub(crate) const SESSIONS: Kind = Kind { record: "sessions", kept: "rows", counting: "HLEN" };
+/// Records, in a sorted set by the number of the change that wrote each.
+pub(crate) const RECORDS: Kind = Kind { record: "records", kept: "log", counting: "ZCARD" };
 
 /// What all scripts are told.
 pub(crate) struct Common {

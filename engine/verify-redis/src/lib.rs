@@ -1,4 +1,4 @@
-//! A spent set and a session table that several resource servers share, in Redis (6.2 or later) or Valkey.
+//! A spent set, a session table and named records that several servers share, in Redis (6.2 or later) or Valkey.
 //!
 //! # What it promises
 //!
@@ -27,6 +27,7 @@ mod incarnation;
 mod info;
 mod link;
 mod options;
+mod records;
 mod script;
 mod sessions;
 mod spent;
@@ -38,6 +39,7 @@ pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
     RedisOptions, Server,
 };
+pub use records::{MAX_RECORD_BYTES, News, Record, RedisRecords};
 pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
 pub use spent::{RedisOpenError, RedisSpentSet};
 pub use unfit::Unfit;

@@ -66,7 +66,11 @@ impl Link {
         Ok((link, incarnation))
     }
 
-    fn eval(&self, script: &str, now: u64) -> redis::Cmd {
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    pub(crate) fn eval(&self, script: &str, now: u64) -> redis::Cmd {
         self.common.eval(script, &self.keys, now, &self.id, &self.fence)
     }
 
@@ -89,7 +93,7 @@ impl Link {
     }
 
     /// Sends one command, and waits for the replicas that were asked for.
-    fn write(&mut self, command: redis::Cmd) -> Result<Option<Value>, Unfit> {
+    pub(crate) fn write(&mut self, command: redis::Cmd) -> Result<Option<Value>, Unfit> {
         let mut pipeline = redis::pipe();
         pipeline.add_command(command);
         let mut replies = 1;
@@ -172,7 +176,7 @@ fn connect(options: &RedisOptions) -> Result<Connection, Unfit> {
 
 /// `{"epoch"}`, `{"policy", name}`, `{"clock", time}` or `{"done", time, text}`. `now` is the caller's time, as the script was
 /// told.
-fn parse(value: Option<Value>, now: u64) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
+pub(crate) fn parse(value: Option<Value>, now: u64) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
     let Some(Value::Array(values)) = value else { return Err(nonsense(value.as_ref())) };
     let milliseconds = |time: &i64| u64::try_from(*time).map_err(|_| nonsense(None));
     match values.as_slice() {
@@ -190,7 +194,7 @@ fn parse(value: Option<Value>, now: u64) -> Result<Answer<(u64, Vec<u8>)>, Unfit
     }
 }
 
-fn pairs(values: &[Value]) -> Result<Vec<Row>, Unfit> {
+pub(crate) fn pairs(values: &[Value]) -> Result<Vec<Row>, Unfit> {
     let (pairs, rest) = values.as_chunks::<2>();
     let bytes = |pair: &[Value; 2]| match pair {
         [Value::BulkString(key), Value::BulkString(value)] => Some((key.clone(), value.clone())),

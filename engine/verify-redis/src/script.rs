@@ -183,13 +183,43 @@ return {'done', now, changes, c[2] or '', redis.call('HGETALL', KEYS[2])}
 "
 );
 
+/// Writes a change of records, if nobody else wrote one meanwhile. Further arguments: the number of the change before and of
+/// this one, the manifest, how many rows go, their numbers, and then the number of each new row and the row. Answers `done`, the
+/// server's time, and `ok` or `stale`.
+pub(crate) const CHANGE_RECORDS: &str = concat!(
+    prologue!(),
+    r"
+if (redis.call('HGET', KEYS[1], 'changes') or '0') ~= ARGV[8] then return {'done', now, 'stale'} end
+local first = 12 + ARGV[11]
+for i = 12, first - 1 do redis.call('ZREMRANGEBYSCORE', KEYS[2], ARGV[i], ARGV[i]) end
+for i = first, #ARGV, 2 do redis.call('ZADD', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'changes', ARGV[9], 'manifest', ARGV[10], 'seen', digits(math.max(now, seen)),
+  'count', digits(redis.call('ZCARD', KEYS[2])))
+return {'done', now, 'ok'}
+"
+);
+
+/// Reads records if there was a change. Further arguments: the number of the last change that is known, the number of the last
+/// row that is known, the most rows. Answers `done`, the server's time and the number of the last change, and, where that is
+/// another, the manifest and the rows: row and number in turn.
+pub(crate) const READ_RECORDS: &str = concat!(
+    prologue!(),
+    r"
+local c = redis.call('HMGET', KEYS[1], 'changes', 'manifest')
+local changes = c[1] or '0'
+if changes == ARGV[8] then return {'done', now, changes} end
+return {'done', now, changes, c[2] or '',
+  redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[9], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[10])}
+"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn no_script_but_the_one_that_begins_an_incarnation_does_anything_before_the_prologue() {
-        for script in [SPEND, WATCH, CHANGE, READ] {
+        for script in [SPEND, WATCH, CHANGE, READ, CHANGE_RECORDS, READ_RECORDS] {
             assert!(script.starts_with(prologue!()), "{script}");
         }
         assert!(ADOPT.starts_with(facts!()));
