@@ -11,7 +11,6 @@ use crate::audit::About;
 use crate::denied::{Denied, json};
 use crate::provider::Provider;
 use crate::request;
-use crate::store::Row;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +47,7 @@ impl Provider {
                 read.spend
             }
         };
-        let claims = request::bearer(headers).and_then(|token| self.live(token));
+        let claims = request::bearer(headers).map(|token| self.live(token)).transpose()?.flatten();
         let invalid = || {
             json(StatusCode::OK, &Verdict { valid: false, scopes: None, expires_at: None, agent_id: None })
         };
@@ -73,13 +72,13 @@ impl Provider {
     ) -> Result<Response, Denied> {
         let place = self.auditor.reserve()?;
         let claims = match request::bearer(headers) {
-            Some(token) => self.live(token),
+            Some(token) => self.live(token)?,
             None => {
                 request::is_json(headers)?;
                 let proven = self.prove(Signed::<RevokeBody<'_>>::parse(body)?, about)?;
                 self.spend_request(&proven.body).await?;
                 let signer = proven.body.body().agent_id.to_string();
-                self.live(&proven.body.body().token).filter(|claims| claims.sub == signer)
+                self.live(&proven.body.body().token)?.filter(|claims| claims.sub == signer)
             }
         };
         if let Some(claims) = claims {
@@ -98,12 +97,10 @@ impl Provider {
 
     /// Ends all generations of a token; durable when this returns.
     pub(crate) async fn end_id(&self, id: &str, ends: u64) -> Result<(), Denied> {
-        let done = self.store.change(|tokens| {
-            if !tokens.can_revoke() {
-                return (false, Vec::new());
-            }
-            tokens.revoke(id, ends);
-            (true, vec![Row::Revoked { id: id.to_owned(), until: ends }])
+        let id = id.to_owned();
+        let done = self.store.change(move |kept| match kept.tokens.revocation(&id, ends) {
+            Some(row) => (true, vec![row]),
+            None => (false, Vec::new()),
         });
         if done.await == Ok(true) { Ok(()) } else { Err(Denied::unavailable()) }
     }

@@ -3,8 +3,9 @@
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Place};
 use obol_probe::metrics::Audit;
+use parking_lot::Mutex;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::denied::Denied;
@@ -95,7 +96,7 @@ impl Auditor {
     /// Writes a refusal, or counts it.
     pub(crate) fn refused(&self, denied: &Denied, about: &About) {
         let Some(log) = &self.log else { return };
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refusals = self.refusals.lock();
         if refusals.0.take(REFUSALS, Instant::now()).is_err() {
             refusals.1 += 1;
             return;

@@ -7,14 +7,16 @@ use obol_atp::jwt::Algorithm;
 use obol_atp::{Endpoint, Scope, ScopeSet, Window};
 use obol_audit::AuditLog;
 use obol_verify::{Clock, MemorySpentSet, SpentSet, SystemClock};
+use parking_lot::RwLock;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Auditor;
-use crate::keys::KeyRing;
+use crate::keys::KeyPolicy;
 use crate::metrics::Metrics;
+use crate::networks::Networks;
 use crate::provider::{Provider, Time};
 use crate::rate::Limiter;
 use crate::router::Router;
@@ -49,7 +51,7 @@ pub enum BuildError {
     Window,
     /// The key for tokens is also a secret that an agent has, who could then make tokens.
     SecretIsKey,
-    /// A JWT key cannot be made or kept.
+    /// A JWT key cannot be made or kept, or the store cannot remember which secrets are over.
     NoKey,
 }
 
@@ -62,7 +64,7 @@ impl fmt::Display for BuildError {
             Self::Ttl => "a token's life must be 1 s to 86,400 s",
             Self::Window => "the window must be 1 s to 900 s",
             Self::SecretIsKey => "a secret in the list is also the key for tokens: whoever has it could make tokens; replace it",
-            Self::NoKey => "a JWT key cannot be made or kept",
+            Self::NoKey => "the token store cannot be written: a JWT key, or which secrets are over, cannot be kept",
         })
     }
 }
@@ -184,7 +186,7 @@ impl Builder {
     /// # Errors
     /// [`BuildError`] names the setting that does not fit.
     pub fn build(self) -> Result<Router, BuildError> {
-        let secrets = self.secrets.filter(|secrets| !secrets.is_empty()).ok_or(BuildError::NoSecrets)?;
+        let mut secrets = self.secrets.filter(|secrets| !secrets.is_empty()).ok_or(BuildError::NoSecrets)?;
         let scopes = set(&self.scopes).filter(|scopes| !scopes.is_empty()).ok_or(BuildError::Scopes)?;
         let single_use = set(&self.single_use).ok_or(BuildError::Scopes)?;
         if !single_use.is_within(&scopes) {
@@ -195,12 +197,8 @@ impl Builder {
             return Err(BuildError::Ttl);
         }
         let time = self.clock.clone().map_or(Time::System, Time::Given);
-        let mut store = self.store;
-        let keys = KeyRing::open(&mut store, self.algorithm, ttl.max(max_ttl), time.now())
-            .map_err(|_| BuildError::NoKey)?;
-        if keys.any(|bytes| secrets.has_secret(bytes)) {
-            return Err(BuildError::SecretIsKey);
-        }
+        let key_policy = KeyPolicy { algorithm: self.algorithm };
+        self.store.admit(&mut secrets, key_policy, time.now())?;
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let window = Window::back(self.window.as_secs()).ok_or(BuildError::Window)?;
         let (spent, window): (Arc<dyn SpentSet>, _) = match self.spent {
@@ -235,13 +233,14 @@ impl Builder {
             require_aud: self.require_aud,
             signed_only: self.signed_only,
             secrets: RwLock::new(Arc::new(secrets)),
-            keys,
-            store,
+            key_policy,
+            store: self.store,
             spent,
             time,
             metrics: Metrics::default(),
             address_limit: Limiter::new(self.address_rate, self.address_rate.saturating_mul(2)),
             agent_limit: Limiter::new(self.agent_rate, AGENT_BURST),
+            networks: Networks::default(),
             document,
             etag,
         };

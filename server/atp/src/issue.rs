@@ -59,7 +59,7 @@ impl Provider {
             cred,
         };
         let claims = self.claims(&grant);
-        let (token, _) = self.keys.mint(&claims).ok_or_else(Denied::unavailable)?;
+        let token = self.mint(&claims).ok_or_else(Denied::unavailable)?;
         (about.scopes, about.jti, about.expires_at) =
             (Some(claims.scope.into()), Some(claims.jti.into()), Some(claims.exp));
         place.done(Event::TokenIssue, about);
@@ -68,15 +68,24 @@ impl Provider {
 
     /// Looks the keys up, checks the signature, the agent's rate, for whom and when it was signed.
     pub(crate) fn prove<B: Body>(&self, signed: Signed<B>, about: &mut About) -> Result<Proven<B>, Denied> {
+        self.must_be_fresh()?;
         let now_ms = self.time.now_ms();
         let agent = signed.claimed_agent();
         let book = self.book();
-        let keys = book.keys(agent, now_ms / 1_000);
+        let keys = book.keys(agent, now_ms / 1_000, &self.store.kept().owners);
         let body = signed.verify(keys.current, keys.previous).ok_or_else(Denied::invalid_signature)?;
         about.agent = Some(agent.to_string().into());
         about.proof = Some(if keys.is_shared { "shared secret" } else { "own secret" });
         if body.key() == KeyUsed::Previous {
             self.metrics.previous_secret.fetch_add(1, Ordering::Relaxed);
+        }
+        // Several agents share a shared secret, and may well share a name.
+        if !keys.is_shared && self.networks.is_second(agent, about.address, Instant::now()) {
+            self.metrics.two_networks.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                %agent,
+                "signed from two networks within ten minutes: its secret may have been copied; `obol atp secret rotate` replaces it"
+            );
         }
         self.agent_limit.take(agent, Instant::now()).map_err(Denied::too_many)?;
         let for_here = match body.body().aud() {

@@ -27,6 +27,7 @@ mod issue;
 mod keys;
 mod master;
 mod metrics;
+mod networks;
 mod provider;
 mod rate;
 mod request;

@@ -10,10 +10,11 @@ use obol_audit::Event;
 use crate::audit::About;
 use crate::denied::{Denied, json};
 use crate::issue::answer;
+use crate::keys::KeyPolicy;
 use crate::provider::{Grant, Provider};
 use crate::request;
 use crate::secrets::{Master, SecretBook};
-use crate::store::{Record, Row, Tokens};
+use crate::store::{Kept, Record, Row, Tokens};
 
 /// The shortest life of a token: with 300 s or less the npm client rotates on every call.
 const MIN_TTL_SECS: u64 = 600;
@@ -34,8 +35,9 @@ impl Provider {
         about: &mut About,
     ) -> Result<&'b Master, Denied> {
         let credential = request::master(headers).unwrap_or_default();
+        self.must_be_fresh()?;
         let master = book
-            .master(credential.as_bytes())
+            .master(credential.as_bytes(), &self.store.kept().owners)
             .ok_or_else(|| Denied::new(ErrorCode::InvalidMaster, "no master credential of this provider"))?;
         about.proof = Some("master");
         about.purpose = Some(master.name.clone());
@@ -70,7 +72,11 @@ impl Provider {
             cred: Some(Credential::Master),
         };
         let claims = self.claims(&grant);
-        let (token, kid) = self.keys.mint(&claims).ok_or_else(Denied::unavailable)?;
+        let (token, kid) = {
+            let kept = self.store.kept();
+            let key = kept.keys.current(self.key_policy, issued).ok_or_else(Denied::unavailable)?;
+            (key.mint(&claims), key.kid().to_owned())
+        };
         let record = Record {
             id: id.clone(),
             master: master.name.to_string(),
@@ -83,7 +89,7 @@ impl Provider {
             kid,
         };
         let max_tokens = master.max_tokens;
-        let kept = self.store.change(|tokens| add(tokens, record, max_tokens, issued)).await;
+        let kept = self.store.change(move |kept| add(&kept.tokens, &record, max_tokens, issued)).await;
         if kept != Ok(true) {
             return Err(Denied::unavailable());
         }
@@ -102,12 +108,9 @@ impl Provider {
         let master = self.master(&book, headers, about)?;
         let place = self.auditor.reserve()?;
         let now = self.time.now();
-        let (_, kid) = self.keys.mint(&self.claims(&Grant::nothing(id))).ok_or_else(Denied::unavailable)?;
-        let rotated = self
-            .store
-            .change(|tokens| rotate(tokens, master, id, kid, now))
-            .await
-            .map_err(|_| Denied::unavailable())?;
+        let rotation = Rotation { master: master.name.clone(), id: id.into(), policy: self.key_policy, now };
+        let rotated = self.store.change(move |kept| rotation.draft(kept)).await;
+        let rotated = rotated.map_err(|_| Denied::unavailable())?;
         let rotated =
             rotated.ok_or_else(|| Denied::new(ErrorCode::NotFound, "no such token of this master"))?;
         let (Rotated::New(record) | Rotated::Again(record)) = &rotated;
@@ -123,7 +126,10 @@ impl Provider {
             cred: Some(Credential::Master),
         };
         let claims = self.claims(&grant);
-        let token = self.keys.mint_again(&record.kid, &claims).ok_or_else(Denied::unavailable)?;
+        let token = {
+            let kept = self.store.kept();
+            kept.keys.named(&record.kid).ok_or_else(Denied::unavailable)?.mint(&claims)
+        };
         if let Rotated::New(_) = rotated {
             note(about, &claims);
             place.done(Event::TokenRotate, about);
@@ -143,7 +149,8 @@ impl Provider {
         let place = self.auditor.reserve()?;
         let ends = self
             .store
-            .tokens()
+            .kept()
+            .tokens
             .get(id)
             .filter(|record| record.master == *master.name)
             .map(|record| record.ends);
@@ -158,8 +165,8 @@ impl Provider {
     pub(crate) fn master_list(&self, headers: &HeaderMap, about: &mut About) -> Result<Response, Denied> {
         let book = self.book();
         let master = self.master(&book, headers, about)?;
-        let tokens = self.store.tokens();
-        let found = tokens.of(&master.name, None, self.time.now());
+        let kept = self.store.kept();
+        let found = kept.tokens.of(&master.name, None, self.time.now());
         let sets: Vec<_> = found
             .iter()
             .map(|record| ScopeSet::from_texts(record.scopes.iter().map(String::as_str)).unwrap_or_default())
@@ -178,14 +185,6 @@ impl Provider {
     }
 }
 
-impl<'a> Grant<'a> {
-    /// For the question which key is the newest.
-    fn nothing(id: &'a str) -> Self {
-        static NONE: std::sync::LazyLock<ScopeSet> = std::sync::LazyLock::new(ScopeSet::default);
-        Self { id, generation: 0, agent: "", scopes: &NONE, issued: 0, ttl: 0, cred: None }
-    }
-}
-
 fn note(about: &mut About, claims: &obol_atp::jwt::Claims) {
     about.agent = Some(claims.agent_id.as_str().into());
     about.scopes = Some(claims.scope.as_str().into());
@@ -193,39 +192,39 @@ fn note(about: &mut About, claims: &obol_atp::jwt::Claims) {
 }
 
 /// Adds a token; the oldest of the same master and label make room.
-fn add(tokens: &mut Tokens, record: Record, max_tokens: usize, now: u64) -> (bool, Vec<Row>) {
+fn add(tokens: &Tokens, record: &Record, max_tokens: usize, now: u64) -> (bool, Vec<Row>) {
     if !tokens.has_room() {
         return (false, Vec::new());
     }
-    let mut rows = Vec::new();
     let live = tokens.of(&record.master, Some(&record.label), now);
     let too_many = (live.len() + 1).saturating_sub(max_tokens);
-    let evicted: Vec<_> = live.iter().take(too_many).map(|old| (old.id.clone(), old.ends)).collect();
-    for (id, until) in evicted {
-        tokens.revoke(&id, until);
-        rows.push(Row::Revoked { id, until });
-    }
-    tokens.put(record.clone());
-    rows.push(Row::Token(record));
-    (true, rows)
+    let evicted = live.iter().take(too_many).filter_map(|old| tokens.revocation(&old.id, old.ends));
+    (true, evicted.chain([Row::Token(record.clone())]).collect())
 }
 
-fn rotate(
-    tokens: &mut Tokens,
-    master: &Master,
-    id: &str,
-    kid: String,
+/// A rotation that was asked for.
+struct Rotation {
+    master: Box<str>,
+    id: Box<str>,
+    policy: KeyPolicy,
     now: u64,
-) -> (Option<Rotated>, Vec<Row>) {
-    let found =
-        tokens.get(id).filter(|record| is_token_id(id) && record.master == *master.name && now < record.ends);
-    let Some(record) = found else { return (None, Vec::new()) };
-    if record.generation > 0 && now < record.issued.saturating_add(REPEAT_SECS) {
-        return (Some(Rotated::Again(record.clone())), Vec::new());
+}
+
+impl Rotation {
+    fn draft(&self, kept: &Kept) -> (Option<Rotated>, Vec<Row>) {
+        let now = self.now;
+        let found = kept
+            .tokens
+            .get(&self.id)
+            .filter(|record| is_token_id(&self.id) && record.master == *self.master && now < record.ends);
+        let key = kept.keys.current(self.policy, now);
+        let (Some(record), Some(key)) = (found, key) else { return (None, Vec::new()) };
+        if record.generation > 0 && now < record.issued.saturating_add(REPEAT_SECS) {
+            return (Some(Rotated::Again(record.clone())), Vec::new());
+        }
+        let mut next = record.clone();
+        next.generation = record.generation.saturating_add(1);
+        (next.issued, next.ends, next.kid) = (now, now.saturating_add(record.ttl), key.kid().to_owned());
+        (Some(Rotated::New(next.clone())), vec![Row::Token(next)])
     }
-    let mut next = record.clone();
-    next.generation = record.generation.saturating_add(1);
-    (next.issued, next.ends, next.kid) = (now, now.saturating_add(record.ttl), kid);
-    tokens.put(next.clone());
-    (Some(Rotated::New(next.clone())), vec![Row::Token(next)])
 }

@@ -71,6 +71,8 @@ pub(crate) struct Metrics {
     microseconds: AtomicU64,
     /// Requests that an agent's previous secret signed.
     pub(crate) previous_secret: AtomicU64,
+    /// Times that an agent signed from two networks within ten minutes.
+    pub(crate) two_networks: AtomicU64,
 }
 
 impl Metrics {
@@ -112,6 +114,14 @@ impl Metrics {
             "Requests signed with an agent's previous secret.",
         );
         let _infallible = writeln!(out, "obol_atp_previous_secret_total {previous}");
+        let two_networks = self.two_networks.load(Ordering::Relaxed);
+        head(
+            &mut out,
+            "obol_atp_two_networks_total",
+            "counter",
+            "Times that an agent signed from two networks within ten minutes.",
+        );
+        let _infallible = writeln!(out, "obol_atp_two_networks_total {two_networks}");
         head(&mut out, "obol_atp_tokens_live", "gauge", "Tokens of masters that have not ended.");
         let _infallible = writeln!(out, "obol_atp_tokens_live {}", seen.tokens_live);
         if let Some(marks) = seen.replay_marks {

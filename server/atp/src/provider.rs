@@ -3,14 +3,16 @@
 use obol_atp::jwt::{Claims, Credential, Use, jti};
 use obol_atp::{Endpoint, ScopeSet, Window};
 use obol_verify::{Clock, Mark, SpentSet};
+use parking_lot::RwLock;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::audit::Auditor;
 use crate::denied::Denied;
-use crate::keys::KeyRing;
+use crate::keys::KeyPolicy;
 use crate::metrics::{Metrics, NOT_READY};
+use crate::networks::Networks;
 use crate::rate::Limiter;
 use crate::secrets::SecretBook;
 use crate::store::Store;
@@ -54,7 +56,7 @@ pub(crate) struct Provider {
     pub(crate) require_aud: bool,
     pub(crate) signed_only: bool,
     pub(crate) secrets: RwLock<Arc<SecretBook>>,
-    pub(crate) keys: KeyRing,
+    pub(crate) key_policy: KeyPolicy,
     pub(crate) store: Store,
     pub(crate) spent: Arc<dyn SpentSet>,
     pub(crate) time: Time,
@@ -62,6 +64,7 @@ pub(crate) struct Provider {
     pub(crate) metrics: Metrics,
     pub(crate) address_limit: Limiter<Option<IpAddr>>,
     pub(crate) agent_limit: Limiter<obol_atp::AgentId>,
+    pub(crate) networks: Networks,
     pub(crate) document: Vec<u8>,
     pub(crate) etag: String,
 }
@@ -80,7 +83,7 @@ pub(crate) struct Grant<'a> {
 
 impl Provider {
     pub(crate) fn book(&self) -> Arc<SecretBook> {
-        Arc::clone(&self.secrets.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.secrets.read())
     }
 
     pub(crate) fn limit_address(&self, address: Option<IpAddr>) -> Result<(), Denied> {
@@ -112,21 +115,37 @@ impl Provider {
         }
     }
 
-    /// The claims of a token that holds now, and was neither revoked nor rotated away.
-    pub(crate) fn live(&self, token: &str) -> Option<Claims> {
-        let now = self.time.now();
-        let claims = self.keys.read(token, self.endpoint.origin(), now)?;
-        let (id, generation) = claims.id_and_generation()?;
-        let over = self.store.tokens().is_over(id, generation, now);
-        let ended = claims.cred != Some(Credential::Master) && self.book().ended(&claims.sub, claims.iat);
-        let orphan = claims.cred == Some(Credential::Master) && !self.is_of_a_master(id);
-        (!over && !ended && !orphan).then_some(claims)
+    /// The claims of a token that holds now, and was neither revoked nor rotated away. `None` if there is no such token.
+    ///
+    /// # Errors
+    /// Where what was revoked is not known for sure.
+    pub(crate) fn live(&self, token: &str) -> Result<Option<Claims>, Denied> {
+        self.must_be_fresh()?;
+        let (now, book, kept) = (self.time.now(), self.book(), self.store.kept());
+        let live = || {
+            let claims = kept.keys.read(token, self.endpoint.origin(), now)?;
+            let (id, generation) = claims.id_and_generation()?;
+            let over = kept.tokens.is_over(id, generation, now);
+            let ended = if claims.cred == Some(Credential::Master) {
+                // Its master may be gone from the operator's file.
+                !kept.tokens.get(id).is_some_and(|record| book.has_master(&record.master))
+            } else {
+                book.ended(&claims.sub, claims.iat, &kept.owners)
+            };
+            (!over && !ended).then_some(claims)
+        };
+        Ok(live())
     }
 
-    /// Whether the master that a token was issued under is still in the operator's file.
-    fn is_of_a_master(&self, id: &str) -> bool {
-        let tokens = self.store.tokens();
-        tokens.get(id).is_some_and(|record| self.book().has_master(&record.master))
+    /// Nothing is issued or accepted on what may be out of date.
+    pub(crate) fn must_be_fresh(&self) -> Result<(), Denied> {
+        if self.store.is_fresh() { Ok(()) } else { Err(Denied::unavailable()) }
+    }
+
+    /// Makes a token with the newest key; `None` if there is no key.
+    pub(crate) fn mint(&self, claims: &Claims) -> Option<String> {
+        let kept = self.store.kept();
+        kept.keys.current(self.key_policy, self.time.now()).map(|key| key.mint(claims))
     }
 
     /// Spends a single-use token.

@@ -1,9 +1,9 @@
 //! Token buckets by name. Their number is bounded; when there are too many, all that are full again go, and if none is, the
 //! newcomer shares one with every other newcomer.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The most buckets of one limiter.
@@ -65,7 +65,7 @@ impl<K: Hash + Eq> Limiter<K> {
     /// Takes one of `key`'s, or says how many seconds to wait, rounded up.
     pub(crate) fn take(&self, key: K, now: Instant) -> Result<(), u64> {
         let Some(allowance) = self.allowance else { return Ok(()) };
-        let mut guard = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.buckets.lock();
         let (buckets, shared) = &mut *guard;
         if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&key) {
             buckets.retain(|_, bucket| !bucket.is_full(allowance, now));
@@ -104,8 +104,8 @@ mod tests {
             (MAX_BUCKETS..MAX_BUCKETS + 100).filter(|name| limiter.take(*name, start).is_ok()).count();
         assert_eq!(newcomers, 2);
         assert!(limiter.take(0, start).is_ok(), "who was there before keeps its own");
-        assert_eq!(limiter.buckets.lock().unwrap().0.len(), MAX_BUCKETS);
+        assert_eq!(limiter.buckets.lock().0.len(), MAX_BUCKETS);
         assert!(limiter.take(MAX_BUCKETS, start + Duration::from_secs(10)).is_ok());
-        assert!(limiter.buckets.lock().unwrap().0.len() < 10);
+        assert!(limiter.buckets.lock().0.len() < 10);
     }
 }

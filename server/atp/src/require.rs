@@ -103,7 +103,8 @@ impl RequireLayer {
         let token = request::bearer(headers);
         let challenge = if token.is_none() { "Bearer" } else { "Bearer error=\"invalid_token\"" };
         let invalid = || Denied::token(challenge, ErrorCode::InvalidToken, "a valid token is needed");
-        let claims = token.and_then(|token| self.provider.live(token)).ok_or_else(invalid)?;
+        let claims =
+            token.map(|token| self.provider.live(token)).transpose()?.flatten().ok_or_else(invalid)?;
         if !claims.scopes.iter().any(|scope| **scope == *self.scope) {
             let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", self.scope);
             let denied = Denied::token(&challenge, ErrorCode::InsufficientScope, "the token lacks the scope");

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 use obol_atp::discovery::WELL_KNOWN;
 use obol_atp::{Endpoint, ErrorCode, Scope};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::audit::About;
@@ -60,24 +60,20 @@ impl Router {
         axum::Router::new().route(WELL_KNOWN, get(document)).with_state(Arc::clone(&self.provider))
     }
 
-    /// Takes another list of who may ask; tokens of agents and masters that are gone end with it.
+    /// Takes another list of who may ask; tokens of agents and masters that are gone end with it. Blocks until the store has it.
     ///
     /// # Errors
-    /// [`BuildError`] if a secret is also a JWT key.
-    pub fn reload(&self, secrets: SecretBook) -> Result<(), BuildError> {
-        if self.provider.keys.any(|bytes| secrets.has_secret(bytes)) {
-            return Err(BuildError::SecretIsKey);
-        }
-        *self.provider.secrets.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(secrets);
+    /// [`BuildError`] if a secret is also a JWT key, or the store cannot remember what is over from now on.
+    pub fn reload(&self, mut secrets: SecretBook) -> Result<(), BuildError> {
+        let provider = &self.provider;
+        provider.store.admit(&mut secrets, provider.key_policy, provider.time.now())?;
+        *provider.secrets.write() = Arc::new(secrets);
         Ok(())
     }
 
     /// Forgets what has ended and makes a new JWT key when it is time. Call it every minute.
     pub async fn maintain(&self) {
-        let now = self.provider.time.now();
-        let kept = self.provider.keys.rotate(&self.provider.store, now).await;
-        let forgot = self.provider.store.forget(now).await;
-        if kept.and(forgot).is_err() {
+        if self.provider.store.maintain(self.provider.time.now()).await.is_err() {
             tracing::error!("the token store cannot be written; nothing is issued until a restart");
         }
     }
@@ -91,7 +87,7 @@ impl Router {
     pub fn metrics(&self) -> String {
         let provider = &self.provider;
         provider.metrics.render(&Seen {
-            tokens_live: provider.store.tokens().live(),
+            tokens_live: provider.store.kept().tokens.live(),
             replay_marks: provider.spent.marks(),
             not_ready: provider.not_ready(),
             audit: provider.auditor.seen(),
@@ -192,7 +188,7 @@ async fn revoke(State(provider): Shared, request: Request) -> Response {
 }
 
 async fn key_set(State(provider): Shared) -> Response {
-    json(StatusCode::OK, &provider.keys.key_set())
+    json(StatusCode::OK, &provider.store.kept().keys.key_set())
 }
 
 async fn master_issue(State(provider): Shared, request: Request) -> Response {

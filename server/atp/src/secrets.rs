@@ -8,7 +8,7 @@
 //! ```
 //!
 //! At most two secrets each, the newest first. An agent with secrets of its own never matches a shared one. Times are Unix
-//! seconds.
+//! seconds. What the store remembers of secrets counts for more than the file: one that was retired stays so.
 
 use core::fmt;
 use obol_atp::signature::UnfitSecret;
@@ -19,8 +19,11 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
+
+use crate::store::owners::{Declared, Owner, OwnerName, Owners, Print, Seen};
 
 /// The longest file of secrets, in bytes.
 pub const MAX_SECRETS_FILE_BYTES: usize = 16 << 20;
@@ -123,11 +126,25 @@ struct MasterRow {
 struct Dated {
     secret: Secret,
     until: Option<u64>,
+    /// What stands for it in the store, once the store has seen it.
+    print: Print,
 }
 
 impl Dated {
-    fn at(&self, now: u64) -> Option<&Secret> {
-        self.until.is_none_or(|until| now < until).then_some(&self.secret)
+    fn new(secret: Secret, until: Option<u64>) -> Self {
+        Self { secret, until, print: Print::default() }
+    }
+
+    /// Whether it holds, by the file and by what is remembered.
+    fn at(&self, now: u64, remembered: Option<&Owner>) -> Option<&Secret> {
+        let holds = self.until.is_none_or(|until| now < until)
+            && remembered.is_none_or(|owner| owner.holds(self.print, now));
+        holds.then_some(&self.secret)
+    }
+
+    fn imprint(&mut self, key: &[u8; 32], owner: &OwnerName) -> Seen {
+        self.print = Print::of(key, owner, self.secret.reveal());
+        Seen { print: self.print, until: self.until }
     }
 }
 
@@ -145,6 +162,7 @@ struct Agent {
 pub(crate) struct Master {
     pub(crate) name: Box<str>,
     hash: [u8; 32],
+    print: Print,
     pub(crate) ceiling: ScopeSet,
     pub(crate) defaults: ScopeSet,
     pub(crate) max_tokens: usize,
@@ -188,7 +206,7 @@ impl SecretBook {
             return Err(SecretsError::Entry("shared", place, "there may be two at most"));
         }
         let secret = Secret::new(secret).map_err(|unfit| SecretsError::Unfit("shared", place, unfit))?;
-        self.shared.push(Dated { secret, until: None });
+        self.shared.push(Dated::new(secret, None));
         Ok(())
     }
 
@@ -272,12 +290,39 @@ impl SecretBook {
         own.chain(&self.shared).any(|dated| dated.secret.is_same(bytes))
     }
 
+    /// Makes the prints of all secrets; what the store is to remember of them.
+    pub(crate) fn imprint(&mut self, key: &[u8; 32]) -> Arc<[Declared]> {
+        let mut declared = Vec::with_capacity(self.agents.len() + self.masters.len() + 1);
+        let mut declare = |name: OwnerName, secrets: Vec<Seen>, tokens_after| {
+            declared.push(Declared { name, secrets, tokens_after });
+        };
+        let seen = |secrets: &mut Vec<Dated>, name: &OwnerName| {
+            secrets.iter_mut().map(|dated| dated.imprint(key, name)).collect()
+        };
+        let secrets = seen(&mut self.shared, &OwnerName::Shared);
+        declare(OwnerName::Shared, secrets, 0);
+        for (id, agent) in &mut self.agents {
+            let name = OwnerName::Agent(*id);
+            let secrets = seen(&mut agent.secrets, &name);
+            declare(name, secrets, agent.tokens_after);
+        }
+        for master in &mut self.masters {
+            let name = OwnerName::Master(master.name.clone());
+            master.print = Print::of(key, &name, &master.hash);
+            let secrets = vec![Seen { print: master.print, until: None }];
+            declare(name, secrets, 0);
+        }
+        declared.into()
+    }
+
     /// The keys to check an agent's signature with. There are always two.
-    pub(crate) fn keys(&self, agent: AgentId, now: u64) -> Keys<'_> {
+    pub(crate) fn keys(&self, agent: AgentId, now: u64, owners: &Owners) -> Keys<'_> {
         let own = self.agents.get(&agent).map(|agent| &agent.secrets).filter(|secrets| !secrets.is_empty());
         let secrets = own.unwrap_or(&self.shared);
+        let name = if own.is_some() { OwnerName::Agent(agent) } else { OwnerName::Shared };
+        let remembered = owners.get(&name);
         let [nobody, no_other] = &self.nobody;
-        let mut live = secrets.iter().map(|dated| dated.at(now));
+        let mut live = secrets.iter().map(|dated| dated.at(now, remembered));
         Keys {
             current: live.next().flatten().unwrap_or(nobody),
             previous: live.next().flatten().unwrap_or(no_other),
@@ -297,19 +342,26 @@ impl SecretBook {
     }
 
     /// Whether an agent's token, issued then (Unix seconds), was ended with its secret or the agent was disabled.
-    pub(crate) fn ended(&self, agent: &str, issued: u64) -> bool {
-        let entry = AgentId::parse(agent).and_then(|id| self.agents.get(&id));
-        entry.is_some_and(|agent| issued <= agent.tokens_after || !agent.status_active)
+    pub(crate) fn ended(&self, agent: &str, issued: u64, owners: &Owners) -> bool {
+        let Some(id) = AgentId::parse(agent) else { return false };
+        issued <= owners.tokens_after(id)
+            || self.agents.get(&id).is_some_and(|agent| issued <= agent.tokens_after || !agent.status_active)
     }
 
-    /// The master that a credential belongs to.
-    pub(crate) fn master(&self, credential: &[u8]) -> Option<&Master> {
+    /// The master that a credential belongs to, unless that was retired.
+    pub(crate) fn master(&self, credential: &[u8], owners: &Owners) -> Option<&Master> {
         let hash = Sha256::digest(credential);
         // Every one is compared, so that time does not tell how many there are before it.
-        self.masters.iter().fold(None, |found, master| {
-            let same: bool = master.hash.as_slice().ct_eq(&hash).into();
-            if same { Some(master) } else { found }
-        })
+        self.masters
+            .iter()
+            .fold(None, |found, master| {
+                let same: bool = master.hash.as_slice().ct_eq(&hash).into();
+                if same { Some(master) } else { found }
+            })
+            .filter(|master| {
+                let remembered = owners.get(&OwnerName::Master(master.name.clone()));
+                remembered.is_none_or(|owner| owner.holds(master.print, 0))
+            })
     }
 
     /// Whether there is a master of this name still.
@@ -333,7 +385,7 @@ fn dated(kind: &'static str, place: usize, rows: Vec<SecretRow>) -> Result<Vec<D
     let read = |row: SecretRow| {
         let secret =
             Secret::new(row.secret.as_bytes()).map_err(|unfit| SecretsError::Unfit(kind, place, unfit))?;
-        Ok(Dated { secret, until: row.until })
+        Ok(Dated::new(secret, row.until))
     };
     rows.into_iter().map(read).collect()
 }
@@ -357,7 +409,8 @@ fn master(place: usize, row: &MasterRow) -> Result<Master, SecretsError> {
     if !(1..=MAX_MASTER_TOKENS).contains(&max_tokens) {
         return Err(wrong("max_tokens must be 1 to 16"));
     }
-    Ok(Master { name: row.name.as_str().into(), hash, ceiling, defaults, max_tokens })
+    let name = row.name.as_str().into();
+    Ok(Master { name, hash, print: Print::default(), ceiling, defaults, max_tokens })
 }
 
 #[cfg(test)]
@@ -380,7 +433,7 @@ mod tests {
         let own = AgentId::parse(A).unwrap();
         let other = AgentId::from_random([0; 16]);
         let signed = |agent, secret: &[u8], now| {
-            let keys = book.keys(agent, now);
+            let keys = book.keys(agent, now, &Owners::default());
             let signature = Secret::of_any_length(secret).sign(b"x");
             (keys.current.signed(b"x", &signature), keys.previous.signed(b"x", &signature), keys.is_shared)
         };
@@ -413,7 +466,9 @@ mod tests {
             r#"{{"obol_atp":1,"masters":[{{"name":"ci","sha256":"{hash}","scopes":["a","b"],"default_scopes":["a"]}}]}}"#
         );
         let book = book(&text).unwrap();
-        assert_eq!(book.master(b"the master").map(|master| &*master.name), Some("ci"));
-        assert!(book.master(hash.as_bytes()).is_none() && book.master(b"").is_none());
+        let find =
+            |credential: &[u8]| book.master(credential, &Owners::default()).map(|master| &*master.name);
+        assert_eq!(find(b"the master"), Some("ci"));
+        assert!(find(hash.as_bytes()).is_none() && find(b"").is_none());
     }
 }

@@ -1,15 +1,12 @@
 //! The store's file: one redb table of sealed rows, and the thread that writes them, as many as wait in one commit.
 //!
-//! A row's name is what it is about, so that it cannot be moved to another place: `k/` and a key's name, `t/` and a token's id,
-//! `r/` and a revoked id. After a write that failed what the file holds is unknown, and nothing is written any more until the
+//! A row is sealed for its name, so that it cannot be moved to another place. After a write that failed what the file holds is unknown, and nothing is written any more until the
 //! process opens it again.
 
-use obol_atp::jwt::Algorithm;
 use obol_secret::file::PrivateFile;
 use obol_secret::key::Key32;
 use obol_secret::seal;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +15,8 @@ use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::{Record, StoreError, Unwritable};
+use super::rows::Row;
+use super::{StoreError, Unwritable};
 
 const ROWS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("obol.atp.rows");
 /// The most changes that wait to be written; more are refused.
@@ -27,43 +25,6 @@ const MAX_WAITING: usize = 4_096;
 const MAX_GROUP: usize = 256;
 /// What the sealing key is derived for.
 const PURPOSE: &str = "obol-atp-store-v1";
-
-/// What is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Row {
-    /// A JWT key.
-    Key { kid: String, algorithm: Algorithm, hex: SecretHex, created: u64 },
-    /// A master's token.
-    Token(Record),
-    /// A revoked id, and until when that matters.
-    Revoked { id: String, until: u64 },
-}
-
-/// 64 hex digits of a key.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct SecretHex(pub(crate) Zeroizing<String>);
-
-/// A key's bytes as they are kept.
-pub(crate) fn secret_hex(bytes: &[u8]) -> SecretHex {
-    SecretHex(Zeroizing::new(obol_secret::text::to_hex(bytes)))
-}
-
-impl core::fmt::Debug for SecretHex {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("SecretHex([redacted])")
-    }
-}
-
-impl Row {
-    fn name(&self) -> String {
-        match self {
-            Self::Key { kid, .. } => format!("k/{kid}"),
-            Self::Token(record) => format!("t/{}", record.id),
-            Self::Revoked { id, .. } => format!("r/{id}"),
-        }
-    }
-}
 
 enum Change {
     Put(String, Vec<u8>),
@@ -104,27 +65,23 @@ impl Writer {
         !self.failed.load(Ordering::SeqCst)
     }
 
-    pub(super) async fn write(&self, rows: Vec<Row>) -> Result<(), Unwritable> {
-        self.send(self.sealed(rows)?)?.await.unwrap_or(Err(Unwritable))
+    /// Begins to write; what is returned says when it is done.
+    pub(super) fn begin(
+        &self,
+        rows: Vec<Row>,
+    ) -> Result<oneshot::Receiver<Result<(), Unwritable>>, Unwritable> {
+        self.send(self.sealed(rows)?)
     }
 
-    pub(super) fn write_now(&self, rows: Vec<Row>) -> Result<(), Unwritable> {
-        let answered = self.send(self.sealed(rows)?)?;
-        // A runtime may be running this thread, and such a thread must not block by itself.
-        let waiting = std::thread::spawn(move || answered.blocking_recv());
-        waiting.join().ok().and_then(Result::ok).unwrap_or(Err(Unwritable))
-    }
-
-    pub(super) async fn remove(&self, ids: Vec<String>) -> Result<(), Unwritable> {
-        let changes =
-            ids.iter().flat_map(|id| ["t/", "r/"].map(|kind| Change::Remove(format!("{kind}{id}"))));
-        self.send(changes.collect())?.await.unwrap_or(Err(Unwritable))
+    /// Takes rows out, by their names.
+    pub(super) async fn remove(&self, names: Vec<String>) -> Result<(), Unwritable> {
+        self.send(names.into_iter().map(Change::Remove).collect())?.await.unwrap_or(Err(Unwritable))
     }
 
     fn sealed(&self, rows: Vec<Row>) -> Result<Vec<Change>, Unwritable> {
         let seal = |row: Row| {
             let name = row.name();
-            let plain = Zeroizing::new(serde_json::to_vec(&row).map_err(|_| Unwritable)?);
+            let plain = row.plain().ok_or(Unwritable)?;
             let sealed = seal::seal(&self.key, name.as_bytes(), &plain).map_err(|_| Unwritable)?;
             Ok(Change::Put(name, sealed))
         };

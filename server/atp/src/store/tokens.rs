@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
+use super::rows::Row;
+
 /// The most live tokens of masters.
 const MAX_TOKENS: usize = 100_000;
 /// The most revoked ids of tokens that have not ended.
@@ -46,15 +48,24 @@ impl Tokens {
         self.revoked.len() < MAX_REVOKED
     }
 
+    /// Takes a token in, unless it was revoked: from a file rows come in any order.
     pub(crate) fn put(&mut self, record: Record) {
+        if self.revoked.contains_key(&record.id) {
+            return;
+        }
         self.ends.insert((record.ends.saturating_add(OVERLAP_SECS), record.id.clone()));
         self.records.insert(record.id.clone(), record);
     }
 
-    /// Ends a token for good; its own expiry says how long that has to be remembered.
+    /// What ends a token for good; `None` if there is no room. Its latest expiry says how long that has to be remembered.
+    pub(crate) fn revocation(&self, id: &str, ends: u64) -> Option<Row> {
+        let until = ends.max(self.records.get(id).map_or(0, |record| record.ends));
+        self.can_revoke().then(|| Row::Revoked { id: id.to_owned(), until })
+    }
+
+    /// Ends a token for good.
     pub(crate) fn revoke(&mut self, id: &str, until: u64) {
-        let until =
-            until.max(self.records.get(id).map_or(0, |record| record.ends)).saturating_add(OVERLAP_SECS);
+        let until = until.saturating_add(OVERLAP_SECS);
         self.revoked.insert(id.to_owned(), until);
         self.ends.insert((until, id.to_owned()));
         self.records.remove(id);
@@ -94,6 +105,12 @@ impl Tokens {
             .collect();
         found.sort_by(|a, b| (a.issued, &a.id).cmp(&(b.issued, &b.id)));
         found
+    }
+
+    /// Whether something has ended before this time (Unix seconds).
+    #[cfg(feature = "redis")]
+    pub(crate) fn has_ended(&self, before: u64) -> bool {
+        self.ends.first().is_some_and(|(until, _)| *until < before)
     }
 
     /// Forgets what has ended; gives back the ids.
@@ -145,7 +162,7 @@ mod tests {
         );
         tokens.put(record("t", 2, 1_110));
         assert!(tokens.is_over("t", 0, 1_111) && !tokens.is_over("t", 1, 1_111));
-        tokens.revoke("t", 0);
+        tokens.revoke("t", 1_710);
         assert!((0..4).all(|generation| tokens.is_over("t", generation, 1_111)));
     }
 
@@ -154,7 +171,10 @@ mod tests {
         let mut tokens = Tokens::default();
         tokens.put(record("t", 0, 1_000));
         tokens.put(record("t", 1, 1_500));
-        tokens.revoke("t", 0);
+        let Some(Row::Revoked { until, .. }) = tokens.revocation("t", 0) else { panic!("there is room") };
+        tokens.revoke("t", until);
+        tokens.put(record("t", 1, 1_500));
+        assert_eq!(tokens.live(), 0, "what was revoked does not come back");
         assert!(tokens.take_ended(2_100 + OVERLAP_SECS).is_empty() && tokens.is_over("t", 1, 2_100));
         assert_eq!(tokens.take_ended(2_101 + OVERLAP_SECS), ["t"]);
         assert!(tokens.ends.is_empty() && tokens.revoked.is_empty());

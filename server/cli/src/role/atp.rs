@@ -75,7 +75,7 @@ fn provider(
     secrets: Option<&Path>,
 ) -> Outcome<Router> {
     let spent = spent_set(args, config, &endpoint)?;
-    let store = store(args, config)?;
+    let store = store(args, config, &endpoint)?;
     let scopes =
         if args.scope.is_empty() { config.scopes.clone().unwrap_or_default() } else { args.scope.clone() };
     let single = &config.single_use;
@@ -167,7 +167,8 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
     Ok(book)
 }
 
-fn store(args: &ServeArgs, config: &AtpServe) -> Outcome<Store> {
+fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Store> {
+    let key = || place(args.key.as_ref().or(config.key.as_ref()), "atp.key");
     match Place::of(args.store.as_ref().or(config.store.as_ref()), "atp-tokens.redb")? {
         Place::Memory => {
             tracing::warn!(
@@ -175,12 +176,10 @@ fn store(args: &ServeArgs, config: &AtpServe) -> Outcome<Store> {
             );
             Ok(Store::memory())
         }
-        Place::File(path) => {
-            let key = place(args.key.as_ref().or(config.key.as_ref()), "atp.key")?;
-            Store::open(&path, &key).map_err(Failure::unavailable)
-        }
-        Place::Redis(_) => {
-            Err(Failure::usage("tokens are kept in a file or in memory; only --spent can be at a Redis"))
+        Place::File(path) => Store::open(&path, &key()?).map_err(Failure::unavailable),
+        Place::Redis(url) => {
+            let options = redis_options(&url, args, config, endpoint)?;
+            Store::shared(options, &key()?).map_err(Failure::unavailable)
         }
     }
 }
@@ -214,21 +213,30 @@ fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcom
             Ok(Arc::new(options.open(clock).map_err(Failure::unavailable)?))
         }
         Place::Redis(url) => {
-            // All replicas of one endpoint meet in one namespace.
-            let derived =
-                || format!("atp-{}", to_hex(Sha256::digest(endpoint.as_str()).get(..4).unwrap_or_default()));
-            let namespace = config.redis_namespace.clone().unwrap_or_else(derived);
-            let mut options =
-                RedisOptions::new(&url, &namespace).map_err(Failure::usage)?.clock_skew(AHEAD_SECS);
-            if args.first_start {
-                options = options.first_start();
-            }
-            if let Some(path) = &config.redis_password_file {
-                options = options.password_file(path).map_err(Failure::usage)?;
-            }
+            let options = redis_options(&url, args, config, endpoint)?;
             Ok(Arc::new(RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?))
         }
     }
+}
+
+/// All providers of one endpoint meet in one namespace.
+fn redis_options(
+    url: &str,
+    args: &ServeArgs,
+    config: &AtpServe,
+    endpoint: &Endpoint,
+) -> Outcome<RedisOptions> {
+    let derived =
+        || format!("atp-{}", to_hex(Sha256::digest(endpoint.as_str()).get(..4).unwrap_or_default()));
+    let namespace = config.redis_namespace.clone().unwrap_or_else(derived);
+    let mut options = RedisOptions::new(url, &namespace).map_err(Failure::usage)?.clock_skew(AHEAD_SECS);
+    if args.first_start {
+        options = options.first_start();
+    }
+    if let Some(path) = &config.redis_password_file {
+        options = options.password_file(path).map_err(Failure::usage)?;
+    }
+    Ok(options)
 }
 
 fn certificate(args: &ServeArgs, config: &AtpServe) -> Outcome<Option<Arc<Certificate>>> {
@@ -245,16 +253,6 @@ fn certificate(args: &ServeArgs, config: &AtpServe) -> Outcome<Option<Arc<Certif
 
 /// Serves what watches the process, on loopback alone.
 async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task::JoinHandle<()>> {
-    let Some(address) = address.filter(|address| *address != "off") else {
-        return Ok(tokio::spawn(async {}));
-    };
-    let address: SocketAddr =
-        address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
-            Failure::usage("--http is a loopback address with a port, such as 127.0.0.1:8711, or off")
-        })?;
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;
     let (ready, metrics) = (router.clone(), router.clone());
     let routes = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -266,6 +264,24 @@ async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task
             }),
         )
         .route("/metrics", get(async move || metrics.metrics()));
+    serve_probe(address, routes).await
+}
+
+/// Serves some routes on loopback alone, or nothing where there is no address.
+pub(super) async fn serve_probe(
+    address: Option<&String>,
+    routes: axum::Router,
+) -> Outcome<tokio::task::JoinHandle<()>> {
+    let Some(address) = address.filter(|address| *address != "off") else {
+        return Ok(tokio::spawn(async {}));
+    };
+    let address: SocketAddr =
+        address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
+            Failure::usage("--http is a loopback address with a port, such as 127.0.0.1:8711, or off")
+        })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "health and metrics are not served any more");
@@ -281,8 +297,10 @@ async fn reload(
     router: Router,
 ) {
     while asked.recv().await.is_some() {
-        let read = tokio::task::block_in_place(|| book(file.as_deref()));
-        match read.and_then(|book| router.reload(book).map_err(Failure::usage)) {
+        let read = tokio::task::block_in_place(|| {
+            book(file.as_deref()).and_then(|book| router.reload(book).map_err(Failure::usage))
+        });
+        match read {
             Ok(()) => tracing::info!("secrets read again"),
             Err(failure) => tracing::error!(%failure, "the secrets stay as they were"),
         }

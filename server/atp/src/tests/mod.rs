@@ -1,5 +1,8 @@
 //! A provider as its callers see it: every refusal beside the same request allowed.
 
+mod remembered;
+mod work;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
