@@ -132,9 +132,20 @@ impl core::fmt::Debug for Connector {
 /// Connects to one of the host's addresses, if all of them may be connected to: to one that was looked at, so that a name
 /// cannot resolve to another one meanwhile.
 async fn connect(host: &Host, may_be_private: bool) -> Result<TcpStream, String> {
-    let found =
-        tokio::net::lookup_host((host.name(), host.port())).await.map_err(|error| error.to_string())?;
-    let addresses: Vec<SocketAddr> = found.collect();
+    let resolve = async |name: &str, port| {
+        let found = tokio::net::lookup_host((name, port)).await.map_err(|error| error.to_string())?;
+        Ok(found.collect())
+    };
+    connect_by(host, may_be_private, resolve, TcpStream::connect::<SocketAddr>).await
+}
+
+async fn connect_by<S>(
+    host: &Host,
+    may_be_private: bool,
+    mut resolve: impl AsyncFnMut(&str, u16) -> Result<Vec<SocketAddr>, String>,
+    mut dial: impl AsyncFnMut(SocketAddr) -> std::io::Result<S>,
+) -> Result<S, String> {
+    let addresses = resolve(host.name(), host.port()).await?;
     if addresses.is_empty() || !(may_be_private || addresses.iter().all(|address| is_public(address.ip()))) {
         return Err(
             "its name resolves to an address that is not public; if that is right, list it in allow_private"
@@ -143,10 +154,59 @@ async fn connect(host: &Host, may_be_private: bool) -> Result<TcpStream, String>
     }
     let mut last = String::new();
     for address in addresses {
-        match TcpStream::connect(address).await {
+        match dial(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error.to_string(),
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLIC: &str = "8.8.8.8:443";
+    const INSIDE: &str = "127.0.0.1:443";
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// A name whose owner answers with something public at first, and with an address inside whenever it is asked again.
+    fn rebinding() -> impl FnMut() -> Vec<SocketAddr> {
+        let mut answers = [PUBLIC].into_iter().chain(core::iter::repeat(INSIDE));
+        move || addresses(&[answers.next().unwrap()])
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_once_and_only_what_was_looked_at_is_connected_to() {
+        let host: Host = "rebinding.example".parse().unwrap();
+        // Control: who looks at one answer and connects by another gets inside.
+        let mut answer = rebinding();
+        assert!(answer().iter().all(|address| is_public(address.ip())));
+        assert_eq!(answer(), addresses(&[INSIDE]));
+
+        let (mut answer, mut dialled) = (rebinding(), Vec::new());
+        let dial = async |address| -> std::io::Result<()> {
+            dialled.push(address);
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        };
+        let outcome = connect_by(&host, false, async |_: &str, _| Ok(answer()), dial).await;
+        assert!(outcome.is_err(), "nobody was there, and the name is not asked again");
+        assert_eq!(dialled, addresses(&[PUBLIC]));
+
+        for answer in [&[INSIDE][..], &[PUBLIC, INSIDE], &[]] {
+            let mut dialled = 0;
+            let dial = async |_| -> std::io::Result<()> {
+                dialled += 1;
+                Ok(())
+            };
+            let resolve = async |_: &str, _| Ok(addresses(answer));
+            assert!(connect_by(&host, false, resolve, dial).await.is_err(), "{answer:?}");
+            assert_eq!(dialled, 0);
+        }
+        let resolve = async |_: &str, _| Ok(addresses(&[INSIDE]));
+        assert!(connect_by(&host, true, resolve, async |_| Ok(())).await.is_ok(), "where it is allowed");
+    }
 }

@@ -5,7 +5,7 @@ use obol_atp::discovery::DiscoveryError;
 use obol_atp::signature::UnfitSecret;
 use obol_secret::file::PrivateFileError;
 use obol_secret::key::KeyFileError;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why there is no token, or no answer.
 #[derive(Debug)]
@@ -40,8 +40,10 @@ pub enum AtpError {
     File(PrivateFileError),
     /// The key of the keychain cannot be used.
     Key(KeyFileError),
-    /// An entry of the keychain does not open.
-    Keychain(PathBuf),
+    /// The keychain cannot be used, or holds something else.
+    Keychain(String),
+    /// Somebody else asked at the same moment, and this is what came of it.
+    Shared(Arc<AtpError>),
     /// The system failed.
     System(String),
 }
@@ -64,15 +66,41 @@ impl fmt::Display for AtpError {
             Self::Argument(what) => f.write_str(what),
             Self::File(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
-            Self::Keychain(path) => {
-                write!(f, "{} does not open with the keychain's key; remove it to start over", path.display())
-            }
+            Self::Keychain(why) => f.write_str(why),
+            Self::Shared(error) => error.fmt(f),
             Self::System(why) => f.write_str(why),
         }
     }
 }
 
 impl core::error::Error for AtpError {}
+
+impl AtpError {
+    /// The error itself, also where somebody else met it.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.cause(),
+            own => own,
+        }
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_passing(&self) -> bool {
+        match self.cause() {
+            Self::Refused { status, .. } => *status == 429 || *status >= 500,
+            Self::Unavailable(_) => true,
+            _ => false,
+        }
+    }
+
+    /// How many seconds the provider asked to wait.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        match self.cause() {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
 
 impl From<DiscoveryError> for AtpError {
     fn from(error: DiscoveryError) -> Self {

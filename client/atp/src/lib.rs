@@ -3,7 +3,8 @@
 //!
 //! # What lives here
 //!
-//! - [`Client`]: request, ensure, verify, revoke.
+//! - [`Client`]: request, ensure, verify, revoke; [`Refresher`]: what keeps tokens fresh in the background.
+//! - [`KeychainChoice`]: where tokens and secrets are kept.
 //! - [`machine`]: this machine's agent id.
 //! - [`address`]: which addresses are of the public internet.
 //!
@@ -22,13 +23,20 @@
 pub mod address;
 mod client;
 mod connect;
+mod date;
+mod entry;
 mod error;
 mod keychain;
 pub mod machine;
 mod options;
+mod refresh;
 mod secrets;
 mod state;
+mod token;
 
-pub use client::{Client, Revocation, Token, TokenRequest, Verdict};
+pub use client::Client;
 pub use error::AtpError;
-pub use options::Options;
+pub use keychain::KeychainChoice;
+pub use options::{AgentIdMode, Options};
+pub use refresh::{Refresher, Status};
+pub use token::{Revocation, Token, TokenRequest, Verdict};

@@ -1,6 +1,6 @@
 //! This machine's agent id.
 
-use obol_atp::AgentId;
+use obol_atp::{AgentId, Host};
 use obol_secret::file::read_public;
 use rustix::process::getuid;
 use std::path::Path;
@@ -42,6 +42,22 @@ pub fn compute_agent_id() -> Result<AgentId, AtpError> {
         let names = rustix::system::uname();
         return Ok(AgentId::from_machine(&names.nodename().to_string_lossy(), &user_name(), &machine));
     }
+    random_agent_id()
+}
+
+/// Computes the agent id for one provider, by the machine id as a key: another name for each, and the machine id stays private. At
+/// random where this machine has none.
+///
+/// # Errors
+/// [`AtpError::System`] if the system's random number generator failed.
+pub fn compute_keyed_agent_id(host: &Host) -> Result<AgentId, AtpError> {
+    match machine_id() {
+        Some(machine) => Ok(AgentId::keyed(&machine, &host.to_string())),
+        None => random_agent_id(),
+    }
+}
+
+fn random_agent_id() -> Result<AgentId, AtpError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| AtpError::System(error.to_string()))?;
     Ok(AgentId::from_random(random))

@@ -1,7 +1,34 @@
 //! How to be an agent.
 
+use core::str::FromStr;
 use obol_atp::{Endpoint, Host};
+use std::collections::HashMap;
 use std::path::PathBuf;
+
+use crate::keychain::KeychainChoice;
+
+/// How this agent is called.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub enum AgentIdMode {
+    /// By host, user and machine: one name everywhere, as the protocol documents it.
+    #[default]
+    Machine,
+    /// By the machine id as a key: another name for each provider.
+    Keyed,
+}
+
+impl FromStr for AgentIdMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "machine" => Ok(Self::Machine),
+            "keyed" => Ok(Self::Keyed),
+            _ => Err("agent_id_mode is machine or keyed"),
+        }
+    }
+}
 
 /// How to be an agent. Each setting has a default but the folder.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +39,9 @@ pub struct Options {
     pub(crate) hosts: Vec<Host>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) allow_private: Vec<Host>,
+    pub(crate) masters: HashMap<Host, PathBuf>,
+    pub(crate) agent_id_mode: AgentIdMode,
+    pub(crate) keychain: KeychainChoice,
 }
 
 impl Options {
@@ -24,6 +54,27 @@ impl Options {
     #[must_use]
     pub fn secret_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.secret_file = Some(path.into());
+        self
+    }
+
+    /// The master credential for a host that offers no signed requests is this file's text. It is sent to that host alone.
+    #[must_use]
+    pub fn master(mut self, host: Host, path: impl Into<PathBuf>) -> Self {
+        self.masters.insert(host, path.into());
+        self
+    }
+
+    /// How this agent is called.
+    #[must_use]
+    pub fn agent_id_mode(mut self, mode: AgentIdMode) -> Self {
+        self.agent_id_mode = mode;
+        self
+    }
+
+    /// Where tokens are kept.
+    #[must_use]
+    pub fn keychain(mut self, choice: KeychainChoice) -> Self {
+        self.keychain = choice;
         self
     }
 

@@ -268,7 +268,7 @@ async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task
 }
 
 /// Serves some routes on loopback alone, or nothing where there is no address.
-pub(super) async fn serve_probe(
+pub(crate) async fn serve_probe(
     address: Option<&String>,
     routes: axum::Router,
 ) -> Outcome<tokio::task::JoinHandle<()>> {

@@ -291,7 +291,8 @@ settings! {
         address_rate: u32 = otherwise("the endpoint's own", 100);
         /// Requests a second of one agent, after ten at once; 0 for no limit.
         agent_rate: u32 = otherwise("the endpoint's own", 1);
-        /// Where JWT keys, tokens and revocations are kept: a file, or memory.
+        /// Where JWT keys, tokens, revocations and which secrets are over are kept: a file, memory, or the address of a Redis
+        /// or Valkey.
         store: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.redb");
         /// The file with the key that the store is sealed under.
         key: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.key");
@@ -325,6 +326,12 @@ settings! {
         hosts: Vec<String> = otherwise("none", vec!["api.example.com"]);
         /// Endpoints that are used though they are not at the host whose document names them.
         endpoints: Vec<String> = otherwise("none", vec!["https://tokens.example.com/v1/agent-tokens"]);
+        /// Master credentials for hosts that take no signed requests: a host, an equals sign and a private file.
+        masters: Vec<String> = otherwise("none", vec!["api.example.com=/etc/obol/atp.master"]);
+        /// How this agent is called: machine (one name everywhere) or keyed (another name for each provider).
+        agent_id_mode: String = value("machine");
+        /// Where tokens are kept: auto, secret-service, kernel or file.
+        keychain: String = value("auto");
         /// Hosts that may be at addresses that are not public.
         allow_private: Vec<String> = otherwise("none", vec!["api.internal"]);
     }

@@ -3,15 +3,18 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use obol_atp::{AgentId, Endpoint, Host};
-use obol_atp_client::{AtpError, Client, Options, TokenRequest, machine};
+use obol_atp::{Endpoint, Host};
+use obol_atp_client::{AgentIdMode, AtpError, Client, Options, TokenRequest};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::operate::atp::sign::read_secret;
 use crate::output;
 use crate::places::state_folder;
-use crate::settings::args::atp::{AgentIdArgs, AgentSettings, RequestArgs, RevokeArgs, VerifyArgs};
+use crate::settings::args::atp::{
+    AgentIdArgs, AgentSettings, KeepSecretArgs, RequestArgs, RevokeArgs, VerifyArgs,
+};
 use crate::settings::config::Atp;
 
 /// The longest token that is read from standard input, in bytes.
@@ -19,10 +22,9 @@ const MAX_TOKEN_BYTES: u64 = 8 << 10;
 
 impl From<AtpError> for Failure {
     fn from(error: AtpError) -> Self {
-        let exit = match &error {
-            AtpError::Refused { status: 429, .. } | AtpError::Unavailable(_) | AtpError::NotOffered => {
-                Exit::Unavailable
-            }
+        let exit = match error.cause() {
+            _ if error.is_passing() => Exit::Unavailable,
+            AtpError::NotOffered => Exit::Unavailable,
             AtpError::Refused { .. }
             | AtpError::WiderGrant
             | AtpError::WrongIssuer
@@ -38,7 +40,11 @@ impl From<AtpError> for Failure {
     }
 }
 
-fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> {
+pub(super) fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> {
+    Ok(Client::open(options(settings, config)?)?)
+}
+
+fn options(settings: &AgentSettings, config: &Atp) -> Outcome<Options> {
     let folder =
         settings.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| state_folder().join("atp"));
     let mut options = Options::new(folder)
@@ -52,7 +58,21 @@ fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> {
     if let Some(file) = either(&settings.ca_file, &config.ca_file) {
         options = options.ca_file(file);
     }
-    Ok(Client::open(options)?)
+    for master in config.masters.iter().flatten() {
+        let wrong = || Failure::usage("atp.masters: an entry is a host, an equals sign and a file");
+        let (host, file) = master.split_once('=').ok_or_else(wrong)?;
+        options = options.master(host.parse().map_err(|_| wrong())?, file);
+    }
+    if let Some(mode) = &config.agent_id_mode {
+        options = options.agent_id_mode(mode.parse().map_err(Failure::usage)?);
+    }
+    if let Some(choice) = settings.keychain {
+        return Ok(options.keychain(choice));
+    }
+    match &config.keychain {
+        Some(choice) => Ok(options.keychain(choice.parse().map_err(Failure::usage)?)),
+        None => Ok(options),
+    }
 }
 
 fn parsed<T: core::str::FromStr<Err: core::fmt::Display>>(
@@ -63,7 +83,7 @@ fn parsed<T: core::str::FromStr<Err: core::fmt::Display>>(
     texts.into_iter().flatten().map(read).collect()
 }
 
-fn run<T>(work: impl Future<Output = Result<T, AtpError>>) -> Outcome<T> {
+pub(super) fn run<T>(work: impl Future<Output = Result<T, AtpError>>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(work)?)
 }
@@ -74,7 +94,11 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
     if let Some(purpose) = &args.purpose {
         wanted = wanted.purpose(purpose)?;
     }
-    let client = client(&args.settings, config)?;
+    let mut options = options(&args.settings, config)?;
+    if let Some(file) = &args.master_file {
+        options = options.master(args.host.clone(), file);
+    }
+    let client = Client::open(options)?;
     let token = run(async {
         if args.cached {
             client.ensure_token(&args.host, &wanted).await
@@ -89,6 +113,7 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
         "access_token": *token.access_token,
         "expires_in": token.expires_in,
         "expires_at": token.expires_at,
+        "refresh_at": token.refresh_at,
         "scopes_granted": token.scopes_granted,
         "agent_id": token.agent_id,
         "id": token.id,
@@ -99,18 +124,28 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
 
 pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
     let client = client(&args.settings, config)?;
-    let token = match args.token.as_deref() {
+    let named = match args.token.as_deref() {
         Some("-") => {
             let mut text = Zeroizing::new(String::new());
             std::io::stdin().lock().take(MAX_TOKEN_BYTES).read_to_string(&mut text)?;
-            Zeroizing::new(text.trim().to_owned())
+            Some(Zeroizing::new(text.trim().to_owned()))
         }
-        Some(token) => Zeroizing::new(token.to_owned()),
-        None => client.kept_token(&args.host)?.ok_or_else(|| {
-            Failure::unavailable(format_args!("no token of {} is kept here; name one", args.host))
-        })?,
+        Some(token) => Some(Zeroizing::new(token.to_owned())),
+        None => None,
     };
-    let verdict = run(client.verify_token(&token, &args.host))?;
+    let verdict = run(async {
+        let token = match named {
+            Some(token) => Some(token),
+            None => client.kept_token(&args.host).await?,
+        };
+        match token {
+            Some(token) => client.verify_token(&token, &args.host).await.map(Some),
+            None => Ok(None),
+        }
+    })?;
+    let verdict = verdict.ok_or_else(|| {
+        Failure::unavailable(format_args!("no token of {} is kept here; name one", args.host))
+    })?;
     if args.output.json {
         output::json(&serde_json::to_value(&verdict).map_err(Failure::other)?);
     } else if verdict.valid {
@@ -140,9 +175,8 @@ pub(super) fn revoke(args: &RevokeArgs, config: &Atp) -> Outcome {
 pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
     let id = match &args.keyed {
         Some(host) => {
-            let machine = machine::machine_id()
-                .ok_or_else(|| Failure::unavailable("this machine has no machine id"))?;
-            AgentId::keyed(&machine, &host.to_string())
+            let options = options(&args.settings, config)?.agent_id_mode(AgentIdMode::Keyed);
+            Client::open(options)?.agent_id_at(host)?
         }
         None => client(&args.settings, config)?.agent_id()?,
     };
@@ -150,6 +184,21 @@ pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
         output::json(&json!({ "agent_id": id }));
     } else {
         output::line(&id.to_string());
+    }
+    Ok(())
+}
+
+pub(super) fn keep_secret(args: &KeepSecretArgs, config: &Atp) -> Outcome {
+    let file = args.settings.secret_file.as_ref().or(config.secret_file.as_ref());
+    let file =
+        file.ok_or_else(|| Failure::usage("--secret-file FILE is needed: the file to take it from"))?;
+    let secret = read_secret(file)?;
+    let client = client(&args.settings, config)?;
+    let stored_in = run(client.keep_secret(&args.host, &secret))?;
+    if args.output.json {
+        output::json(&json!({ "stored_in": stored_in }));
+    } else {
+        output::line(&format!("kept ({stored_in}); {} is not needed any more", file.display()));
     }
     Ok(())
 }

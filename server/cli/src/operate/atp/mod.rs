@@ -1,6 +1,7 @@
 //! `obol atp`: both sides of the Agent Token Protocol.
 
 mod agent;
+mod refresh;
 mod secret;
 mod sign;
 
@@ -19,5 +20,8 @@ pub(crate) fn run(command: &AtpCommand, config: impl FnOnce() -> Outcome<Config>
         AtpCommand::Verify(args) => agent::verify(args, &config()?.atp),
         AtpCommand::Revoke(args) => agent::revoke(args, &config()?.atp),
         AtpCommand::AgentId(args) => agent::agent_id(args, &config()?.atp),
+        AtpCommand::Refresh(args) => refresh::run(args, &config()?.atp),
+        AtpCommand::Status(args) => refresh::status(args, &config()?.atp),
+        AtpCommand::KeepSecret(args) => agent::keep_secret(args, &config()?.atp),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use obol_atp::Host;
+use obol_atp_client::KeychainChoice;
 
 use crate::settings::args::{AuditLogArgs, Output};
 
@@ -30,6 +31,12 @@ pub(crate) enum AtpCommand {
     Revoke(RevokeArgs),
     /// Print this agent's name.
     AgentId(AgentIdArgs),
+    /// Keep the tokens fresh that were requested, and revoke what could not be revoked, until told to stop.
+    Refresh(RefreshArgs),
+    /// Show which tokens are kept fresh, until when they hold, and what is still to be revoked.
+    Status(StatusArgs),
+    /// Put a provider's secret into the keychain, from --secret-file.
+    KeepSecret(KeepSecretArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -64,13 +71,14 @@ pub(crate) struct ServeArgs {
     /// The longest life of a token under a master, in seconds; 86400 if not said.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_ttl: Option<u64>,
-    /// Where JWT keys, tokens of masters and revocations are kept: a file, created if it is not there, or `memory`.
-    #[arg(long, value_name = "FILE|memory")]
+    /// Where JWT keys, tokens of masters, revocations and which secrets are over are kept: a file, created if it is not there,
+    /// `memory`, or the address of a Redis or Valkey that all providers of this endpoint share.
+    #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) store: Option<PathBuf>,
     /// Where answered requests are remembered: a file, `memory`, or the address of a Redis or Valkey.
     #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) spent: Option<PathBuf>,
-    /// The file with the key that the store is sealed under; created if it is not there.
+    /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// No request was answered before, and that is right. Without this, requests signed up to a minute after a new file was made
@@ -185,12 +193,45 @@ pub(crate) struct AgentSettings {
     /// Trust the certificate authorities of this PEM file, and no others.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// Where tokens are kept: auto, secret-service, kernel or file. Auto is the Secret Service where it can be used, else files.
+    #[arg(long, value_name = "KEYCHAIN")]
+    pub(crate) keychain: Option<KeychainChoice>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RefreshArgs {
+    /// Where /metrics is served: a loopback address, or off. Off if not said.
+    #[arg(long, value_name = "ADDRESS|off")]
+    pub(crate) http: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeepSecretArgs {
+    /// The provider.
+    pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) settings: AgentSettings,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RequestArgs {
     /// The provider, such as api.example.com.
     pub(crate) host: Host,
+    /// The file with the master credential for this host, which is used only if it takes no signed requests.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_file: Option<PathBuf>,
     /// A scope to ask for; may be given several times.
     #[arg(long, required = true, value_name = "NAME")]
     pub(crate) scope: Vec<String>,

@@ -61,14 +61,16 @@ impl Command {
     pub(crate) fn default_log_level(&self) -> LogLevel {
         match self {
             Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
-            Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)) => LogLevel::Info,
+            Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)) => {
+                LogLevel::Info
+            }
             _ => LogLevel::Warn,
         }
     }
 
     /// Whether it stays up for others, who must not notice what becomes of its log.
     pub(crate) fn serves(&self) -> bool {
-        let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_)));
+        let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)));
         atp || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
     }
 }

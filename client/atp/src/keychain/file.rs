@@ -1,11 +1,10 @@
-//! Where tokens are kept: sealed files under a key of their own. The key lies beside them: that stops who copies a file alone, and no
-//! program of the same user.
+//! Sealed files under a key of their own. The key lies beside them: that stops who copies a file alone, and no program of the same
+//! user.
 
 use obol_secret::file::PrivateFile;
 use obol_secret::key::Key32;
 use obol_secret::seal;
 use obol_secret::text::to_base64url;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::AtpError;
@@ -15,37 +14,15 @@ use crate::state::State;
 const PURPOSE: &str = "obol-atp-keychain-v1";
 const KEY_FILE: &str = "keychain.key";
 /// The longest entry, in bytes.
-const MAX_ENTRY_BYTES: usize = 32 << 10;
-
-/// One host's token.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
-    pub(crate) method: String,
-    pub(crate) access_token: Zeroizing<String>,
-    /// Unix milliseconds.
-    pub(crate) expires_at: u64,
-    pub(crate) scopes_granted: Vec<String>,
-    pub(crate) agent_id: String,
-    pub(crate) token_id: String,
-    pub(crate) endpoint: String,
-    /// Unix milliseconds.
-    pub(crate) obtained_at: u64,
-}
+const MAX_ENTRY_BYTES: usize = 512 << 10;
 
 /// Sealed files.
-pub(crate) struct Keychain {
+pub(crate) struct SealedFiles {
     state: State,
     key: Zeroizing<[u8; 32]>,
 }
 
-impl core::fmt::Debug for Keychain {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Keychain").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-impl Keychain {
+impl SealedFiles {
     pub(crate) fn open(state: State) -> Result<Self, AtpError> {
         let _between_processes = state.lock(KEY_FILE)?;
         let key = Key32::load_or_create(state.path(KEY_FILE))?.derive(PURPOSE);
@@ -56,21 +33,20 @@ impl Keychain {
         format!("{}.sealed", to_base64url(account.as_bytes()))
     }
 
-    pub(crate) fn get(&self, account: &str) -> Result<Option<Entry>, AtpError> {
+    pub(crate) fn get(&self, account: &str) -> Result<Option<Zeroizing<Vec<u8>>>, AtpError> {
         let path = self.state.path(&Self::name(account));
         let sealed = match PrivateFile::read(&path, MAX_ENTRY_BYTES) {
             Err(error) if error.is_missing() => return Ok(None),
             read => read?,
         };
         let plain = seal::open(&self.key, account.as_bytes(), &sealed);
-        let entry = plain.and_then(|plain| serde_json::from_slice(&plain).ok());
-        entry.map(Some).ok_or(AtpError::Keychain(path))
+        let damaged =
+            || format!("{} does not open with the keychain's key; remove it to start over", path.display());
+        plain.map(Some).ok_or_else(|| AtpError::Keychain(damaged()))
     }
 
-    pub(crate) fn set(&self, account: &str, entry: &Entry) -> Result<(), AtpError> {
-        let plain =
-            Zeroizing::new(serde_json::to_vec(entry).map_err(|error| AtpError::System(error.to_string()))?);
-        let sealed = seal::seal(&self.key, account.as_bytes(), &plain)
+    pub(crate) fn set(&self, account: &str, value: &[u8]) -> Result<(), AtpError> {
+        let sealed = seal::seal(&self.key, account.as_bytes(), value)
             .map_err(|error| AtpError::System(error.to_string()))?;
         self.state.replace(&Self::name(account), &sealed)
     }

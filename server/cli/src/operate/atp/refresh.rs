@@ -1,0 +1,64 @@
+//! `obol atp refresh`: keeps tokens fresh until told to stop; `obol atp status`: how it stands with them.
+
+use axum::routing::get;
+use obol_atp_client::Status;
+use serde_json::json;
+
+use super::agent::{client, run as finish};
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::output;
+use crate::role::atp::serve_probe;
+use crate::settings::args::atp::{RefreshArgs, StatusArgs};
+use crate::settings::config::Atp;
+use crate::signals::shutdown_signal;
+
+/// Runs until SIGTERM or SIGINT.
+pub(super) fn run(args: &RefreshArgs, config: &Atp) -> Outcome {
+    let client = client(&args.settings, config)?;
+    log_lines::begin()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let metrics = client.clone();
+        let routes = axum::Router::new()
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/metrics", get(async move || metrics.metrics()));
+        let probe = serve_probe(args.http.as_ref(), routes).await?;
+        let refresher = client.refresh_in_background();
+        tracing::info!("tokens are kept fresh");
+        shutdown_signal()?.await;
+        drop(refresher);
+        probe.abort();
+        Ok(())
+    })
+}
+
+pub(super) fn status(args: &StatusArgs, config: &Atp) -> Outcome {
+    let client = client(&args.settings, config)?;
+    let all = finish(client.status())?;
+    if args.output.json {
+        let hosts: serde_json::Map<_, _> = all
+            .iter()
+            .map(|(host, status)| Ok((host.to_string(), serde_json::to_value(status)?)))
+            .collect::<Result<_, serde_json::Error>>()
+            .map_err(Failure::other)?;
+        output::json(&json!({ "hosts": hosts }));
+        return Ok(());
+    }
+    for (host, status) in &all {
+        output::line(&format!("{host}  {}", describe(status)));
+    }
+    Ok(())
+}
+
+fn describe(status: &Status) -> String {
+    let seconds = |time: Option<u64>| time.map(|time| time / 1_000);
+    let mut text = match (seconds(status.expires_at), seconds(status.due_at)) {
+        (Some(end), Some(due)) => format!("ends {end}, refreshed {due} (Unix seconds)"),
+        _ => "no token".to_owned(),
+    };
+    if status.to_be_revoked {
+        text.push_str("; a revocation has not reached the provider yet");
+    }
+    text
+}
