@@ -26,6 +26,29 @@ fn the_rust_agent_gets_its_tokens_from_the_javascript_provider() {
     node("rust_agent.js", |_| {});
 }
 
+#[test]
+fn the_rust_agent_speaks_the_master_dialect_where_nothing_else_is_offered() {
+    node("master_agent.js", |_| {});
+}
+
+#[test]
+fn what_is_malformed_is_refused_alike_by_both_providers() {
+    node("differential.js", |_| {});
+}
+
+#[test]
+fn the_documented_lines_run_in_a_real_express() {
+    let folder = obol().parent().unwrap().parent().unwrap().join("express");
+    assert!(
+        folder.join("node_modules/express").exists(),
+        "run scripts/test, which fetches Express into {}",
+        folder.display()
+    );
+    node("express.js", |command| {
+        command.env("EXPRESS", folder);
+    });
+}
+
 /// The published package, as `scripts/test` fetches it.
 fn agentdom() -> PathBuf {
     let target = obol().parent().unwrap().parent().unwrap();

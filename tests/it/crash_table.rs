@@ -38,7 +38,9 @@ fn files(module: &str) -> Vec<PathBuf> {
 /// Whether the text has a test of that name that is not left out.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
-    let found = lines.iter().position(|line| line.starts_with(&format!("fn {name}(")));
+    let begins =
+        |line: &&str| line.strip_prefix("async ").unwrap_or(line).starts_with(&format!("fn {name}("));
+    let found = lines.iter().position(begins);
     found.is_some_and(|place| {
         let above = lines[..place].iter().rev().take_while(|line| line.starts_with("#["));
         let attributes: Vec<_> = above.collect();
@@ -78,6 +80,7 @@ fn every_pair_of_files_that_belong_together_names_tests_that_exist() {
 #[test]
 fn a_test_that_is_missing_left_out_or_no_test_is_noticed() {
     assert!(has_test("    #[test]\n    fn a() {", "a"));
+    assert!(has_test("#[tokio::test]\nasync fn a() {", "a"));
     assert!(!has_test("#[test]\nfn ab() {", "a"));
     assert!(!has_test("fn a() {", "a"));
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn a() {", "a"));

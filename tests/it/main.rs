@@ -9,7 +9,9 @@
     reason = "a test that cannot go on fails by panicking, and says on screen what it skipped"
 )]
 
+mod atp_agent;
 mod atp_node;
+mod atp_replicas;
 mod atp_serve;
 mod audit;
 mod audit_denials;

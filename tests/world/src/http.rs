@@ -41,7 +41,7 @@ impl Http {
         Some(if status == 200 { "OK" } else { answer["code"].as_str().unwrap() }.to_owned())
     }
 
-    fn exchange(&mut self, request: &str) -> Option<(u16, String)> {
+    pub fn exchange(&mut self, request: &str) -> Option<(u16, String)> {
         let answer = self.try_exchange(request);
         if answer.is_none() {
             // Never sent again on its own: the token may have been spent.

@@ -63,13 +63,13 @@ function randomBody() {
   return object(0);
 }
 
-test("random bodies have the same signature in both languages", () => {
+test("10,000 random bodies have the same signature in both languages", () => {
   const dir = folder();
   const secretFile = path.join(dir, "secret");
   fs.writeFileSync(secretFile, SECRET, { mode: 0o600 });
   const run = (input, ...args) => execFileSync(process.env.OBOL, ["atp", "sign", "--secret-file", secretFile, ...args], { input, env: { HOME: dir } }).toString().trim();
   for (let n = 0; n < 40; n += 1) {
-    const body = { many: Array.from({ length: 50 }, randomBody), signature: "left out" };
+    const body = { many: Array.from({ length: 250 }, randomBody), signature: "left out" };
     const text = JSON.stringify(body, null, n % 4);
     const signature = run(text);
     assert.equal(signature, signAtpBody(body, SECRET), text);

@@ -80,6 +80,22 @@ test("it keeps its token, rotates near the end, and three at once agree", async 
   assert.ok(await isValid(three[0]));
 });
 
+test("its resolver gets a scoped token and never the credential, and where it falls back to that, the credential opens nothing", async () => {
+  const home = folder();
+  const script = `const s = require(${JSON.stringify(path.join(process.env.AGENTDOM, "lib/secrets.js"))}); return s.resolve(host)`;
+  const own = await npm(home, script);
+  assert.equal(own.source, "agent_tokens_protocol");
+  assert.notEqual(own.token, MASTER);
+  assert.ok(await isValid(own.token));
+  const strange = "a credential that no provider here knows";
+  const other = await npm(folder(), script, strange);
+  assert.equal(other.token, strange, "it hands the credential itself to the API when issuing fails");
+  for (const credential of [strange, MASTER]) {
+    assert.equal(await isValid(credential), false);
+    assert.equal((await post(provider, provider.url, "{}", { Authorization: `Bearer ${credential}` })).status, 400);
+  }
+});
+
 test("it is refused with another credential, and the credential is nowhere to be found", async () => {
   await assert.rejects(npm(folder(), "return t.issueAgentToken(host)", "no credential of this provider"), /invalid_master/);
   await assert.rejects(npm(folder(), `return t.rotateAgentToken(host, "tok_${"0".repeat(32)}")`), /404/);
