@@ -21,7 +21,7 @@ use obol_verify_redis::{RedisOptions, RedisSpentSet};
 /// Threads that spend at once in the second measurement of each set.
 const CALLERS: u64 = 64;
 /// Marks alive at a time are bounded, so they end soon; a set that is measured for minutes forgets them meanwhile.
-const LIFE_SEC: u64 = 10;
+const LIFE_SECS: u64 = 10;
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -32,7 +32,7 @@ fn fresh() -> Mark {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = [0; 16];
     name.split_at_mut(8).1.copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    Mark::new(SessionId::from_u64(7), &Jti::from_random(name), now() + LIFE_SEC)
+    Mark::new(SessionId::from_u64(7), &Jti::from_random(name), now() + LIFE_SECS)
 }
 
 fn spend_one(set: &dyn SpentSet) {
@@ -99,7 +99,7 @@ fn spending(criterion: &mut Criterion) {
                     .arg("1")
                     .arg("NX")
                     .arg("PX")
-                    .arg(LIFE_SEC * 1_000)
+                    .arg(LIFE_SECS * 1_000)
                     .query(&mut connection)
                     .expect("an answer");
                 assert!(set.is_some());

@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 const SAMPLES: usize = 20_000;
 /// Batches of each kind.
 const BATCHES: usize = 500;
-const TOKEN_LIFE_SEC: u64 = 60;
+const TOKEN_LIFE_SECS: u64 = 60;
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
@@ -175,7 +175,7 @@ fn batch(session: &SessionMaterial) -> Vec<Vec<u8>> {
     let mut random = [0; 48 * BATCH];
     let filled = getrandom::fill(&mut random).is_ok();
     let seeds = if filled { seeds(&random) } else { Vec::new() };
-    let validity = Validity { issued_at: NOW, expires_at: NOW + TOKEN_LIFE_SEC };
+    let validity = Validity { issued_at: NOW, expires_at: NOW + TOKEN_LIFE_SECS };
     let minted = Minter::new(session, &scope(), 1).and_then(|minter| minter.mint(validity, &seeds));
     expect(minted.ok().filter(|tokens| tokens.len() == BATCH), "a batch")
 }
@@ -227,7 +227,7 @@ fn verifier_for(session: Session) -> Verifier {
     let audience = Audience::new(AUDIENCE).expect("an audience");
     let added = sessions.add(session);
     let clock = Arc::new(ManualClock::new(NOW + 1));
-    let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SEC));
+    let spent = Arc::new(MemorySpentSet::unfenced(clock.clone(), TOKEN_LIFE_SECS));
     let any = Arc::new(Template::Any);
     let built = Verifier::builder(audience, sessions, spent).templates(any).clock(clock).build();
     expect(added.ok().and_then(|()| built.ok()), "a verifier")

@@ -15,7 +15,7 @@ use obol_world::rs::{RsProcess, write_sessions};
 use obol_world::scope::scope_with;
 
 /// How much the server's memory may grow after a tenth of the tokens, in bytes: what an allocator keeps for itself.
-const MAX_GROWTH: u64 = 4 << 20;
+const MAX_GROWTH_BYTES: u64 = 4 << 20;
 /// Connections at a time.
 const SENDERS: usize = 4;
 /// Originals of each kind; what is sent is a variation of one.
@@ -123,7 +123,7 @@ fn forged_tokens_leave_everything_as_it_was() {
     assert_eq!(before.0, 1);
     assert_eq!(after.0, 1);
     assert!(before.1 == after.1, "the file of spent tokens changed");
-    assert!(growth <= MAX_GROWTH, "memory grew by {growth} bytes");
+    assert!(growth <= MAX_GROWTH_BYTES, "memory grew by {growth} bytes");
     for code in [
         "SESSION_NOT_FOUND",
         "STALE_TIMESTAMP",

@@ -77,6 +77,7 @@ mod slow_disk;
 mod spent_set;
 mod strangers_bodies;
 mod strictness;
+mod tidy;
 mod two_users;
 mod unread_log;
 mod watch;

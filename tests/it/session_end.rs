@@ -18,7 +18,7 @@ use obol_world::tqs::Tqs;
 const PATIENCE: Duration = Duration::from_secs(10);
 const START: u64 = 1_800_000_000;
 /// The least life of a token of the fixture's tools, in seconds.
-const MIN_LIFE: u64 = 5;
+const MIN_LIFE_SECS: u64 = 5;
 
 fn session(number: u64, lifetime: u64) -> AgentSession {
     AgentSession { expires_at: START + lifetime, ..AgentSession::new(number, START, &["search"]) }
@@ -38,7 +38,7 @@ fn an_older_session_serves_when_the_newer_ends() {
     assert_eq!(from().unwrap(), SessionId::from_u64(2));
     assert_eq!(states(&queue), [SessionState::Active; 2]);
 
-    clock.set(START + 60 - MIN_LIFE + 1);
+    clock.set(START + 60 - MIN_LIFE_SECS + 1);
     assert_eq!(from().unwrap(), SessionId::from_u64(1), "what is left of the newer is too short for a token");
     assert_eq!(states(&queue), [SessionState::Active, SessionState::Expired]);
     assert_eq!(queue.session_info().unwrap().session_id, SessionId::from_u64(1));
@@ -83,7 +83,7 @@ fn nothing_is_minted_that_could_not_be_handed_out() {
     let queue = open_at(&store, &clock);
     queue.provision(session(1, 60).document()).unwrap();
     queue.dequeue_within("search", PATIENCE).unwrap();
-    clock.set(START + 60 - MIN_LIFE + 1);
+    clock.set(START + 60 - MIN_LIFE_SECS + 1);
     let minted = || queue.tools().iter().map(|tool| tool.minted).sum::<u64>();
     // One batch may be under way.
     std::thread::sleep(Duration::from_millis(300));
@@ -125,7 +125,7 @@ fn a_flush_is_not_undone_by_an_older_session_until_resume() {
 fn a_session_that_is_too_near_its_end_for_a_token_is_not_taken() {
     let (store, clock) = (Store::new(), Arc::new(ManualClock::new(START)));
     let queue = open_at(&store, &clock);
-    clock.set(START + 60 - MIN_LIFE);
+    clock.set(START + 60 - MIN_LIFE_SECS);
     queue.provision(session(1, 60).document()).unwrap();
     queue.dequeue_within("search", PATIENCE).unwrap();
     clock.advance(1);
@@ -177,7 +177,7 @@ fn everybody_says_within_a_second_that_a_session_has_ended() {
             _ => false,
         }
     });
-    assert!(now() <= end - MIN_LIFE + 2, "at {}", now());
+    assert!(now() <= end - MIN_LIFE_SECS + 2, "at {}", now());
     let message = refusal.unwrap().message().to_owned();
     assert!(message.contains(&UtcTime::from_unix_seconds(end).to_string()), "{message}");
     std::thread::sleep(Duration::from_secs(1));

@@ -15,7 +15,7 @@ pub const SESSION: SessionId = SessionId::from_u64(7);
 /// The clock of every verification.
 pub const NOW: u64 = ISSUED_AT + 1;
 /// How long a token lives, in seconds.
-const LIFE: u64 = 60;
+const LIFE_SECS: u64 = 60;
 
 /// A kind of token.
 pub trait Peer {
@@ -71,7 +71,7 @@ impl Claims {
             resource: scope.resource,
             aud: scope.aud,
             iat: ISSUED_AT,
-            exp: ISSUED_AT + LIFE,
+            exp: ISSUED_AT + LIFE_SECS,
             jti: jti(number).as_str().to_owned(),
         }
     }

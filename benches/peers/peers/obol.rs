@@ -10,7 +10,7 @@ use obol_verify::{
 use obol_world::scope::scope;
 use obol_world::{AUDIENCE, KEYS, NOW as ISSUED_AT, ORG};
 
-use super::{LIFE, NOW, Peer, Verified, jti};
+use super::{LIFE_SECS, NOW, Peer, Verified, jti};
 
 /// The epoch of policy under which all tokens are minted.
 const POLICY_EPOCH: u64 = 1;
@@ -63,7 +63,7 @@ impl Peer for Obol {
         iv.split_at_mut(4).1.copy_from_slice(&number.to_be_bytes());
         let seed =
             TokenSeed { jti: jti(number), iv, response_key: ResponseKey::from_bytes([5; 32]), nonce: None };
-        let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + LIFE };
+        let validity = Validity { issued_at: ISSUED_AT, expires_at: ISSUED_AT + LIFE_SECS };
         let minter = Minter::new(&self.material, &scope(), POLICY_EPOCH).expect("the scope is sound");
         let tokens = minter.mint(validity, &[seed]).expect("the scope is sound");
         tokens.first().map(|token| to_base64url(token).into_bytes()).expect("one token for one seed")
@@ -73,6 +73,6 @@ impl Peer for Obol {
         let request = Request { action: Some("read"), resource: Some("docs/a"), ..Request::new("search") };
         let verified =
             Unverified::from_text(token).and_then(|token| token.verify(&self.verifier, &request)).ok()?;
-        Some(Verified { jti: verified.jti(), expires_at: ISSUED_AT + LIFE })
+        Some(Verified { jti: verified.jti(), expires_at: ISSUED_AT + LIFE_SECS })
     }
 }

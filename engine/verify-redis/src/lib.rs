@@ -36,7 +36,7 @@ mod unfit;
 mod writer;
 
 pub use options::{
-    InvalidOption, MAX_CLOCK_DIFFERENCE, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
+    InvalidOption, MAX_CLOCK_DIFFERENCE_SECS, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
     RedisOptions, Server,
 };
 pub use records::{MAX_RECORD_BYTES, News, Record, RedisRecords};

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 /// How far this machine's clock and the server's may be apart, in seconds, unless told otherwise. Part of every
 /// fence, twice.
-pub const MAX_CLOCK_DIFFERENCE: u64 = 5;
+pub const MAX_CLOCK_DIFFERENCE_SECS: u64 = 5;
 /// How long a reply may take unless told otherwise; also the most that connecting may take.
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest password, in bytes.
@@ -119,7 +119,7 @@ impl RedisOptions {
             connection: connection.set_redis_settings(settings),
             namespace: namespace.to_owned(),
             clock_skew: obol_verify::DEFAULT_CLOCK_SKEW_SECS,
-            max_clock_difference: MAX_CLOCK_DIFFERENCE,
+            max_clock_difference: MAX_CLOCK_DIFFERENCE_SECS,
             wait_replicas: 0,
             reply_timeout: REPLY_TIMEOUT,
             first_start: false,

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "https://weather.example";
 /// How long the printed tokens live, in seconds.
-const LIFE_SEC: u64 = 60;
+const LIFE_SECS: u64 = 60;
 
 async fn forecast(token: SpentToken) -> String {
     format!("Sunny, says the tool that {} may call once.\n", token.scope().agent_instance_id)
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for token in tokens {
         println!("curl -i http://{address}/forecast -H 'Authorization: TBAC {token}'\n");
     }
-    println!("Each line works once, within {LIFE_SEC} seconds. Ctrl-C ends the program.");
+    println!("Each line works once, within {LIFE_SECS} seconds. Ctrl-C ends the program.");
     axum::serve(listener, app).await?;
     Ok(())
 }
@@ -78,7 +78,7 @@ fn grant() -> Result<Scope, serde_json::Error> {
 
 fn mint(session: &SessionMaterial, scope: &Scope, now: u64) -> Result<Vec<String>, Box<dyn Error>> {
     let seeds = (0..3).map(|_| seed()).collect::<Result<Vec<_>, _>>()?;
-    let validity = Validity { issued_at: now, expires_at: now + LIFE_SEC };
+    let validity = Validity { issued_at: now, expires_at: now + LIFE_SECS };
     let tokens = Minter::new(session, scope, 1)?.mint(validity, &seeds)?;
     Ok(tokens.iter().map(|token| to_base64url(token)).collect())
 }

@@ -33,7 +33,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Bodies up to this many bytes are not counted once they are there.
 const SMALL: usize = 16 << 10;
 /// Pieces of a body shorter than this, in bytes, are put together.
-const SHORT_PIECE: usize = 4 << 10;
+const SHORT_PIECE_BYTES: usize = 4 << 10;
 /// What may be held by bodies that were told to give way and have not yet, in bytes, before others wait for them.
 const MAX_LEAVING_BYTES: usize = 4 << 20;
 /// A body must arrive this fast, in bytes a second,
@@ -231,14 +231,14 @@ impl Received {
             self.pieces.push(data);
             return Ok(());
         }
-        if data.len() < SHORT_PIECE {
+        if data.len() < SHORT_PIECE_BYTES {
             self.tail.extend_from_slice(&data);
         }
-        if self.tail.len() >= SHORT_PIECE || data.len() >= SHORT_PIECE {
+        if self.tail.len() >= SHORT_PIECE_BYTES || data.len() >= SHORT_PIECE_BYTES {
             let tail = core::mem::take(&mut self.tail);
             self.pieces.extend((!tail.is_empty()).then(|| tail.into()));
         }
-        if data.len() >= SHORT_PIECE {
+        if data.len() >= SHORT_PIECE_BYTES {
             self.pieces.push(data);
         }
         Ok(())
@@ -411,7 +411,7 @@ mod tests {
                 received.add(Ok(Frame::data(piece.into()))).unwrap();
             }
             assert!(
-                received.pieces.len() <= 2 + sent.len() / SHORT_PIECE * 2,
+                received.pieces.len() <= 2 + sent.len() / SHORT_PIECE_BYTES * 2,
                 "short pieces are put together"
             );
             assert_eq!(received.into_bytes(), sent);

@@ -9,7 +9,7 @@ use obol_verify::{Code, Denial, FailedCheck};
 use serde::Serialize;
 
 /// When to try again after 503, in seconds.
-const RETRY_AFTER_SEC: &str = "1";
+const RETRY_AFTER_SECS: &str = "1";
 
 /// A problem document.
 #[derive(Debug, Serialize)]
@@ -164,7 +164,7 @@ impl From<Problem> for Response {
                 headers.insert(WWW_AUTHENTICATE, challenge(problem.code, problem.failed_check));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SEC));
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
             }
             _ => {}
         }

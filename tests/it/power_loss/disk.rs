@@ -12,7 +12,7 @@ use obol_queue::StorageBackend;
 use obol_world::random::Random;
 
 /// What a disk writes whole or not at all, in bytes.
-const SECTOR: u64 = 512;
+const SECTOR_BYTES: u64 = 512;
 const PAGE: usize = 4096;
 
 /// Which of the two files.
@@ -302,7 +302,7 @@ fn survive(file: &File, survival: Survival, random: &mut Random) -> Image {
                 tear(&mut image, *offset, data, |_| random.one_in(2));
             }
             (Survival::Bytes, Change::Write(offset, data))
-                if data.len() as u64 > SECTOR && random.one_in(2) =>
+                if data.len() as u64 > SECTOR_BYTES && random.one_in(2) =>
             {
                 let cut = usize::try_from(random.below(data.len() as u64)).unwrap();
                 if random.one_in(2) {
@@ -322,9 +322,9 @@ fn tear(image: &mut Image, offset: u64, data: &[u8], mut keep: impl FnMut(u64) -
     let mut place = offset;
     let mut rest = data;
     while !rest.is_empty() {
-        let room = usize::try_from(SECTOR - place % SECTOR).unwrap();
+        let room = usize::try_from(SECTOR_BYTES - place % SECTOR_BYTES).unwrap();
         let (now, later) = rest.split_at(rest.len().min(room));
-        if keep(place / SECTOR) {
+        if keep(place / SECTOR_BYTES) {
             image.write(place, now);
         }
         place += now.len() as u64;

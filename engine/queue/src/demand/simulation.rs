@@ -17,14 +17,14 @@ use super::{Demand, DemandLimits, Plan, Waiting};
 
 const LIMITS: DemandLimits = DemandLimits { batch: 10, max_batch: 64, max_ready: 256, max_depth: 10_000 };
 /// Life of a token, in seconds, and how much of it must be left when it is handed out.
-const TTL: f64 = 60.0;
+const TTL_SECS: f64 = 60.0;
 const MIN_LIFE: f64 = 5.0;
 /// How long before the end of its tokens this tool is renewed, in seconds.
-const EARLY: f64 = 2.0;
+const EARLY_SECS: f64 = 2.0;
 /// How often the refiller looks after a tool.
 const TICK: f64 = 0.1;
 /// What it takes to mint a token, in seconds.
-const MINT: f64 = 65e-6;
+const MINT_SECS: f64 = 65e-6;
 /// What it takes until what was claimed is ready, and what was minted is on the disk: a commit, or two in a row.
 const COMMIT: f64 = 8e-3;
 
@@ -154,13 +154,13 @@ impl Tool {
             ending: self
                 .ready
                 .front()
-                .filter(|batch| batch.ends < self.now + MIN_LIFE + EARLY)
+                .filter(|batch| batch.ends < self.now + MIN_LIFE + EARLY_SECS)
                 .map(|b| b.ends as u64),
         };
         if waiting.ready == 0 && self.renewal {
             self.demand.missed();
         }
-        let usable = Duration::from_secs_f64(TTL - MIN_LIFE);
+        let usable = Duration::from_secs_f64(TTL_SECS - MIN_LIFE);
         let Plan { claim, mint, batch, low_water } = self.demand.plan(waiting, usable, &LIMITS);
         self.low_water = low_water;
         let waits = sum(&self.stored) > 0;
@@ -169,9 +169,9 @@ impl Tool {
         }
         // One batch, and then whoever asked meanwhile; the rest of it comes with the next turn.
         let minted = mint.min(usize::from(batch));
-        self.busy_until = self.now + MINT * minted as f64;
+        self.busy_until = self.now + MINT_SECS * minted as f64;
         if minted > 0 {
-            let batch = Batch { left: minted, ends: (self.now + TTL).floor() };
+            let batch = Batch { left: minted, ends: (self.now + TTL_SECS).floor() };
             self.storing.push_back((self.busy_until + COMMIT, batch));
         }
         if claim > 0 && !waits {
@@ -277,9 +277,9 @@ fn at_a_steady_rate_less_than_a_tenth_expires_unused_and_nobody_finds_the_queue_
 fn nobody_finds_the_queue_empty_while_the_load_doubles_within_a_tokens_life() {
     everywhere(|arrivals, seed, rate, _| {
         let from = if rate < 500.0 { WARM_UP } else { 60.0 };
-        for grows_for in [1.0, TTL / 2.0, TTL] {
+        for grows_for in [1.0, TTL_SECS / 2.0, TTL_SECS] {
             let grown = |time: f64| rate * (1.0 + ((time - from) / grows_for).clamp(0.0, 1.0));
-            let outcome = simulate(arrivals, seed, grown, from, from + TTL + 30.0);
+            let outcome = simulate(arrivals, seed, grown, from, from + TTL_SECS + 30.0);
             assert!(outcome.empty == 0, "{arrivals:?} {rate}/s, seed {seed}, in {grows_for} s: {outcome:?}");
         }
     });

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The longest name that an error repeats, in bytes: longer than any that there is.
-const LONGEST_SHOWN: usize = 31;
+const LONGEST_SHOWN_BYTES: usize = 31;
 
 /// Limits on how a tool is used; an absent field limits nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl TryFrom<Fields> for Constraints {
     fn try_from(fields: Fields) -> Result<Self, String> {
         match fields.other.keys().find(|name| !name.starts_with("x-")) {
             // A long name may be a key in the wrong place.
-            Some(name) if name.len() > LONGEST_SHOWN => {
+            Some(name) if name.len() > LONGEST_SHOWN_BYTES => {
                 Err("there is no constraint of this name; vendor fields begin with x-".to_owned())
             }
             Some(name) => Err(format!("there is no constraint `{name}`; vendor fields begin with x-")),

@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 /// How often the roles are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Life of a token, in seconds.
-const TTL: u64 = 60;
+const TTL_SECS: u64 = 60;
 
 /// `obol dev`.
 pub(crate) fn run(args: &DevArgs) -> Outcome {
@@ -122,7 +122,7 @@ impl Place {
     /// A session made afresh, in place of one of an earlier time.
     fn new_session(&self, args: &DevArgs, audience: &str) -> Outcome {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let grants = args.tool.iter().map(|tool| (tool.as_str(), "call", "**", TTL)).collect();
+        let grants = args.tool.iter().map(|tool| (tool.as_str(), "call", "**", TTL_SECS)).collect();
         let plan = Plan {
             suite: Suite::Tbac,
             audience,

@@ -22,7 +22,7 @@ use crate::sessions::create::{self, Halves, Plan};
 
 const AUDIENCE: &str = "https://api.example/mcp";
 /// Life of a token of the tool that is there to expire, in seconds.
-const BRIEF_TTL: u64 = 1;
+const BRIEF_TTL_SECS: u64 = 1;
 /// Clients that present one token at the same moment.
 const RACERS: usize = 32;
 /// Calls that are timed.
@@ -70,7 +70,7 @@ fn session() -> Outcome<Halves> {
         grants: vec![
             ("search", "call", "docs/**", 60),
             ("pay", "call", "invoices/*", 60),
-            ("brief", "call", "**", BRIEF_TTL),
+            ("brief", "call", "**", BRIEF_TTL_SECS),
         ],
         require_pop: false,
     })
@@ -150,7 +150,7 @@ fn race(report: &mut Report, server: &Server, client: &mut Client) -> Outcome {
 
 fn expire(report: &mut Report, server: &Server, brief: &Drawn) -> Outcome {
     // Times are whole seconds: one more makes sure that its last has passed.
-    let over = Duration::from_secs(BRIEF_TTL + 1) + Duration::from_millis(100);
+    let over = Duration::from_secs(BRIEF_TTL_SECS + 1) + Duration::from_millis(100);
     thread::sleep(over.saturating_sub(brief.at.elapsed()));
     let late = http::call(server.address, "/brief", Some(&brief.token))?;
     report.line("a token that lived one second, two seconds later", "401 STALE_TIMESTAMP", late);
