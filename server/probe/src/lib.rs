@@ -1,9 +1,50 @@
-//! What every server of this machine does the same way for those who ask it.
+//! What every server does the same way, however different what it serves.
 //!
-//! Plain values in and out: no sockets, no HTTP library, nothing else of Obol.
+//! | module | what it is for |
+//! |---|---|
+//! | [`metrics`] | numbers that every server shows |
+//! | [`problem`] | where the errors of all servers are explained |
+//! | [`rate`] | how much somebody may ask for in a second |
+//! | [`host`] | whether a request on a loopback address was meant for this machine |
+//! | `stop` | the word to stop, for a service, its handles and its connections |
+//! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
+//! | `http` | one HTTP connection, bounded, which ends in good order |
+//! | `health` | `/livez`, `/readyz` and `/metrics` |
+//! | `tls` | the cryptography of TLS, with the feature of that name |
+//!
+//! What serves comes with the feature `serve`.
+//!
+//! # The contract
+//!
+//! Every server is `Options → Service → Handle`:
+//!
+//! ```text
+//! let service = Options::new(required)     // plain values; each bound has a default, a unit, a setter
+//!     .max_connections(4_096)
+//!     .bind(dependencies).await?;          // takes sockets and files, serves nothing yet
+//! let handle = service.handle();           // Clone: stop(), reload(settings), addresses(), health()
+//! service.run(shutdown).await?;            // ready, serve, drain, stopped
+//! ```
+//!
+//! `run` ends when `shutdown` resolves or a handle says stop. It then accepts nothing, gives what is under way a named
+//! time, logs what it cut off, and returns. `stop` does not wait: who wants to wait awaits `run`. Dropping a handle does
+//! nothing. Whoever builds the server builds `Options` and never sets anything on a `Service`.
+//!
+//! # What it must not know about
+//!
+//! Nothing else of Obol: no token, no session, no socket of ours.
 
+#[cfg(feature = "serve")]
+pub mod accept;
+#[cfg(feature = "serve")]
+pub mod health;
 pub mod host;
+#[cfg(feature = "serve")]
+pub mod http;
 pub mod metrics;
 pub mod problem;
+pub mod rate;
+#[cfg(feature = "serve")]
+pub mod stop;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -1,0 +1,254 @@
+//! `/livez`, `/readyz` and `/metrics`, for this machine alone: a loopback address, or a socket of our own.
+//!
+//! Whoever can reach a loopback address may be another user, or a web page in a browser; what is told here must be fit for
+//! them, and nothing here changes anything.
+
+use core::convert::Infallible;
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::accept::{Connections, Listen};
+use crate::http::{self, Bounds};
+use crate::stop::Stop;
+use crate::host;
+
+/// The text format of Prometheus, which is plain text to everybody else.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections at a time; more wait in the system's queue.
+const MAX_CONNECTIONS: usize = 32;
+/// How long requests under way may take when the service stops. Nobody loses anything by an answer that does not come.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+
+const BOUNDS: Bounds = Bounds {
+    header_timeout: Duration::from_secs(10),
+    max_header_bytes: 8 << 10,
+    life: Some(Duration::from_secs(30)),
+    // One request a connection: whoever asks every few seconds does not need to hold a place.
+    keep_alive: false,
+};
+
+/// What a server says of itself.
+pub trait Health: Send + Sync + 'static {
+    /// Whether it can do its work now.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words.
+    fn ready(&self) -> Result<(), String>;
+
+    /// What it counts, as Prometheus reads it.
+    fn metrics(&self) -> String;
+}
+
+/// Who can reach a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Its own user, by a socket's mode.
+    OwnUser,
+    /// Anybody on this machine, a web page in a browser included.
+    Anybody,
+}
+
+/// Why a loopback address was not taken.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LoopbackError {
+    /// The address can be reached from other machines.
+    Remote(SocketAddr),
+    /// The system does not give the address.
+    Io(SocketAddr, io::Error),
+}
+
+impl fmt::Display for LoopbackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remote(address) => write!(
+                f,
+                "{address} is not a loopback address; name one of this machine alone, such as 127.0.0.1:9466"
+            ),
+            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for LoopbackError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Io(_, error) => Some(error),
+            Self::Remote(_) => None,
+        }
+    }
+}
+
+/// A loopback address, taken.
+#[derive(Debug)]
+pub struct Loopback(TcpListener);
+
+impl Loopback {
+    /// Whether the address may be served at all.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopbackError::Remote`] if other machines can reach it.
+    pub fn check(address: SocketAddr) -> Result<(), LoopbackError> {
+        if address.ip().is_loopback() { Ok(()) } else { Err(LoopbackError::Remote(address)) }
+    }
+
+    /// Takes the address. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopbackError`].
+    pub fn bind(address: SocketAddr) -> Result<Self, LoopbackError> {
+        Self::check(address)?;
+        let failed = |error| LoopbackError::Io(address, error);
+        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        TcpListener::from_std(listener).map(Self).map_err(failed)
+    }
+
+    /// The address, with the port that the system chose where none was given.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl Listen for Loopback {
+    type Stream = TcpStream;
+    type Peer = Reach;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, Reach)> {
+        let (stream, _) = self.0.accept().await?;
+        Ok((stream, Reach::Anybody))
+    }
+}
+
+/// Serves until the service stops.
+pub async fn serve<L, H>(mut listener: L, health: Arc<H>, stop: &Stop)
+where
+    L: Listen<Peer = Reach>,
+    H: Health,
+{
+    let mut connections = Connections::at_most(MAX_CONNECTIONS);
+    loop {
+        let (stream, reach, place) = tokio::select! {
+            () = stop.said() => break,
+            next = connections.next(&mut listener) => next,
+        };
+        let (health, stop) = (Arc::clone(&health), stop.clone());
+        connections.spawn(place, async move {
+            let service = service_fn(|request| {
+                let response = answer(&*health, &request, reach);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            http::serve(stream, service, &BOUNDS, &stop).await;
+        });
+    }
+    drop(listener);
+    connections.drain(DRAIN_PATIENCE).await;
+}
+
+fn answer<H: Health>(health: &H, request: &Request<Incoming>, reach: Reach) -> Response<String> {
+    if reach == Reach::Anybody && !is_meant_for_us(request) {
+        let why = "not meant for this machine: ask for a loopback address or localhost in Host\n";
+        return text(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+        "/readyz" => match health.ready() {
+            Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+        },
+        "/metrics" => text(StatusCode::OK, health.metrics()),
+        _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
+    }
+}
+
+/// Whether a request that came over TCP names this machine; a web page's does not.
+fn is_meant_for_us(request: &Request<Incoming>) -> bool {
+    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
+    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    host::is_local(values(HOST).chain(named), values(ORIGIN))
+}
+
+fn text(status: StatusCode, body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    struct Sick;
+
+    impl Health for Sick {
+        fn ready(&self) -> Result<(), String> {
+            Err("it has a cold".to_owned())
+        }
+
+        fn metrics(&self) -> String {
+            "x 1\n".to_owned()
+        }
+    }
+
+    async fn ask(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn each_path_is_answered_once_a_connection_and_foreign_names_are_not() {
+        let listener = Loopback::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), Stop::new());
+        let serving = tokio::spawn({
+            let stop = stop.clone();
+            async move { serve(listener, Arc::new(Sick), &stop).await }
+        });
+        for (line, host, status, body) in [
+            ("GET /livez", "localhost", "200", "alive\n"),
+            ("GET /readyz", "127.0.0.1:1", "503", "not ready: it has a cold\n"),
+            ("GET /metrics", "[::1]", "200", "x 1\n"),
+            ("GET /", "localhost", "404", "/livez, /readyz and /metrics\n"),
+            ("POST /livez", "localhost", "405", "only GET\n"),
+            ("GET /metrics", "evil.example", "421", "localhost in Host\n"),
+        ] {
+            let answer = ask(address, &format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.ends_with(body), "{answer}");
+        }
+        stop.say();
+        serving.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nothing is accepted any more");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_other_machines_reach_is_refused() {
+        let refused = Loopback::bind(([0, 0, 0, 0], 0).into()).unwrap_err();
+        assert!(matches!(refused, LoopbackError::Remote(_)), "{refused}");
+    }
+}

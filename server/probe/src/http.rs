@@ -1,0 +1,62 @@
+//! One HTTP connection: bounded in what it sends and how long it takes, and ended in good order when the service stops.
+
+use core::error::Error;
+use core::pin::pin;
+use core::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::HttpService;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::stop::Stop;
+
+/// What one connection may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long a request's head may take to arrive, also the first byte of it.
+    pub header_timeout: Duration,
+    /// The most that is read before a request's head must be complete, in bytes; at least 8 KiB.
+    pub max_header_bytes: usize,
+    /// How long the connection may live, if that is bounded.
+    pub life: Option<Duration>,
+    /// Whether one connection may bring several requests, one after the other.
+    pub keep_alive: bool,
+}
+
+/// Serves one connection until its peer has no more to ask, or the service stops: then the request under way is the last.
+pub async fn serve<I, S, B>(stream: I, service: S, bounds: &Bounds, stop: &Stop)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.header_timeout)
+        .max_header_size(bounds.max_header_bytes)
+        .max_buf_size(bounds.max_header_bytes)
+        .keep_alive(bounds.keep_alive)
+        .serve_connection(TokioIo::new(stream), service);
+    let served = async {
+        let mut connection = pin!(connection);
+        tokio::select! {
+            served = connection.as_mut() => return served,
+            () = stop.said() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    let served = match bounds.life {
+        None => Ok(served.await),
+        Some(life) => timeout(life, served).await,
+    };
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+        Err(_) => tracing::debug!("a connection had lived long enough"),
+    }
+}
