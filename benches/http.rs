@@ -19,7 +19,8 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use obol_benches::rows::{self, Row, Unit};
-use obol_resource::service::{Handle, Options};
+use obol_probe::contract::Address;
+use obol_resource::service::Options;
 use obol_resource::{Guard, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Nonces, Suite};
@@ -103,7 +104,7 @@ fn measure(suite: Suite, requests: usize) -> Result<(), Failure> {
         let request = Request::get("/guarded").header("host", "localhost");
         Ok(request.header("authorization", format!("TBAC {token}")).body(Full::default())?)
     })?;
-    let verified = load(site.service.local_addr(), &|token| {
+    let verified = load(site.service, &|token| {
         let body = serde_json::json!({"token": token, "tool": "search", "action": "read"}).to_string();
         let request = Request::post("/v1/verify").header("host", "localhost");
         Ok(request.header("content-type", "application/json").body(Full::from(body))?)
@@ -132,7 +133,7 @@ fn tokens(suite: Suite, numbers: &mut core::ops::RangeFrom<u64>, count: usize) -
 /// The routes and the service, with one session and marks in memory.
 struct Site {
     app: SocketAddr,
-    service: Handle,
+    service: SocketAddr,
 }
 
 impl Site {
@@ -161,8 +162,10 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let app = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let service = Options::new("127.0.0.1:0".parse()?).bind(guard).await?.spawn();
-        Ok(Self { app, service })
+        let service = Options::new("127.0.0.1:0".parse()?).bind(guard).await?;
+        let address = service.handle().addresses().iter().find_map(Address::tcp).ok_or("no address")?;
+        tokio::spawn(service.run(std::future::pending()));
+        Ok(Self { app, service: address })
     }
 }
 

@@ -22,7 +22,7 @@ use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::names::{PeerName, ToolName};
 use obol_queue::{AgentHalf, MasterKey, Queue};
-use obol_sidecar::{Limits, Options};
+use obol_sidecar::{Options, PeerLimits};
 use serde_json::json;
 
 /// Requests a second that one connection may make.
@@ -78,14 +78,13 @@ fn serve(folder: &Path) -> JoinHandle<()> {
     });
     queue.provision(AgentHalf::from_json(document.to_string().as_bytes()).unwrap()).unwrap();
     let at = |name: &str| Endpoint::at(folder.join("run").join(name)).unwrap();
-    let options = Options { agent: at("agent.sock"), control: at("control.sock") };
+    let limits = PeerLimits { connection_rate: RATE, ..PeerLimits::default() };
+    let options = Options::new(at("agent.sock"), at("control.sock")).limits(limits);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let service = {
-        let _inside = runtime.enter();
-        options.bind(Arc::new(queue)).unwrap()
-    };
-    service.handle().set_limits(Limits { connection_rate: RATE, ..Limits::default() });
-    thread::spawn(move || runtime.block_on(service.run(std::future::pending())).unwrap())
+    let service = runtime.block_on(options.bind(Arc::new(queue))).unwrap();
+    thread::spawn(move || {
+        let _never = runtime.block_on(service.run(std::future::pending()));
+    })
 }
 
 /// How long each draw of the quiet agents took.

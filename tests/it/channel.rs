@@ -8,18 +8,19 @@ use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::post;
 use ed25519_dalek::{Signer, SigningKey};
-use obol_resource::service::{Handle, Options};
+use obol_resource::service::Options;
 use obol_resource::{Guard, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::{from_base64url, to_base64url};
 use obol_token::{ChannelKeys, Jti, ResponseKey};
-use serde_json::{Map, Value, json};
-use tokio::runtime::Runtime;
-
-use crate::resource::{self, Answer, refusal};
 use obol_world::forge::Forge;
 use obol_world::scope::scope_with;
 use obol_world::server::{Server, session};
 use obol_world::{SESSION, TOOL};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
+
+use crate::resource::{self, Answer, refusal};
+use crate::running::Running;
 
 /// The private half of the fixture's session key for proofs.
 fn signing_key() -> SigningKey {
@@ -31,7 +32,7 @@ struct Site {
     _runtime: Runtime,
     server: Server,
     app: SocketAddr,
-    service: Handle,
+    service: Running,
 }
 
 impl Site {
@@ -45,7 +46,7 @@ impl Site {
             let app = listener.local_addr().unwrap();
             tokio::spawn(axum::serve(listener, routes(&guard)).into_future());
             let options = Options::new("127.0.0.1:0".parse().unwrap());
-            (app, options.bind(guard).await.unwrap().spawn())
+            (app, Running::start(options.bind(guard).await.unwrap()))
         });
         Self { _runtime: runtime, server, app, service }
     }

@@ -10,6 +10,7 @@ use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::names::PeerName;
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::{Codec, Endpoint};
+use obol_probe::contract::Ended;
 use obol_queue::{AgentHalf, MasterKey, Order, Queue, SourceError, TokenSource, Tokens};
 use obol_sidecar::{Handle, Options};
 use redb::backends::InMemoryBackend;
@@ -44,7 +45,7 @@ impl TokenSource for Source {
 /// A daemon whose tokens come from elsewhere, on the sockets of this home.
 struct Sidecar {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Ended>>,
 }
 
 impl Sidecar {
@@ -55,14 +56,11 @@ impl Sidecar {
             .unwrap();
         let document = AgentSession::new(1, now(), &["broken", "sound"]).agent_json().to_string();
         queue.provision(AgentHalf::from_json(document.as_bytes()).unwrap()).unwrap();
-        let options = Options { agent: at(home, "agent.sock"), control: at(home, "control.sock") };
+        let options = Options::new(at(home, "agent.sock"), at(home, "control.sock"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let service = {
-            let _inside = runtime.enter();
-            options.bind(Arc::new(queue)).unwrap()
-        };
+        let service = runtime.block_on(options.bind(Arc::new(queue))).unwrap();
         let handle = service.handle();
-        let run = move || runtime.block_on(service.run(std::future::pending())).unwrap();
+        let run = move || runtime.block_on(service.run(std::future::pending()));
         Self { handle, thread: Some(std::thread::spawn(run)) }
     }
 }
@@ -71,7 +69,7 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         self.handle.stop();
         let ended = self.thread.take().map(JoinHandle::join);
-        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking());
+        assert!(matches!(ended, Some(Ok(Ended { cut_off: 0 }))) || std::thread::panicking());
     }
 }
 

@@ -1,25 +1,34 @@
 //! What a provider writes into its audit log. Nothing is issued, rotated, revoked or spent without a place in it; refusals have
 //! lines of their own as far as an allowance goes, and are counted beyond it.
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Place};
-use obol_probe::metrics::Audit;
-use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+
+use obol_audit::{AuditLog, Decision, Entry, Event, Place};
+use obol_probe::metrics::Audit;
+use obol_probe::rate::{Bucket, Rate, Start};
+use parking_lot::Mutex;
 
 use crate::denied::Denied;
-use crate::rate::{Allowance, Bucket};
 
-/// Lines at once about refusals, and then one a second: at worst 40 megabytes a day.
-const REFUSALS: Allowance = Allowance { burst: 100, per_second: 1 };
+/// Lines about refusals a second, and how many at once: at worst 40 megabytes a day.
+const REFUSALS_PER_SECOND: u32 = 1;
+const REFUSALS_AT_ONCE: u32 = 100;
 
 /// Writes lines, where there is a log.
 #[derive(Debug)]
 pub(crate) struct Auditor {
     log: Option<Arc<AuditLog>>,
     origin: Box<str>,
-    refusals: Mutex<(Bucket, u64)>,
+    refusals: Mutex<Refusals>,
+    started: Start,
+}
+
+/// The allowance for lines about refusals, and how many refusals had none since the last line.
+#[derive(Debug, Default)]
+struct Refusals {
+    allowance: Bucket,
+    uncounted: u64,
 }
 
 /// What is known about a request.
@@ -65,8 +74,7 @@ fn printable(text: &str) -> Box<str> {
 
 impl Auditor {
     pub(crate) fn new(log: Option<Arc<AuditLog>>, origin: &str) -> Self {
-        let refusals = Mutex::new((Bucket::full(REFUSALS, Instant::now()), 0));
-        Self { log, origin: origin.into(), refusals }
+        Self { log, origin: origin.into(), refusals: Mutex::default(), started: Start::now() }
     }
 
     /// Keeps a place for a line about what is going to be done; without one it must not be.
@@ -96,12 +104,14 @@ impl Auditor {
     /// Writes a refusal, or counts it.
     pub(crate) fn refused(&self, denied: &Denied, about: &About) {
         let Some(log) = &self.log else { return };
+        let rate = Rate::new(REFUSALS_PER_SECOND).map(|rate| rate.with_burst(REFUSALS_AT_ONCE));
         let mut refusals = self.refusals.lock();
-        if refusals.0.take(REFUSALS, Instant::now()).is_err() {
-            refusals.1 += 1;
+        let now = self.started.nanoseconds();
+        if rate.is_some_and(|rate| refusals.allowance.take(now, rate).is_err()) {
+            refusals.uncounted += 1;
             return;
         }
-        let uncounted = core::mem::take(&mut refusals.1);
+        let uncounted = core::mem::take(&mut refusals.uncounted);
         drop(refusals);
         if uncounted > 0 {
             let decision = Some(Decision::Deny);

@@ -1,11 +1,13 @@
 //! A provider from its parts.
 
 use core::fmt;
+use core::hash::Hash;
 use core::str::FromStr as _;
 use obol_atp::discovery::Published;
 use obol_atp::jwt::Algorithm;
 use obol_atp::{Endpoint, Scope, ScopeSet, Window};
 use obol_audit::AuditLog;
+use obol_probe::rate::{Limiter, Rate, Start};
 use obol_verify::{Clock, MemorySpentSet, SpentSet, SystemClock};
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -18,7 +20,6 @@ use crate::keys::KeyPolicy;
 use crate::metrics::Metrics;
 use crate::networks::Networks;
 use crate::provider::{Provider, Time};
-use crate::rate::Limiter;
 use crate::router::Router;
 use crate::secrets::SecretBook;
 use crate::store::Store;
@@ -238,14 +239,20 @@ impl Builder {
             spent,
             time,
             metrics: Metrics::default(),
-            address_limit: Limiter::new(self.address_rate, self.address_rate.saturating_mul(2)),
-            agent_limit: Limiter::new(self.agent_rate, AGENT_BURST),
+            started: Start::now(),
+            address_limit: limiter(self.address_rate, self.address_rate.saturating_mul(2)),
+            agent_limit: limiter(self.agent_rate, AGENT_BURST),
             networks: Networks::default(),
             document,
             etag,
         };
         Ok(Router { provider: Arc::new(provider) })
     }
+}
+
+/// So many at once, and then so many a second; a rate of 0 is no limit.
+fn limiter<K: Hash + Eq>(per_second: u32, burst: u32) -> Limiter<K> {
+    Limiter::new(Rate::new(per_second).map(|rate| rate.with_burst(burst)))
 }
 
 fn set(texts: &[String]) -> Option<ScopeSet> {

@@ -8,6 +8,7 @@ use obol_atp::{BodyError, ErrorCode};
 use obol_verify::SpendError;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::time::Duration;
 
 /// Seconds that a client is asked to wait when something here cannot be written.
 const RETRY_SECS: u64 = 5;
@@ -35,7 +36,8 @@ impl Denied {
             .with(RETRY_AFTER, HeaderValue::from(RETRY_SECS))
     }
 
-    pub(crate) fn too_many(wait_secs: u64) -> Self {
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let wait_secs = wait.as_secs().saturating_add(1);
         Self::new(ErrorCode::TooManyRequests, "too many requests")
             .with(RETRY_AFTER, HeaderValue::from(wait_secs))
     }

@@ -87,7 +87,7 @@ impl Provider {
                 "signed from two networks within ten minutes: its secret may have been copied; `obol atp secret rotate` replaces it"
             );
         }
-        self.agent_limit.take(agent, Instant::now()).map_err(Denied::too_many)?;
+        self.agent_limit.take(agent, self.started.nanoseconds()).map_err(Denied::too_many)?;
         let for_here = match body.body().aud() {
             Some(aud) => aud == self.endpoint.as_str(),
             None => !self.require_aud,

@@ -22,6 +22,8 @@
 mod access;
 mod audit;
 mod builder;
+#[cfg(feature = "serve")]
+mod certificate;
 mod denied;
 mod issue;
 mod keys;
@@ -29,7 +31,6 @@ mod master;
 mod metrics;
 mod networks;
 mod provider;
-mod rate;
 mod request;
 mod require;
 mod router;

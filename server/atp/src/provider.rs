@@ -2,18 +2,18 @@
 
 use obol_atp::jwt::{Claims, Credential, Use, jti};
 use obol_atp::{Endpoint, ScopeSet, Window};
+use obol_probe::rate::{Limiter, Start};
 use obol_verify::{Clock, Mark, SpentSet};
 use parking_lot::RwLock;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::audit::Auditor;
 use crate::denied::Denied;
 use crate::keys::KeyPolicy;
 use crate::metrics::{Metrics, NOT_READY};
 use crate::networks::Networks;
-use crate::rate::Limiter;
 use crate::secrets::SecretBook;
 use crate::store::Store;
 
@@ -62,6 +62,7 @@ pub(crate) struct Provider {
     pub(crate) time: Time,
     pub(crate) auditor: Auditor,
     pub(crate) metrics: Metrics,
+    pub(crate) started: Start,
     pub(crate) address_limit: Limiter<Option<IpAddr>>,
     pub(crate) agent_limit: Limiter<obol_atp::AgentId>,
     pub(crate) networks: Networks,
@@ -87,7 +88,7 @@ impl Provider {
     }
 
     pub(crate) fn limit_address(&self, address: Option<IpAddr>) -> Result<(), Denied> {
-        self.address_limit.take(address, Instant::now()).map_err(Denied::too_many)
+        self.address_limit.take(address, self.started.nanoseconds()).map_err(Denied::too_many)
     }
 
     /// A token's id, from randomness.

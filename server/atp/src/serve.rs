@@ -1,52 +1,51 @@
 //! The provider as a process: bounded connections, with TLS or on loopback alone, drained before it stops.
 
-use axum::body::Body;
 use core::fmt;
 use core::future::Future;
 use core::pin::pin;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use obol_secret::file::{PrivateFile, PrivateFileError, read_public};
-use parking_lot::RwLock;
-use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use core::time::Duration;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+use obol_probe::accept::{Connections, Place};
+use obol_probe::contract::{Address, Ended};
+use obol_probe::health::{self, Health, Loopback, LoopbackError};
+use obol_probe::http::{Bounds, serve};
+use obol_probe::stop::Stop;
+use obol_secret::file::PrivateFileError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, timeout};
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::builder::BuildError;
+pub use crate::certificate::Certificate;
 use crate::router::{Peer, Router};
+use crate::secrets::SecretBook;
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request's headers may take, also the first byte of them.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most that is read before headers are complete, in bytes; a token has 7 KiB at most.
-const MAX_HEADER_BYTES: usize = 32 << 10;
-/// How long a connection may live. Answers are small, so this is what bounds a peer that reads none of them.
-const CONNECTION_LIFE: Duration = Duration::from_secs(300);
-/// How long requests under way may take when the service stops.
+/// How long requests under way may take when the service stops, unless told otherwise.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after the system could not give a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often what has ended is forgotten.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
-/// The longest file of certificates or keys, in bytes.
-const MAX_PEM_BYTES: usize = 1 << 20;
+
+const BOUNDS: Bounds = Bounds {
+    header_timeout: Duration::from_secs(10),
+    // A token has 7 KiB at most.
+    max_header_bytes: 32 << 10,
+    // Answers are small, so this is what bounds a peer that reads none of them.
+    life: Some(Duration::from_secs(300)),
+    keep_alive: true,
+};
 
 /// Why the service was not set up.
 #[derive(Debug)]
@@ -60,6 +59,8 @@ pub enum BindError {
     File(PrivateFileError),
     /// A file holds no certificate or no key, or they do not belong together.
     Certificate(PathBuf, String),
+    /// The address for those who watch the process cannot be taken.
+    Loopback(LoopbackError),
 }
 
 impl fmt::Display for BindError {
@@ -73,6 +74,7 @@ impl fmt::Display for BindError {
             Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::File(error) => error.fmt(f),
             Self::Certificate(path, why) => write!(f, "{}: {why}", path.display()),
+            Self::Loopback(error) => error.fmt(f),
         }
     }
 }
@@ -85,58 +87,10 @@ impl From<PrivateFileError> for BindError {
     }
 }
 
-/// A certificate chain and its private key, which can be read again.
-#[derive(Debug)]
-pub struct Certificate {
-    chain: PathBuf,
-    key: PathBuf,
-    config: RwLock<Arc<ServerConfig>>,
-}
-
-impl Certificate {
-    /// Reads a chain, the server's first, and its key, both PEM. The key's file must be private.
-    ///
-    /// # Errors
-    /// [`BindError`] names the file that cannot be used.
-    pub fn load(chain: &Path, key: &Path) -> Result<Self, BindError> {
-        let config = RwLock::new(Arc::new(read(chain, key)?));
-        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), config })
+impl From<LoopbackError> for BindError {
+    fn from(error: LoopbackError) -> Self {
+        Self::Loopback(error)
     }
-
-    /// Reads the files again. Where that fails the certificate stays as it was.
-    ///
-    /// # Errors
-    /// As for [`load`](Self::load).
-    pub fn reload(&self) -> Result<(), BindError> {
-        let config = Arc::new(read(&self.chain, &self.key)?);
-        *self.config.write() = config;
-        Ok(())
-    }
-
-    fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.config.read()).into()
-    }
-}
-
-fn read(chain: &Path, key: &Path) -> Result<ServerConfig, BindError> {
-    let wrong = |path: &Path, why: String| BindError::Certificate(path.to_owned(), why);
-    let text = read_public(chain, MAX_PEM_BYTES)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .map_err(|_| wrong(chain, "not a PEM file of certificates".to_owned()))?;
-    let text = PrivateFile::read(key, MAX_PEM_BYTES)?;
-    let private = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| wrong(key, "not a PEM file with a private key".to_owned()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(key, error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(certificates, private);
-    let mut config =
-        config.map_err(|error| wrong(chain, format!("certificate and key do not fit: {error}")))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// Where to listen, and how.
@@ -146,12 +100,21 @@ pub struct Options {
     certificate: Option<Arc<Certificate>>,
     allow_remote: bool,
     max_connections: usize,
+    http: Option<SocketAddr>,
+    drain_timeout: Duration,
 }
 
 impl Options {
     /// On this address, without TLS, if it is loopback.
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, certificate: None, allow_remote: false, max_connections: MAX_CONNECTIONS }
+        Self {
+            listen,
+            certificate: None,
+            allow_remote: false,
+            max_connections: MAX_CONNECTIONS,
+            http: None,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
     }
 
     /// With TLS.
@@ -175,82 +138,182 @@ impl Options {
         self
     }
 
-    /// Takes the address. Connections are accepted from here on, and served once the service runs.
+    /// Also serves `/livez`, `/readyz` and `/metrics`, on this loopback address.
+    #[must_use]
+    pub fn http_at(mut self, address: SocketAddr) -> Self {
+        self.http = Some(address);
+        self
+    }
+
+    /// How long requests under way may take when the service stops; 10 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
     ///
     /// # Errors
-    /// [`BindError`] says why the address is not taken.
+    /// [`BindError`] says why an address is not taken.
     pub async fn bind(self, router: Router) -> Result<Service, BindError> {
         if !self.listen.ip().is_loopback() && self.certificate.is_none() && !self.allow_remote {
             return Err(BindError::Remote(self.listen));
         }
+        let http = self.http.map(Loopback::bind).transpose()?;
         let failed = |error| BindError::Io(self.listen, error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
+        let health_addr = http.as_ref().map(Loopback::local_addr).transpose().map_err(failed)?;
+        let addresses = [local_addr].into_iter().chain(health_addr).map(Address::Tcp).collect();
         let routes =
             axum::Router::new().merge(router.well_known()).nest(router.path(), router.clone().into());
-        Ok(Service { router, routes, listener, local_addr, options: self })
+        let (router, stop) = (Arc::new(router), Stop::new());
+        Ok(Service { router, routes, listener, http, addresses, stop, options: self })
     }
 }
 
-/// The service, with its address.
+/// The service, with its addresses; bound and not running yet.
 #[derive(Debug)]
 pub struct Service {
-    router: Router,
+    router: Arc<Router>,
     routes: axum::Router,
     listener: TcpListener,
-    local_addr: SocketAddr,
+    http: Option<Loopback>,
+    addresses: Arc<[Address]>,
+    stop: Stop,
     options: Options,
 }
 
-impl Service {
-    /// The address, with the port that the system chose where none was given.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+/// Steers a provider from elsewhere, running or not. Dropping it does nothing.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// The store ends with the service, whoever still has a handle.
+    router: Weak<Router>,
+    certificate: Option<Arc<Certificate>>,
+    addresses: Arc<[Address]>,
+    stop: Stop,
+}
+
+impl Handle {
+    /// Takes no more connections, finishes what is under way, and ends [`Service::run`]. Does not wait for that.
+    pub fn stop(&self) {
+        self.stop.say();
     }
 
-    /// Serves until `shutdown` resolves, then lets requests under way finish, for a while.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let places = Arc::new(Semaphore::new(self.options.max_connections));
-        let graceful = GracefulShutdown::new();
+    /// Takes another list of who may ask; tokens of agents and masters that are gone end with it.
+    ///
+    /// # Errors
+    /// [`BuildError`] if a secret is also a JWT key; the list stays as it was.
+    pub fn reload(&self, secrets: SecretBook) -> Result<(), BuildError> {
+        self.router.upgrade().map_or(Ok(()), |router| router.reload(secrets))
+    }
+
+    /// Reads the certificate again, where there is one.
+    ///
+    /// # Errors
+    /// [`BindError`] names the file that cannot be used; the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<(), BindError> {
+        self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
+    }
+
+    /// Where it listens: for agents, and for those who watch it.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Whether tokens can be issued now.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn health(&self) -> Result<(), String> {
+        self.router.upgrade().map_or_else(|| Err("stopped".to_owned()), |router| router.ready())
+    }
+}
+
+impl Health for Router {
+    fn ready(&self) -> Result<(), String> {
+        match self.not_ready() {
+            None => Ok(()),
+            Some(reason) => Err(reason.to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        Self::metrics(self)
+    }
+}
+
+impl Service {
+    /// A handle to steer this provider with.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            router: Arc::downgrade(&self.router),
+            certificate: self.options.certificate.clone(),
+            addresses: Arc::clone(&self.addresses),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
+        let (http, stop, router) = (self.http.take(), self.stop.clone(), Arc::clone(&self.router));
+        let watched = async {
+            if let Some(http) = http {
+                health::serve(http, router, &stop).await;
+            }
+        };
+        tokio::join!(self.serve(shutdown), watched).0
+    }
+
+    async fn serve(self, shutdown: impl Future<Output = ()>) -> Ended {
+        let Self { router, routes, mut listener, stop, options, .. } = self;
+        let mut connections = Connections::at_most(options.max_connections);
         let mut shutdown = pin!(shutdown);
         let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         maintain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let (stream, peer, place) = tokio::select! {
                 () = &mut shutdown => break,
-                _ = maintain.tick() => self.router.maintain().await,
-                next = accept(&self.listener, &places) => match next {
-                    Some((stream, peer, place)) => self.serve(stream, peer, place, graceful.watcher()),
-                    None => tokio::time::sleep(ACCEPT_PAUSE).await,
-                },
-            }
+                () = stop.said() => break,
+                _ = maintain.tick() => {
+                    router.maintain().await;
+                    continue;
+                }
+                next = connections.next(&mut listener) => next,
+            };
+            admit(&mut connections, place, stream, peer, &routes, &options, &stop);
         }
-        drop(self.listener);
-        if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-            tracing::warn!("requests were still under way when the service stopped");
-        }
-    }
-
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit, watcher: Watcher) {
-        // Answers are small, and a caller waits for each.
-        let _best_effort = stream.set_nodelay(true);
-        let routes = self.routes.clone();
-        let acceptor = self.options.certificate.as_ref().map(|certificate| certificate.acceptor());
-        tokio::spawn(async move {
-            match acceptor {
-                None => connection(stream, peer, routes, watcher).await,
-                Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, routes, watcher).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
-                },
-            }
-            drop(place);
-        });
+        drop(listener);
+        stop.say();
+        Ended { cut_off: connections.drain(options.drain_timeout).await }
     }
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, routes: axum::Router, watcher: Watcher)
+fn admit(
+    connections: &mut Connections,
+    place: Place,
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: &axum::Router,
+    options: &Options,
+    stop: &Stop,
+) {
+    let (routes, stop) = (routes.clone(), stop.clone());
+    let acceptor = options.certificate.as_ref().map(|certificate| certificate.acceptor());
+    connections.spawn(place, async move {
+        match acceptor {
+            None => connection(stream, peer, routes, &stop).await,
+            Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => connection(stream, peer, routes, &stop).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            },
+        }
+    });
+}
+
+async fn connection<S>(stream: S, peer: SocketAddr, routes: axum::Router, stop: &Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -258,29 +321,5 @@ where
         request.extensions_mut().insert(Peer(peer));
         request.map(Body::new)
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    match timeout(CONNECTION_LIFE, watcher.watch(served)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
-        Err(_) => tracing::debug!("a connection had lived long enough"),
-    }
-}
-
-/// The next connection once there is room for it; `None` if the system cannot give it now.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
-            None
-        }
-    }
+    serve(stream, TowerToHyperService::new(routes), BOUNDS, stop).await;
 }

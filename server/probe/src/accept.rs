@@ -42,6 +42,14 @@ impl Listen for TcpListener {
     }
 }
 
+/// Bytes that come and go.
+pub trait Duplex: AsyncRead + AsyncWrite {}
+
+impl<S: AsyncRead + AsyncWrite> Duplex for S {}
+
+/// A connection of whatever kind, for a listener that has several.
+pub type AnyStream = Box<dyn Duplex + Unpin + Send>;
+
 /// The connections of one listener.
 #[derive(Debug)]
 pub struct Connections {
@@ -164,8 +172,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failure_costs_a_pause_and_no_connection() {
-        let (mut connections, mut listener) =
-            (Connections::at_most(1), Stubborn { failures: 3, tried: 0 });
+        let (mut connections, mut listener) = (Connections::at_most(1), Stubborn { failures: 3, tried: 0 });
         let start = Instant::now();
         connections.next(&mut listener).await;
         assert_eq!((listener.tried, start.elapsed()), (4, 3 * PAUSE));

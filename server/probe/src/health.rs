@@ -17,9 +17,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::{Connections, Listen};
+use crate::host;
 use crate::http::{self, Bounds};
 use crate::stop::Stop;
-use crate::host;
 
 /// The text format of Prometheus, which is plain text to everybody else.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -154,7 +154,7 @@ where
                 let response = answer(&*health, &request, reach);
                 async move { Ok::<_, Infallible>(response) }
             });
-            http::serve(stream, service, &BOUNDS, &stop).await;
+            http::serve(stream, service, BOUNDS, &stop).await;
         });
     }
     drop(listener);

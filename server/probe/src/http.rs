@@ -27,7 +27,7 @@ pub struct Bounds {
 }
 
 /// Serves one connection until its peer has no more to ask, or the service stops: then the request under way is the last.
-pub async fn serve<I, S, B>(stream: I, service: S, bounds: &Bounds, stop: &Stop)
+pub async fn serve<I, S, B>(stream: I, service: S, bounds: Bounds, stop: &Stop)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = B>,

@@ -2,6 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | [`contract`] | words that every server uses of itself |
 //! | [`metrics`] | numbers that every server shows |
 //! | [`problem`] | where the errors of all servers are explained |
 //! | [`rate`] | how much somebody may ask for in a second |
@@ -23,11 +24,11 @@
 //!     .max_connections(4_096)
 //!     .bind(dependencies).await?;          // takes sockets and files, serves nothing yet
 //! let handle = service.handle();           // Clone: stop(), reload(settings), addresses(), health()
-//! service.run(shutdown).await?;            // ready, serve, drain, stopped
+//! service.run(shutdown).await;             // ready, serve, drain, stopped
 //! ```
 //!
 //! `run` ends when `shutdown` resolves or a handle says stop. It then accepts nothing, gives what is under way a named
-//! time, logs what it cut off, and returns. `stop` does not wait: who wants to wait awaits `run`. Dropping a handle does
+//! time, cuts off what is left, says how much that was, and returns. `stop` does not wait: who wants to wait awaits `run`. Dropping a handle does
 //! nothing. Whoever builds the server builds `Options` and never sets anything on a `Service`.
 //!
 //! # What it must not know about
@@ -36,6 +37,7 @@
 
 #[cfg(feature = "serve")]
 pub mod accept;
+pub mod contract;
 #[cfg(feature = "serve")]
 pub mod health;
 pub mod host;

@@ -3,6 +3,7 @@
 use core::hash::Hash;
 use core::time::Duration;
 use std::collections::HashMap;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -16,6 +17,23 @@ const MAX_BUCKETS: usize = 65_536;
 const fn nanos(duration: Duration) -> u64 {
     // Seconds; fits.
     duration.as_secs() * 1_000_000_000
+}
+
+/// Since when time is counted here.
+#[derive(Clone, Copy, Debug)]
+pub struct Start(Instant);
+
+impl Start {
+    /// From this moment on.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Nanoseconds since then.
+    pub fn nanoseconds(self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Requests a second, at least one, and how many may come at once.

@@ -15,22 +15,23 @@ use obol_ipc::proof::{ProofAlgorithm, ProofSignature};
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
+use obol_probe::stop::Stop;
 use obol_queue::{ChannelKeys, DequeueError, Draw, Queue, SessionInfo, Token};
 use obol_token::text::to_base64url;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::audit::{self, Auditor};
-use crate::connection::{Answer, Answerer, Asker, stopped};
+use crate::connection::{Answer, Answerer, Asker};
 use crate::denials::Denials;
 use crate::turns::{Turns, Wanted};
 
 /// Answers the agent's requests from the queue.
 pub(crate) struct Agent {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
     pub(crate) audit: Option<Auditor>,
     pub(crate) denials: Arc<Denials>,
     pub(crate) turns: Arc<Turns<Waiter>>,
@@ -139,7 +140,6 @@ impl Agent {
         deadline: Instant,
         empty: DequeueError,
     ) -> Result<AgentReply, Refusal> {
-        let mut stop = self.stopping.clone();
         let wanted = self.wanted(&params).map_err(refuse)?;
         let (tool, owner) = (params.tool.clone(), asker.owner);
         let (answer, answered) = oneshot::channel();
@@ -155,7 +155,7 @@ impl Agent {
                 Ok(Err(_)) => Err(Refusal::unavailable("the daemon failed inside")),
                 Err(_) => Err(refuse(place.why_empty().unwrap_or(empty))),
             },
-            () = stopped(&mut stop) => Err(stopping()),
+            () = self.stop.said() => Err(stopping()),
         }
     }
 

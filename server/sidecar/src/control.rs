@@ -15,8 +15,9 @@ use obol_ipc::names::{AgentInstanceId, Audience, ToolName, ValueError};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::time::UtcTime;
+use obol_probe::health::Health as _;
+use obol_probe::stop::Stop;
 use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Unavailable};
-use tokio::sync::watch;
 use tracing::Span;
 
 use crate::audit::Auditor;
@@ -34,7 +35,7 @@ pub(crate) struct Control {
     /// As configured; none where agents and daemon are one user.
     pub(crate) agent_users: Vec<String>,
     pub(crate) started: Instant,
-    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) stop: Stop,
     pub(crate) counters: Arc<Counters>,
     pub(crate) audit: Option<Auditor>,
     pub(crate) denials: Arc<Denials>,
@@ -112,12 +113,12 @@ impl Answerer<ControlProtocol> for Control {
             }),
             ControlRequest::Status(params) => Answer::Now(self.status(params).map(ControlReply::Status)),
             ControlRequest::Health(_) => {
-                let reason = self.health.ready().err().map(|not| not.to_string());
+                let reason = self.health.ready().err();
                 Answer::Now(Ok(ControlReply::Health(HealthResult { ready: reason.is_none(), reason })))
             }
             ControlRequest::Drain(_) => {
                 tracing::info!("the operator asked to drain");
-                self.stop.send_replace(true);
+                self.stop.say();
                 Answer::Now(Ok(ControlReply::Drain(Empty {})))
             }
         }

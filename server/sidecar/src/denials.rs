@@ -6,8 +6,7 @@ use std::sync::PoisonError;
 use std::time::Instant;
 
 use obol_ipc::names::ToolName;
-
-use crate::rate::{Bucket, Rate};
+use obol_probe::rate::{Bucket, Rate};
 
 /// The most names that are kept apart: an agent may ask for what it likes, and all of it must fit into one answer.
 const MAX_NAMES: usize = 64;

@@ -3,44 +3,26 @@
 //! Whoever can reach a loopback address may be another user; nothing here says more than how many tokens of which tool
 //! there are, and nothing here changes anything.
 
-use std::convert::Infallible;
-use std::fmt;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use obol_ipc::Endpoint;
+use obol_probe::accept::{AnyStream, Listen};
+use obol_probe::contract::Address;
+use obol_probe::health::{self, Loopback, Reach};
+use obol_probe::stop::Stop;
 use obol_queue::{DequeueError, Queue};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
 
 use crate::access::Access;
 use crate::agent::why_no_session;
 use crate::audit::Auditor;
-use crate::connection::stopped;
 use crate::counters::{Counters, Seen};
 use crate::limits::Peers;
 use crate::listener::{BindError, Listener, Peer};
-
-/// Connections at a time; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 32;
-/// How long a request may take to arrive, also the first byte of it.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request and its answer may take.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most that is read of a request.
-const MAX_HEADER_BYTES: usize = 8 << 10;
-/// Pause after the system could not accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,35 +33,6 @@ pub enum HttpAddress {
     Tcp(SocketAddr),
 }
 
-/// Why there is no listener.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum HttpBindError {
-    /// The address can be reached from other machines.
-    Remote(SocketAddr),
-    /// The system does not give the address.
-    Io(SocketAddr, io::Error),
-    /// The socket cannot be bound.
-    Unix(BindError),
-}
-
-impl fmt::Display for HttpBindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Remote(address) => {
-                write!(
-                    f,
-                    "{address} is no loopback address; name one of this machine alone, such as 127.0.0.1:9466"
-                )
-            }
-            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Unix(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for HttpBindError {}
-
 /// A bound listener.
 #[derive(Debug)]
 pub struct HttpListener(Socket);
@@ -87,7 +40,7 @@ pub struct HttpListener(Socket);
 #[derive(Debug)]
 enum Socket {
     Unix(Listener),
-    Tcp(tokio::net::TcpListener),
+    Tcp(Loopback),
 }
 
 impl HttpAddress {
@@ -95,30 +48,26 @@ impl HttpAddress {
     ///
     /// # Errors
     ///
-    /// [`HttpBindError::Remote`] if other machines can reach it.
-    pub fn check(&self) -> Result<(), HttpBindError> {
+    /// [`BindError::Loopback`] if other machines can reach it.
+    pub fn check(&self) -> Result<(), BindError> {
         match self {
-            Self::Tcp(address) if !address.ip().is_loopback() => Err(HttpBindError::Remote(*address)),
-            _ => Ok(()),
+            Self::Tcp(address) => Ok(Loopback::check(*address)?),
+            Self::Unix(_) => Ok(()),
         }
     }
 
     /// Takes the address; a socket for the daemon's own user, in a folder that `access` tells. Must be called inside a
     /// tokio runtime, and before the sandbox is entered.
-    pub fn bind(&self, access: Access) -> Result<HttpListener, HttpBindError> {
-        self.check()?;
-        match self {
-            Self::Unix(endpoint) => Listener::bind(endpoint, access)
-                .map(|listener| HttpListener(Socket::Unix(listener)))
-                .map_err(HttpBindError::Unix),
-            Self::Tcp(address) => {
-                let failed = |error| HttpBindError::Io(*address, error);
-                let listener = TcpListener::bind(address).map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-                Ok(HttpListener(Socket::Tcp(listener)))
-            }
-        }
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub fn bind(&self, access: Access) -> Result<HttpListener, BindError> {
+        let socket = match self {
+            Self::Unix(endpoint) => Socket::Unix(Listener::bind(endpoint, access)?),
+            Self::Tcp(address) => Socket::Tcp(Loopback::bind(*address)?),
+        };
+        Ok(HttpListener(socket))
     }
 }
 
@@ -130,16 +79,32 @@ impl HttpListener {
             Socket::Tcp(_) => None,
         }
     }
+
+    /// Where it listens; `None` if the system does not say.
+    pub fn address(&self) -> Option<Address> {
+        match &self.0 {
+            Socket::Unix(listener) => Some(Address::Unix(listener.path().to_owned())),
+            Socket::Tcp(listener) => listener.local_addr().ok().map(Address::Tcp),
+        }
+    }
 }
 
-impl fmt::Display for HttpListener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Socket::Unix(listener) => write!(f, "unix://{}", listener.path().display()),
-            Socket::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}"),
-                Err(error) => error.fmt(f),
+impl Listen for HttpListener {
+    type Stream = AnyStream;
+    type Peer = Reach;
+
+    async fn accept(&mut self) -> io::Result<(AnyStream, Reach)> {
+        match &mut self.0 {
+            Socket::Unix(listener) => loop {
+                let (stream, peer) = listener.accept().await?;
+                if let Peer::Served(_) = peer {
+                    return Ok((Box::new(stream), Reach::OwnUser));
+                }
             },
+            Socket::Tcp(listener) => {
+                let (stream, reach) = listener.accept().await?;
+                Ok((Box::new(stream), reach))
+            }
         }
     }
 }
@@ -181,7 +146,7 @@ pub(crate) struct Health {
     pub(crate) counters: Arc<Counters>,
     /// How many sockets' paths are lost.
     pub(crate) lost: Arc<AtomicUsize>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) stop: Stop,
     /// Without it nothing is handed out, where there is one.
     pub(crate) audit: Option<Auditor>,
     /// Lines of the log that were given up, where somebody counts.
@@ -190,9 +155,9 @@ pub(crate) struct Health {
 
 impl Health {
     /// Whether a token could be handed out now; the reason where none could.
-    pub(crate) fn ready(&self) -> Result<(), NotReady> {
+    pub(crate) fn check(&self) -> Result<(), NotReady> {
         let not = |name, why| NotReady { name, why };
-        if *self.stopping.borrow() {
+        if self.stop.is_said() {
             return Err(not("stopping", "stopping".to_owned()));
         }
         self.queue.health().map_err(|error| not("store", error.to_string()))?;
@@ -213,10 +178,16 @@ impl Health {
             not(name, why_no_session(&error))
         })
     }
+}
+
+impl health::Health for Health {
+    fn ready(&self) -> Result<(), String> {
+        self.check().map_err(|not| not.to_string())
+    }
 
     fn metrics(&self) -> String {
         let seen = Seen {
-            not_ready: self.ready().err().map(|not| not.name),
+            not_ready: self.check().err().map(|not| not.name),
             audit: self.audit.as_ref().map(Auditor::seen),
             connections: self.peers.connections(),
             last_end: self.queue.last_end(),
@@ -224,110 +195,5 @@ impl Health {
             tools: &self.queue.tools(),
         };
         self.counters.render(&seen)
-    }
-
-    fn answer(&self, request: &Request<Incoming>, anybody: bool) -> Response<String> {
-        if anybody && !meant_for_us(request) {
-            let why = "not meant for this machine: ask for a loopback address or localhost in Host\n";
-            return text(StatusCode::MISDIRECTED_REQUEST, why.to_owned());
-        }
-        if ![Method::GET, Method::HEAD].contains(request.method()) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
-        }
-        match request.uri().path() {
-            "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
-            "/readyz" => match self.ready() {
-                Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
-                Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-            },
-            "/metrics" => text(StatusCode::OK, self.metrics()),
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
-        }
-    }
-}
-
-/// Whether a request that came over TCP names this machine; a web page's does not.
-fn meant_for_us(request: &Request<Incoming>) -> bool {
-    let values = |name| request.headers().get_all(name).iter().map(HeaderValue::as_bytes);
-    let named = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    obol_probe::host::is_local(values(HOST).chain(named), values(ORIGIN))
-}
-
-fn text(status: StatusCode, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
-    response
-}
-
-impl HttpListener {
-    /// Serves until the daemon stops. Requests under way then are cut off: nobody loses anything by that.
-    pub(crate) async fn serve(mut self, health: Arc<Health>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let mut stopping = health.stopping.clone();
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = stopped(&mut stopping) => return,
-                accepted = self.accept(&health, place) => accepted,
-            };
-            if let Err(error) = accepted {
-                tracing::debug!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-
-    async fn accept(
-        &mut self,
-        health: &Arc<Health>,
-        place: tokio::sync::OwnedSemaphorePermit,
-    ) -> io::Result<()> {
-        let health = Arc::clone(health);
-        match &mut self.0 {
-            Socket::Unix(listener) => {
-                let (stream, Peer::Served(_)) = listener.accept().await? else { return Ok(()) };
-                tokio::spawn(async move {
-                    serve(stream, health, false).await;
-                    drop(place);
-                });
-            }
-            Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                tokio::spawn(async move {
-                    serve(stream, health, true).await;
-                    drop(place);
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// `anybody` can reach this connection's listener, a web page in a browser included.
-async fn serve(
-    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    health: Arc<Health>,
-    anybody: bool,
-) {
-    let service = service_fn(move |request| {
-        let response = health.answer(&request, anybody);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
-        // One request a connection: whoever asks every few seconds does not need to hold a place.
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
-    match timeout(CONNECTION_TIMEOUT, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended early"),
-        Err(_) => tracing::debug!("an HTTP connection took too long"),
     }
 }

@@ -11,14 +11,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use obol_ipc::refusal::Refusal;
+use obol_probe::rate::{Bucket, Rate, Start};
 use parking_lot::Mutex;
 
 use crate::counters::Counters;
 use crate::owner::Owner;
-use crate::rate::{Bucket, Rate};
 use crate::seats::{Place, Seats};
 use crate::waits::{Wait, Waits};
 
@@ -35,7 +35,7 @@ const LEAST_CONNECTIONS: usize = 8;
 
 /// Bounds for peers. They can be changed while the daemon runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct PeerLimits {
     /// The most connections on the agent's socket at a time. Fewer where the process may not open as many files.
     pub connections: usize,
     /// Requests a second of one connection, of which one second's worth may come at once; 0 for no limit.
@@ -47,7 +47,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for PeerLimits {
     /// Far more than an agent that calls tools needs, and less than what occupies a whole core.
     fn default() -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl PeerLimits {
     /// No rates; for sockets whose peers are trusted to behave.
     pub(crate) fn unmetered(connections: usize) -> Self {
         Self { connections, connection_rate: 0, user_rate: 0, ..Self::default() }
@@ -77,8 +77,8 @@ impl Limits {
 /// All connections of one socket.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    started: Instant,
-    limits: Mutex<Limits>,
+    started: Start,
+    limits: Mutex<PeerLimits>,
     /// Raised with every change, so that connections need not lock to see that there was none.
     version: AtomicU64,
     seats: Mutex<Seats>,
@@ -87,9 +87,9 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: PeerLimits) -> Arc<Self> {
         Arc::new(Self {
-            started: Instant::now(),
+            started: Start::now(),
             limits: Mutex::new(limits),
             version: AtomicU64::new(0),
             seats: Mutex::new(Seats::default()),
@@ -99,13 +99,13 @@ impl Peers {
     }
 
     /// Puts other limits in force, for connections that are open as well.
-    pub(crate) fn set_limits(&self, limits: Limits) {
+    pub(crate) fn set_limits(&self, limits: PeerLimits) {
         *self.limits.lock() = limits;
         self.seats.lock().look_again();
         self.version.fetch_add(1, Ordering::Release);
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> PeerLimits {
         *self.limits.lock()
     }
 
@@ -137,7 +137,7 @@ impl Peers {
     }
 
     fn nanoseconds(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.started.nanoseconds()
     }
 
     fn milliseconds(&self) -> u64 {
@@ -149,7 +149,7 @@ impl Peers {
 #[derive(Debug)]
 pub(crate) struct Account {
     peers: Arc<Peers>,
-    limits: Limits,
+    limits: PeerLimits,
     version: u64,
     place: Place,
     own: Bucket,
@@ -254,8 +254,8 @@ mod tests {
     const OTHER_USER: Owner = Owner::new(2, 1, 20);
     const OTHER_PROCESS: Owner = Owner::new(1, 1, 11);
 
-    fn limits(connections: usize, connection_rate: u32, user_rate: u32, idle: Duration) -> Limits {
-        Limits { connections, connection_rate, user_rate, idle }
+    fn limits(connections: usize, connection_rate: u32, user_rate: u32, idle: Duration) -> PeerLimits {
+        PeerLimits { connections, connection_rate, user_rate, idle }
     }
 
     fn admitted(account: &mut Account, now: u64, tries: u32) -> usize {

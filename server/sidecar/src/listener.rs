@@ -1,12 +1,13 @@
 //! Binding a socket that is ours alone, or ours and the agents', and telling who connects.
 
-use std::fmt;
+use core::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
+use obol_probe::health::LoopbackError;
 use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 
@@ -35,6 +36,8 @@ pub enum BindError {
     InUse(PathBuf),
     /// Something else than a socket stands in its place.
     NotASocket(PathBuf),
+    /// An address that is to be for this machine alone cannot be taken.
+    Loopback(LoopbackError),
 }
 
 impl fmt::Display for BindError {
@@ -60,11 +63,18 @@ impl fmt::Display for BindError {
             Self::NotASocket(path) => {
                 write!(f, "{} is not a socket; move it away, or name another path", path.display())
             }
+            Self::Loopback(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for BindError {}
+impl core::error::Error for BindError {}
+
+impl From<LoopbackError> for BindError {
+    fn from(error: LoopbackError) -> Self {
+        Self::Loopback(error)
+    }
+}
 
 /// A bound socket. Its file goes away when it is dropped, unless somebody has put another there.
 #[derive(Debug)]
@@ -72,7 +82,7 @@ pub struct Listener {
     inner: UnixListener,
     endpoint: Endpoint,
     access: Access,
-    place: Place,
+    ownership: Ownership,
 }
 
 /// Who is at the other end of a connection, as the kernel says.
@@ -86,7 +96,7 @@ pub(crate) enum Peer {
 
 /// What ties a socket to its path.
 #[derive(Debug)]
-enum Place {
+enum Ownership {
     /// We made it.
     Own {
         identity: (u64, u64),
@@ -99,7 +109,7 @@ enum Place {
 
 /// What became of a socket's path.
 #[derive(Debug)]
-pub(crate) enum Fate {
+pub(crate) enum PathState {
     /// It leads to our socket.
     Intact,
     /// It led nowhere; there is a new socket now.
@@ -122,7 +132,12 @@ impl Listener {
         remove_dead_socket(path)?;
         let inner = with_mode(modes.socket, || UnixListener::bind(path)).map_err(io)?;
         let identity = identity(path).map_err(io)?;
-        Ok(Self { inner, endpoint: endpoint.clone(), access, place: Place::Own { identity, _lock: lock } })
+        Ok(Self {
+            inner,
+            endpoint: endpoint.clone(),
+            access,
+            ownership: Ownership::Own { identity, _lock: lock },
+        })
     }
 
     /// Takes over a socket that another process has bound and listens on, such as systemd. The peer's user is checked
@@ -135,7 +150,7 @@ impl Listener {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no path"))?;
         let endpoint = Endpoint::at(path).map_err(io::Error::other)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { inner: UnixListener::from_std(socket)?, endpoint, access, place: Place::Inherited })
+        Ok(Self { inner: UnixListener::from_std(socket)?, endpoint, access, ownership: Ownership::Inherited })
     }
 
     /// Where it listens.
@@ -158,23 +173,23 @@ impl Listener {
 
     /// Sees whether the path still leads here. A path that leads nowhere gets a new socket; one that leads to somebody
     /// else's is left alone.
-    pub(crate) fn look_after(&mut self) -> Fate {
-        let Place::Own { identity: ours, .. } = &self.place else { return Fate::Intact };
+    pub(crate) fn look_after(&mut self) -> PathState {
+        let Ownership::Own { identity: ours, .. } = &self.ownership else { return PathState::Intact };
         match identity(self.path()) {
-            Ok(found) if found == *ours => Fate::Intact,
+            Ok(found) if found == *ours => PathState::Intact,
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.bind_again() {
-                Ok(()) => Fate::Restored,
-                Err(error) => Fate::Lost(error),
+                Ok(()) => PathState::Restored,
+                Err(error) => PathState::Lost(error),
             },
-            Ok(_) => Fate::Lost(BindError::InUse(self.path().to_owned())),
-            Err(error) => Fate::Lost(BindError::Io(self.path().to_owned(), error)),
+            Ok(_) => PathState::Lost(BindError::InUse(self.path().to_owned())),
+            Err(error) => PathState::Lost(BindError::Io(self.path().to_owned(), error)),
         }
     }
 
     fn bind_again(&mut self) -> Result<(), BindError> {
         // The lock may have gone with the socket; then whoever takes the new one first may bind.
         let lock_is_there = fs::symlink_metadata(lock_path(self.path())).is_ok();
-        if lock_is_there && let Place::Own { _lock, .. } = &self.place {
+        if lock_is_there && let Ownership::Own { _lock, .. } = &self.ownership {
             _lock.unlock().map_err(|error| BindError::Io(self.path().to_owned(), error))?;
         }
         *self = Self::bind(&self.endpoint, self.access.clone())?;
@@ -192,7 +207,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Place::Own { identity: ours, .. } = &self.place else { return };
+        let Ownership::Own { identity: ours, .. } = &self.ownership else { return };
         if identity(self.path()).is_ok_and(|found| found == *ours) {
             let _already_gone = fs::remove_file(self.path());
         }

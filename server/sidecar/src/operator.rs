@@ -1,18 +1,18 @@
 //! An operator's socket for any daemon: its own user's and root's alone, with whatever protocol its operator speaks.
 
+use core::sync::atomic::AtomicUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use obol_ipc::names::PeerName;
 use obol_ipc::{Endpoint, Protocol};
-use tokio::sync::watch;
+use obol_probe::stop::Stop;
 
 use crate::access::Access;
 use crate::connection::Answerer;
-use crate::limits::{Limits, Peers};
+use crate::limits::{PeerLimits, Peers};
 use crate::listener::{BindError, Listener};
-use crate::service::{Door, MAX_CONTROL_CONNECTIONS};
+use crate::socket_server::{DRAIN_TIMEOUT, MAX_CONTROL_CONNECTIONS, SocketServer};
 
 /// A bound socket.
 #[derive(Debug)]
@@ -33,15 +33,11 @@ impl OperatorSocket {
         self.0.path()
     }
 
-    /// Serves until `stopping` says so, then answers what was received. `server` is what it calls itself.
-    pub async fn serve<P: Protocol, A: Answerer<P>>(
-        self,
-        answerer: Arc<A>,
-        server: PeerName,
-        stopping: watch::Receiver<bool>,
-    ) {
-        let peers = Peers::new(Limits::unmetered(MAX_CONTROL_CONNECTIONS));
+    /// Serves until the word to stop is said, then answers what was received. `server` is what it calls itself.
+    pub async fn serve<P: Protocol, A: Answerer<P>>(self, answerer: Arc<A>, server: PeerName, stop: &Stop) {
+        let peers = Peers::new(PeerLimits::unmetered(MAX_CONTROL_CONNECTIONS));
         let lost = Arc::new(AtomicUsize::new(0));
-        Door::<P, A>::new(self.0, answerer, peers, server, lost).serve(stopping).await;
+        let _said_in_the_log =
+            SocketServer::<P, A>::new(self.0, answerer, peers, server, lost).serve(stop, DRAIN_TIMEOUT).await;
     }
 }

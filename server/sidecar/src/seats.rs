@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use obol_probe::rate::Bucket;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::owner::{Owner, gives_way};
-use crate::rate::Bucket;
 
 /// Connections that were asked to leave and have not left yet, at a time. Descriptors are kept back for them.
 const MAX_LEAVING: usize = 32;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
-use obol_resource::service::{BindError, Handle, Options};
+use obol_resource::service::{BindError, Options};
 use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
 use obol_verify::{Denial, Verifier};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ use obol_world::forge::Forge;
 use obol_world::scope::{scope_json, scope_with};
 use obol_world::server::Server;
 use obol_world::{SESSION, TOOL};
+
+use crate::running::Running;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,7 +102,7 @@ struct Site {
     _runtime: Runtime,
     server: Server,
     app: SocketAddr,
-    service: Handle,
+    service: Running,
 }
 
 impl Site {
@@ -121,7 +123,7 @@ impl Site {
             let app = listener.local_addr().unwrap();
             tokio::spawn(axum::serve(listener, guarded_app(guard.clone())).into_future());
             let options = limits(Options::new("127.0.0.1:0".parse().unwrap()));
-            (app, options.bind(guard).await.unwrap().spawn())
+            (app, Running::start(options.bind(guard).await.unwrap()))
         });
         Self { _runtime: runtime, server, app, service }
     }
@@ -487,7 +489,7 @@ fn a_server_that_cannot_spend_is_not_ready() {
     let runtime = Runtime::new().unwrap();
     let handle = runtime.block_on(async {
         let options = Options::new("127.0.0.1:0".parse().unwrap());
-        options.bind(Guard::new(server.verifier.clone())).await.unwrap().spawn()
+        Running::start(options.bind(Guard::new(server.verifier.clone())).await.unwrap())
     });
     let address = handle.local_addr();
     assert_eq!(fetch(address, "/livez", &[]).status, 200);
@@ -497,18 +499,18 @@ fn a_server_that_cannot_spend_is_not_ready() {
     let refused = post(address, "/v1/verify", &body);
     assert_eq!(refused.problem(), refusal(503, "UNAVAILABLE", "SPENT_SET"));
     assert!(!refused.text().contains("no disk"), "the reason is for the log");
-    runtime.block_on(handle.stop());
+    assert_eq!(runtime.block_on(handle.stop()).cut_off, 0);
 }
 
 /// A service that serves one request at a time, at an address where nothing else on this machine listens: its port
 /// must not be given to another once it is closed.
-fn narrow_service(runtime: &Runtime, server: &Server) -> Handle {
+fn narrow_service(runtime: &Runtime, server: &Server) -> Running {
     runtime.block_on(async {
         let options = Options::new("127.0.7.1:0".parse().unwrap())
             .max_in_flight(1)
             .body_timeout(PATIENCE)
             .drain_timeout(PATIENCE);
-        options.bind(Guard::new(server.verifier.clone())).await.unwrap().spawn()
+        Running::start(options.bind(Guard::new(server.verifier.clone())).await.unwrap())
     })
 }
 
@@ -562,7 +564,7 @@ fn too_many_requests_at_a_time_are_turned_away() {
     asked().resolve(Ok(()));
     assert_eq!(next.join().unwrap(), 200);
     drop(slow);
-    runtime.block_on(handle.stop());
+    assert_eq!(runtime.block_on(handle.stop()).cut_off, 0);
 }
 
 #[test]
@@ -575,7 +577,7 @@ fn plain_http_to_other_machines_must_be_asked_for() {
         assert!(matches!(refused, BindError::Remote(_)), "{refused}");
     }
     let service = bind(Options::new("0.0.0.0:0".parse().unwrap()).allow_remote()).unwrap();
-    assert_ne!(service.local_addr().port(), 0);
+    assert_ne!(service.handle().addresses()[0].tcp().unwrap().port(), 0);
 }
 
 #[test]
@@ -590,6 +592,6 @@ fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
     let mut answer = String::new();
     slow.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    runtime.block_on(stopping).unwrap();
+    assert_eq!(runtime.block_on(stopping).unwrap().cut_off, 0);
     assert!(TcpStream::connect(address).is_err());
 }

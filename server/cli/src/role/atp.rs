@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::routing::get;
-use http::StatusCode;
 use obol_atp::Endpoint;
-use obol_atp_server::serve::{Certificate, Options};
+use obol_atp_server::serve::{Certificate, Handle, Options};
 use obol_atp_server::{Builder, Router, SecretBook, Store};
+use obol_probe::contract::Address;
 use obol_secret::text::to_hex;
 use obol_verify::{MemorySpentSet, NewFile, RedbSpentSetOptions, SpentSet, SystemClock};
 use obol_verify_redis::{RedisOptions, RedisSpentSet};
@@ -48,22 +47,26 @@ pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
     let router = provider(args, config, endpoint, secrets_file.as_deref())?;
     let certificate = certificate(args, config)?;
     let mut options = Options::new(args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN));
-    if let Some(certificate) = &certificate {
-        options = options.certificate(Arc::clone(certificate));
+    if let Some(certificate) = certificate {
+        options = options.certificate(certificate);
     }
     if args.allow_remote {
         options = options.allow_remote();
     }
+    if let Some(address) = probe(args.http.as_ref().or(config.http.as_ref()))? {
+        options = options.http_at(address);
+    }
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let probe = probe(args.http.as_ref().or(config.http.as_ref()), &router).await?;
-        let service = options.bind(router.clone()).await.map_err(Failure::unavailable)?;
-        tracing::info!(address = %service.local_addr(), endpoint = url, "listening");
-        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, secrets_file, certificate, router));
-        service.run(shutdown_signal()?).await;
+        let service = options.bind(router).await.map_err(Failure::unavailable)?;
+        let handle = service.handle();
+        for address in handle.addresses().iter().filter_map(Address::tcp).take(1) {
+            tracing::info!(%address, endpoint = url, "listening");
+        }
+        let reload = tokio::spawn(reload(signal(SignalKind::hangup())?, secrets_file, handle));
+        let _said_in_the_log = service.run(shutdown_signal()?).await;
         reload.abort();
-        probe.abort();
         Ok(())
     })
 }
@@ -251,20 +254,13 @@ fn certificate(args: &ServeArgs, config: &AtpServe) -> Outcome<Option<Arc<Certif
     }
 }
 
-/// Serves what watches the process, on loopback alone.
-async fn probe(address: Option<&String>, router: &Router) -> Outcome<tokio::task::JoinHandle<()>> {
-    let (ready, metrics) = (router.clone(), router.clone());
-    let routes = axum::Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route(
-            "/readyz",
-            get(async move || match ready.not_ready() {
-                None => (StatusCode::OK, "ready\n".to_owned()),
-                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-            }),
-        )
-        .route("/metrics", get(async move || metrics.metrics()));
-    serve_probe(address, routes).await
+/// Where those who watch the process ask, if anywhere: on loopback alone.
+fn probe(named: Option<&String>) -> Outcome<Option<SocketAddr>> {
+    let Some(named) = named.filter(|named| *named != "off") else { return Ok(None) };
+    let address = named.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    address.map(Some).ok_or_else(|| {
+        Failure::usage("--http is a loopback address with a port, such as 127.0.0.1:8711, or off")
+    })
 }
 
 /// Serves some routes on loopback alone, or nothing where there is no address.
@@ -290,23 +286,17 @@ pub(crate) async fn serve_probe(
 }
 
 /// Reads secrets and certificate again whenever asked to. What is wrong changes nothing.
-async fn reload(
-    mut asked: Signal,
-    file: Option<PathBuf>,
-    certificate: Option<Arc<Certificate>>,
-    router: Router,
-) {
+async fn reload(mut asked: Signal, file: Option<PathBuf>, handle: Handle) {
     while asked.recv().await.is_some() {
         let read = tokio::task::block_in_place(|| {
-            book(file.as_deref()).and_then(|book| router.reload(book).map_err(Failure::usage))
+            book(file.as_deref()).and_then(|book| handle.reload(book).map_err(Failure::usage))
         });
         match read {
             Ok(()) => tracing::info!("secrets read again"),
             Err(failure) => tracing::error!(%failure, "the secrets stay as they were"),
         }
-        match certificate.as_ref().map(|certificate| certificate.reload()) {
-            None | Some(Ok(())) => {}
-            Some(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
+        if let Err(error) = handle.reload_certificate() {
+            tracing::error!(%error, "the certificate stays as it was");
         }
     }
 }

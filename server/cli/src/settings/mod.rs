@@ -163,8 +163,8 @@ macro_rules! settings {
     (@range $low:literal..=$high:literal) => { Some(&($low..=$high)) };
 }
 
-fn limits() -> obol_sidecar::Limits {
-    obol_sidecar::Limits::default()
+fn limits() -> obol_sidecar::PeerLimits {
+    obol_sidecar::PeerLimits::default()
 }
 
 fn rules() -> obol_verify::CascadeLimits {

@@ -3,22 +3,21 @@
 use core::fmt;
 use core::future::Future;
 use core::pin::pin;
+use core::time::Duration;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
 use axum::extract::ConnectInfo;
 use axum::{Router, middleware};
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use obol_probe::accept::{Connections, Place};
+use obol_probe::contract::{Address, Ended};
+use obol_probe::http::{Bounds, serve};
+use obol_probe::stop::Stop;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use super::patience::{Patience, WRITE_TIMEOUT};
@@ -34,8 +33,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// How long requests under way may take when the service stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no file descriptor left for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where and how to serve.
 #[derive(Clone, Debug)]
@@ -73,8 +70,8 @@ impl fmt::Display for BindError {
     }
 }
 
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl core::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Io(_, error) => Some(error),
             Self::Remote(_) => None,
@@ -160,131 +157,122 @@ impl Options {
     }
 
     /// Takes the address. Connections are accepted from here on, and served once the service runs.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
     pub async fn bind(self, guard: Guard) -> Result<Service, BindError> {
         self.check()?;
         let failed = |error| BindError::Io(self.listen, error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let state =
-            ServiceState::new(guard).max_in_flight(self.max_in_flight).body_timeout(self.body_timeout);
+        let state = ServiceState::new(guard.clone())
+            .max_in_flight(self.max_in_flight)
+            .body_timeout(self.body_timeout);
         let mut router = router(state);
         if local_addr.ip().is_loopback() {
             router = router.layer(middleware::from_fn(refuse_foreign_names));
         }
-        Ok(Service { router, listener, local_addr, options: self })
+        let (guard, addresses) = (Arc::new(guard), Arc::new([Address::Tcp(local_addr)]));
+        Ok(Service { router, guard, listener, addresses, stop: Stop::new(), options: self })
     }
 }
 
-/// The service, with its address.
+/// The service, with its address; bound and not running yet.
 #[derive(Debug)]
 pub struct Service {
     router: Router,
+    guard: Arc<Guard>,
     listener: TcpListener,
-    local_addr: SocketAddr,
+    addresses: Arc<[Address; 1]>,
+    stop: Stop,
     options: Options,
 }
 
-impl Service {
-    /// The address, with the port that the system chose where none was given.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Serves until `shutdown` resolves, then lets requests under way finish, for a while.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let connections = Arc::new(Semaphore::new(self.options.max_connections));
-        let graceful = GracefulShutdown::new();
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let next = tokio::select! {
-                () = &mut shutdown => break,
-                next = accept(&self.listener, &connections) => next,
-            };
-            match next {
-                Some((stream, peer, permit)) => self.serve(stream, peer, permit, &graceful),
-                None => tokio::time::sleep(ACCEPT_PAUSE).await,
-            }
-        }
-        drop(self.listener);
-        if tokio::time::timeout(self.options.drain_timeout, graceful.shutdown()).await.is_err() {
-            tracing::warn!("requests were still under way when the service stopped");
-        }
-    }
-
-    /// Runs on the current runtime until the handle stops it.
-    pub fn spawn(self) -> Handle {
-        let local_addr = self.local_addr;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(self.run(async {
-            // A handle that is dropped stops the service as well.
-            let _ = stopped.await;
-        }));
-        Handle { local_addr, stop, task }
-    }
-
-    fn serve(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-        graceful: &GracefulShutdown,
-    ) {
-        // Answers are small, and a caller waits for each.
-        let _best_effort = stream.set_nodelay(true);
-        let stream = Patience::new(stream, self.options.write_timeout);
-        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.options.header_timeout)
-            .max_header_size(MAX_HEADER_BYTES)
-            .max_buf_size(MAX_HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(permit);
-        });
-    }
-}
-
-/// The next connection once there is room for it; `None` if the system cannot give it now.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
-            None
-        }
-    }
-}
-
-/// A service that runs on its own. Dropping it stops the service without waiting.
-#[derive(Debug)]
+/// Steers a service from elsewhere, running or not. Dropping it does nothing. There is nothing to reload: sessions and
+/// policy change in the tables that the guard was made of.
+#[derive(Clone, Debug)]
 pub struct Handle {
-    local_addr: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    /// What tokens are spent in ends with the service, whoever still has a handle.
+    guard: Weak<Guard>,
+    addresses: Arc<[Address; 1]>,
+    stop: Stop,
 }
 
 impl Handle {
-    /// The address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Takes no more connections, finishes what is under way, and ends [`Service::run`]. Does not wait for that.
+    pub fn stop(&self) {
+        self.stop.say();
     }
 
-    /// Stops the service and waits until it is drained.
-    pub async fn stop(self) {
-        drop(self.stop);
-        // A service that panicked has stopped as well.
-        let _ = self.task.await;
+    /// Where it listens.
+    pub fn addresses(&self) -> &[Address] {
+        &*self.addresses
     }
+
+    /// Whether tokens can be verified and spent now.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words.
+    pub fn health(&self) -> Result<(), String> {
+        match self.guard.upgrade() {
+            Some(guard) => guard.health().map_err(|denial| denial.detail.into_owned()),
+            None => Err("stopped".to_owned()),
+        }
+    }
+}
+
+impl Service {
+    /// A handle to steer this service with.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            guard: Arc::downgrade(&self.guard),
+            addresses: Arc::clone(&self.addresses),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
+        let Self { router, guard: _guard, mut listener, stop, options, .. } = self;
+        let mut connections = Connections::at_most(options.max_connections);
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let (stream, peer, place) = tokio::select! {
+                () = &mut shutdown => break,
+                () = stop.said() => break,
+                next = connections.next(&mut listener) => next,
+            };
+            admit(&mut connections, place, stream, peer, &router, &options, &stop);
+        }
+        drop(listener);
+        stop.say();
+        Ended { cut_off: connections.drain(options.drain_timeout).await }
+    }
+}
+
+fn admit(
+    connections: &mut Connections,
+    place: Place,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: &Router,
+    options: &Options,
+    stop: &Stop,
+) {
+    let stream = Patience::new(stream, options.write_timeout);
+    let router = router.clone().map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request
+    });
+    let bounds = Bounds {
+        header_timeout: options.header_timeout,
+        max_header_bytes: MAX_HEADER_BYTES,
+        life: None,
+        keep_alive: true,
+    };
+    let stop = stop.clone();
+    connections
+        .spawn(place, async move { serve(stream, TowerToHyperService::new(router), bounds, &stop).await });
 }

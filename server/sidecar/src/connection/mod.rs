@@ -29,9 +29,10 @@ use obol_ipc::frame::{EncodedFrame, Frames};
 use obol_ipc::hello::{ClientHello, HelloRefusal, HelloRefusalCode, ServerHello};
 use obol_ipc::names::PeerName;
 use obol_ipc::refusal::Refusal;
+use obol_probe::stop::Stop;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{Instrument, Span};
@@ -111,7 +112,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     answerer: Arc<A>,
     server: PeerName,
     account: Account,
-    mut stopping: watch::Receiver<bool>,
+    stop: Stop,
 ) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let (mut input, mut output) = (Input::new(reader), Output::new(writer));
@@ -125,7 +126,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let asked_to_leave = account.asked_to_leave();
     let end = async move {
         tokio::select! {
-            () = stopped(&mut stopping) => {}
+            () = stop.said() => {}
             () = asked_to_leave => {}
         }
     };
@@ -207,11 +208,6 @@ fn next<E: Future<Output = ()>>(
         Some(pause) => pause.as_mut().poll(context).map(|()| Ok(Next::Resume)),
         None => input.poll_fill(context).map_ok(Next::Input),
     }
-}
-
-/// Waits until the daemon stops.
-pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    let _stopped_or_gone = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// The hello, both ways. `None` where there is no connection after it.

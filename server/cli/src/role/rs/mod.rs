@@ -14,6 +14,8 @@ use std::thread::JoinHandle;
 use obol_ipc::Endpoint;
 use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
 use obol_ipc::names::PeerName;
+use obol_probe::contract::Address;
+use obol_probe::stop::Stop;
 use obol_resource::Guard;
 use obol_resource::service::{Options, Service};
 use obol_sidecar::OperatorSocket;
@@ -22,7 +24,6 @@ use obol_verify::{CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemC
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use self::control::Control;
 use self::reload::Reloader;
@@ -89,7 +90,9 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let service = options.bind(guard).await.map_err(Failure::unavailable)?;
-        tracing::info!(address = %service.local_addr(), "listening");
+        for address in service.handle().addresses().iter().filter_map(Address::tcp) {
+            tracing::info!(%address, "listening");
+        }
         let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
         serve(service, operator, control).await?;
         reload.abort();
@@ -141,13 +144,13 @@ impl OperatorDoor {
         self.socket.path()
     }
 
-    /// Answers on a thread of its own until `stopping` says so.
-    fn serve(self, control: Control, stopping: watch::Receiver<bool>) -> Outcome<JoinHandle<()>> {
+    /// Answers on a thread of its own until the word to stop is said.
+    fn serve(self, control: Control, stop: Stop) -> Outcome<JoinHandle<()>> {
         let server = PeerName::new(concat!("obol-rs/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
         tracing::info!(control = %self.path().display(), "the operator is answered");
         let Self { runtime, socket } = self;
         let serve = move || {
-            runtime.block_on(socket.serve(Arc::new(control), server, stopping));
+            runtime.block_on(socket.serve(Arc::new(control), server, &stop));
             runtime.shutdown_timeout(LAST_WAIT);
         };
         Ok(std::thread::Builder::new().name("obol-operator".to_owned()).spawn(serve)?)
@@ -156,14 +159,14 @@ impl OperatorDoor {
 
 /// Serves callers, and the operator where there is a socket for that, until it is told to stop.
 async fn serve(service: Service, operator: Option<OperatorDoor>, control: Control) -> Outcome {
-    let (stop, stopping) = watch::channel(false);
+    let stop = Stop::new();
     let shutdown = shutdown_signal()?;
-    let operated = operator.map(|door| door.serve(control, stopping)).transpose()?;
+    let operated = operator.map(|door| door.serve(control, stop.clone())).transpose()?;
     let stopped = async {
         shutdown.await;
-        stop.send_replace(true);
+        stop.say();
     };
-    service.run(stopped).await;
+    let _said_in_the_log = service.run(stopped).await;
     if let Some(operated) = operated {
         let _panicked = tokio::task::block_in_place(|| operated.join());
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};
-use obol_sidecar::{Limits, Notifier, Service};
+use obol_sidecar::{Notifier, Options, PeerLimits};
 
 use self::reload::Reloader;
 use self::sockets::Sockets;
@@ -75,21 +75,22 @@ async fn serve(
     config: Config,
     origin: Origin,
 ) -> Outcome {
-    let mut service = Service::new(sockets.agent, sockets.control, Arc::clone(&queue))
+    let mut options = Options::new(sockets.agent, sockets.control)
+        .limits(limits(&config))
         .notify(notifier)
         .log_lines_dropped(log_lines::dropped());
     if let Some(http) = sockets.http {
-        service = service.http(http);
+        options = options.http(http);
     }
     if let Some(audit) = &audit {
-        service = service.audit(Arc::clone(audit));
+        options = options.audit(Arc::clone(audit));
     }
+    let service = options.bind(Arc::clone(&queue)).await.map_err(Failure::unavailable)?;
     let handle = service.handle();
-    handle.set_limits(limits(&config));
     let reloader = Reloader::new(config, origin, sessions, handle, queue, audit)?;
     let shutdown = shutdown_signal()?;
     tokio::select! {
-        ended = service.run(shutdown) => ended.map_err(Failure::other),
+        _said_in_the_log = service.run(shutdown) => Ok(()),
         never = reloader.run() => match never {},
     }
 }
@@ -111,9 +112,9 @@ pub(crate) fn check(args: &TqsArgs, config: &Config) -> Outcome {
     }
 }
 
-fn limits(config: &Config) -> Limits {
-    let (tqs, default) = (&config.tqs, Limits::default());
-    Limits {
+fn limits(config: &Config) -> PeerLimits {
+    let (tqs, default) = (&config.tqs, PeerLimits::default());
+    PeerLimits {
         connections: tqs.connections.unwrap_or(default.connections),
         connection_rate: tqs.connection_rate.unwrap_or(default.connection_rate),
         user_rate: tqs.user_rate.unwrap_or(default.user_rate),

@@ -60,7 +60,7 @@ impl Reloader {
         let loaded = tokio::task::spawn_blocking(move || Config::load(named.as_deref()));
         match loaded.await.unwrap_or_else(|error| Err(Failure::other(error))) {
             Ok(config) => {
-                self.handle.set_limits(limits(&config));
+                self.handle.reload(limits(&config));
                 apply_log_level(&config, &self.origin);
                 if fixed(&config.tqs) != fixed(&self.config.tqs) {
                     tracing::warn!(

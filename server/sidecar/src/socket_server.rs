@@ -1,0 +1,204 @@
+//! One socket and all connections on it: who gets in, and what becomes of the socket's path.
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use obol_ipc::Protocol;
+use obol_ipc::hello::HelloRefusalCode;
+use obol_ipc::names::PeerName;
+use obol_ipc::user::name_of;
+use obol_probe::accept::{Connections, Listen, Place};
+use obol_probe::stop::Stop;
+use tokio::net::UnixStream;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::connection::{self, Answerer};
+use crate::limits::Peers;
+use crate::listener::{Listener, PathState, Peer};
+use crate::owner::Owner;
+
+/// Connections on the operator's socket at a time.
+pub(crate) const MAX_CONTROL_CONNECTIONS: usize = 16;
+/// Connections that are being told that there are too many, at a time; more are closed without a word.
+const MAX_TURNED_AWAY: usize = 64;
+/// How long connections may take over what is under way once the daemon stops, unless told otherwise.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two lines of the log about users who are not served.
+const STRANGERS_PAUSE: Duration = Duration::from_secs(1);
+/// How often a socket's path is looked at.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+
+/// One socket, who answers on it, and who is connected.
+pub(crate) struct SocketServer<P, A> {
+    listener: Listener,
+    answerer: Arc<A>,
+    peers: Arc<Peers>,
+    server: PeerName,
+    turned_away: Arc<AtomicUsize>,
+    strangers: Strangers,
+    /// Whether the path of this socket is lost, so that it is said once; and what `/readyz` looks at.
+    lost: bool,
+    any_lost: Arc<AtomicUsize>,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
+    pub(crate) fn new(
+        listener: Listener,
+        answerer: Arc<A>,
+        peers: Arc<Peers>,
+        server: PeerName,
+        any_lost: Arc<AtomicUsize>,
+    ) -> Self {
+        let (turned_away, protocol) = (Arc::default(), PhantomData);
+        Self {
+            listener,
+            answerer,
+            peers,
+            server,
+            turned_away,
+            strangers: Strangers::default(),
+            lost: false,
+            any_lost,
+            protocol,
+        }
+    }
+
+    /// The socket.
+    pub(crate) const fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Accepts connections until the daemon stops, then waits for those that are open. The answer is how many of these
+    /// were cut off.
+    pub(crate) async fn serve(mut self, stop: &Stop, drain_timeout: Duration) -> usize {
+        let mut connections = Connections::unbounded();
+        let mut look_after = interval(LOOK_AFTER);
+        look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut callers = Callers(&self.listener);
+            let (stream, peer, place) = tokio::select! {
+                () = stop.said() => break,
+                _ = look_after.tick() => {
+                    self.look_after();
+                    continue;
+                }
+                next = connections.next(&mut callers) => next,
+            };
+            match peer {
+                Peer::Served(owner) => self.admit(stream, owner, place, &mut connections, stop),
+                Peer::Stranger(uid) => self.strangers.turn_away(stream, uid),
+            }
+        }
+        // Nobody new comes in from here on: the path is gone before the last connection is.
+        drop(self.listener);
+        connections.drain(drain_timeout).await
+    }
+
+    /// Serves a connection if there is room for its owner: who holds most gives way.
+    fn admit(
+        &self,
+        stream: UnixStream,
+        owner: Owner,
+        place: Place,
+        connections: &mut Connections,
+        stop: &Stop,
+    ) {
+        match self.peers.admit(owner) {
+            Ok(account) => {
+                let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
+                let (stop, overdue) = (stop.clone(), account.overdue());
+                connections.spawn(place, async move {
+                    tokio::select! {
+                        served = connection::serve::<P, A>(stream, answerer, server, account, stop) => {
+                            if let Err(error) = served {
+                                tracing::debug!(%error, "a connection ended early");
+                            }
+                        }
+                        () = overdue => tracing::debug!("a connection that was to make room was cut off"),
+                    }
+                });
+            }
+            Err(limit) => {
+                let message = format!("{limit} connections are open already; close some, or ask again later");
+                turn_away(stream, &self.turned_away, HelloRefusalCode::Overloaded, message);
+            }
+        }
+    }
+
+    fn look_after(&mut self) {
+        let lost = match self.listener.look_after() {
+            PathState::Intact => false,
+            PathState::Restored => {
+                tracing::warn!(path = %self.listener.path().display(), "the socket was removed; there is a new one");
+                false
+            }
+            PathState::Lost(error) => {
+                if !self.lost {
+                    tracing::error!(%error, "the socket was removed or replaced; nobody new can connect");
+                }
+                true
+            }
+        };
+        match (core::mem::replace(&mut self.lost, lost), lost) {
+            (false, true) => self.any_lost.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.any_lost.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}
+
+/// Those who connect, with whose connection it is.
+struct Callers<'a>(&'a Listener);
+
+impl Listen for Callers<'_> {
+    type Stream = UnixStream;
+    type Peer = Peer;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, Peer)> {
+        self.0.accept().await
+    }
+}
+
+/// Says why there is no place for a connection, unless even that is too much.
+fn turn_away(stream: UnixStream, turned_away: &Arc<AtomicUsize>, code: HelloRefusalCode, message: String) {
+    if turned_away.fetch_add(1, Ordering::Relaxed) >= MAX_TURNED_AWAY {
+        turned_away.fetch_sub(1, Ordering::Relaxed);
+        return;
+    }
+    let turned_away = Arc::clone(turned_away);
+    tokio::spawn(async move {
+        connection::turn_away(stream, code, &message).await;
+        turned_away.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// Users whom the daemon does not serve. They can connect as often as they like, so neither what they are told nor what
+/// the log says of them grows with that.
+#[derive(Debug, Default)]
+struct Strangers {
+    turned_away: Arc<AtomicUsize>,
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Strangers {
+    fn turn_away(&mut self, stream: UnixStream, uid: u32) {
+        let message = format!(
+            "{} is not a user whom this sidecar serves; the operator can add it: `sudo obol install --agent-user …`, or \
+             tqs.agent_users",
+            name_of(uid)
+        );
+        turn_away(stream, &self.turned_away, HelloRefusalCode::UserNotServed, message);
+        self.unsaid += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= STRANGERS_PAUSE) {
+            let connections = core::mem::take(&mut self.unsaid);
+            tracing::warn!(uid, connections, "a user who is not served was turned away");
+            self.said = Some(Instant::now());
+        }
+    }
+}
