@@ -1,7 +1,7 @@
 //! The agent in Rust against a provider on a real TLS socket: how many requests a herd makes, what is kept fresh in the background and
 //! over restarts, and which keychain is used.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,9 @@ impl World {
         let certificate = Certificate::load(&self.path("cert.pem"), &self.path("key.pem")).unwrap();
         let options = ServeOptions::new(([127, 0, 0, 1], self.host.port()).into());
         let service = options.certificate(Arc::new(certificate)).bind(self.router.clone()).await.unwrap();
-        self.running = Some(tokio::spawn(service.run(core::future::pending())));
+        self.running = Some(tokio::spawn(async move {
+            let _ended = service.run(core::future::pending()).await;
+        }));
     }
 
     async fn stop(&mut self) {

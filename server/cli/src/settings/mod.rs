@@ -239,7 +239,7 @@ settings! {
         /// How many replicas of Redis must have a mark before a token is accepted.
         redis_wait_replicas: u32 = value(0) => 0..=64;
         /// How far this machine's clock and that of Redis may be apart, in seconds.
-        redis_clock_difference: u64 = count(obol_verify_redis::MAX_CLOCK_DIFFERENCE) => 1..=60;
+        redis_clock_difference: u64 = count(obol_verify_redis::MAX_CLOCK_DIFFERENCE_SECS) => 1..=60;
         /// Redis does not tell its maxmemory-policy, and it is noeviction.
         redis_assume_noeviction: bool = value(false);
         /// How far clocks may differ, in seconds. The same on all servers that share a Redis.
