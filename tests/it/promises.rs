@@ -96,3 +96,34 @@ fn a_row_without_its_test_or_a_promise_without_its_row_is_noticed() {
     assert!(names("| y | |").is_empty());
     assert!(!exists("m::t"));
 }
+
+/// Names of tests in a page: a path in backquotes whose last part is a sentence.
+fn tests_named_in(page: &str) -> BTreeSet<&str> {
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_path = |text: &&str| {
+        text.split("::").all(|part| {
+            part.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit()) && !part.is_empty()
+        })
+    };
+    let is_sentence =
+        |text: &&str| text.rsplit_once("::").is_some_and(|(_, name)| name.matches('_').count() >= 3);
+    quoted.filter(is_path).filter(is_sentence).collect()
+}
+
+#[test]
+fn a_test_that_any_page_names_exists() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let page = std::fs::read_to_string(&path).unwrap();
+            for name in tests_named_in(&page) {
+                assert!(exists(name), "{}: there is no test {name}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 150, "the pages name only {seen} tests");
+    assert_eq!(tests_named_in("`a::no_such_test_at_all` and `std::fs::read`").len(), 1);
+    assert!(!exists("a::no_such_test_at_all"));
+}

@@ -109,7 +109,7 @@ fn the_http_listener_serves_its_own_user_on_this_machine_and_nothing_else() {
     let mut remote = home::command(home.path());
     let refused = remote.args(["tqs", "--socket", "run/other.sock", "--http", "0.0.0.0:0"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(4));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("no loopback address"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is not a loopback address"), "{refused:?}");
 }
 
 #[test]

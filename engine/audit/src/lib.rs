@@ -28,6 +28,7 @@ mod chain;
 mod entry;
 mod files;
 mod head;
+mod inbox;
 mod log;
 mod recover;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod writer;
 pub use allowance::Party;
 pub use chain::SealKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
-pub use log::{AuditLog, ChainMark, NotAMark, Options, Place, Suspended};
+pub use inbox::{Suspended, Totals};
+pub use log::{AuditLog, ChainMark, NotAMark, Options, Place};
 pub use recover::OpenError;
-pub use writer::{SYNC_WITHIN, Totals};
+pub use writer::SYNC_WITHIN;

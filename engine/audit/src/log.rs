@@ -10,8 +10,9 @@ use std::time::Instant;
 use crate::allowance::Party;
 use crate::chain::{Chain, SealKey};
 use crate::entry::Entry;
+use crate::inbox::{Inbox, Suspended, Totals};
 use crate::recover::{self, OpenError};
-use crate::writer::{Inbox, Totals, Writer};
+use crate::writer::Writer;
 
 /// Where a log is, and how large its files grow.
 #[derive(Clone, Debug)]
@@ -108,29 +109,6 @@ impl Options {
         Ok(AuditLog { inbox, thread: Some(thread), mark, begins })
     }
 }
-
-/// Why nothing that must be in the log may be done at the moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Suspended {
-    /// Too many lines wait to be written; it passes when the disk keeps up again.
-    Full,
-    /// Lines cannot be written. It may pass, when there is space again for instance.
-    Failing(Arc<str>),
-}
-
-impl fmt::Display for Suspended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the disk cannot keep up with the audit log; ask again"),
-            Self::Failing(reason) => {
-                write!(f, "the audit log cannot be written and nothing goes on unaudited: {reason}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for Suspended {}
 
 /// An audit log that is being written. Share it in an `Arc`; dropping it writes what waits and ends it in good order.
 #[derive(Debug)]

@@ -384,7 +384,7 @@ fn a_full_disk_stops_hand_outs_and_nothing_is_lost() {
         eprintln!("SKIPPED: this system has no /dev/full; run on Linux");
         return;
     }
-    let inbox = std::sync::Arc::new(crate::writer::Inbox::new(std::time::Instant::now()));
+    let inbox = std::sync::Arc::new(crate::inbox::Inbox::new(std::time::Instant::now()));
     let options = place.options();
     let opened = crate::recover::open(&options, &key()).unwrap();
     let chain = crate::chain::Chain::new(key(), opened.tip.clone());
@@ -450,15 +450,15 @@ fn refusals_without_end_cost_a_bounded_amount_and_each_is_counted() {
 fn refusals_take_no_place_from_hand_outs_nor_hand_outs_from_refusals() {
     // Nobody writes: all that is put stays there.
     let now = std::time::Instant::now();
-    let inbox = crate::writer::Inbox::new(now);
-    let places = |inbox: &crate::writer::Inbox| (0..).take_while(|_| inbox.reserve().is_ok()).count();
-    let without_refusals = places(&crate::writer::Inbox::new(now));
+    let inbox = crate::inbox::Inbox::new(now);
+    let places = |inbox: &crate::inbox::Inbox| (0..).take_while(|_| inbox.reserve().is_ok()).count();
+    let without_refusals = places(&crate::inbox::Inbox::new(now));
     for party in [Party::Known, Party::Stranger] {
         (0..10_000).for_each(|_| inbox.refusal(party, "POLICY_DENY", now, || denial("pay")));
     }
     assert_eq!(places(&inbox), without_refusals);
 
-    let inbox = crate::writer::Inbox::new(now);
+    let inbox = crate::inbox::Inbox::new(now);
     places(&inbox);
     let mut written = false;
     inbox.refusal(Party::Known, "POLICY_DENY", now, || {

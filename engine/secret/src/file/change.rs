@@ -120,14 +120,20 @@ mod tests {
     #[test]
     fn a_change_replaces_the_file_whole_and_leaves_nothing_else() {
         let (folder, path) = private("a");
-        let before = fs::metadata(&path).unwrap().ino();
+        // Held open, so that its number is not given to another.
+        let before = fs::File::open(&path).unwrap();
         fs::write(folder.path().join(".list.json.changed"), "half of a change").unwrap();
         append(&path, "b").unwrap();
         append(&path, "c").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "abc");
         let metadata = fs::metadata(&path).unwrap();
         assert_eq!(metadata.mode() & 0o777, 0o600);
-        assert_ne!(metadata.ino(), before, "a reader sees the old file or the new one");
+        assert_ne!(
+            metadata.ino(),
+            before.metadata().unwrap().ino(),
+            "a reader sees the old file or the new one"
+        );
+        assert_eq!(std::io::read_to_string(before).unwrap(), "a");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
