@@ -79,7 +79,7 @@ async fn token(address: SocketAddr) -> Result<String, Failure> {
     let request = issue(1)?.pop().ok_or("no request")?;
     let answer = client.send_request(request).await?.into_body().collect().await?.to_bytes();
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    Ok(answer["token"].as_str().ok_or("no token")?.to_owned())
+    Ok(answer.get("token").and_then(|token| token.as_str()).ok_or("no token")?.to_owned())
 }
 
 /// Sends all over [`CONNECTIONS`] connections; how many a second. Every answer must be 200.

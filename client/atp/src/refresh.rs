@@ -96,7 +96,7 @@ impl Client {
             let ended = self.0.ended.lock().get(&host).map(|(why, _)| why.clone());
             let status = Status {
                 expires_at: entry.as_ref().map(|entry| entry.expires_at),
-                due_at: entry.as_ref().map(|entry| entry.due_at()),
+                due_at: entry.as_ref().map(Entry::due_at),
                 failures: self.0.back_off.count(&host),
                 ended,
                 to_be_revoked: hosts.revocations.contains(name),

@@ -236,7 +236,7 @@ mod tests {
     fn a_history_is_bounded() {
         let mut history = History::default();
         for number in 0..MAX_HISTORY {
-            let (current, version) = (Epoch(number as u64), version((number % 2) as u8));
+            let (current, version) = (Epoch(number as u64), version(u8::from(number % 2 == 1)));
             history.activate(current, version, 0, "a").unwrap();
         }
         assert_eq!(

@@ -72,8 +72,9 @@ impl Kind {
     /// The name of one of these.
     pub(crate) fn uid(self, id: &str) -> EntityUid {
         static TYPES: LazyLock<Vec<EntityTypeName>> = LazyLock::new(|| {
-            let parse = |kind: Kind| EntityTypeName::from_str(&format!("{NAMESPACE}::{}", kind.name()));
-            Kind::ALL.into_iter().map(|kind| parse(kind).expect("these are names of types")).collect()
+            let name = |kind: Kind| format!("{NAMESPACE}::{}", kind.name());
+            let kinds = Kind::ALL.into_iter().map(name);
+            kinds.map(|name| EntityTypeName::from_str(&name).expect("these are names of types")).collect()
         });
         let place = Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default();
         let name = TYPES.get(place).cloned().expect("each kind has its type");

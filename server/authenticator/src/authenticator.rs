@@ -370,6 +370,7 @@ fn sek_of(identity: &Identity) -> Result<obol_handshake::SekKey, AuthError> {
     identity.sek().ok_or_else(|| AuthError::System("the identity's SEK is not a key".to_owned()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
 fn rejected(clear: Clear) -> AuthError {
     let plain = |text: &str| obol_secret::text::plain(text).into_owned();
     AuthError::Rejected { code: plain(&clear.code), detail: plain(&clear.detail) }

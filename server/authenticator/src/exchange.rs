@@ -84,6 +84,7 @@ impl Greeted {
     }
 
     /// Gives message C.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
     pub(crate) fn prove(self, own: &IdentityKey, payload: Value) -> Result<(Proven, Vec<u8>), AuthError> {
         let suite = self.ready.suite();
         let payload = Zeroizing::new(payload.to_string());
@@ -168,6 +169,7 @@ pub(crate) struct OpenedSession {
 }
 
 /// Derives the agent's half from what the service says and what the handshake left. The session's secret is gone then.
+#[expect(clippy::needless_pass_by_value, reason = "what was proven is used once")]
 pub(crate) fn derive(
     service: &Pinned,
     proven: Proven,

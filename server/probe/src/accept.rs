@@ -115,7 +115,7 @@ impl Connections {
     }
 
     /// How many are open.
-    pub fn len(&mut self) -> usize {
+    pub fn count(&mut self) -> usize {
         while self.open.try_join_next().is_some() {}
         self.open.len()
     }
@@ -127,7 +127,7 @@ impl Connections {
         if timeout(patience, all).await.is_ok() {
             return 0;
         }
-        let left = self.len();
+        let left = self.count();
         if left > 0 {
             tracing::warn!(connections = left, "connections did not end in time and were cut off");
         }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(listener.tried, 0, "it stays in the system's queue");
         connections.next(&mut listener).await;
         assert_eq!(start.elapsed(), SECOND);
-        assert_eq!(connections.len(), 0);
+        assert_eq!(connections.count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ impl Auditor {
         self.log.refusal(party, denial.code.as_str(), || Entry {
             decision: Some(Decision::Deny),
             // A session that somebody merely claims is not blamed for what it did not do.
-            session: about.session.filter(|_| genuine).map(|session| session.as_u64()),
+            session: about.session.filter(|_| genuine).map(SessionId::as_u64),
             tool: about.tool.map(Into::into),
             jti: about.jti,
             code: Some(denial.code.as_str()),

@@ -343,9 +343,8 @@ impl Service {
             core::future::pending().await
         };
         let watching = async {
-            match &mut watch {
-                Some(watch) => watch.run().await,
-                None => {}
+            if let Some(watch) = &mut watch {
+                watch.run().await;
             }
             core::future::pending().await
         };

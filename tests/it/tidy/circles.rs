@@ -196,10 +196,10 @@ fn circles_in(folder: &[String], arrows: &BTreeSet<(Path, Path)>) -> Vec<Vec<Str
     let child = |path: &Path| path.strip_prefix(folder).and_then(|rest| rest.first().cloned());
     let mut reach: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (from, to) in arrows {
-        if let (Some(from), Some(to)) = (child(from), child(to)) {
-            if from != to {
-                let _new = reach.entry(from).or_default().insert(to);
-            }
+        if let (Some(from), Some(to)) = (child(from), child(to))
+            && from != to
+        {
+            let _new = reach.entry(from).or_default().insert(to);
         }
     }
     loop {

@@ -3,6 +3,8 @@
 //!
 //! Everything here panics where it cannot go on.
 
+#![allow(clippy::new_without_default, reason = "what makes files and servers is begun by name")]
+
 pub mod forge;
 pub mod halves;
 pub mod keys;

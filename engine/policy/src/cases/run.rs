@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Case, Cases, DENY, Question};
-use crate::decision::{PolicyId, ToolDecision, Verdict};
+use crate::decision::{OfferDecision, PolicyId, ToolDecision, Verdict};
 use crate::facts::{AgentFacts, FactsError, HumanFacts, Registration};
 use crate::version::PolicyVersion;
 
@@ -136,7 +136,7 @@ impl Answer {
         let per_call: Vec<_> = decision.per_call.iter().map(|chosen| chosen.offer.to_string()).collect();
         let last = decision.offers.iter().position(|offer| Some(&*offer.offer) == ahead);
         let deciding = decision.offers.iter().take(last.map_or(decision.offers.len(), |last| last + 1));
-        let verdicts: Vec<_> = deciding.flat_map(|offer| offer.verdicts()).collect();
+        let verdicts: Vec<_> = deciding.flat_map(OfferDecision::verdicts).collect();
         Self {
             said: in_words(ahead, &per_call),
             expected,

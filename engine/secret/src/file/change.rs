@@ -121,7 +121,7 @@ mod tests {
     fn a_change_replaces_the_file_whole_and_leaves_nothing_else() {
         let (folder, path) = private("a");
         // Held open, so that its number is not given to another.
-        let before = fs::File::open(&path).unwrap();
+        let before = File::open(&path).unwrap();
         fs::write(folder.path().join(".list.json.changed"), "half of a change").unwrap();
         append(&path, "b").unwrap();
         append(&path, "c").unwrap();
@@ -133,7 +133,7 @@ mod tests {
             before.metadata().unwrap().ino(),
             "a reader sees the old file or the new one"
         );
-        assert_eq!(std::io::read_to_string(before).unwrap(), "a");
+        assert_eq!(io::read_to_string(before).unwrap(), "a");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -167,10 +167,11 @@ impl Ledger {
 
     fn put(&mut self, name: Box<str>, known: Known) {
         self.sum = self.sum.wrapping_add(known.tag);
-        self.ends.insert((known.ends, name.clone()));
-        if let Some(before) = self.rows.insert(name.clone(), known.clone()) {
+        let ends = known.ends;
+        self.ends.insert((ends, name.clone()));
+        if let Some(before) = self.rows.insert(name.clone(), known) {
             self.sum = self.sum.wrapping_sub(before.tag);
-            if before.ends != known.ends {
+            if before.ends != ends {
                 self.ends.remove(&(before.ends, name));
             }
         }

@@ -75,7 +75,7 @@ async fn greet(config: ClientConfig, address: SocketAddr) -> Result<Option<Named
     let stream = connected.map_err(|error| error.to_string())?;
     let (_, connection) = stream.get_ref();
     assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-    Ok(connection.negotiated_key_exchange_group().map(|group| group.name()))
+    Ok(connection.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,6 +138,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
+    #[expect(clippy::needless_pass_by_value, reason = "who acts is named once, and not again after it")]
     pub fn invite(
         &self,
         class: &str,

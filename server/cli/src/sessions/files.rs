@@ -164,6 +164,7 @@ pub(crate) fn read_one(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     PrivateFile::read(file, MAX_DOCUMENT_BYTES).map_err(Failure::usage)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where a function of an error is called for")]
 fn unread(error: PrivateFileError) -> Failure {
     let replaced = match error.fault() {
         Fault::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -25,7 +25,7 @@ fn a_disabled_agent_opens_nothing_and_what_it_had_has_ended(directory: &dyn Dire
     open(directory, &two, 102);
     let before = events(directory).len();
     let ended = end(directory, EndScope::Agent("builder".into())).unwrap();
-    assert_eq!(ended.agents, [one.id.clone()]);
+    assert_eq!(ended.agents, core::slice::from_ref(&one.id));
     assert_eq!(ended.sessions, [SessionId(100), SessionId(101)]);
     assert_eq!(ended.event, directory.last_event().unwrap());
     for number in [100, 101] {

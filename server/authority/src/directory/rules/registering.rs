@@ -173,6 +173,7 @@ pub(super) fn poll(
     }))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "an approval is used once")]
 pub(super) fn approve(
     transaction: &mut Transaction<'_>,
     approval: Approval,
@@ -296,6 +297,7 @@ pub(super) fn invite(
 }
 
 /// Registers an agent that has an invitation: approved at once, by whoever invited it.
+#[expect(clippy::needless_pass_by_value, reason = "what is renewed is replaced")]
 fn invited(
     transaction: &mut Transaction<'_>,
     new: NewRegistration,

@@ -32,9 +32,9 @@ fn new(whose: &Whose, scopes: &[String], output: Output) -> Outcome {
     let secret = generate()?;
     let add = |book: &mut Book| add(book, whose, scopes, &secret);
     if std::fs::symlink_metadata(&whose.secrets).is_ok() {
-        edit(&whose.secrets, add)?
+        edit(&whose.secrets, add)?;
     } else {
-        begin(&whose.secrets, add)?
+        begin(&whose.secrets, add)?;
     }
     print(&secret, output)
 }
