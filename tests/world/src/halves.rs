@@ -1,5 +1,5 @@
 //! A session's two halves as documents: the agent's, whose keys come from its number, and the resource server's of
-//! [`KEYS`](crate::KEYS).
+//! [`KEYS`].
 
 use obol_session::AgentHalf;
 use obol_token::text::to_hex;
