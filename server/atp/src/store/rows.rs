@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::owners::Owner;
-use super::tokens::{OVERLAP_SECS, Record};
+#[cfg(feature = "redis")]
+use super::tokens::OVERLAP_SECS;
+use super::tokens::Record;
+#[cfg(feature = "redis")]
 use crate::keys;
 
 /// What is kept.
