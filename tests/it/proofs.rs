@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::resource::{self, Answer};
 use crate::sidecar::{PATIENCE, Raw, tool};
 use obol_world::halves::AgentSession;
-use obol_world::home::{self, Store, command};
+use obol_world::home::{self, Store, command, wait_until};
 use obol_world::now;
 use obol_world::rs::RsProcess;
 use obol_world::tqs::{self, Tqs};
@@ -116,12 +116,12 @@ fn nothing_is_drawn_where_a_proof_is_needed_and_its_arguments_are_not_named() {
     let _tqs = Tqs::start(home, &["--session", "agent-session.json"]);
     let mut agent = Raw::greeted(home, "agent.sock");
     agent.call("dequeueToken", json!({"tool": "pay", "waitMs": 20_000, "popFor": pop_for("{}")}));
-    let handed_out = |home: &Path| {
+    let depth = |home: &Path| {
         let status = command(home).args(["status", "--json"]).output().unwrap();
         let status: Value = serde_json::from_slice(&status.stdout).unwrap();
         status["tools"][0]["handedOut"].as_u64().unwrap()
     };
-    let before = handed_out(home);
+    let before = depth(home);
     for params in [
         json!({"tool": "pay"}),
         json!({"tool": "pay", "popFor": null}),
@@ -133,7 +133,7 @@ fn nothing_is_drawn_where_a_proof_is_needed_and_its_arguments_are_not_named() {
         assert_eq!(refused["error"]["data"]["code"], "INVALID_ARGUMENT", "{params}: {refused}");
         assert!(refused["error"]["message"].as_str().unwrap().contains("popFor"), "{refused}");
     }
-    assert_eq!(handed_out(home), before);
+    assert_eq!(depth(home), before);
 }
 
 #[test]
@@ -183,8 +183,14 @@ fn a_proof_is_of_the_tokens_own_session_and_ends_with_it() {
     queue.provision(document(1)).unwrap();
     let token = queue.dequeue_within("pay", PATIENCE).unwrap();
     let plain = queue.dequeue_within("search", PATIENCE).unwrap();
-    assert_eq!((queue.makes_proofs("pay"), queue.makes_proofs("search")), (Ok(true), Ok(false)));
-    assert_eq!(queue.makes_proofs("unheard-of"), Err(DequeueError::PolicyDenied));
+    let depth = || queue.status(Some("pay")).unwrap().queue_depth;
+    let before = depth();
+    assert_eq!(queue.dequeue_proven("pay", None).unwrap_err(), DequeueError::ProofNeeded);
+    assert!(depth() >= before, "a token without its proof would be lost");
+    assert_eq!(queue.dequeue_proven("unheard-of", None).unwrap_err(), DequeueError::PolicyDenied);
+    let (drawn, signed) = queue.dequeue_proven("pay", Some(&[7; 32])).unwrap();
+    assert_eq!(queue.prove("pay", &drawn, &[7; 32]), Ok(signed));
+    assert!(signed.is_some() && queue.dequeue_proven("search", None).unwrap().1.is_none());
     let proof = queue.prove("pay", &token, &[7; 32]).unwrap().unwrap();
     assert_eq!(queue.prove("search", &plain, &[7; 32]), Ok(None));
     assert_ne!(queue.prove("pay", &token, &[8; 32]).unwrap(), Some(proof));
@@ -196,7 +202,9 @@ fn a_proof_is_of_the_tokens_own_session_and_ends_with_it() {
 
     // Where the key for proofs is somebody else's, tokens are handed out as ever.
     queue.provision(world(3).document()).unwrap();
-    assert_eq!(queue.makes_proofs("pay"), Ok(false));
     let token = queue.dequeue_within("pay", PATIENCE).unwrap();
+    wait_until("another is ready", || {
+        queue.dequeue_proven("pay", None).is_ok_and(|(_, proof)| proof.is_none())
+    });
     assert_eq!(queue.prove("pay", &token, &[7; 32]), Ok(None));
 }

@@ -41,13 +41,45 @@ impl Queue {
     ///
     /// [`DequeueError`]; no token was used up.
     pub fn dequeue<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<Token, DequeueError> {
-        let draw = draw.into();
+        self.find(&draw.into(), |session, partition| self.take(session, partition))
+    }
+
+    /// As [`Self::dequeue`], with a proof of possession where the tool's tokens ask for one and this queue makes it: an
+    /// Ed25519 signature over the token and `arguments_hash`, the SHA-256 of the call's arguments in canonical form (RFC
+    /// 8785). No proof comes where the session has no key for proofs: somebody else has it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dequeue`](Self::dequeue), and [`DequeueError::ProofNeeded`] where the hash is missing: without its proof
+    /// the token would be lost.
+    pub fn dequeue_proven<'a>(
+        &self,
+        draw: impl Into<Draw<'a>>,
+        arguments_hash: Option<&[u8; 32]>,
+    ) -> Result<(Token, Option<[u8; 64]>), DequeueError> {
+        self.find(&draw.into(), |session, partition| {
+            if arguments_hash.is_none() && partition.grant.pop_key.is_some() {
+                return Err(DequeueError::ProofNeeded);
+            }
+            let token = self.take(session, partition)?;
+            let proof = arguments_hash.and_then(|hash| token.prove(&partition.grant, hash));
+            Ok((token, proof))
+        })
+    }
+
+    /// Takes from where a draw leads.
+    fn find<R>(
+        &self,
+        draw: &Draw<'_>,
+        take: impl Fn(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
+    ) -> Result<R, DequeueError> {
         self.shared.check()?;
-        let take = || self.with_partition(&draw, |session, partition| self.take(session, partition));
-        match take() {
+        match self.with_partition(draw, &take) {
             // That a session has ended is found out by the first draw that gets nothing.
-            Err(_) if draw.session.is_none() && self.shared.elect_if_over() => take(),
-            drawn => drawn,
+            Err(_) if draw.session.is_none() && self.shared.elect_if_over() => {
+                self.with_partition(draw, &take)
+            }
+            taken => taken,
         }
     }
 
@@ -109,19 +141,8 @@ impl Queue {
         self.with_partition(&draw, |_, partition| Ok(token.channel_keys(&partition.grant)))
     }
 
-    /// Whether a token that this draw gives asks for a proof of possession, and this queue makes it: without
-    /// [`Self::prove`] the token is good for nothing. Not so where the session came without a key for proofs: somebody
-    /// else has it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Queue::dequeue`], but for an empty queue.
-    pub fn makes_proofs<'a>(&self, draw: impl Into<Draw<'a>>) -> Result<bool, DequeueError> {
-        self.with_partition(&draw.into(), |_, partition| Ok(partition.grant.pop_key.is_some()))
-    }
-
-    /// A proof of possession for a token that this draw gave: an Ed25519 signature over the token and the SHA-256 of the
-    /// call's arguments in canonical form (RFC 8785). `None` where [`Self::makes_proofs`] says no.
+    /// The proof of [`dequeue_proven`](Self::dequeue_proven) for a token that this draw gave before. `None` where the tool's
+    /// tokens ask for none, or the session has no key for proofs.
     ///
     /// # Errors
     ///

@@ -195,6 +195,8 @@ pub enum DequeueError {
     Held,
     /// The tool is granted for several audiences and none was named.
     AudienceNeeded(Vec<String>),
+    /// The tool's tokens are worth nothing without a proof of possession, and it was not said over which arguments.
+    ProofNeeded,
     /// The store failed; nothing is handed out any more.
     Unavailable(Unavailable),
 }
@@ -211,6 +213,9 @@ impl fmt::Display for DequeueError {
             Self::PolicyDenied => f.write_str(
                 "this session may not use the tool; check the tool's name, or have it granted and establish a new \
                  session",
+            ),
+            Self::ProofNeeded => f.write_str(
+                "calls of this tool need a proof of possession; give the SHA-256 of their canonical arguments (RFC 8785)",
             ),
             Self::NoSession => f.write_str("no session is active; authenticate, or provision a session"),
             Self::SessionEnded(end) => write!(

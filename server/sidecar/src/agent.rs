@@ -11,7 +11,7 @@ use obol_ipc::message::{
 };
 use obol_ipc::names::{AgentInstanceId, ChannelAlgorithm, ToolName, ValueError};
 use obol_ipc::numbers::AlgorithmSuite;
-use obol_ipc::proof::{ProofAlgorithm, ProofSignature};
+use obol_ipc::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_ipc::secret::{ChannelText, TokenText};
 use obol_ipc::time::UtcTime;
@@ -87,17 +87,10 @@ impl Agent {
 
     /// Draws a token, or says why not; either way it is audited, or nothing is drawn.
     fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
-        // Asked before anything is drawn: a token without its proof would be lost. What else is wrong the draw will say.
-        if params.pop_for.is_none() && self.queue.makes_proofs(draw(params)) == Ok(true) {
-            return Err(Denied::ProofOverWhat);
-        }
         let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
-        let outcome = self.queue.dequeue(draw(params)).and_then(|token| {
+        let over = params.pop_for.as_ref().map(ArgumentsHash::as_bytes);
+        let outcome = self.queue.dequeue_proven(draw(params), over).and_then(|(token, proof)| {
             let channel = self.queue.channel_keys(draw(params), &token)?;
-            let proof = match &params.pop_for {
-                Some(hash) => self.queue.prove(draw(params), &token, hash.as_bytes())?,
-                None => None,
-            };
             Ok(Drawn { token, channel, proof })
         });
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
@@ -260,8 +253,6 @@ fn draw(params: &DequeueTokenParams) -> Draw<'_> {
 pub(crate) enum Denied {
     Queue(DequeueError),
     Audit(Suspended),
-    /// The tool's tokens need a proof of possession, and nobody says over which arguments.
-    ProofOverWhat,
 }
 
 impl From<Denied> for Refusal {
@@ -269,10 +260,6 @@ impl From<Denied> for Refusal {
         match denied {
             Denied::Queue(error) => refuse(error),
             Denied::Audit(suspended) => audit::refuse(&suspended),
-            Denied::ProofOverWhat => Refusal::invalid_argument(
-                "popFor is missing: calls of this tool need a proof of possession, over the SHA-256 of their canonical \
-                 arguments (RFC 8785) in base64url",
-            ),
         }
     }
 }
@@ -333,6 +320,9 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
             Refusal::new(ErrorCode::SessionFlushed, error.to_string())
         }
         DequeueError::AudienceNeeded(_) => Refusal::invalid_argument(format_args!("audience: {error}")),
+        DequeueError::ProofNeeded => {
+            Refusal::invalid_argument(format_args!("popFor is missing: {error}, in base64url"))
+        }
         // Also what the queue may learn to say one day: nothing is handed out.
         error => Refusal::unavailable(error),
     }
