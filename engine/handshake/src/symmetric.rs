@@ -105,7 +105,7 @@ fn mixed(hash: &[u8; 32], data: &[u8]) -> [u8; 32] {
 }
 
 /// HMAC-SHA-256 over the parts, one behind the other.
-#[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length; the error type has no value")]
 pub(crate) fn hmac(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC accepts keys of any length");
     let mac = parts.iter().fold(mac, hmac::Mac::chain_update);

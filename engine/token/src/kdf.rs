@@ -19,7 +19,7 @@ pub(crate) fn hkdf_zero_salt(ikm: &[u8; 32]) -> Hkdf<Sha256> {
 }
 
 /// HKDF-Expand under a key that is an HKDF output already.
-#[allow(clippy::expect_used)] // Refused are keys shorter than the hash; this one is as long.
+#[expect(clippy::expect_used, reason = "refused are keys shorter than the hash; this one is as long")]
 #[inline]
 pub(crate) fn hkdf_of_root(root: &[u8; 32]) -> Hkdf<Sha256> {
     Hkdf::from_prk(root).expect("a root is as long as the hash")

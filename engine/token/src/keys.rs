@@ -228,7 +228,7 @@ impl fmt::Debug for TokenKeys {
 }
 
 /// HMAC-SHA-256 keyed with any number of bytes.
-#[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length; the error type has no value")]
 pub(crate) fn hmac_sha256(key: &[u8]) -> HmacSha256 {
     <HmacSha256 as KeyInit>::new_from_slice(key).expect("HMAC accepts keys of any length")
 }

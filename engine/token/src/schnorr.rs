@@ -117,7 +117,7 @@ pub(crate) fn sign(session: &SessionMaterial, drafts: Vec<Draft>) -> Vec<Vec<u8>
 }
 
 /// r = HMAC-SHA-512 over all that is signed, under the seed of the signing key.
-#[allow(clippy::expect_used)] // HMAC takes keys of every length; the error type has no value.
+#[expect(clippy::expect_used, reason = "HMAC takes keys of every length; the error type has no value")]
 fn deterministic_nonce(keys: &TokenKeys, parts: &Parts<'_>) -> Zeroizing<Scalar> {
     let mac = <Hmac<Sha512> as KeyInit>::new_from_slice(keys.signing_seed())
         .expect("HMAC accepts keys of any length");
