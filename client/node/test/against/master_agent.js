@@ -49,7 +49,7 @@ function agentOf(provider, hosts, masters, more = "") {
 
 const isValid = async (provider, token) => (await post(provider, `${provider.url}/verify`, "", { Authorization: `Bearer ${token}` })).body.valid;
 
-test("issue, rotation under one id, revocation, and a tombstone for one that did not get through", async () => {
+test("issue, revocation, and a tombstone for one that did not get through", async () => {
   const provider = await serve({ masters: [master("build")] });
   const host = await front(provider, masterOnly);
   const agent = agentOf(provider, [host.host], [host.host]);
@@ -73,6 +73,25 @@ test("issue, rotation under one id, revocation, and a tombstone for one that did
   for (const name of fs.readdirSync(path.join(agent.home, ".local/state/obol/atp"))) {
     assert.ok(!fs.readFileSync(path.join(agent.home, ".local/state/obol/atp", name), "latin1").includes(MASTER), name);
   }
+  host.close();
+  await provider.close();
+});
+
+test("a refresh rotates: another token under the same id, and none is issued besides", async () => {
+  const provider = await serve({ masters: [master("build")] }, ["--ttl", "4", "--max-ttl", "4"]);
+  const host = await front(provider, masterOnly);
+  const agent = agentOf(provider, [host.host], [host.host]);
+  const first = (await agent("request", host.host, "--scope", "read", "--json")).json();
+  let next = first;
+  for (const end = Date.now() + 20_000; next.access_token === first.access_token; ) {
+    assert.ok(Date.now() < end, "it was never refreshed");
+    await new Promise((done) => setTimeout(done, 100));
+    next = (await agent("request", host.host, "--scope", "read", "--cached", "--json")).json();
+  }
+  assert.equal(next.id, first.id);
+  assert.ok(await isValid(provider, next.access_token));
+  const lines = host.seen.map((request) => request.line);
+  assert.deepEqual(lines, ["POST /v1/agent-tokens/issue", `POST /v1/agent-tokens/${first.id}/rotate`]);
   host.close();
   await provider.close();
 });
