@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use obol_atp::Host;
 use obol_atp_client::{Client, KeychainChoice, Options, TokenRequest};
-use obol_atp_server::serve::{Certificate, Options as ServeOptions};
+use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
 use obol_atp_server::{Router, SecretBook};
 use obol_benches::rows::{Row, Target, Unit};
 use sha2::{Digest as _, Sha256};
@@ -75,7 +75,7 @@ pub(crate) async fn plot(size: Size) -> Result<(), Failure> {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
     let host: Host = format!("localhost:{port}").parse()?;
     let router = world::provider(&format!("https://{host}{}", world::PATH), None)?;
-    let certificate = Arc::new(Certificate::load(&chain, &key)?);
+    let certificate = Arc::new(Certificate::load(&chain, &key, TLS12_AND_13)?);
     let service = ServeOptions::new(([127, 0, 0, 1], port).into()).certificate(certificate);
     let service = service.bind(router.clone()).await?;
     let stop = tokio::spawn(service.run(core::future::pending()));

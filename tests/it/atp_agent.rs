@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use obol_atp::Host;
 use obol_atp_client::{AtpError, Client, KeychainChoice, Options, TokenRequest};
-use obol_atp_server::serve::{Certificate, Options as ServeOptions};
+use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
 use obol_atp_server::{Router, SecretBook, Store};
 use obol_verify::{MemorySpentSet, SystemClock};
 use tokio::task::JoinHandle;
@@ -63,7 +63,8 @@ impl World {
     }
 
     async fn start(&mut self) {
-        let certificate = Certificate::load(&self.path("cert.pem"), &self.path("key.pem")).unwrap();
+        let certificate =
+            Certificate::load(&self.path("cert.pem"), &self.path("key.pem"), TLS12_AND_13).unwrap();
         let options = ServeOptions::new(([127, 0, 0, 1], self.host.port()).into());
         let service = options.certificate(Arc::new(certificate)).bind(self.router.clone()).await.unwrap();
         self.running = Some(tokio::spawn(async move {

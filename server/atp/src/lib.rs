@@ -22,8 +22,6 @@
 mod access;
 mod audit;
 mod builder;
-#[cfg(feature = "serve")]
-mod certificate;
 mod denied;
 mod issue;
 mod keys;

@@ -6,7 +6,6 @@ use core::pin::pin;
 use core::time::Duration;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use axum::body::Body;
@@ -18,16 +17,15 @@ use obol_probe::contract::{Address, Ended};
 use obol_probe::health::{self, Health, Loopback, LoopbackError};
 use obol_probe::http::{Bounds, serve};
 use obol_probe::stop::Stop;
-use obol_secret::file::PrivateFileError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, timeout};
 use tower::ServiceExt as _;
 
 use crate::builder::BuildError;
-pub use crate::certificate::Certificate;
 use crate::router::{Peer, Router};
 use crate::secrets::SecretBook;
+pub use obol_probe::tls::{Certificate, CertificateError, TLS12_AND_13};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -55,10 +53,6 @@ pub enum BindError {
     Remote(SocketAddr),
     /// The address cannot be taken.
     Io(SocketAddr, io::Error),
-    /// A file of certificates or keys cannot be read.
-    File(PrivateFileError),
-    /// A file holds no certificate or no key, or they do not belong together.
-    Certificate(PathBuf, String),
     /// The address for those who watch the process cannot be taken.
     Loopback(LoopbackError),
 }
@@ -72,20 +66,12 @@ impl fmt::Display for BindError {
                  give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that does TLS"
             ),
             Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::File(error) => error.fmt(f),
-            Self::Certificate(path, why) => write!(f, "{}: {why}", path.display()),
             Self::Loopback(error) => error.fmt(f),
         }
     }
 }
 
 impl core::error::Error for BindError {}
-
-impl From<PrivateFileError> for BindError {
-    fn from(error: PrivateFileError) -> Self {
-        Self::File(error)
-    }
-}
 
 impl From<LoopbackError> for BindError {
     fn from(error: LoopbackError) -> Self {
@@ -212,8 +198,8 @@ impl Handle {
     /// Reads the certificate again, where there is one.
     ///
     /// # Errors
-    /// [`BindError`] names the file that cannot be used; the certificate stays as it was.
-    pub fn reload_certificate(&self) -> Result<(), BindError> {
+    /// [`CertificateError`] names the file that cannot be used; the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<(), CertificateError> {
         self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
     }
 

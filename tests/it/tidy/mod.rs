@@ -48,7 +48,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["builder", "keys", "provider", "request", "require", "router", "secrets", "store"],
         "what a provider keeps and what it answers are not told apart yet",
     ),
-    ("server/atp", &["certificate", "serve"], "a certificate is read again while it is served"),
     ("server/atp", &["store::rows", "store::tokens"], "a token is kept as rows, and rows are read as tokens"),
     (
         "server/authority",

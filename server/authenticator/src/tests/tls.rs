@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use obol_authority::http::Certificate;
+use obol_authority::http::{Certificate, TLS13};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -45,7 +45,7 @@ async fn tls_service(folder: &Path) -> (Arc<Authority>, SocketAddr, PathBuf) {
     let known = free_port();
     let origin = format!("https://localhost:{}", known.port());
     let authority = authority_called(folder, &origin, &Suite::ALL);
-    let certificate = Arc::new(Certificate::load(&chain, &key).unwrap());
+    let certificate = Arc::new(Certificate::load(&chain, &key, TLS13).unwrap());
     let options = ServiceOptions::new(known).certificate(certificate);
     let service = options.bind(Arc::clone(&authority)).await.unwrap();
     tokio::spawn(service.run(core::future::pending()));

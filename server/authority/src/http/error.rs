@@ -3,9 +3,6 @@
 use core::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-
-use obol_secret::file::PrivateFileError;
 
 /// Why the service was not set up.
 #[derive(Debug)]
@@ -17,10 +14,6 @@ pub enum BindError {
     Probes(SocketAddr),
     /// The address cannot be taken.
     Io(SocketAddr, io::Error),
-    /// A file of certificates or keys cannot be read.
-    File(PrivateFileError),
-    /// A file holds no certificate or no key, or they do not belong together.
-    Certificate(PathBuf, String),
 }
 
 impl fmt::Display for BindError {
@@ -38,8 +31,6 @@ impl fmt::Display for BindError {
                 )
             }
             Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::File(error) => error.fmt(f),
-            Self::Certificate(path, why) => write!(f, "{}: {why}", path.display()),
         }
     }
 }

@@ -8,7 +8,6 @@ mod error;
 mod load;
 mod problem;
 mod routes;
-mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,8 +33,8 @@ use self::counters::Counters;
 pub use self::error::BindError;
 pub use self::load::Rate;
 use self::routes::{Peer, Shared};
-pub use self::tls::Certificate;
 use crate::authority::Authority;
+pub use obol_probe::tls::{Certificate, TLS13};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use obol_atp::Endpoint;
-use obol_atp_server::serve::{Certificate, Handle, Options};
+use obol_atp_server::serve::{Certificate, Handle, Options, TLS12_AND_13};
 use obol_atp_server::{Builder, Router, SecretBook, Store};
 use obol_probe::contract::Address;
 use obol_secret::text::to_hex;
@@ -246,9 +246,9 @@ fn certificate(args: &ServeArgs, config: &AtpServe) -> Outcome<Option<Arc<Certif
     let chain = args.tls_cert.as_ref().or(config.tls_cert.as_ref());
     let key = args.tls_key.as_ref().or(config.tls_key.as_ref());
     match (chain, key) {
-        (Some(chain), Some(key)) => {
-            Certificate::load(chain, key).map(|loaded| Some(Arc::new(loaded))).map_err(Failure::usage)
-        }
+        (Some(chain), Some(key)) => Certificate::load(chain, key, TLS12_AND_13)
+            .map(|loaded| Some(Arc::new(loaded)))
+            .map_err(Failure::usage),
         (None, None) => Ok(None),
         _ => Err(Failure::usage("a certificate and its key go together: --tls-cert and --tls-key")),
     }

@@ -5,6 +5,8 @@
 //! key ‖ its X25519 share, the server's is the ciphertext ‖ its X25519 share, and the secret is ML-KEM's ‖ X25519's. If one
 //! half breaks, the other still holds. A peer that does not know the group uses X25519 alone.
 
+mod certificate;
+
 use ml_kem::kem::{Decapsulate as _, KeyExport as _, TryKeyInit as _};
 use ml_kem::ml_kem_768::{DecapsulationKey, EncapsulationKey};
 use rustls::crypto::ring::{default_provider, kx_group::X25519};
@@ -14,6 +16,8 @@ use rustls::crypto::{
 use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
 use zeroize::Zeroizing;
+
+pub use self::certificate::{Certificate, CertificateError, TLS12_AND_13, TLS13, Versions};
 
 /// Bytes of an encapsulation key.
 const PUBLIC_BYTES: usize = 1_184;

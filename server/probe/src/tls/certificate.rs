@@ -1,0 +1,102 @@
+//! A certificate and its key, from files that can be read again.
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_secret::file::{PrivateFile, PrivateFileError, read_public};
+use parking_lot::RwLock;
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The longest file of certificates or keys, in bytes.
+const MAX_PEM_BYTES: usize = 1 << 20;
+
+/// The versions of TLS that a server speaks.
+pub type Versions = &'static [&'static SupportedProtocolVersion];
+
+/// TLS 1.2 and 1.3, for callers that are not ours.
+pub const TLS12_AND_13: Versions = rustls::DEFAULT_VERSIONS;
+/// TLS 1.3, and nothing older.
+pub const TLS13: Versions = &[&rustls::version::TLS13];
+
+/// A certificate chain and its private key, which can be read again.
+#[derive(Debug)]
+pub struct Certificate {
+    chain: PathBuf,
+    key: PathBuf,
+    versions: Versions,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl Certificate {
+    /// Reads a chain, the server's first, and its key, both PEM, for HTTP/1.1 under these versions of TLS. The key's file
+    /// must be private.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] names the file that cannot be used.
+    pub fn load(chain: &Path, key: &Path, versions: Versions) -> Result<Self, CertificateError> {
+        let config = RwLock::new(Arc::new(read(chain, key, versions)?));
+        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), versions, config })
+    }
+
+    /// Reads the files again. Where that fails the certificate stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub fn reload(&self) -> Result<(), CertificateError> {
+        let config = Arc::new(read(&self.chain, &self.key, self.versions)?);
+        *self.config.write() = config;
+        Ok(())
+    }
+
+    /// What takes connections under the certificate as it is now.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        Arc::clone(&self.config.read()).into()
+    }
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CertificateError {
+    /// A file cannot be read.
+    File(PrivateFileError),
+    /// A file holds no certificate or no key, or they do not belong together.
+    Unfit(PathBuf, String),
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Unfit(path, why) => write!(f, "{}: {why}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for CertificateError {}
+
+fn read(chain: &Path, key: &Path, versions: Versions) -> Result<ServerConfig, CertificateError> {
+    let wrong = |path: &Path, why: String| CertificateError::Unfit(path.to_owned(), why);
+    let text = read_public(chain, MAX_PEM_BYTES).map_err(CertificateError::File)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong(chain, "not a PEM file of certificates".to_owned()))?;
+    let text = PrivateFile::read(key, MAX_PEM_BYTES).map_err(CertificateError::File)?;
+    let private = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| wrong(key, "not a PEM file with a private key".to_owned()))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(super::provider()))
+        .with_protocol_versions(versions)
+        .map_err(|error| wrong(key, error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(certificates, private);
+    let mut config =
+        config.map_err(|error| wrong(chain, format!("certificate and key do not fit: {error}")))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
