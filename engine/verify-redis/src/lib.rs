@@ -23,6 +23,7 @@
 //! One thread has the one connection. It takes all spends that wait and sends them in one script, which checks the
 //! incarnation and adds every mark to one sorted set: one round trip for as many spends as arrived during the one before.
 
+mod contention;
 mod incarnation;
 mod info;
 mod link;
@@ -35,6 +36,7 @@ mod table;
 mod unfit;
 mod writer;
 
+pub use contention::attempts;
 pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE_SECS, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
     RedisOptions, Server,

@@ -25,6 +25,7 @@ use obol_verify::{
 };
 use parking_lot::{Condvar, Mutex};
 
+use crate::contention::attempts;
 use crate::incarnation::{Memory, SESSIONS, check_clock};
 use crate::link::{Answer, Link};
 use crate::options::RedisOptions;
@@ -37,8 +38,6 @@ use crate::writer::WATCH_INTERVAL;
 pub const MAX_SHARED_SESSIONS: usize = 10_000;
 /// How old what is known about the sessions may be.
 pub const MAX_STALENESS: Duration = Duration::from_millis(800);
-/// How often a change is tried while other servers change the table too.
-const MAX_ATTEMPTS: usize = 16;
 
 /// Sessions in Redis or Valkey, sealed, shared by all servers of one audience.
 pub struct RedisSessionTable {
@@ -261,7 +260,7 @@ impl Inner {
         connection: &mut Connection,
         draft: impl Fn(&Table, &Keeper<'_>, u64) -> Result<Draft, SessionStoreError>,
     ) -> Result<(), SessionStoreError> {
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in attempts() {
             let outcome = self.read(connection);
             self.drop_link_after(connection, outcome)?;
             let change =

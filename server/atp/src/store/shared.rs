@@ -7,7 +7,9 @@
 
 use obol_secret::key::Key32;
 use obol_verify::{Clock, SystemClock};
-use obol_verify_redis::{MAX_STALENESS, Record, RedisOpenError, RedisOptions, RedisRecords, WATCH_INTERVAL};
+use obol_verify_redis::{
+    MAX_STALENESS, Record, RedisOpenError, RedisOptions, RedisRecords, WATCH_INTERVAL, attempts,
+};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -21,8 +23,6 @@ use super::{Draft, Standing, Unwritable};
 
 /// The most changes that wait to be written; more are refused.
 const MAX_WAITING: usize = 4_096;
-/// How often a change is thought over while other providers are faster.
-const MAX_ATTEMPTS: usize = 32;
 /// What has ended so long ago, in seconds, has ended by every clock.
 const FORGET_AFTER_SECS: u64 = 60;
 /// How often what has ended is looked for.
@@ -196,7 +196,7 @@ impl Keeper {
     }
 
     fn change(&mut self, draft: &mut Draft, forget_before: u64) -> Result<(), String> {
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in attempts() {
             let rows = draft(&self.kept.read());
             if rows.is_empty() && forget_before == 0 {
                 return if self.heard.lock().is_some() { Ok(()) } else { Err("it was not read".to_owned()) };
