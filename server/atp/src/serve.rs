@@ -19,7 +19,7 @@ use obol_probe::http::{Bounds, serve};
 use obol_probe::stop::Stop;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
 use crate::builder::BuildError;
@@ -286,15 +286,15 @@ fn admit(
     stop: &Stop,
 ) {
     let (routes, stop) = (routes.clone(), stop.clone());
-    let acceptor = options.certificate.as_ref().map(|certificate| certificate.acceptor());
+    let certificate = options.certificate.clone();
     connections.spawn(place, async move {
-        match acceptor {
+        match certificate {
             None => connection(stream, peer, routes, &stop).await,
-            Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, peer, routes, &stop).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
-            },
+            Some(certificate) => {
+                if let Some(stream) = certificate.greet(stream, HANDSHAKE_TIMEOUT).await {
+                    connection(stream, peer, routes, &stop).await;
+                }
+            }
         }
     });
 }

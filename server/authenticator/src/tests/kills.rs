@@ -44,10 +44,10 @@ async fn serve(told: &str) {
     let (known, folder) = told.split_once(' ').unwrap();
     let known: SocketAddr = known.parse().unwrap();
     let authority = authority_in(Path::new(folder), known, &Suite::ALL);
-    let options = ServiceOptions::new(known).rate(Rate { per_second: 0, burst: 1 });
+    let options = ServiceOptions::new(known).rate(None);
     let service = options.bind(authority).await.unwrap();
     println!("the service is ready");
-    service.run(core::future::pending()).await;
+    let _ended = service.run(core::future::pending()).await;
 }
 
 /// Every event there is, numbered without a gap.

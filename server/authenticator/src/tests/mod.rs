@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use obol_authority::authority::{Now, Parts};
 use obol_authority::decider::{Decided, Moment, Undecided};
 use obol_authority::directory::{Agent, EndScope, Human};
-use obol_authority::http::{Handle, Options as ServiceOptions, Rate};
+use obol_authority::http::{Ended, Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
 use obol_authority::{Authority, Decider, RedbDirectory, Settings};
 use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
@@ -69,7 +69,7 @@ fn moment() -> Now {
 struct Running {
     authority: Arc<Authority>,
     handle: Handle,
-    task: JoinHandle<()>,
+    task: JoinHandle<Ended>,
     pinned: Pinned,
     folder: tempfile::TempDir,
 }
@@ -118,7 +118,7 @@ impl Running {
     ) -> Self {
         let authority = authority_in(folder.path(), known, suites);
         let pinned = pinned(&authority);
-        let options = ServiceOptions::new(listen.unwrap_or(known)).rate(Rate { per_second: 0, burst: 1 });
+        let options = ServiceOptions::new(listen.unwrap_or(known)).rate(None);
         let service = options.bind(Arc::clone(&authority)).await.unwrap();
         let handle = service.handle();
         let task = tokio::spawn(service.run(core::future::pending()));
@@ -128,7 +128,7 @@ impl Running {
     /// Ends it; the folder stays.
     async fn stop(self) -> tempfile::TempDir {
         self.handle.stop();
-        self.task.await.unwrap();
+        let _ended = self.task.await.unwrap();
         drop((self.authority, self.handle));
         self.folder
     }

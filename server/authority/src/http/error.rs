@@ -4,14 +4,16 @@ use core::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use obol_probe::health::LoopbackError;
+
 /// Why the service was not set up.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindError {
     /// Without TLS only loopback is served.
     Remote(SocketAddr),
-    /// Probes are served on loopback alone.
-    Probes(SocketAddr),
+    /// The address for health and metrics cannot be taken.
+    Loopback(LoopbackError),
     /// The address cannot be taken.
     Io(SocketAddr, io::Error),
 }
@@ -24,15 +26,16 @@ impl fmt::Display for BindError {
                 "{address} can be reached by other machines, and without TLS it is not served; give a certificate and its key, \
                  or listen on 127.0.0.1"
             ),
-            Self::Probes(address) => {
-                write!(
-                    f,
-                    "{address} can be reached by other machines; health and metrics are for loopback alone"
-                )
-            }
+            Self::Loopback(error) => error.fmt(f),
             Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
         }
     }
 }
 
 impl core::error::Error for BindError {}
+
+impl From<LoopbackError> for BindError {
+    fn from(error: LoopbackError) -> Self {
+        Self::Loopback(error)
+    }
+}

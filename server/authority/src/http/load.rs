@@ -1,13 +1,10 @@
 //! How much is done at a time. Whoever comes when there is too much is told so before anything is computed for them.
 
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use std::collections::HashMap;
 use tokio::sync::Semaphore;
 
 use super::problem::Problem;
@@ -16,8 +13,6 @@ use super::problem::Problem;
 const MAX_WAITING: usize = 256;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most sources that are told apart; those that come later share one allowance.
-const MAX_SOURCES: usize = 65_536;
 
 /// So many requests of one kind at work, so many waiting.
 #[derive(Debug)]
@@ -68,70 +63,6 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// So many at once, and then so many a second.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate {
-    /// A second; 0 for no limit.
-    pub per_second: u32,
-    /// At once.
-    pub burst: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn earn(&mut self, rate: Rate, now: Instant) {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate.per_second);
-        self.left = (self.left + earned).min(f64::from(rate.burst));
-        self.at = now;
-    }
-}
-
-/// Holds each of many to a rate.
-#[derive(Debug)]
-pub(super) struct Limiter<K> {
-    rate: Rate,
-    buckets: Mutex<(HashMap<K, Bucket>, Option<Bucket>)>,
-}
-
-impl<K: Hash + Eq> Limiter<K> {
-    pub(super) fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Mutex::default() }
-    }
-
-    /// Takes one of `key`'s, or says how many seconds to wait, rounded up.
-    pub(super) fn take(&self, key: K, now: Instant) -> Result<(), u64> {
-        let rate = self.rate;
-        if rate.per_second == 0 {
-            return Ok(());
-        }
-        let full = || Bucket { left: f64::from(rate.burst), at: now };
-        let mut guard = self.buckets.lock();
-        let (buckets, shared) = &mut *guard;
-        if buckets.len() >= MAX_SOURCES && !buckets.contains_key(&key) {
-            buckets.retain(|_, bucket| {
-                bucket.earn(rate, now);
-                bucket.left < f64::from(rate.burst)
-            });
-        }
-        let bucket = match buckets.len() >= MAX_SOURCES && !buckets.contains_key(&key) {
-            true => shared.get_or_insert_with(full),
-            false => buckets.entry(key).or_insert_with(full),
-        };
-        bucket.earn(rate, now);
-        if bucket.left >= 1.0 {
-            bucket.left -= 1.0;
-            return Ok(());
-        }
-        let wait = Duration::from_secs_f64((1.0 - bucket.left) / f64::from(rate.per_second));
-        Err(wait.as_secs().saturating_add(1))
-    }
-}
-
 /// What an address counts as: itself, or with IPv6 the network that one customer has, a /64.
 pub(super) fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -146,29 +77,6 @@ pub(super) fn source_of(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_source_has_a_burst_and_then_its_rate() {
-        let (limiter, start) = (Limiter::new(Rate { per_second: 20, burst: 40 }), Instant::now());
-        let at = |name: u32, ms: u64| limiter.take(name, start + Duration::from_millis(ms));
-        assert_eq!((0..100).filter(|_| at(1, 0).is_ok()).count(), 40);
-        assert!(at(2, 0).is_ok(), "another has its own");
-        assert_eq!(at(1, 10), Err(1));
-        assert_eq!((0..100).filter(|_| at(1, 1_000).is_ok()).count(), 20);
-    }
-
-    #[test]
-    fn the_number_of_sources_is_bounded_and_newcomers_share_one_allowance_then() {
-        let (limiter, start) = (Limiter::new(Rate { per_second: 1, burst: 2 }), Instant::now());
-        for name in 0..MAX_SOURCES {
-            limiter.take(name, start).unwrap();
-        }
-        let admitted = (MAX_SOURCES..MAX_SOURCES + 10).filter(|name| limiter.take(*name, start).is_ok());
-        assert_eq!(admitted.count(), 2);
-        let later = start + Duration::from_secs(5);
-        limiter.take(MAX_SOURCES + 11, later).unwrap();
-        assert!(limiter.buckets.lock().0.len() < 10, "who is quiet is forgotten");
-    }
 
     #[test]
     fn neighbours_in_one_network_are_one_source() {

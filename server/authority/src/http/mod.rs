@@ -16,44 +16,41 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
-use axum::routing::get;
-use http::{Request, StatusCode};
+use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use obol_probe::accept::Connections;
+use obol_probe::health::{self, Health, Loopback};
+use obol_probe::http::{Bounds, serve};
+use obol_probe::stop::Stop;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
 use self::counters::Counters;
 pub use self::error::BindError;
-pub use self::load::Rate;
 use self::routes::{Peer, Shared};
 use crate::authority::Authority;
+pub use obol_probe::contract::Ended;
+pub use obol_probe::rate::Rate;
 pub use obol_probe::tls::{Certificate, TLS13};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
-/// The most connections that ask for health and metrics.
-const MAX_PROBES: usize = 64;
-/// How often one source may send a message of each kind.
-const RATE: Rate = Rate { per_second: 20, burst: 40 };
+/// How often one source may send a message of each kind: a second, and at once.
+const RATE: (u32, u32) = (20, 40);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request's headers may take, also the first byte of them.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most that is read before headers are complete, in bytes.
-const MAX_HEADER_BYTES: usize = 16 << 10;
-/// How long a connection may live. Answers are small, so this is what bounds a peer that reads none of them.
-const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+const BOUNDS: Bounds = Bounds {
+    header_timeout: Duration::from_secs(10),
+    max_header_bytes: 16 << 10,
+    // Answers are small, so this is what bounds a peer that reads none of them.
+    life: Some(Duration::from_secs(300)),
+    keep_alive: true,
+};
 /// How long requests under way may take when the service stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause after the system could not give a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often what is over is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
@@ -64,13 +61,14 @@ pub struct Options {
     certificate: Option<Arc<Certificate>>,
     probes: Option<SocketAddr>,
     max_connections: usize,
-    rate: Rate,
+    rate: Option<Rate>,
 }
 
 impl Options {
     /// On this address; without TLS it must be loopback.
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, certificate: None, probes: None, max_connections: MAX_CONNECTIONS, rate: RATE }
+        let rate = Rate::new(RATE.0).map(|rate| rate.with_burst(RATE.1));
+        Self { listen, certificate: None, probes: None, max_connections: MAX_CONNECTIONS, rate }
     }
 
     /// With TLS.
@@ -94,9 +92,10 @@ impl Options {
         self
     }
 
-    /// How often one source may send a message of each kind; 20 a second, 40 at once. Many agents may share one address.
+    /// How often one source may send a message of each kind; 20 a second, 40 at once. `None` for no limit. Many agents may
+    /// share one address.
     #[must_use]
-    pub fn rate(mut self, rate: Rate) -> Self {
+    pub fn rate(mut self, rate: Option<Rate>) -> Self {
         self.rate = rate;
         self
     }
@@ -110,26 +109,23 @@ impl Options {
         if !self.listen.ip().is_loopback() && self.certificate.is_none() {
             return Err(BindError::Remote(self.listen));
         }
-        if let Some(address) = self.probes.filter(|address| !address.ip().is_loopback()) {
-            return Err(BindError::Probes(address));
-        }
+        self.probes.map_or(Ok(()), Loopback::check)?;
         let (public, local_addr) = bind(self.listen).await?;
-        let (probes, probe_addr) = match self.probes {
-            None => (None, None),
-            Some(address) => {
-                let (listener, address) = bind(address).await?;
-                (Some(listener), Some(address))
-            }
+        let probes = self.probes.map(Loopback::bind).transpose()?;
+        let probe_addr = match &probes {
+            None => None,
+            Some(probes) => Some(probes.local_addr().map_err(|error| BindError::Io(self.listen, error))?),
         };
         let counters = Arc::new(Counters::default());
         let shared = Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate);
         Ok(Service {
             routes: routes::router(Arc::new(shared)),
             public,
-            probes: probes.map(|listener| (listener, probe_routes(&authority, &counters))),
+            probes,
+            counters,
             authority,
             addresses: Addresses { public: local_addr, probes: probe_addr },
-            stop: watch::Sender::new(false),
+            stop: Stop::new(),
             options: self,
         })
     }
@@ -156,13 +152,13 @@ pub struct Addresses {
 pub struct Handle {
     authority: Arc<Authority>,
     addresses: Addresses,
-    stop: watch::Sender<bool>,
+    stop: Stop,
 }
 
 impl Handle {
     /// Ends the service, without waiting for it.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.say();
     }
 
     /// Where it listens.
@@ -186,9 +182,10 @@ pub struct Service {
     authority: Arc<Authority>,
     routes: axum::Router,
     public: TcpListener,
-    probes: Option<(TcpListener, axum::Router)>,
+    probes: Option<Loopback>,
+    counters: Arc<Counters>,
     addresses: Addresses,
-    stop: watch::Sender<bool>,
+    stop: Stop,
     options: Options,
 }
 
@@ -199,94 +196,50 @@ impl Service {
     }
 
     /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let mut told = self.stop.subscribe();
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
         let forgetting = tokio::spawn(forget(Arc::clone(&self.authority)));
-        let probes = self.probes.map(|(listener, routes)| {
-            let stop = self.stop.subscribe();
-            tokio::spawn(serve(listener, routes, None, MAX_PROBES, stop))
-        });
-        let public = serve(
-            self.public,
-            self.routes,
-            self.options.certificate,
-            self.options.max_connections,
-            self.stop.subscribe(),
-        );
-        let stop = self.stop;
-        let ending = async {
-            let mut shutdown = pin!(shutdown);
-            tokio::select! {
-                () = &mut shutdown => {}
-                () = stopped(&mut told) => {}
+        let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
+        let (probes, stop) = (self.probes.take(), self.stop.clone());
+        let watched = async {
+            if let Some(probes) = probes {
+                health::serve(probes, Arc::new(health), &stop).await;
             }
-            stop.send_replace(true);
         };
-        tokio::join!(public, ending);
+        let (ended, ()) = tokio::join!(self.serve(shutdown), watched);
         forgetting.abort();
-        if let Some(probes) = probes {
-            let _panicked = probes.await;
-        }
+        ended
     }
-}
 
-/// Serves one address until it is told to stop.
-async fn serve(
-    listener: TcpListener,
-    routes: axum::Router,
-    certificate: Option<Arc<Certificate>>,
-    max_connections: usize,
-    mut stop: watch::Receiver<bool>,
-) {
-    let places = Arc::new(Semaphore::new(max_connections));
-    let graceful = GracefulShutdown::new();
-    loop {
-        tokio::select! {
-            () = stopped(&mut stop) => break,
-            next = accept(&listener, &places) => match next {
-                Some((stream, peer, place)) => {
-                    let acceptor = certificate.as_ref().map(|certificate| certificate.acceptor());
-                    let (routes, watcher) = (routes.clone(), graceful.watcher());
-                    tokio::spawn(async move {
-                        greet(stream, peer, acceptor, routes, watcher).await;
-                        drop(place);
-                    });
+    async fn serve(self, shutdown: impl Future<Output = ()>) -> Ended {
+        let Self { routes, mut public, stop, options, .. } = self;
+        let mut connections = Connections::at_most(options.max_connections);
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let (stream, peer, place) = tokio::select! {
+                () = &mut shutdown => break,
+                () = stop.said() => break,
+                next = connections.next(&mut public) => next,
+            };
+            let (routes, stop) = (routes.clone(), stop.clone());
+            let certificate = options.certificate.clone();
+            connections.spawn(place, async move {
+                match certificate {
+                    None => connection(stream, peer, routes, &stop).await,
+                    Some(certificate) => {
+                        if let Some(stream) = certificate.greet(stream, HANDSHAKE_TIMEOUT).await {
+                            connection(stream, peer, routes, &stop).await;
+                        }
+                    }
                 }
-                None => tokio::time::sleep(ACCEPT_PAUSE).await,
-            },
+            });
         }
-    }
-    drop(listener);
-    if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way when the service stopped");
-    }
-}
-
-/// Waits until somebody says stop, or nobody is left who could.
-async fn stopped(told: &mut watch::Receiver<bool>) {
-    let _or_nobody_is_left = told.wait_for(|stop| *stop).await;
-}
-
-async fn greet(
-    stream: TcpStream,
-    peer: SocketAddr,
-    acceptor: Option<tokio_rustls::TlsAcceptor>,
-    routes: axum::Router,
-    watcher: Watcher,
-) {
-    // Answers are small, and a caller waits for each.
-    let _best_effort = stream.set_nodelay(true);
-    match acceptor {
-        None => connection(stream, peer, routes, watcher).await,
-        Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => connection(stream, peer, routes, watcher).await,
-            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!("a TLS handshake took too long"),
-        },
+        drop(public);
+        stop.say();
+        Ended { cut_off: connections.drain(DRAIN_TIMEOUT).await }
     }
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, routes: axum::Router, watcher: Watcher)
+async fn connection<S>(stream: S, peer: SocketAddr, routes: axum::Router, stop: &Stop)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -294,45 +247,23 @@ where
         request.extensions_mut().insert(Peer(peer));
         request.map(Body::new)
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    match timeout(CONNECTION_LIFE, watcher.watch(served)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
-        Err(_) => tracing::debug!("a connection had lived long enough"),
-    }
+    serve(stream, TowerToHyperService::new(routes), BOUNDS, stop).await;
 }
 
-/// The next connection once there is room for it; `None` if the system cannot give it now.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, place)),
-        Err(error) => {
-            tracing::warn!(%error, "cannot accept a connection");
-            None
-        }
-    }
+/// What `/readyz` and `/metrics` say.
+struct Watched {
+    authority: Arc<Authority>,
+    counters: Arc<Counters>,
 }
 
-fn probe_routes(authority: &Arc<Authority>, counters: &Arc<Counters>) -> axum::Router {
-    let (ready, counted, counters) = (Arc::clone(authority), Arc::clone(authority), Arc::clone(counters));
-    axum::Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route(
-            "/readyz",
-            get(async move || match ready.health() {
-                Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-                Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-            }),
-        )
-        .route("/metrics", get(async move || counters.text(counted.health().is_ok())))
+impl Health for Watched {
+    fn ready(&self) -> Result<(), String> {
+        self.authority.health()
+    }
+
+    fn metrics(&self) -> String {
+        self.counters.text(self.authority.health().is_ok())
+    }
 }
 
 /// Forgets what is over, now and then.

@@ -1,6 +1,7 @@
 //! Refusals in clear, as RFC 9457 has them, with a stable code. What a handshake protects is refused inside it instead.
 
 use axum::response::{IntoResponse, Response};
+use core::time::Duration;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use obol_handshake::HandshakeError;
@@ -34,7 +35,8 @@ impl Problem {
     }
 
     /// Whoever asks asks too often.
-    pub(super) fn too_many(code: &'static str, wait_secs: u64) -> Self {
+    pub(super) fn too_many(code: &'static str, wait: Duration) -> Self {
+        let wait_secs = wait.as_secs().saturating_add(1);
         let detail = format!("too many requests from here; wait {wait_secs} s");
         Self { retry_after_secs: Some(wait_secs), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }

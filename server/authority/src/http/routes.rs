@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -12,10 +12,11 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use obol_handshake::{MAX_MESSAGE_BYTES, Purpose};
+use obol_probe::rate::{Limiter, Rate, Start};
 use serde_json::{Value, json};
 
 use super::counters::Counters;
-use super::load::{Limiter, Rate, Turnstile, source_of};
+use super::load::{Turnstile, source_of};
 use super::problem::Problem;
 use crate::authority::{Authority, Now};
 use crate::directory::Polled;
@@ -28,8 +29,8 @@ const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
 const POLL_SCHEME: &str = "Obol-Poll ";
 /// Third messages at work: they wait for the disk together, and one sync serves all that wait.
 const PROOFS_AT_WORK: usize = 64;
-/// How often one registration may be asked about.
-const POLLS: Rate = Rate { per_second: 1, burst: 3 };
+/// How often one registration may be asked about: a second, and at once.
+const POLLS: (u32, u32) = (1, 3);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +47,11 @@ pub(super) struct Shared {
     /// First messages, third messages and questions, each by source.
     sources: [Limiter<IpAddr>; 3],
     polls: Limiter<RegistrationId>,
+    start: Start,
 }
 
 impl Shared {
-    pub(super) fn new(authority: Arc<Authority>, counters: Arc<Counters>, rate: Rate) -> Self {
+    pub(super) fn new(authority: Arc<Authority>, counters: Arc<Counters>, rate: Option<Rate>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         Self {
             authority,
@@ -58,7 +60,8 @@ impl Shared {
             proofs: Turnstile::new(PROOFS_AT_WORK),
             reads: Turnstile::new(2 * cores),
             sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
-            polls: Limiter::new(POLLS),
+            polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
+            start: Start::now(),
         }
     }
 }
@@ -117,11 +120,11 @@ fn now() -> Now {
 }
 
 /// Where a request comes from, if it may have one more of its kind.
-fn admitted(limiter: &Limiter<IpAddr>, request: &Request) -> Result<IpAddr, Problem> {
+fn admitted(limiter: &Limiter<IpAddr>, start: Start, request: &Request) -> Result<IpAddr, Problem> {
     let peer = request.extensions().get::<Peer>();
     let address = peer.map(|Peer(address)| address.ip()).ok_or_else(Problem::overloaded)?;
     let source = source_of(address);
-    limiter.take(source, Instant::now()).map_err(|wait| Problem::too_many("TOO_MANY", wait))?;
+    limiter.take(source, start.nanoseconds()).map_err(|wait| Problem::too_many("TOO_MANY", wait))?;
     Ok(source)
 }
 
@@ -160,7 +163,7 @@ fn document(value: &Value) -> Response {
 /// Message A to message B.
 async fn accept(shared: &Shared, request: Request) -> Served {
     let [first, ..] = &shared.sources;
-    admitted(first, &request)?;
+    admitted(first, shared.start, &request)?;
     let hello = message(request).await?;
     let authority = Arc::clone(&shared.authority);
     let reply = shared.hellos.run(move || authority.accept(&hello, now())).await?;
@@ -170,7 +173,7 @@ async fn accept(shared: &Shared, request: Request) -> Served {
 /// Message C to message D.
 async fn prove(shared: &Shared, purpose: Purpose, request: Request) -> Served {
     let [_, third, _] = &shared.sources;
-    let source = admitted(third, &request)?.to_string();
+    let source = admitted(third, shared.start, &request)?.to_string();
     let proof = message(request).await?;
     let authority = Arc::clone(&shared.authority);
     let answer = shared.proofs.run(move || authority.prove(purpose, &proof, &source, now())).await?;
@@ -186,7 +189,7 @@ fn unknown() -> Problem {
 /// Which registration is asked about, and with what.
 fn asked(shared: &Shared, id: &str, request: &Request) -> Result<(RegistrationId, Bearer), Problem> {
     let [_, _, questions] = &shared.sources;
-    admitted(questions, request)?;
+    admitted(questions, shared.start, request)?;
     let id = RegistrationId::parse(id).ok_or_else(unknown)?;
     let token = poll_token(request.headers()).ok_or_else(|| {
         let detail = "the header `Authorization: Obol-Poll <token>` is missing or malformed";
@@ -207,7 +210,7 @@ async fn poll(shared: &Shared, asked: Result<(RegistrationId, Bearer), Problem>)
     })?;
     let polled = polled.ok_or_else(unknown)?;
     // After the token was checked: a stranger cannot use up what the agent may ask.
-    shared.polls.take(id, Instant::now()).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
+    shared.polls.take(id, shared.start.nanoseconds()).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
     Ok(document(&match polled {
         Polled::Pending => json!({ "state": "pending" }),
         Polled::Denied => json!({ "state": "denied" }),

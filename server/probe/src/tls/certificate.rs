@@ -1,6 +1,7 @@
 //! A certificate and its key, from files that can be read again.
 
 use core::fmt;
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,10 @@ use parking_lot::RwLock;
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// The longest file of certificates or keys, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
@@ -54,9 +58,16 @@ impl Certificate {
         Ok(())
     }
 
-    /// What takes connections under the certificate as it is now.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.config.read()).into()
+    /// Takes a connection under the certificate as it is now. `None` where the handshake fails, or is not over in time;
+    /// the log says which.
+    pub async fn greet(&self, stream: TcpStream, patience: Duration) -> Option<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config.read()));
+        match timeout(patience, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+        None
     }
 }
 
