@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::second::{self, Inputs, Outcome};
 use super::{NOW, Seeded};
-use crate::known_answers::{bless, blessing, vectors_path};
+use crate::token::known_answers::{bless, blessing, vectors_path};
 
 #[derive(Deserialize)]
 struct Vector {

@@ -9,7 +9,8 @@ use obol_world::TOOL;
 use obol_world::forge::Forge;
 use serde_json::json;
 
-use super::{PATIENCE, Site, fetch, post, refusal, send};
+use super::running::Site;
+use super::{PATIENCE, fetch, post, refusal, send};
 
 #[test]
 fn other_methods_spend_nothing() {

@@ -1,0 +1,3 @@
+//! Tools of the Model Context Protocol.
+
+mod guard;

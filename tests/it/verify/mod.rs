@@ -1,0 +1,8 @@
+//! Verification: the cascade, and the sets of spent tokens.
+
+mod cascade;
+mod opened_tokens;
+mod scope_rules;
+mod shared_spent_set;
+mod spent_set;
+mod strictness;
