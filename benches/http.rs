@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use obol_benches::rows::{self, Row, Unit};
 use obol_probe::contract::Address;
 use obol_resource::service::Options;
-use obol_resource::{Guard, TbacLayer, ToolCall};
+use obol_resource::{Gate, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Nonces, Suite};
 use obol_verify::{ManualClock, MemorySessionTable, MemorySpentSet, Session, Template, Verifier};
@@ -154,15 +154,15 @@ impl Site {
         .templates(Arc::new(Template::Any))
         .clock(clock)
         .build()?;
-        let guard = Guard::new(verifier);
-        let layer = TbacLayer::new(guard.clone(), ToolCall::new("search").action("read"));
+        let gate = Gate::new(verifier);
+        let layer = TbacLayer::new(gate.clone(), ToolCall::new("search").action("read"));
         let routes = Router::new()
             .route("/bare", get(|| async { "rows" }))
             .route("/guarded", get(|| async { "rows" }).layer(layer));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let app = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let service = Options::new("127.0.0.1:0".parse()?).bind(guard).await?;
+        let service = Options::new("127.0.0.1:0".parse()?).bind(gate).await?;
         let address = service.handle().addresses().iter().find_map(Address::tcp).ok_or("no address")?;
         tokio::spawn(service.run(std::future::pending()));
         Ok(Self { app, service: address })

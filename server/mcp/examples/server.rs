@@ -9,7 +9,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use obol_mcp::{ToolGuard, rmcp::Guarded};
-use obol_resource::{Guard, SpentToken, ToolCall};
+use obol_resource::{Gate, SpentToken, ToolCall};
 use obol_token::Audience;
 use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
 use rmcp::handler::server::common::Extension;
@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let spent = Arc::new(MemorySpentSet::unfenced(Arc::new(SystemClock::new()), 60));
     let verifier = Verifier::builder(Audience::new(audience)?, sessions, spent).build()?;
     let guard =
-        ToolGuard::new(Guard::new(verifier)).tool(ToolCall::new("add").action("call")).open_tool("ping");
+        ToolGuard::new(Gate::new(verifier)).tool(ToolCall::new("add").action("call")).open_tool("ping");
     let server = Guarded::new(Tools, guard);
     // ------------------------------------------------------------------------------------------------------------
 

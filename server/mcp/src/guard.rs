@@ -3,7 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use obol_resource::{Guard, SpentToken, ToolCall};
+use obol_resource::{Gate, SpentToken, ToolCall};
 use obol_verify::Denial;
 use serde_json::{Map, Value};
 
@@ -15,7 +15,7 @@ type CallOf = dyn Fn(&Arguments) -> Result<ToolCall, Denial> + Send + Sync;
 
 /// Admits calls of tools. A tool that it was told nothing about needs a token for its name, of any action and resource.
 pub struct ToolGuard {
-    guard: Guard,
+    gate: Gate,
     tools: BTreeMap<String, Rule>,
 }
 
@@ -41,8 +41,8 @@ pub struct Admitted {
 
 impl ToolGuard {
     /// Guards every tool.
-    pub fn new(guard: Guard) -> Self {
-        Self { guard, tools: BTreeMap::new() }
+    pub fn new(gate: Gate) -> Self {
+        Self { gate, tools: BTreeMap::new() }
     }
 
     /// What a call of one tool stands for: its action and resource. The arguments are added to it.
@@ -75,9 +75,9 @@ impl ToolGuard {
         matches!(self.tools.get(name), Some(Rule::Open))
     }
 
-    /// The guard, for its counts.
-    pub fn guard(&self) -> &Guard {
-        &self.guard
+    /// The gate, for its counts.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Verifies the token in a request's `_meta` for this tool and these arguments, and spends it. The extension's part
@@ -95,14 +95,14 @@ impl ToolGuard {
         let refused = |denial: &Denial| ToolResult::refusal(&Denied::new(denial, &shown));
         let read = match RequestMeta::take(meta) {
             Ok(Some(read)) => read,
-            Ok(None) => return Err(refused(&self.guard.refuse(Denial::token_absent()))),
-            Err(denial) => return Err(refused(&self.guard.refuse(denial))),
+            Ok(None) => return Err(refused(&self.gate.refuse(Denial::token_absent()))),
+            Err(denial) => return Err(refused(&self.gate.refuse(denial))),
         };
         self.decide(name, arguments, &read).await.map_err(|denial| refused(&denial))
     }
 
     async fn decide(&self, name: &str, arguments: Arguments, meta: &RequestMeta) -> Result<Admitted, Denial> {
-        let refuse = |denial| self.guard.refuse(denial);
+        let refuse = |denial| self.gate.refuse(denial);
         let token = meta.token().reveal().as_bytes();
         let proof = meta.proof().map_err(refuse)?;
         let with_proof = |call: ToolCall| match proof {
@@ -111,7 +111,7 @@ impl ToolGuard {
         };
         let Some(sealed) = meta.sealed_arguments().map_err(refuse)? else {
             let call = self.call(name, &arguments).map_err(refuse)?.arguments(arguments.clone());
-            let token = self.guard.admit(token, &with_proof(call)).await?;
+            let token = self.gate.admit(token, &with_proof(call)).await?;
             return Ok(Admitted { token, arguments, sealed: false });
         };
         if !arguments.is_empty() {
@@ -121,7 +121,7 @@ impl ToolGuard {
         let mut call =
             self.call_of_sealed(name, token, &|call| with_proof(call).sealed_arguments(sealed.clone()))?;
         call = with_proof(call).sealed_arguments(sealed);
-        let token = self.guard.admit(token, &call).await?;
+        let token = self.gate.admit(token, &call).await?;
         let arguments = token.opened_arguments().cloned().unwrap_or_default();
         Ok(Admitted { token, arguments, sealed: true })
     }
@@ -145,8 +145,8 @@ impl ToolGuard {
         if !matches!(self.tools.get(name), Some(Rule::Of(_))) {
             return self.call(name, &Arguments::new());
         }
-        let arguments = self.guard.open_arguments(token, &seal(ToolCall::new(name)))?;
-        self.call(name, &arguments).map_err(|denial| self.guard.refuse(denial))
+        let arguments = self.gate.open_arguments(token, &seal(ToolCall::new(name)))?;
+        self.call(name, &arguments).map_err(|denial| self.gate.refuse(denial))
     }
 }
 

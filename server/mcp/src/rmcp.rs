@@ -4,11 +4,11 @@
 //! # use rmcp::{ServerHandler, ServiceExt as _, transport::stdio};
 //! # struct MyServer;
 //! # impl ServerHandler for MyServer {}
-//! # async fn run(guard: obol_resource::Guard) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(gate: obol_resource::Gate) -> Result<(), Box<dyn std::error::Error>> {
 //! use obol_mcp::{ToolGuard, rmcp::Guarded};
 //! use obol_resource::ToolCall;
 //!
-//! let guard = ToolGuard::new(guard).tool(ToolCall::new("search").action("read"));
+//! let guard = ToolGuard::new(gate).tool(ToolCall::new("search").action("read"));
 //! Guarded::new(MyServer, guard).serve(stdio()).await?.waiting().await?;
 //! # Ok(())
 //! # }
@@ -78,7 +78,7 @@ impl<S: Service<RoleServer>> Guarded<S> {
     }
 
     fn advertise(&self, capabilities: &mut ServerCapabilities) {
-        let ours = || ServerCapability::of(self.guard.guard().verifier()).to_object();
+        let ours = || ServerCapability::of(self.guard.gate().verifier()).to_object();
         let extensions = capabilities.extensions.get_or_insert_default();
         extensions.entry(EXTENSION.to_owned()).or_insert_with(ours);
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
+use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{
     Audience, Jti, Minter, MutualAuth, ResponseKey, Scope, SessionId, SessionKey, SessionMaterial, Suite,
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let verifier = Verifier::builder(audience, Arc::new(sessions), Arc::new(spent)).clock(clock).build()?;
 
     let call = ToolCall::new("forecast").action("read");
-    let guarded = get(forecast).layer(TbacLayer::new(Guard::new(verifier), call));
+    let guarded = get(forecast).layer(TbacLayer::new(Gate::new(verifier), call));
     let app = Router::new().route("/forecast", guarded);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;

@@ -1,4 +1,4 @@
-//! What a guard writes into its audit log.
+//! What a gate writes into its audit log.
 //!
 //! An acceptance has a line of its own, always: there is at most one for each token that somebody with the session's key
 //! made. A refusal costs nothing to bring about, and has one as far as the log's allowance goes. Tokens that were shown to

@@ -19,7 +19,7 @@ use crate::arguments::{self, SentArguments};
 use crate::bodies::{BODY_TIMEOUT, Bodies, Peer};
 use crate::call::ToolCall;
 use crate::credentials;
-use crate::guard::{Guard, OpenedToken};
+use crate::gate::{Gate, OpenedToken};
 use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 use crate::sealing;
@@ -29,7 +29,7 @@ use crate::spent_token::SpentToken;
 /// sees the request, and taken out of it; in its place the request carries a [`SpentToken`].
 #[derive(Clone, Debug)]
 pub struct TbacLayer {
-    guard: Guard,
+    gate: Gate,
     call: Calls,
     arguments: Option<Bodies>,
 }
@@ -53,17 +53,17 @@ impl fmt::Debug for Calls {
 
 impl TbacLayer {
     /// Guards routes that all stand for the same call.
-    pub fn new(guard: Guard, call: ToolCall) -> Self {
-        Self { guard, call: Calls::Fixed(Arc::new(call)), arguments: None }
+    pub fn new(gate: Gate, call: ToolCall) -> Self {
+        Self { gate, call: Calls::Fixed(Arc::new(call)), arguments: None }
     }
 
     /// Guards routes whose call follows from the request, as where a part of the path is the resource. A request that
     /// stands for no call is refused by an `Err`, usually [`Denial::malformed_request`].
     pub fn from_parts(
-        guard: Guard,
+        gate: Gate,
         call: impl Fn(&Parts) -> Result<ToolCall, Denial> + Send + Sync + 'static,
     ) -> Self {
-        Self { guard, call: Calls::Of(Arc::new(call)), arguments: None }
+        Self { gate, call: Calls::Of(Arc::new(call)), arguments: None }
     }
 
     /// Takes the body, a JSON object or nothing, for the arguments of the call. Tokens that limit their arguments, ask
@@ -81,7 +81,7 @@ impl TbacLayer {
     /// The request as the handler may see it.
     async fn admit(&self, request: Request<Body>) -> Result<(Request<Body>, SpentToken), Problem> {
         let (mut parts, body) = request.into_parts();
-        let refused = |denial| Problem::from(&self.guard.refuse(denial));
+        let refused = |denial| Problem::from(&self.gate.refuse(denial));
         let call = self.call(&parts).map_err(refused)?;
         // Without a genuine token nobody's body is read.
         let opened = self.open(&parts, &call)?;
@@ -117,14 +117,14 @@ impl TbacLayer {
 
     fn open(&self, parts: &Parts, call: &ToolCall) -> Result<OpenedToken, Problem> {
         let opened = match credentials::token(&parts.headers) {
-            Ok(token) => self.guard.open(token, Some(call.tool())),
-            Err(denial) => Err(self.guard.refuse(denial)),
+            Ok(token) => self.gate.open(token, Some(call.tool())),
+            Err(denial) => Err(self.gate.refuse(denial)),
         };
         opened.map_err(|denial| Problem::from(&denial))
     }
 
     async fn spend(&self, token: OpenedToken, call: &ToolCall) -> Result<SpentToken, Problem> {
-        self.guard.admit_opened(token, call).await.map_err(|denial| Problem::from(&denial))
+        self.gate.admit_opened(token, call).await.map_err(|denial| Problem::from(&denial))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # What lives here
 //!
-//! - [`Guard`]: verifies and spends one token; what everything else here is made of. With the feature `http` switched
+//! - [`Gate`]: verifies and spends one token; what everything else here is made of. With the feature `http` switched
 //!   off it is all there is, for servers of other protocols.
 //! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
 //!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
@@ -14,7 +14,7 @@
 //! - A request reaches the handler only after its token was spent, and every token lets through at most one request.
 //! - A refusal says why in stable names ([`obol_verify::Code`]) and nothing else; the exact reason is in the log. No
 //!   token and no key is ever logged or sent back.
-//! - With an audit log ([`Guard::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
+//! - With an audit log ([`Gate::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
 //!   the disk.
 //! - A handler that asks for a [`SpentToken`] on a route without the layer answers 500, never 200.
 //! - Nothing dear is done for a stranger: a token is looked at before a body is read into values, and before it is read at all
@@ -33,7 +33,7 @@ mod bodies;
 mod call;
 #[cfg(feature = "http")]
 mod credentials;
-mod guard;
+mod gate;
 #[cfg(feature = "http")]
 mod layer;
 mod metrics;
@@ -49,7 +49,7 @@ pub mod service;
 mod spent_token;
 
 pub use call::ToolCall;
-pub use guard::{Guard, OpenedToken};
+pub use gate::{Gate, OpenedToken};
 #[cfg(feature = "http")]
 pub use layer::{TbacLayer, TbacService};
 #[cfg(feature = "http")]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use obol_audit::SealKey;
-use obol_resource::{Guard, ToolCall};
+use obol_resource::{Gate, ToolCall};
 use obol_verify::spent::Spender;
 use obol_verify::{ManualClock, Mark, SpendError, SpendTicket, SpentSet};
 use serde_json::{Value, json};
@@ -263,15 +263,15 @@ fn a_token_whose_bearer_is_gone_before_the_answer_has_a_line_that_says_so() {
     let server = Server::with_spent_set(session(), clock, Arc::clone(&spent) as _, |builder| builder);
     let log = obol_audit::Options::new(home.join("audit.jsonl"), home.join("head"));
     let log = Arc::new(log.open(SealKey::from_bytes([7; 32])).unwrap());
-    let guard = Guard::new(server.verifier.clone()).audited(log);
+    let gate = Gate::new(server.verifier.clone()).audited(log);
     let token = Forge::standard(1);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let (text, call) = (token.text(), ToolCall::new(TOOL).action("read").resource("docs/a"));
-        let answer = guard.admit(text.as_bytes(), &call);
+        let answer = gate.admit(text.as_bytes(), &call);
         assert!(tokio::time::timeout(Duration::from_millis(100), answer).await.is_err());
     });
     assert_eq!(spent.0.lock().unwrap().len(), 1, "it was being spent");
-    drop(guard);
+    drop(gate);
     let lines = lines(home);
     assert_eq!(of(&lines, "spend").len(), 0);
     let denials = of(&lines, "denial");

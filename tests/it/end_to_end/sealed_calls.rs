@@ -14,7 +14,7 @@ use obol_client::{Client, ConnectOptions};
 use obol_ipc::names::PeerName;
 use obol_ipc::{Codec, Endpoint};
 use obol_queue::{DequeueError, Draw, FlushScope, Queue};
-use obol_resource::{Guard, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
+use obol_resource::{Gate, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::Audience;
 use obol_token::text::from_base64url;
 use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
@@ -114,8 +114,8 @@ fn serve(runtime: &Runtime, home: &Path) -> SocketAddr {
     }
     let spent = MemorySpentSet::unfenced(Arc::<SystemClock>::clone(&clock), 60);
     let verifier = Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
-    let guard = Guard::new(verifier.clock(clock).build().unwrap());
-    let layer = TbacLayer::new(guard, ToolCall::new("search")).json_arguments();
+    let gate = Gate::new(verifier.clock(clock).build().unwrap());
+    let layer = TbacLayer::new(gate, ToolCall::new("search")).json_arguments();
     let routes = Router::new().route("/search", post(echo)).route_layer(layer);
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

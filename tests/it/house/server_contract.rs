@@ -11,7 +11,7 @@ use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_probe::contract::{Address, Ended};
 use obol_queue::{MasterKey, Queue};
-use obol_resource::Guard;
+use obol_resource::Gate;
 use obol_verify::MemorySpentSet;
 use redb::backends::InMemoryBackend;
 use tokio::runtime::Runtime;
@@ -101,7 +101,7 @@ impl Kind for Resource {
     async fn bind(&self, drain: Duration) -> Self::Service {
         let options =
             obol_resource::service::Options::new("127.0.7.2:0".parse().unwrap()).drain_timeout(drain);
-        options.bind(Guard::new(ResourceFixture::new().verifier)).await.unwrap()
+        options.bind(Gate::new(ResourceFixture::new().verifier)).await.unwrap()
     }
 
     fn handle(service: &Self::Service) -> Self::Handle {

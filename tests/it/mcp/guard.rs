@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use ed25519_dalek::{Signer, SigningKey};
 use obol_mcp::capability::{ClientCapability, Negotiated, Place, ServerCapability, negotiate};
 use obol_mcp::{Admitted, Denied, EXTENSION, RequestMeta, TokenText, ToolGuard, ToolResult, ToolsCall};
-use obol_resource::{Guard, Proof, SealedMessage, ToolCall};
+use obol_resource::{Gate, Proof, SealedMessage, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, ResponseKey};
 use obol_verify::{Denial, possession_transcript};
@@ -221,7 +221,7 @@ impl Bench {
         let signing = SigningKey::from_bytes(&[0x77; 32]);
         let session = session().with_pop_key(signing.verifying_key().as_bytes()).unwrap();
         let server = Server::with_session(session, |builder| builder);
-        let guard = ToolGuard::new(Guard::new(server.verifier.clone()))
+        let guard = ToolGuard::new(Gate::new(server.verifier.clone()))
             .tool(ToolCall::new(TOOL).action("read"))
             .tool_with("by_argument", |arguments| {
                 let name = arguments.get("doc").and_then(Value::as_str);

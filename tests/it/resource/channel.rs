@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use ed25519_dalek::{Signer, SigningKey};
 use obol_resource::service::Options;
-use obol_resource::{Guard, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
+use obol_resource::{Gate, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::{from_base64url, to_base64url};
 use obol_token::{ChannelKeys, Jti, ResponseKey};
 use obol_world::forge::Forge;
@@ -40,13 +40,13 @@ impl Site {
         let runtime = Runtime::new().unwrap();
         let session = session().with_pop_key(signing_key().verifying_key().as_bytes()).unwrap();
         let server = Server::with_session(session, |builder| builder);
-        let guard = Guard::new(server.verifier.clone());
+        let gate = Gate::new(server.verifier.clone());
         let (app, service) = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let app = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, routes(&guard)).into_future());
+            tokio::spawn(axum::serve(listener, routes(&gate)).into_future());
             let options = Options::new("127.0.0.1:0".parse().unwrap());
-            (app, Running::start(options.bind(guard).await.unwrap()))
+            (app, Running::start(options.bind(gate).await.unwrap()))
         });
         Self { _runtime: runtime, server, app, service }
     }
@@ -82,7 +82,7 @@ impl Site {
     }
 }
 
-fn routes(guard: &Guard) -> Router {
+fn routes(gate: &Gate) -> Router {
     /// Says what it was told, and that nothing of the token reached it.
     async fn echo(_token: SpentToken, headers: axum::http::HeaderMap, body: String) -> impl IntoResponse {
         assert!(!headers.contains_key("authorization") && !headers.contains_key("tbac-pop"));
@@ -103,7 +103,7 @@ fn routes(guard: &Guard) -> Router {
     async fn fails(_token: SpentToken) -> (axum::http::StatusCode, &'static str) {
         (axum::http::StatusCode::CONFLICT, "secret")
     }
-    let layer = || TbacLayer::new(guard.clone(), ToolCall::new(TOOL).action("read"));
+    let layer = || TbacLayer::new(gate.clone(), ToolCall::new(TOOL).action("read"));
     Router::new()
         .route("/echo", post(echo))
         .route("/keeps", post(keeps_the_keys))

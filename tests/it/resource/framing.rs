@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use obol_resource::Guard;
+use obol_resource::Gate;
 use obol_world::TOOL;
 use obol_world::forge::Forge;
 use serde_json::json;
@@ -84,7 +84,7 @@ fn a_request_of_two_lengths_is_read_as_neither() {
 #[test]
 fn idle_connections_and_unread_answers_give_their_places_back() {
     let short = Duration::from_millis(200);
-    let site = Site::configured(Guard::new, |options| {
+    let site = Site::configured(Gate::new, |options| {
         options.max_connections(2).header_timeout(short).write_timeout(short).body_timeout(PATIENCE)
     });
     // One that says nothing after its first request, and one that asks and asks, and never reads an answer.

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::routing::get;
 use obol_probe::contract::Ended;
 use obol_resource::service::{Handle, Options, Service};
-use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
+use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_verify::{Denial, Verifier};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -52,26 +52,26 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new() -> Self {
-        Self::with_guard(Guard::new)
+        Self::with_gate(Gate::new)
     }
 
-    pub(super) fn with_guard(guard: impl FnOnce(Verifier) -> Guard) -> Self {
-        Self::configured(guard, |options| options.header_timeout(PATIENCE).body_timeout(PATIENCE))
+    pub(super) fn with_gate(gate: impl FnOnce(Verifier) -> Gate) -> Self {
+        Self::configured(gate, |options| options.header_timeout(PATIENCE).body_timeout(PATIENCE))
     }
 
     pub(super) fn configured(
-        guard: impl FnOnce(Verifier) -> Guard,
+        gate: impl FnOnce(Verifier) -> Gate,
         limits: impl FnOnce(Options) -> Options,
     ) -> Self {
         let runtime = Runtime::new().unwrap();
         let server = Server::new();
-        let guard = guard(server.verifier.clone());
+        let gate = gate(server.verifier.clone());
         let (app, service) = runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let app = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, guarded_app(guard.clone())).into_future());
+            tokio::spawn(axum::serve(listener, guarded_app(gate.clone())).into_future());
             let options = limits(Options::new("127.0.0.1:0".parse().unwrap()));
-            (app, Running::start(options.bind(guard).await.unwrap()))
+            (app, Running::start(options.bind(gate).await.unwrap()))
         });
         Self { _runtime: runtime, server, app, service }
     }
@@ -93,7 +93,7 @@ impl Site {
     }
 }
 
-fn guarded_app(guard: Guard) -> Router {
+fn guarded_app(gate: Gate) -> Router {
     async fn hello(token: SpentToken, headers: axum::http::HeaderMap) -> String {
         assert!(!headers.contains_key("authorization"), "a handler has no use for the token");
         format!("{} for {}", token.scope().tool, token.session_id())
@@ -103,8 +103,8 @@ fn guarded_app(guard: Guard) -> Router {
         Some(name) => Ok(ToolCall::new(TOOL).action("read").resource(format!("docs/{name}"))),
     };
     Router::new()
-        .route("/search", get(hello).layer(TbacLayer::new(guard.clone(), ToolCall::new(TOOL).action("read"))))
-        .route("/delete", get(hello).layer(TbacLayer::new(guard.clone(), ToolCall::new("delete"))))
-        .route("/docs/{*name}", get(hello).layer(TbacLayer::from_parts(guard, by_path)))
+        .route("/search", get(hello).layer(TbacLayer::new(gate.clone(), ToolCall::new(TOOL).action("read"))))
+        .route("/delete", get(hello).layer(TbacLayer::new(gate.clone(), ToolCall::new("delete"))))
+        .route("/docs/{*name}", get(hello).layer(TbacLayer::from_parts(gate, by_path)))
         .route("/forgotten", get(hello))
 }

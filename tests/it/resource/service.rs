@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use obol_resource::Guard;
+use obol_resource::Gate;
 use obol_resource::service::{BindError, Options};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -166,9 +166,9 @@ fn bodies_and_headers_are_bounded_in_time() {
     let short = Duration::from_millis(100);
     let unfinished =
         "POST /v1/verify HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 99\r\n\r\n{";
-    let site = Site::configured(Guard::new, |options| options.header_timeout(PATIENCE).body_timeout(short));
+    let site = Site::configured(Gate::new, |options| options.header_timeout(PATIENCE).body_timeout(short));
     assert_eq!(send(site.service(), unfinished).problem().0, 408);
-    let site = Site::configured(Guard::new, |options| options.header_timeout(short).body_timeout(PATIENCE));
+    let site = Site::configured(Gate::new, |options| options.header_timeout(short).body_timeout(PATIENCE));
     for unfinished in ["", "GET /livez HTTP/1.1\r\nHost"] {
         // The connection is closed; whether with words is up to the HTTP library.
         assert!(matches!(send(site.service(), unfinished).status, 0 | 408));
@@ -273,7 +273,7 @@ fn only_the_headers_of_the_contract_count() {
 
 #[test]
 fn an_opaque_guard_hides_which_cryptographic_check_failed() {
-    let site = Site::with_guard(|verifier| Guard::new(verifier).opaque());
+    let site = Site::with_gate(|verifier| Gate::new(verifier).opaque());
     let hidden = refusal(401, "AUTHORIZATION_FAILED", "CRYPTOGRAPHIC_VERIFICATION");
     assert_eq!(
         site.call("/search", &Forge::standard(1).with(|token| token.bad_signature = true)).problem(),
@@ -346,7 +346,7 @@ fn a_server_that_cannot_spend_is_not_ready() {
     let runtime = Runtime::new().unwrap();
     let handle = runtime.block_on(async {
         let options = Options::new("127.0.0.1:0".parse().unwrap());
-        Running::start(options.bind(Guard::new(server.verifier.clone())).await.unwrap())
+        Running::start(options.bind(Gate::new(server.verifier.clone())).await.unwrap())
     });
     let address = handle.local_addr();
     assert_eq!(fetch(address, "/livez", &[]).status, 200);
@@ -367,7 +367,7 @@ fn narrow_service(runtime: &Runtime, server: &Server) -> Running {
             .max_in_flight(1)
             .body_timeout(PATIENCE)
             .drain_timeout(PATIENCE);
-        Running::start(options.bind(Guard::new(server.verifier.clone())).await.unwrap())
+        Running::start(options.bind(Gate::new(server.verifier.clone())).await.unwrap())
     })
 }
 
@@ -428,7 +428,7 @@ fn too_many_requests_at_a_time_are_turned_away() {
 fn plain_http_to_other_machines_must_be_asked_for() {
     let runtime = Runtime::new().unwrap();
     let server = Server::new();
-    let bind = |options: Options| runtime.block_on(options.bind(Guard::new(server.verifier.clone())));
+    let bind = |options: Options| runtime.block_on(options.bind(Gate::new(server.verifier.clone())));
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let refused = bind(Options::new(address.parse().unwrap())).unwrap_err();
         assert!(matches!(refused, BindError::Remote(_)), "{refused}");

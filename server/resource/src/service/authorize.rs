@@ -44,10 +44,10 @@ pub(super) async fn handle(State(state): State<ServiceState>, headers: HeaderMap
 }
 
 async fn admit(state: &ServiceState, headers: &HeaderMap) -> Result<SpentToken, Problem> {
-    let call = call(headers).map_err(|denial| Problem::told(&state.guard.refuse(denial)))?;
+    let call = call(headers).map_err(|denial| Problem::told(&state.gate.refuse(denial)))?;
     let token = credentials::token(headers)
-        .map_err(|denial| by_caller(&state.guard.refuse(denial), StatusCode::UNAUTHORIZED))?;
-    let outcome = state.guard.admit(token, &call).await;
+        .map_err(|denial| by_caller(&state.gate.refuse(denial), StatusCode::UNAUTHORIZED))?;
+    let outcome = state.gate.admit(token, &call).await;
     outcome.map_err(|denial| by_caller(&denial, StatusCode::FORBIDDEN))
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 use crate::bodies::{BODY_TIMEOUT, Bodies};
-use crate::guard::Guard;
+use crate::gate::Gate;
 use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
@@ -40,15 +40,15 @@ pub const MAX_IN_FLIGHT: usize = 1_024;
 /// What the routes share.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
-    guard: Guard,
+    gate: Gate,
     in_flight: Arc<Semaphore>,
     bodies: Bodies,
 }
 
 impl ServiceState {
-    /// Verifies with this guard, within the standard limits.
-    pub fn new(guard: Guard) -> Self {
-        Self { guard, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bodies: Bodies::new(BODY_TIMEOUT) }
+    /// Verifies with this gate, within the standard limits.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), bodies: Bodies::new(BODY_TIMEOUT) }
     }
 
     /// Verifies at most this many requests at a time; more are answered 503.
@@ -126,7 +126,7 @@ async fn name_request(request: Request, next: Next) -> Response {
 }
 
 async fn ready(State(state): State<ServiceState>) -> Response {
-    match state.guard.health() {
+    match state.gate.health() {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready");
@@ -140,6 +140,6 @@ async fn ready(State(state): State<ServiceState>) -> Response {
 }
 
 async fn metrics(State(state): State<ServiceState>) -> Response {
-    let text = state.guard.metrics();
+    let text = state.gate.metrics();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

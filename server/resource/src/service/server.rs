@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 use super::patience::{Patience, WRITE_TIMEOUT};
 use super::{MAX_IN_FLIGHT, ServiceState, refuse_foreign_names, router};
 use crate::bodies::BODY_TIMEOUT;
-use crate::guard::Guard;
+use crate::gate::Gate;
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -161,20 +161,19 @@ impl Options {
     /// # Errors
     ///
     /// [`BindError`].
-    pub async fn bind(self, guard: Guard) -> Result<Service, BindError> {
+    pub async fn bind(self, gate: Gate) -> Result<Service, BindError> {
         self.check()?;
         let failed = |error| BindError::Io(self.listen, error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let state = ServiceState::new(guard.clone())
-            .max_in_flight(self.max_in_flight)
-            .body_timeout(self.body_timeout);
+        let state =
+            ServiceState::new(gate.clone()).max_in_flight(self.max_in_flight).body_timeout(self.body_timeout);
         let mut router = router(state);
         if local_addr.ip().is_loopback() {
             router = router.layer(middleware::from_fn(refuse_foreign_names));
         }
-        let (guard, addresses) = (Arc::new(guard), Arc::new([Address::Tcp(local_addr)]));
-        Ok(Service { router, guard, listener, addresses, stop: Stop::new(), options: self })
+        let (gate, addresses) = (Arc::new(gate), Arc::new([Address::Tcp(local_addr)]));
+        Ok(Service { router, gate, listener, addresses, stop: Stop::new(), options: self })
     }
 }
 
@@ -182,7 +181,7 @@ impl Options {
 #[derive(Debug)]
 pub struct Service {
     router: Router,
-    guard: Arc<Guard>,
+    gate: Arc<Gate>,
     listener: TcpListener,
     addresses: Arc<[Address; 1]>,
     stop: Stop,
@@ -190,11 +189,11 @@ pub struct Service {
 }
 
 /// Steers a service from elsewhere, running or not. Dropping it does nothing. There is nothing to reload: sessions and
-/// policy change in the tables that the guard was made of.
+/// policy change in the tables that the gate was made of.
 #[derive(Clone, Debug)]
 pub struct Handle {
     /// What tokens are spent in ends with the service, whoever still has a handle.
-    guard: Weak<Guard>,
+    gate: Weak<Gate>,
     addresses: Arc<[Address; 1]>,
     stop: Stop,
 }
@@ -216,8 +215,8 @@ impl Handle {
     ///
     /// Why not, in words.
     pub fn health(&self) -> Result<(), String> {
-        match self.guard.upgrade() {
-            Some(guard) => guard.health().map_err(|denial| denial.detail.into_owned()),
+        match self.gate.upgrade() {
+            Some(gate) => gate.health().map_err(|denial| denial.detail.into_owned()),
             None => Err("stopped".to_owned()),
         }
     }
@@ -227,7 +226,7 @@ impl Service {
     /// A handle to steer this service with.
     pub fn handle(&self) -> Handle {
         Handle {
-            guard: Arc::downgrade(&self.guard),
+            gate: Arc::downgrade(&self.gate),
             addresses: Arc::clone(&self.addresses),
             stop: self.stop.clone(),
         }
@@ -235,7 +234,7 @@ impl Service {
 
     /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { router, guard: _guard, mut listener, stop, options, .. } = self;
+        let Self { router, gate: _guard, mut listener, stop, options, .. } = self;
         let mut connections = Connections::at_most(options.max_connections);
         let mut shutdown = pin!(shutdown);
         loop {

@@ -111,8 +111,8 @@ async fn answer(state: &ServiceState, request: Request) -> Result<Response, Prob
     let [token, tool] = json::find_texts(&body.bytes, ["token", "tool"], Bounds::REQUEST)
         .map_err(|error| malformed(&error))?;
     let opened = match &token {
-        Some(token) => state.guard.open(token.as_bytes(), tool.as_deref()),
-        None => Err(state.guard.refuse(Denial::token_absent())),
+        Some(token) => state.gate.open(token.as_bytes(), tool.as_deref()),
+        None => Err(state.gate.refuse(Denial::token_absent())),
     };
     let opened = opened.map_err(|denial| Problem::from(&denial))?;
     let (read, call) = json::parse::<Body>(&body.bytes)
@@ -123,7 +123,7 @@ async fn answer(state: &ServiceState, request: Request) -> Result<Response, Prob
         let detail = "the token can be read in two ways";
         return Err(Problem::malformed(StatusCode::BAD_REQUEST, detail));
     }
-    let admitted = state.guard.admit_opened(opened, &call).await;
+    let admitted = state.gate.admit_opened(opened, &call).await;
     admitted.map(|token| accepted(&token)).map_err(|denial| Problem::from(&denial))
 }
 

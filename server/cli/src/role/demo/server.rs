@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use obol_resource::{Guard, SpentToken, TbacLayer, ToolCall};
+use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_token::{Audience, SessionId};
 use obol_verify::spent::{NewFile, RedbSpentSetOptions};
 use obol_verify::{CascadeLimits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
@@ -43,7 +43,7 @@ impl Server {
             .build()
             .map_err(Failure::other)?;
 
-        let app = routes(&Guard::new(verifier.clone()));
+        let app = routes(&Gate::new(verifier.clone()));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
@@ -57,8 +57,8 @@ impl Server {
     }
 }
 
-fn routes(guard: &Guard) -> Router {
-    let guarded = |tool: &str| TbacLayer::new(guard.clone(), ToolCall::new(tool).action("call"));
+fn routes(gate: &Gate) -> Router {
+    let guarded = |tool: &str| TbacLayer::new(gate.clone(), ToolCall::new(tool).action("call"));
     Router::new()
         .route("/search", get(handler).layer(guarded("search")))
         .route("/pay", get(handler).layer(guarded("pay")))

@@ -11,7 +11,7 @@ use obol_ipc::rs_control::{
     RsControlRequest, RsSessionState, RsSessionStatus, RsStatusResult,
 };
 use obol_ipc::time::UtcTime;
-use obol_resource::Guard;
+use obol_resource::Gate;
 use obol_sidecar::{Answer, Answerer, Asker};
 use obol_verify::{Clock, Session, SessionStore, SystemClock};
 use tracing::Span;
@@ -29,7 +29,7 @@ pub(super) struct Control {
     /// Where those are kept.
     pub(super) kept: Kept,
     pub(super) reloader: Arc<Reloader>,
-    pub(super) guard: Guard,
+    pub(super) gate: Gate,
     pub(super) clock: Arc<SystemClock>,
     pub(super) audit: Option<Arc<AuditLog>>,
 }
@@ -54,7 +54,7 @@ impl Answerer<RsControlProtocol> for Control {
                 Answer::Now(page.map(RsControlReply::Status))
             }
             RsControlRequest::Health(_) => {
-                let reason = self.guard.health().err().map(|denial| denial.detail.into_owned());
+                let reason = self.gate.health().err().map(|denial| denial.detail.into_owned());
                 Answer::Now(Ok(RsControlReply::Health(HealthResult { ready: reason.is_none(), reason })))
             }
         }
@@ -155,7 +155,7 @@ impl Control {
         Ok(RsStatusResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            audience: self.guard.verifier().audience().clone(),
+            audience: self.gate.verifier().audience().clone(),
             kept: self.kept,
             sessions,
             next,

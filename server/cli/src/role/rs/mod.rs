@@ -16,7 +16,7 @@ use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
 use obol_ipc::names::PeerName;
 use obol_probe::contract::Address;
 use obol_probe::stop::Stop;
-use obol_resource::Guard;
+use obol_resource::Gate;
 use obol_resource::service::{Options, Service};
 use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
@@ -70,10 +70,10 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     stores::import(&*sessions, &halves, clock.now())?;
     let verifier =
         verifier(args, config, audience, &sessions, Arc::<ServerTemplates>::clone(&templates), &clock)?;
-    let mut guard = Guard::new(verifier).log_lines_dropped(log_lines::dropped());
+    let mut gate = Gate::new(verifier).log_lines_dropped(log_lines::dropped());
     let audit = audit::open_for_rs(args, config)?;
     if let Some(log) = &audit {
-        guard = guard.audited(Arc::clone(log));
+        gate = gate.audited(Arc::clone(log));
     }
     let reloader = Arc::new(Reloader {
         files,
@@ -84,12 +84,12 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     });
     let kept = stores::how_sessions_last(args, config)?;
     let control =
-        Control { sessions, kept, reloader: Arc::clone(&reloader), guard: guard.clone(), clock, audit };
+        Control { sessions, kept, reloader: Arc::clone(&reloader), gate: gate.clone(), clock, audit };
 
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
-        let service = options.bind(guard).await.map_err(Failure::unavailable)?;
+        let service = options.bind(gate).await.map_err(Failure::unavailable)?;
         for address in service.handle().addresses().iter().filter_map(Address::tcp) {
             tracing::info!(%address, "listening");
         }

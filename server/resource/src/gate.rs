@@ -21,7 +21,7 @@ const SPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Verifies and spends tokens, counts and logs the outcome. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
-pub struct Guard {
+pub struct Gate {
     verifier: Verifier,
     opaque: bool,
     metrics: Arc<Metrics>,
@@ -29,8 +29,8 @@ pub struct Guard {
     log_lines_dropped: Option<&'static AtomicU64>,
 }
 
-impl Guard {
-    /// A guard that tells callers the exact code of a refusal.
+impl Gate {
+    /// A gate that tells callers the exact code of a refusal.
     pub fn new(verifier: Verifier) -> Self {
         Self { verifier, opaque: false, metrics: Arc::default(), audit: None, log_lines_dropped: None }
     }
