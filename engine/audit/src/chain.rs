@@ -38,10 +38,10 @@ pub(crate) type LineHash = [u8; 32];
 
 obol_secret::secret! {
     /// The key lines are sealed under. Derive it from the master key, for this use alone.
-    SealKey
+    ChainKey
 }
 
-impl SealKey {
+impl ChainKey {
     /// Names the key without giving anything away: 16 hex digits in a file's first line.
     pub(crate) fn id(&self) -> String {
         to_hex(self.tag(b"obol audit key", b"").get(..8).unwrap_or_default())
@@ -189,7 +189,7 @@ impl Tip {
 
 /// Writes lines, one after another.
 pub(crate) struct Chain {
-    key: SealKey,
+    key: ChainKey,
     pub(crate) tip: Tip,
     /// The agents of the sessions that are known.
     agents: HashMap<u64, Box<str>>,
@@ -199,11 +199,11 @@ pub(crate) struct Chain {
 const MAX_AGENTS: usize = 20_000;
 
 impl Chain {
-    pub(crate) fn new(key: SealKey, tip: Tip) -> Self {
+    pub(crate) fn new(key: ChainKey, tip: Tip) -> Self {
         Self { key, tip, agents: HashMap::new() }
     }
 
-    pub(crate) fn key(&self) -> &SealKey {
+    pub(crate) fn key(&self) -> &ChainKey {
         &self.key
     }
 
@@ -345,8 +345,8 @@ mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
 
-    pub(crate) fn key() -> SealKey {
-        SealKey::from_bytes([7; 32])
+    pub(crate) fn key() -> ChainKey {
+        ChainKey::from_bytes([7; 32])
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         let line = text.trim_end().as_bytes();
         assert!(key().vouches_for(line) && Read::parse(line).is_some());
         assert_eq!(chain.tip, Tip { next: 1, prev: hash(line) });
-        assert!(!SealKey::from_bytes([8; 32]).vouches_for(line));
+        assert!(!ChainKey::from_bytes([8; 32]).vouches_for(line));
     }
 
     #[test]

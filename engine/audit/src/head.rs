@@ -16,7 +16,7 @@ use obol_secret::text::{from_hex, to_hex};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::chain::{LineHash, SealKey};
+use crate::chain::{ChainKey, LineHash};
 
 /// Bytes of one place; far more than a head needs, and no more than a disk writes at once.
 const PLACE_BYTES: u64 = 512;
@@ -52,13 +52,13 @@ impl Head {
         format!("obol-audit-head 1 {} {n} {}", self.chain, to_hex(&self.hash))
     }
 
-    fn sealed(&self, key: &SealKey) -> String {
+    fn sealed(&self, key: &ChainKey) -> String {
         let text = self.text();
         let tag = to_hex(&key.tag(PURPOSE, &Sha256::digest(&text)));
         format!("{text} {tag}\n")
     }
 
-    fn parse(place: &[u8], key: &SealKey) -> Option<Self> {
+    fn parse(place: &[u8], key: &ChainKey) -> Option<Self> {
         let text = std::str::from_utf8(place.split(|byte| *byte == b'\n').next()?).ok()?;
         let (text, tag) = text.rsplit_once(' ')?;
         let expected = to_hex(&key.tag(PURPOSE, &Sha256::digest(text)));
@@ -90,7 +90,7 @@ pub(crate) enum Found {
 }
 
 /// Reads the head in `path`.
-pub(crate) fn read(path: &Path, key: &SealKey) -> Result<Found, PrivateFileError> {
+pub(crate) fn read(path: &Path, key: &ChainKey) -> Result<Found, PrivateFileError> {
     // It holds no secret, and its seal says who wrote it: an auditor may have a copy of it.
     let bytes = match read_public(path, MAX_FILE_BYTES) {
         Err(error) if error.is_missing() => return Ok(Found::Absent),
@@ -123,7 +123,7 @@ impl HeadFile {
 
     /// Writes a head. The first one of a process is written to both places, durably. Those after it are not synced: after a
     /// power cut an older one is found, which misses less and is never wrong.
-    pub(crate) fn write(&mut self, head: &Head, key: &SealKey) -> io::Result<()> {
+    pub(crate) fn write(&mut self, head: &Head, key: &ChainKey) -> io::Result<()> {
         self.put(head, key)?;
         if self.fresh {
             self.put(head, key)?;
@@ -133,7 +133,7 @@ impl HeadFile {
         Ok(())
     }
 
-    fn put(&mut self, head: &Head, key: &SealKey) -> io::Result<()> {
+    fn put(&mut self, head: &Head, key: &ChainKey) -> io::Result<()> {
         let mut place = head.sealed(key).into_bytes();
         place.resize(usize::try_from(PLACE_BYTES).unwrap_or(0), b' ');
         self.file.write_all_at(&place, self.turn * PLACE_BYTES)?;
@@ -154,7 +154,7 @@ mod tests {
     fn the_newest_whole_head_counts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("head");
-        let key = SealKey::from_bytes([1; 32]);
+        let key = ChainKey::from_bytes([1; 32]);
         assert_eq!(read(&path, &key).unwrap(), Found::Absent);
         let mut file = HeadFile::open(&path).unwrap();
         let begun = Head::begun("ab".to_owned());
@@ -169,6 +169,6 @@ mod tests {
         bytes[20] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(read(&path, &key).unwrap(), Found::Head(head(3)));
-        assert_eq!(read(&path, &SealKey::from_bytes([2; 32])).unwrap(), Found::Unreadable);
+        assert_eq!(read(&path, &ChainKey::from_bytes([2; 32])).unwrap(), Found::Unreadable);
     }
 }

@@ -6,12 +6,12 @@
 //!
 //! What it promises:
 //!
-//! 1. *Nothing is handed out, or accepted, unaudited.* Whoever is about to do it takes a [`Place`] first; without one it must
+//! 1. *Nothing is handed out, or accepted, unaudited.* Whoever is about to do it takes a [`Reservation`] first; without one it must
 //!    refuse. A place can be had only while lines can be written ([`Suspended`] says why not).
 //! 2. *A caller never waits for the disk.* It puts an [`Entry`] into a bounded queue; one thread does the rest.
 //! 3. *Tampering shows.* Each line carries the hash of the line before it and a seal under a key derived from the
 //!    master key, so that who can write the file and does not have that key cannot make a line that counts. How far the
-//!    log had got is kept, sealed, in a second file (the `head` of [`Options`]), so that cut off lines are missed. Without
+//!    log had got is kept, sealed, in a second file (the `head` of [`LogOptions`]), so that cut off lines are missed. Without
 //!    that file a log is not whole; that both were taken away is known to whoever keeps a [`ChainMark`].
 //! 4. *A crash is no tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
 //! 5. *Refusals cost a bounded amount*, whoever asks for them and however often ([`AuditLog::refusal`]): beyond an
@@ -38,9 +38,9 @@ pub mod verify;
 mod writer;
 
 pub use allowance::Party;
-pub use chain::SealKey;
+pub use chain::ChainKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
 pub use inbox::{Suspended, Totals};
-pub use log::{AuditLog, ChainMark, NotAMark, Options, Place};
-pub use recover::OpenError;
+pub use log::{AuditLog, ChainMark, LogOptions, NotAMark, Reservation};
+pub use recover::LogOpenError;
 pub use writer::SYNC_WITHIN;

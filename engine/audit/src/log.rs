@@ -8,15 +8,15 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::allowance::Party;
-use crate::chain::{Chain, SealKey};
+use crate::chain::{Chain, ChainKey};
 use crate::entry::Entry;
 use crate::inbox::{Inbox, Suspended, Totals};
-use crate::recover::{self, OpenError};
+use crate::recover::{self, LogOpenError};
 use crate::writer::Writer;
 
 /// Where a log is, and how large its files grow.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct LogOptions {
     pub(crate) path: PathBuf,
     pub(crate) head: PathBuf,
     pub(crate) max_file_bytes: u64,
@@ -71,7 +71,7 @@ impl FromStr for ChainMark {
 /// A file that has grown to this many bytes is closed and the next one begun.
 const DEFAULT_MAX_FILE_BYTES: u64 = 64 << 20;
 
-impl Options {
+impl LogOptions {
     /// A log in `path`. How far it has got is kept in `head`, which should lie where the log's readers cannot write.
     pub fn new(path: impl Into<PathBuf>, head: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), head: head.into(), max_file_bytes: DEFAULT_MAX_FILE_BYTES, known: None }
@@ -93,7 +93,7 @@ impl Options {
     }
 
     /// Opens the log, or begins one, and starts the thread that writes it.
-    pub fn open(self, key: SealKey) -> Result<AuditLog, OpenError> {
+    pub fn open(self, key: ChainKey) -> Result<AuditLog, LogOpenError> {
         let opened = recover::open(&self, &key)?;
         let path = self.path.clone();
         let chain = Chain::new(key, opened.tip.clone());
@@ -101,11 +101,11 @@ impl Options {
         let begins = opened.begins;
         let mut writer = Writer::new(self, opened, chain, Arc::clone(&inbox));
         // The first lines are written here: a log that cannot be written is known at once.
-        let mark = writer.begin().map_err(|error| OpenError::Io(path.clone(), error))?;
+        let mark = writer.begin().map_err(|error| LogOpenError::Io(path.clone(), error))?;
         let thread = std::thread::Builder::new()
             .name("obol-audit".to_owned())
             .spawn(move || writer.run())
-            .map_err(|error| OpenError::Io(path, error))?;
+            .map_err(|error| LogOpenError::Io(path, error))?;
         Ok(AuditLog { inbox, thread: Some(thread), mark, begins })
     }
 }
@@ -131,9 +131,9 @@ impl AuditLog {
     }
 
     /// Keeps a place for one line. Have it before doing what must not go unaudited.
-    pub fn reserve(&self) -> Result<Place<'_>, Suspended> {
+    pub fn reserve(&self) -> Result<Reservation<'_>, Suspended> {
         self.inbox.reserve()?;
-        Ok(Place { inbox: Some(&self.inbox) })
+        Ok(Reservation { inbox: Some(&self.inbox) })
     }
 
     /// Writes a line about something that happens whether it is audited or not. Where too many lines wait it is given
@@ -180,11 +180,11 @@ impl Drop for AuditLog {
 /// A place kept for one line. Dropped unused it is given back.
 #[derive(Debug)]
 #[must_use]
-pub struct Place<'a> {
+pub struct Reservation<'a> {
     inbox: Option<&'a Inbox>,
 }
 
-impl Place<'_> {
+impl Reservation<'_> {
     /// Puts a line into the place.
     pub fn put(mut self, entry: Entry) {
         if let Some(inbox) = self.inbox.take() {
@@ -193,7 +193,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if let Some(inbox) = self.inbox {
             inbox.give_back();

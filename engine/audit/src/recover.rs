@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use obol_secret::file::{Fault, PrivateFile, PrivateFileError};
 use obol_secret::text::to_hex;
 
-use crate::chain::{MAX_LINE_BYTES, Opening, Read, SealKey, Tip, Torn, VERSION, hash};
+use crate::chain::{ChainKey, MAX_LINE_BYTES, Opening, Read, Tip, Torn, VERSION, hash};
 use crate::entry::Event;
 use crate::files;
 use crate::head::{self, Found, Head, HeadFile};
-use crate::log::{ChainMark, Options};
+use crate::log::{ChainMark, LogOptions};
 
 /// How much of a file's end is searched for its last good line: what a crash can tear is one write, at most.
 const TAIL_BYTES: u64 = 2 << 20;
@@ -24,7 +24,7 @@ const TAIL_BYTES: u64 = 2 << 20;
 /// Why a log could not be opened. No line was changed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum LogOpenError {
     /// A file could not be read or written.
     Io(PathBuf, io::Error),
     /// A file is not one of ours alone, or could not be opened or created.
@@ -39,7 +39,7 @@ pub enum OpenError {
     Randomness,
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for LogOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot use the audit log {}: {error}", path.display()),
@@ -67,9 +67,9 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl core::error::Error for OpenError {}
+impl core::error::Error for LogOpenError {}
 
-impl OpenError {
+impl LogOpenError {
     fn of(error: PrivateFileError) -> Self {
         match error.fault() {
             Fault::InUse => Self::InUse(error.path().to_owned()),
@@ -99,11 +99,11 @@ struct Last {
     clean: bool,
 }
 
-pub(crate) fn open(options: &Options, key: &SealKey) -> Result<Opened, OpenError> {
+pub(crate) fn open(options: &LogOptions, key: &ChainKey) -> Result<Opened, LogOpenError> {
     let path = &options.path;
-    let io = |error| OpenError::Io(path.clone(), error);
+    let io = |error| LogOpenError::Io(path.clone(), error);
     let file = PrivateFile::append(path).and_then(PrivateFile::locked);
-    let mut file = file.map_err(OpenError::of)?.into_file();
+    let mut file = file.map_err(LogOpenError::of)?.into_file();
 
     let (here, torn) = end_of(&file, path, key)?;
     let fresh_file = here.is_none();
@@ -152,14 +152,14 @@ struct Doubts {
 
 /// Holds the log against its head and what else is known of it; the head to go on with, and the chain.
 fn anchor(
-    options: &Options,
-    key: &SealKey,
+    options: &LogOptions,
+    key: &ChainKey,
     last: Option<&Last>,
-) -> Result<(HeadFile, String, Doubts), OpenError> {
+) -> Result<(HeadFile, String, Doubts), LogOpenError> {
     let path = &options.path;
-    let head_io = |error| OpenError::Io(options.head.clone(), error);
-    let found = head::read(&options.head, key).map_err(OpenError::of)?;
-    let mut head_file = HeadFile::open(&options.head).map_err(OpenError::of)?;
+    let head_io = |error| LogOpenError::Io(options.head.clone(), error);
+    let found = head::read(&options.head, key).map_err(LogOpenError::of)?;
+    let mut head_file = HeadFile::open(&options.head).map_err(LogOpenError::of)?;
     let noted = match &found {
         Found::Head(head) => Some(ChainMark { chain: head.chain.clone(), lines: head.lines() }),
         Found::Absent | Found::Unreadable => None,
@@ -205,9 +205,9 @@ fn missing<'a>(known: impl Iterator<Item = &'a ChainMark>, last: Option<&Last>) 
     known.map(missing_of).max().filter(|missing| *missing > 0)
 }
 
-fn new_chain() -> Result<String, OpenError> {
+fn new_chain() -> Result<String, LogOpenError> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|_| OpenError::Randomness)?;
+    getrandom::fill(&mut random).map_err(|_| LogOpenError::Randomness)?;
     Ok(to_hex(&random))
 }
 
@@ -222,8 +222,8 @@ fn finish_line(file: &mut File) -> io::Result<()> {
 
 /// The last good line of a file, and what was torn behind it. `None` where the file holds no good line because a crash
 /// came before its first was whole.
-fn end_of(file: &File, path: &Path, key: &SealKey) -> Result<(Option<Last>, Option<Torn>), OpenError> {
-    let io = |error| OpenError::Io(path.to_owned(), error);
+fn end_of(file: &File, path: &Path, key: &ChainKey) -> Result<(Option<Last>, Option<Torn>), LogOpenError> {
+    let io = |error| LogOpenError::Io(path.to_owned(), error);
     let (start, tail) = files::read_tail(file, TAIL_BYTES).map_err(io)?;
     if tail.is_empty() {
         return Ok((None, None));
@@ -232,7 +232,7 @@ fn end_of(file: &File, path: &Path, key: &SealKey) -> Result<(Option<Last>, Opti
     if let Some(first) = first.as_ref().and_then(|first| first.key.as_ref())
         && *first != key.id()
     {
-        return Err(OpenError::OtherKey(path.to_owned()));
+        return Err(LogOpenError::OtherKey(path.to_owned()));
     }
     let Some((good, end)) = last_good(&tail, key) else {
         // Nothing good: only a file torn in its very first write may be gone on with.
@@ -240,14 +240,14 @@ fn end_of(file: &File, path: &Path, key: &SealKey) -> Result<(Option<Last>, Opti
         return if torn_at_birth {
             Ok((None, Some(Torn::of(&tail))))
         } else {
-            Err(OpenError::Damaged(path.to_owned()))
+            Err(LogOpenError::Damaged(path.to_owned()))
         };
     };
     let line = tail.get(good.clone()).unwrap_or_default();
-    let read = Read::parse(line).ok_or_else(|| OpenError::Damaged(path.to_owned()))?;
+    let read = Read::parse(line).ok_or_else(|| LogOpenError::Damaged(path.to_owned()))?;
     let (chain, file_number) = first
         .and_then(|first| Some((first.chain?, first.file?)))
-        .ok_or_else(|| OpenError::Damaged(path.to_owned()))?;
+        .ok_or_else(|| LogOpenError::Damaged(path.to_owned()))?;
     let behind = tail.get(end..).unwrap_or_default();
     // A last line that is whole but for its line end is good; the end is put there.
     if end > tail.len() {
@@ -260,7 +260,7 @@ fn end_of(file: &File, path: &Path, key: &SealKey) -> Result<(Option<Last>, Opti
 }
 
 /// Where the last good line stands, and where what follows it begins.
-fn last_good(tail: &[u8], key: &SealKey) -> Option<(std::ops::Range<usize>, usize)> {
+fn last_good(tail: &[u8], key: &ChainKey) -> Option<(std::ops::Range<usize>, usize)> {
     let mut end = tail.len();
     loop {
         let start = tail.get(..end)?.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
@@ -273,13 +273,13 @@ fn last_good(tail: &[u8], key: &SealKey) -> Option<(std::ops::Range<usize>, usiz
 }
 
 /// The last good line of the last full file: the process ended between two files.
-fn last_full(path: &Path, key: &SealKey) -> Result<Option<Last>, OpenError> {
-    let io = |error| OpenError::Io(path.to_owned(), error);
+fn last_full(path: &Path, key: &ChainKey) -> Result<Option<Last>, LogOpenError> {
+    let io = |error| LogOpenError::Io(path.to_owned(), error);
     let Some((_, full)) = files::all_full(path).map_err(io)?.pop() else { return Ok(None) };
-    let file = PrivateFile::open_to_read(&full).map_err(OpenError::of)?.into_file();
+    let file = PrivateFile::open_to_read(&full).map_err(LogOpenError::of)?.into_file();
     match end_of(&file, &full, key)? {
         (Some(last), None) => Ok(Some(last)),
-        _ => Err(OpenError::Damaged(full)),
+        _ => Err(LogOpenError::Damaged(full)),
     }
 }
 

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 
 use crate::head::{Head, HeadFile};
 use crate::verify::{Kind, Report, VerifyError, files_of, verify};
-use crate::{AuditLog, Decision, Entry, Event, OpenError, Options, Party, RequestTag, SealKey};
+use crate::{AuditLog, ChainKey, Decision, Entry, Event, LogOpenError, LogOptions, Party, RequestTag};
 
-fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+fn key() -> ChainKey {
+    ChainKey::from_bytes([7; 32])
 }
 
 struct Place(tempfile::TempDir);
@@ -29,8 +29,8 @@ impl Place {
         self.0.path().join("head")
     }
 
-    fn options(&self) -> Options {
-        Options::new(self.path(), self.head())
+    fn options(&self) -> LogOptions {
+        LogOptions::new(self.path(), self.head())
     }
 
     fn open(&self) -> AuditLog {
@@ -364,16 +364,16 @@ fn what_is_no_log_of_ours_is_not_written_to() {
     fs::write(place.path(), "dear diary\n".repeat(10_000)).unwrap();
     assert!(place.options().open(key()).unwrap_err().to_string().contains("chmod 600"));
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(matches!(place.options().open(key()), Err(OpenError::Damaged(_))));
+    assert!(matches!(place.options().open(key()), Err(LogOpenError::Damaged(_))));
     assert!(matches!(verify(&[place.path()], Some(&key()), None), Err(VerifyError::NotALog(_))));
     assert_eq!(fs::metadata(place.path()).unwrap().len(), 110_000);
 
     let place = Place::with_lines(2);
-    let other = SealKey::from_bytes([8; 32]);
-    assert!(matches!(place.options().open(SealKey::from_bytes([8; 32])), Err(OpenError::OtherKey(_))));
+    let other = ChainKey::from_bytes([8; 32]);
+    assert!(matches!(place.options().open(ChainKey::from_bytes([8; 32])), Err(LogOpenError::OtherKey(_))));
     assert!(matches!(verify(&[place.path()], Some(&other), None), Err(VerifyError::OtherKey(_))));
     let _log = place.open();
-    assert!(matches!(place.options().open(key()), Err(OpenError::InUse(_))));
+    assert!(matches!(place.options().open(key()), Err(LogOpenError::InUse(_))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use obol_secret::text::{from_hex, to_hex};
 use sha2::{Digest, Sha256};
 
-use crate::chain::{LineHash, MAX_LINE_BYTES, Read, SealKey, Torn, VERSION, hash};
+use crate::chain::{ChainKey, LineHash, MAX_LINE_BYTES, Read, Torn, VERSION, hash};
 use crate::files;
 use crate::head::{self, Found, Head};
 use crate::recover::first_line;
@@ -169,7 +169,7 @@ pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Checks files of one log, in whatever order they are given; with the key, their seals; with the head, their end.
-pub fn verify(paths: &[PathBuf], key: Option<&SealKey>, head: Option<&Path>) -> Result<Report, VerifyError> {
+pub fn verify(paths: &[PathBuf], key: Option<&ChainKey>, head: Option<&Path>) -> Result<Report, VerifyError> {
     let mut check =
         Check { key, report: Report::default(), last: None, pending: Pending::default(), head: None };
     check.report.sealed = key.is_some();
@@ -185,7 +185,7 @@ pub fn verify(paths: &[PathBuf], key: Option<&SealKey>, head: Option<&Path>) -> 
 }
 
 /// Files in the order of their first lines.
-fn in_order(paths: &[PathBuf], key: Option<&SealKey>) -> Result<Vec<PathBuf>, VerifyError> {
+fn in_order(paths: &[PathBuf], key: Option<&ChainKey>) -> Result<Vec<PathBuf>, VerifyError> {
     let mut order = Vec::new();
     for (given, path) in paths.iter().enumerate() {
         let first = first_line(path).map_err(|error| VerifyError::Io(path.clone(), error))?;
@@ -219,7 +219,7 @@ fn any_number(path: &Path) -> Result<Option<u64>, VerifyError> {
 }
 
 /// Whether any line of a file is sealed under the key.
-fn vouched_by_any(path: &Path, key: Option<&SealKey>) -> Result<bool, VerifyError> {
+fn vouched_by_any(path: &Path, key: Option<&ChainKey>) -> Result<bool, VerifyError> {
     let mut any = false;
     for_each_line(path, |_, line| any |= key.is_some_and(|key| key.vouches_for(line)))?;
     Ok(any)
@@ -289,7 +289,7 @@ impl Pending {
 }
 
 struct Check<'a> {
-    key: Option<&'a SealKey>,
+    key: Option<&'a ChainKey>,
     report: Report,
     last: Option<Last>,
     pending: Pending,
@@ -297,7 +297,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn read_head(&mut self, path: &Path, key: &SealKey) -> Result<(), VerifyError> {
+    fn read_head(&mut self, path: &Path, key: &ChainKey) -> Result<(), VerifyError> {
         match head::read(path, key).map_err(|error| VerifyError::Io(path.to_owned(), error.into()))? {
             Found::Absent => self.report.problem(Problem {
                 file: path.to_owned(),
@@ -333,7 +333,7 @@ impl Check<'_> {
 
     fn good(&mut self, file: &Path, number: u64, line: &[u8], read: &Read) {
         let pending = std::mem::take(&mut self.pending);
-        let at = Place { file, line: number };
+        let at = LineAt { file, line: number };
         let crash = match &read.torn {
             Some(torn) if pending.is(torn) => true,
             Some(_) => {
@@ -370,7 +370,7 @@ impl Check<'_> {
         let changed = next.saturating_sub(expected).min(pending.count);
         for (index, (file, line, _)) in pending.lines.iter().enumerate() {
             let index = index as u64;
-            let at = Place { file, line: *line };
+            let at = LineAt { file, line: *line };
             if index < changed {
                 let n = expected + index;
                 self.report(&at, Kind::Changed, Some((n, n)), format!("line number {n} was changed"));
@@ -382,7 +382,7 @@ impl Check<'_> {
     }
 
     /// Compares a good line with the one before. False where it does not stand in its place.
-    fn place(&mut self, at: &Place<'_>, read: &Read, strangers: u64) -> bool {
+    fn place(&mut self, at: &LineAt<'_>, read: &Read, strangers: u64) -> bool {
         let prev = from_hex::<32>(&read.prev).unwrap_or_default();
         let Some(last) = &self.last else {
             if read.n == 0 && prev != [0; 32] {
@@ -417,12 +417,12 @@ impl Check<'_> {
     }
 
     /// The line before is not the one this line was written after.
-    fn broken(&mut self, at: &Place<'_>, n: u64) {
+    fn broken(&mut self, at: &LineAt<'_>, n: u64) {
         let Some(last) = &self.last else { return };
         if self.key.is_none() {
             // Without the key nothing else could show that the line before was changed.
             let (file, line) = (last.file.clone(), last.line);
-            let place = Place { file: &file, line };
+            let place = LineAt { file: &file, line };
             let message = format!("line number {} was changed: the next line does not follow from it", n - 1);
             self.report(&place, Kind::Changed, Some((n - 1, n - 1)), message);
         } else {
@@ -431,7 +431,7 @@ impl Check<'_> {
         }
     }
 
-    fn out_of_order(&mut self, at: &Place<'_>, n: u64, expected: u64) {
+    fn out_of_order(&mut self, at: &LineAt<'_>, n: u64, expected: u64) {
         let missed = |problem: &&mut Problem| {
             problem.kind == Kind::Removed
                 && problem.numbers.is_some_and(|(from, to)| (from..=to).contains(&n))
@@ -453,7 +453,7 @@ impl Check<'_> {
         self.report(at, Kind::Moved, Some((n, n)), message);
     }
 
-    fn count(&mut self, at: &Place<'_>, read: &Read) {
+    fn count(&mut self, at: &LineAt<'_>, read: &Read) {
         if let Some(missing) = read.missing {
             let message =
                 format!("{missing} lines that had been durable were gone when the log was opened again");
@@ -501,7 +501,7 @@ impl Check<'_> {
         }
     }
 
-    fn report(&mut self, at: &Place<'_>, kind: Kind, numbers: Option<(u64, u64)>, message: String) {
+    fn report(&mut self, at: &LineAt<'_>, kind: Kind, numbers: Option<(u64, u64)>, message: String) {
         self.report.problem(Problem { file: at.file.to_owned(), line: at.line, kind, numbers, message });
     }
 
@@ -511,7 +511,7 @@ impl Check<'_> {
             self.torn_end(&pending);
         }
         let Some((file, head, met)) = self.head.take() else { return };
-        let at = Place { file: &file, line: 0 };
+        let at = LineAt { file: &file, line: 0 };
         let last = self.last.as_ref().map(|last| last.n);
         // A chain of which no line was durable yet: there is nothing to hold against the log.
         let Some(n) = head.n else { return };
@@ -538,7 +538,7 @@ impl Check<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct LineAt<'a> {
     file: &'a Path,
     line: u64,
 }

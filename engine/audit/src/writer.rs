@@ -20,7 +20,7 @@ use crate::entry::{Decision, Entry, Event};
 use crate::files;
 use crate::head::{Head, HeadFile};
 use crate::inbox::{Inbox, MAX_WAITING, Message};
-use crate::log::{ChainMark, Options};
+use crate::log::{ChainMark, LogOptions};
 use crate::recover::Opened;
 
 /// A line is durable this long after it was put, at the latest, as long as the disk keeps up.
@@ -50,7 +50,7 @@ struct Taken {
 }
 
 pub(crate) struct Writer {
-    options: Options,
+    options: LogOptions,
     file: File,
     /// Bytes in the file, all of them whole lines.
     length: u64,
@@ -87,7 +87,7 @@ impl Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(options: Options, opened: Opened, chain: Chain, inbox: Arc<Inbox>) -> Self {
+    pub(crate) fn new(options: LogOptions, opened: Opened, chain: Chain, inbox: Arc<Inbox>) -> Self {
         Self {
             options,
             file: opened.file,

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Place};
+use obol_audit::{AuditLog, Decision, Entry, Event, Reservation};
 use obol_probe::metrics::Audit;
 use obol_probe::rate::{Bucket, Rate, Start};
 use parking_lot::Mutex;
@@ -128,7 +128,7 @@ impl Auditor {
 #[must_use]
 pub(crate) struct Reserved<'a> {
     auditor: &'a Auditor,
-    place: Option<Place<'a>>,
+    place: Option<Reservation<'a>>,
 }
 
 impl Reserved<'_> {

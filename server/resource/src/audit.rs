@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place, Suspended};
+use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation, Suspended};
 use obol_probe::metrics::Audit;
 use obol_token::SessionId;
 use obol_verify::{Code, Denial, FailedCheck, Verified};
@@ -88,7 +88,7 @@ fn refuse(suspended: &Suspended) -> Denial {
 #[must_use]
 pub(crate) struct Pending<'a> {
     auditor: &'a Auditor,
-    held: Option<(Place<'a>, Entry)>,
+    held: Option<(Reservation<'a>, Entry)>,
 }
 
 impl Pending<'_> {

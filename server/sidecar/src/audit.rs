@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place, Suspended};
+use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation, Suspended};
 use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::names::ToolName;
@@ -37,7 +37,7 @@ impl Auditor {
     }
 
     /// A place for what is about to happen; without one it must not.
-    pub(crate) fn reserve(&self) -> Result<Place<'_>, Suspended> {
+    pub(crate) fn reserve(&self) -> Result<Reservation<'_>, Suspended> {
         self.0.reserve()
     }
 
@@ -55,7 +55,7 @@ impl Auditor {
     /// request that makes no sense.
     pub(crate) fn drawn(
         &self,
-        place: Place<'_>,
+        place: Reservation<'_>,
         params: &DequeueTokenParams,
         asker: &Asker,
         outcome: &Result<Drawn, DequeueError>,

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use obol_audit::{Entry, Event, SealKey};
+use obol_audit::{ChainKey, Entry, Event};
 use obol_ipc::names::ToolName;
 use obol_ipc::refusal::ErrorCode;
 use obol_queue::MasterKey;
@@ -43,8 +43,8 @@ fn outgrow_the_store(home: &Path) {
     const LINES: u64 = 4_000;
     let state = home.join(".local/state/obol");
     let key = MasterKey::load(state.join("master.key")).unwrap().derive("obol audit log");
-    let options = obol_audit::Options::new(log(home), state.join("tokens.redb.audit"));
-    let audit = options.open(SealKey::from_bytes(*key)).unwrap();
+    let options = obol_audit::LogOptions::new(log(home), state.join("tokens.redb.audit"));
+    let audit = options.open(ChainKey::from_bytes(*key)).unwrap();
     let reason: Box<str> = "x".repeat(1_000).into();
     for _ in 0..LINES {
         audit.note(Entry { reason: Some(reason.clone()), ..Entry::new(Event::Renewal) });

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use obol_audit::SealKey;
+use obol_audit::ChainKey;
 use obol_resource::{Gate, ToolCall};
 use obol_verify::spent::Spender;
 use obol_verify::{ManualClock, Mark, SpendError, SpendTicket, SpentSet};
@@ -261,8 +261,8 @@ fn a_token_whose_bearer_is_gone_before_the_answer_has_a_line_that_says_so() {
     let spent = Arc::new(Silent::default());
     let clock = Arc::new(ManualClock::new(NOW));
     let server = Server::with_spent_set(session(), clock, Arc::clone(&spent) as _, |builder| builder);
-    let log = obol_audit::Options::new(home.join("audit.jsonl"), home.join("head"));
-    let log = Arc::new(log.open(SealKey::from_bytes([7; 32])).unwrap());
+    let log = obol_audit::LogOptions::new(home.join("audit.jsonl"), home.join("head"));
+    let log = Arc::new(log.open(ChainKey::from_bytes([7; 32])).unwrap());
     let gate = Gate::new(server.verifier.clone()).audited(log);
     let token = Forge::standard(1);
     tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use obol_audit::{AuditLog, Decision, Entry, Event, Party, Place};
+use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation};
 use obol_handshake::IdentityPublic;
 use obol_secret::text::plain;
 
@@ -20,7 +20,7 @@ pub(super) struct Auditor {
 #[must_use]
 pub(super) struct Reserved<'a> {
     log: Option<&'a AuditLog>,
-    place: Option<Place<'a>>,
+    place: Option<Reservation<'a>>,
 }
 
 impl Auditor {

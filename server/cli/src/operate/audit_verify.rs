@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use obol_audit::SealKey;
+use obol_audit::ChainKey;
 use obol_audit::verify::{self, Report, VerifyError};
 use obol_queue::MasterKey;
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::places::{place, state_folder};
-use crate::role::audit::{RS_KEY, head_of, seal_key};
+use crate::role::audit::{RS_KEY, chain_key, head_of};
 use crate::settings::args::AuditVerifyArgs;
 use crate::settings::config::Config;
 
@@ -68,9 +68,9 @@ fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
 }
 
 /// The key that was named, or the daemon's own if it is there to be read.
-fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
+fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<ChainKey>> {
     if let Some(named) = &args.master_key {
-        return Ok(Some(seal_key(&MasterKey::load(named).map_err(Failure::usage)?)));
+        return Ok(Some(chain_key(&MasterKey::load(named).map_err(Failure::usage)?)));
     }
     let (configured, usual) = if means_rs(args, config) {
         (&config.rs.audit_key, RS_KEY)
@@ -78,7 +78,7 @@ fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<SealKey>> {
         (&config.tqs.master_key, "master.key")
     };
     let path = configured.clone().unwrap_or_else(|| state_folder().join(usual));
-    Ok(MasterKey::load(path).ok().map(|key| seal_key(&key)))
+    Ok(MasterKey::load(path).ok().map(|key| chain_key(&key)))
 }
 
 /// The head that was named; or, where a server's own log is checked as a whole, the one it keeps.

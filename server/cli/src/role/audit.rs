@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_audit::{AuditLog, ChainMark, Options, SealKey};
+use obol_audit::{AuditLog, ChainKey, ChainMark, LogOptions};
 use obol_queue::{MasterKey, Queue};
 
 use crate::exit::{Failure, Outcome};
@@ -17,8 +17,8 @@ use crate::settings::config::Config;
 const PURPOSE: &str = "obol audit log";
 
 /// The key an audit log is sealed under.
-pub(crate) fn seal_key(master_key: &MasterKey) -> SealKey {
-    SealKey::from_bytes(*master_key.derive(PURPOSE))
+pub(crate) fn chain_key(master_key: &MasterKey) -> ChainKey {
+    ChainKey::from_bytes(*master_key.derive(PURPOSE))
 }
 
 /// The key of a resource server's log, where none is named.
@@ -47,7 +47,7 @@ pub(crate) fn open(
     args: &TqsArgs,
     config: &Config,
     store: &Path,
-    key: SealKey,
+    key: ChainKey,
     queue: &Queue,
 ) -> Outcome<Option<Arc<AuditLog>>> {
     let known = remembered(queue)?;
@@ -98,7 +98,7 @@ fn open_beside_key(path: &Path, key_file: &Path, file_bytes: Option<u64>) -> Out
     let had_key = key_file.exists();
     companions::refuse_lost_key(key_file, &[path, &head_of(key_file)])?;
     let key = MasterKey::load_or_create(key_file).map_err(Failure::usage)?;
-    let log = open_log(path, key_file, file_bytes, seal_key(&key), None)?;
+    let log = open_log(path, key_file, file_bytes, chain_key(&key), None)?;
     if had_key && log.begins() {
         tracing::warn!(
             file = %path.display(), key = %key_file.display(),
@@ -113,10 +113,10 @@ fn open_log(
     path: &Path,
     anchor: &Path,
     file_bytes: Option<u64>,
-    key: SealKey,
+    key: ChainKey,
     known: Option<ChainMark>,
 ) -> Outcome<Arc<AuditLog>> {
-    let mut options = Options::new(path, head_of(anchor)).known(known);
+    let mut options = LogOptions::new(path, head_of(anchor)).known(known);
     if let Some(bytes) = file_bytes {
         options = options.max_file_bytes(bytes);
     }

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, Some(form(&config)));
     log_lines::begin()?;
-    let audit_key = audit::seal_key(&master_key);
+    let audit_key = audit::chain_key(&master_key);
     let queue = Arc::new(open_queue(&config, store.clone(), master_key)?);
     let audit = audit::open(args, &config, &store, audit_key, &queue)?;
     provision(&queue, audit.as_deref(), &sessions)?;
