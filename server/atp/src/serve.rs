@@ -12,7 +12,7 @@ use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{Connections, Place};
+use obol_probe::accept::{Connections, Permit};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::health::{self, Health, Loopback, LoopbackError};
 use obol_probe::http::{Bounds, serve};
@@ -259,7 +259,7 @@ impl Service {
         let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
         maintain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let (stream, peer, place) = tokio::select! {
+            let (stream, peer, permit) = tokio::select! {
                 () = &mut shutdown => break,
                 () = stop.said() => break,
                 _ = maintain.tick() => {
@@ -268,7 +268,7 @@ impl Service {
                 }
                 next = connections.next(&mut listener) => next,
             };
-            admit(&mut connections, place, stream, peer, &routes, &options, &stop);
+            admit(&mut connections, permit, stream, peer, &routes, &options, &stop);
         }
         drop(listener);
         stop.say();
@@ -278,7 +278,7 @@ impl Service {
 
 fn admit(
     connections: &mut Connections,
-    place: Place,
+    permit: Permit,
     stream: TcpStream,
     peer: SocketAddr,
     routes: &axum::Router,
@@ -287,7 +287,7 @@ fn admit(
 ) {
     let (routes, stop) = (routes.clone(), stop.clone());
     let certificate = options.certificate.clone();
-    connections.spawn(place, async move {
+    connections.spawn(permit, async move {
         match certificate {
             None => connection(stream, peer, routes, &stop).await,
             Some(certificate) => {

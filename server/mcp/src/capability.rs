@@ -163,7 +163,7 @@ pub trait Capability: Serialize + DeserializeOwned {
     }
 
     /// Puts this into a `capabilities` object.
-    fn advertise(&self, capabilities: &mut Map<String, Value>, place: Place) {
+    fn advertise(&self, capabilities: &mut Map<String, Value>, place: Position) {
         let key = place.key();
         let extensions = capabilities.entry(key).or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(extensions) = extensions {
@@ -192,14 +192,14 @@ impl Capability for ClientCapability {
 
 /// Where in `capabilities` something stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Position {
     /// `capabilities.extensions`
     Extensions,
     /// `capabilities.experimental`, where an SDK does not know extensions yet.
     Experimental,
 }
 
-impl Place {
+impl Position {
     fn key(self) -> &'static str {
         match self {
             Self::Extensions => EXTENSIONS,
@@ -216,7 +216,7 @@ pub enum Negotiated<T> {
         /// What the other side says.
         peer: T,
         /// Where it said so.
-        place: Place,
+        place: Position,
     },
     /// The connection goes on without it.
     Disabled(WhyDisabled),
@@ -238,7 +238,7 @@ pub enum WhyDisabled {
 /// Reads the other side's `capabilities`. What stands under `extensions` counts, also where `experimental` says
 /// something else.
 pub fn negotiate<T: Capability>(capabilities: &Map<String, Value>) -> Negotiated<T> {
-    let found = [Place::Extensions, Place::Experimental]
+    let found = [Position::Extensions, Position::Experimental]
         .into_iter()
         .find_map(|place| Some((place, capabilities.get(place.key())?.get(EXTENSION)?)));
     let Some((place, value)) = found else { return Negotiated::Disabled(WhyDisabled::Absent) };
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn the_published_examples_are_read_and_written() {
         let capabilities = json!({"extensions": {EXTENSION: published()}});
-        let Negotiated::Enabled { peer, place: Place::Extensions } = server(&capabilities) else {
+        let Negotiated::Enabled { peer, place: Position::Extensions } = server(&capabilities) else {
             panic!("not enabled");
         };
         assert_eq!(Value::Object(peer.to_object()), published());
@@ -306,12 +306,13 @@ mod tests {
     #[test]
     fn experimental_is_the_place_to_look_next() {
         let mut capabilities = Map::new();
-        ServerCapability::default().advertise(&mut capabilities, Place::Experimental);
-        let expected = Negotiated::Enabled { peer: ServerCapability::default(), place: Place::Experimental };
+        ServerCapability::default().advertise(&mut capabilities, Position::Experimental);
+        let expected =
+            Negotiated::Enabled { peer: ServerCapability::default(), place: Position::Experimental };
         assert_eq!(negotiate::<ServerCapability>(&capabilities), expected);
         let other = ServerCapability { max_delegation_depth: 9, ..Default::default() };
-        other.advertise(&mut capabilities, Place::Extensions);
-        let expected = Negotiated::Enabled { peer: other, place: Place::Extensions };
+        other.advertise(&mut capabilities, Position::Extensions);
+        let expected = Negotiated::Enabled { peer: other, place: Position::Extensions };
         assert_eq!(negotiate::<ServerCapability>(&capabilities), expected);
     }
 

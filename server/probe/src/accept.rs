@@ -59,9 +59,9 @@ pub struct Connections {
     failing: bool,
 }
 
-/// A place among the connections. Given back when it is dropped.
+/// The permission for one connection. Given back when it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -79,7 +79,7 @@ impl Connections {
 
     /// The next connection, once there is a place for it. Where the system gives none, tries again after a pause.
     /// Dropping the future loses no connection.
-    pub async fn next<L: Listen>(&mut self, listener: &mut L) -> (L::Stream, L::Peer, Place) {
+    pub async fn next<L: Listen>(&mut self, listener: &mut L) -> (L::Stream, L::Peer, Permit) {
         // Nobody closes the semaphore.
         let permit = self.permit().await;
         loop {
@@ -88,7 +88,7 @@ impl Connections {
                     if core::mem::take(&mut self.failing) {
                         tracing::info!("connections are accepted again");
                     }
-                    return (stream, peer, Place { _permit: permit });
+                    return (stream, peer, Permit { _permit: permit });
                 }
                 Err(error) => {
                     if !core::mem::replace(&mut self.failing, true) {
@@ -107,10 +107,10 @@ impl Connections {
     }
 
     /// Serves a connection, which keeps its place until it ends.
-    pub fn spawn(&mut self, place: Place, serve: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&mut self, permit: Permit, serve: impl Future<Output = ()> + Send + 'static) {
         self.open.spawn(async move {
             serve.await;
-            drop(place);
+            drop(permit);
         });
     }
 

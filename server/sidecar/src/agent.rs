@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
 use crate::audit::{self, Auditor};
-use crate::connection::{Answer, Answerer, Asker};
+use crate::connection::{Answer, Answerer, Requester};
 use crate::denials::Denials;
 use crate::turns::{Turns, Wanted};
 
@@ -40,7 +40,7 @@ pub(crate) struct Agent {
 /// A request that waits for a token.
 pub(crate) struct Waiter {
     params: DequeueTokenParams,
-    asker: Asker,
+    requester: Requester,
     span: Span,
     answer: oneshot::Sender<Result<Drawn, Denied>>,
 }
@@ -49,11 +49,11 @@ pub(crate) struct Waiter {
 const TURN: usize = 32;
 
 impl Answerer<AgentProtocol> for Agent {
-    fn answer(self: &Arc<Self>, call: AgentRequest, asker: &Asker) -> Answer<AgentProtocol> {
+    fn answer(self: &Arc<Self>, call: AgentRequest, requester: &Requester) -> Answer<AgentProtocol> {
         // Also while the daemon stops: what reaches us then was sent before, and refusing it would only make the agent
         // ask again.
         match call {
-            AgentRequest::DequeueToken(params) => self.dequeue(params, asker),
+            AgentRequest::DequeueToken(params) => self.dequeue(params, requester),
             AgentRequest::TokenStatus(params) => {
                 Answer::Now(self.status(&params).map(AgentReply::TokenStatus))
             }
@@ -61,24 +61,24 @@ impl Answerer<AgentProtocol> for Agent {
         }
     }
 
-    fn span(&self, asker: &Asker) -> Span {
-        tracing::debug_span!("request", id = %asker.tag, client = &*asker.client)
+    fn span(&self, requester: &Requester) -> Span {
+        tracing::debug_span!("request", id = %requester.tag, client = &*requester.client)
     }
 }
 
 impl Agent {
-    fn dequeue(self: &Arc<Self>, params: DequeueTokenParams, asker: &Asker) -> Answer<AgentProtocol> {
+    fn dequeue(self: &Arc<Self>, params: DequeueTokenParams, requester: &Requester) -> Answer<AgentProtocol> {
         let patience = params.wait_ms.as_duration();
         let outcome = if self.turns.anyone_waits() {
-            self.draw_in_turn(&params, asker)
+            self.draw_in_turn(&params, requester)
         } else {
-            self.draw(&params, asker)
+            self.draw(&params, requester)
         };
         match outcome {
             Err(Denied::Queue(empty @ DequeueError::Empty { .. })) if patience > Duration::ZERO => {
-                let (agent, asker) = (Arc::clone(self), asker.clone());
+                let (agent, requester) = (Arc::clone(self), requester.clone());
                 Answer::later(
-                    async move { agent.wait(params, asker, Instant::now() + patience, empty).await },
+                    async move { agent.wait(params, requester, Instant::now() + patience, empty).await },
                 )
             }
             outcome => Answer::Now(reply(outcome, params.tool)),
@@ -86,7 +86,7 @@ impl Agent {
     }
 
     /// Draws a token, or says why not; either way it is audited, or nothing is drawn.
-    fn draw(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
+    fn draw(&self, params: &DequeueTokenParams, requester: &Requester) -> Result<Drawn, Denied> {
         let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
         let over = params.pop_for.as_ref().map(ArgumentsHash::as_bytes);
         let outcome = self.queue.dequeue_proven(draw(params), over).and_then(|(token, proof)| {
@@ -94,12 +94,12 @@ impl Agent {
             Ok(Drawn { token, channel, proof })
         });
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
-            audit.drawn(place, params, asker, &outcome);
+            audit.drawn(place, params, requester, &outcome);
         }
         if let Some(code) = outcome.as_ref().err().and_then(audit::denial) {
             self.denials.count(&params.tool);
             if let Some(unsaid) = self.denials.may_be_said(std::time::Instant::now()) {
-                let (tool, client) = (params.tool.as_str(), &*asker.client);
+                let (tool, client) = (params.tool.as_str(), &*requester.client);
                 tracing::info!(tool, code, client, unsaid, "denied");
             }
         }
@@ -112,11 +112,11 @@ impl Agent {
 
     /// As [`draw`](Self::draw), where others wait for the same, if it is the process's turn.
     #[cold]
-    fn draw_in_turn(&self, params: &DequeueTokenParams, asker: &Asker) -> Result<Drawn, Denied> {
-        let Ok(wanted) = self.wanted(params) else { return self.draw(params, asker) };
-        self.turns.may_draw(&wanted, asker.owner).map_err(Denied::Queue)?;
-        let drawn = self.draw(params, asker)?;
-        self.turns.served(&wanted, asker.owner);
+    fn draw_in_turn(&self, params: &DequeueTokenParams, requester: &Requester) -> Result<Drawn, Denied> {
+        let Ok(wanted) = self.wanted(params) else { return self.draw(params, requester) };
+        self.turns.may_draw(&wanted, requester.owner).map_err(Denied::Queue)?;
+        let drawn = self.draw(params, requester)?;
+        self.turns.served(&wanted, requester.owner);
         Ok(drawn)
     }
 
@@ -129,14 +129,14 @@ impl Agent {
     async fn wait(
         self: Arc<Self>,
         params: DequeueTokenParams,
-        asker: Asker,
+        requester: Requester,
         deadline: Instant,
         empty: DequeueError,
     ) -> Result<AgentReply, Refusal> {
         let wanted = self.wanted(&params).map_err(refuse)?;
-        let (tool, owner) = (params.tool.clone(), asker.owner);
+        let (tool, owner) = (params.tool.clone(), requester.owner);
         let (answer, answered) = oneshot::channel();
-        let waiter = Waiter { params, asker, span: Span::current(), answer };
+        let waiter = Waiter { params, requester, span: Span::current(), answer };
         let place = self.turns.join(wanted.clone(), owner, waiter, empty.clone());
         if place.is_first {
             tokio::spawn(Arc::clone(&self).serve_line(wanted));
@@ -166,7 +166,7 @@ impl Agent {
                 if waiter.answer.is_closed() {
                     continue;
                 }
-                let outcome = waiter.span.in_scope(|| self.draw(&waiter.params, &waiter.asker));
+                let outcome = waiter.span.in_scope(|| self.draw(&waiter.params, &waiter.requester));
                 match outcome {
                     Err(Denied::Queue(empty @ DequeueError::Empty { .. })) if ready.is_ok() => {
                         break self.turns.put_back(&wanted, next, empty);

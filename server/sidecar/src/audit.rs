@@ -18,7 +18,7 @@ use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::Drawn;
-use crate::connection::Asker;
+use crate::connection::Requester;
 
 /// How often sessions are looked at. The log says within a second that one has ended.
 const LOOK: Duration = Duration::from_millis(250);
@@ -57,12 +57,12 @@ impl Auditor {
         &self,
         place: Reservation<'_>,
         params: &DequeueTokenParams,
-        asker: &Asker,
+        requester: &Requester,
         outcome: &Result<Drawn, DequeueError>,
     ) {
         let about = |event| Entry {
-            request: Some(asker.tag),
-            client: Some(Arc::clone(&asker.client)),
+            request: Some(requester.tag),
+            client: Some(Arc::clone(&requester.client)),
             tool: Some(params.tool.as_str().into()),
             audience: params.audience.as_ref().map(|audience| audience.as_str().into()),
             ..Entry::new(event)
@@ -90,10 +90,10 @@ impl Auditor {
     pub(crate) fn provisioned(
         &self,
         queue: &Queue,
-        asker: &Asker,
+        requester: &Requester,
         outcome: &Result<ProvisionResult, Refusal>,
     ) {
-        let mut entry = by(Event::SessionStart, asker, outcome);
+        let mut entry = by(Event::SessionStart, requester, outcome);
         if let Ok(done) = outcome {
             let id = done.session_id.as_u64();
             entry.session = Some(id);
@@ -105,7 +105,7 @@ impl Auditor {
     pub(crate) fn flushed(
         &self,
         event: Event,
-        asker: &Asker,
+        requester: &Requester,
         scope: &FlushScope,
         reason: &str,
         outcome: &Result<FlushResult, Refusal>,
@@ -116,20 +116,20 @@ impl Auditor {
             reason: Some(reason.into()),
             tokens: done.map(|done| done.tokens_discarded),
             sessions_ended: done.map(|done| done.sessions_ended),
-            ..by(event, asker, outcome)
+            ..by(event, requester, outcome)
         });
     }
 
-    pub(crate) fn resumed(&self, asker: &Asker, outcome: &Result<ResumeResult, Refusal>) {
+    pub(crate) fn resumed(&self, requester: &Requester, outcome: &Result<ResumeResult, Refusal>) {
         let hold = outcome.as_ref().ok().and_then(|done| done.hold.as_ref());
         let scope = hold.map(|hold| hold.scope.as_str().into());
-        self.0.note(Entry { scope, ..by(Event::Resume, asker, outcome) });
+        self.0.note(Entry { scope, ..by(Event::Resume, requester, outcome) });
     }
 
     /// A change of the operator's own list of denials, which then has this many.
     pub(crate) fn denials<T>(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         tool: &ToolName,
         denied: usize,
         outcome: &Result<T, Refusal>,
@@ -137,13 +137,19 @@ impl Auditor {
         self.0.note(Entry {
             tool: Some(tool.as_str().into()),
             scope: Some(format!("{denied} tools denied by the operator").into()),
-            ..by(Event::Policy, asker, outcome)
+            ..by(Event::Policy, requester, outcome)
         });
     }
 
-    pub(crate) fn policy(&self, asker: &Asker, epoch: u64, denied: usize, outcome: &Result<Empty, Refusal>) {
+    pub(crate) fn policy(
+        &self,
+        requester: &Requester,
+        epoch: u64,
+        denied: usize,
+        outcome: &Result<Empty, Refusal>,
+    ) {
         let scope = Some(format!("{denied} tools denied").into());
-        self.0.note(Entry { epoch: Some(epoch), scope, ..by(Event::Policy, asker, outcome) });
+        self.0.note(Entry { epoch: Some(epoch), scope, ..by(Event::Policy, requester, outcome) });
     }
 }
 
@@ -156,11 +162,11 @@ fn agent_of(queue: &Queue, session: u64) -> Option<Box<str>> {
 }
 
 /// What an operator asked for.
-fn by<T>(event: Event, asker: &Asker, outcome: &Result<T, Refusal>) -> Entry {
+fn by<T>(event: Event, requester: &Requester, outcome: &Result<T, Refusal>) -> Entry {
     Entry {
         decision: Some(if outcome.is_ok() { Decision::Allow } else { Decision::Deny }),
-        request: Some(asker.tag),
-        client: Some(Arc::clone(&asker.client)),
+        request: Some(requester.tag),
+        client: Some(Arc::clone(&requester.client)),
         reason: outcome.as_ref().err().map(|refusal| refusal.message().into()),
         ..Entry::new(event)
     }

@@ -21,7 +21,7 @@ use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Una
 use tracing::Span;
 
 use crate::audit::Auditor;
-use crate::connection::{Answer, Answerer, Asker};
+use crate::connection::{Answer, Answerer, Requester};
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::http::Health;
@@ -43,36 +43,36 @@ pub(crate) struct Control {
 }
 
 impl Answerer<ControlProtocol> for Control {
-    fn answer(self: &Arc<Self>, call: ControlRequest, asker: &Asker) -> Answer<ControlProtocol> {
+    fn answer(self: &Arc<Self>, call: ControlRequest, requester: &Requester) -> Answer<ControlProtocol> {
         match call {
             ControlRequest::Provision(params) => {
-                let (audit, asker) = (self.audit.clone(), asker.clone());
+                let (audit, requester) = (self.audit.clone(), requester.clone());
                 self.on_disk(move |queue| {
                     // A session that cannot be audited is not taken.
                     audit.as_ref().map(Auditor::health).transpose()?;
                     let outcome = provision(queue, &params);
                     if let Some(audit) = audit {
-                        audit.provisioned(queue, &asker, &outcome);
+                        audit.provisioned(queue, &requester, &outcome);
                     }
                     outcome.map(ControlReply::Provision)
                 })
             }
             ControlRequest::Flush(params) => {
-                let (audit, asker, counters) =
-                    (self.audit.clone(), asker.clone(), Arc::clone(&self.counters));
+                let (audit, requester, counters) =
+                    (self.audit.clone(), requester.clone(), Arc::clone(&self.counters));
                 self.on_disk(move |queue| {
                     let (scope, reason) = (queue_scope(params.scope), params.reason.as_str());
                     let flushed = queue.flush_and_hold(&scope, reason);
                     let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
                     if let Some(audit) = audit {
-                        audit.flushed(Event::Flush, &asker, &scope, reason, &outcome);
+                        audit.flushed(Event::Flush, &requester, &scope, reason, &outcome);
                     }
                     outcome.map(ControlReply::Flush)
                 })
             }
             ControlRequest::SecurityEvent(params) => {
-                let (audit, asker, counters) =
-                    (self.audit.clone(), asker.clone(), Arc::clone(&self.counters));
+                let (audit, requester, counters) =
+                    (self.audit.clone(), requester.clone(), Arc::clone(&self.counters));
                 self.on_disk(move |queue| {
                     let reason = format!("{}: {}", params.kind, params.reason);
                     let scope = queue_scope(params.subject);
@@ -80,35 +80,36 @@ impl Answerer<ControlProtocol> for Control {
                     let flushed = queue.flush(&scope, &reason);
                     let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
                     if let Some(audit) = audit {
-                        audit.flushed(Event::SecurityEvent, &asker, &scope, &reason, &outcome);
+                        audit.flushed(Event::SecurityEvent, &requester, &scope, &reason, &outcome);
                     }
                     outcome.map(ControlReply::SecurityEvent)
                 })
             }
             ControlRequest::Policy(params) => {
-                let (audit, asker) = (self.audit.clone(), asker.clone());
+                let (audit, requester) = (self.audit.clone(), requester.clone());
                 self.on_disk(move |queue| {
                     let (epoch, denied) = (params.epoch, params.denied_tools.len());
                     let outcome = policy(queue, params);
                     if let Some(audit) = audit {
-                        audit.policy(&asker, epoch, denied, &outcome);
+                        audit.policy(&requester, epoch, denied, &outcome);
                     }
                     outcome.map(ControlReply::Policy)
                 })
             }
             ControlRequest::Resume(_) => {
-                let (audit, asker) = (self.audit.clone(), asker.clone());
+                let (audit, requester) = (self.audit.clone(), requester.clone());
                 self.on_disk(move |queue| {
                     let outcome = resume(queue);
                     if let Some(audit) = audit {
-                        audit.resumed(&asker, &outcome);
+                        audit.resumed(&requester, &outcome);
                     }
                     outcome.map(ControlReply::Resume)
                 })
             }
-            ControlRequest::Deny(params) => self
-                .change_denials(asker, params.tool, |queue, tool| deny(queue, tool).map(ControlReply::Deny)),
-            ControlRequest::Allow(params) => self.change_denials(asker, params.tool, |queue, tool| {
+            ControlRequest::Deny(params) => self.change_denials(requester, params.tool, |queue, tool| {
+                deny(queue, tool).map(ControlReply::Deny)
+            }),
+            ControlRequest::Allow(params) => self.change_denials(requester, params.tool, |queue, tool| {
                 allow(queue, tool).map(ControlReply::Allow)
             }),
             ControlRequest::Status(params) => Answer::Now(self.status(params).map(ControlReply::Status)),
@@ -124,8 +125,8 @@ impl Answerer<ControlProtocol> for Control {
         }
     }
 
-    fn span(&self, asker: &Asker) -> Span {
-        tracing::info_span!("request", id = %asker.tag, client = &*asker.client)
+    fn span(&self, requester: &Requester) -> Span {
+        tracing::info_span!("request", id = %requester.tag, client = &*requester.client)
     }
 }
 
@@ -146,15 +147,15 @@ impl Control {
     /// Changes the operator's own list.
     fn change_denials(
         &self,
-        asker: &Asker,
+        requester: &Requester,
         tool: ToolName,
         act: fn(&Queue, &ToolName) -> Result<ControlReply, Refusal>,
     ) -> Answer<ControlProtocol> {
-        let (audit, asker) = (self.audit.clone(), asker.clone());
+        let (audit, requester) = (self.audit.clone(), requester.clone());
         self.on_disk(move |queue| {
             let outcome = act(queue, &tool);
             if let Some(audit) = audit {
-                audit.denials(&asker, &tool, queue.denied_tools().0.len(), &outcome);
+                audit.denials(&requester, &tool, queue.denied_tools().0.len(), &outcome);
             }
             outcome
         })

@@ -34,7 +34,7 @@ mod turns;
 mod waits;
 
 pub use access::{Access, AgentUsers, AgentUsersError, Modes};
-pub use connection::{Answer, Answerer, Asker};
+pub use connection::{Answer, Answerer, Requester};
 pub use http::{HttpAddress, HttpListener};
 pub use limits::PeerLimits;
 pub use listener::{BindError, Listener};

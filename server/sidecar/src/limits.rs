@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::counters::Counters;
 use crate::owner::Owner;
-use crate::seats::{Place, Seats};
+use crate::seats::{Placement, Seats};
 use crate::waits::{Wait, Waits};
 
 /// Refusals a second for one connection; beyond, it is not read for a while.
@@ -151,30 +151,30 @@ pub(crate) struct Account {
     peers: Arc<Peers>,
     limits: PeerLimits,
     version: u64,
-    place: Place,
+    place: Placement,
     own: Bucket,
     share: Bucket,
     refused: Bucket,
 }
 
-/// A moment, looked up once for several requests.
+/// The time, read once for several requests.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment(u64);
+pub(crate) struct Tick(u64);
 
 impl Account {
     /// Notes that the peer does something, and sees whether the limits have changed.
-    pub(crate) fn awake(&mut self) -> Moment {
+    pub(crate) fn awake(&mut self) -> Tick {
         let version = self.peers.version.load(Ordering::Acquire);
         if version != self.version {
             (self.version, self.limits) = (version, self.peers.limits());
         }
         let now = self.peers.nanoseconds();
         self.place.seat.active.store(now / 1_000_000, Ordering::Relaxed);
-        Moment(now)
+        Tick(now)
     }
 
     /// Whether a request may be answered; otherwise, when the peer should ask again.
-    pub(crate) fn admit(&mut self, Moment(now): Moment) -> Result<(), Duration> {
+    pub(crate) fn admit(&mut self, Tick(now): Tick) -> Result<(), Duration> {
         if let Some(rate) = Rate::new(self.limits.connection_rate) {
             self.own.take(now, rate)?;
         }
@@ -190,7 +190,7 @@ impl Account {
     }
 
     /// Notes a refusal for going too fast; how long not to read the peer, if it has had too many.
-    pub(crate) fn refuse(&mut self, Moment(now): Moment) -> Option<Duration> {
+    pub(crate) fn refuse(&mut self, Tick(now): Tick) -> Option<Duration> {
         let rate = Rate::new(REFUSALS_PER_SECOND)?;
         self.refused.take(now, rate).err()
     }
@@ -201,7 +201,7 @@ impl Account {
     }
 
     /// Notes that this many answers were written since then.
-    pub(crate) fn answered(&self, since: Moment, times: u64) {
+    pub(crate) fn answered(&self, since: Tick, times: u64) {
         self.peers.counters.answers.record(self.since(since), times);
     }
 
@@ -210,7 +210,7 @@ impl Account {
         Arc::clone(&self.peers.counters)
     }
 
-    fn since(&self, Moment(then): Moment) -> Duration {
+    fn since(&self, Tick(then): Tick) -> Duration {
         Duration::from_nanos(self.peers.nanoseconds().saturating_sub(then))
     }
 
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn admitted(account: &mut Account, now: u64, tries: u32) -> usize {
-        (0..tries).filter(|_| account.admit(Moment(now)).is_ok()).count()
+        (0..tries).filter(|_| account.admit(Tick(now)).is_ok()).count()
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         let now = peers.nanoseconds();
         assert!(admitted(&mut greedy, now, 5000) >= 1000, "what nobody else uses is lent");
         assert_eq!(admitted(&mut modest, now, 500), 500, "half of the rate is its own");
-        assert!(modest.admit(Moment(now)).is_err());
+        assert!(modest.admit(Tick(now)).is_err());
     }
 
     #[test]

@@ -61,14 +61,14 @@ pub(crate) struct Process {
 
 /// A connection's place, and those it shares with.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Placement {
     pub(crate) seat: Arc<Seat>,
     pub(crate) user: Arc<User>,
     group: Arc<Group>,
     process: Arc<Process>,
 }
 
-impl Place {
+impl Placement {
     /// Among how many its user's part is to be divided, so that this connection has its own.
     pub(crate) fn sharers(&self) -> usize {
         let count = |number: &AtomicUsize| number.load(Ordering::Relaxed).max(1);
@@ -89,7 +89,7 @@ impl Seats {
         most: usize,
         now: u64,
         idle: Duration,
-    ) -> Option<(Place, Option<Arc<Seat>>)> {
+    ) -> Option<(Placement, Option<Arc<Seat>>)> {
         let leaves = if self.taken.len() < most { None } else { self.make_room(owner, most, now, idle)? };
         self.last += 1;
         let seat = Arc::new(Seat {
@@ -104,7 +104,7 @@ impl Seats {
         Some((self.place(seat), leaves))
     }
 
-    fn place(&mut self, seat: Arc<Seat>) -> Place {
+    fn place(&mut self, seat: Arc<Seat>) -> Placement {
         let owner = seat.owner;
         let user = Arc::clone(self.users.entry(owner.uid()).or_default());
         let group = Arc::clone(self.groups.entry(owner.group()).or_insert_with(|| {
@@ -116,7 +116,7 @@ impl Seats {
             Arc::default()
         }));
         process.connections.fetch_add(1, Ordering::Relaxed);
-        Place { seat, user, group, process }
+        Placement { seat, user, group, process }
     }
 
     /// Looks at everybody's holdings again, also for those that were refused a moment ago.
@@ -125,7 +125,7 @@ impl Seats {
     }
 
     /// Gives a place back.
-    pub(crate) fn leave(&mut self, place: &Place) {
+    pub(crate) fn leave(&mut self, place: &Placement) {
         let owner = place.seat.owner;
         self.taken.remove(&place.seat.number);
         let last_of = |number: &AtomicUsize| number.fetch_sub(1, Ordering::Relaxed) == 1;

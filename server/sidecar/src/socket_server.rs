@@ -11,7 +11,7 @@ use obol_ipc::Protocol;
 use obol_ipc::hello::HelloRefusalCode;
 use obol_ipc::names::PeerName;
 use obol_ipc::user::name_of;
-use obol_probe::accept::{Connections, Listen, Place};
+use obol_probe::accept::{Connections, Listen, Permit};
 use obol_probe::stop::Stop;
 use tokio::net::UnixStream;
 use tokio::time::{MissedTickBehavior, interval};
@@ -81,7 +81,7 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
         look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut callers = Callers(&self.listener);
-            let (stream, peer, place) = tokio::select! {
+            let (stream, peer, permit) = tokio::select! {
                 () = stop.said() => break,
                 _ = look_after.tick() => {
                     self.look_after();
@@ -90,7 +90,7 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
                 next = connections.next(&mut callers) => next,
             };
             match peer {
-                Peer::Served(owner) => self.admit(stream, owner, place, &mut connections, stop),
+                Peer::Served(owner) => self.admit(stream, owner, permit, &mut connections, stop),
                 Peer::Stranger(uid) => self.strangers.turn_away(stream, uid),
             }
         }
@@ -104,7 +104,7 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
         &self,
         stream: UnixStream,
         owner: Owner,
-        place: Place,
+        permit: Permit,
         connections: &mut Connections,
         stop: &Stop,
     ) {
@@ -112,7 +112,7 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
             Ok(account) => {
                 let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
                 let (stop, overdue) = (stop.clone(), account.overdue());
-                connections.spawn(place, async move {
+                connections.spawn(permit, async move {
                     tokio::select! {
                         served = connection::serve::<P, A>(stream, answerer, server, account, stop) => {
                             if let Err(error) = served {

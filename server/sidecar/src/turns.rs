@@ -48,7 +48,7 @@ struct Shared<W> {
 }
 
 /// A place in a line. Dropped, it is given up.
-pub(crate) struct Place<W> {
+pub(crate) struct PlaceInLine<W> {
     turns: Arc<Turns<W>>,
     wanted: Wanted,
     owner: Owner,
@@ -76,7 +76,7 @@ impl<W> Turns<W> {
         owner: Owner,
         waiter: W,
         empty: DequeueError,
-    ) -> Place<W> {
+    ) -> PlaceInLine<W> {
         let mut lines = self.lines.lock();
         let is_first = !lines.contains_key(&wanted);
         let shared = lines.entry(wanted.clone()).or_insert_with(|| Shared {
@@ -88,7 +88,7 @@ impl<W> Turns<W> {
         self.last.fetch_max(number, Ordering::Relaxed);
         drop(lines);
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        Place { turns: Arc::clone(self), wanted, owner, number, is_first }
+        PlaceInLine { turns: Arc::clone(self), wanted, owner, number, is_first }
     }
 
     /// Whether a request of this process that does not wait may draw now; otherwise why not.
@@ -131,14 +131,14 @@ impl<W> Turns<W> {
     }
 }
 
-impl<W> Place<W> {
+impl<W> PlaceInLine<W> {
     /// Why there is still nothing.
     pub(crate) fn why_empty(&self) -> Option<DequeueError> {
         self.turns.lines.lock().get(&self.wanted).map(|shared| shared.empty.clone())
     }
 }
 
-impl<W> Drop for Place<W> {
+impl<W> Drop for PlaceInLine<W> {
     fn drop(&mut self) {
         self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut lines = self.turns.lines.lock();

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use ed25519_dalek::{Signer, SigningKey};
-use obol_mcp::capability::{ClientCapability, Negotiated, Place, ServerCapability, negotiate};
+use obol_mcp::capability::{ClientCapability, Negotiated, Position, ServerCapability, negotiate};
 use obol_mcp::{Admitted, Denied, EXTENSION, RequestMeta, TokenText, ToolGuard, ToolResult, ToolsCall};
 use obol_resource::{Gate, Proof, SealedMessage, ToolCall};
 use obol_token::text::to_base64url;
@@ -104,7 +104,7 @@ fn the_example_server_runs_a_tool_once_for_each_token() {
 
         let capabilities = serde_json::to_value(&client.peer_info().unwrap().capabilities).unwrap();
         let negotiated: Negotiated<ServerCapability> = negotiate(capabilities.as_object().unwrap());
-        let expected = Negotiated::Enabled { peer: ServerCapability::default(), place: Place::Extensions };
+        let expected = Negotiated::Enabled { peer: ServerCapability::default(), place: Position::Extensions };
         assert_eq!(negotiated, expected);
         let mut tools: Vec<_> =
             client.list_all_tools().await.unwrap().into_iter().map(|tool| tool.name).collect();
@@ -155,7 +155,7 @@ impl Raw {
         obol_mcp::capability::Capability::advertise(
             &ClientCapability::default(),
             &mut capabilities,
-            Place::Extensions,
+            Position::Extensions,
         );
         let params = json!({"protocolVersion": "2025-06-18", "capabilities": capabilities,
                             "clientInfo": {"name": "raw", "version": "1"}});

@@ -22,7 +22,7 @@ use crate::log_lines;
 use crate::places::place;
 use crate::role::audit;
 use crate::role::sandbox;
-use crate::role::stores::Place;
+use crate::role::stores::StoreLocation;
 use crate::settings::args::atp::ServeArgs;
 use crate::settings::config::AtpServe;
 use crate::signals::shutdown_signal;
@@ -172,15 +172,15 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
 
 fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Store> {
     let key = || place(args.key.as_ref().or(config.key.as_ref()), "atp.key");
-    match Place::of(args.store.as_ref().or(config.store.as_ref()), "atp-tokens.redb")? {
-        Place::Memory => {
+    match StoreLocation::of(args.store.as_ref().or(config.store.as_ref()), "atp-tokens.redb")? {
+        StoreLocation::Memory => {
             tracing::warn!(
                 "JWT keys, tokens and revocations are kept in memory: every token ends with this process"
             );
             Ok(Store::memory())
         }
-        Place::File(path) => Store::open(&path, &key()?).map_err(Failure::unavailable),
-        Place::Redis(url) => {
+        StoreLocation::File(path) => Store::open(&path, &key()?).map_err(Failure::unavailable),
+        StoreLocation::Redis(url) => {
             let options = redis_options(&url, args, config, endpoint)?;
             Store::shared(options, &key()?).map_err(Failure::unavailable)
         }
@@ -189,21 +189,21 @@ fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<St
 
 fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Arc<dyn SpentSet>> {
     let clock = Arc::new(SystemClock::new());
-    match Place::of(args.spent.as_ref().or(config.spent.as_ref()), "atp-spent.redb")? {
-        Place::Memory if args.first_start => {
+    match StoreLocation::of(args.spent.as_ref().or(config.spent.as_ref()), "atp-spent.redb")? {
+        StoreLocation::Memory if args.first_start => {
             tracing::warn!(
                 "answered requests are kept in memory, and any that were answered before this start are answered again"
             );
             Ok(Arc::new(MemorySpentSet::unfenced(clock, AHEAD_SECS)))
         }
-        Place::Memory => {
+        StoreLocation::Memory => {
             tracing::warn!(
                 seconds = AHEAD_SECS,
                 "answered requests are kept in memory: requests signed up to so long after this start are refused"
             );
             Ok(Arc::new(MemorySpentSet::fenced(clock, AHEAD_SECS)))
         }
-        Place::File(path) => {
+        StoreLocation::File(path) => {
             let new_file = if args.first_start { NewFile::Trusted } else { NewFile::Fenced };
             if !args.first_start && !path.exists() {
                 tracing::warn!(
@@ -215,7 +215,7 @@ fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcom
             let options = RedbSpentSetOptions::new(path).clock_skew(AHEAD_SECS).new_file(new_file);
             Ok(Arc::new(options.open(clock).map_err(Failure::unavailable)?))
         }
-        Place::Redis(url) => {
+        StoreLocation::Redis(url) => {
             let options = redis_options(&url, args, config, endpoint)?;
             Ok(Arc::new(RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?))
         }

@@ -41,7 +41,7 @@ const TTL_SECS: u64 = 60;
 pub(crate) fn run(args: &DevArgs) -> Outcome {
     let hardening = obol_sandbox::harden_process();
     let address = address(args.listen)?;
-    let place = Place::open(args.dir.as_deref())?;
+    let place = DevFolder::open(args.dir.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut shutdown = std::pin::pin!(shutdown_signal()?);
@@ -91,13 +91,13 @@ fn free(address: SocketAddr) -> Outcome<SocketAddr> {
 }
 
 /// The folder everything is in.
-struct Place {
+struct DevFolder {
     folder: PathBuf,
     /// Removes the folder at the end.
     temporary: Option<tempfile::TempDir>,
 }
 
-impl Place {
+impl DevFolder {
     fn open(named: Option<&Path>) -> Outcome<Self> {
         let Some(named) = named else {
             let closed = fs::Permissions::from_mode(0o700);
@@ -150,7 +150,12 @@ struct Role {
 
 struct Roles(Vec<Role>);
 
-fn start(args: &DevArgs, place: &Place, address: SocketAddr, mut hardening: Vec<Measure>) -> Outcome<Roles> {
+fn start(
+    args: &DevArgs,
+    place: &DevFolder,
+    address: SocketAddr,
+    mut hardening: Vec<Measure>,
+) -> Outcome<Roles> {
     let audience = format!("http://{address}");
     place.new_session(args, &audience)?;
     let mut tqs = role("tqs", place)?;
@@ -180,7 +185,7 @@ fn start(args: &DevArgs, place: &Place, address: SocketAddr, mut hardening: Vec<
 }
 
 /// A command that sees none of this machine's own settings and ends with us.
-fn role(name: &str, place: &Place) -> Outcome<Command> {
+fn role(name: &str, place: &DevFolder) -> Outcome<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--end-with-parent", name]);
     command.env_clear().env("HOME", &place.folder).current_dir(&place.folder);
@@ -215,7 +220,7 @@ impl Roles {
     }
 
     /// Whether all of them answer.
-    fn answer(&self, place: &Place, address: SocketAddr) -> bool {
+    fn answer(&self, place: &DevFolder, address: SocketAddr) -> bool {
         let Ok(name) = PeerName::new("obol-dev/1") else { return false };
         let Ok(endpoint) = Endpoint::at(place.file("agent.sock")) else { return false };
         Client::connect(endpoint, ConnectOptions::new(name)).is_ok()
@@ -249,7 +254,7 @@ impl Drop for Roles {
     }
 }
 
-fn tell(place: &Place, address: SocketAddr, args: &DevArgs) -> Outcome {
+fn tell(place: &DevFolder, address: SocketAddr, args: &DevArgs) -> Outcome {
     let tool = args.tool.first().map_or("search", String::as_str);
     let program = quote(&std::env::current_exe()?.display().to_string());
     let socket = |name: &str| quote(&format!("unix://{}", place.file(name).display()));

@@ -26,13 +26,13 @@ const REDIS_SCHEMES: [&str; 7] =
     ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];
 
 /// A place that was named in a setting.
-pub(crate) enum Place {
+pub(crate) enum StoreLocation {
     Memory,
     Redis(String),
     File(PathBuf),
 }
 
-impl Place {
+impl StoreLocation {
     pub(crate) fn of(named: Option<&PathBuf>, default: &str) -> Outcome<Self> {
         let text = named.and_then(|named| named.to_str());
         match text {
@@ -57,11 +57,11 @@ pub(crate) enum Kept {
 
 /// Where something is kept; in this file of the state folder if nothing is said.
 pub(crate) fn where_kept(named: Option<&PathBuf>, default: &str) -> Outcome<Kept> {
-    Ok(match Place::of(named, default)? {
-        Place::Memory => Kept::InMemory,
-        Place::File(path) => Kept::InFile(path),
+    Ok(match StoreLocation::of(named, default)? {
+        StoreLocation::Memory => Kept::InMemory,
+        StoreLocation::File(path) => Kept::InFile(path),
         // The namespace does not change where the server is.
-        Place::Redis(url) => {
+        StoreLocation::Redis(url) => {
             let options = RedisOptions::new(&url, "any").map_err(Failure::usage)?;
             options.server().map_or(Kept::InMemory, Kept::AtServer)
         }
@@ -84,11 +84,11 @@ pub(crate) fn check(args: &RsArgs, config: &Config) -> Vec<Failure> {
         args.spent.as_ref().or(config.rs.spent.as_ref()),
         args.session_store.as_ref().or(config.rs.session_store.as_ref()),
     ];
-    let wrong = |named: &PathBuf| match Place::of(Some(named), "").ok()? {
-        Place::Redis(url) => redis_options(&url, args, config, &[0; 32]).err(),
-        Place::File(_) | Place::Memory => None,
+    let wrong = |named: &PathBuf| match StoreLocation::of(Some(named), "").ok()? {
+        StoreLocation::Redis(url) => redis_options(&url, args, config, &[0; 32]).err(),
+        StoreLocation::File(_) | StoreLocation::Memory => None,
     };
-    let malformed = |named: &PathBuf| Place::of(Some(named), "").err();
+    let malformed = |named: &PathBuf| StoreLocation::of(Some(named), "").err();
     let mut found: Vec<Failure> = Vec::new();
     for named in named.into_iter().flatten() {
         let failure = malformed(named).or_else(|| wrong(named));
@@ -110,16 +110,16 @@ pub(crate) fn sessions(
     let Some(named) = named else { return Ok(Arc::new(MemorySessionTable::new())) };
     let key_file = || place(args.session_key.as_ref().or(config.rs.session_key.as_ref()), SESSION_KEY);
     let key = |path: &Path| SessionSealKey::load_or_create(path).map_err(Failure::usage);
-    match Place::of(Some(named), "sessions.redb")? {
-        Place::Memory => Ok(Arc::new(MemorySessionTable::new())),
-        Place::File(path) => {
+    match StoreLocation::of(Some(named), "sessions.redb")? {
+        StoreLocation::Memory => Ok(Arc::new(MemorySessionTable::new())),
+        StoreLocation::File(path) => {
             let key_file = key_file()?;
             companions::refuse_lost_key(&key_file, &[&path])?;
             companions::refuse_lost_table(&path, &key_file, args.first_start)?;
             let table = RedbSessionTable::open(&path, key(&key_file)?).map_err(Failure::unavailable)?;
             Ok(Arc::new(table))
         }
-        Place::Redis(url) => {
+        StoreLocation::Redis(url) => {
             let options = redis_options(&url, args, config, &audience.hash())?;
             let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
             let table =
@@ -164,10 +164,10 @@ pub(crate) fn spent_set(
     clock: &Arc<SystemClock>,
 ) -> Outcome<Arc<dyn SpentSet>> {
     let clock: Arc<dyn Clock> = Arc::<SystemClock>::clone(clock);
-    match Place::of(args.spent.as_ref().or(config.rs.spent.as_ref()), "spent.redb")? {
-        Place::Memory => Ok(in_memory(args, clock_skew, clock)),
-        Place::File(path) => in_file(args, &path, clock_skew, clock),
-        Place::Redis(url) => {
+    match StoreLocation::of(args.spent.as_ref().or(config.rs.spent.as_ref()), "spent.redb")? {
+        StoreLocation::Memory => Ok(in_memory(args, clock_skew, clock)),
+        StoreLocation::File(path) => in_file(args, &path, clock_skew, clock),
+        StoreLocation::Redis(url) => {
             let options = redis_options(&url, args, config, &audience.hash())?;
             let set = RedisSpentSet::open(options, clock).map_err(Failure::unavailable)?;
             match set.fence() {

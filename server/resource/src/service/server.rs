@@ -13,7 +13,7 @@ use axum::{Router, middleware};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{Connections, Place};
+use obol_probe::accept::{Connections, Permit};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::http::{Bounds, serve};
 use obol_probe::stop::Stop;
@@ -238,12 +238,12 @@ impl Service {
         let mut connections = Connections::at_most(options.max_connections);
         let mut shutdown = pin!(shutdown);
         loop {
-            let (stream, peer, place) = tokio::select! {
+            let (stream, peer, permit) = tokio::select! {
                 () = &mut shutdown => break,
                 () = stop.said() => break,
                 next = connections.next(&mut listener) => next,
             };
-            admit(&mut connections, place, stream, peer, &router, &options, &stop);
+            admit(&mut connections, permit, stream, peer, &router, &options, &stop);
         }
         drop(listener);
         stop.say();
@@ -253,7 +253,7 @@ impl Service {
 
 fn admit(
     connections: &mut Connections,
-    place: Place,
+    permit: Permit,
     stream: TcpStream,
     peer: SocketAddr,
     router: &Router,
@@ -273,5 +273,5 @@ fn admit(
     };
     let stop = stop.clone();
     connections
-        .spawn(place, async move { serve(stream, TowerToHyperService::new(router), bounds, &stop).await });
+        .spawn(permit, async move { serve(stream, TowerToHyperService::new(router), bounds, &stop).await });
 }

@@ -10,7 +10,7 @@
 //! **Ending.** When the daemon ends a connection on its own, it first stops receiving. From then on the peer's writes
 //! fail, so it knows that they were not seen; whatever came before is answered. So no peer is left to guess.
 
-mod aside;
+mod side_events;
 mod stream;
 
 use std::fmt;
@@ -37,9 +37,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tracing::{Instrument, Span};
 
-use self::aside::{Aside, Event};
+use self::side_events::{Event, SideEvents};
 use self::stream::{Input, Output};
-use crate::limits::{Account, Moment};
+use crate::limits::{Account, Tick};
 use crate::owner::Owner;
 
 /// Connections that were greeted since the process began; each has the next number.
@@ -58,15 +58,15 @@ const TURN: usize = 32;
 /// What answers requests of one protocol.
 pub trait Answerer<P: Protocol>: Send + Sync + 'static {
     /// Answers at once, or gives back a future that will.
-    fn answer(self: &Arc<Self>, call: P::Request, asker: &Asker) -> Answer<P>;
+    fn answer(self: &Arc<Self>, call: P::Request, requester: &Requester) -> Answer<P>;
 
     /// What the log ties together what is done for one request with.
-    fn span(&self, asker: &Asker) -> Span;
+    fn span(&self, requester: &Requester) -> Span;
 }
 
-/// Who asks, and for the how manieth time.
+/// Who is asking, and the number of the request.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Requester {
     /// The request's name, in this process.
     pub tag: RequestTag,
     /// What the client calls itself.
@@ -120,7 +120,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let tag = RequestTag { connection, request: 0 };
-    let asker = Asker { tag, client: client.as_ref().into(), owner: account.owner() };
+    let requester = Requester { tag, client: client.as_ref().into(), owner: account.owner() };
 
     let (waiting, answers) = mpsc::channel(MAX_WAITING);
     let asked_to_leave = account.asked_to_leave();
@@ -130,9 +130,9 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
             () = asked_to_leave => {}
         }
     };
-    let mut aside = Aside::new(answers, end);
+    let mut side_events = SideEvents::new(answers, end);
     let mut requests =
-        Requests { codec, answerer, waiting, account, asker, left: TURN, unwritten: 0, began: None };
+        Requests { codec, answerer, waiting, account, requester, left: TURN, unwritten: 0, began: None };
     let mut held: Option<Pin<Box<Sleep>>> = None;
     loop {
         if held.is_none() {
@@ -151,35 +151,35 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
                 }
             }
         }
-        match poll_fn(|context| next(context, &mut aside, &mut input, &mut held)).await? {
+        match poll_fn(|context| next(context, &mut side_events, &mut input, &mut held)).await? {
             Next::Input(more) => {
-                aside.awake();
+                side_events.awake();
                 if !more {
                     return Ok(());
                 }
             }
             Next::Resume => held = None,
-            Next::Aside(Event::Answer(frame)) => {
-                aside.awake();
+            Next::Side(Event::Answer(frame)) => {
+                side_events.awake();
                 requests.account.awake();
                 output.put(&frame).await?;
                 for _ in 1..TURN {
-                    let Some(frame) = aside.next_answer() else { break };
+                    let Some(frame) = side_events.next_answer() else { break };
                     output.put(&frame).await?;
                 }
                 output.flush().await?;
             }
-            Next::Aside(Event::Due) => {
+            Next::Side(Event::Due) => {
                 if input.is_overdue() {
                     return requests.give_up::<P>(&mut output).await;
                 }
-                if aside.was_silent(input.holds_half()) {
+                if side_events.was_silent(input.holds_half()) {
                     input.release();
                     output.release();
                 }
             }
-            Next::Aside(Event::End) => {
-                return requests.finish::<P>(input, aside.into_answers(), output).await;
+            Next::Side(Event::End) => {
+                return requests.finish::<P>(input, side_events.into_answers(), output).await;
             }
         }
     }
@@ -192,17 +192,17 @@ enum Next {
     /// It may be read again.
     Resume,
     /// Anything else.
-    Aside(Event),
+    Side(Event),
 }
 
 fn next<E: Future<Output = ()>>(
     context: &mut Context<'_>,
-    aside: &mut Aside<E>,
+    side_events: &mut SideEvents<E>,
     input: &mut Input,
     held: &mut Option<Pin<Box<Sleep>>>,
 ) -> Poll<io::Result<Next>> {
-    if let Poll::Ready(event) = aside.poll(context) {
-        return Poll::Ready(Ok(Next::Aside(event)));
+    if let Poll::Ready(event) = side_events.poll(context) {
+        return Poll::Ready(Ok(Next::Side(event)));
     }
     match held {
         Some(pause) => pause.as_mut().poll(context).map(|()| Ok(Next::Resume)),
@@ -241,12 +241,12 @@ struct Requests<A> {
     answerer: Arc<A>,
     waiting: mpsc::Sender<EncodedFrame>,
     account: Account,
-    asker: Asker,
+    requester: Requester,
     /// Requests left of this turn.
     left: usize,
     /// Answers that have been made and not written, and when the first of their requests was there.
     unwritten: u64,
-    began: Option<Moment>,
+    began: Option<Tick>,
 }
 
 /// Why no more requests are answered for now.
@@ -312,7 +312,7 @@ impl<A> Requests<A> {
     fn answer_one<P: Protocol>(
         &mut self,
         request: Result<Request<P>, RejectedRequest>,
-        now: Moment,
+        now: Tick,
         answers: &mut Frames,
     ) -> io::Result<Option<Duration>>
     where
@@ -331,9 +331,9 @@ impl<A> Requests<A> {
         let answer = match call {
             Err(refusal) => Answer::Now(Err(refusal)),
             Ok(call) => {
-                self.asker.tag.request += 1;
-                let span = self.answerer.span(&self.asker);
-                match span.in_scope(|| self.answerer.answer(call, &self.asker)) {
+                self.requester.tag.request += 1;
+                let span = self.answerer.span(&self.requester);
+                match span.in_scope(|| self.answerer.answer(call, &self.requester)) {
                     Answer::Later(answer) if !span.is_none() => Answer::later(answer.instrument(span)),
                     answer => answer,
                 }

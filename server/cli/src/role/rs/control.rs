@@ -12,7 +12,7 @@ use obol_ipc::rs_control::{
 };
 use obol_ipc::time::UtcTime;
 use obol_resource::Gate;
-use obol_sidecar::{Answer, Answerer, Asker};
+use obol_sidecar::{Answer, Answerer, Requester};
 use obol_verify::{Clock, Session, SessionStore, SystemClock};
 use tracing::Span;
 
@@ -35,13 +35,13 @@ pub(super) struct Control {
 }
 
 impl Answerer<RsControlProtocol> for Control {
-    fn answer(self: &Arc<Self>, call: RsControlRequest, asker: &Asker) -> Answer<RsControlProtocol> {
+    fn answer(self: &Arc<Self>, call: RsControlRequest, requester: &Requester) -> Answer<RsControlProtocol> {
         match call {
             RsControlRequest::Revoke(params) => {
-                let asker = asker.clone();
+                let requester = requester.clone();
                 self.where_it_may_wait(move |control| {
                     let outcome = control.revoke(&params.scope);
-                    control.note(&params, &asker, &outcome);
+                    control.note(&params, &requester, &outcome);
                     outcome.map(RsControlReply::Revoke)
                 })
             }
@@ -60,8 +60,8 @@ impl Answerer<RsControlProtocol> for Control {
         }
     }
 
-    fn span(&self, asker: &Asker) -> Span {
-        tracing::info_span!("request", id = %asker.tag, client = &*asker.client)
+    fn span(&self, requester: &Requester) -> Span {
+        tracing::info_span!("request", id = %requester.tag, client = &*requester.client)
     }
 }
 
@@ -107,7 +107,7 @@ impl Control {
         Ok(RevokeResult { revoked: ids.len() as u64, sessions: named.collect(), kept: self.kept })
     }
 
-    fn note(&self, params: &RevokeParams, asker: &Asker, outcome: &Result<RevokeResult, Refusal>) {
+    fn note(&self, params: &RevokeParams, requester: &Requester, outcome: &Result<RevokeResult, Refusal>) {
         let (revoked, reason) = (outcome.as_ref().map_or(0, |done| done.revoked), params.reason.as_str());
         let scope = match &params.scope {
             RevokeScope::All => "all".to_owned(),
@@ -117,8 +117,8 @@ impl Control {
         tracing::warn!(%scope, reason, revoked, "revoke");
         let Some(audit) = &self.audit else { return };
         let entry = || Entry {
-            request: Some(asker.tag),
-            client: Some(Arc::clone(&asker.client)),
+            request: Some(requester.tag),
+            client: Some(Arc::clone(&requester.client)),
             scope: Some(scope.as_str().into()),
             ..Entry::new(Event::Revoke)
         };

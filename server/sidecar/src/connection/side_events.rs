@@ -1,7 +1,7 @@
 //! What may happen to a connection beside its next request: an answer that had to wait, the end, a look after it.
 //!
 //! All of it is rare, and a look at each after every request costs as much as the request. So whatever happens here
-//! leaves word, and nothing is looked at until it has.
+//! raises a flag, and nothing is looked at until one is up.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,60 +30,60 @@ pub(super) enum Event {
 }
 
 /// See the module's header.
-pub(super) struct Aside<E> {
+pub(super) struct SideEvents<E> {
     answers: mpsc::Receiver<EncodedFrame>,
     end: Pin<Box<E>>,
-    care: Care,
-    word: Option<Arc<Word>>,
+    idle: IdleCheck,
+    flag: Option<Arc<WakeFlag>>,
 }
 
-/// Left by what happened, for the task that serves the connection.
-struct Word {
-    left: AtomicBool,
+/// Raised by what happened, for the task that serves the connection.
+struct WakeFlag {
+    raised: AtomicBool,
     server: Waker,
 }
 
-impl Wake for Word {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.left.store(true, Ordering::Release);
+        self.raised.store(true, Ordering::Release);
         self.server.wake_by_ref();
     }
 }
 
-impl<E: Future<Output = ()>> Aside<E> {
+impl<E: Future<Output = ()>> SideEvents<E> {
     /// `end` resolves when the connection is to end.
     pub(super) fn new(answers: mpsc::Receiver<EncodedFrame>, end: E) -> Self {
-        Self { answers, end: Box::pin(end), care: Care::new(), word: None }
+        Self { answers, end: Box::pin(end), idle: IdleCheck::new(), flag: None }
     }
 
     /// What happened, if anything did.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        let word = match self.word.take() {
-            Some(word) if word.server.will_wake(context.waker()) => word,
+        let flag = match self.flag.take() {
+            Some(flag) if flag.server.will_wake(context.waker()) => flag,
             // The first time, everything is looked at.
-            _ => Arc::new(Word { left: AtomicBool::new(true), server: context.waker().clone() }),
+            _ => Arc::new(WakeFlag { raised: AtomicBool::new(true), server: context.waker().clone() }),
         };
-        let event = if word.left.load(Ordering::Acquire) { self.look(&word) } else { Poll::Pending };
-        self.word = Some(word);
+        let event = if flag.raised.load(Ordering::Acquire) { self.look(&flag) } else { Poll::Pending };
+        self.flag = Some(flag);
         event
     }
 
-    fn look(&mut self, word: &Arc<Word>) -> Poll<Event> {
-        word.left.store(false, Ordering::Release);
-        let event = self.poll_all(word);
+    fn look(&mut self, flag: &Arc<WakeFlag>) -> Poll<Event> {
+        flag.raised.store(false, Ordering::Release);
+        let event = self.poll_all(flag);
         if event.is_ready() {
             // There may be more.
-            word.left.store(true, Ordering::Release);
+            flag.raised.store(true, Ordering::Release);
         }
         event
     }
 
-    fn poll_all(&mut self, word: &Arc<Word>) -> Poll<Event> {
-        let waker = Waker::from(Arc::clone(word));
+    fn poll_all(&mut self, flag: &Arc<WakeFlag>) -> Poll<Event> {
+        let waker = Waker::from(Arc::clone(flag));
         let context = &mut Context::from_waker(&waker);
         if let Poll::Ready(Some(frame)) = self.answers.poll_recv(context) {
             return Poll::Ready(Event::Answer(frame));
@@ -91,7 +91,7 @@ impl<E: Future<Output = ()>> Aside<E> {
         if self.end.as_mut().poll(context).is_ready() {
             return Poll::Ready(Event::End);
         }
-        self.care.poll_due(context).map(|()| Event::Due)
+        self.idle.poll_due(context).map(|()| Event::Due)
     }
 
     /// Another answer that is there already.
@@ -101,22 +101,22 @@ impl<E: Future<Output = ()>> Aside<E> {
 
     /// Notes that the peer does something.
     pub(super) fn awake(&mut self) {
-        if self.care.awake() {
+        if self.idle.awake() {
             self.look_again();
         }
     }
 
     /// When it is due: whether nothing happened since the last time. Not so while half a request waits for its end.
     pub(super) fn was_silent(&mut self, half: bool) -> bool {
-        let silent = self.care.was_silent(half);
+        let silent = self.idle.was_silent(half);
         self.look_again();
         silent
     }
 
     /// The timer has to be looked at once for each time it is set.
     fn look_again(&self) {
-        if let Some(word) = &self.word {
-            word.left.store(true, Ordering::Release);
+        if let Some(flag) = &self.flag {
+            flag.raised.store(true, Ordering::Release);
         }
     }
 
@@ -128,13 +128,13 @@ impl<E: Future<Output = ()>> Aside<E> {
 
 /// A timer for what has to be looked after now and then. It runs slowly while nothing happens, so that thousands of
 /// silent connections cost nothing.
-struct Care {
+struct IdleCheck {
     timer: Pin<Box<Sleep>>,
     active: bool,
     slow: bool,
 }
 
-impl Care {
+impl IdleCheck {
     fn new() -> Self {
         Self { timer: Box::pin(sleep(LOOK_AFTER)), active: true, slow: false }
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_looked_at_until_it_leaves_word_and_nothing_is_missed() {
+    async fn nothing_is_looked_at_until_its_flag_is_up_and_nothing_is_missed() {
         let looks = Arc::new(AtomicUsize::new(0));
         let (answer, answers) = mpsc::channel(4);
         let (end, mut ended) = oneshot::channel::<()>();
@@ -192,13 +192,13 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
             Pin::new(&mut ended).poll(context).map(|_| ())
         });
-        let mut aside = Aside::new(answers, end_of_it);
+        let mut side_events = SideEvents::new(answers, end_of_it);
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let context = &mut Context::from_waker(&waker);
 
         for _ in 0..3 {
-            assert!(aside.poll(context).is_pending());
+            assert!(side_events.poll(context).is_pending());
         }
         assert_eq!(looks.load(Ordering::Relaxed), 1);
 
@@ -207,30 +207,30 @@ mod tests {
         }
         assert!(woken.0.load(Ordering::Relaxed) > 0);
         for _ in 0..2 {
-            assert!(matches!(aside.poll(context), Poll::Ready(Event::Answer(_))));
+            assert!(matches!(side_events.poll(context), Poll::Ready(Event::Answer(_))));
         }
-        assert!(aside.poll(context).is_pending());
+        assert!(side_events.poll(context).is_pending());
 
         end.send(()).unwrap();
-        assert!(matches!(aside.poll(context), Poll::Ready(Event::End)));
+        assert!(matches!(side_events.poll(context), Poll::Ready(Event::End)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_is_looked_after_seldom_and_one_that_awakes_soon() {
         let (_answer, answers) = mpsc::channel(1);
-        let mut aside = Aside::new(answers, std::future::pending());
+        let mut side_events = SideEvents::new(answers, std::future::pending());
         let began = Instant::now();
-        let due = async |aside: &mut Aside<_>| {
-            assert!(matches!(std::future::poll_fn(|context| aside.poll(context)).await, Event::Due));
+        let due = async |side_events: &mut SideEvents<_>| {
+            assert!(matches!(std::future::poll_fn(|context| side_events.poll(context)).await, Event::Due));
             began.elapsed().as_secs()
         };
-        assert_eq!(due(&mut aside).await, 1);
-        assert!(!aside.was_silent(false), "it has only begun");
-        assert_eq!(due(&mut aside).await, 2);
-        assert!(aside.was_silent(false));
-        assert_eq!(due(&mut aside).await, 2 + LOOK_AFTER_SILENT.as_secs());
-        assert!(aside.was_silent(false));
-        aside.awake();
-        assert_eq!(due(&mut aside).await, 3 + LOOK_AFTER_SILENT.as_secs());
+        assert_eq!(due(&mut side_events).await, 1);
+        assert!(!side_events.was_silent(false), "it has only begun");
+        assert_eq!(due(&mut side_events).await, 2);
+        assert!(side_events.was_silent(false));
+        assert_eq!(due(&mut side_events).await, 2 + LOOK_AFTER_SILENT.as_secs());
+        assert!(side_events.was_silent(false));
+        side_events.awake();
+        assert_eq!(due(&mut side_events).await, 3 + LOOK_AFTER_SILENT.as_secs());
     }
 }
