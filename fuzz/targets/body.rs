@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use obol_fuzz::canonical::{body_scope, without_vendor_tags};
 use obol_fuzz::seeds;
 use obol_fuzz::world::{TOOL, World};
-use obol_token::{Envelope, OpenError};
+use obol_token::{Envelope, BodyOpenError};
 use obol_verify::Request;
 use obol_world::forge::Forge;
 
@@ -25,7 +25,7 @@ fuzz_target!(init: seeds::write_if_asked("body"), |data: &[u8]| {
             assert_eq!(body.scope_tlv(), scope);
             assert_eq!(body.scope().is_ok() && without_vendor_tags(scope).is_none(), false, "a scope is canonical");
         }
-        (Err(OpenError::Body), None) => {}
+        (Err(BodyOpenError::Body), None) => {}
         (Err(error), _) => panic!("{error}, and the oracle reads {expected:?}"),
         (Ok(_), None) => panic!("a body is not canonical"),
     }

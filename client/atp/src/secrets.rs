@@ -29,7 +29,7 @@ pub(crate) fn from_file(file: &Path) -> Result<Zeroizing<Vec<u8>>, AtpError> {
 /// Keeps a host's secret in the keychain.
 pub(crate) async fn keep(host: &Host, secret: &[u8], keychain: &Keychain) -> Result<(), AtpError> {
     let secret = Secret::new(secret).map_err(AtpError::Secret)?;
-    keychain.set_secret(&format!("{ACCOUNT}{host}"), secret.reveal()).await
+    keychain.set_secret(&format!("{ACCOUNT}{host}"), secret.expose()).await
 }
 
 /// The secret for a host: of the file, the keychain, the host's own variable, the plain variable.

@@ -175,7 +175,7 @@ impl JwtKey {
     }
 
     /// Its 32 bytes, to be sealed.
-    pub fn reveal(&self) -> &[u8; 32] {
+    pub fn expose(&self) -> &[u8; 32] {
         &self.bytes
     }
 

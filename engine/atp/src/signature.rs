@@ -73,7 +73,7 @@ impl Secret {
     }
 
     /// The key's bytes.
-    pub fn reveal(&self) -> &[u8] {
+    pub fn expose(&self) -> &[u8] {
         &self.text
     }
 

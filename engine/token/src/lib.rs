@@ -59,7 +59,7 @@ pub use {
     envelope::{Envelope, FramingError, Jti, MAX_BODY_BYTES, MAX_TOKEN_BYTES, MAX_TOKEN_TEXT},
     keys::{Nonces, SessionMaterial, TokenKeys},
     mint::{MintError, Minter, TokenSeed, Validity},
-    open::{Body, OpenError},
+    open::{Body, BodyOpenError},
     possession::transcript as possession_transcript,
     scope::{Constraints, Scope, ScopeError},
     secret::{AudienceSecrets, MutualAuth, ResponseKey, SessionKey, SessionSecret, VerifierSecret},

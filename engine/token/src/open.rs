@@ -21,7 +21,7 @@ pub(crate) const TAG_VERIFIER_SECRET: u8 = 0x05;
 
 /// Why a token could not be opened, in the order in which it is found out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OpenError {
+pub enum BodyOpenError {
     /// The token names another suite than its session negotiated.
     Suite,
     /// The Schnorr signature does not hold (`INVALID_SIGNATURE`). Only in suite 1.
@@ -32,7 +32,7 @@ pub enum OpenError {
     Body,
 }
 
-impl OpenError {
+impl BodyOpenError {
     /// The error in words.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,13 +44,13 @@ impl OpenError {
     }
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for BodyOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl core::error::Error for OpenError {}
+impl core::error::Error for BodyOpenError {}
 
 /// A decrypted body. Its existence proves that the signature, where there is one, and the AEAD tag held.
 pub struct Body {
@@ -144,9 +144,9 @@ impl fmt::Debug for Body {
 impl SessionMaterial {
     /// Checks the signature, where the suite has one, then the AEAD's tag, then decrypts the body (cascade steps 5
     /// to 7).
-    pub fn open(&self, envelope: &Envelope<'_>) -> Result<Body, OpenError> {
+    pub fn open(&self, envelope: &Envelope<'_>) -> Result<Body, BodyOpenError> {
         if envelope.suite() != self.suite() {
-            return Err(OpenError::Suite);
+            return Err(BodyOpenError::Suite);
         }
         let parts = envelope.parts();
         let keys = self.token_keys(&envelope.jti());
@@ -154,11 +154,11 @@ impl SessionMaterial {
         if let Some(signature) = parts.signature
             && !schnorr::holds(self, &keys, parts, signature)
         {
-            return Err(OpenError::Signature);
+            return Err(BodyOpenError::Signature);
         }
         let mut body = Zeroizing::new(parts.ciphertext.to_vec());
         aead::open(self.suite(), keys.encryption(), &envelope.iv(), parts.aad, &mut body, parts.tag)
-            .map_err(|_| OpenError::Decryption)?;
-        Body::parse(body).ok_or(OpenError::Body)
+            .map_err(|_| BodyOpenError::Decryption)?;
+        Body::parse(body).ok_or(BodyOpenError::Body)
     }
 }

@@ -96,7 +96,7 @@ impl KeyRing {
 
     /// Whether one of the keys is these bytes, or is written in them.
     pub(crate) fn any(&self, test: impl Fn(&[u8]) -> bool) -> bool {
-        self.0.iter().any(|dated| test(dated.key.reveal()) || test(to_hex(dated.key.reveal()).as_bytes()))
+        self.0.iter().any(|dated| test(dated.key.expose()) || test(to_hex(dated.key.expose()).as_bytes()))
     }
 
     /// The public halves.

@@ -143,7 +143,7 @@ impl Dated {
     }
 
     fn imprint(&mut self, key: &[u8; 32], owner: &OwnerName) -> Seen {
-        self.print = Print::of(key, owner, self.secret.reveal());
+        self.print = Print::of(key, owner, self.secret.expose());
         Seen { print: self.print, until: self.until }
     }
 }

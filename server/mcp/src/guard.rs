@@ -103,7 +103,7 @@ impl ToolGuard {
 
     async fn decide(&self, name: &str, arguments: Arguments, meta: &RequestMeta) -> Result<Admitted, Denial> {
         let refuse = |denial| self.gate.refuse(denial);
-        let token = meta.token().reveal().as_bytes();
+        let token = meta.token().expose().as_bytes();
         let proof = meta.proof().map_err(refuse)?;
         let with_proof = |call: ToolCall| match proof {
             Some(proof) => call.proof(proof),

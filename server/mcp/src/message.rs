@@ -24,7 +24,7 @@ impl TokenText {
     }
 
     /// The token. It must not end up in a log.
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(meta[EXTENSION]["format"], "opaque");
         assert_eq!(meta[EXTENSION]["pop"]["alg"], "Ed25519");
         let read = RequestMeta::take(&mut meta).unwrap().unwrap();
-        assert_eq!(read.token().reveal(), "abc");
+        assert_eq!(read.token().expose(), "abc");
         assert_eq!(read.proof(), Ok(Some(proof)));
         assert_eq!(read.sealed_arguments(), Ok(Some(sealed.of_algorithm("AES-256-GCM"))));
         assert_eq!(Value::Object(meta), json!({"progressToken": 1}));

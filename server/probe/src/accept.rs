@@ -182,8 +182,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_next_waits_until_one_has_ended() {
         let mut connections = Connections::at_most(1);
-        let (_, (), place) = connections.next(&mut willing()).await;
-        connections.spawn(place, sleep(SECOND));
+        let (_, (), permit) = connections.next(&mut willing()).await;
+        connections.spawn(permit, sleep(SECOND));
         let start = Instant::now();
         let mut listener = willing();
         assert!(timeout(SECOND / 2, connections.next(&mut listener)).await.is_err());
@@ -197,9 +197,9 @@ mod tests {
     async fn what_does_not_end_in_time_is_cut_off_and_counted() {
         let (ended, mut connections) = (Arc::new(AtomicUsize::new(0)), Connections::unbounded());
         for seconds in [1, 2, 600, 700] {
-            let (_, (), place) = connections.next(&mut willing()).await;
+            let (_, (), permit) = connections.next(&mut willing()).await;
             let ended = Arc::clone(&ended);
-            connections.spawn(place, async move {
+            connections.spawn(permit, async move {
                 sleep(SECOND * seconds).await;
                 ended.fetch_add(1, Ordering::Relaxed);
             });

@@ -144,12 +144,12 @@ where
 {
     let mut connections = Connections::at_most(MAX_CONNECTIONS);
     loop {
-        let (stream, reach, place) = tokio::select! {
+        let (stream, reach, permit) = tokio::select! {
             () = stop.said() => break,
             next = connections.next(&mut listener) => next,
         };
         let (health, stop) = (Arc::clone(&health), stop.clone());
-        connections.spawn(place, async move {
+        connections.spawn(permit, async move {
             let service = service_fn(|request| {
                 let response = answer(&*health, &request, reach);
                 async move { Ok::<_, Infallible>(response) }

@@ -87,7 +87,7 @@ impl Client {
                 "stale_timestamp" => self.correct_clock(host, &answer),
                 "invalid_signature" => {
                     let newer = self.secret(host).await?;
-                    let changed = !newer.is_same(secret.reveal());
+                    let changed = !newer.is_same(secret.expose());
                     secret = newer;
                     changed
                 }

@@ -12,7 +12,7 @@ pub(crate) mod template;
 use std::sync::Arc;
 
 use obol_secret::json::Bounds;
-use obol_token::{Body, Envelope, OpenError, ScopeError};
+use obol_token::{Body, BodyOpenError, Envelope, ScopeError};
 
 use self::evaluation::Subject;
 use crate::denial::{Code, Denial, FailedCheck};
@@ -140,9 +140,9 @@ pub(crate) fn check_window(parts: &Parts, session: &Session, issued_at: u64) -> 
 fn open_body(session: &Session, envelope: &Envelope<'_>) -> Result<Body, Denial> {
     session.material().open(envelope).map_err(|error| {
         let (code, failed_check) = match error {
-            OpenError::Suite | OpenError::Body => (Code::MalformedToken, FailedCheck::FramingCheck),
-            OpenError::Signature => (Code::InvalidSignature, FailedCheck::SchnorrVerification),
-            OpenError::Decryption => (Code::DecryptionFailed, FailedCheck::AeadDecryption),
+            BodyOpenError::Suite | BodyOpenError::Body => (Code::MalformedToken, FailedCheck::FramingCheck),
+            BodyOpenError::Signature => (Code::InvalidSignature, FailedCheck::SchnorrVerification),
+            BodyOpenError::Decryption => (Code::DecryptionFailed, FailedCheck::AeadDecryption),
         };
         Denial::new(code, failed_check, error.as_str())
     })

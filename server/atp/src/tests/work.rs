@@ -23,8 +23,8 @@ fn whoever_asks_meets_two_keys() {
         let id = AgentId::from_random([number; 16]);
         assert_eq!(keys_of(id), [false, false]);
         let keys = book.keys(id, START, &Owners::default());
-        assert!(!keys.current.is_same(keys.previous.reveal()), "two random keys");
-        assert_eq!((keys.current.reveal().len(), keys.previous.reveal().len()), (32, 32));
+        assert!(!keys.current.is_same(keys.previous.expose()), "two random keys");
+        assert_eq!((keys.current.expose().len(), keys.previous.expose().len()), (32, 32));
     }
 }
 

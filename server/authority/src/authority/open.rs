@@ -9,7 +9,7 @@ use super::payload::{self, SessionRequest, Told};
 use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
 use crate::decider::Moment;
 use crate::directory::{
-    Agent, AgentStatus, Answer, Carried, ResourceServer, SessionPlan, SessionRow, Standing,
+    Agent, AgentStatus, Answer, Carried, KeyStanding, ResourceServer, SessionPlan, SessionRow,
 };
 use crate::refused::Refused;
 use crate::settings::{PREFERENCE, strength};
@@ -62,10 +62,10 @@ impl Authority {
             return Ok(Err(refused));
         }
         let agent = match self.directory.standing(proven.identity, now.secs())? {
-            Standing::Agent(agent) => *agent,
-            Standing::Unknown => return Ok(Err(Refused::NotRegistered)),
-            Standing::Pending => return Ok(Err(Refused::PendingApproval)),
-            Standing::Retired => return Ok(Err(Refused::Revoked)),
+            KeyStanding::Agent(agent) => *agent,
+            KeyStanding::Unknown => return Ok(Err(Refused::NotRegistered)),
+            KeyStanding::Pending => return Ok(Err(Refused::PendingApproval)),
+            KeyStanding::Retired => return Ok(Err(Refused::Revoked)),
         };
         match agent.status {
             AgentStatus::Suspended => return Ok(Err(Refused::Suspended)),

@@ -164,7 +164,7 @@ pub enum Polled {
 
 /// Who has a key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum KeyStanding {
     /// Nobody.
     Unknown,
     /// Somebody who waits for a human.
@@ -374,7 +374,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// [`Unavailable`].
-    fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<Standing>;
+    fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<KeyStanding>;
 
     /// Agents by id, those behind `after`, at most [`MAX_PAGE`].
     ///
@@ -561,14 +561,14 @@ impl Default for Stored<MemoryStore> {
 /// Why a directory was not opened.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum OpenError {
+pub enum DirectoryOpenError {
     /// The file cannot be used.
     File(PrivateFileError),
     /// The file is damaged, sealed under another key, or belongs to something else.
     NotOurs(PathBuf, String),
 }
 
-impl fmt::Display for OpenError {
+impl fmt::Display for DirectoryOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(error) => write!(f, "the directory: {error}"),
@@ -581,4 +581,4 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl core::error::Error for OpenError {}
+impl core::error::Error for DirectoryOpenError {}

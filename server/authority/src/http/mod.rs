@@ -215,14 +215,14 @@ impl Service {
         let mut connections = Connections::at_most(options.max_connections);
         let mut shutdown = pin!(shutdown);
         loop {
-            let (stream, peer, place) = tokio::select! {
+            let (stream, peer, permit) = tokio::select! {
                 () = &mut shutdown => break,
                 () = stop.said() => break,
                 next = connections.next(&mut public) => next,
             };
             let (routes, stop) = (routes.clone(), stop.clone());
             let certificate = options.certificate.clone();
-            connections.spawn(place, async move {
+            connections.spawn(permit, async move {
                 match certificate {
                     None => connection(stream, peer, routes, &stop).await,
                     Some(certificate) => {

@@ -38,7 +38,7 @@ fn a_disabled_agent_opens_nothing_and_what_it_had_has_ended(directory: &dyn Dire
     assert!(matches!(told[0], Happening::SessionEnd { session: SessionId(100), .. }), "{told:?}");
     assert!(matches!(told[1], Happening::SessionEnd { session: SessionId(101), .. }), "{told:?}");
     assert!(matches!(&told[2], Happening::AgentEnd { agent, revoked: false, .. } if *agent == one.id));
-    let Standing::Agent(now) = directory.standing(key(1), NOW).unwrap() else { panic!("it is known") };
+    let KeyStanding::Agent(now) = directory.standing(key(1), NOW).unwrap() else { panic!("it is known") };
     assert_eq!(now.status, AgentStatus::Suspended);
     let again = directory.register(handshake(9), new_registration(1, "builder"), NOW, seal(1)).unwrap();
     assert_eq!(refused(again), Refused::Suspended, "registering anew does not help");
@@ -122,13 +122,16 @@ fn rotate(directory: &dyn Directory, at: u64, by: u64, step: RotateStep, number:
 fn a_key_is_replaced_in_two_steps_and_the_old_one_ends(directory: &dyn Directory) {
     let agent = agent(directory, 1, "builder");
     done(rotate(directory, NOW, 1, RotateStep::Name(key(2)), 11));
-    assert_eq!(directory.standing(key(2), NOW).unwrap(), Standing::Unknown, "it has yet to prove itself");
+    assert_eq!(directory.standing(key(2), NOW).unwrap(), KeyStanding::Unknown, "it has yet to prove itself");
     let prove = RotateStep::Prove(handshake(11).hash);
     assert_eq!(done(rotate(directory, NOW, 2, prove.clone(), 12)), agent.id);
     let end = NOW + KEY_OVERLAP_SECS;
-    assert!(matches!(directory.standing(key(2), end).unwrap(), Standing::Agent(_)));
-    assert!(matches!(directory.standing(key(1), end - 1).unwrap(), Standing::Agent(_)), "both hold a while");
-    assert_eq!(directory.standing(key(1), end).unwrap(), Standing::Retired);
+    assert!(matches!(directory.standing(key(2), end).unwrap(), KeyStanding::Agent(_)));
+    assert!(
+        matches!(directory.standing(key(1), end - 1).unwrap(), KeyStanding::Agent(_)),
+        "both hold a while"
+    );
+    assert_eq!(directory.standing(key(1), end).unwrap(), KeyStanding::Retired);
     // The old key does nothing that lasts, not even while it holds.
     assert_eq!(refused(rotate(directory, NOW, 1, RotateStep::Name(key(3)), 13)), Refused::Revoked);
     let again = directory.register(handshake(14), new_registration(1, "x"), NOW, seal(1)).unwrap();

@@ -32,7 +32,7 @@ fn an_approved_registration_is_an_agent_and_its_maker_hears_so(directory: &dyn D
     let id = waits(register(directory, 1, new, NOW));
     assert_eq!(directory.poll(id.clone(), poll, NOW).unwrap(), Some(Polled::Pending));
     assert_eq!(directory.poll(id.clone(), [0; 32], NOW).unwrap(), None, "another's token");
-    assert_eq!(directory.standing(key(1), NOW).unwrap(), Standing::Pending);
+    assert_eq!(directory.standing(key(1), NOW).unwrap(), KeyStanding::Pending);
     assert_eq!(directory.registration(code, NOW).unwrap().unwrap().id, id);
 
     let agent = directory.approve(approval(&id, "anna"), NOW + 5).unwrap().unwrap();
@@ -43,7 +43,7 @@ fn an_approved_registration_is_an_agent_and_its_maker_hears_so(directory: &dyn D
     assert_eq!(directory.registration(code, NOW + 5).unwrap(), None, "a code is good once");
     assert_eq!(directory.agent("builder").unwrap().unwrap(), agent);
     assert_eq!(directory.agent(agent.id.as_str()).unwrap().unwrap(), agent);
-    assert_eq!(directory.standing(key(1), NOW + 5).unwrap(), Standing::Agent(Box::new(agent.clone())));
+    assert_eq!(directory.standing(key(1), NOW + 5).unwrap(), KeyStanding::Agent(Box::new(agent.clone())));
     assert_eq!(events(directory), [Happening::AgentApproved { agent: agent.id }]);
 }
 
@@ -54,7 +54,7 @@ fn a_denied_registration_is_none_and_its_source_can_be_blocked(directory: &dyn D
     directory.deny(id.clone(), 3_600, NOW).unwrap().unwrap();
     assert_eq!(directory.poll(id.clone(), poll, NOW).unwrap(), Some(Polled::Denied));
     assert_eq!(directory.approve(approval(&id, "anna"), NOW).unwrap().unwrap_err(), Refused::NoSuchCode);
-    assert_eq!(directory.standing(key(1), NOW).unwrap(), Standing::Unknown);
+    assert_eq!(directory.standing(key(1), NOW).unwrap(), KeyStanding::Unknown);
     let again = |number| NewRegistration { source: source.clone(), ..new_registration(number, "x") };
     assert_eq!(refused(register(directory, 2, again(2), NOW + 3_599)), Refused::TooManyPending);
     waits(register(directory, 3, again(3), NOW + 3_600));
@@ -70,7 +70,7 @@ fn nobody_approves_what_is_over_or_decided(directory: &dyn Directory) {
     assert_eq!(directory.registration(code, over).unwrap(), None);
     assert_eq!(directory.approve(approval(&id, "anna"), over).unwrap().unwrap_err(), Refused::NoSuchCode);
     assert_eq!(directory.poll(id.clone(), poll, over).unwrap(), Some(Polled::Expired));
-    assert_eq!(directory.standing(key(1), over).unwrap(), Standing::Unknown);
+    assert_eq!(directory.standing(key(1), over).unwrap(), KeyStanding::Unknown);
 
     let unknown = RegistrationId::generate(&mut SystemRandom);
     assert_eq!(directory.approve(approval(&unknown, "anna"), NOW).unwrap().unwrap_err(), Refused::NoSuchCode);
@@ -129,7 +129,7 @@ fn a_key_that_has_an_agent_renews_its_approval(directory: &dyn Directory) {
     let id = waits(register(directory, 2, new, later));
     let shown = directory.registration(key(50).0, later).unwrap().unwrap();
     assert_eq!(shown.renews, Some(before.id.clone()));
-    assert!(matches!(directory.standing(key(1), later).unwrap(), Standing::Agent(_)));
+    assert!(matches!(directory.standing(key(1), later).unwrap(), KeyStanding::Agent(_)));
     let after = directory.approve(approval(&id, "anna"), later).unwrap().unwrap();
     assert_eq!((&after.id, after.registered_at), (&before.id, NOW));
     assert!(after.version > before.version && after.expires_at == later + MONTH);

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use self::writer::Writer;
 use super::tables::{Bytes, Kept, Rows, Store, Table, Transaction, Unavailable};
-use super::{OpenError, Stored};
+use super::{DirectoryOpenError, Stored};
 
 const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("obol.authority.rows");
 /// What the sealing key is derived for.
@@ -52,10 +52,11 @@ impl Stored<RedbStore> {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says what cannot be used.
-    pub fn open(path: &Path, master: &Key32) -> Result<Self, OpenError> {
-        let not_ours = |why: &dyn core::fmt::Display| OpenError::NotOurs(path.to_owned(), why.to_string());
-        let file = PrivateFile::open(path).map_err(OpenError::File)?.into_file();
+    /// [`DirectoryOpenError`] says what cannot be used.
+    pub fn open(path: &Path, master: &Key32) -> Result<Self, DirectoryOpenError> {
+        let not_ours =
+            |why: &dyn core::fmt::Display| DirectoryOpenError::NotOurs(path.to_owned(), why.to_string());
+        let file = PrivateFile::open(path).map_err(DirectoryOpenError::File)?.into_file();
         let backend = redb::backends::FileBackend::new(file).map_err(|error| not_ours(&error))?;
         let database = Database::builder().create_with_backend(backend).map_err(|error| not_ours(&error))?;
         Self::over(database, master).map_err(|error| not_ours(&error.0))

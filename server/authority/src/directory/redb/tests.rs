@@ -9,7 +9,7 @@ use crate::directory::contract::{
     self, NOW, agent, approval, events, half_of, handshake, new_registration, open, seal,
 };
 use crate::directory::{
-    AgentStatus, Carried, Directory, EndScope, Human, MemoryDirectory, Refused, Registered, Standing,
+    AgentStatus, Carried, Directory, EndScope, Human, KeyStanding, MemoryDirectory, Refused, Registered,
 };
 use crate::id::SystemRandom;
 
@@ -37,7 +37,7 @@ fn everything_is_there_after_a_restart() {
         half_of(&directory, 100, "https://a").is_none() && half_of(&directory, 101, "https://a").is_some()
     );
     assert_eq!(directory.last_session().unwrap(), SessionId(101));
-    assert!(matches!(directory.standing(one.identity, NOW).unwrap(), Standing::Agent(_)));
+    assert!(matches!(directory.standing(one.identity, NOW).unwrap(), KeyStanding::Agent(_)));
     let again = directory.refuse(handshake(101), Refused::NoGrants, NOW, seal(9)).unwrap();
     assert_eq!(again, Carried::Again(b"101 done".to_vec()), "answers too");
 }
@@ -58,7 +58,10 @@ fn a_file_that_is_anothers_damaged_or_sealed_under_another_key_is_refused() {
     std::fs::write(&path, b"").unwrap();
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(RedbDirectory::open(&path, &master()), Err(OpenError::File(_))), "open to others");
+    assert!(
+        matches!(RedbDirectory::open(&path, &master()), Err(DirectoryOpenError::File(_))),
+        "open to others"
+    );
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn a_transaction_that_panics_changes_nothing_and_harms_no_other() {
     let (identity, id) = (new.identity, new.id.clone());
     let panics = directory.register(handshake(1), new, NOW, Box::new(|_| panic!("on purpose")));
     assert!(panics.is_err());
-    assert_eq!(directory.standing(identity, NOW).unwrap(), Standing::Unknown);
+    assert_eq!(directory.standing(identity, NOW).unwrap(), KeyStanding::Unknown);
     assert!(directory.approve(approval(&id, "anna"), NOW).unwrap().is_err());
     agent(&directory, 2, "other");
 }

@@ -7,7 +7,7 @@ use super::{keys, number_behind, sessions};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, DeniedTool, Human, SessionRow};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
-use crate::directory::{EndScope, Ended, MAX_PAGE, Standing};
+use crate::directory::{EndScope, Ended, KeyStanding, MAX_PAGE};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
@@ -187,10 +187,10 @@ pub(super) fn deregister(
     now: u64,
 ) -> Kept<Result<Ended, Refused>> {
     let mut agent = match keys::standing(transaction, key, now)? {
-        Standing::Agent(agent) => *agent,
-        Standing::Pending => return Ok(Err(Refused::PendingApproval)),
-        Standing::Retired => return Ok(Err(Refused::Revoked)),
-        Standing::Unknown => return Ok(Err(Refused::NotRegistered)),
+        KeyStanding::Agent(agent) => *agent,
+        KeyStanding::Pending => return Ok(Err(Refused::PendingApproval)),
+        KeyStanding::Retired => return Ok(Err(Refused::Revoked)),
+        KeyStanding::Unknown => return Ok(Err(Refused::NotRegistered)),
     };
     if agent.status == AgentStatus::Revoked || agent.identity != *key {
         return Ok(Err(Refused::Revoked));

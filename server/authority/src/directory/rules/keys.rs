@@ -5,7 +5,7 @@ use obol_handshake::{HandshakeHash, IdentityPublic};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, KeyOwner, KeyRotation, key_digest};
 use crate::directory::tables::{Kept, Table, Transaction, Unavailable};
-use crate::directory::{Handshake, KEY_OVERLAP_SECS, RotateStep, Standing};
+use crate::directory::{Handshake, KEY_OVERLAP_SECS, KeyStanding, RotateStep};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
@@ -31,13 +31,13 @@ pub(super) fn owner(transaction: &Transaction<'_>, key: &IdentityPublic) -> Kept
     transaction.get(Table::IdentityKey, &key_digest(key))
 }
 
-pub(super) fn standing(transaction: &Transaction<'_>, key: &IdentityPublic, now: u64) -> Kept<Standing> {
+pub(super) fn standing(transaction: &Transaction<'_>, key: &IdentityPublic, now: u64) -> Kept<KeyStanding> {
     match owner(transaction, key)? {
-        Some(KeyOwner { until: Some(until), .. }) if now >= until => Ok(Standing::Retired),
-        Some(owner) => Ok(Standing::Agent(Box::new(agent(transaction, &owner.agent)?))),
+        Some(KeyOwner { until: Some(until), .. }) if now >= until => Ok(KeyStanding::Retired),
+        Some(owner) => Ok(KeyStanding::Agent(Box::new(agent(transaction, &owner.agent)?))),
         None => {
             let waits = super::registering::waiting_with_key(transaction, key, now)?.is_some();
-            Ok(if waits { Standing::Pending } else { Standing::Unknown })
+            Ok(if waits { KeyStanding::Pending } else { KeyStanding::Unknown })
         }
     }
 }
@@ -45,10 +45,10 @@ pub(super) fn standing(transaction: &Transaction<'_>, key: &IdentityPublic, now:
 /// An agent that is known by this key, may act, and has it as its own.
 fn acting(transaction: &Transaction<'_>, key: &IdentityPublic, now: u64) -> Kept<Result<Agent, Refused>> {
     let agent = match standing(transaction, key, now)? {
-        Standing::Unknown => return Ok(Err(Refused::NotRegistered)),
-        Standing::Pending => return Ok(Err(Refused::PendingApproval)),
-        Standing::Retired => return Ok(Err(Refused::Revoked)),
-        Standing::Agent(agent) => *agent,
+        KeyStanding::Unknown => return Ok(Err(Refused::NotRegistered)),
+        KeyStanding::Pending => return Ok(Err(Refused::PendingApproval)),
+        KeyStanding::Retired => return Ok(Err(Refused::Revoked)),
+        KeyStanding::Agent(agent) => *agent,
     };
     Ok(match agent.status {
         AgentStatus::Suspended => Err(Refused::Suspended),

@@ -16,8 +16,8 @@ use obol_session::{ResourceHalf, SessionId};
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
     Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Handshake, Human,
-    Invitation, MAX_PAGE, NewRegistration, NewReplica, Opened, PolicyVersion, Polled, Registered,
-    Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Standing, Stored,
+    Invitation, KeyStanding, MAX_PAGE, NewRegistration, NewReplica, Opened, PolicyVersion, Polled,
+    Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -132,7 +132,7 @@ impl<S: Store> Directory for Stored<S> {
         self.store.read(|transaction| registering::poll(transaction, &registration, &poll_hash, now))
     }
 
-    fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<Standing> {
+    fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<KeyStanding> {
         self.store.read(|transaction| keys::standing(transaction, &identity, now))
     }
 
