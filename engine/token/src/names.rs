@@ -205,7 +205,7 @@ checked_text!(
 /// Documents have them in lower case and no other ([`SessionId::parse`]); people and sockets may write either
 /// ([`FromStr`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct SessionId(pub u64);
+pub struct SessionId(u64);
 
 impl SessionId {
     /// The session with this number.

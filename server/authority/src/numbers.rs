@@ -35,7 +35,7 @@ impl SessionNumbers {
             }
         };
         *last = next;
-        SessionId(next)
+        SessionId::from_u64(next)
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn numbers_rise_whatever_the_clock_does() {
-        let numbers = SessionNumbers::above(SessionId(0), 3);
+        let numbers = SessionNumbers::above(SessionId::from_u64(0), 3);
         let mut last = 0;
         for now in [1_000, 1_000, 1_001, 999, 0, 1_001, 5_000] {
             for _ in 0..5_000 {
@@ -56,7 +56,7 @@ mod tests {
             }
         }
         assert!(last >> 22 >= 5_000);
-        let after_a_restart = SessionNumbers::above(SessionId(last), 3).next(10);
+        let after_a_restart = SessionNumbers::above(SessionId::from_u64(last), 3).next(10);
         assert!(after_a_restart.0 > last);
     }
 }

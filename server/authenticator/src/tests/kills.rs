@@ -77,7 +77,7 @@ async fn no_kill_of_the_service_loses_a_session_or_revives_one() {
     let place = |end: &str| folder.path().join(format!("builder.{end}"));
     let identity = || Identity::open_or_create(&place("identity"), &place("key")).unwrap();
     let pinned = pinned(&authority_in(folder.path(), known, &Suite::ALL));
-    let (mut heard_of, mut ended, mut last) = (BTreeSet::new(), BTreeSet::new(), SessionId(0));
+    let (mut heard_of, mut ended, mut last) = (BTreeSet::new(), BTreeSet::new(), SessionId::from_u64(0));
     for round in 0..ROUNDS {
         let running = Service::start(folder.path(), known);
         let mut agent = Authenticator::new(pinned.clone(), identity(), &Options::new()).unwrap();

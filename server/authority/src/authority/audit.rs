@@ -88,11 +88,11 @@ impl Reserved<'_> {
             }
         }
         if let Some(log) = self.log {
-            log.introduce(session.id.0, session.agent.as_str());
+            log.introduce(session.id.as_u64(), session.agent.as_str());
         }
         self.put(Entry {
             agent: Some(session.agent.as_str().into()),
-            session: Some(session.id.0),
+            session: Some(session.id.as_u64()),
             scope: Some(format!("{} at {}", session.tools.join(" "), session.audiences.join(" ")).into()),
             expires_at: Some(session.expires_at),
             epoch: Some(session.policy_epoch),
@@ -148,7 +148,7 @@ impl Reserved<'_> {
             scope: Some(scope.into()),
             reason: Some(reason.into()),
             sessions_ended: Some(ended.sessions.len() as u64),
-            session: ended.sessions.first().filter(|_| ended.sessions.len() == 1).map(|id| id.0),
+            session: ended.sessions.first().filter(|_| ended.sessions.len() == 1).map(|id| id.as_u64()),
             ..allowed(Event::Disable)
         });
     }

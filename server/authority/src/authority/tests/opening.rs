@@ -6,7 +6,7 @@ use super::*;
 fn both_sides_reach_the_same_keys_in_every_suite() {
     let authority = authority();
     let (mut client, agent) = Client::approved(&authority, "builder", &["dev"]);
-    let mut last = SessionId(0);
+    let mut last = SessionId::from_u64(0);
     for suite in Suite::ALL {
         let pop = PopKey::from_bytes([suite.number(); 32]);
         let extra = json!({ "pop_pub": to_hex(&pop.public()) });

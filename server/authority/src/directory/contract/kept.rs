@@ -28,14 +28,14 @@ fn what_is_over_is_forgotten_and_what_lasts_is_not(directory: &dyn Directory) {
     forget_all(directory, NOW + 900);
     assert!(half_of(directory, 100, "https://a").is_none(), "its time is over");
     assert!(directory.sessions(&agent.id).unwrap().is_empty());
-    let session = directory.session(SessionId(100)).unwrap().unwrap();
+    let session = directory.session(SessionId::from_u64(100)).unwrap().unwrap();
     assert_eq!(session.ended, Some(Ending { at: NOW + 900, reason: "expired".to_owned() }));
     assert_eq!(directory.poll(id.clone(), poll, NOW + 900).unwrap(), Some(Polled::Expired));
 
     forget_all(directory, NOW + 900 + 86_400);
-    assert_eq!(directory.session(SessionId(100)).unwrap(), None);
+    assert_eq!(directory.session(SessionId::from_u64(100)).unwrap(), None);
     assert_eq!(directory.poll(id, poll, NOW + 900).unwrap(), None);
-    assert_eq!(directory.last_session().unwrap(), SessionId(100), "its number never comes again");
+    assert_eq!(directory.last_session().unwrap(), SessionId::from_u64(100), "its number never comes again");
     assert!(directory.agent("builder").unwrap().is_some());
 }
 

@@ -142,7 +142,7 @@ pub(crate) fn grant(tool: &str, audience: &str) -> Grant {
 pub(crate) fn plan(agent: &Agent, number: u64, epoch: u64) -> SessionPlan {
     let grants = vec![grant("search", "https://a"), grant("pay", "https://b")];
     let establish = obol_session::Establish {
-        session_id: SessionId(number),
+        session_id: SessionId::from_u64(number),
         suite: Suite::HybridAesGcm,
         agent: obol_session::AgentIdentity {
             agent_instance_id: agent.id.to_string(),
@@ -159,7 +159,7 @@ pub(crate) fn plan(agent: &Agent, number: u64, epoch: u64) -> SessionPlan {
     let (_, halves) = establish.from_secret(&secret, &["https://a", "https://b"], grants, NOW).unwrap();
     SessionPlan {
         row: SessionRow {
-            id: SessionId(number),
+            id: SessionId::from_u64(number),
             agent: agent.id.clone(),
             suite: 4,
             established_at: NOW,
@@ -198,7 +198,7 @@ pub(crate) fn events(directory: &dyn Directory) -> Vec<Happening> {
 }
 
 pub(crate) fn half_of(directory: &dyn Directory, number: u64, audience: &str) -> Option<ResourceHalf> {
-    directory.half(SessionId(number), audience).unwrap()
+    directory.half(SessionId::from_u64(number), audience).unwrap()
 }
 
 #[test]

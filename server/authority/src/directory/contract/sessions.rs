@@ -19,12 +19,12 @@ fn a_session_is_there_with_its_halves_and_its_event(directory: &dyn Directory) {
     let agent = agent(directory, 1, "builder");
     let opened = open(directory, &agent, 100);
     assert!(!opened.clone_suspected && opened.superseded.is_empty());
-    assert_eq!(directory.session(SessionId(100)).unwrap().unwrap(), opened.session);
+    assert_eq!(directory.session(SessionId::from_u64(100)).unwrap().unwrap(), opened.session);
     assert_eq!(directory.sessions(&agent.id).unwrap(), [opened.session]);
-    assert_eq!(directory.last_session().unwrap(), SessionId(100));
+    assert_eq!(directory.last_session().unwrap(), SessionId::from_u64(100));
     for (audience, tool) in [("https://a", "search"), ("https://b", "pay")] {
         let half = half_of(directory, 100, audience).unwrap();
-        assert_eq!((half.keys.aud.as_str(), half.session_id), (audience, SessionId(100)));
+        assert_eq!((half.keys.aud.as_str(), half.session_id), (audience, SessionId::from_u64(100)));
         let tools: Vec<_> = half.grants.unwrap().into_iter().map(|grant| grant.tool).collect();
         assert_eq!(tools, [tool]);
     }
@@ -32,7 +32,7 @@ fn a_session_is_there_with_its_halves_and_its_event(directory: &dyn Directory) {
     assert_eq!(
         events(directory)[1],
         Happening::SessionOpen {
-            session: SessionId(100),
+            session: SessionId::from_u64(100),
             agent: agent.id,
             audiences: vec!["https://a".to_owned(), "https://b".to_owned()],
         }
@@ -152,10 +152,10 @@ fn an_agent_has_so_many_sessions_and_the_oldest_ends(directory: &dyn Directory) 
         assert!(open(directory, &one, number).superseded.is_empty());
     }
     let opened = open(directory, &one, 100 + most);
-    assert_eq!(opened.superseded, [SessionId(100)]);
+    assert_eq!(opened.superseded, [SessionId::from_u64(100)]);
     assert_eq!(directory.sessions(&one.id).unwrap().len(), MAX_LIVE_SESSIONS);
     assert_eq!(directory.sessions(&two.id).unwrap().len(), 1, "another's are left alone");
-    assert!(directory.session(SessionId(100)).unwrap().unwrap().ended.is_some());
+    assert!(directory.session(SessionId::from_u64(100)).unwrap().unwrap().ended.is_some());
     assert!(half_of(directory, 100, "https://a").is_none());
 }
 

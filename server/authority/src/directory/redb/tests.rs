@@ -26,7 +26,7 @@ fn everything_is_there_after_a_restart() {
         let one = agent(&directory, 1, "builder");
         open(&directory, &one, 100);
         open(&directory, &one, 101);
-        let end = EndScope::Session(SessionId(100));
+        let end = EndScope::Session(SessionId::from_u64(100));
         directory.end(end, "because".into(), Human::local("anna"), NOW).unwrap().unwrap();
         directory.activate_policy("digest".into(), Human::local("anna"), NOW).unwrap();
         (one, events(&directory))
@@ -36,7 +36,7 @@ fn everything_is_there_after_a_restart() {
     assert!(
         half_of(&directory, 100, "https://a").is_none() && half_of(&directory, 101, "https://a").is_some()
     );
-    assert_eq!(directory.last_session().unwrap(), SessionId(101));
+    assert_eq!(directory.last_session().unwrap(), SessionId::from_u64(101));
     assert!(matches!(directory.standing(one.identity, NOW).unwrap(), KeyStanding::Agent(_)));
     let again = directory.refuse(handshake(101), Refused::NoGrants, NOW, seal(9)).unwrap();
     assert_eq!(again, Carried::Again(b"101 done".to_vec()), "answers too");
@@ -202,7 +202,7 @@ fn a_file_answers_as_memory_does() {
                 let scope = match more % 4 {
                     0 => EndScope::Agent(format!("agent-{number}")),
                     1 => EndScope::Revoke(format!("agent-{number}")),
-                    2 => EndScope::Session(SessionId(1_000 + step.saturating_sub(u64::from(who)))),
+                    2 => EndScope::Session(SessionId::from_u64(1_000 + step.saturating_sub(u64::from(who)))),
                     _ => EndScope::Tool("pay".into()),
                 };
                 let end = |directory: &dyn Directory| {

@@ -106,7 +106,7 @@ fn end_session(
     reason: &str,
     now: u64,
 ) -> Kept<Result<Ended, Refused>> {
-    let found: Option<SessionRow> = transaction.get(Table::Session, &id.0.to_be_bytes())?;
+    let found: Option<SessionRow> = transaction.get(Table::Session, &id.as_u64().to_be_bytes())?;
     match found.filter(|found| found.ended.is_none()) {
         None => Ok(Err(Refused::Unknown("live session"))),
         Some(session) => {

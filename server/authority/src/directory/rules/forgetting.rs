@@ -71,7 +71,7 @@ fn sessions(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
     for key in &due {
         transaction.remove(Table::SessionEnd, key);
         let mut session = sessions::row(transaction, number_behind(key)?)?;
-        let number = session.id.0.to_be_bytes();
+        let number = session.id.as_u64().to_be_bytes();
         if session.ended.is_some() {
             transaction.remove(Table::Session, &number);
             continue;

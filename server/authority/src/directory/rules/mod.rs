@@ -29,7 +29,7 @@ fn at(time: u64, rest: &[u8]) -> Vec<u8> {
 
 /// The number that a key ends with.
 fn number_behind(key: &[u8]) -> Answer<SessionId> {
-    let number = key.last_chunk::<8>().map(|bytes| SessionId(u64::from_be_bytes(*bytes)));
+    let number = key.last_chunk::<8>().map(|bytes| SessionId::from_u64(u64::from_be_bytes(*bytes)));
     number.ok_or_else(|| Unavailable::new("a key of an index has another form"))
 }
 
@@ -150,7 +150,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn session(&self, id: SessionId) -> Answer<Option<SessionRow>> {
-        self.store.read(|transaction| transaction.get(Table::Session, &id.0.to_be_bytes()))
+        self.store.read(|transaction| transaction.get(Table::Session, &id.as_u64().to_be_bytes()))
     }
 
     fn half(&self, session: SessionId, audience: &str) -> Answer<Option<ResourceHalf>> {
@@ -158,7 +158,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn last_session(&self) -> Answer<SessionId> {
-        self.store.read(|transaction| transaction.number(Number::LastSession).map(SessionId))
+        self.store.read(|transaction| transaction.number(Number::LastSession).map(SessionId::from_u64))
     }
 
     fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>> {

@@ -34,7 +34,7 @@ pub(super) fn open(transaction: &mut Transaction<'_>, plan: SessionPlan, now: u6
             return Ok(Decided::Stale);
         }
     }
-    if plan.row.id.0 <= transaction.number(Number::LastSession)? {
+    if plan.row.id.as_u64() <= transaction.number(Number::LastSession)? {
         // A number once used never comes again; the next attempt takes a higher one.
         return Ok(Decided::Stale);
     }
@@ -75,8 +75,8 @@ fn suspect(
 
 fn keep(transaction: &mut Transaction<'_>, plan: &SessionPlan, now: u64) -> Kept<()> {
     let row = &plan.row;
-    let number = row.id.0.to_be_bytes();
-    transaction.set_number(Number::LastSession, row.id.0)?;
+    let number = row.id.as_u64().to_be_bytes();
+    transaction.set_number(Number::LastSession, row.id.as_u64())?;
     transaction.put(Table::Session, &number, row)?;
     for half in &plan.halves {
         let key = half_key(transaction, row.id, &half.keys.aud);
@@ -115,12 +115,12 @@ pub(super) fn live(transaction: &Transaction<'_>, agent: &AgentId) -> Kept<Vec<S
 }
 
 pub(super) fn row(transaction: &Transaction<'_>, id: SessionId) -> Kept<SessionRow> {
-    let found = transaction.get(Table::Session, &id.0.to_be_bytes())?;
+    let found = transaction.get(Table::Session, &id.as_u64().to_be_bytes())?;
     found.ok_or_else(|| Unavailable::new("an index names a session that is not there"))
 }
 
 fn half_key(transaction: &Transaction<'_>, session: SessionId, audience: &str) -> Vec<u8> {
-    [&session.0.to_be_bytes()[..], &transaction.hidden(audience)].concat()
+    [&session.as_u64().to_be_bytes()[..], &transaction.hidden(audience)].concat()
 }
 
 /// What a resource server verifies a live session by.
@@ -142,7 +142,7 @@ pub(super) fn end(
     now: u64,
 ) -> Kept<()> {
     drop_keys(transaction, &session);
-    let number = session.id.0.to_be_bytes();
+    let number = session.id.as_u64().to_be_bytes();
     transaction.remove(Table::SessionEnd, &at(session.expires_at, &number));
     transaction.mark(Table::SessionEnd, &at(now.saturating_add(ENDED_KEPT_SECS), &number));
     session.ended = Some(Ending { at: now, reason: reason.to_owned() });
@@ -160,7 +160,7 @@ pub(super) fn end(
 
 /// Takes a session off every list of live ones, and its keys with it.
 pub(super) fn drop_keys(transaction: &mut Transaction<'_>, session: &SessionRow) {
-    let number = session.id.0.to_be_bytes();
+    let number = session.id.as_u64().to_be_bytes();
     for audience in &session.audiences {
         transaction.remove(Table::SessionAudience, &half_key(transaction, session.id, audience));
     }
