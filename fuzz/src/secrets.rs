@@ -9,7 +9,7 @@ fn is_key(text: &str) -> bool {
 }
 
 /// Fails when a message repeats a key of the document it is about, or half of one. What stands in the document outside of
-/// its keys as well, in a name for instance, is no secret.
+/// its keys as well, in a name for instance, is not a secret.
 pub fn assert_kept(document: &[u8], message: &str) {
     let document = String::from_utf8_lossy(document);
     let (keys, open): (Vec<&str>, Vec<&str>) = document.split('"').partition(|text| is_key(text));

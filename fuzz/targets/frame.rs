@@ -73,7 +73,7 @@ fn hello(body: &[u8]) {
         Err(refusal) => {
             let written = refusal.encode().expect("a refusal fits a frame");
             let asked = ClientHello { codec: Codec::Json, client: PeerName::new("fuzz/1").expect("a name") };
-            assert!(asked.answered(written.body()).is_err(), "a refusal is no welcome");
+            assert!(asked.answered(written.body()).is_err(), "a refusal is not a welcome");
         }
     }
     for codec in CODECS {

@@ -11,7 +11,7 @@ use crate::scope::ScopeSet;
 pub enum ErrorCode {
     /// 400: the form is wrong; the description names the field.
     InvalidRequest,
-    /// 405: the route has another method.
+    /// 405: the route does not allow the method.
     MethodNotAllowed,
     /// 413: more than a body may have.
     TooLarge,

@@ -32,7 +32,7 @@ const DEFAULT_LABEL: &str = "agentdom";
 struct Read<'a> {
     #[serde(borrow, default)]
     scopes: Vec<Text<'a>>,
-    /// `null` where the client was asked for something that is no number.
+    /// `null` where the client was asked for something that is not a number.
     #[serde(default)]
     ttl_seconds: Option<u64>,
     #[serde(borrow, default)]

@@ -111,7 +111,7 @@ pub(crate) struct Opening {
     pub(crate) head: Option<&'static str>,
 }
 
-/// Bytes that are no line: a crash in the middle of a write.
+/// Bytes that are not a line: a crash in the middle of a write.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Torn {
     pub(crate) bytes: u64,

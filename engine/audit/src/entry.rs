@@ -77,7 +77,7 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// It was.
+    /// It was allowed.
     Allow,
     /// It was not.
     Deny,
@@ -118,7 +118,7 @@ pub struct Entry {
     pub request: Option<RequestTag>,
     /// The name the connection's client gave.
     pub client: Option<Arc<str>>,
-    /// The agent. Where it is absent and the session is known to the log, the log puts it in.
+    /// The agent. Where it is absent and the session is known to the log, the log fills it in.
     pub agent: Option<Box<str>>,
     /// The session's number.
     pub session: Option<u64>,

@@ -13,7 +13,7 @@
 //!    master key, so that who can write the file and does not have that key cannot make a line that counts. How far the
 //!    log had got is kept, sealed, in a second file (the `head` of [`LogOptions`]), so that cut off lines are missed. Without
 //!    that file a log is not whole; that both were taken away is known to whoever keeps a [`ChainMark`].
-//! 4. *A crash is no tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
+//! 4. *A crash is not tampering.* A line torn by a crash is told from a changed one: the next start declares it, sealed.
 //! 5. *Refusals cost a bounded amount*, whoever asks for them and however often ([`AuditLog::refusal`]): beyond an
 //!    allowance they are counted, and lines about them take no place from hand-outs. Names are cut at a length.
 //! 6. *No secret is in it.* Of a token only a hash of its `jti` is written.

@@ -31,7 +31,7 @@ pub enum LogOpenError {
     File(PrivateFileError),
     /// Another process writes this log.
     InUse(PathBuf),
-    /// The file is no audit log, or its beginning or a long piece of its end is damaged.
+    /// The file is not an audit log, or its beginning or a long piece of its end is damaged.
     Damaged(PathBuf),
     /// The log is sealed under another key.
     OtherKey(PathBuf),
@@ -51,7 +51,7 @@ impl fmt::Display for LogOpenError {
             ),
             Self::Damaged(path) => write!(
                 f,
-                "{} is no audit log, or was tampered with; run `obol audit verify {}`, then move it away to begin a \
+                "{} is not an audit log, or was tampered with; run `obol audit verify {}`, then move it away to begin a \
                  new one",
                 path.display(),
                 path.display()

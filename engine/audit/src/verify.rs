@@ -147,7 +147,7 @@ impl fmt::Display for VerifyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::NotALog(path) => write!(f, "{} is no audit log", path.display()),
+            Self::NotALog(path) => write!(f, "{} is not an audit log", path.display()),
             Self::OtherKey(path) => write!(
                 f,
                 "{} was sealed under another master key; name the one it was written with",

@@ -40,7 +40,7 @@ pub struct EpochExhausted;
 
 impl fmt::Display for EpochExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is no policy epoch behind the last one")
+        f.write_str("the policy epoch cannot rise any further")
     }
 }
 

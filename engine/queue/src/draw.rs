@@ -223,7 +223,7 @@ impl Queue {
                 Route::NotGranted => {}
             }
         }
-        // What was not granted is not said of a session that is no more.
+        // What was not granted is not said of a session that is gone.
         Err(self.shared.why_ended(session).unwrap_or(DequeueError::PolicyDenied))
     }
 }

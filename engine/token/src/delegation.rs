@@ -170,7 +170,7 @@ fn first_failure<const N: usize>(checks: [(bool, Widening); N]) -> Result<(), Wi
     checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, widening)| Err(widening))
 }
 
-/// An absent limit is no limit.
+/// An absent limit limits nothing.
 fn at_most(child: Option<u64>, parent: Option<u64>) -> bool {
     match (child, parent) {
         (_, None) => true,

@@ -28,7 +28,7 @@ pub(crate) type HmacSha256 = Hmac<Sha256>;
 /// How a session's minter chooses the nonces of its Schnorr signatures. Without meaning in suites that do not sign.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Nonces {
-    /// As it likes: every signature that holds is accepted. What TBAC r41 asks of a verifier.
+    /// Chosen freely: any valid signature is accepted. What TBAC r41 asks of a verifier.
     #[default]
     Any,
     /// Derived, always, as Obol's minter does. A token then has one signature, which whoever has the session's keys

@@ -182,7 +182,7 @@ enum Atom {
     AnyButSlash,
 }
 
-/// Position `i` means that the first `i` atoms have been matched. A star is no atom: it lets its position loop.
+/// Position `i` means that the first `i` atoms have been matched. A star is not an atom: it lets its position loop.
 struct Automaton {
     atoms: Vec<Atom>,
     /// Positions that may stay where they are on any byte but `/`.

@@ -59,7 +59,7 @@ pub enum BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoSecrets => "there are no secrets: nobody could ask for a token; make one with `obol atp secret new`",
+            Self::NoSecrets => "there are no secrets, so nobody could ask for a token; make one with `obol atp secret new`",
             Self::Scopes => "scopes must be 1 to 32 distinct texts of 1 to 64 characters of A-Z a-z 0-9 . _ : / * -",
             Self::SingleUse => "a single-use scope must be one of the scopes on offer",
             Self::Ttl => "a token's life must be 1 s to 86,400 s",
@@ -250,7 +250,7 @@ impl Builder {
     }
 }
 
-/// So many at once, and then so many a second; a rate of 0 is no limit.
+/// So many at once, and then so many a second; a rate of 0 sets no limit.
 fn limiter<K: Hash + Eq>(per_second: u32, burst: u32) -> Limiter<K> {
     Limiter::new(Rate::new(per_second).map(|rate| rate.with_burst(burst)))
 }

@@ -43,7 +43,7 @@ impl Denied {
     }
 
     pub(crate) fn method(allow: &'static str) -> Self {
-        Self::new(ErrorCode::MethodNotAllowed, "this route has another method")
+        Self::new(ErrorCode::MethodNotAllowed, "this route does not allow the method")
             .with(ALLOW, HeaderValue::from_static(allow))
     }
 

@@ -17,7 +17,7 @@ use crate::pinned::Pinned;
 
 /// The longest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// The most values in an answer that is no session, and how deep it may be nested.
+/// The most values in an answer that is not a session, and how deep it may be nested.
 const BOUNDS: Bounds = Bounds { values: 256, depth: 4 };
 /// How far the clocks may be apart, in seconds.
 const MAX_SKEW_SECS: u64 = 30;

@@ -72,7 +72,7 @@ pub(crate) fn end() {
 
 /// Writes one line that is not part of the log proper.
 pub(crate) fn line(text: &str) {
-    // A reader that has gone away is no reason to stop.
+    // A reader that has gone away does not stop the daemon.
     let _reader_gone = Writer.write_all(format!("{text}\n").as_bytes());
 }
 

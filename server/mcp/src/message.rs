@@ -79,7 +79,7 @@ impl RequestMeta {
             Value::Null => return Ok(None),
             Value::Object(fields) if fields.is_empty() => return Ok(None),
             Value::Object(_) => {}
-            _ => return Err(Denial::malformed_request("the extension's _meta is no object")),
+            _ => return Err(Denial::malformed_request("the extension's _meta is not an object")),
         }
         // The error of serde could repeat what it found.
         let read: Self = serde_json::from_value(value)

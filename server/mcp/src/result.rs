@@ -66,7 +66,7 @@ impl Denied {
         }
     }
 
-    /// The refusal in a result, as a client reads it. `None` where the result is none.
+    /// The refusal in a result, as a client reads it. `None` if the result is not a refusal.
     pub fn of(result: &ToolResult) -> Option<Self> {
         let denied: Self = Self::deserialize(result.meta.as_ref()?.get(EXTENSION)?).ok()?;
         (denied.denied && result.is_error == Some(true)).then_some(denied)

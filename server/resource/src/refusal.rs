@@ -52,7 +52,7 @@ impl Problem {
         self
     }
 
-    /// More at a time than is allowed.
+    /// Too many requests at once.
     pub(crate) fn overloaded() -> Self {
         ServiceProblem::Overloaded.into()
     }
@@ -78,7 +78,7 @@ impl Problem {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ServiceProblem {
-    /// More at a time than is allowed.
+    /// Too many requests at once.
     Overloaded,
     /// There is no such route.
     NotFound,

@@ -158,7 +158,7 @@ impl EncField {
             known.ok_or_else(|| Denial::malformed_request("the sealed message is of no known algorithm"))?;
         let malformed = || Denial::malformed_request("the sealed message is not base64url without padding");
         let iv = from_base64url(self.iv.as_bytes()).map_err(|_| malformed())?;
-        let iv = iv.try_into().map_err(|_| Denial::malformed_request("the nonce has not 12 bytes"))?;
+        let iv = iv.try_into().map_err(|_| Denial::malformed_request("the nonce is not 12 bytes long"))?;
         let message = SealedMessage::new(iv, from_base64url(self.ct.as_bytes()).map_err(|_| malformed())?)?;
         Ok(message.of_algorithm(algorithm))
     }

@@ -48,7 +48,7 @@ impl Sandbox {
         Self::default()
     }
 
-    /// Lets this file, or what is in this folder, be read. Nothing at this path is no error: there is nothing to read.
+    /// Lets this file, or what is in this folder, be read. Nothing at this path is not an error: there is nothing to read.
     #[must_use]
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.read.push(path.into());

@@ -145,7 +145,7 @@ impl Agent {
             biased;
             outcome = timeout_at(deadline, answered) => match outcome {
                 Ok(Ok(outcome)) => reply(outcome, tool),
-                Ok(Err(_)) => Err(Refusal::unavailable("the daemon failed inside")),
+                Ok(Err(_)) => Err(Refusal::unavailable("internal error; see the daemon's log")),
                 Err(_) => Err(refuse(place.why_empty().unwrap_or(empty))),
             },
             () = self.stop.said() => Err(stopping()),

@@ -51,7 +51,7 @@ impl Auditor {
         Audit { is_suspended: self.0.health().is_err(), refused: totals.refused, dropped: totals.dropped }
     }
 
-    /// Writes that a token was handed out, or that somebody was denied one. That none is ready is no denial, nor is a
+    /// Writes that a token was handed out, or that somebody was denied one. An empty queue is not a denial, nor is a
     /// request that makes no sense.
     pub(crate) fn drawn(
         &self,

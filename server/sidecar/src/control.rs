@@ -140,7 +140,7 @@ impl Control {
         Answer::later(async move {
             tokio::task::spawn_blocking(move || span.in_scope(|| act(&queue)))
                 .await
-                .unwrap_or_else(|_| Err(Refusal::unavailable("the daemon failed inside")))
+                .unwrap_or_else(|_| Err(Refusal::unavailable("internal error; see the daemon's log")))
         })
     }
 

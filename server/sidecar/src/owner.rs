@@ -1,6 +1,6 @@
 //! Who a connection belongs to, and who gives way to whom where something is scarce.
 //!
-//! All agents of a sidecar may be one user, so a user's connections are no unit to be fair to. Shares go by process; and
+//! All agents of a sidecar may be one user, so a user's connections are not a unit to be fair to. Shares go by process; and
 //! where processes are in control groups of their own, as units of systemd and containers are, first by those, so that an
 //! agent that forks gains nothing. Shares are equal among users, then among the groups of a user, then among the processes
 //! of a group.

@@ -231,7 +231,7 @@ fn lines_that_cannot_be_read_are_answered_and_do_not_stop_the_stream() {
             with(good.clone(), json!({"session/K_session": "00"})).to_string(),
             "session.K_session: expected 64",
         ),
-        // A list is no object, not even an empty one: this would be a template without limits.
+        // A list is not an object, not even an empty one: this would be a template without limits.
         (with(good.clone(), json!({"rs/template": []})).to_string(), "rs.template: expected"),
         (
             with(good.clone(), json!({"session/window": [NOW - 9, 99]})).to_string(),

@@ -149,7 +149,7 @@ impl Partition {
         self.ring.take(|| timeline.look(), self.min_life)
     }
 
-    /// Whether a token minted now could be handed out: what is left of the session is no shorter than the least life.
+    /// Whether a token minted now could be handed out: what is left of the session is at least as long as the least life.
     pub(crate) fn can_mint(&self, now: u64) -> bool {
         now < self.session_end && now.saturating_add(self.min_life) <= self.session_end
     }

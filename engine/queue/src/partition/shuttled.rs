@@ -214,7 +214,7 @@ fn control_a_writer_that_lets_go_of_the_gate_is_found() {
 }
 
 #[test]
-fn control_a_caller_that_compares_no_epochs_is_found() {
+fn control_a_caller_that_compares_no_generations_is_found() {
     let found = is_found(Writer::UnderTheGate, Caller::Breaks).expect("the broken caller was not found");
     assert!(found.contains("flushed token"), "{found}");
 }

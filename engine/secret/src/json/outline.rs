@@ -2,7 +2,7 @@
 //! the outermost object says.
 //!
 //! A tree of values takes many times the room and the time of its text. This takes one pass, and stops where there is too
-//! much of either; so a server need not grow a tree for somebody who has shown nothing yet. It is no check of the text: what
+//! much of either; so a server need not grow a tree for somebody who has shown nothing yet. It does not check the text: what
 //! passes here may still be malformed, and is to be [parsed](super::parse) before anything in it counts.
 
 use std::borrow::Cow;
@@ -30,7 +30,7 @@ impl Bounds {
 ///
 /// # Errors
 ///
-/// A text that is no object, holds more than the bounds allow, or has something else than a text where one is looked for.
+/// A text that is not an object, holds more than the bounds allow, or has something else than a text where one is looked for.
 pub fn find_texts<'a, const N: usize>(
     json: &'a [u8],
     names: [&str; N],

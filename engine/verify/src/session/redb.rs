@@ -411,7 +411,7 @@ mod tests {
     fn files_that_are_no_session_table_are_named_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions.redb");
-        std::fs::write(&path, "some text that is no database at all").unwrap();
+        std::fs::write(&path, "some text that is not a database at all").unwrap();
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

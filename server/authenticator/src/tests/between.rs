@@ -152,7 +152,7 @@ async fn a_lost_answer_is_asked_for_again_and_costs_no_second_session_and_no_ala
     assert_eq!(lose.load(Ordering::SeqCst), 0);
     assert_eq!(sessions(&service), 2);
     assert!(service.authority.directory().half(session.half.session_id, "https://a").unwrap().is_some());
-    // Lost for good: the session is there, and the agent does not know. The next one is no alarm.
+    // Lost for good: the session is there, and the agent does not know. The next one raises no alarm.
     lose.store(100, Ordering::SeqCst);
     assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
     lose.store(0, Ordering::SeqCst);

@@ -107,7 +107,7 @@ async fn no_kill_of_the_service_loses_a_session_or_revives_one() {
         assert!(directory.last_session().unwrap() >= last, "numbers never fall");
         last = directory.last_session().unwrap();
         let suspected = |what: &&Happening| matches!(what, Happening::CloneSuspected { .. });
-        assert_eq!(events(&authority).iter().filter(suspected).count(), 0, "a kill is no alarm");
+        assert_eq!(events(&authority).iter().filter(suspected).count(), 0, "a kill raises no alarm");
         let agent = directory.agent("builder").unwrap().unwrap();
         if let Some(live) = directory.sessions(&agent.id).unwrap().first() {
             let by = Human::local("anna");

@@ -143,11 +143,11 @@ meanings! {
 
     /// Of the service.
     SERVICE {
-        "OVERLOADED": "Too many requests, or bodies, at a time. The token was not spent."
+        "OVERLOADED": "Too many requests or bodies at once. The token was not spent."
             => "Send the same request again after `Retry-After`.";
         "NOT_FOUND": "There is no such route."
             => "Ask `/v1/verify` or `/v1/authorize`.";
-        "METHOD_NOT_ALLOWED": "The route has another method."
+        "METHOD_NOT_ALLOWED": "This route does not allow the method."
             => "`POST` to `/v1/verify`; `GET` the others.";
         "FOREIGN_HOST": "`Host` or `Origin` names another machine, on a loopback address."
             => "Ask for a loopback address or `localhost`; a proxy in front sets `Host`.";
@@ -193,7 +193,7 @@ meanings! {
     ATP {
         "invalid_request": "The form is wrong."
             => "Put right the field that `error_description` names.";
-        "method_not_allowed": "The route has another method."
+        "method_not_allowed": "This route does not allow the method."
             => "Use one that `Allow` names.";
         "request_too_large": "The body is longer than a body may be."
             => "Shorten it.";

@@ -71,7 +71,7 @@ fn address(named: Option<SocketAddr>) -> Outcome<SocketAddr> {
     if let Some(named) = named {
         if !named.ip().is_loopback() {
             return Err(Failure::usage(format_args!(
-                "{named} is no loopback address, and `obol dev` listens on no other; run `obol rs` for that"
+                "{named} is not a loopback address; `obol dev` listens on nothing else. Use `obol rs` for that"
             )));
         }
         if named.port() != 0 {

@@ -202,7 +202,7 @@ impl Check {
         }
         match std::fs::metadata(folder) {
             Ok(metadata) if !metadata.is_dir() => {
-                self.problem(format!("{what}: {} is no folder", folder.display()));
+                self.problem(format!("{what}: {} is not a folder", folder.display()));
             }
             Ok(metadata) if metadata.uid() != our_user() || metadata.mode() & 0o077 != 0 => {
                 self.problem(format!(

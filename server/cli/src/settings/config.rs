@@ -208,7 +208,7 @@ fn alone(setting: &Setting, value: Value) -> Result<(), String> {
     Config::deserialize(Value::Table(whole)).map(drop).map_err(|error| error.message().to_owned())
 }
 
-/// Paths that depend on no current folder. A word or an address in their place stays as it is, and so does what is no path.
+/// Paths that depend on no current folder. A word or an address in their place stays as it is, and so does what is not a path.
 fn within(folder: &Path, setting: &Setting, value: Value) -> Value {
     let text = match value {
         Value::String(text) if matches!(setting.kind, Kind::Path | Kind::Paths) && !text.is_empty() => text,

@@ -62,7 +62,7 @@ impl fmt::Display for BindError {
         match self {
             Self::Remote(address) => write!(
                 f,
-                "{address} is no loopback address: tokens would cross the network in the clear. Put a TLS proxy in \
+                "{address} is not a loopback address: tokens would cross the network in the clear. Put a TLS proxy in \
                  front, or allow it explicitly"
             ),
             Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),

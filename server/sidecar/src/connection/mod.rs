@@ -318,7 +318,7 @@ impl<A> Requests<A> {
     where
         A: Answerer<P>,
     {
-        // Also for what is no request: reading it costs as much.
+        // Also for what is not a request: reading it costs as much.
         let admitted = self.account.admit(now);
         let (id, call) = match request {
             Ok(Request { id, call }) => (Some(id), Ok(call)),

@@ -53,7 +53,7 @@ fn hex(text: &[char], from: usize, digits: usize) -> Option<u32> {
     u32::from_str_radix(&text, 16).ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Generous: what is no escape stays, and what is no UTF-8 becomes the sign of that number.
+/// Generous: what is not an escape stays, and what is not UTF-8 becomes the sign of that number.
 fn percent_decoded(text: &[char]) -> Vec<char> {
     let mut bytes = Vec::new();
     let mut place = 0;

@@ -89,7 +89,7 @@ impl View {
         self.status.as_ref()
     }
 
-    /// Why there is no answer now. The last one there was is not of now then.
+    /// Why there is no answer now. The last answer is out of date then.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }

@@ -18,7 +18,7 @@ use self::report::Report;
 /// Tells the story and prints it.
 pub(crate) fn run(output: Output) -> Outcome {
     let mut report = Report::new(!output.json);
-    // An error that is no part of the story ends it; what was told so far is printed all the same.
+    // An error that is not part of the story ends it; what was told so far is printed all the same.
     let told = story::tell(&mut report);
     report.finish(output);
     told?;

@@ -39,7 +39,7 @@ impl Sidecar {
             .arg(path("master.key"))
             .arg("--session")
             .arg(path("agent.json"))
-            // Settings of this machine are no part of the story.
+            // Settings of this machine are not part of the story.
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())

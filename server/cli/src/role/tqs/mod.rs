@@ -169,7 +169,7 @@ fn provision_one(queue: &Queue, audit: Option<&AuditLog>, found: FoundHalf) -> O
             tracing::info!(file = %file.display(), %error, "not provisioned again");
             Ok(())
         }
-        // The daemon serves all the same: the operator's own orders are no reason not to start.
+        // The daemon serves all the same: the operator's own orders do not keep it from starting.
         Err(error @ ProvisionError::Held(_)) => {
             tracing::warn!(file = %file.display(), %error, "not provisioned");
             Ok(())

@@ -81,7 +81,7 @@ pub(crate) struct ServeArgs {
     /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// No request was answered before, and that is right. Without this, requests signed up to a minute after a new file was made
+    /// This is a new deployment: no request was answered before. Without this, requests signed up to a minute after a new file was made
     /// are refused.
     #[arg(long)]
     pub(crate) first_start: bool,

@@ -249,7 +249,7 @@ pub(crate) struct RsArgs {
     /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
     #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) spent: Option<PathBuf>,
-    /// There are no spent tokens yet, and that is right. Without this, a new file or an empty Redis is taken for one
+    /// This is a new deployment, with no spent tokens yet. Without this, a new file or an empty Redis is taken for one
     /// that lost them, and tokens issued up to a minute after that are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
