@@ -10,7 +10,7 @@
     reason = "a benchmark that cannot go on says so and stops"
 )]
 
-use std::hint::black_box;
+use core::hint::black_box;
 use std::time::Instant;
 
 use ml_kem::kem::TryKeyInit as _;

@@ -6,8 +6,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark talks to whoever runs it")]
 
-use std::error::Error;
-use std::net::SocketAddr;
+use core::error::Error;
+use core::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -164,7 +164,7 @@ impl Site {
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let service = Options::new("127.0.0.1:0".parse()?).bind(gate).await?;
         let address = service.handle().addresses().iter().find_map(Address::tcp).ok_or("no address")?;
-        tokio::spawn(service.run(std::future::pending()));
+        tokio::spawn(service.run(core::future::pending()));
         Ok(Self { app, service: address })
     }
 }

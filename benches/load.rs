@@ -3,7 +3,7 @@
 //! Two busy processes beside a measured one move an fdatasync from 0.1 ms to 4 ms. So each row carries the share of all
 //! processors that went to anybody but the benchmark and its children, and the table marks the rows where that was much.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// Processor time, in clock ticks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,7 +66,7 @@ fn look(children: &[u32]) -> Ticks {
         .collect();
     let total = cpu.iter().sum();
     let idle: u64 = cpu.iter().skip(3).take(2).sum();
-    let own = std::iter::once("self".to_owned()).chain(children.iter().map(u32::to_string));
+    let own = core::iter::once("self".to_owned()).chain(children.iter().map(u32::to_string));
     Ticks { total, busy: total - idle, ours: own.map(|process| used_by(&process)).sum() }
 }
 

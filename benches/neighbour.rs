@@ -10,11 +10,11 @@
     reason = "a program that measures and says so"
 )]
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -83,7 +83,7 @@ fn serve(folder: &Path) -> JoinHandle<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let service = runtime.block_on(options.bind(Arc::new(queue))).unwrap();
     thread::spawn(move || {
-        let _never = runtime.block_on(service.run(std::future::pending()));
+        let _never = runtime.block_on(service.run(core::future::pending()));
     })
 }
 

@@ -5,9 +5,9 @@
 
 #![allow(clippy::panic, reason = "a benchmark that cannot go on says so and stops")]
 
+use core::fmt::Write as _;
+use core::hint::black_box;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::hint::black_box;
 use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Target, Unit};

@@ -136,7 +136,7 @@ impl Row {
 }
 
 #[expect(clippy::panic, reason = "see Row::record")]
-fn panic_about<T>(path: &Path, error: &dyn std::fmt::Display) -> T {
+fn panic_about<T>(path: &Path, error: &dyn core::fmt::Display) -> T {
     panic!("cannot write the benchmark's result to {}: {error}", path.display())
 }
 

@@ -5,8 +5,8 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

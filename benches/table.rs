@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 use std::io::{Seek, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@
 //!
 //! `cargo bench -p obol-benches --bench token`; with `-- --quick` a tenth of the samples.
 
-use std::hint::black_box;
+use core::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Requests over HTTP on loopback: tokens issued, durable and in memory, beside the Express middleware, and a route behind the layer.
 //! Server and clients share the machine.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -155,7 +155,7 @@ impl Express {
             if child.try_wait()?.is_some() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(core::time::Duration::from_millis(50)).await;
         }
         rows::skipped("the Express middleware: Express is not in target/express; scripts/test fetches it");
         Ok(None)

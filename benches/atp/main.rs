@@ -15,8 +15,8 @@ mod herd;
 mod issue;
 mod world;
 
-use std::error::Error;
-use std::hint::black_box;
+use core::error::Error;
+use core::hint::black_box;
 use std::time::Instant;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};

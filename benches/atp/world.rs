@@ -1,10 +1,10 @@
 //! A provider, its agents, and requests to it.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::routing::get;

@@ -94,7 +94,7 @@ impl ObolPeer {
     }
 
     /// Bytes of a request's frame and of its answer's.
-    pub(crate) fn sizes<E: std::fmt::Debug>(
+    pub(crate) fn sizes<E: core::fmt::Debug>(
         mut self,
         drawn: Result<DequeueTokenResult, E>,
     ) -> (usize, usize) {
@@ -184,7 +184,7 @@ impl Peer for RedisPeer {
         let (mut answers, mut rest) = (0, self.buffer.get(..self.end).unwrap_or_default());
         while let Some((element, after)) = element(rest) {
             // The caller's own copy, as a token is.
-            std::hint::black_box(element.to_vec());
+            core::hint::black_box(element.to_vec());
             answers += 1;
             rest = after;
         }
@@ -199,7 +199,7 @@ impl Peer for RedisPeer {
 fn element(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let head = input.iter().position(|byte| *byte == b'\n')?;
     let length = input.get(1..head.checked_sub(1)?)?;
-    let length: usize = std::str::from_utf8(length).expect("digits").parse().expect("the list is not empty");
+    let length: usize = core::str::from_utf8(length).expect("digits").parse().expect("the list is not empty");
     let start = head + 1;
     Some((input.get(start..start + length)?, input.get(start + length + 2..)?))
 }

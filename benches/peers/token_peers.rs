@@ -13,7 +13,7 @@
 
 mod peers;
 
-use std::hint::black_box;
+use core::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group};

@@ -1,7 +1,7 @@
 //! Handing out, in process. The queue is filled outside the measured time, and at rest within it: what a draw costs a
 //! caller, by name and through a tool that was looked up once.
 
-use std::hint::black_box;
+use core::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! How long one draw takes while everything else goes on: minting for real, claiming, flushing.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_benches::rows::{Row, Target, Unit};

@@ -119,7 +119,7 @@ pub(crate) fn calm(queue: &Queue) {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        std::hint::spin_loop();
+        core::hint::spin_loop();
     }
 }
 

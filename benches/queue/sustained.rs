@@ -1,10 +1,10 @@
 //! The whole way through the disk: each token stored durably, claimed durably, handed out once.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::fs::File;
 use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_benches::rows::{Row, Target, Unit};

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use obol_fuzz::canonical::{body_scope, without_vendor_tags};
 use obol_fuzz::seeds;
 use obol_fuzz::world::{TOOL, World};
-use obol_token::{Envelope, BodyOpenError};
+use obol_token::{BodyOpenError, Envelope};
 use obol_verify::Request;
 use obol_world::forge::Forge;
 

@@ -19,7 +19,7 @@ fn short_paths() -> &'static [Vec<&'static str>] {
 }
 
 fuzz_target!(init: seeds::write_if_asked("resource"), |data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = core::str::from_utf8(data) else { return };
     let (parent_text, child_text) = text.split_once('\n').unwrap_or((text, ""));
     let (parent, child) = (segments(parent_text), segments(child_text));
     if parent.len().max(child.len()) > MAX_SEGMENTS {

@@ -1,6 +1,6 @@
 //! Biscuits with `biscuit-auth`: one block of facts, and an authorizer whose rules were parsed once.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use biscuit_auth::builder::{Rule, fact, int, string};
 use biscuit_auth::{Algorithm, AuthorizerBuilder, AuthorizerLimits, Biscuit, KeyPair, PrivateKey};

@@ -52,7 +52,7 @@ pub(crate) fn store_and_claim(path: &Path, batches: u64, waiting: u64, time: Dur
                     .next()
                     .map(|row| row.map(|(key, row)| (key.value(), row.value().to_vec())));
                 let (key, row) = taken.expect("a row").expect("readable");
-                std::hint::black_box(row);
+                core::hint::black_box(row);
                 table.remove(key).expect("removed");
                 first += 1;
             }

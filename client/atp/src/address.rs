@@ -1,6 +1,6 @@
 //! Which addresses are of the public internet. A name that somebody else controls may resolve to any address, also to one inside.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Networks of IPv4 that are not the public internet: this network, private, shared, loopback, link-local, protocol assignments,
 /// documentation, 6to4 relays, benchmarks, multicast, reserved.

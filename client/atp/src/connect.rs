@@ -1,5 +1,7 @@
 //! One HTTPS request, to an address that was looked at. No redirect is followed, no proxy is used, and everything is bounded.
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -8,10 +10,8 @@ use obol_atp::Host;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 

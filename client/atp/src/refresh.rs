@@ -1,11 +1,11 @@
 //! Keeps tokens fresh in the background: each is replaced before it ends, at a time of its own, also after a restart; what could not be
 //! revoked is revoked later. Nothing is asked for that nobody asked for before, and a provider that says no is not asked again.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use obol_atp::Host;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, now_ms};

@@ -6,9 +6,9 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 
-use std::error::Error;
+use core::error::Error;
+use core::time::Duration;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use obol_client::protocol::Endpoint;
 use obol_client::protocol::names::{PeerName, ToolName};

@@ -12,7 +12,7 @@ use crate::signature::{Secret, canonical, sign_atp_body, verify_atp_signature};
 
 fn folders() -> Vec<PathBuf> {
     let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/atp"));
-    std::iter::once(own).chain(std::env::var_os("OBOL_ATP_VECTORS").map(PathBuf::from)).collect()
+    core::iter::once(own).chain(std::env::var_os("OBOL_ATP_VECTORS").map(PathBuf::from)).collect()
 }
 
 fn read<T: for<'de> Deserialize<'de>>(name: &str) -> Vec<T> {

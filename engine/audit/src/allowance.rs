@@ -100,7 +100,7 @@ impl Refusals {
     /// How many had no lines since the last time, by code.
     pub(crate) fn sum_up(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
         self.summed_up = now;
-        std::mem::take(&mut self.counts)
+        core::mem::take(&mut self.counts)
     }
 }
 

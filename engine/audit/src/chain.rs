@@ -8,8 +8,8 @@
 //!
 //! So a line that was changed is known by itself, and one that was moved by its neighbours.
 
+use core::fmt;
 use std::collections::HashMap;
-use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use obol_secret::text::{from_hex, plain, to_hex};
@@ -366,7 +366,7 @@ mod tests {
         };
         let mut out = Vec::new();
         chain.append(&entry, &Opening::default(), &mut out);
-        let text = std::str::from_utf8(&out).unwrap();
+        let text = core::str::from_utf8(&out).unwrap();
         let expected = concat!(
             r#"{"n":0,"time":"2026-04-21T09:30:00.250Z","event":"hand_out","decision":"allow","request":"12.3","#,
             r#""client":"my-agent/1.0","agent":"agent-1","session":"0000000000000009","tool":"search","#,

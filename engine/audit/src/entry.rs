@@ -1,6 +1,6 @@
 //! What is written about one thing that happened.
 
-use std::fmt;
+use core::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 

@@ -59,7 +59,7 @@ impl Head {
     }
 
     fn parse(place: &[u8], key: &ChainKey) -> Option<Self> {
-        let text = std::str::from_utf8(place.split(|byte| *byte == b'\n').next()?).ok()?;
+        let text = core::str::from_utf8(place.split(|byte| *byte == b'\n').next()?).ok()?;
         let (text, tag) = text.rsplit_once(' ')?;
         let expected = to_hex(&key.tag(PURPOSE, &Sha256::digest(text)));
         if !bool::from(expected.as_bytes().ct_eq(tag.as_bytes())) {

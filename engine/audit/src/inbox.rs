@@ -184,7 +184,7 @@ impl Inbox {
         let timed = state.refusals.due().is_some();
         state.refusals.count(code);
         // The first that is counted sets the writer a time.
-        if !timed && std::mem::take(&mut state.asleep) {
+        if !timed && core::mem::take(&mut state.asleep) {
             self.came.notify_one();
         }
     }
@@ -202,7 +202,7 @@ impl Inbox {
             entry.cut_names();
         }
         state.waiting.push(message);
-        let wake = std::mem::take(&mut state.asleep);
+        let wake = core::mem::take(&mut state.asleep);
         let half_full = state.waiting.len() == MAX_WAITING / 4;
         drop(state);
         if wake {

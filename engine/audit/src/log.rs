@@ -1,8 +1,8 @@
 //! The log as those see it who have something to say.
 
-use std::fmt;
+use core::fmt;
+use core::str::FromStr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;

@@ -4,7 +4,7 @@
 //! behind the last good line was torn by a crash. It stays where it is, and the first line written says, sealed, that it
 //! is there.
 
-use std::fmt;
+use core::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -260,7 +260,7 @@ fn end_of(file: &File, path: &Path, key: &ChainKey) -> Result<(Option<Last>, Opt
 }
 
 /// Where the last good line stands, and where what follows it begins.
-fn last_good(tail: &[u8], key: &ChainKey) -> Option<(std::ops::Range<usize>, usize)> {
+fn last_good(tail: &[u8], key: &ChainKey) -> Option<(core::ops::Range<usize>, usize)> {
     let mut end = tail.len();
     loop {
         let start = tail.get(..end)?.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);

@@ -476,7 +476,7 @@ fn what_was_counted_is_summed_up_though_nothing_else_happens() {
     let deadline = std::time::Instant::now() + crate::allowance::SUMMARY_EVERY * 6;
     while !fs::read_to_string(place.path()).unwrap().contains("\"denials\"") {
         assert!(std::time::Instant::now() < deadline, "the count is not told");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(core::time::Duration::from_millis(50));
     }
     drop(log);
     assert_eq!(place.verify().denials, 101);

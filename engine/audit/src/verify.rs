@@ -4,7 +4,7 @@
 //! moved or taken out. Without it the chain alone is checked: that shows any change, removal or move but of the last
 //! line, made by somebody who did not write all that follows afresh.
 
-use std::fmt;
+use core::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -332,7 +332,7 @@ impl Check<'_> {
     }
 
     fn good(&mut self, file: &Path, number: u64, line: &[u8], read: &Read) {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = core::mem::take(&mut self.pending);
         let at = LineAt { file, line: number };
         let crash = match &read.torn {
             Some(torn) if pending.is(torn) => true,
@@ -506,7 +506,7 @@ impl Check<'_> {
     }
 
     fn finish(&mut self) {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = core::mem::take(&mut self.pending);
         if pending.count > 0 {
             self.torn_end(&pending);
         }

@@ -78,7 +78,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn swap_file(&mut self, file: File) -> File {
         self.length = 0;
-        std::mem::replace(&mut self.file, file)
+        core::mem::replace(&mut self.file, file)
     }
 
     pub(crate) fn file_slot(&self) -> Arc<Mutex<Option<File>>> {
@@ -111,7 +111,7 @@ impl Writer {
     /// Writes the first lines, durably.
     pub(crate) fn begin(&mut self) -> io::Result<ChainMark> {
         self.length = self.file.metadata()?.len();
-        for (event, opening) in std::mem::take(&mut self.first) {
+        for (event, opening) in core::mem::take(&mut self.first) {
             self.chain.append(&Entry::new(event), &opening, &mut self.buffer);
         }
         self.try_write()?;
@@ -164,15 +164,15 @@ impl Writer {
         let sum_up =
             state.failing.is_none() && state.refusals.due().is_some_and(|due| due <= now || state.stopping);
         let refusals = if sum_up { state.refusals.sum_up(now) } else { Vec::new() };
-        let messages = std::mem::replace(&mut state.waiting, std::mem::take(&mut self.spare));
+        let messages = core::mem::replace(&mut state.waiting, core::mem::take(&mut self.spare));
         state.writing = messages.len();
         // While writes fail the count goes on; `resume` reports it.
-        let refused = if state.failing.is_none() { std::mem::take(&mut state.refused) } else { 0 };
+        let refused = if state.failing.is_none() { core::mem::take(&mut state.refused) } else { 0 };
         Taken {
             messages,
             refusal_lines: state.refusal_lines,
             refusals,
-            dropped: std::mem::take(&mut state.dropped),
+            dropped: core::mem::take(&mut state.dropped),
             refused,
             sync_asked: state.sync_asked,
             stopping: state.stopping,
@@ -216,7 +216,7 @@ impl Writer {
         }
         self.write();
         if taken.messages.capacity() <= MAX_SPARE {
-            self.spare = std::mem::take(&mut taken.messages);
+            self.spare = core::mem::take(&mut taken.messages);
         }
     }
 
@@ -266,7 +266,7 @@ impl Writer {
         if state.failing.take().is_none() {
             return;
         }
-        let refused = std::mem::take(&mut state.refused);
+        let refused = core::mem::take(&mut state.refused);
         drop(state);
         tracing::warn!(refused, "the audit log can be written again");
         self.note_count(Event::Suspended, refused);
@@ -363,7 +363,7 @@ impl Writer {
         let file = match PrivateFile::create(path).and_then(PrivateFile::locked) {
             Ok(file) => file.into_file(),
             Err(error) => {
-                if !std::mem::replace(&mut self.stuck, true) {
+                if !core::mem::replace(&mut self.stuck, true) {
                     tracing::error!(%error, file = %path.display(), "a new file of the audit log cannot be begun");
                 }
                 return;

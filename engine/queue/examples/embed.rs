@@ -6,7 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
-use std::error::Error;
+use core::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_queue::{AgentHalf, DequeueError, FlushScope, MasterKey, Queue};

@@ -3,7 +3,7 @@
 //! Whoever lost draws a random wait from a range that doubles, so that of two servers in step one falls behind and the
 //! other gets through. A server that always tried at once could lose every time to one that is nearer to Redis.
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// How often one change is tried.
 const MAX_ATTEMPTS: u32 = 16;

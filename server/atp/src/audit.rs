@@ -1,7 +1,7 @@
 //! What a provider writes into its audit log. Nothing is issued, rotated, revoked or spent without a place in it; refusals have
 //! lines of their own as far as an allowance goes, and are counted beyond it.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Reservation};

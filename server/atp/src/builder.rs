@@ -3,6 +3,7 @@
 use core::fmt;
 use core::hash::Hash;
 use core::str::FromStr as _;
+use core::time::Duration;
 use obol_atp::discovery::Published;
 use obol_atp::jwt::Algorithm;
 use obol_atp::{Endpoint, Scope, ScopeSet, Window};
@@ -13,7 +14,6 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::audit::Auditor;
 use crate::keys::KeyPolicy;

@@ -1,6 +1,7 @@
 //! A refusal on its way out: one of the protocol's codes, a sentence, and the headers that go with it.
 
 use axum::response::{IntoResponse, Response};
+use core::time::Duration;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use obol_atp::answer::Refusal;
@@ -8,7 +9,6 @@ use obol_atp::{BodyError, ErrorCode};
 use obol_verify::SpendError;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::time::Duration;
 
 /// Seconds that a client is asked to wait when something here cannot be written.
 const RETRY_SECS: u64 = 5;

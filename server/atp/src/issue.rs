@@ -2,6 +2,7 @@
 //! depends on who exists before the signature, replay before status and scopes.
 
 use axum::response::Response;
+use core::sync::atomic::Ordering;
 use http::{HeaderMap, StatusCode};
 use obol_atp::answer::TokenAnswer;
 use obol_atp::body::{Body, KeyUsed};
@@ -9,7 +10,6 @@ use obol_atp::jwt::Credential;
 use obol_atp::{Authentic, ErrorCode, ScopeSet, Signed, TokenBody};
 use obol_audit::Event;
 use obol_verify::Mark;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::audit::About;

@@ -1,10 +1,10 @@
 //! Counters in the text format of Prometheus. No label holds an agent's, a person's or a token's name.
 
 use core::fmt::Write as _;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use obol_atp::ErrorCode;
 use obol_probe::metrics::{self, Audit};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// The routes, as they are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,10 @@
 //! Which network each agent signs from. An agent's name can be guessed and its secret can be copied: one that signs from two networks
 //! within ten minutes may be two agents. That is told, and refused to nobody: agents do move.
 
+use core::net::IpAddr;
 use obol_atp::AgentId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How soon after each other two networks are told of.

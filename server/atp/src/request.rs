@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use obol_atp::{ErrorCode, MAX_BODY_BYTES};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use crate::denied::Denied;
 use crate::router::Peer;
@@ -80,7 +80,7 @@ fn network(address: IpAddr) -> IpAddr {
             Some(v4) => v4.into(),
             None => {
                 let [a, b, c, d, ..] = v6.segments();
-                std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+                core::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
             }
         },
     }

@@ -2,10 +2,10 @@
 
 use core::fmt;
 use core::future::Future;
+use core::net::SocketAddr;
 use core::pin::pin;
 use core::time::Duration;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use axum::body::Body;

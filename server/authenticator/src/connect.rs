@@ -1,9 +1,9 @@
 //! One connection to the service, for the messages of one handshake. No redirect is followed, no proxy is used, and
 //! everything is bounded.
 
+use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};

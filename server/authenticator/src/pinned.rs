@@ -1,7 +1,7 @@
 //! Which service an agent speaks to, and the key that it must have: `https://as.example#<64 hex digits>`.
 
 use core::fmt;
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use obol_handshake::{AuthorityKey, MAX_ORIGIN_BYTES};
 use obol_secret::text::{from_hex, to_hex};

@@ -1,6 +1,6 @@
 //! How a command ends: the exit code that scripts go by, and the line that people read.
 
-use std::fmt;
+use core::fmt;
 use std::process::ExitCode;
 
 use obol_client::{CallError, ConnectError};

@@ -6,10 +6,10 @@
 //!
 //! The thread is not started by itself: a sandbox holds for the threads that are started inside it.
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_secret::text::plain_but;
@@ -46,7 +46,7 @@ pub(crate) fn hold() {
 
 /// Starts the thread that writes them. To be called by a daemon before it serves, and inside its sandbox.
 pub(crate) fn begin() -> io::Result<()> {
-    if std::mem::replace(&mut LINES.state.lock().begun, true) {
+    if core::mem::replace(&mut LINES.state.lock().begun, true) {
         return Ok(());
     }
     let thread = std::thread::Builder::new().name("obol-log".to_owned());
@@ -178,7 +178,7 @@ impl Lines {
             while state.waiting.is_empty() {
                 self.came.wait(&mut state);
             }
-            std::mem::swap(&mut state.waiting, &mut lines);
+            core::mem::swap(&mut state.waiting, &mut lines);
             state.writing = true;
             drop(state);
             let lost = write_patiently(out, &lines).map_or_else(|_| newlines(&lines), |()| 0);
@@ -195,7 +195,7 @@ impl Lines {
         if lost > 0 || state.dropped == 0 {
             return;
         }
-        let lines = std::mem::take(&mut state.dropped);
+        let lines = core::mem::take(&mut state.dropped);
         drop(state);
         tracing::warn!(lines, "lines of this log were given up: nobody read them in time");
     }

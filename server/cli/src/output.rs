@@ -60,7 +60,7 @@ pub(crate) fn finish() -> Outcome {
     }
 }
 
-fn unwritten(error: &dyn std::fmt::Display) -> Failure {
+fn unwritten(error: &dyn core::fmt::Display) -> Failure {
     Failure::other(format_args!("cannot write to standard output: {error}"))
 }
 

@@ -1,6 +1,6 @@
 //! How a server is told to end.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 

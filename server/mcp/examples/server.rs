@@ -5,7 +5,7 @@
 //!
 //! The guard is the part between the two lines in `main`; the rest is a server as the SDK's own examples have it.
 
-use std::error::Error;
+use core::error::Error;
 use std::sync::Arc;
 
 use obol_mcp::{ToolGuard, rmcp::Guarded};

@@ -137,7 +137,7 @@ impl fmt::Display for CallReadError {
     }
 }
 
-impl std::error::Error for CallReadError {}
+impl core::error::Error for CallReadError {}
 
 impl ToolsCall {
     pub(crate) const METHOD: &str = "tools/call";

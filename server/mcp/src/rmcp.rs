@@ -4,7 +4,7 @@
 //! # use rmcp::{ServerHandler, ServiceExt as _, transport::stdio};
 //! # struct MyServer;
 //! # impl ServerHandler for MyServer {}
-//! # async fn run(gate: obol_resource::Gate) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(gate: obol_resource::Gate) -> Result<(), Box<dyn core::error::Error>> {
 //! use obol_mcp::{ToolGuard, rmcp::Guarded};
 //! use obol_resource::ToolCall;
 //!

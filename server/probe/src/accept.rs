@@ -1,9 +1,9 @@
 //! Connections: how many at a time, what happens when the system gives none, and how they end.
 
 use core::future::Future;
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};

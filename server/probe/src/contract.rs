@@ -1,7 +1,7 @@
 //! Words that every server uses of itself.
 
 use core::fmt;
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where a server listens.

@@ -5,9 +5,9 @@
 
 use core::convert::Infallible;
 use core::fmt;
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;

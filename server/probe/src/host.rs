@@ -3,7 +3,7 @@
 //! A web page may have its own name lead to 127.0.0.1 (DNS rebinding), and the browser then lets it read what a server on
 //! this machine answers. What gives it away is the name: `Host` and `Origin` carry the page's, not this machine's.
 
-use std::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 
 /// Whether a request with these headers was meant for this machine: its `Host` names a loopback address or `localhost`,
 /// and so does its `Origin` if it has one. Both values are bytes as they came; a request of HTTP/1.0 may have no `Host`.

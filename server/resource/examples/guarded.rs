@@ -7,7 +7,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
-use std::error::Error;
+use core::error::Error;
 use std::sync::Arc;
 
 use axum::Router;

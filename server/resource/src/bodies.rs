@@ -5,10 +5,10 @@
 //! another body, or another piece of one, the oldest body of the peer that holds most is given up and answered 503. A body
 //! that is there within moments, as nearly all are, is counted nowhere until then.
 
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;

@@ -1,7 +1,7 @@
 //! One token in, permission or refusal out.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_audit::AuditLog;

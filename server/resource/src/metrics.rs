@@ -1,8 +1,8 @@
 //! Counters in the text format of Prometheus. No label ever holds a token's name or a person's.
 
 use core::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use obol_probe::metrics::{self, Audit, Kind};
 use obol_verify::{Code, Denial, FailedCheck, Verifier};
@@ -118,7 +118,7 @@ impl Metrics {
             "# HELP obol_verifications_total Tokens by outcome.\n# TYPE obol_verifications_total counter\n",
         );
         let refused = self.refused.iter().map(|(code, counter)| (*code, counter));
-        for (code, counter) in std::iter::once(("OK", &self.accepted)).chain(refused) {
+        for (code, counter) in core::iter::once(("OK", &self.accepted)).chain(refused) {
             let count = counter.load(Ordering::Relaxed);
             let _infallible = writeln!(out, "obol_verifications_total{{code=\"{code}\"}} {count}");
         }

@@ -1,8 +1,8 @@
 //! A name for every request, in logs and in the answer.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName};
 

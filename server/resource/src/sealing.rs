@@ -1,6 +1,6 @@
 //! Responses to sealed requests.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use axum::body::Body;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};

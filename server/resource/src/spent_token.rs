@@ -50,7 +50,7 @@ impl fmt::Display for ResponseSealError {
     }
 }
 
-impl std::error::Error for ResponseSealError {}
+impl core::error::Error for ResponseSealError {}
 
 impl SpentToken {
     pub(crate) fn new(mut spent: Spent) -> Self {

@@ -1,6 +1,6 @@
 //! One measure and what became of it.
 
-use std::fmt;
+use core::fmt;
 
 /// One measure and what became of it.
 #[derive(Clone, PartialEq, Eq, Debug)]

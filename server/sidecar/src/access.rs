@@ -4,8 +4,8 @@
 //! socket; one that runs as another user has the agent's socket and nothing else. The modes of folder and socket only let
 //! in whom they must; what decides is the peer's user, asked of the kernel at every connection.
 
+use core::fmt;
 use std::collections::BTreeSet;
-use std::fmt;
 
 use nix::unistd::{Group, User};
 use obol_ipc::user::{UnknownUser, name_of, uid_of};
@@ -77,7 +77,7 @@ impl fmt::Display for AgentUsersError {
     }
 }
 
-impl std::error::Error for AgentUsersError {}
+impl core::error::Error for AgentUsersError {}
 
 impl AgentUsers {
     /// Looks up users, by number or by name, and groups, by `@name` or `@number`. `own` is the daemon's user.

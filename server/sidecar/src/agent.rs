@@ -1,8 +1,8 @@
 //! What the agent's three methods do.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_audit::Suspended;
 use obol_ipc::message::{

@@ -4,9 +4,9 @@
 //! allowance, since an agent can bring about as many as it likes. Renewals and the ends of sessions happen inside the
 //! queue, where nobody asks; [`Watch`] looks at the queue every now and then and writes what has changed.
 
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation, Suspended};
 use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};

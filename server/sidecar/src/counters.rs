@@ -3,10 +3,10 @@
 //! Labels are error codes and tools' names, of which there are few; never a token, a session or a person. Beyond
 //! [`MAX_TOOLS`] tools the rest is one line, so that nobody's grants blow up somebody's monitoring.
 
+use core::fmt::Write as _;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use obol_ipc::refusal::{ErrorCode, Refusal};
 use obol_probe::metrics::{self, Audit};
@@ -206,8 +206,8 @@ fn render_tools(out: &mut String, tools: &[ToolStatus]) {
 /// A label's value; tools' names may hold quotes and backslashes.
 struct Label<'a>(&'a str);
 
-impl std::fmt::Display for Label<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.0.chars().try_for_each(|letter| match letter {
             '"' | '\\' => write!(f, "\\{letter}"),
             '\n' => f.write_str("\\n"),
@@ -231,7 +231,7 @@ fn heading(out: &mut String, name: &str, help: &str, kind: &str) {
     line(out, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+fn line(out: &mut String, text: core::fmt::Arguments<'_>) {
     let _infallible = writeln!(out, "{text}");
 }
 

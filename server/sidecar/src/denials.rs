@@ -48,7 +48,7 @@ impl Denials {
             lines.unsaid += 1;
             return None;
         }
-        Some(std::mem::take(&mut lines.unsaid))
+        Some(core::mem::take(&mut lines.unsaid))
     }
 
     pub(crate) fn count(&self, tool: &ToolName) {
@@ -75,7 +75,7 @@ mod tests {
         let start = Instant::now();
         let said = (0..1_000).filter(|_| denials.may_be_said(start).is_some()).count();
         assert!((1..=11).contains(&said), "{said}");
-        let later = denials.may_be_said(start + std::time::Duration::from_secs(1)).unwrap();
+        let later = denials.may_be_said(start + core::time::Duration::from_secs(1)).unwrap();
         assert_eq!(later, 1_000 - u64::try_from(said).unwrap(), "and what had no line is counted");
     }
 

@@ -4,9 +4,9 @@
 //! there are, and nothing here changes anything.
 
 use core::fmt;
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -9,9 +9,9 @@
 //! Connections, and requests that wait, are bounded in number. Where all places are taken who holds most gives way first
 //! ([`crate::seats`], [`crate::waits`]).
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use obol_ipc::refusal::Refusal;
 use obol_probe::rate::{Bucket, Rate, Start};

@@ -1,10 +1,10 @@
 //! Telling a service manager how the daemon is: systemd's notification protocol, `sd_notify(3)`.
 
+use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

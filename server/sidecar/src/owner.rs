@@ -7,10 +7,10 @@
 //!
 //! A process is the one that connected: handing a connection on does not change whose it is.
 
+use core::hash::BuildHasher;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::BuildHasher;
 use std::io::Read;
 use std::sync::LazyLock;
 

@@ -1,9 +1,9 @@
 //! The connections of one socket, whose they are, and which of them makes room for another.
 
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use obol_probe::rate::Bucket;
 use parking_lot::Mutex;

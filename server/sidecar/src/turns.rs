@@ -8,10 +8,10 @@
 //! is then due as many rounds later as there are others in its part of the line. Who comes new is due in the round that
 //! is on. A request that does not wait may draw past the line only when its process is due.
 
+use core::hash::Hash;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use obol_queue::DequeueError;
 use parking_lot::Mutex;
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(next.number, numbers[0]);
         line.put(next.owner, next.number, next.waiter);
         assert!(line.leave(owner, numbers[1]).is_some() && line.leave(owner, numbers[1]).is_none());
-        let order: Vec<_> = std::iter::from_fn(|| line.next().map(|next| next.number)).collect();
+        let order: Vec<_> = core::iter::from_fn(|| line.next().map(|next| next.number)).collect();
         assert_eq!(order, [numbers[0], numbers[2]]);
         assert!(line.is_empty() && line.groups.is_empty() && line.users.is_empty());
     }

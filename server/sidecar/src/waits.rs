@@ -103,8 +103,8 @@ impl Wait {
 #[cfg(test)]
 impl Wait {
     pub(crate) fn is_asked(&self) -> bool {
-        use std::pin::pin;
-        use std::task::{Context, Poll, Waker};
+        use core::pin::pin;
+        use core::task::{Context, Poll, Waker};
         let asked = pin!(self.asked_to_give_way()).poll(&mut Context::from_waker(Waker::noop()));
         asked == Poll::Ready(())
     }

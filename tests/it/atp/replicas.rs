@@ -1,9 +1,9 @@
 //! Several providers of one endpoint as processes, sharing one real Redis: what one issues the others accept, what one revokes or
 //! answers is over for all of them, and nothing comes back when Redis loses what it had or somebody puts it back.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_atp::{AgentId, Secret, TokenBody};

@@ -2,10 +2,10 @@
 //!
 //! The log is made longer than the token store before, so that a limit on the length of files meets the log and not the store.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use obol_audit::{ChainKey, Entry, Event};
 use obol_ipc::names::ToolName;

@@ -1,8 +1,8 @@
 //! The audit log of a real `obol rs`: what is in it, what a flood of forgeries leaves there, and a disk that is full.
 
+use core::time::Duration;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use obol_audit::ChainKey;
 use obol_resource::{Gate, ToolCall};

@@ -1,9 +1,9 @@
 //! The audit log of the real daemon: what is in it, that it survives a kill, and that tampering shows.
 
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
 use obol_ipc::names::ToolName;
 use serde_json::Value;

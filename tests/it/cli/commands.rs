@@ -132,7 +132,7 @@ fn drawing_waits_for_a_sidecar_that_is_still_to_start() {
     let mut early = command(home.path());
     early.args(["dequeue", "search", "--wait", "30000"]).stdout(Stdio::piped());
     let mut early = early.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(core::time::Duration::from_millis(200));
     assert!(early.try_wait().unwrap().is_none(), "it waits while there is no socket");
     let _tqs = Tqs::start(home.path(), &["--session", "session.json"]);
     let output = early.wait_with_output().unwrap();
@@ -167,7 +167,7 @@ fn with_json_an_error_is_json_with_its_code_and_when_to_ask_again() {
             break serde_json::from_str::<Value>(stderr(&output).lines().last().unwrap()).unwrap()["error"]
                 .clone();
         }
-        while tqs.client().dequeue_token(&tool("search"), std::time::Duration::ZERO).is_ok() {}
+        while tqs.client().dequeue_token(&tool("search"), core::time::Duration::ZERO).is_ok() {}
     };
     assert_eq!((&empty["code"], &empty["renewalPending"]), (&"QUEUE_EMPTY".into(), &true.into()), "{empty}");
     assert!(empty["retryAfterMs"].is_u64(), "{empty}");

@@ -1,8 +1,8 @@
 //! What others say reaches no log and no terminal as it is.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::path::Path;
-use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{Audience, Reason};

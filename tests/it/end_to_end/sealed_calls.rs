@@ -3,7 +3,7 @@
 //!
 //! The agent's side uses no code of the crates but the decoding of base64url.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -160,7 +160,7 @@ fn a_second_message_with_any_bit_turned_ends_the_handshake() {
         // The client cannot see the cookie's bits, and a turned one costs a decapsulation to find: every bit without
         // the ML-KEM ciphertext's middle, which one tag covers as a whole.
         let step = if suite == Suite::HybridAesGcm { 13 } else { 1 };
-        for (bit, other) in flips(&reply).step_by(step).chain(std::iter::once((usize::MAX, reply.clone()))) {
+        for (bit, other) in flips(&reply).step_by(step).chain(core::iter::once((usize::MAX, reply.clone()))) {
             let (waiting, _) = Initiator::start(&prologue, &key, &mut Seeded(seed)).unwrap();
             let proof = waiting.read(&other).and_then(|(ready, _)| ready.prove(&both.agent, b""));
             let ended = match proof {

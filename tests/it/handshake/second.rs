@@ -55,7 +55,7 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 fn hkdf<const N: usize>(ck: &[u8; 32], input: &[u8]) -> [[u8; 32]; N] {
     let mut out = vec![0; 32 * N];
     Hkdf::<Sha256>::new(Some(ck), input).expand(&[], &mut out).unwrap();
-    std::array::from_fn(|i| out[32 * i..32 * (i + 1)].try_into().unwrap())
+    core::array::from_fn(|i| out[32 * i..32 * (i + 1)].try_into().unwrap())
 }
 
 fn dh(private: &[u8; 32], public: &[u8; 32]) -> [u8; 32] {

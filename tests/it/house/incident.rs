@@ -1,10 +1,10 @@
 //! `docs/incident.md`, carried out as it is written: each section's blocks are pasted in order into a shell of somebody who
 //! runs a sidecar and a resource server, and each must bring about what the page says.
 
+use core::time::Duration;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use crate::resource::revocation::write_halves;
 use crate::sidecar::tool;

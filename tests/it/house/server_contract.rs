@@ -64,7 +64,7 @@ trait Kind {
     /// Begins something that ends in good order once the server stops.
     fn begin(address: &Address) -> Box<dyn FnOnce()>;
     /// Begins something that never ends by itself.
-    fn hang(address: &Address) -> Box<dyn std::any::Any>;
+    fn hang(address: &Address) -> Box<dyn core::any::Any>;
 }
 
 fn tcp(address: &Address) -> SocketAddr {
@@ -117,7 +117,7 @@ impl Kind for Resource {
         Box::new(|| finished(stream))
     }
 
-    fn hang(address: &Address) -> Box<dyn std::any::Any> {
+    fn hang(address: &Address) -> Box<dyn core::any::Any> {
         Box::new(half_a_request(address, "/v1/verify"))
     }
 }
@@ -157,7 +157,7 @@ impl Kind for Provider {
         Box::new(|| finished(stream))
     }
 
-    fn hang(address: &Address) -> Box<dyn std::any::Any> {
+    fn hang(address: &Address) -> Box<dyn core::any::Any> {
         Box::new(half_a_request(address, "/v1/agent-tokens"))
     }
 }
@@ -194,7 +194,7 @@ impl Kind for Sidecar<'_> {
         Box::new(|| drop(client))
     }
 
-    fn hang(address: &Address) -> Box<dyn std::any::Any> {
+    fn hang(address: &Address) -> Box<dyn core::any::Any> {
         let Address::Unix(path) = address else { panic!("{address}") };
         // It never says hello.
         Box::new(UnixStream::connect(path).unwrap())

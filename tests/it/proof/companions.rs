@@ -2,10 +2,10 @@
 //!
 //! `docs/design.md` lists the pairs.
 
+use core::time::Duration;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::Duration;
 
 use obol_ipc::names::ToolName;
 use obol_queue::{DequeueError, FlushScope, Queue, StoreOpenError};

@@ -1,11 +1,11 @@
 //! The queue against a model small enough to be obviously right, under random work, clocks that jump, and a disk that
 //! fails.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Error, Result as IoResult};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use obol_queue::{
     AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionId,
@@ -40,7 +40,7 @@ impl Memory {
     }
 }
 
-fn place(offset: u64, length: usize) -> std::ops::Range<usize> {
+fn place(offset: u64, length: usize) -> core::ops::Range<usize> {
     let start = usize::try_from(offset).unwrap();
     start..start + length
 }

@@ -34,7 +34,7 @@ fn fresh(number: u64) -> String {
     to_base64url(&forge.token())
 }
 
-fn address(rs: &RsProcess) -> std::net::SocketAddr {
+fn address(rs: &RsProcess) -> core::net::SocketAddr {
     ([127, 0, 0, 1], rs.port()).into()
 }
 

@@ -1,6 +1,6 @@
 //! Proof of possession and per-token channel encryption over HTTP: the layer and the service.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use axum::Json;

@@ -13,9 +13,9 @@ mod service;
 mod shared_sessions;
 mod templates;
 
+use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::Value;
 

@@ -3,9 +3,9 @@
 //!
 //! `OBOL_SOAK_REPLICA_TOKENS=100000 cargo nextest run --release -p obol-tests replicas` is the long form.
 
-use std::cmp::Reverse;
+use core::cmp::Reverse;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -60,7 +60,7 @@ impl Field {
 
     /// A token of the session provisioned last.
     fn draw(&self) -> String {
-        let drawn = self.tqs.client().dequeue_token(&tool("search"), std::time::Duration::from_secs(10));
+        let drawn = self.tqs.client().dequeue_token(&tool("search"), core::time::Duration::from_secs(10));
         drawn.unwrap().token.expose().to_owned()
     }
 
@@ -252,7 +252,7 @@ fn the_servers_socket_is_closed_to_others_never_stolen_and_can_be_left_out() {
         .unwrap();
     let serves = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
     while !serves() && second.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(core::time::Duration::from_millis(20));
     }
     second.kill().unwrap();
     let second = second.wait_with_output().unwrap();

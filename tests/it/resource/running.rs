@@ -1,6 +1,6 @@
 //! The resource server's service in this process, alone or beside a guarded app.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use axum::Router;
 use axum::routing::get;

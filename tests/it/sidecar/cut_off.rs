@@ -1,7 +1,7 @@
 //! Cutting an agent off at the sidecar, as an operator does it: flush, hold, resume, deny, allow.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::Reason;

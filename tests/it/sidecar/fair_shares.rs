@@ -1,11 +1,11 @@
 //! Processes that take all there is of a sidecar, and what others notice of it. This test is the one that hoards; the others
 //! are processes of their own.
 
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;

@@ -146,7 +146,7 @@ fn nobody_of_the_same_user_can_look_into_the_daemon() {
 }
 
 fn hex_key(digit: char) -> String {
-    std::iter::repeat_n(digit, 64).collect()
+    core::iter::repeat_n(digit, 64).collect()
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Stopped, killed, restarted, its socket removed: what becomes of the daemon and of those who use it.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use obol_client::CallError;
 use obol_client::{AsyncClient, Client, ConnectOptions};

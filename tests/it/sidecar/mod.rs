@@ -16,11 +16,11 @@ mod two_users;
 mod unread_log;
 mod watch;
 
+use core::time::Duration;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use obol_ipc::names::ToolName;
 use serde_json::{Value, json};

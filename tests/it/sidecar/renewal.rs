@@ -1,10 +1,10 @@
 //! Minting that fails, seen from the socket: how long it backs off is told to the agent and to the operator.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::names::PeerName;
@@ -60,7 +60,7 @@ impl Sidecar {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let service = runtime.block_on(options.bind(Arc::new(queue))).unwrap();
         let handle = service.handle();
-        let run = move || runtime.block_on(service.run(std::future::pending()));
+        let run = move || runtime.block_on(service.run(core::future::pending()));
         Self { handle, thread: Some(std::thread::spawn(run)) }
     }
 }

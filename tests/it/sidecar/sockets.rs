@@ -1,11 +1,11 @@
 //! The sidecar as a real process, from the outside.
 
+use core::time::Duration;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use obol_client::CallError;
 use obol_client::{Client, ConnectOptions};

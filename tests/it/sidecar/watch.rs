@@ -1,11 +1,11 @@
 //! What those who watch over the daemon see: HTTP, the service manager, and settings that are read again.
 
+use core::time::Duration;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::Reason;

@@ -266,16 +266,16 @@ fn the_suite_is_asked_for_after_the_session_and_before_everything_else() {
 #[derive(Debug)]
 struct Watched {
     inner: MemorySpentSet,
-    asked: std::sync::atomic::AtomicUsize,
+    asked: core::sync::atomic::AtomicUsize,
 }
 
 impl Watched {
     fn asked(&self) -> usize {
-        self.asked.load(std::sync::atomic::Ordering::SeqCst)
+        self.asked.load(core::sync::atomic::Ordering::SeqCst)
     }
 
     fn note(&self) {
-        self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.asked.fetch_add(1, core::sync::atomic::Ordering::SeqCst);
     }
 }
 

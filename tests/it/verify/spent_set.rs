@@ -66,7 +66,7 @@ fn of_sixty_four_threads_with_one_token_exactly_one_is_served() {
 /// A set that loses its marks while a spend is under way, as a shared one can.
 #[derive(Debug, Default)]
 struct LosesMarks {
-    fence: std::sync::atomic::AtomicU64,
+    fence: core::sync::atomic::AtomicU64,
 }
 
 impl SpentSet for LosesMarks {
@@ -75,12 +75,12 @@ impl SpentSet for LosesMarks {
     }
 
     fn spend(&self, _mark: Mark) -> SpendTicket {
-        self.fence.store(NOW, std::sync::atomic::Ordering::SeqCst);
+        self.fence.store(NOW, core::sync::atomic::Ordering::SeqCst);
         SpendTicket::ready(Ok(()))
     }
 
     fn fence(&self) -> Option<u64> {
-        Some(self.fence.load(std::sync::atomic::Ordering::SeqCst))
+        Some(self.fence.load(core::sync::atomic::Ordering::SeqCst))
     }
 
     fn keep_after_expiry(&self) -> u64 {
@@ -131,7 +131,7 @@ fn marks_do_not_need_a_clean_end() {
     // The file as it is while the set is open, which is how a process that dies leaves it.
     let copy = folder.path().join("copy.redb");
     std::fs::copy(&path, &copy).unwrap();
-    std::mem::forget(set);
+    core::mem::forget(set);
     let reopened = open(&copy);
     for number in 0..10 {
         assert_eq!(reopened.spend(mark(number)).wait(), Err(SpendError::AlreadySpent));

@@ -282,7 +282,7 @@ fn forged_tokens_by_the_thousand_leave_the_spent_set_and_the_memory_as_they_were
     forged.drain(104..136);
     forged.drain(120..152);
     forged[1] = Suite::AesGcm.alg_id();
-    let mut show = |range: std::ops::Range<u64>| {
+    let mut show = |range: core::ops::Range<u64>| {
         for number in range {
             forged[80..96].copy_from_slice(format!("{number:016x}").as_bytes());
             let refusal =

@@ -1,11 +1,11 @@
 //! What every process here needs: the binary of this tree, a home that is its own, files that others cannot read, a port,
 //! and patience.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_queue::MasterKey;
@@ -78,7 +78,7 @@ pub fn free_port() -> u16 {
     let number = || FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
     let candidate = || u16::try_from(number()).unwrap();
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(candidate).take(PORTS as usize).find(free).expect("no port is free")
+    core::iter::repeat_with(candidate).take(PORTS as usize).find(free).expect("no port is free")
 }
 
 /// A folder that can be a home: closed to others, with a runtime folder.

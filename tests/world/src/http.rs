@@ -1,8 +1,8 @@
 //! A client of a resource server on this machine that never sends anything twice.
 
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 

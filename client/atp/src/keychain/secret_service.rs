@@ -1,9 +1,9 @@
 //! The desktop's Secret Service over the session bus: gnome-keyring, KWallet, KeePassXC. Nobody is asked to unlock anything: what is
 //! locked is not used.
 
+use core::time::Duration;
 use secret_service::{EncryptionType, Item, SecretService as Service};
 use std::collections::HashMap;
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::SERVICE;

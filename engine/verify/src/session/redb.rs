@@ -315,7 +315,7 @@ mod tests {
         // The file as it is while the table is open, which is how a process that dies leaves it.
         let copy = folder.path().join("copy.redb");
         std::fs::copy(&path, &copy).unwrap();
-        std::mem::forget(table);
+        core::mem::forget(table);
         let table = open(&copy);
         assert_eq!([1, 2, 3].map(|id| active(&table, id)), [None, None, Some(true)]);
         for id in [1, 2, 9] {

@@ -3,13 +3,13 @@
 //! A row is sealed for its name, so that it cannot be moved to another place. After a write that failed what the file holds is unknown, and nothing is written any more until the
 //! process opens it again.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use obol_secret::file::PrivateFile;
 use obol_secret::key::Key32;
 use obol_secret::seal;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -132,7 +132,7 @@ fn read_all(database: &Database, key: &[u8; 32]) -> Result<Vec<Row>, String> {
 /// Runs until nobody can send any more.
 fn write_all(database: &Database, waiting: &Receiver<(Vec<Change>, Answer)>, failed: &AtomicBool) {
     while let Ok(first) = waiting.recv() {
-        let group: Vec<_> = std::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1)).collect();
+        let group: Vec<_> = core::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1)).collect();
         let written = if failed.load(Ordering::SeqCst) { Err(Unwritable) } else { commit(database, &group) };
         if written.is_err() {
             failed.store(true, Ordering::SeqCst);

@@ -5,6 +5,8 @@ mod work;
 
 use axum::body::Body;
 use axum::response::Response;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use obol_atp::body::Body as _;
@@ -14,8 +16,6 @@ use obol_verify::{Clock as _, ManualClock, MemorySpentSet};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tower::ServiceExt as _;
 
 use crate::{AgentToken, Router, SecretBook, Store};

@@ -1,8 +1,8 @@
 //! Somebody between agent and service, who reads and changes what goes through.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use obol_session::Suite;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

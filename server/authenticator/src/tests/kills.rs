@@ -1,9 +1,9 @@
 //! A service that is killed as hard as a process can be, again and again, while an agent opens sessions at it.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use obol_authority::directory::{EndScope, Happening};
 use obol_session::SessionId;

@@ -1,7 +1,7 @@
 //! A directory in memory: for tests, for `obol dev`, and as the model that every other store is compared with.
 
+use core::ops::Bound;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use parking_lot::RwLock;
 

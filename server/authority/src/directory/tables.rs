@@ -5,8 +5,8 @@
 //! nothing.
 
 use core::fmt;
+use core::ops::Bound;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

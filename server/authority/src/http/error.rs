@@ -1,8 +1,8 @@
 //! Why the service was not set up.
 
 use core::fmt;
+use core::net::SocketAddr;
 use std::io;
-use std::net::SocketAddr;
 
 use obol_probe::health::LoopbackError;
 

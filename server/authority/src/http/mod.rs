@@ -9,9 +9,9 @@ mod load;
 mod problem;
 mod routes;
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::pin;
+use core::future::Future;
+use core::net::SocketAddr;
+use core::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 

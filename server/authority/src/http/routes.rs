@@ -1,6 +1,6 @@
 //! The routes for agents and resource servers, and what each asks of the service.
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,6 @@
 //! One step of an installation: what it does, and how it is told.
 
-use std::fmt;
+use core::fmt;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -134,7 +134,7 @@ impl Stage {
             Step::RemoveUser { unless, .. } if self.at(unless).exists() => {
                 return Ok("STAYS: its folder is still there, and must not become another user's");
             }
-            Step::RemoveUser { name, .. } => return run("userdel", std::slice::from_ref(name), false),
+            Step::RemoveUser { name, .. } => return run("userdel", core::slice::from_ref(name), false),
         }
         Ok("done")
     }

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &DequeueArgs) -> Outcome {
 /// What a proof of possession is asked over: the arguments that a file holds.
 fn hash_of(file: &Path) -> Outcome<ArgumentsHash> {
     const MAX_BYTES: u64 = 1 << 20;
-    let wrong = |why: &dyn std::fmt::Display| {
+    let wrong = |why: &dyn core::fmt::Display| {
         Failure::usage(format_args!("the arguments in {}: {why}", file.display()))
     };
     let mut text = Vec::new();

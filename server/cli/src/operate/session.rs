@@ -41,7 +41,7 @@ fn show(sockets: &Sockets, output: Output) -> Outcome {
 /// `obol session provision`.
 fn provision(sockets: &Sockets, output: Output, file: &Path, resume: bool) -> Outcome {
     let document = files::read_one(file)?;
-    let text = std::str::from_utf8(&document)
+    let text = core::str::from_utf8(&document)
         .map_err(|_| Failure::usage(format_args!("{} is not UTF-8", file.display())))?;
     let document = SessionDocumentText::new(text).map_err(Failure::usage)?;
     let mut control = sockets.control()?;

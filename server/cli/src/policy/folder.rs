@@ -34,7 +34,7 @@ pub(super) fn version(folder: &Path) -> Outcome<PolicyVersion> {
 }
 
 fn policies(folder: &Path) -> Outcome<BTreeMap<String, String>> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::usage(format_args!("{}: {why}", folder.display()));
+    let wrong = |why: &dyn core::fmt::Display| Failure::usage(format_args!("{}: {why}", folder.display()));
     let mut policies = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(|error| wrong(&error))? {
         let entry = entry.map_err(|error| wrong(&error))?;

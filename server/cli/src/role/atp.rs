@@ -1,9 +1,9 @@
 //! `obol atp serve`: a provider.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_atp::Endpoint;
 use obol_atp_server::serve::{Certificate, Handle, Options, TLS12_AND_13};

@@ -70,7 +70,7 @@ fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
     if note.is_empty() {
         return Ok(None);
     }
-    let mark = std::str::from_utf8(&note).ok().and_then(|text| text.parse().ok());
+    let mark = core::str::from_utf8(&note).ok().and_then(|text| text.parse().ok());
     mark.map(Some).ok_or_else(|| {
         Failure::unavailable(
             "the store remembers an audit log in a form that this build does not read; use the newer one",

@@ -2,7 +2,7 @@
 //!
 //! Each role is a process of its own, as it would be elsewhere, and ends with this one, however that ends.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 use std::fs::{self, DirBuilder};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &DevArgs) -> Outcome {
     let place = DevFolder::open(args.dir.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut shutdown = std::pin::pin!(shutdown_signal()?);
+        let mut shutdown = core::pin::pin!(shutdown_signal()?);
         let mut roles = start(args, &place, address, hardening)?;
         let mut told = false;
         let started = Instant::now();

@@ -1,6 +1,6 @@
 //! What each role still needs once everything is open, and nothing else is left to it.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use obol_sandbox::{Measure, Sandbox};
@@ -74,7 +74,7 @@ pub(crate) fn of_resource_server(
             stores::Kept::InFile(file) => sandbox.write(folder_of(&file)),
             stores::Kept::AtServer(Server::Unix(_)) => sandbox.reach_unix(),
             stores::Kept::AtServer(Server::Tcp { host, port }) => {
-                let is_address = host.parse::<std::net::IpAddr>().is_ok();
+                let is_address = host.parse::<core::net::IpAddr>().is_ok();
                 let sandbox = sandbox.reach_tcp(port);
                 if is_address { sandbox } else { sandbox.look_up_names() }
             }

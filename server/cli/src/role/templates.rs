@@ -73,7 +73,7 @@ impl Templates for ServerTemplates {
 }
 
 fn read(path: &Path) -> Outcome<TemplateTable> {
-    let wrong = |why: &dyn std::fmt::Display| {
+    let wrong = |why: &dyn core::fmt::Display| {
         Failure::usage(format_args!("the templates in {}: {why}", path.display()))
     };
     let text = read_public(path, MAX_FILE_BYTES).map_err(Failure::usage)?;

@@ -131,7 +131,7 @@ fn random<const N: usize>() -> Outcome<Zeroizing<[u8; N]>> {
 
 /// Adds halves to a file of sessions, whole or not at all.
 fn append(path: &Path, halves: Vec<ResourceHalf>) -> Outcome {
-    let wrong = |why: &dyn std::fmt::Display| {
+    let wrong = |why: &dyn core::fmt::Display| {
         Failure::usage(format_args!("session file {}: {why}; nothing was changed", path.display()))
     };
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {

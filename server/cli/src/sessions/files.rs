@@ -3,8 +3,8 @@
 //! A folder is looked through each time that its files are read, so a reload sees files that came and went. All files are
 //! read before anything is done with one of them: where one is wrong, nothing changes.
 
+use core::fmt::Display;
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use obol_secret::file::{Fault, PrivateFile, PrivateFileError, files_in};
@@ -239,7 +239,7 @@ mod tests {
         let place = [folder.path().to_owned()];
         assert_eq!(agent_halves(&place).unwrap().len(), 1);
         assert!(agent_halves(&place).unwrap()[0].in_folder);
-        assert!(!agent_halves(std::slice::from_ref(&path)).unwrap()[0].in_folder);
+        assert!(!agent_halves(core::slice::from_ref(&path)).unwrap()[0].in_folder);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let error = agent_halves(&place).err().unwrap().to_string();
         assert!(error.contains("a.json") && error.contains("chmod 600"), "{error}");

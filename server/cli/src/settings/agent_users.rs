@@ -1,6 +1,6 @@
 //! The setting `tqs.agent_users`: a list of users and groups, or one of them, or, in a variable, several between commas.
 
-use std::fmt;
+use core::fmt;
 
 use obol_sidecar::{AgentUsers, AgentUsersError};
 use serde::Deserialize;

@@ -3,9 +3,9 @@
 //! Settings are read by the very code that servers read them with, and what servers do with them before they open
 //! anything is done as well: [`Gathered`], [`tqs::check`], [`rs::listen`], [`stores::check`], [`files`], [`ServerTemplates`].
 
+use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 

@@ -10,8 +10,8 @@ pub(crate) mod config;
 pub(crate) mod log_level;
 mod shown;
 
-use std::net::SocketAddr;
-use std::ops::RangeInclusive;
+use core::net::SocketAddr;
+use core::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::Deserialize;

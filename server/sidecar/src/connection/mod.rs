@@ -13,14 +13,14 @@
 mod side_events;
 mod stream;
 
-use std::fmt;
-use std::future::{Future, poll_fn};
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
+use core::time::Duration;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use obol_audit::RequestTag;
 use obol_ipc::Protocol;
@@ -302,7 +302,7 @@ impl<A> Requests<A> {
 
     /// Notes that what was answered has been written.
     fn written(&mut self) {
-        let (began, times) = (self.began.take(), std::mem::take(&mut self.unwritten));
+        let (began, times) = (self.began.take(), core::mem::take(&mut self.unwritten));
         if let Some(began) = began.filter(|_| times > 0) {
             self.account.answered(began, times);
         }

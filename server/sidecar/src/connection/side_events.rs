@@ -3,12 +3,12 @@
 //! All of it is rare, and a look at each after every request costs as much as the request. So whatever happens here
 //! raises a flag, and nothing is looked at until one is up.
 
-use std::future::Future;
-use std::pin::Pin;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
 
 use obol_ipc::frame::EncodedFrame;
 use tokio::sync::mpsc;
@@ -142,7 +142,7 @@ impl IdleCheck {
     /// Notes that something happens; tells whether the timer was set anew for that.
     fn awake(&mut self) -> bool {
         self.active = true;
-        let slow = std::mem::take(&mut self.slow);
+        let slow = core::mem::take(&mut self.slow);
         if slow {
             self.timer.as_mut().reset(Instant::now() + LOOK_AFTER);
         }
@@ -156,7 +156,7 @@ impl IdleCheck {
     /// Whether nothing happened since the last time; sets the timer again, and not to slow while half a request waits
     /// for its end.
     fn was_silent(&mut self, half: bool) -> bool {
-        let silent = !std::mem::take(&mut self.active);
+        let silent = !core::mem::take(&mut self.active);
         self.slow = silent && !half;
         let pause = if self.slow { LOOK_AFTER_SILENT } else { LOOK_AFTER };
         self.timer.as_mut().reset(Instant::now() + pause);
@@ -166,7 +166,7 @@ impl IdleCheck {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use core::sync::atomic::AtomicUsize;
 
     use obol_ipc::frame;
     use tokio::sync::oneshot;
@@ -188,7 +188,7 @@ mod tests {
         let (answer, answers) = mpsc::channel(4);
         let (end, mut ended) = oneshot::channel::<()>();
         let counted = Arc::clone(&looks);
-        let end_of_it = std::future::poll_fn(move |context| {
+        let end_of_it = core::future::poll_fn(move |context| {
             counted.fetch_add(1, Ordering::Relaxed);
             Pin::new(&mut ended).poll(context).map(|_| ())
         });
@@ -218,10 +218,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_is_looked_after_seldom_and_one_that_awakes_soon() {
         let (_answer, answers) = mpsc::channel(1);
-        let mut side_events = SideEvents::new(answers, std::future::pending());
+        let mut side_events = SideEvents::new(answers, core::future::pending());
         let began = Instant::now();
         let due = async |side_events: &mut SideEvents<_>| {
-            assert!(matches!(std::future::poll_fn(|context| side_events.poll(context)).await, Event::Due));
+            assert!(matches!(core::future::poll_fn(|context| side_events.poll(context)).await, Event::Due));
             began.elapsed().as_secs()
         };
         assert_eq!(due(&mut side_events).await, 1);

@@ -3,10 +3,10 @@
 //! They are received and sent by the system calls themselves: those of the C library, which tokio's streams end in, prepare
 //! for a thread that is cancelled in the middle.
 
-use std::future::poll_fn;
+use core::future::poll_fn;
+use core::time::Duration;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
 use rustix::net::{RecvFlags, Shutdown};

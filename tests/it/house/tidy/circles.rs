@@ -91,7 +91,7 @@ impl Reader<'_> {
                 Some(here)
             }
             _ => {
-                let child = [self.here.as_slice(), std::slice::from_ref(first)].concat();
+                let child = [self.here.as_slice(), core::slice::from_ref(first)].concat();
                 self.known.contains(&child).then(|| [&self.here, path].concat())
             }
         }
@@ -170,7 +170,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 fn resolve(modules: &BTreeMap<Path, Module>, path: &[String], depth: usize) -> Path {
     let mut at = Path::new();
     for (index, part) in path.iter().enumerate() {
-        let child = [at.as_slice(), std::slice::from_ref(part)].concat();
+        let child = [at.as_slice(), core::slice::from_ref(part)].concat();
         if modules.contains_key(&child) {
             at = child;
             continue;
@@ -219,7 +219,7 @@ fn circles_in(folder: &[String], arrows: &BTreeSet<(Path, Path)>) -> Vec<Vec<Str
     let mut circles = BTreeSet::new();
     for (from, reached) in reach.iter().filter(|(from, reached)| reached.contains(*from)) {
         let back = |to: &&String| reach.get(*to).is_some_and(|reached| reached.contains(from));
-        let name = |member: &String| [folder, std::slice::from_ref(member)].concat().join("::");
+        let name = |member: &String| [folder, core::slice::from_ref(member)].concat().join("::");
         let _new = circles.insert(reached.iter().filter(back).map(name).collect::<Vec<_>>());
     }
     circles.into_iter().collect()

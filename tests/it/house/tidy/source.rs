@@ -1,6 +1,6 @@
 //! The tree's Rust files, parsed.
 
-use std::cell::OnceCell;
+use core::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use syn::spanned::Spanned as _;

@@ -8,8 +8,8 @@
 mod controls;
 mod witness;
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use obol_client::CallError;

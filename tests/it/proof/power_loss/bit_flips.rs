@@ -1,7 +1,7 @@
 //! A disk that decays: one bit changes while the store is at rest.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use obol_queue::{DequeueError, Draw, SessionId};
 

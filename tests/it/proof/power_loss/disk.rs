@@ -425,8 +425,8 @@ pub(super) struct Drive {
     process: u64,
 }
 
-impl std::fmt::Debug for Drive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Debug for Drive {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Drive").field("name", &self.name).finish_non_exhaustive()
     }
 }

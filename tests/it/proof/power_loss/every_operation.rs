@@ -1,7 +1,7 @@
 //! One fixed piece of work, and a power cut at each of its writes, length changes and syncs in turn.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::disk::{Fate, Name, Survival};
 use super::ledger::{Scope, Verdict, Violation};

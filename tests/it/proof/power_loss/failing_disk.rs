@@ -1,7 +1,7 @@
 //! A disk that fails without a power cut: no room, read and write errors, syncs that fail.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use obol_queue::{DequeueError, Draw, Queue, SessionId};
 

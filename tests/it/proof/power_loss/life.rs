@@ -1,8 +1,8 @@
 //! The lives of one store: a process opens it, works, and loses power; the next one opens what is left.
 
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_queue::{
     AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, Queue, SessionId, StoreOpenError,
@@ -177,7 +177,7 @@ impl Life {
     }
 
     /// An operation may fail only after the disk has.
-    fn explained<T, E: std::fmt::Debug>(&self, answer: &Result<T, E>) -> Verdict {
+    fn explained<T, E: core::fmt::Debug>(&self, answer: &Result<T, E>) -> Verdict {
         match answer {
             Err(error) if self.disk.is_well() => Err(Violation::Absurd(format!("{error:?}"))),
             _ => Ok(()),
@@ -294,11 +294,11 @@ impl Life {
         let Some((session, tools)) = self.ledger.active().pop() else { return self.work(queue, steps) };
         let tool = *self.random.pick(&tools);
         let draw = Draw { tool, audience: None, session: Some(SessionId::from_u64(session)) };
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let done = core::sync::atomic::AtomicBool::new(false);
         let (worked, drawn) = std::thread::scope(|scope| {
             let drawer = scope.spawn(|| {
                 let mut drawn = Vec::new();
-                while !done.load(std::sync::atomic::Ordering::SeqCst) && drawn.len() < 500 {
+                while !done.load(core::sync::atomic::Ordering::SeqCst) && drawn.len() < 500 {
                     match queue.dequeue(draw) {
                         Ok(token) => drawn.push(token.as_bytes().to_vec()),
                         Err(DequeueError::Empty { .. }) => std::thread::yield_now(),
@@ -308,7 +308,7 @@ impl Life {
                 drawn
             });
             let worked = self.work(queue, steps);
-            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            done.store(true, core::sync::atomic::Ordering::SeqCst);
             (worked, drawer.join().unwrap())
         });
         worked?;

@@ -17,7 +17,7 @@ mod ledger;
 mod life;
 mod random_crashes;
 
-use std::time::Duration;
+use core::time::Duration;
 
 /// Where the clock stands when a store begins its life, in Unix seconds.
 const START: u64 = 1_800_000_000;

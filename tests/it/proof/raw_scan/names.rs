@@ -3,8 +3,8 @@
 //! What may be read is listed in `docs/design.md`: numbers, times and random names. The search is shown to work by the
 //! session files, which an operator wrote, and by the audit log, which is there to be read.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, write_private};

@@ -148,7 +148,7 @@ impl Places {
 impl Opens {
     /// What the first eight bytes can be: a batch begins with when it was issued, a session with how many places there
     /// are (4 bytes), and the first of them (8 bytes).
-    fn first_number(self) -> std::ops::Range<u64> {
+    fn first_number(self) -> core::ops::Range<u64> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         match self {
             Self::Batches { .. } => now - RECENT_SECS..now + RECENT_SECS,

@@ -1,7 +1,7 @@
 //! The view on a terminal, or as text.
 
+use core::fmt::Write as _;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,7 +66,7 @@ impl Screen {
                 let _always = writeln!(out, "{value}");
             }
             Self::Text { first, .. } => {
-                if !std::mem::take(first) {
+                if !core::mem::take(first) {
                     out.push('\n');
                 }
                 let style = Style { colour: false };

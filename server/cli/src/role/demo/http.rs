@@ -1,8 +1,8 @@
 //! The smallest HTTP client that can call one route of our own server: one request, one connection.
 
+use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::Value;
 

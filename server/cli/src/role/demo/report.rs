@@ -1,6 +1,6 @@
 //! What happened, line by line, and how long things took.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use serde_json::{Value, json};
 

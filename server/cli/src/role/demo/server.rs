@@ -1,6 +1,6 @@
 //! The resource server of the demo: two routes, each guarded for its own tool.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use core::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 mod control;
 mod reload;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use core::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,7 +39,7 @@ use crate::settings::args::RsArgs;
 use crate::settings::config::Config;
 use crate::signals::{LAST_WAIT, shutdown_signal};
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {

@@ -8,9 +8,9 @@ mod keys;
 mod reload;
 mod sockets;
 
+use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};

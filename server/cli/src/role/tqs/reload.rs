@@ -3,7 +3,7 @@
 //! What changes at once: the limits, the log's level, and session files that are new, also in a folder. Everything else is named and
 //! waits for the next start. Settings that cannot be read change nothing.
 
-use std::convert::Infallible;
+use core::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Reloader {
     pub(super) async fn run(mut self) -> Infallible {
         loop {
             if self.hangup.recv().await.is_none() {
-                std::future::pending::<()>().await;
+                core::future::pending::<()>().await;
             }
             self.handle.reloading();
             self.reload().await;

@@ -1,7 +1,7 @@
 //! The sockets: bound here, or bound by the service manager and handed over.
 
+use core::net::SocketAddr;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -124,7 +124,7 @@ impl Given {
         let names = names.to_str().unwrap_or_default().split(':');
         let mut descriptors = ListenFd::from_env();
         let mut given = Self::default();
-        for (index, name) in (0..descriptors.len()).zip(names.chain(std::iter::repeat(""))) {
+        for (index, name) in (0..descriptors.len()).zip(names.chain(core::iter::repeat(""))) {
             let (place, access) = match name {
                 "agent" => (&mut given.agent, agents.clone()),
                 "control" => (&mut given.control, Access::OwnUser),

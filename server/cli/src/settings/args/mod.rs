@@ -4,8 +4,8 @@ pub(crate) mod atp;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
 
+use core::net::SocketAddr;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
