@@ -93,6 +93,11 @@ impl LogOptions {
     }
 
     /// Opens the log, or begins one, and starts the thread that writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`LogOpenError`] if a file cannot be used, another process writes this log, it is damaged, or it was sealed under another
+    /// key. Nothing is changed then.
     pub fn open(self, key: ChainKey) -> Result<AuditLog, LogOpenError> {
         let opened = recover::open(&self, &key)?;
         let path = self.path.clone();
@@ -131,6 +136,10 @@ impl AuditLog {
     }
 
     /// Keeps a place for one line. Have it before doing what must not go unaudited.
+    ///
+    /// # Errors
+    ///
+    /// [`Suspended`] if too many lines wait, or none can be written. What was to be done must not be done.
     pub fn reserve(&self) -> Result<Reservation<'_>, Suspended> {
         self.inbox.reserve()?;
         Ok(Reservation { inbox: Some(&self.inbox) })
@@ -153,6 +162,10 @@ impl AuditLog {
     }
 
     /// Whether lines can be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Suspended`] says why [`reserve`](Self::reserve) would fail.
     pub fn health(&self) -> Result<(), Suspended> {
         self.inbox.health()
     }
@@ -163,6 +176,10 @@ impl AuditLog {
     }
 
     /// Waits until every line so far is durable, or cannot be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Suspended`] if lines cannot be written: some of those so far may not be durable.
     pub fn sync(&self) -> Result<(), Suspended> {
         self.inbox.sync()
     }

@@ -160,6 +160,10 @@ impl fmt::Display for VerifyError {
 impl core::error::Error for VerifyError {}
 
 /// All files of the log that is written to `path`, the oldest first.
+///
+/// # Errors
+///
+/// If the folder cannot be listed.
 pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all: Vec<_> = files::all_full(path)?.into_iter().map(|(_, path)| path).collect();
     if path.exists() {
@@ -169,6 +173,11 @@ pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Checks files of one log, in whatever order they are given; with the key, their seals; with the head, their end.
+///
+/// # Errors
+///
+/// [`VerifyError`] if a file cannot be read, holds no line of a log, or was sealed under another key than `key`. What is wrong
+/// with the lines themselves is in the report.
 pub fn verify(paths: &[PathBuf], key: Option<&ChainKey>, head: Option<&Path>) -> Result<Report, VerifyError> {
     let mut check =
         Check { key, report: Report::default(), last: None, pending: Pending::default(), head: None };

@@ -141,9 +141,17 @@ impl fmt::Display for BinaryError {
 /// Something with a binary form.
 pub trait Binary: Sized {
     /// Writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the frame would be too long.
     fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError>;
 
     /// Reads it, checking its rule.
+    ///
+    /// # Errors
+    ///
+    /// [`BinaryError`] if the bytes end too soon, or break the value's rule.
     fn take(input: &mut Input<'_>) -> Result<Self, BinaryError>;
 }
 

@@ -162,11 +162,19 @@ pub mod hex_array {
     use serde::{Deserializer, Serializer, de};
 
     /// Writes the bytes as lower-case hex.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
     pub fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&super::to_hex(bytes))
     }
 
     /// Reads exactly `2 * N` lower-case hex digits.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a text of that many digits. The error repeats nothing of it.
     pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(from: D) -> Result<[u8; N], D::Error> {
         struct Hex<const N: usize>;
         impl<const N: usize> de::Visitor<'_> for Hex<N> {
@@ -193,6 +201,10 @@ pub mod hex_option {
     struct Hex<const N: usize>(#[serde(with = "super::hex_array")] [u8; N]);
 
     /// Writes the bytes, if any, as lower-case hex.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
     pub fn serialize<S: Serializer, const N: usize>(
         bytes: &Option<[u8; N]>,
         to: S,
@@ -204,6 +216,10 @@ pub mod hex_option {
     }
 
     /// Reads `null` or exactly `2 * N` lower-case hex digits.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither `null` nor a text of that many digits. The error repeats nothing of it.
     pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
         from: D,
     ) -> Result<Option<[u8; N]>, D::Error> {

@@ -108,22 +108,38 @@ impl ChannelKeys {
     }
 
     /// Seals a request under a nonce of 12 fresh random bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if the message is longer than the AEAD can seal.
     pub fn seal_request(&self, iv: &[u8; 12], plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
         self.seal(&self.request, iv, self.labels().0, plaintext)
     }
 
     /// Opens a request.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if it was not sealed for this token, or was changed.
     pub fn open_request(&self, iv: &[u8; 12], sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
         self.open(&self.request, iv, self.labels().0, sealed)
     }
 
     /// Seals the one response of this token. The nonce is fixed, so the keys are used up by it.
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if the message is longer than the AEAD can seal. The keys are used up all the same.
     pub fn seal_response(self, plaintext: &[u8]) -> Result<Vec<u8>, ChannelError> {
         self.seal(&self.response, &self.response_iv, self.labels().1, plaintext)
     }
 
     /// Opens the response, under the nonce that came with it: a server that cannot make sure to seal only once takes a
     /// random one instead of [`Self::response_iv`] (section 10.4).
+    ///
+    /// # Errors
+    ///
+    /// [`ChannelError`] if it was not sealed for this token, or was changed.
     pub fn open_response(&self, iv: &[u8; 12], sealed: &[u8]) -> Result<Vec<u8>, ChannelError> {
         self.open(&self.response, iv, self.labels().1, sealed)
     }

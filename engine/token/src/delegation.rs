@@ -19,6 +19,10 @@ pub fn scope_hash(scope_tlv: &[u8]) -> [u8; 32] {
 }
 
 /// The hash by which a child names this scope as its parent.
+///
+/// # Errors
+///
+/// [`ScopeError`] if the parent breaks a rule of its own.
 pub fn hash_of(parent: &Scope) -> Result<[u8; 32], ScopeError> {
     Ok(scope_hash(&parent.to_tlv()?))
 }
@@ -104,6 +108,10 @@ impl core::error::Error for Widening {}
 ///
 /// Stricter than the reference implementation, which leaves out `aud`, `sub`, `agent_instance_id`, `require_pop`,
 /// `data_classification` and `allowed_parameters`.
+///
+/// # Errors
+///
+/// The first field in which the child allows more.
 pub fn check_attenuation(child: &Scope, parent: &Scope) -> Result<(), Widening> {
     first_failure([(child.delegation_depth < parent.delegation_depth, Widening::DelegationDepth)])?;
     check_within(child, parent)
@@ -111,6 +119,10 @@ pub fn check_attenuation(child: &Scope, parent: &Scope) -> Result<(), Widening> 
 
 /// Checks that a token's scope allows nothing that was not granted: the same, but that it may be delegated as often as the
 /// grant says, and comes from the grant's own issuer.
+///
+/// # Errors
+///
+/// The first field in which the scope allows more, or differs where it must not.
 pub fn check_granted(scope: &Scope, grant: &Scope) -> Result<(), Widening> {
     first_failure([
         (scope.iss == grant.iss, Widening::Issuer),
@@ -147,6 +159,10 @@ pub fn resource_is_within(child: &str, parent: &str) -> bool {
 }
 
 /// Checks that one set of limits allows nothing that another does not allow.
+///
+/// # Errors
+///
+/// The first limit in which the child allows more.
 pub fn constraints_attenuate(child: &Constraints, parent: &Constraints) -> Result<(), Widening> {
     let encrypted = |constraints: &Constraints| constraints.require_channel_encryption == Some(true);
     first_failure([

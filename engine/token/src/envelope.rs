@@ -193,6 +193,10 @@ pub struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     /// Checks the framing (cascade step 1).
+    ///
+    /// # Errors
+    ///
+    /// [`FramingError`] names the first field that is not as the format says.
     pub fn parse(token: &'a [u8]) -> Result<Self, FramingError> {
         let aad = token.first_chunk::<AAD_BYTES>().ok_or(FramingError::Length)?;
         let [_, alg_id, ..] = *aad;

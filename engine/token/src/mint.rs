@@ -116,6 +116,10 @@ impl<'a> Minter<'a> {
     /// Checks the scope and prepares to mint it: its own rules, and every limit that a verifier will hold it to and that
     /// the scope alone shows to be broken. A scope that names a parent belongs to [`Minter::delegated`]; here the parent
     /// is the caller's to check.
+    ///
+    /// # Errors
+    ///
+    /// [`MintError`] if the scope breaks a rule, or a limit that every verifier would refuse it for.
     pub fn new(session: &'a SessionMaterial, scope: &Scope, policy_epoch: u64) -> Result<Self, MintError> {
         const FIELDS_BESIDE_THE_SCOPE: usize = 4 * (2 + 32);
         let scope_tlv = scope.to_tlv()?;
@@ -137,6 +141,10 @@ impl<'a> Minter<'a> {
 
     /// As [`Minter::new`] for a scope that is delegated from `parent`: it must name that parent and allow no more
     /// (TBAC r41, section 8.1). The verifier checks the same again, against the parent that was spent there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Minter::new`]; [`MintError::Parent`] if the scope names another parent, [`MintError::Widening`] if it allows more.
     pub fn delegated(
         session: &'a SessionMaterial,
         scope: &Scope,
@@ -151,6 +159,10 @@ impl<'a> Minter<'a> {
     }
 
     /// Mints one token for each seed, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`MintError::Validity`] if the tokens would end before they are issued.
     pub fn mint(&self, validity: Validity, seeds: &[TokenSeed]) -> Result<Vec<Vec<u8>>, MintError> {
         if validity.expires_at < validity.issued_at {
             return Err(MintError::Validity);

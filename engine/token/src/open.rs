@@ -75,6 +75,10 @@ impl Body {
     }
 
     /// The scope (cascade step 9b).
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError`] if the bytes are not canonical, or the scope breaks a rule.
     pub fn scope(&self) -> Result<Scope, ScopeError> {
         Scope::from_tlv(self.scope_tlv())
     }
@@ -144,6 +148,10 @@ impl fmt::Debug for Body {
 impl SessionMaterial {
     /// Checks the signature, where the suite has one, then the AEAD's tag, then decrypts the body (cascade steps 5
     /// to 7).
+    ///
+    /// # Errors
+    ///
+    /// [`BodyOpenError`] says which step failed. Nothing was decrypted before the signature and the tag held.
     pub fn open(&self, envelope: &Envelope<'_>) -> Result<Body, BodyOpenError> {
         if envelope.suite() != self.suite() {
             return Err(BodyOpenError::Suite);

@@ -156,6 +156,10 @@ impl VerifierBuilder {
     }
 
     /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if the spent set would forget tokens that can still be accepted.
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let keeps = self.parts.spent.keep_after_expiry();
         let needed = self.parts.limits.clock_skew.saturating_add(KEEP_MARGIN_SECS);

@@ -82,6 +82,10 @@ impl ToolGuard {
 
     /// Verifies the token in a request's `_meta` for this tool and these arguments, and spends it. The extension's part
     /// of `_meta` is taken away. An `Err` is the whole answer. Needs a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    ///
+    /// The result to answer with, which says why in its `_meta`. The token may be spent or not; a refused call was not made.
     pub async fn admit(
         &self,
         name: &str,

@@ -73,6 +73,10 @@ impl RequestMeta {
 
     /// Takes this out of a request's `_meta`, so that it goes no further. `None` where the client sent none, and where what
     /// it sent is empty.
+    ///
+    /// # Errors
+    ///
+    /// A denial if the extension's part is malformed. It is taken away all the same.
     pub fn take(meta: &mut Map<String, Value>) -> Result<Option<Self>, Denial> {
         let value = meta.remove(EXTENSION).unwrap_or_default();
         match &value {
@@ -96,11 +100,19 @@ impl RequestMeta {
     }
 
     /// The proof of possession, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A denial if its algorithm is not Ed25519, or the signature is not 64 bytes in base64url.
     pub fn proof(&self) -> Result<Option<Proof>, Denial> {
         self.pop.as_ref().map(PopField::proof).transpose()
     }
 
     /// The sealed arguments, if they are sealed.
+    ///
+    /// # Errors
+    ///
+    /// A denial if the algorithm is unknown, a field is not base64url, or the message has an impossible length.
     pub fn sealed_arguments(&self) -> Result<Option<SealedMessage>, Denial> {
         self.enc.as_ref().map(EncField::message).transpose()
     }
@@ -143,6 +155,10 @@ impl ToolsCall {
     pub(crate) const METHOD: &str = "tools/call";
 
     /// Reads a JSON-RPC request.
+    ///
+    /// # Errors
+    ///
+    /// [`CallReadError::OtherMethod`] for requests that are somebody else's to answer, otherwise [`CallReadError::Malformed`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, CallReadError> {
         #[derive(Deserialize)]
         struct Head {

@@ -112,6 +112,10 @@ impl ToolResult {
 
     /// What a client reads from a sealed result, under the nonce that the server took for it, be it random or the token's
     /// own (section 10.4). Whether the call failed is told by the result itself (section 10.2).
+    ///
+    /// # Errors
+    ///
+    /// A denial if the result is not sealed for this token, or was changed.
     pub fn open(self, keys: &ChannelKeys) -> Result<Self, Denial> {
         let unreadable = || Denial::malformed_request("the result is not sealed for this token");
         let mut meta = self.meta.unwrap_or_default();

@@ -58,6 +58,10 @@ impl Gate {
     }
 
     /// Whether tokens can be verified, spent and, where there is an audit log, written down.
+    ///
+    /// # Errors
+    ///
+    /// The denial that every token would get: the session table, the spent set or the audit log cannot be used.
     pub fn health(&self) -> Result<(), Denial> {
         self.verifier.health()?;
         self.audit.as_ref().map_or(Ok(()), |audit| audit.health())
@@ -79,12 +83,20 @@ impl Gate {
     }
 
     /// Verifies a token's text for a call, and spends it. Needs a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    ///
+    /// The denial to answer with. The token may have been spent for nothing; it was not accepted.
     pub async fn admit(&self, token: &[u8], call: &ToolCall) -> Result<SpentToken, Denial> {
         self.admit_opened(self.open(token, Some(call.tool()))?, call).await
     }
 
     /// Looks at the token alone, before anything that comes with it is read: with this much shown, who presents it may
     /// cost a server more. It is not spent, and allows nothing. `tool` is what it is presented for, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// The denial to answer with: the token is malformed, of an unknown session, or not sealed by it.
     pub fn open(&self, token: &[u8], tool: Option<&str>) -> Result<OpenedToken, Denial> {
         let started = Instant::now();
         let mut about = About { tool, ..About::default() };
@@ -103,6 +115,10 @@ impl Gate {
     }
 
     /// Verifies a token that was opened for a call, and spends it. Needs a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
     pub async fn admit_opened(&self, token: OpenedToken, call: &ToolCall) -> Result<SpentToken, Denial> {
         let OpenedToken { started, opened } = token;
         let outcome = self.decide(opened, call).await;
@@ -119,6 +135,10 @@ impl Gate {
     /// Opens the sealed arguments of a call without spending the token, for servers that must see them to know what
     /// the call is. The token is good for the call as given; it must be [admitted](Self::admit) for what the arguments
     /// ask before anything is done.
+    ///
+    /// # Errors
+    ///
+    /// The denial to answer with: the token is not good for the call, or the arguments are not sealed for it.
     pub fn open_arguments(&self, token: &[u8], call: &ToolCall) -> Result<Map<String, Value>, Denial> {
         let mut about = About { tool: Some(call.tool()), ..About::default() };
         let verified = Unverified::from_text(token).and_then(|token| {

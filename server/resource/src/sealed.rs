@@ -30,6 +30,10 @@ impl Proof {
     }
 
     /// Reads base64url without padding.
+    ///
+    /// # Errors
+    ///
+    /// A denial if it is not 64 bytes in base64url without padding.
     pub fn from_text(text: &[u8]) -> Result<Self, Denial> {
         let bytes = from_base64url(text).ok().and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| {
@@ -60,6 +64,10 @@ pub struct SealedMessage {
 impl SealedMessage {
     /// Puts the parts together. `ciphertext` ends with the tag. Refused are a message without a whole tag, and one
     /// whose plaintext is longer than [`MAX_SEALED_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// A denial if the message is too short or too long.
     pub fn new(iv: [u8; IV_BYTES], ciphertext: Vec<u8>) -> Result<Self, Denial> {
         match ciphertext.len().checked_sub(TAG_BYTES) {
             Some(0..=MAX_SEALED_BYTES) => Ok(Self { algorithm: None, iv, ciphertext }),
@@ -80,6 +88,10 @@ impl SealedMessage {
     }
 
     /// Reads nonce, ciphertext and tag, one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// A denial if the message is too short or too long.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Denial> {
         let (iv, ciphertext) = bytes
             .split_first_chunk()
@@ -124,6 +136,10 @@ impl PopField {
     }
 
     /// The proof in the field.
+    ///
+    /// # Errors
+    ///
+    /// A denial if the algorithm is not Ed25519, or the signature is not 64 bytes in base64url.
     pub fn proof(&self) -> Result<Proof, Denial> {
         if self.alg != POP_ALGORITHM {
             return Err(Denial::malformed_request("the proof of possession is not of algorithm Ed25519"));
@@ -152,6 +168,10 @@ impl EncField {
     }
 
     /// The message in the field.
+    ///
+    /// # Errors
+    ///
+    /// A denial if the algorithm is unknown, a field is not base64url, or the message has an impossible length.
     pub fn message(&self) -> Result<SealedMessage, Denial> {
         let known = SEAL_ALGORITHMS.into_iter().find(|known| *known == self.alg);
         let algorithm =

@@ -86,6 +86,10 @@ impl SpentToken {
     }
 
     /// Seals the one response of this token (TBAC r41, sections 9.1 and 10.4).
+    ///
+    /// # Errors
+    ///
+    /// [`ResponseSealError`] if the keys were used before, or the response is too long. It must then not be sent in the clear.
     pub fn seal_response(&self, plaintext: &[u8]) -> Result<SealedMessage, ResponseSealError> {
         if plaintext.len() > MAX_SEALED_BYTES {
             return Err(ResponseSealError::TooLong);

@@ -83,6 +83,11 @@ impl AgentUsers {
     /// Looks up users, by number or by name, and groups, by `@name` or `@number`. `own` is the daemon's user.
     ///
     /// A group stands for the members that it has now: who joins it later waits for the daemon's next start.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentUsersError`] if nobody or too many are named, a name is unknown on this machine, or one is the daemon's own user or
+    /// root.
     pub fn named(names: &[String], own: u32) -> Result<Self, AgentUsersError> {
         if names.is_empty() {
             return Err(AgentUsersError::Nobody);

@@ -123,6 +123,10 @@ impl Listener {
     ///
     /// A lock file beside the socket decides who may: only its holder removes a dead socket and binds a new one, so two
     /// daemons that start at once cannot take each other's.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] if another daemon serves the socket, something else is in its place, or its folder is open to others.
     pub fn bind(endpoint: &Endpoint, access: Access) -> Result<Self, BindError> {
         let path = endpoint.path();
         let io = |error| BindError::Io(path.to_owned(), error);
@@ -143,6 +147,10 @@ impl Listener {
     /// Takes over a socket that another process has bound and listens on, such as systemd. The peer's user is checked
     /// at every connection all the same; folder and socket are that process's care. Must be called inside a tokio
     /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the socket has no path, or cannot be listened on.
     pub fn inherit(socket: std::os::unix::net::UnixListener, access: Access) -> io::Result<Self> {
         let address = socket.local_addr()?;
         let path = address

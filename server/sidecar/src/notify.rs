@@ -22,6 +22,10 @@ pub struct Notifier {
 impl Notifier {
     /// Finds the manager by `NOTIFY_SOCKET`, and how often it wants to hear by `WATCHDOG_USEC` and `WATCHDOG_PID`;
     /// `environment` looks up a variable. To be called before the sandbox is entered.
+    ///
+    /// # Errors
+    ///
+    /// If the socket that the manager names cannot be reached.
     pub fn from_environment(environment: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
         let Some(path) = environment("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
             return Ok(Self::default());

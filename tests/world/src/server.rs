@@ -81,6 +81,10 @@ impl Server {
     }
 
     /// Presents a token for [`TOOL`], reading what is below `docs`, without arguments.
+    ///
+    /// # Errors
+    ///
+    /// The denial.
     pub fn accept(&self, token: &Forge) -> Result<Spent, Denial> {
         self.present(token, &reading())
     }

@@ -35,6 +35,11 @@ impl fmt::Display for JsonError {
 impl core::error::Error for JsonError {}
 
 /// Reads one document and nothing behind it. What is unknown is refused where `T` says so.
+///
+/// # Errors
+///
+/// [`JsonError`] names the field and the line, and repeats no value: the document is not well-formed, has a name twice, does
+/// not fit `T`, or something follows it.
 pub fn parse<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     match T::deserialize(Objects(&mut reader)).and_then(|read| reader.end().map(|()| read)) {
@@ -45,6 +50,10 @@ pub fn parse<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> 
 }
 
 /// As [`parse`], of an object that a stranger sends: its values and its depth are bounded, and looked at first.
+///
+/// # Errors
+///
+/// As [`parse`], and where a bound is exceeded.
 pub fn parse_within<'de, T: Deserialize<'de>>(json: &'de [u8], bounds: Bounds) -> Result<T, JsonError> {
     outline::check(json, bounds)?;
     parse(json)

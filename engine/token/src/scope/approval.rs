@@ -11,6 +11,10 @@ impl Scope {
     /// reference implementation does.
     ///
     /// A scope of trust level 3 is sound only if its [`approval_digest`](Scope::approval_digest) equals this.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError::TooLong`] if a field is too long to be written.
     pub fn compute_approval_digest(&self) -> Result<[u8; 32], ScopeError> {
         let mut tuple = Writer::default();
         tuple.text(tag::AGENT_INSTANCE_ID, &self.agent_instance_id)?;

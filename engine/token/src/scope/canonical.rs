@@ -46,6 +46,10 @@ const USUAL_BYTES: usize = 512;
 
 impl Scope {
     /// The canonical bytes: ascending tags, shortest lengths, no vendor tags.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError`] if the scope breaks a rule ([`Scope::check`]), or its bytes are more than a token can carry.
     pub fn to_tlv(&self) -> Result<Vec<u8>, ScopeError> {
         self.check()?;
         let mut out = Writer(Vec::with_capacity(USUAL_BYTES));
@@ -76,6 +80,10 @@ impl Scope {
     }
 
     /// Reads canonical bytes. Tags 01–7F that this revision does not define are refused, 80–FE skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError::Malformed`] if the bytes are not canonical; otherwise as [`Scope::check`].
     pub fn from_tlv(data: &[u8]) -> Result<Self, ScopeError> {
         let mut fields = Fields::default();
         let mut reader = OrderedReader::new(data, Some(tag::ACTION));

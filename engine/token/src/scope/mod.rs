@@ -97,6 +97,10 @@ pub struct Scope {
 
 impl Scope {
     /// Checks every rule that a scope must keep by itself, whoever asks.
+    ///
+    /// # Errors
+    ///
+    /// [`ScopeError`] names the first rule that is broken.
     pub fn check(&self) -> Result<(), ScopeError> {
         self.check_required()?;
         self.check_trust()?;
@@ -156,6 +160,10 @@ pub mod one_or_many {
     }
 
     /// Writes one action as a string, and several as a list.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
     pub fn serialize<S: Serializer>(actions: &[String], to: S) -> Result<S::Ok, S::Error> {
         match actions {
             [one] => one.serialize(to),
@@ -164,6 +172,10 @@ pub mod one_or_many {
     }
 
     /// Reads either.
+    ///
+    /// # Errors
+    ///
+    /// If it is neither a text nor a list of texts.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
         Ok(match OneOrMany::deserialize(from)? {
             OneOrMany::One(one) => vec![one],
