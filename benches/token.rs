@@ -12,8 +12,9 @@ use obol_benches::rows::{self, Row, Target, Unit};
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Minter, Nonces, SessionMaterial, Suite, Validity};
 use obol_verify::{
-    Denial, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
+    Denial, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
 };
+use obol_world::ManualClock;
 use obol_world::mint::{mint, seeds};
 use obol_world::scope::scope;
 use obol_world::{AUDIENCE, KEYS, NOW, ORG};

@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group};
 use obol_benches::rows::{self, Row, Unit, criterion_median};
-use obol_verify::{ManualClock, Mark, MemorySpentSet, SpentSet as _};
+use obol_verify::{Mark, MemorySpentSet, SpentSet as _};
+use obol_world::ManualClock;
 use obol_world::{AUDIENCE, NOW as ISSUED_AT};
 
 use peers::biscuit::BiscuitPeer;

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use obol_session::clock::ManualClock;
 use obol_token::{Audience, Suite};
 use obol_verify::{
     Denial, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template, Unverified,
     Verifier,
 };
+use obol_world::ManualClock;
 use obol_world::mint::mint;
 pub use obol_world::{AUDIENCE, Keys, LIFE_SECS, NOW, ORG, RESOURCE, TOOL};
 

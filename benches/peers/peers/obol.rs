@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use obol_token::text::to_base64url;
 use obol_token::{Audience, Minter, Nonces, ResponseKey, SessionMaterial, Suite, TokenSeed, Validity};
-use obol_verify::{
-    ManualClock, MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier,
-};
+use obol_verify::{MemorySessionTable, MemorySpentSet, Request, Session, Template, Unverified, Verifier};
+use obol_world::ManualClock;
 use obol_world::scope::scope;
 use obol_world::{AUDIENCE, KEYS, NOW as ISSUED_AT, ORG};
 

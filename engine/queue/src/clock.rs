@@ -82,7 +82,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use obol_session::clock::ManualClock;
+    use obol_clock::ManualClock;
     use std::sync::Arc;
 
     fn timeline(start: u64, latest_before: u64) -> (Arc<ManualClock>, Timeline, bool) {

@@ -66,7 +66,7 @@ mod threads;
 mod token;
 
 pub use obol_secret::key::KeyFileError;
-pub use obol_session::clock::{Clock, ManualClock, SystemClock};
+pub use obol_session::clock::{Clock, SystemClock};
 pub use obol_session::{AgentHalf, DocumentError};
 pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 /// The storage a queue runs on; implement it to inject faults.

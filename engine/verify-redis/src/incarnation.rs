@@ -248,7 +248,7 @@ fn text(value: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use obol_verify::ManualClock;
+    use obol_clock::ManualClock;
 
     const NOW: u64 = 1_800_000_000;
 

@@ -43,7 +43,7 @@ pub mod spent;
 mod token;
 mod verifier;
 
-pub use obol_session::clock::{Clock, ManualClock, SystemClock};
+pub use obol_session::clock::{Clock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 
 pub use cascade::parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SECS};

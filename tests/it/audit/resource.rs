@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use obol_audit::ChainKey;
 use obol_resource::{Gate, ToolCall};
 use obol_verify::spent::Spender;
-use obol_verify::{ManualClock, Mark, SpendError, SpendTicket, SpentSet};
+use obol_verify::{Mark, SpendError, SpendTicket, SpentSet};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::home::{self, command, limit_files, wait_until};
 use obol_world::http::Http;

@@ -8,12 +8,13 @@ use std::io::{Error, Result as IoResult};
 use std::sync::Arc;
 
 use obol_queue::{
-    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionId,
-    SessionState, StorageBackend,
+    AgentHalf, DequeueError, Draw, FlushScope, MasterKey, ProvisionError, Queue, SessionId, SessionState,
+    StorageBackend,
 };
 use obol_token::Envelope;
 use proptest::prelude::*;
 
+use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 
 const START: u64 = 1_800_000_000;

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use obol_queue::{
-    AgentHalf, DequeueError, Draw, FlushScope, ManualClock, MasterKey, ProvisionError, Queue, SessionId,
-    SessionState, StoreOpenError, ToolHandle,
+    AgentHalf, DequeueError, Draw, FlushScope, MasterKey, ProvisionError, Queue, SessionId, SessionState,
+    StoreOpenError, ToolHandle,
 };
 use obol_token::Envelope;
 use serde_json::json;
 
+use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 use obol_world::home::Store;
 

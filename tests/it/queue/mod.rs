@@ -5,8 +5,9 @@ mod files;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use obol_queue::{ManualClock, Queue};
+use obol_queue::Queue;
 
+use obol_world::ManualClock;
 use obol_world::home::Store;
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use obol_resource::service::{BindError, Options};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::scope::{scope_json, scope_with};
 use obol_world::server::Server;
@@ -340,7 +341,7 @@ fn a_server_that_cannot_spend_is_not_ready() {
             None
         }
     }
-    let clock = Arc::new(obol_verify::ManualClock::new(obol_world::NOW));
+    let clock = Arc::new(ManualClock::new(obol_world::NOW));
     let server =
         Server::with_spent_set(obol_world::server::session(), clock, Arc::new(Broken), |builder| builder);
     let runtime = Runtime::new().unwrap();
@@ -391,7 +392,7 @@ fn begin(address: SocketAddr, body: &str) -> TcpStream {
 fn too_many_requests_at_a_time_are_turned_away() {
     let runtime = Runtime::new().unwrap();
     let silent = Arc::new(crate::audit::resource::Silent(Mutex::default()));
-    let clock = Arc::new(obol_verify::ManualClock::new(obol_world::NOW));
+    let clock = Arc::new(ManualClock::new(obol_world::NOW));
     let session = obol_world::server::session();
     let server = Server::with_spent_set(session, clock, Arc::clone(&silent) as Arc<_>, |builder| builder);
     let handle = narrow_service(&runtime, &server);

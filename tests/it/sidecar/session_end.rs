@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::time::UtcTime;
-use obol_queue::{DequeueError, FlushScope, ManualClock, ProvisionError, Queue, SessionId, SessionState};
+use obol_queue::{DequeueError, FlushScope, ProvisionError, Queue, SessionId, SessionState};
 use serde_json::Value;
 
 use super::{get, tool};
 use crate::queue::{eventually, now, open_at};
+use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, wait_until};
 use obol_world::tqs::Tqs;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::token::known_answers::{Vector, bless, blessing, own_vectors, vectors_path};
+use obol_world::ManualClock;
 use obol_world::forge::tlv;
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session_of};
@@ -308,7 +309,7 @@ impl SpentSet for Watched {
 }
 
 fn watched(suite: Suite) -> (Server, Arc<Watched>) {
-    let clock = Arc::new(obol_verify::ManualClock::new(NOW));
+    let clock = Arc::new(ManualClock::new(NOW));
     let inner = MemorySpentSet::unfenced(Arc::clone(&clock) as Arc<_>, 60);
     let spent = Arc::new(Watched { inner, asked: 0.into() });
     let server =

@@ -6,12 +6,12 @@ use obol_token::{
     Audience, Jti, Minter, Nonces, ResponseKey, SessionId, SessionMaterial, TokenSeed, Validity,
 };
 use obol_verify::{
-    Arguments, Clock, ConfigError, ManualClock, MemorySessionTable, MemorySpentSet, Request, Session,
-    SessionTable, SessionTableUnavailable, SpendError, SpendTicket, SpentSet, Template, Unverified, Verifier,
-    Window,
+    Arguments, Clock, ConfigError, MemorySessionTable, MemorySpentSet, Request, Session, SessionTable,
+    SessionTableUnavailable, SpendError, SpendTicket, SpentSet, Template, Unverified, Verifier, Window,
 };
 use serde_json::json;
 
+use obol_world::ManualClock;
 use obol_world::forge::{Forge, tlv};
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session};

@@ -7,10 +7,11 @@ use std::sync::{Arc, Barrier};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{
-    Clock, ManualClock, Mark, NewFile, RedbSpentSet, RedbSpentSetOptions, SpendError, SpendTicket, SpentSet,
+    Clock, Mark, NewFile, RedbSpentSet, RedbSpentSetOptions, SpendError, SpendTicket, SpentSet,
 };
 use redb::{Database, TableDefinition};
 
+use obol_world::ManualClock;
 use obol_world::NOW;
 use obol_world::forge::Forge;
 use obol_world::server::{Server, names, reading, session};

@@ -25,6 +25,7 @@ pub mod rs;
 pub mod tqs;
 
 pub use keys::{KEYS, Keys, SESSION};
+pub use obol_clock::ManualClock;
 
 /// The audience of every token.
 pub const AUDIENCE: &str = "https://api.example/mcp";

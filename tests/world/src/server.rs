@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use obol_session::clock::{Clock, ManualClock};
+use obol_clock::ManualClock;
+use obol_session::clock::Clock;
 use obol_token::{Audience, Suite};
 use obol_verify::{
     Arguments, Denial, MemorySessionTable, MemorySpentSet, Request, Session, Spent, SpentSet, Template,

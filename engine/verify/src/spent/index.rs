@@ -176,7 +176,7 @@ impl SettledClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use obol_session::clock::ManualClock;
+    use obol_clock::ManualClock;
     use obol_token::{Jti, SessionId};
 
     fn mark(number: u64, expires_at: u64) -> Mark {

@@ -94,7 +94,7 @@ impl SpentSet for MemorySpentSet {
 
 #[cfg(test)]
 mod tests {
-    use obol_session::clock::ManualClock;
+    use obol_clock::ManualClock;
     use obol_token::{Jti, SessionId};
 
     use super::*;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use obol_token::text::{bytes_from_hex, from_base64url};
 use obol_token::{Audience, Scope};
 use obol_verify::{
-    Arguments, CascadeLimits, Ceiling, Clock, Denial, ManualClock, MemorySessionTable, ReadArguments,
-    Request, Session, SystemClock, Template, Unverified, Verifier, Window,
+    Arguments, CascadeLimits, Ceiling, Clock, Denial, MemorySessionTable, ReadArguments, Request, Session,
+    SystemClock, Template, Unverified, Verifier, Window,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use super::{Answer, Invalid, PopKey, SessionFields, Stores, WindowFields};
+use super::{Answer, Invalid, PopKey, SessionFields, Stores, TimeOfLine, WindowFields};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,7 +155,7 @@ fn verifier(server: &Server, session: Option<SessionFields>, stores: &Stores) ->
     Verifier::builder(audience, Arc::new(sessions), Arc::clone(&stores.spent))
         .parents(Arc::clone(&stores.parents))
         .templates(Arc::new(template))
-        .clock(Arc::new(ManualClock::new(now)))
+        .clock(Arc::new(TimeOfLine(now)))
         .limits(limits)
         .policy_epoch(server.policy_epoch)
         .build()

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use ::redb::StorageBackend;
-use obol_session::clock::ManualClock;
+use obol_clock::ManualClock;
 use obol_token::{Jti, SessionId};
 
 use super::*;
