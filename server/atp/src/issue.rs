@@ -2,7 +2,6 @@
 //! depends on who exists before the signature, replay before status and scopes.
 
 use axum::response::Response;
-use core::sync::atomic::Ordering;
 use http::{HeaderMap, StatusCode};
 use obol_atp::answer::TokenAnswer;
 use obol_atp::body::{Body, KeyUsed};
@@ -77,11 +76,11 @@ impl Provider {
         about.agent = Some(agent.to_string().into());
         about.proof = Some(if keys.is_shared { "shared secret" } else { "own secret" });
         if body.key() == KeyUsed::Previous {
-            self.metrics.previous_secret.fetch_add(1, Ordering::Relaxed);
+            self.metrics.previous_secret.increment();
         }
         // Several agents share a shared secret, and may well share a name.
         if !keys.is_shared && self.networks.is_second(agent, about.address, Instant::now()) {
-            self.metrics.two_networks.fetch_add(1, Ordering::Relaxed);
+            self.metrics.two_networks.increment();
             tracing::warn!(
                 %agent,
                 "signed from two networks within ten minutes: its secret may have been copied; `obol atp secret rotate` replaces it"

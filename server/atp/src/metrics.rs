@@ -1,10 +1,9 @@
 //! Counters in the text format of Prometheus. No label holds an agent's, a person's or a token's name.
 
-use core::fmt::Write as _;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+
 use obol_atp::ErrorCode;
-use obol_probe::metrics::{self, Audit};
+use obol_probe::metrics::{Audit, Counter, Histogram, Kind, Page};
 
 /// The routes, as they are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,20 +34,6 @@ const ROUTES: [(Route, &str); 9] = [
 /// `ok`, and every error.
 const CODES: usize = ErrorCode::ALL.len() + 1;
 
-/// Upper bounds of the histogram's buckets, in microseconds, and as the seconds that are printed.
-const BUCKETS: [(u64, &str); 10] = [
-    (10, "0.00001"),
-    (50, "0.00005"),
-    (100, "0.0001"),
-    (500, "0.0005"),
-    (1_000, "0.001"),
-    (5_000, "0.005"),
-    (25_000, "0.025"),
-    (100_000, "0.1"),
-    (500_000, "0.5"),
-    (2_500_000, "2.5"),
-];
-
 /// Every reason for which nothing may be issued.
 pub(crate) const NOT_READY: [&str; 3] = ["token_store", "audit_log", "spent_set"];
 
@@ -65,14 +50,12 @@ pub(crate) struct Seen {
 /// How many requests there were, how they ended, and how long they took.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    requests: [[AtomicU64; CODES]; ROUTES.len()],
-    buckets: [AtomicU64; BUCKETS.len()],
-    slower: AtomicU64,
-    microseconds: AtomicU64,
+    requests: [[Counter; CODES]; ROUTES.len()],
+    times: Histogram,
     /// Requests that an agent's previous secret signed.
-    pub(crate) previous_secret: AtomicU64,
+    pub(crate) previous_secret: Counter,
     /// Times that an agent signed from two networks within ten minutes.
-    pub(crate) two_networks: AtomicU64,
+    pub(crate) two_networks: Counter,
 }
 
 impl Metrics {
@@ -82,72 +65,33 @@ impl Metrics {
             .and_then(|code| ErrorCode::ALL.iter().position(|known| *known == code))
             .map_or(0, |at| at + 1);
         if let Some(counter) = row.and_then(|row| self.requests.get(row)).and_then(|row| row.get(column)) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.increment();
         }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket =
-            BUCKETS.iter().position(|(bound, _)| micros <= *bound).and_then(|at| self.buckets.get(at));
-        bucket.unwrap_or(&self.slower).fetch_add(1, Ordering::Relaxed);
-        self.microseconds.fetch_add(micros, Ordering::Relaxed);
+        self.times.record(took, 1);
     }
 
     pub(crate) fn render(&self, seen: &Seen) -> String {
-        let mut out = String::new();
-        metrics::build_info(&mut out);
-        head(&mut out, "obol_atp_requests_total", "counter", "Requests by route and outcome.");
+        let mut page = Page::new();
+        let help = "Requests by route and outcome.";
+        let mut requests = page.series("obol_atp_requests_total", Kind::Counter, help);
         for ((_, route), row) in ROUTES.iter().zip(&self.requests) {
             let codes = core::iter::once("ok").chain(ErrorCode::ALL.iter().map(|code| code.as_str()));
-            for (code, counter) in codes.zip(row) {
-                let count = counter.load(Ordering::Relaxed);
-                if count > 0 {
-                    let _infallible =
-                        writeln!(out, "obol_atp_requests_total{{route=\"{route}\",code=\"{code}\"}} {count}");
-                }
+            for (code, counter) in codes.zip(row).filter(|(_, counter)| counter.get() > 0) {
+                requests.value(&[("route", route), ("code", code)], counter.get());
             }
         }
-        self.render_times(&mut out);
-        let previous = self.previous_secret.load(Ordering::Relaxed);
-        head(
-            &mut out,
-            "obol_atp_previous_secret_total",
-            "counter",
-            "Requests signed with an agent's previous secret.",
-        );
-        let _infallible = writeln!(out, "obol_atp_previous_secret_total {previous}");
-        let two_networks = self.two_networks.load(Ordering::Relaxed);
-        head(
-            &mut out,
-            "obol_atp_two_networks_total",
-            "counter",
-            "Times that an agent signed from two networks within ten minutes.",
-        );
-        let _infallible = writeln!(out, "obol_atp_two_networks_total {two_networks}");
-        head(&mut out, "obol_atp_tokens_live", "gauge", "Tokens of masters that have not ended.");
-        let _infallible = writeln!(out, "obol_atp_tokens_live {}", seen.tokens_live);
+        page.histogram("obol_atp_request_seconds", "Time to answer a request.", &self.times);
+        let help = "Requests signed with an agent's previous secret.";
+        page.number("obol_atp_previous_secret_total", Kind::Counter, help, self.previous_secret.get());
+        let help = "Times that an agent signed from two networks within ten minutes.";
+        page.number("obol_atp_two_networks_total", Kind::Counter, help, self.two_networks.get());
+        let help = "Tokens of masters that have not ended.";
+        page.number("obol_atp_tokens_live", Kind::Gauge, help, seen.tokens_live as u64);
         if let Some(marks) = seen.replay_marks {
-            head(&mut out, "obol_atp_replay_marks", "gauge", "Requests that are remembered.");
-            let _infallible = writeln!(out, "obol_atp_replay_marks {marks}");
+            page.number("obol_atp_replay_marks", Kind::Gauge, "Requests that are remembered.", marks as u64);
         }
-        metrics::readiness(&mut out, "Whether tokens can be issued.", &NOT_READY, seen.not_ready);
-        metrics::audit(&mut out, seen.audit);
-        out
+        page.readiness("Whether tokens can be issued.", &NOT_READY, seen.not_ready);
+        page.audit(seen.audit);
+        page.into_text()
     }
-
-    fn render_times(&self, out: &mut String) {
-        const NAME: &str = "obol_atp_request_seconds";
-        head(out, NAME, "histogram", "Time to answer a request.");
-        let mut below = 0;
-        for ((_, bound), counter) in BUCKETS.iter().zip(&self.buckets) {
-            below += counter.load(Ordering::Relaxed);
-            let _infallible = writeln!(out, "{NAME}_bucket{{le=\"{bound}\"}} {below}");
-        }
-        let all = below + self.slower.load(Ordering::Relaxed);
-        let total = Duration::from_micros(self.microseconds.load(Ordering::Relaxed)).as_secs_f64();
-        let _infallible =
-            writeln!(out, "{NAME}_bucket{{le=\"+Inf\"}} {all}\n{NAME}_sum {total}\n{NAME}_count {all}");
-    }
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

@@ -109,7 +109,7 @@ impl Gate {
             let span = about.session.zip(about.jti).map(|(session, jti)| token_span(session, &jti));
             span.unwrap_or_else(Span::none).in_scope(|| log_refusal(&denial));
             self.note_refusal(&denial, &about);
-            self.metrics.time(started.elapsed());
+            self.metrics.times.record(started.elapsed(), 1);
             self.outward(denial)
         })
     }
@@ -122,7 +122,7 @@ impl Gate {
     pub async fn admit_opened(&self, token: OpenedToken, call: &ToolCall) -> Result<SpentToken, Denial> {
         let OpenedToken { started, opened } = token;
         let outcome = self.decide(opened, call).await;
-        self.metrics.time(started.elapsed());
+        self.metrics.times.record(started.elapsed(), 1);
         match outcome {
             Ok(token) => {
                 self.metrics.count(None);

@@ -1,8 +1,8 @@
 //! What the service counts, for `/metrics`.
 
-use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
+use obol_probe::metrics::{Kind, Page};
 use parking_lot::Mutex;
 
 /// Answers by their code. Codes are the program's own, so there are few.
@@ -18,19 +18,14 @@ impl Counters {
 
     /// The text that Prometheus reads.
     pub(super) fn text(&self, is_ready: bool) -> String {
-        let mut text = String::from(
-            "# HELP obol_authority_answers_total Answers to agents and resource servers, by code.\n\
-             # TYPE obol_authority_answers_total counter\n",
-        );
+        let mut page = Page::new();
+        let help = "Answers to agents and resource servers, by code.";
+        let mut answers = page.series("obol_authority_answers_total", Kind::Counter, help);
         for (code, count) in &*self.answers.lock() {
-            let _into_memory = writeln!(text, "obol_authority_answers_total{{code=\"{code}\"}} {count}");
+            answers.value(&[("code", code)], count);
         }
-        let _into_memory = write!(
-            text,
-            "# HELP obol_authority_ready Whether sessions can be opened and ended.\n\
-             # TYPE obol_authority_ready gauge\nobol_authority_ready {}\n",
-            u8::from(is_ready)
-        );
-        text
+        let help = "Whether sessions can be opened and ended.";
+        page.number("obol_authority_ready", Kind::Gauge, help, u64::from(is_ready));
+        page.into_text()
     }
 }
