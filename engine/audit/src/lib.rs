@@ -30,6 +30,7 @@ mod files;
 mod head;
 mod inbox;
 mod log;
+mod options;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use allowance::Party;
 pub use chain::ChainKey;
 pub use entry::{Decision, Entry, Event, RequestTag};
 pub use inbox::{Suspended, Totals};
-pub use log::{AuditLog, ChainMark, LogOptions, NotAMark, Reservation};
+pub use log::{AuditLog, Reservation};
+pub use options::{ChainMark, LogOptions, NotAMark};
 pub use recover::LogOpenError;
 pub use writer::SYNC_WITHIN;

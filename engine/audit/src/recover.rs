@@ -16,7 +16,7 @@ use crate::chain::{ChainKey, MAX_LINE_BYTES, Opening, Read, Tip, Torn, VERSION, 
 use crate::entry::Event;
 use crate::files;
 use crate::head::{self, Found, Head, HeadFile};
-use crate::log::{ChainMark, LogOptions};
+use crate::options::{ChainMark, LogOptions};
 
 /// How much of a file's end is searched for its last good line: what a crash can tear is one write, at most.
 const TAIL_BYTES: u64 = 2 << 20;

@@ -20,7 +20,7 @@ use crate::entry::{Decision, Entry, Event};
 use crate::files;
 use crate::head::{Head, HeadFile};
 use crate::inbox::{Inbox, MAX_WAITING, Message};
-use crate::log::{ChainMark, LogOptions};
+use crate::options::{ChainMark, LogOptions};
 use crate::recover::Opened;
 
 /// A line is durable this long after it was put, at the latest, as long as the disk keeps up.

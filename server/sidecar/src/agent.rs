@@ -94,7 +94,7 @@ impl Agent {
             Ok(Drawn { token, channel, proof })
         });
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
-            audit.drawn(place, params, requester, &outcome);
+            audit.drawn(place, params, requester, outcome.as_ref().map(|drawn| &drawn.token));
         }
         if let Some(code) = outcome.as_ref().err().and_then(audit::denial) {
             self.denials.count(&params.tool);
@@ -265,8 +265,8 @@ impl From<Denied> for Refusal {
 }
 
 /// A token, and its channel and its proof where it asks for them.
-pub(crate) struct Drawn {
-    pub(crate) token: Token,
+struct Drawn {
+    token: Token,
     channel: Option<ChannelKeys>,
     proof: Option<[u8; 64]>,
 }

@@ -14,10 +14,9 @@ use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::names::ToolName;
 use obol_ipc::refusal::Refusal;
 use obol_probe::metrics::Audit;
-use obol_queue::{DequeueError, FlushScope, Queue, SessionState};
+use obol_queue::{DequeueError, FlushScope, Queue, SessionState, Token};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::agent::Drawn;
 use crate::connection::Requester;
 
 /// How often sessions are looked at. The log says within a second that one has ended.
@@ -58,7 +57,7 @@ impl Auditor {
         place: Reservation<'_>,
         params: &DequeueTokenParams,
         requester: &Requester,
-        outcome: &Result<Drawn, DequeueError>,
+        outcome: Result<&Token, &DequeueError>,
     ) {
         let about = |event| Entry {
             request: Some(requester.tag),
@@ -68,7 +67,7 @@ impl Auditor {
             ..Entry::new(event)
         };
         match outcome {
-            Ok(Drawn { token, .. }) => place.put(Entry {
+            Ok(token) => place.put(Entry {
                 decision: Some(Decision::Allow),
                 session: Some(token.session_id().as_u64()),
                 jti: token.jti().map(|jti| *jti.as_bytes()),

@@ -58,32 +58,20 @@ impl Answerer<ControlProtocol> for Control {
                 })
             }
             ControlRequest::Flush(params) => {
-                let (audit, requester, counters) =
-                    (self.audit.clone(), requester.clone(), Arc::clone(&self.counters));
-                self.on_disk(move |queue| {
-                    let (scope, reason) = (queue_scope(params.scope), params.reason.as_str());
-                    let flushed = queue.flush_and_hold(&scope, reason);
-                    let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
-                    if let Some(audit) = audit {
-                        audit.flushed(Event::Flush, &requester, &scope, reason, &outcome);
-                    }
-                    outcome.map(ControlReply::Flush)
-                })
+                let flushed = (queue_scope(params.scope), params.reason.as_str().to_owned());
+                self.flush(Event::Flush, requester, flushed, Queue::flush_and_hold, ControlReply::Flush)
             }
             ControlRequest::SecurityEvent(params) => {
-                let (audit, requester, counters) =
-                    (self.audit.clone(), requester.clone(), Arc::clone(&self.counters));
-                self.on_disk(move |queue| {
-                    let reason = format!("{}: {}", params.kind, params.reason);
-                    let scope = queue_scope(params.subject);
-                    // Whether the agent may come back, whoever reported the event decides.
-                    let flushed = queue.flush(&scope, &reason);
-                    let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
-                    if let Some(audit) = audit {
-                        audit.flushed(Event::SecurityEvent, &requester, &scope, &reason, &outcome);
-                    }
-                    outcome.map(ControlReply::SecurityEvent)
-                })
+                let reason = format!("{}: {}", params.kind, params.reason);
+                let flushed = (queue_scope(params.subject), reason);
+                // Whether the agent may come back, whoever reported the event decides.
+                self.flush(
+                    Event::SecurityEvent,
+                    requester,
+                    flushed,
+                    Queue::flush,
+                    ControlReply::SecurityEvent,
+                )
             }
             ControlRequest::Policy(params) => {
                 let (audit, requester) = (self.audit.clone(), requester.clone());
@@ -141,6 +129,27 @@ impl Control {
             tokio::task::spawn_blocking(move || span.in_scope(|| act(&queue)))
                 .await
                 .unwrap_or_else(|_| Err(Refusal::unavailable("internal error; see the daemon's log")))
+        })
+    }
+
+    /// Flushes a scope for a reason, counts it and writes it down.
+    fn flush(
+        &self,
+        event: Event,
+        requester: &Requester,
+        (scope, reason): (obol_queue::FlushScope, String),
+        act: fn(&Queue, &obol_queue::FlushScope, &str) -> Result<Flushed, Unavailable>,
+        reply: fn(FlushResult) -> ControlReply,
+    ) -> Answer<ControlProtocol> {
+        let (audit, requester, counters) =
+            (self.audit.clone(), requester.clone(), Arc::clone(&self.counters));
+        self.on_disk(move |queue| {
+            let flushed = act(queue, &scope, &reason);
+            let outcome = flush_result(queue, flushed).inspect(|_| counters.flushed());
+            if let Some(audit) = audit {
+                audit.flushed(event, &requester, &scope, &reason, &outcome);
+            }
+            outcome.map(reply)
         })
     }
 

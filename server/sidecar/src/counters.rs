@@ -9,12 +9,22 @@ use obol_ipc::refusal::{ErrorCode, Refusal};
 use obol_probe::metrics::{Audit, Counter, Histogram, Kind, Page};
 use obol_queue::ToolStatus;
 
-use crate::http::NotReady;
-
 /// The most tools that have lines of their own.
 const MAX_TOOLS: usize = 256;
 /// Stands for the tools that have none.
 const OTHER_TOOLS: &str = "(other)";
+
+/// Every reason for which no token may be handed out, as metrics name it.
+pub(crate) const NOT_READY: [&str; 8] = [
+    "stopping",
+    "store",
+    "audit_log",
+    "socket",
+    "no_session",
+    "session_ended",
+    "session_flushed",
+    "sessions_held",
+];
 
 /// Refusals that have a counter.
 const CODES: [ErrorCode; 8] = [
@@ -76,7 +86,7 @@ impl Counters {
     /// The text for Prometheus.
     pub(crate) fn render(&self, seen: &Seen<'_>) -> String {
         let mut page = Page::new();
-        page.readiness("Whether tokens can be handed out.", &NotReady::NAMES, seen.not_ready);
+        page.readiness("Whether tokens can be handed out.", &NOT_READY, seen.not_ready);
         page.audit(seen.audit);
         let connections = u64::try_from(seen.connections).unwrap_or(u64::MAX);
         page.number("obol_connections", Kind::Gauge, "Connections on the agent's socket.", connections);

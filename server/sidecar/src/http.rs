@@ -112,24 +112,10 @@ impl Listen for HttpListener {
 /// Why no token could be handed out now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct NotReady {
-    /// For programs: one of [`Self::NAMES`].
+    /// For programs: one of [`NOT_READY`](crate::counters::NOT_READY).
     name: &'static str,
     /// For people.
     why: String,
-}
-
-impl NotReady {
-    /// Every reason there is.
-    pub(crate) const NAMES: [&str; 8] = [
-        "stopping",
-        "store",
-        "audit_log",
-        "socket",
-        "no_session",
-        "session_ended",
-        "session_flushed",
-        "sessions_held",
-    ];
 }
 
 impl fmt::Display for NotReady {

@@ -123,14 +123,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     let requester = Requester { tag, client: client.as_ref().into(), owner: account.owner() };
 
     let (waiting, answers) = mpsc::channel(MAX_WAITING);
-    let asked_to_leave = account.asked_to_leave();
-    let end = async move {
-        tokio::select! {
-            () = stop.said() => {}
-            () = asked_to_leave => {}
-        }
-    };
-    let mut side_events = SideEvents::new(answers, end);
+    let mut side_events = SideEvents::new(answers, either(stop, account.asked_to_leave()));
     let mut requests =
         Requests { codec, answerer, waiting, account, requester, left: TURN, unwritten: 0, began: None };
     let mut held: Option<Pin<Box<Sleep>>> = None;
@@ -162,12 +155,7 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
             Next::Side(Event::Answer(frame)) => {
                 side_events.awake();
                 requests.account.awake();
-                output.put(&frame).await?;
-                for _ in 1..TURN {
-                    let Some(frame) = side_events.next_answer() else { break };
-                    output.put(&frame).await?;
-                }
-                output.flush().await?;
+                deliver(frame, &mut side_events, &mut output).await?;
             }
             Next::Side(Event::Due) => {
                 if input.is_overdue() {
@@ -183,6 +171,28 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
             }
         }
     }
+}
+
+/// Ends when the server stops, or the connection is asked to leave.
+async fn either(stop: Stop, asked_to_leave: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.said() => {}
+        () = asked_to_leave => {}
+    }
+}
+
+/// Writes an answer that had to wait, and others that came meanwhile.
+async fn deliver<E: Future<Output = ()>>(
+    first: EncodedFrame,
+    side_events: &mut SideEvents<E>,
+    output: &mut Output,
+) -> io::Result<()> {
+    output.put(&first).await?;
+    for _ in 1..TURN {
+        let Some(frame) = side_events.next_answer() else { break };
+        output.put(&frame).await?;
+    }
+    output.flush().await
 }
 
 /// What happens next on a connection.

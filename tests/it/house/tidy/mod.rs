@@ -27,11 +27,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["client", "refresh"],
         "a client refreshes in the background, and that asks as the client",
     ),
-    (
-        "engine/audit",
-        &["log", "recover", "writer"],
-        "opening a log recovers it, and its writer goes on where recovery ended",
-    ),
     ("engine/handshake", &["cookie", "responder"], "a cookie is the state of a responder, sealed"),
     (
         "engine/policy",
@@ -64,18 +59,11 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["role", "sessions", "settings"],
         "settings name the roles' sessions, roles are started with settings",
     ),
-    (
-        "server/sidecar",
-        &["agent", "audit", "connection", "counters", "http", "limits"],
-        "counters are of all parts, and each part counts",
-    ),
 ];
 
 /// Longer than a page for now. Each is one list of cases or one loop whose steps belong together.
 const LONG_FUNCTIONS: &[&str] = &[
     "server/authority/src/directory/redb/tests.rs: `a_file_answers_as_memory_does`",
-    "server/sidecar/src/connection/mod.rs: `serve`",
-    "server/sidecar/src/control.rs: `answer`",
     "tests/it/verify/cascade.rs: `faults_are_found_in_the_order_of_the_cascade`",
     "tests/it/handshake/second.rs: `handshake`",
     "tests/it/sidecar/renewal.rs: `how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failure`",
