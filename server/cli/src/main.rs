@@ -108,7 +108,7 @@ fn run(cli: &Cli) -> Outcome {
             AuditCommand::Verify(args) => operate::audit_verify::run(args, &config()?),
         },
         Command::Config(args) => match &args.command {
-            ConfigCommand::Check(args) => settings::check::run(args, cli.config.as_deref()),
+            ConfigCommand::Check(args) => operate::config_check::run(args, cli.config.as_deref()),
             ConfigCommand::Sample => {
                 output::line(settings::sample().trim_end());
                 Ok(())

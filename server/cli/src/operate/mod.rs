@@ -1,10 +1,11 @@
-//! What people ask of servers that run: status, sessions, flushes, tokens, logs.
+//! What people ask of servers that run: status, sessions, flushes, tokens, logs; and what their settings come to.
 //!
 //! A file for each command or group of commands. What is sent to whom stands in the clients of the sockets; here is what is
 //! made of the arguments, and how answers are shown.
 
 pub(crate) mod atp;
 pub(crate) mod audit_verify;
+pub(crate) mod config_check;
 mod connect;
 pub(crate) mod dequeue;
 pub(crate) mod flush;

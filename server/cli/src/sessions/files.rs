@@ -11,7 +11,6 @@ use obol_secret::file::{Fault, PrivateFile, PrivateFileError, files_in};
 use obol_session::limits::{MAX_DOCUMENT_BYTES, MAX_LIST_BYTES};
 use obol_session::{AgentHalf, ResourceHalf};
 use obol_token::SessionId;
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::exit::{Failure, Outcome};
@@ -20,41 +19,6 @@ use crate::exit::{Failure, Outcome};
 const MAX_FILES: usize = 1_024;
 /// How the names of those files end that are read of a folder.
 const ENDING: &str = ".json";
-
-/// Files and folders, as a setting names them: one path, or a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "OneOrMore")]
-pub(crate) struct Paths(Vec<PathBuf>);
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a path, or a list of paths")]
-enum OneOrMore {
-    One(PathBuf),
-    More(Vec<PathBuf>),
-}
-
-impl TryFrom<OneOrMore> for Paths {
-    type Error = &'static str;
-
-    fn try_from(named: OneOrMore) -> Result<Self, &'static str> {
-        let paths = match named {
-            OneOrMore::One(path) => vec![path],
-            OneOrMore::More(paths) => paths,
-        };
-        if paths.iter().any(|path| path.as_os_str().is_empty()) {
-            return Err("a path in the list is empty");
-        }
-        Ok(Self(paths))
-    }
-}
-
-/// What is meant: what flags name, or else what the setting names.
-pub(crate) fn named(flags: &[PathBuf], setting: Option<&Paths>) -> Vec<PathBuf> {
-    match setting {
-        Some(Paths(paths)) if flags.is_empty() => paths.clone(),
-        _ => flags.to_vec(),
-    }
-}
 
 /// The files: those that are named, and every `*.json` of the folders that are.
 fn find(named: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
@@ -243,25 +207,5 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let error = agent_halves(&place).err().unwrap().to_string();
         assert!(error.contains("a.json") && error.contains("chmod 600"), "{error}");
-    }
-
-    #[test]
-    fn paths_are_one_or_a_list_and_never_empty() {
-        #[derive(Debug, Deserialize)]
-        struct Section {
-            sessions: Paths,
-        }
-        let read = |value: &str| toml::from_str::<Section>(&format!("sessions = {value}"));
-        assert_eq!(read("\"/a\"").unwrap().sessions, Paths(vec!["/a".into()]));
-        assert_eq!(read("[\"/a\", \"/b\"]").unwrap().sessions, Paths(vec!["/a".into(), "/b".into()]));
-        assert!(read("[\"/a\", \"\"]").unwrap_err().to_string().contains("empty"));
-        assert!(read("7").unwrap_err().to_string().contains("a path, or a list of paths"));
-        let setting = Paths(vec!["/a".into()]);
-        assert_eq!(
-            named(&["/f".into()], Some(&setting)),
-            [PathBuf::from("/f")],
-            "flags go before the setting"
-        );
-        assert_eq!(named(&[], Some(&setting)), [PathBuf::from("/a")]);
     }
 }

@@ -5,10 +5,10 @@
 
 mod agent_users;
 pub(crate) mod args;
-pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod log_level;
-mod shown;
+pub(crate) mod paths;
+pub(crate) mod shown;
 
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;
@@ -18,9 +18,9 @@ use serde::Deserialize;
 use toml::Value;
 
 use self::shown::shown;
-use crate::sessions::files::Paths;
 use crate::settings::agent_users::AgentUserNames;
 use crate::settings::args::{LogFormat, LogLevel};
+use crate::settings::paths::Paths;
 
 /// The word that stands for memory where a file's name could stand. A file of this name is written `./memory`.
 pub(crate) const MEMORY: &str = "memory";

@@ -54,11 +54,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["directory::rules::keys", "directory::rules::registering"],
         "a registration brings a key, a key belongs to a registration",
     ),
-    (
-        "server/cli",
-        &["role", "sessions", "settings"],
-        "settings name the roles' sessions, roles are started with settings",
-    ),
 ];
 
 /// Longer than a page for now. Each is one list of cases or one loop whose steps belong together.

@@ -37,6 +37,7 @@ use crate::role::templates::{self, ServerTemplates};
 use crate::sessions::files;
 use crate::settings::args::RsArgs;
 use crate::settings::config::Config;
+use crate::settings::paths;
 use crate::signals::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
@@ -175,7 +176,7 @@ async fn serve(service: Service, operator: Option<OperatorDoor>, control: Contro
 
 /// The files and folders of sessions that flags or settings name.
 pub(crate) fn sessions(args: &RsArgs, config: &Config) -> Vec<PathBuf> {
-    files::named(&args.sessions, config.rs.sessions.as_ref())
+    paths::named(&args.sessions, config.rs.sessions.as_ref())
 }
 
 fn address(args: &RsArgs, config: &Config) -> SocketAddr {

@@ -26,6 +26,7 @@ use crate::role::sandbox;
 use crate::sessions::files::{self, FoundHalf};
 use crate::settings::args::TqsArgs;
 use crate::settings::config::{Config, Origin};
+use crate::settings::paths;
 use crate::signals::{LAST_WAIT, shutdown_signal};
 
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
@@ -97,7 +98,7 @@ async fn serve(
 
 /// The files and folders of sessions that flags or settings name.
 pub(crate) fn sessions(args: &TqsArgs, config: &Config) -> Vec<PathBuf> {
-    files::named(&args.session, config.tqs.sessions.as_ref())
+    paths::named(&args.session, config.tqs.sessions.as_ref())
 }
 
 /// What is wrong with the settings, as far as that can be said without opening anything.
