@@ -6,9 +6,8 @@ use core::fmt;
 use obol_token::{Suite, aead};
 use zeroize::Zeroizing;
 
-use crate::header::Purpose;
+use crate::header::{Header, Purpose};
 use crate::keys::Random;
-use crate::responder::Pending;
 
 /// How long a key seals new cookies, in seconds. It opens old ones for as long again.
 pub const KEY_LIFE_SECS: u64 = 60;
@@ -20,8 +19,11 @@ const TAG_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 const LABEL: &[u8] = b"obol-cookie-v1";
 
+/// Bytes of the state inside a cookie: what the client said in clear, the ephemeral key, chaining key, hash and key.
+pub(crate) const STATE_BYTES: usize = Header::BYTES + 4 * 32;
+
 /// Bytes of a cookie: which key, nonce, time and state, tag.
-pub const COOKIE_BYTES: usize = 1 + NONCE_BYTES + TIME_BYTES + Pending::BYTES + TAG_BYTES;
+pub const COOKIE_BYTES: usize = 1 + NONCE_BYTES + TIME_BYTES + STATE_BYTES + TAG_BYTES;
 
 /// Why a cookie was not taken. The client begins anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
     use crate::keys::tests::Counting;
 
-    const STATE: [u8; Pending::BYTES] = [5; Pending::BYTES];
+    const STATE: [u8; STATE_BYTES] = [5; STATE_BYTES];
 
     #[test]
     fn a_cookie_opens_for_its_purpose_and_its_time_only() {

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::cookie::{CookieError, CookieRing};
+use crate::cookie::{CookieError, CookieRing, STATE_BYTES};
 use crate::error::HandshakeError;
 use crate::header::{Header, Prologue, Purpose};
 use crate::kem;
@@ -78,9 +78,6 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Bytes of a pending state inside the cookie.
-    pub(crate) const BYTES: usize = Header::BYTES + 4 * 32;
-
     /// The cookie that stands for this state, for [`crate::VALIDITY_SECS`] seconds from `now` (Unix seconds).
     pub fn seal(self, ring: &CookieRing, now: u64, rng: &mut dyn Random) -> Vec<u8> {
         let purpose = self.header.purpose;
@@ -136,7 +133,7 @@ impl Pending {
     fn into_bytes(self) -> Zeroizing<Vec<u8>> {
         // The nonce is 1, always: each handshake has sealed exactly one payload since the last key was mixed in.
         let Parts { chaining, hash, key, nonce: _ } = self.state.into_parts();
-        let mut bytes = Zeroizing::new(Vec::with_capacity(Self::BYTES));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(STATE_BYTES));
         bytes.extend_from_slice(&self.header.to_bytes());
         for part in [self.ephemeral.expose(), &*chaining, &hash, &*key] {
             bytes.extend_from_slice(part);

@@ -87,6 +87,27 @@ fn status(raw: &mut Raw, params: Value) -> Value {
     raw.call("tokenStatus", params)["result"].clone()
 }
 
+/// Minting fails again and again: status and refusal tell a wait that grows, up to its bound.
+fn tells_how_long_it_backs_off(client: &mut Client) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    // Failure after failure the wait grows; while one try is under way it is short.
+    let status = loop {
+        let status = client.token_status(Some(&tool("broken"))).unwrap();
+        if status.retry_after_ms >= Some(BACKED_OFF_MS) {
+            break status;
+        }
+        assert!(std::time::Instant::now() < deadline, "{status:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(status.renewal_pending && status.session_active && status.queue_depth == 0, "{status:?}");
+    assert!(status.retry_after_ms <= Some(LONGEST_WAIT_MS), "{status:?}");
+    // The refusal says the same.
+    let refused = client.dequeue_token(&tool("broken"), Duration::ZERO).unwrap_err();
+    let code = refused.refusal().unwrap().code();
+    let ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms } = code else { panic!("{refused:?}") };
+    assert!(retry_after_ms <= LONGEST_WAIT_MS, "{refused:?}");
+}
+
 #[test]
 fn how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failure() {
     home::obol();
@@ -96,25 +117,7 @@ fn how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failur
     let mut clients = [Codec::Json, Codec::Bincode]
         .map(|codec| Client::connect(at(home.path(), "agent.sock"), options(codec)).unwrap());
     for client in &mut clients {
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        // Failure after failure the wait grows; while one try is under way it is short.
-        let status = loop {
-            let status = client.token_status(Some(&tool("broken"))).unwrap();
-            if status.retry_after_ms >= Some(BACKED_OFF_MS) {
-                break status;
-            }
-            assert!(std::time::Instant::now() < deadline, "{status:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        assert!(status.renewal_pending && status.session_active && status.queue_depth == 0, "{status:?}");
-        assert!(status.retry_after_ms <= Some(LONGEST_WAIT_MS), "{status:?}");
-        // The refusal says the same.
-        let refused = client.dequeue_token(&tool("broken"), Duration::ZERO).unwrap_err();
-        let code = refused.refusal().unwrap().code();
-        let ErrorCode::QueueEmpty { renewal_pending: true, retry_after_ms } = code else {
-            panic!("{refused:?}")
-        };
-        assert!(retry_after_ms <= LONGEST_WAIT_MS, "{refused:?}");
+        tells_how_long_it_backs_off(client);
     }
 
     // The other tool has all it needs, and then there is nothing to say of it: no member, not a null.

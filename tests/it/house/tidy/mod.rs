@@ -27,7 +27,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["client", "refresh"],
         "a client refreshes in the background, and that asks as the client",
     ),
-    ("engine/handshake", &["cookie", "responder"], "a cookie is the state of a responder, sealed"),
     (
         "engine/policy",
         &["ask", "cases", "catalogue", "findings", "rules", "version"],
@@ -61,7 +60,6 @@ const LONG_FUNCTIONS: &[&str] = &[
     "server/authority/src/directory/redb/tests.rs: `a_file_answers_as_memory_does`",
     "tests/it/verify/cascade.rs: `faults_are_found_in_the_order_of_the_cascade`",
     "tests/it/handshake/second.rs: `handshake`",
-    "tests/it/sidecar/renewal.rs: `how_long_minting_backs_off_is_told_over_both_sockets_and_ends_with_the_failure`",
 ];
 
 /// The findings that no list excuses, and the excuses that nothing needs.
