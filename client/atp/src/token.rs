@@ -38,7 +38,7 @@ impl TokenRequest {
     pub fn purpose(mut self, text: &str) -> Result<Self, AtpError> {
         if !purpose::is_valid(text) {
             return Err(AtpError::Argument(
-                "a purpose has at most 256 bytes and no control or format characters",
+                "a purpose is at most 256 bytes long, without control or format characters",
             ));
         }
         self.purpose = Some(text.to_owned());

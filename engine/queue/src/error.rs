@@ -220,7 +220,7 @@ impl fmt::Display for DequeueError {
             Self::NoSession => f.write_str("no session is active; authenticate, or provision a session"),
             Self::SessionEnded(end) => write!(
                 f,
-                "no token can be had from the last session any more, it ends at {end} (Unix seconds); authenticate \
+                "the last session gives no more tokens: it ends at {end} (Unix seconds); authenticate \
                  again, or provision the next session"
             ),
             Self::SessionFlushed => {

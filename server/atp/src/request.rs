@@ -22,7 +22,7 @@ pub(crate) async fn body(body: Body) -> Result<Vec<u8>, Denied> {
     match collected {
         Ok(Ok(bytes)) => Ok(bytes.to_bytes().to_vec()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Denied::new(ErrorCode::TooLarge, "a body has at most 8192 bytes"))
+            Err(Denied::new(ErrorCode::TooLarge, "the body is longer than 8192 bytes"))
         }
         _ => Err(Denied::new(ErrorCode::InvalidRequest, "body: did not arrive")),
     }

@@ -203,7 +203,7 @@ impl SecretBook {
     pub fn add_shared(&mut self, secret: &[u8]) -> Result<(), SecretsError> {
         let place = self.shared.len() + 1;
         if self.shared.len() == MAX_SECRETS {
-            return Err(SecretsError::Entry("shared", place, "there may be two at most"));
+            return Err(SecretsError::Entry("shared", place, "at most two are allowed"));
         }
         let secret = Secret::new(secret).map_err(|unfit| SecretsError::Unfit("shared", place, unfit))?;
         self.shared.push(Dated::new(secret, None));
@@ -393,7 +393,7 @@ fn dated(kind: &'static str, place: usize, rows: Vec<SecretRow>) -> Result<Vec<D
 fn master(place: usize, row: &MasterRow) -> Result<Master, SecretsError> {
     let wrong = |problem| SecretsError::Entry("masters", place, problem);
     if row.name.is_empty() || row.name.len() > MAX_NAME_BYTES || row.name.chars().any(char::is_control) {
-        return Err(wrong("name must have 1 to 64 bytes"));
+        return Err(wrong("name must be 1 to 64 bytes long"));
     }
     let hash =
         obol_secret::text::from_hex(&row.sha256).ok_or(wrong("sha256 must be 64 lower-case hex digits"))?;

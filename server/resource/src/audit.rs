@@ -109,7 +109,7 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some((place, entry)) = self.held.take() {
             drop(place);
-            let gone = "whoever asked has gone; the token may be burned";
+            let gone = "the caller has gone; the token may be burned";
             let denial = Denial::new(Code::Unavailable, FailedCheck::SpentSet, gone);
             self.auditor.refused(&denial, &about(&entry));
         }

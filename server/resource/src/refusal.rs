@@ -82,7 +82,7 @@ pub enum ServiceProblem {
     Overloaded,
     /// There is no such route.
     NotFound,
-    /// The route has another method.
+    /// The route does not allow the method.
     MethodNotAllowed,
     /// The request names another machine, on a loopback address.
     ForeignHost,
@@ -116,9 +116,7 @@ impl ServiceProblem {
     /// Code, status and title.
     const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::Overloaded => {
-                ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE, "Too many requests at a time")
-            }
+            Self::Overloaded => ("OVERLOADED", StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once"),
             Self::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND, "No such route"),
             Self::MethodNotAllowed => {
                 ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed on this route")

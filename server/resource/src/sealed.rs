@@ -174,8 +174,8 @@ impl EncField {
     /// A denial if the algorithm is unknown, a field is not base64url, or the message has an impossible length.
     pub fn message(&self) -> Result<SealedMessage, Denial> {
         let known = SEAL_ALGORITHMS.into_iter().find(|known| *known == self.alg);
-        let algorithm =
-            known.ok_or_else(|| Denial::malformed_request("the sealed message is of no known algorithm"))?;
+        let algorithm = known
+            .ok_or_else(|| Denial::malformed_request("the sealed message names an unknown algorithm"))?;
         let malformed = || Denial::malformed_request("the sealed message is not base64url without padding");
         let iv = from_base64url(self.iv.as_bytes()).map_err(|_| malformed())?;
         let iv = iv.try_into().map_err(|_| Denial::malformed_request("the nonce is not 12 bytes long"))?;

@@ -332,7 +332,7 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
 pub(crate) fn why_no_session(error: &DequeueError) -> String {
     match error {
         DequeueError::SessionEnded(end) => format!(
-            "no token can be had from the last session any more, its end is {}; authenticate again, or provision the \
+            "the last session gives no more tokens, its end is {}; authenticate again, or provision the \
              next session",
             UtcTime::from_unix_seconds(*end)
         ),

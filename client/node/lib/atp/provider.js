@@ -231,7 +231,7 @@ function read(bytes, parse) {
   }
 }
 
-const tooLarge = () => new Refusal(413, "request_too_large", `a body has at most ${MAX_BODY_BYTES} bytes`, { Connection: "close" });
+const tooLarge = () => new Refusal(413, "request_too_large", `the body is longer than ${MAX_BODY_BYTES} bytes`, { Connection: "close" });
 
 function bearer(req) {
   const header = req.headers.authorization;

@@ -85,7 +85,7 @@ fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<ChainKey>> {
 fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
     if let Some(named) = &args.head {
         if !named.exists() {
-            return Err(Failure::usage(format_args!("{} is not there", named.display())));
+            return Err(Failure::usage(format_args!("{} does not exist", named.display())));
         }
         return Ok(Some(named.clone()));
     }

@@ -249,7 +249,10 @@ impl Check {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));
                 if !folder.is_dir() {
-                    self.problem(format!("{name}: the folder {} is not there; create it", folder.display()));
+                    self.problem(format!(
+                        "{name}: the folder {} does not exist; create it",
+                        folder.display()
+                    ));
                 }
             }
         }

@@ -164,7 +164,7 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
         0 => {}
         count => tracing::warn!(
             count,
-            "secrets have fewer than 32 bytes; `obol atp secret rotate` makes longer ones"
+            "secrets are shorter than 32 bytes; `obol atp secret rotate` makes longer ones"
         ),
     }
     Ok(book)

@@ -41,7 +41,7 @@ impl StoreLocation {
                 Ok(Self::Redis(url.to_owned()))
             }
             Some(url) if url.contains("://") => Err(Failure::usage(
-                "not a place to keep things: name a file, `memory`, or redis://host:port or unix:///path/of/socket",
+                "nothing can be kept there: name a file, `memory`, or redis://host:port or unix:///path/of/socket",
             )),
             _ => place(named, default).map(Self::File),
         }

@@ -136,7 +136,7 @@ fn append(path: &Path, halves: Vec<ResourceHalf>) -> Outcome {
     };
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Err(Failure::usage(format_args!(
-            "there is no file of sessions {} to add to; name a new one with --rs-file",
+            "there is no session file {} to add to; name a new one with --rs-file",
             path.display()
         )));
     }
@@ -151,7 +151,7 @@ fn append(path: &Path, halves: Vec<ResourceHalf>) -> Outcome {
         let text = ResourceHalf::list_to_json_lines(&listed);
         match text.len() > MAX_LIST_BYTES {
             true => {
-                Err(wrong(&format_args!("it would have more than {MAX_LIST_BYTES} bytes; begin another")))
+                Err(wrong(&format_args!("it would grow beyond {MAX_LIST_BYTES} bytes; begin another file")))
             }
             false => Ok(text),
         }

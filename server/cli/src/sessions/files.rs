@@ -32,7 +32,7 @@ fn find(named: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
     if files.len() > MAX_FILES {
         let count = files.len();
         return Err(Failure::usage(format_args!(
-            "{count} files of sessions are named, and at most {MAX_FILES} are read; put several sessions into one"
+            "{count} session files are named, but at most {MAX_FILES} can be read; put several sessions into one file"
         )));
     }
     Ok(files)
@@ -103,9 +103,7 @@ fn read_all(named: &[PathBuf], limit: usize, mut take: impl FnMut(&Path, &[u8]) 
         let text = read(&file, limit)?;
         bytes += text.len();
         if bytes > MAX_LIST_BYTES {
-            let why = format_args!(
-                "with this one, the files of sessions have more than {MAX_LIST_BYTES} bytes in all"
-            );
+            let why = format_args!("with this one, the session files exceed {MAX_LIST_BYTES} bytes in all");
             return Err(wrong(&file, &why));
         }
         take(&file, &text)?;
@@ -116,7 +114,7 @@ fn read_all(named: &[PathBuf], limit: usize, mut take: impl FnMut(&Path, &[u8]) 
 fn read(file: &Path, limit: usize) -> Outcome<Zeroizing<Vec<u8>>> {
     PrivateFile::read(file, limit).map_err(|error| match error.is_missing() {
         true => Failure::usage(format_args!(
-            "the file of sessions {} is not there; `obol session create` makes one",
+            "the session file {} does not exist; `obol session create` makes one",
             file.display()
         )),
         false => unread(error),

@@ -77,7 +77,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Denial::malformed_request(format!("{name} stands there more than once")));
+        return Err(Denial::malformed_request(format!("{name} is given more than once")));
     }
     let text = core::str::from_utf8(value.as_bytes());
     // A proxy may hand on a path as its caller wrote it. No pattern covers this.

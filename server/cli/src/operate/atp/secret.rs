@@ -75,7 +75,7 @@ fn add(book: &mut Book, whose: &Whose, scopes: &[String], secret: &str) -> Outco
 }
 
 fn exists(what: &str) -> Failure {
-    Failure::usage(format_args!("there is such a {what} already; use `obol atp secret rotate`"))
+    Failure::usage(format_args!("this {what} exists already; use `obol atp secret rotate`"))
 }
 
 fn rotate(whose: &Whose, keep: &str, output: Output) -> Outcome {

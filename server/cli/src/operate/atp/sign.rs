@@ -58,7 +58,7 @@ fn read_object(path: &Path) -> Outcome<Vec<u8>> {
     };
     read.map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
     if bytes.len() > MAX_OBJECT_BYTES {
-        return Err(Failure::usage(format_args!("{} has more than 1 MiB", path.display())));
+        return Err(Failure::usage(format_args!("{} is larger than 1 MiB", path.display())));
     }
     Ok(bytes)
 }

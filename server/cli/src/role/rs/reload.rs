@@ -27,7 +27,7 @@ impl Reloader {
     /// network where sessions are shared.
     pub(super) fn read_again(&self) -> Outcome<usize> {
         if self.files.is_empty() && !self.templates.are_in_a_file() {
-            return Err(Failure::usage("there is no file of sessions to read again"));
+            return Err(Failure::usage("there is no session file to read again"));
         }
         let _one_at_a_time = self.reading.lock();
         let halves = files::resource_halves(&self.files)?;
