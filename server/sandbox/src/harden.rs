@@ -11,7 +11,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::measure::Measure;
 
-/// What a daemon opens at the most, should the system allow more.
+/// What a daemon opens at most, should the system allow more.
 const MOST_DESCRIPTORS: u64 = 1 << 16;
 
 /// Closes the process to others: no core dumps, no debugger of the same user, no readable files, no swapped keys. To be

@@ -298,7 +298,7 @@ impl Control {
 /// Space for sessions and tools in one answer: half a frame. The other half is for the denials, and for characters that
 /// JSON writes as two.
 const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2;
-/// What a session or a tool takes besides its names, as JSON, at the most.
+/// What a session or a tool takes besides its names, as JSON, at most.
 const ITEM_BYTES: usize = 420;
 
 #[derive(Default)]

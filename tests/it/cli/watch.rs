@@ -194,7 +194,7 @@ fn ten_thousand_tools_can_be_listed() {
     let home = home::home();
     let names: Vec<String> = (0..10_000).map(|n| format!("tool-with-a-name-of-some-length-{n:05}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    // A session holds 4,096 grants at the most.
+    // A session holds 4,096 grants at most.
     for (session, names) in (1..).zip(names.chunks(2_500)) {
         let world = AgentSession::new(session, now(), names);
         let file = home.path().join(format!("session{session}.json"));

@@ -83,7 +83,7 @@ fn stored(queue: &Queue) -> u64 {
     queue.tools().iter().map(|tool| tool.stored).sum()
 }
 
-/// Draws a thousand tokens a second, at the most, until so many wait on the disk: a queue mints ahead what the demand asks
+/// Draws a thousand tokens a second, at most, until so many wait on the disk: a queue mints ahead what the demand asks
 /// for, and first of all what somebody waits for.
 fn fill(queue: &Queue, least: u64, mut drawn: impl FnMut(u64)) {
     let deadline = Instant::now() + 5 * PATIENCE;

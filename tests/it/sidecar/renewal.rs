@@ -23,7 +23,7 @@ use obol_world::now;
 
 /// What backing off comes to in the end (30 s), and by chance half as much again.
 const LONGEST_WAIT_MS: u64 = 45_000;
-/// More than a renewal that goes well says, which is a second at the most.
+/// More than a renewal that goes well says, which is a second at most.
 const BACKED_OFF_MS: u64 = 1_001;
 
 /// Makes tokens that are their numbers; those of `broken` only once it works again.

@@ -20,7 +20,7 @@ use super::reload::Reloader;
 
 /// Space for sessions in one answer: half a frame. The other half is for characters that JSON writes as two.
 const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2;
-/// What a session takes besides its agent's name, as JSON, at the most.
+/// What a session takes besides its agent's name, as JSON, at most.
 const ITEM_BYTES: usize = 160;
 
 /// Answers the operator.
