@@ -21,8 +21,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::names::{PeerName, ToolName};
-use obol_queue::{AgentHalf, MasterKey, Queue};
+use obol_queue::{MasterKey, Queue};
 use obol_sidecar::{Options, PeerLimits};
+use obol_world::AUDIENCE;
+use obol_world::halves::AgentSession;
 use serde_json::json;
 
 /// Requests a second that one connection may make.
@@ -67,16 +69,10 @@ fn main() {
 fn serve(folder: &Path) -> JoinHandle<()> {
     let queue = Queue::open(folder.join("tokens.redb"), MasterKey::from_bytes([7; 32])).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let key = |digit: &str| digit.repeat(64);
-    let grant = |tool| json!({"tool": tool, "aud": "https://a", "action": "x", "resource": "**", "ttl": 600});
-    let document = json!({
-        "obol_session": 1, "session_id": "0000000000000001", "suite": 1, "agent_instance_id": "a", "org_id": "o",
-        "iss": "i", "sub": "s", "established_at": now, "expires_at": now + 3600, "policy_epoch": 1,
-        "resource_servers": [{"aud": "https://a", "K_session": key("1"), "verifier_secret": key("2"),
-            "mutual_auth": key("3"), "SEK_PK": key("4")}],
-        "grants": [grant("quiet"), grant("noisy")],
-    });
-    queue.provision(AgentHalf::from_json(document.to_string().as_bytes()).unwrap()).unwrap();
+    let grant = |tool| json!({"tool": tool, "aud": AUDIENCE, "action": "x", "resource": "**", "ttl": 600});
+    let grants = vec![grant("quiet"), grant("noisy")];
+    let session = AgentSession { grants, ..AgentSession::new(1, now, &[]) };
+    queue.provision(session.document()).unwrap();
     let at = |name: &str| Endpoint::at(folder.join("run").join(name)).unwrap();
     let limits = PeerLimits { connection_rate: RATE, ..PeerLimits::default() };
     let options = Options::new(at("agent.sock"), at("control.sock")).limits(limits);

@@ -10,6 +10,7 @@ use obol_ipc::Endpoint;
 use obol_ipc::codec::Codec;
 use obol_ipc::names::PeerName;
 use obol_world::AUDIENCE;
+use obol_world::halves::AgentSession;
 
 use crate::text;
 
@@ -129,19 +130,13 @@ fn write_session(folder: &Path, suite: u8, tools: &[&str]) {
         return;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let key = "11".repeat(32);
     let grants: Vec<_> = tools
         .iter()
         .map(|tool| serde_json::json!({"tool": tool, "aud": AUDIENCE, "action": "read", "resource": RESOURCE, "ttl": 3600}))
         .collect();
-    let document = serde_json::json!({
-        "obol_session": 1, "session_id": "0000000000000007", "suite": suite, "agent_instance_id": "agent-1",
-        "org_id": "example", "iss": "https://auth.example", "sub": "IK:2f9c0d",
-        "established_at": now, "expires_at": now + 36_000, "policy_epoch": 1,
-        "resource_servers": [{"aud": AUDIENCE, "K_session": key, "verifier_secret": key, "mutual_auth": key,
-                              "SEK_PK": key}],
-        "grants": grants,
-    });
+    let session = AgentSession { expires_at: now + 36_000, grants, ..AgentSession::new(7, now, &[]) };
+    let mut document = session.agent_json();
+    document["suite"] = suite.into();
     let options = &mut std::fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     let mut file = options.write(true).create_new(true).open(path).expect("a session file");

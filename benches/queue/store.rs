@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use obol_queue::{
-    AgentHalf, DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens,
-};
+use obol_queue::{DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens};
 use obol_world::AUDIENCE;
+use obol_world::halves::AgentSession;
 
 /// Bytes of a token: that of an ordinary one.
 pub(crate) const TOKEN_BYTES: usize = 450;
@@ -47,18 +46,13 @@ pub(crate) fn open(builder: QueueBuilder, folder: &Path) -> Queue {
 /// Provisions a session that grants these tools, for as long as there is.
 pub(crate) fn provision(queue: &Queue, number: u64, tools: &[String]) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let key = "11".repeat(32);
     let grant = |tool: &String| serde_json::json!({"tool": tool, "aud": AUDIENCE, "action": "read", "resource": "docs/**", "ttl": 3600});
-    let document = serde_json::json!({
-        "obol_session": 1, "session_id": format!("{number:016x}"), "suite": 1, "agent_instance_id": "agent-1",
-        "org_id": "example", "iss": "https://auth.example", "sub": "IK:2f9c0d",
-        "established_at": now, "expires_at": now + 24 * 3600, "policy_epoch": 1,
-        "resource_servers": [{"aud": AUDIENCE, "K_session": key, "verifier_secret": key, "mutual_auth": key,
-                              "SEK_PK": key}],
-        "grants": tools.iter().map(grant).collect::<Vec<_>>(),
-    });
-    let document = AgentHalf::from_json(document.to_string().as_bytes()).expect("a session");
-    queue.provision(document).expect("provisioned");
+    let session = AgentSession {
+        expires_at: now + 24 * 3600,
+        grants: tools.iter().map(grant).collect(),
+        ..AgentSession::new(number, now, &[])
+    };
+    queue.provision(session.document()).expect("provisioned");
 }
 
 pub(crate) fn names(tools: &[&str]) -> Vec<String> {
