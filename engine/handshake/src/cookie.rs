@@ -3,6 +3,7 @@
 //! a stolen disk or backup holds nothing that opens a recorded cookie.
 
 use core::fmt;
+
 use obol_token::{Suite, aead};
 use zeroize::Zeroizing;
 

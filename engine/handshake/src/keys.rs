@@ -1,6 +1,7 @@
 //! X25519 keys: an agent's identity, the service's static key, and who may use the latter.
 
 use core::fmt;
+
 use sha2::{Digest as _, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;

@@ -1,6 +1,7 @@
 //! What a finished handshake leaves: the session secret, the chain value, and the two transport keys.
 
 use core::fmt;
+
 use obol_token::{SessionSecret, Suite};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 

@@ -2,6 +2,7 @@
 //! private half. The proof is made over the transcript, so it is good for one handshake.
 
 use core::fmt;
+
 use curve25519_dalek::ristretto::CompressedRistretto;
 use curve25519_dalek::traits::IsIdentity as _;
 use curve25519_dalek::{RistrettoPoint, Scalar};

@@ -4,6 +4,7 @@
 //! the last, so an answer that was cut is not taken for a whole one.
 
 use core::fmt;
+
 use obol_token::Suite;
 use zeroize::Zeroizing;
 

@@ -2,6 +2,7 @@
 //! token's sealed `response_key` can derive.
 
 use core::fmt;
+
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::aead;

@@ -4,8 +4,9 @@
 //! never through a third scope: the relation on resources is not transitive, on purpose.
 
 use core::fmt;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
 
 use crate::pattern::{ResourcePattern, parameter_is_within};
 use crate::scope::{Constraints, Scope, ScopeError};

@@ -5,11 +5,12 @@
 //! suite a token's keys hang on the token's own `jti`, so no two tokens share one.
 
 use core::fmt;
+use std::sync::{PoisonError, RwLock};
+
 use curve25519_dalek::Scalar;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use std::sync::{PoisonError, RwLock};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::channel::ChannelKeys;

@@ -4,6 +4,7 @@
 //! in, sealed where it lies.
 
 use core::fmt;
+
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 

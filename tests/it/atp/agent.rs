@@ -11,9 +11,8 @@ use obol_atp_client::{AtpError, Client, KeychainChoice, Options, TokenRequest};
 use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
 use obol_atp_server::{Router, SecretBook, Store};
 use obol_verify::{MemorySpentSet, SystemClock};
-use tokio::task::JoinHandle;
-
 use obol_world::home::{command, free_port, obol, write_private};
+use tokio::task::JoinHandle;
 
 const SECRET: &str = "a secret that is long enough, truly";
 

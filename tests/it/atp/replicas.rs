@@ -7,13 +7,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_atp::{AgentId, Secret, TokenBody};
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
-
 use obol_world::home::{command, free_port, wait_until, write_private};
 use obol_world::http::Http;
 use obol_world::redis::RedisServer;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 const E: &str = "https://api.example.com/v1/agent-tokens";
 const SECRET: &[u8] = b"a secret that is long enough, truly";

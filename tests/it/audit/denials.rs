@@ -4,10 +4,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
+use obol_world::home;
 use serde_json::{Value, json};
 
 use crate::sidecar::{Raw, start_as};
-use obol_world::home;
 
 const FLOOD: usize = 20_000;
 /// Lines about denials at once, and more for each second that the test takes.

@@ -11,14 +11,14 @@ use obol_audit::{ChainKey, Entry, Event};
 use obol_ipc::names::ToolName;
 use obol_ipc::refusal::ErrorCode;
 use obol_queue::MasterKey;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-use crate::sidecar::get;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command, limit_files, limitable, wait_until};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::sidecar::get;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Room for a few lines more.

@@ -8,9 +8,6 @@ use obol_audit::ChainKey;
 use obol_resource::{Gate, ToolCall};
 use obol_verify::spent::Spender;
 use obol_verify::{Mark, SpendError, SpendTicket, SpentSet};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
 use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::home::{self, command, limit_files, wait_until};
@@ -18,6 +15,8 @@ use obol_world::http::Http;
 use obol_world::rs::{RsProcess, write_sessions};
 use obol_world::server::{Server, session};
 use obol_world::{KEYS, NOW, SESSION, TOOL, now};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Lines about refusals that a burst may leave, and more for each second that the test takes.
 const BURST_UNPROVEN: usize = 100;

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::process::Output;
 
 use obol_ipc::names::ToolName;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
-
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -4,15 +4,14 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use serde_json::Value;
-
-use crate::sidecar::tool;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::Value;
 
 use super::{run, stderr, stdout};
+use crate::sidecar::tool;
 
 #[test]
 fn the_demo_needs_nothing_and_everything_comes_out_as_it_should() {

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use obol_world::home::{self, command};
+use serde_json::Value;
 
 use crate::house::same_as_the_document;
 

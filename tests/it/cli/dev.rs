@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::sidecar::hardening::filters;
 use obol_world::home::{self, command};
+
+use crate::sidecar::hardening::filters;
 
 /// A running `obol dev`; killed when dropped.
 struct Dev {

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{Audience, Reason};
-use serde_json::json;
-
-use crate::resource::post;
-use crate::sidecar::tool;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command, free_port, wait_until};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::json;
+
+use crate::resource::post;
+use crate::sidecar::tool;
 
 /// Begins a terminal's command, turns the direction of text, does not show, and ends a line.
 const EVIL: &str = "\u{9b}31m\u{202e}red\u{200b}\u{2028}\u{e0041}";

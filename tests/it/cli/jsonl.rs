@@ -3,13 +3,13 @@
 use obol::conformance::{MAX_LINE_BYTES, run};
 use obol_token::delegation::hash_of;
 use obol_token::text::{to_base64url, to_hex};
+use obol_world::forge::Forge;
+use obol_world::scope::{parsed, scope_json, scope_with};
+use obol_world::{AUDIENCE, KEYS, NOW, ORG, SESSION, TOOL};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::token::known_answers::published_vectors;
-use obol_world::forge::Forge;
-use obol_world::scope::{parsed, scope_json, scope_with};
-use obol_world::{AUDIENCE, KEYS, NOW, ORG, SESSION, TOOL};
 
 /// What is answered to these lines, one JSON value each.
 fn answers(input: &[u8]) -> Vec<Value> {

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use obol_ipc::names::ToolName;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use serde_json::json;
-
 use obol_world::home::{self, wait_until, write_private};
 use obol_world::now;
 use obol_world::rs::{RsProcess, write_sessions};
 use obol_world::tqs::Tqs;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::json;
 
 /// How long a daemon may take to end; a reload may have begun to wait for a file.
 const END_PATIENCE: Duration = Duration::from_secs(10);

@@ -11,10 +11,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use obol_ipc::names::ToolName;
-use serde_json::json;
-
 use obol_world::home::command;
 use obol_world::tqs::Tqs;
+use serde_json::json;
 
 pub(crate) const AUDIENCE: &str = "https://api.example";
 const PATIENCE: Duration = Duration::from_secs(30);

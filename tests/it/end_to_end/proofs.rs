@@ -11,16 +11,16 @@ use obol_ipc::proof::ArgumentsHash;
 use obol_ipc::{Codec, Endpoint};
 use obol_queue::{AgentHalf, DequeueError, FlushScope, Queue};
 use obol_token::text::to_base64url;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-use crate::resource::{self, Answer};
-use crate::sidecar::{PATIENCE, Raw, tool};
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, command, wait_until};
 use obol_world::now;
 use obol_world::rs::RsProcess;
 use obol_world::tqs::{self, Tqs};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::resource::{self, Answer};
+use crate::sidecar::{PATIENCE, Raw, tool};
 
 const CANONICAL: &str = r#"{"amount":5,"to":"ann"}"#;
 

@@ -18,16 +18,16 @@ use obol_resource::{Gate, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::Audience;
 use obol_token::text::from_base64url;
 use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, Store, command};
+use obol_world::now;
+use obol_world::tqs::{self, Tqs};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::end_to_end::AUDIENCE;
 use crate::resource::{self, Answer, refusal};
 use crate::sidecar::{PATIENCE, Raw, tool};
-use obol_world::halves::AgentSession;
-use obol_world::home::{self, Store, command};
-use obol_world::now;
-use obol_world::tqs::{self, Tqs};
 
 /// What an agent knows of a token, as the JSON says it.
 struct Call {

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use obol_world::home;
 use obol_world::tqs::Tqs;
+use serde_json::json;
 
 use super::{PATIENCE, Rs, create_session, draw};
 

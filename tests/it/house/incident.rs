@@ -6,12 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::resource::revocation::write_halves;
-use crate::sidecar::tool;
 use obol_world::home::{self, obol};
 use obol_world::http::Http;
 use obol_world::rs::RsProcess;
 use obol_world::tqs::Tqs;
+
+use crate::resource::revocation::write_halves;
+use crate::sidecar::tool;
 
 /// What a reader of the page does.
 #[derive(Debug, PartialEq)]

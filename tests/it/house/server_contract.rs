@@ -13,11 +13,10 @@ use obol_probe::contract::{Address, Ended};
 use obol_queue::{MasterKey, Queue};
 use obol_resource::Gate;
 use obol_verify::MemorySpentSet;
+use obol_world::server::Server as ResourceFixture;
 use redb::backends::InMemoryBackend;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-
-use obol_world::server::Server as ResourceFixture;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);

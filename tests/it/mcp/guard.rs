@@ -12,18 +12,18 @@ use obol_resource::{Gate, Proof, SealedMessage, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, ResponseKey};
 use obol_verify::{Denial, possession_transcript};
-use rmcp::ServiceExt;
-use rmcp::model::{CallToolRequestParams, CallToolResult, RequestMetaObject};
-use rmcp::service::{RoleClient, RunningService};
-use serde_json::{Map, Value, json};
-
-use crate::end_to_end::{AUDIENCE, create_session, draw};
 use obol_world::forge::Forge;
 use obol_world::home;
 use obol_world::scope::scope_with;
 use obol_world::server::{Server, session};
 use obol_world::tqs::Tqs;
 use obol_world::{SESSION, TOOL};
+use rmcp::ServiceExt;
+use rmcp::model::{CallToolRequestParams, CallToolResult, RequestMetaObject};
+use rmcp::service::{RoleClient, RunningService};
+use serde_json::{Map, Value, json};
+
+use crate::end_to_end::{AUDIENCE, create_session, draw};
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()

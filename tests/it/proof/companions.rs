@@ -9,13 +9,13 @@ use std::process::Output;
 
 use obol_ipc::names::ToolName;
 use obol_queue::{DequeueError, FlushScope, Queue, StoreOpenError};
-use serde_json::Value;
-
-use crate::queue::{draw, now};
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, command, write_private};
 use obol_world::rs::{RsProcess, write_sessions};
 use obol_world::tqs::Tqs;
+use serde_json::Value;
+
+use crate::queue::{draw, now};
 
 /// A store with a session that was flushed, closed.
 fn flushed_store() -> Store {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use obol_client::CallError;
 use obol_ipc::names::ToolName;
 use obol_ipc::refusal::ErrorCode;
-
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;

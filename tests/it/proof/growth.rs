@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use obol_queue::{
     DequeueError, Draw, MasterKey, Order, Queue, QueueBuilder, SessionId, SourceError, TokenSource, Tokens,
 };
+use obol_world::halves::AgentSession;
+use obol_world::home::Store;
+use obol_world::now;
 use redb::backends::InMemoryBackend;
 use sha2::{Digest, Sha256};
 
 use crate::proof::setting;
-use obol_world::halves::AgentSession;
-use obol_world::home::Store;
-use obol_world::now;
 
 /// Bytes of an ordinary token.
 const TOKEN_BYTES: usize = 450;

@@ -12,10 +12,9 @@ use obol_queue::{
     StorageBackend,
 };
 use obol_token::Envelope;
-use proptest::prelude::*;
-
 use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
+use proptest::prelude::*;
 
 const START: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use obol_queue::{MasterKey, Queue, StorageBackend};
-
 use obol_world::halves::AgentSession;
 use obol_world::now;
 

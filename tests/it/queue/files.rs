@@ -8,11 +8,10 @@ use obol_queue::{
     StoreOpenError, ToolHandle,
 };
 use obol_token::Envelope;
-use serde_json::json;
-
 use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 use obol_world::home::Store;
+use serde_json::json;
 
 use super::{PATIENCE, draw, eventually, now, open_at};
 

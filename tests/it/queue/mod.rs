@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use obol_queue::Queue;
-
 use obol_world::ManualClock;
 use obol_world::home::Store;
 

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use obol_token::text::to_base64url;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::{Value, json};
-
-use crate::resource::{fetch, post};
 use obol_world::forge::Forge;
 use obol_world::home;
 use obol_world::rs::{RsProcess, write_sessions};
 use obol_world::{TOOL, now};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::resource::{fetch, post};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections of a stranger; more than there are places for bodies.

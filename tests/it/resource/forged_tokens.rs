@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_token::text::to_base64url;
-
 use obol_world::forge::Forge;
 use obol_world::home::home;
 use obol_world::http::Http;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use obol_verify::{Ceiling, Template};
-use serde_json::{Value, json};
-
 use obol_world::TOOL;
 use obol_world::forge::Forge;
 use obol_world::scope::{parsed, scope_with};
 use obol_world::server::{Server, names, session};
+use serde_json::{Value, json};
 
 type Names = (&'static str, &'static str);
 const OK: Names = ("ok", "ok");

@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::resource::{fetch, send};
 use obol_world::home::{self, command, free_port, wait_until};
 use obol_world::tqs::Tqs;
+
+use crate::resource::{fetch, send};
 
 /// A sidecar and a server with one session for paths below `/docs/`.
 struct Pair {

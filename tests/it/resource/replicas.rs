@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use obol_token::text::to_base64url;
 use obol_token::{Jti, Minter, ResponseKey, TokenSeed, Validity};
-
 use obol_world::KEYS;
 use obol_world::home::{home, wait_until};
 use obol_world::http::Http;

@@ -4,10 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
-use crate::cli::{run, stderr, stdout};
-use crate::sidecar::tool;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, wait_until, write_private};
 use obol_world::http::Http;
@@ -15,6 +11,10 @@ use obol_world::redis::RedisServer;
 use obol_world::rs::RsProcess;
 use obol_world::tqs::Tqs;
 use obol_world::{AUDIENCE, now};
+use serde_json::{Value, json};
+
+use crate::cli::{run, stderr, stdout};
+use crate::sidecar::tool;
 
 /// Writes both halves of some sessions into a home: a file for the sidecar for each, and one for the server.
 pub(crate) fn write_halves(home: &Path, agents: &[(u64, &str)]) {

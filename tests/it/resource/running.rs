@@ -8,13 +8,12 @@ use obol_probe::contract::Ended;
 use obol_resource::service::{Handle, Options, Service};
 use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_verify::{Denial, Verifier};
-use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
-
 use obol_world::TOOL;
 use obol_world::forge::Forge;
 use obol_world::server::Server;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use super::{Answer, PATIENCE, fetch, post};
 

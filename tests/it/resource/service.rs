@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use obol_resource::Gate;
 use obol_resource::service::{BindError, Options};
-use serde_json::json;
-use tokio::runtime::Runtime;
-
 use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::scope::{scope_json, scope_with};
 use obol_world::server::Server;
 use obol_world::{SESSION, TOOL};
+use serde_json::json;
+use tokio::runtime::Runtime;
 
 use super::running::{Running, Site};
 use super::{PATIENCE, fetch, post, refusal, send};

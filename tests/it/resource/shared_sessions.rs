@@ -10,14 +10,14 @@ use obol_verify::{
     SpentSet, SystemClock,
 };
 use obol_verify_redis::{RedisOptions, RedisSessionTable, RedisSpentSet, Unfit};
-use serde_json::json;
-
-use crate::resource::replicas::mint;
 use obol_world::SESSION;
 use obol_world::home::{home, wait_until, write_private};
 use obol_world::http::Http;
 use obol_world::redis::RedisServer;
 use obol_world::rs::{RsProcess, write_sessions, write_sessions_as};
+use serde_json::json;
+
+use crate::resource::replicas::mint;
 
 const SECRET: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7e75ec7";
 

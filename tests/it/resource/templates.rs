@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
-
 use obol_world::TOOL;
 use obol_world::forge::Forge;
 use obol_world::http::Http;
 use obol_world::rs::{RsProcess, write_sessions_with};
 use obol_world::scope::scope_with;
+use serde_json::{Value, json};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use obol_token::text::from_hex;
-
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command, wait_until};
 use obol_world::now;

@@ -6,14 +6,14 @@ use std::path::Path;
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::Reason;
 use obol_ipc::refusal::ErrorCode;
-use serde_json::Value;
-
-use super::{get, tool};
-use crate::cli::{run, stderr, stdout};
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::Value;
+
+use super::{get, tool};
+use crate::cli::{run, stderr, stdout};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -8,10 +8,10 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use obol_world::home;
 use serde_json::json;
 
 use crate::sidecar::{Raw, start_as};
-use obol_world::home;
 
 /// Connections of the agents' socket in these tests.
 const CONNECTIONS: usize = 200;

@@ -7,11 +7,12 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::end_to_end::{self, Rs};
-use crate::sidecar::{PATIENCE, start, start_as, tool};
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
 use obol_world::home::{self, command, obol};
 use obol_world::tqs::Tqs;
+
+use crate::end_to_end::{self, Rs};
+use crate::sidecar::{PATIENCE, start, start_as, tool};
 
 const SIGABRT: i32 = 6;
 

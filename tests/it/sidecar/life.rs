@@ -10,10 +10,10 @@ use obol_client::CallError;
 use obol_client::{AsyncClient, Client, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::names::PeerName;
-
-use crate::sidecar::{PATIENCE, start, tool};
 use obol_world::home::{self, wait_until};
 use obol_world::tqs;
+
+use crate::sidecar::{PATIENCE, start, tool};
 
 fn endpoint(home: &tempfile::TempDir) -> Endpoint {
     Endpoint::at(tqs::socket(home.path())).unwrap()

@@ -23,11 +23,10 @@ use std::path::Path;
 use std::process::Command;
 
 use obol_ipc::names::ToolName;
-use serde_json::{Value, json};
-
 use obol_world::halves::AgentSession;
 use obol_world::tqs::Tqs;
 use obol_world::{home, now};
+use serde_json::{Value, json};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use obol_world::home::{self, wait_until};
+use obol_world::tqs::{self, Tqs};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use serde_json::json;
 
 use crate::sidecar::{PATIENCE, Raw, start, start_as, tool};
-use obol_world::home::{self, wait_until};
-use obol_world::tqs::{self, Tqs};
 
 /// Connections in the test of many.
 const MANY: usize = 10_000;

@@ -13,13 +13,13 @@ use obol_ipc::{Codec, Endpoint};
 use obol_probe::contract::Ended;
 use obol_queue::{AgentHalf, MasterKey, Order, Queue, SourceError, TokenSource, Tokens};
 use obol_sidecar::{Handle, Options};
+use obol_world::halves::AgentSession;
+use obol_world::home::{self, command, wait_until};
+use obol_world::now;
 use redb::backends::InMemoryBackend;
 use serde_json::{Value, json};
 
 use crate::sidecar::{PATIENCE, Raw, tool};
-use obol_world::halves::AgentSession;
-use obol_world::home::{self, command, wait_until};
-use obol_world::now;
 
 /// What backing off comes to in the end (30 s), and by chance half as much again.
 const LONGEST_WAIT_MS: u64 = 45_000;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::time::UtcTime;
 use obol_queue::{DequeueError, FlushScope, ProvisionError, Queue, SessionId, SessionState};
-use serde_json::Value;
-
-use super::{get, tool};
-use crate::queue::{eventually, now, open_at};
 use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, wait_until};
 use obol_world::tqs::Tqs;
+use serde_json::Value;
+
+use super::{get, tool};
+use crate::queue::{eventually, now, open_at};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const START: u64 = 1_800_000_000;

@@ -5,13 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
-
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command, wait_until, write_private};
 use obol_world::now;
 use obol_world::rs::RsProcess;
 use obol_world::tqs::Tqs;
+use serde_json::Value;
 
 const AUDIENCE: &str = "https://api.example";
 

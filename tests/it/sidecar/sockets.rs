@@ -13,12 +13,11 @@ use obol_ipc::control::FlushScope;
 use obol_ipc::names::{PeerName, Reason};
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::{Codec, Endpoint};
-use serde_json::json;
-
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;
 use obol_world::tqs::{self, Tqs};
+use serde_json::json;
 
 use super::{PATIENCE, Raw, start, tool};
 

@@ -17,12 +17,12 @@ use obol_ipc::Endpoint;
 use obol_ipc::control::{FlushScope, StatusResult};
 use obol_ipc::hello::HelloError;
 use obol_ipc::names::{PeerName, Reason};
+use obol_world::home::{self, obol, wait_until};
+use obol_world::tqs::{self, Tqs};
 use rustix::process::{Gid, Uid};
 
 use crate::end_to_end::{Rs, create_session};
 use crate::sidecar::{PATIENCE, tool};
-use obol_world::home::{self, obol, wait_until};
-use obol_world::tqs::{self, Tqs};
 
 const OPERATOR: u32 = 54_001;
 const AGENT: u32 = 54_002;

@@ -6,15 +6,15 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::sidecar::{self, Raw};
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, free_port, write_private};
 use obol_world::http::Http;
 use obol_world::now;
 use obol_world::rs::write_sessions;
 use obol_world::tqs;
+use serde_json::json;
+
+use crate::sidecar::{self, Raw};
 
 /// Requests that leave a line each: more than a pipe (64 KiB) and the daemon's own buffer (1 MiB) hold.
 const FLOOD: usize = 8_000;

@@ -9,12 +9,11 @@ use std::process::Command;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::Reason;
-use serde_json::json;
-
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, obol, wait_until};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::json;
 
 use super::{PATIENCE, Raw, ask, get, start, start_as, tool};
 

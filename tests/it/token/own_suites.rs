@@ -11,16 +11,16 @@ use obol_token::{
     Suite, TokenSeed, Validity, VerifierSecret,
 };
 use obol_verify::{Mark, MemorySpentSet, Session, SpendError, SpendTicket, SpentSet, Unverified};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-use crate::token::known_answers::{Vector, bless, blessing, own_vectors, vectors_path};
 use obol_world::ManualClock;
 use obol_world::forge::tlv;
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session_of};
 use obol_world::{AUDIENCE, KEYS, NOW, ORG, SESSION};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::token::known_answers::{Vector, bless, blessing, own_vectors, vectors_path};
 
 const OWN: [Suite; 3] = [Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::HybridAesGcm];
 

@@ -9,13 +9,12 @@ use obol_verify::{
     Arguments, Clock, ConfigError, MemorySessionTable, MemorySpentSet, Request, Session, SessionTable,
     SessionTableUnavailable, SpendError, SpendTicket, SpentSet, Template, Unverified, Verifier, Window,
 };
-use serde_json::json;
-
 use obol_world::ManualClock;
 use obol_world::forge::{Forge, tlv};
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session};
 use obol_world::{AUDIENCE, KEYS, NOW, SESSION, TOOL};
+use serde_json::json;
 
 const FRAMING: (&str, &str) = ("MALFORMED_TOKEN", "FRAMING_CHECK");
 const STALE: (&str, &str) = ("STALE_TIMESTAMP", "TEMPORAL_VALIDATION");

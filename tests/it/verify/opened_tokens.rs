@@ -1,7 +1,6 @@
 //! A token that was opened before anybody read what it is for: what may change until it is spent.
 
 use obol_verify::{Denial, Opened, Spent, Unverified};
-
 use obol_world::forge::Forge;
 use obol_world::server::{Server, names, reading};
 use obol_world::{NOW, SESSION};

@@ -6,14 +6,14 @@ use ed25519_dalek::{Signer, SigningKey};
 use obol_token::delegation::{Widening, check_attenuation, hash_of};
 use obol_token::text::{to_base64url, to_hex};
 use obol_verify::{Arguments, Ceiling, Request, Template, TemplateTable, Templates, possession_transcript};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-
-use crate::token::known_answers::published_vectors;
 use obol_world::forge::Forge;
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session};
 use obol_world::{NOW, SESSION, TOOL};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::token::known_answers::published_vectors;
 
 type Names = (&'static str, &'static str);
 const OK: Names = ("ok", "ok");

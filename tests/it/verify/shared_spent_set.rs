@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use obol_token::{Jti, SessionId};
 use obol_verify::{Clock, Mark, SpendError, SpentSet, SystemClock};
 use obol_verify_redis::{RedisOptions, RedisSpentSet, Unfit};
-
 use obol_world::ManualClock;
 use obol_world::home::{wait_until, write_private};
 use obol_world::redis::RedisServer;

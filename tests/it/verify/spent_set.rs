@@ -9,12 +9,11 @@ use obol_token::{Jti, SessionId};
 use obol_verify::{
     Clock, Mark, NewFile, RedbSpentSet, RedbSpentSetOptions, SpendError, SpendTicket, SpentSet,
 };
-use redb::{Database, TableDefinition};
-
 use obol_world::ManualClock;
 use obol_world::NOW;
 use obol_world::forge::Forge;
 use obol_world::server::{Server, names, reading, session};
+use redb::{Database, TableDefinition};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(NOW))

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use obol_token::{Scope, Suite};
 use obol_verify::{CascadeLimits, Clock, MemorySpentSet, Template, Unverified, Verifier};
-use proptest::prelude::*;
-use serde_json::{Value, json};
-
 use obol_world::ManualClock;
 use obol_world::forge::{Forge, tlv};
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session, session_of};
 use obol_world::{AUDIENCE, KEYS, NOW};
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 const FRAMING: (&str, &str) = ("MALFORMED_TOKEN", "FRAMING_CHECK");
 

@@ -10,6 +10,7 @@ mod objects;
 mod outline;
 
 use core::fmt;
+
 use serde::Deserialize;
 
 use self::objects::Objects;

@@ -1,8 +1,9 @@
 //! Limits on how a tool is used (TBAC r41, section 3.3).
 
+use std::collections::BTreeMap;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The longest name that an error repeats, in bytes: longer than any that there is.
 const LONGEST_SHOWN_BYTES: usize = 31;

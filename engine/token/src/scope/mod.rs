@@ -8,6 +8,7 @@ mod canonical;
 mod constraints;
 
 use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::text::hex_option;

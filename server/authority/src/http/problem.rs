@@ -1,7 +1,8 @@
 //! Refusals in clear, as RFC 9457 has them, with a stable code. What a handshake protects is refused inside it instead.
 
-use axum::response::{IntoResponse, Response};
 use core::time::Duration;
+
+use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use obol_handshake::HandshakeError;

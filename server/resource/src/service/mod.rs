@@ -13,16 +13,17 @@ mod patience;
 mod server;
 mod verify;
 
+use core::time::Duration;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use core::time::Duration;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use obol_verify::FailedCheck;
-use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{Reason, ToolName};
+use obol_world::tqs::Tqs;
 
 use super::witness::{Broken, Drawn, Event, Flushed, Verdict};
 use super::{Home, MAX_READY, agent, control, provision};
-use obol_world::tqs::Tqs;
 
 const FILES: [&str; 2] = ["tokens.redb", "tokens.redb.keys"];
 /// More than is ready in memory, so that what waits on the disk comes up as well.

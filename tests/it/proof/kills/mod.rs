@@ -19,14 +19,14 @@ use obol_ipc::names::{AgentInstanceId, PeerName, Reason, SessionId, ToolName};
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::secret::SessionDocumentText;
 use obol_ipc::{Codec, Endpoint};
-
-use self::witness::{Broken, Drawn, Event, Flushed, Verdict, Witness};
-use crate::proof::setting;
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;
 use obol_world::random::Random;
 use obol_world::tqs::{self, Tqs};
+
+use self::witness::{Broken, Drawn, Event, Flushed, Verdict, Witness};
+use crate::proof::setting;
 
 /// Kills in a run of the test suite.
 const KILLS: u64 = 50;

@@ -4,13 +4,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use obol_queue::{DequeueError, Draw, SessionId};
+use obol_world::random::Random;
 
 use super::disk::{Fate, Image, NAMES, Name, SimulatedDisk, Survival};
 use super::ledger::{Violation, verify};
 use super::life::{Life, Populated};
 use super::{TOOLS, in_parallel};
 use crate::proof::setting;
-use obol_world::random::Random;
 
 /// Bit flips in a run of the test suite.
 const FLIPS: u64 = 1_500;

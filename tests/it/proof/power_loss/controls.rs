@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use obol_queue::StorageBackend;
+use obol_world::random::Random;
 
 use super::disk::{Drive, Fate, Name, SimulatedDisk, Survival};
 use super::ledger::{Ledger, Verdict, Violation};
 use super::life::{Life, Populated, Step};
-use obol_world::random::Random;
 
 /// Lives until a promise is broken.
 fn until_broken(mut attempt: impl FnMut(u64) -> Verdict) -> Option<Violation> {

@@ -8,7 +8,6 @@ use std::io::{Error, ErrorKind, Result};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use obol_queue::StorageBackend;
-
 use obol_world::random::Random;
 
 /// What a disk writes whole or not at all, in bytes.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use obol_queue::{DequeueError, Queue, SessionId, SessionState, StoreOpenError};
 use obol_token::{Envelope, MutualAuth, SessionKey, SessionMaterial, Suite, VerifierSecret};
+use obol_world::halves::AgentSession;
 
 use super::{FILLED_DEPTH, MOST_READY, TOOLS};
-use obol_world::halves::AgentSession;
 
 /// A promise that was broken.
 #[derive(Debug)]

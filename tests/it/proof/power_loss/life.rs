@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use obol_queue::{AgentHalf, DequeueError, Draw, FlushScope, MasterKey, Queue, SessionId, StoreOpenError};
+use obol_world::ManualClock;
+use obol_world::random::Random;
 
 use super::disk::{Fate, Image, Name, SimulatedDisk, Survival};
 use super::ledger::{Ledger, Scope, Verdict, Violation, world};
 use super::{FILLED_DEPTH, LIMIT_DEPTH, LIMIT_READY, PATIENCE, START, TOOLS};
-use obol_world::ManualClock;
-use obol_world::random::Random;
 
 /// Resource servers in a document of some 400,000 bytes; two of them and the file has to grow.
 pub(super) const LONG: usize = 200;

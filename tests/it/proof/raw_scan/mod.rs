@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{AgentInstanceId, Reason, SessionId, ToolName};
-
-use self::scanner::{Found, Jti, scan};
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;
 use obol_world::tqs::Tqs;
+
+use self::scanner::{Found, Jti, scan};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tokens that wait on the disk for each tool before the flush, at least.

@@ -10,10 +10,9 @@ mod server;
 mod sidecar;
 mod story;
 
+use self::report::Report;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::settings::args::Output;
-
-use self::report::Report;
 
 /// Tells the story and prints it.
 pub(crate) fn run(output: Output) -> Outcome {
