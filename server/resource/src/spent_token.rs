@@ -1,10 +1,11 @@
 //! What the handler gets: proof that a token was spent for this request.
 
 use core::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use obol_token::{ChannelKeys, Jti, Scope, SessionId};
 use obol_verify::Spent;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use crate::sealed::{MAX_SEALED_BYTES, SealedMessage};
@@ -103,7 +104,7 @@ impl SpentToken {
 
     /// Takes the token's channel keys. The first who asks gets them, among all clones: a token seals one response.
     pub fn take_channel_keys(&self) -> Option<ChannelKeys> {
-        self.0.channel.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.channel.lock().take()
     }
 }
 

@@ -1,12 +1,11 @@
 //! Denials for each tool that was asked for, also one that nobody granted.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use obol_ipc::names::ToolName;
 use obol_probe::rate::{Bucket, Rate};
+use parking_lot::Mutex;
 
 /// The most names that are kept apart: an agent may ask for what it likes, and all of it must fit into one answer.
 const MAX_NAMES: usize = 64;
@@ -43,7 +42,7 @@ impl Denials {
     pub(crate) fn may_be_said(&self, now: Instant) -> Option<u64> {
         let rate = Rate::new(LINES_PER_SECOND)?;
         let now = u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX);
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if lines.allowance.take(now, rate).is_err() {
             lines.unsaid += 1;
             return None;
@@ -52,7 +51,7 @@ impl Denials {
     }
 
     pub(crate) fn count(&self, tool: &ToolName) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(tool) {
             *count += 1;
         } else if counts.len() < MAX_NAMES && tool.as_str().len() <= MAX_NAME_BYTES {
@@ -61,7 +60,7 @@ impl Denials {
     }
 
     pub(crate) fn counts(&self) -> BTreeMap<ToolName, u64> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 }
 
