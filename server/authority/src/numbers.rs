@@ -17,7 +17,7 @@ pub(crate) struct SessionNumbers {
 impl SessionNumbers {
     /// Numbers above `last`, which was the greatest so far.
     pub(crate) fn above(last: SessionId, node: u16) -> Self {
-        Self { node: u64::from(node), last: Mutex::new(last.0) }
+        Self { node: u64::from(node), last: Mutex::new(last.as_u64()) }
     }
 
     /// The next number. `now_ms` is the time in milliseconds since 1970.
@@ -49,7 +49,7 @@ mod tests {
         let mut last = 0;
         for now in [1_000, 1_000, 1_001, 999, 0, 1_001, 5_000] {
             for _ in 0..5_000 {
-                let next = numbers.next(now).0;
+                let next = numbers.next(now).as_u64();
                 assert!(next > last);
                 assert_eq!((next >> COUNTER_BITS) & 1_023, 3, "the node stays");
                 last = next;
@@ -57,6 +57,6 @@ mod tests {
         }
         assert!(last >> 22 >= 5_000);
         let after_a_restart = SessionNumbers::above(SessionId::from_u64(last), 3).next(10);
-        assert!(after_a_restart.0 > last);
+        assert!(after_a_restart.as_u64() > last);
     }
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use obol_world::home;
 use obol_world::tqs::Tqs;
-use serde_json::json;
 
 use super::{PATIENCE, Rs, create_session, draw};
 
