@@ -11,6 +11,7 @@
 //! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
 //! | `http` | one HTTP connection, bounded, which ends in good order |
 //! | `health` | `/livez`, `/readyz` and `/metrics` |
+//! | `notify` | what a service manager hears of a server |
 //! | `tls` | the cryptography of TLS, with the feature of that name |
 //!
 //! What serves comes with the feature `serve`.
@@ -44,6 +45,8 @@ pub mod host;
 #[cfg(feature = "serve")]
 pub mod http;
 pub mod metrics;
+#[cfg(feature = "serve")]
+pub mod notify;
 pub mod problem;
 pub mod rate;
 #[cfg(feature = "serve")]

@@ -15,9 +15,9 @@ use obol_ipc::names::PeerName;
 use obol_ipc::user::name_of;
 use obol_probe::contract::{Address, Ended};
 use obol_probe::health::{self, Health as _};
+use obol_probe::notify::Notifier;
 use obol_probe::stop::Stop;
 use obol_queue::Queue;
-use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::access::Access;
 use crate::agent::Agent;
@@ -27,7 +27,6 @@ use crate::denials::Denials;
 use crate::http::{Health, HttpAddress, HttpListener};
 use crate::limits::{PeerLimits, Peers};
 use crate::listener::{BindError, Listener};
-use crate::notify::Notifier;
 use crate::socket_server::{DRAIN_TIMEOUT, MAX_CONTROL_CONNECTIONS, SocketServer};
 
 /// What the daemon calls itself to those who connect.
@@ -339,7 +338,8 @@ impl Service {
                 shutdown.await;
                 stop.say();
             };
-            tokio::join!(http, signalled, watch_over(&health, &notifier));
+            let watched = notifier.watch_over(|| still_writes(Arc::clone(&health.queue)));
+            tokio::join!(http, signalled, watched);
             core::future::pending().await
         };
         let watching = async {
@@ -386,34 +386,9 @@ async fn say_goodbye(stop: &Stop, notifier: &Notifier) {
     notifier.stopping();
 }
 
-/// Tells the service manager that all is well for as long as it is: this loop turns, and the queue's writer carries out
-/// what it is told. After a failed write it never will again, so the manager starts the daemon anew.
-async fn watch_over(health: &Health, notifier: &Notifier) {
-    let Some(period) = notifier.watchdog() else { return };
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut well = true;
-    loop {
-        ticks.tick().await;
-        let queue = Arc::clone(&health.queue);
-        let answer =
-            timeout(period, tokio::task::spawn_blocking(move || queue.health().and_then(|()| queue.sync())))
-                .await;
-        let ailment = match answer {
-            Ok(Ok(Ok(()))) => {
-                if !core::mem::replace(&mut well, true) {
-                    notifier.ready();
-                }
-                notifier.alive();
-                continue;
-            }
-            Ok(Ok(Err(error))) => error.to_string(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the store does not answer".to_owned(),
-        };
-        if core::mem::take(&mut well) {
-            tracing::error!(ailment, "the service manager is no longer told that all is well");
-            notifier.ailing(&ailment);
-        }
-    }
+/// Whether the queue's writer carries out what it is told. After a failed write it never will again, so the manager starts
+/// the daemon anew.
+async fn still_writes(queue: Arc<Queue>) -> Result<(), String> {
+    let written = tokio::task::spawn_blocking(move || queue.health().and_then(|()| queue.sync()));
+    written.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }

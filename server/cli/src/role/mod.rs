@@ -6,6 +6,7 @@ pub(crate) mod audit;
 mod companions;
 pub(crate) mod demo;
 pub(crate) mod dev;
+pub(crate) mod master_key;
 pub(crate) mod rs;
 mod sandbox;
 pub(crate) mod stores;

@@ -75,6 +75,13 @@ pub struct Requester {
     pub(crate) owner: Owner,
 }
 
+impl Asker {
+    /// The user whose process it is.
+    pub fn uid(&self) -> u32 {
+        self.owner.uid()
+    }
+}
+
 /// An answer, now or later.
 pub enum Answer<P: Protocol> {
     /// Here it is.

@@ -4,17 +4,17 @@
 //! sandbox (listeners, the key's source, the service manager) is taken before it is entered; and it is entered while
 //! there is one thread, before anybody can connect or a session is read.
 
-mod keys;
 mod reload;
 mod sockets;
 
 use core::time::Duration;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_audit::{AuditLog, Decision, Entry, Event};
+use obol_probe::notify::Notifier;
 use obol_queue::{MasterKey, ProvisionError, Queue, SessionId};
-use obol_sidecar::{Notifier, Options, PeerLimits};
+use obol_sidecar::{Options, PeerLimits};
 
 use self::reload::Reloader;
 use self::sockets::Sockets;
@@ -22,23 +22,21 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::{environment, place};
 use crate::role::audit;
+use crate::role::master_key::Sources;
 use crate::role::sandbox;
 use crate::sessions::files::{self, FoundHalf};
 use crate::settings::args::TqsArgs;
 use crate::settings::config::{Config, Origin};
 use crate::settings::paths;
-use crate::signals::{LAST_WAIT, shutdown_signal};
+use crate::signals::{LAST_WAIT, service_manager, shutdown_signal};
 
 /// Runs until SIGTERM, SIGINT or the operator's `drain`.
 pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     reload::apply_log_level(&config, &origin);
     let mut hardening = obol_sandbox::harden_process();
-    let notifier = Notifier::from_environment(environment).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it will not be told anything");
-        Notifier::default()
-    });
+    let notifier = service_manager();
     let store = place(args.store.as_ref().or(config.tqs.store.as_ref()), "tokens.redb")?;
-    let master_key = keys::master_key(args, &config, &store)?;
+    let master_key = master_key(args, &config, &store)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sockets = {
         let _inside = runtime.enter();
@@ -60,6 +58,21 @@ pub(crate) fn run(args: &TqsArgs, config: Config, origin: Origin) -> Outcome {
     let ended = runtime.block_on(serve(sockets, queue, audit, notifier, sessions, config, origin));
     runtime.shutdown_timeout(LAST_WAIT);
     ended
+}
+
+/// The master key, wherever it is.
+fn master_key(args: &TqsArgs, config: &Config, store: &Path) -> Outcome<MasterKey> {
+    let mut sealed = vec![store.to_owned(), store.with_added_extension("keys")];
+    sealed.extend(audit::sealed(args, config, store));
+    let sources = Sources {
+        named: args.master_key.as_deref(),
+        credential: "obol-master-key",
+        keychain: config.tqs.keychain.as_deref(),
+        set: config.tqs.master_key.as_ref(),
+        usual: "master.key",
+        sealed: &sealed.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+    };
+    sources.load().map(MasterKey::from)
 }
 
 /// Whether agents and daemon are one user, which decides what all else is worth.

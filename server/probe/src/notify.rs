@@ -1,4 +1,4 @@
-//! Telling a service manager how the daemon is: systemd's notification protocol, `sd_notify(3)`.
+//! Telling a service manager how a daemon is: systemd's notification protocol, `sd_notify(3)`.
 
 use core::time::Duration;
 use std::ffi::{OsStr, OsString};
@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long a manager that does not read holds the daemon up when its state changes. It must not be missed: systemd ends a
 /// service that it never heard to be ready.
@@ -25,7 +26,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// If the socket that the manager names cannot be reached.
+    /// Where there is a manager that cannot be reached.
     pub fn from_environment(environment: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
         let Some(path) = environment("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
             return Ok(Self::default());
@@ -42,36 +43,66 @@ impl Notifier {
     }
 
     /// How often to say that all is well: twice in the time after which the manager takes the daemon for dead.
-    pub(crate) fn watchdog(&self) -> Option<Duration> {
+    fn watchdog(&self) -> Option<Duration> {
         self.watchdog.map(|period| period / 2)
     }
 
     /// The daemon serves.
-    pub(crate) fn ready(&self) {
+    pub fn ready(&self) {
         self.say("READY=1\nSTATUS=serving");
     }
 
     /// The daemon reads its settings again; [`ready`](Self::ready) ends this.
-    pub(crate) fn reloading(&self) {
+    pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let micros = now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1_000;
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
+    /// Tells the manager that all is well for as long as it is: this loop turns, and `check` comes to an end that is good.
+    /// Returns at once where no manager wants to hear it.
+    pub async fn watch_over<C>(&self, check: impl Fn() -> C)
+    where
+        C: Future<Output = Result<(), String>>,
+    {
+        let Some(period) = self.watchdog() else { return };
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut well = true;
+        loop {
+            ticks.tick().await;
+            let answer = timeout(period, check()).await;
+            let ailment = match answer.unwrap_or_else(|_| Err("the store does not answer".to_owned())) {
+                Ok(()) => {
+                    if !core::mem::replace(&mut well, true) {
+                        self.ready();
+                    }
+                    self.alive();
+                    continue;
+                }
+                Err(ailment) => ailment,
+            };
+            if core::mem::take(&mut well) {
+                tracing::error!(ailment, "the service manager is no longer told that all is well");
+                self.ailing(&ailment);
+            }
+        }
+    }
+
     /// The daemon is well. It is said again soon, so nothing waits for it to be read.
-    pub(crate) fn alive(&self) {
+    fn alive(&self) {
         if let Some(socket) = &self.socket {
             note(socket.send(b"WATCHDOG=1"));
         }
     }
 
     /// The daemon is not well; in words, for `systemctl status`.
-    pub(crate) fn ailing(&self, why: &str) {
+    fn ailing(&self, why: &str) {
         self.say(&format!("STATUS=not well: {}", why.replace('\n', " ")));
     }
 
     /// The daemon drains and ends.
-    pub(crate) fn stopping(&self) {
+    pub fn stopping(&self) {
         self.say("STOPPING=1\nSTATUS=draining");
     }
 

@@ -1,4 +1,4 @@
-//! Where the master key comes from.
+//! Where a role's master key comes from.
 //!
 //! In this order: a file that was named on the command line; a credential of the service manager; the kernel's keyring,
 //! where settings name a key in it; a file. It is never derived from the name of a host or a user, and never an
@@ -11,65 +11,77 @@
 use std::path::{Path, PathBuf};
 
 use linux_keyutils::{KeyError, KeyRing, KeyRingIdentifier};
-use obol_queue::MasterKey;
 use obol_secret::file::read_credential;
 use obol_secret::key::{Key32, MAX_KEY_FILE_BYTES};
 use zeroize::Zeroizing;
 
 use crate::exit::{Failure, Outcome};
 use crate::places::{environment, place};
-use crate::role::audit;
 use crate::role::companions;
-use crate::settings::args::TqsArgs;
-use crate::settings::config::Config;
 
-/// The credential's name, as in `LoadCredential=obol-master-key:…`.
-const CREDENTIAL: &str = "obol-master-key";
 /// The longest form of a key, and one more to see that something is longer.
 const MAX_BYTES: usize = MAX_KEY_FILE_BYTES + 1;
 
-/// The master key, wherever it is. A file is made where there is none, unless the store or what else it sealed is there.
-pub(super) fn master_key(args: &TqsArgs, config: &Config, store: &Path) -> Outcome<MasterKey> {
-    let mut sealed = vec![store.to_owned(), store.with_added_extension("keys")];
-    sealed.extend(audit::sealed(args, config, store));
-    let from_file = |file: &Path| {
-        companions::refuse_lost_key(file, &sealed.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-        from_file(file)
-    };
-    if let Some(file) = &args.master_key {
-        return from_file(file);
-    }
-    if let Some(key) = from_credential()? {
-        return Ok(key);
-    }
-    if let Some(name) = &config.tqs.keychain {
-        match from_keyring(name) {
-            Ok(Some(key)) => return Ok(key),
-            Ok(None) => {
-                tracing::warn!(
-                    key = name,
-                    "the keyring does not hold the master key; a file is used instead"
-                );
-            }
-            Err(KeyringFailure::System(error)) => {
-                tracing::warn!(%error, "there is no keyring; the master key is kept in a file instead");
-            }
-            Err(KeyringFailure::Form) => return Err(malformed(&format!("the key {name} in the keyring"))),
-        }
-    }
-    let file = place(config.tqs.master_key.as_ref(), "master.key")?;
-    from_file(&file)
+/// Where a role looks for its master key.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// The file that was named on the command line.
+    pub(crate) named: Option<&'a Path>,
+    /// The credential's name, as in `LoadCredential=obol-master-key:…`.
+    pub(crate) credential: &'a str,
+    /// The key's name in the kernel's keyring.
+    pub(crate) keychain: Option<&'a str>,
+    /// The file that settings name.
+    pub(crate) set: Option<&'a PathBuf>,
+    /// The file in the state folder, where nothing else is named.
+    pub(crate) usual: &'a str,
+    /// What was sealed under the key: beside it, a key that is missing is not made anew.
+    pub(crate) sealed: &'a [&'a Path],
 }
 
-fn from_file(file: &Path) -> Outcome<MasterKey> {
+impl Sources<'_> {
+    /// The key, wherever it is. A file is made where there is none, unless what it sealed is there.
+    pub(crate) fn load(&self) -> Outcome<Key32> {
+        let from_file = |file: &Path| {
+            companions::refuse_lost_key(file, self.sealed)?;
+            from_file(file)
+        };
+        if let Some(file) = self.named {
+            return from_file(file);
+        }
+        if let Some(key) = from_credential(self.credential)? {
+            return Ok(key);
+        }
+        if let Some(name) = self.keychain {
+            match from_keyring(name) {
+                Ok(Some(key)) => return Ok(key),
+                Ok(None) => {
+                    tracing::warn!(
+                        key = name,
+                        "the keyring does not hold the master key; a file is used instead"
+                    );
+                }
+                Err(KeyringFailure::System(error)) => {
+                    tracing::warn!(%error, "there is no keyring; the master key is kept in a file instead");
+                }
+                Err(KeyringFailure::Form) => {
+                    return Err(malformed(&format!("the key {name} in the keyring")));
+                }
+            }
+        }
+        from_file(&place(self.set, self.usual)?)
+    }
+}
+
+fn from_file(file: &Path) -> Outcome<Key32> {
     tracing::info!(file = %file.display(), "the master key is in a file");
-    MasterKey::load_or_create(file).map_err(Failure::usage)
+    Key32::load_or_create(file).map_err(Failure::usage)
 }
 
 /// A credential is in a folder that the service manager made for this service alone.
-fn from_credential() -> Outcome<Option<MasterKey>> {
+fn from_credential(name: &str) -> Outcome<Option<Key32>> {
     let Some(folder) = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from) else { return Ok(None) };
-    let path = folder.join(CREDENTIAL);
+    let path = folder.join(name);
     let bytes = match read_credential(&path, MAX_BYTES) {
         Err(error) if error.is_missing() => return Ok(None),
         bytes => bytes.map_err(|error| {
@@ -88,7 +100,7 @@ enum KeyringFailure {
 }
 
 /// Looks in the session's keyring and in the user's.
-fn from_keyring(name: &str) -> Result<Option<MasterKey>, KeyringFailure> {
+fn from_keyring(name: &str) -> Result<Option<Key32>, KeyringFailure> {
     let mut missing = None;
     for ring in [KeyRingIdentifier::Session, KeyRingIdentifier::User] {
         let found = KeyRing::from_special_id(ring, false).and_then(|ring| ring.search(name));
@@ -106,11 +118,11 @@ fn from_keyring(name: &str) -> Result<Option<MasterKey>, KeyringFailure> {
 }
 
 /// 64 lower-case hex digits, with or without a line end, or 32 bytes as they are.
-fn parse(bytes: &[u8]) -> Option<MasterKey> {
+fn parse(bytes: &[u8]) -> Option<Key32> {
     if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
-        return Some(MasterKey::from_bytes(raw));
+        return Some(Key32::from_bytes(raw));
     }
-    Key32::from_digits(bytes).map(MasterKey::from)
+    Key32::from_digits(bytes)
 }
 
 fn malformed(what: &str) -> Failure {
