@@ -71,6 +71,8 @@ pub enum Event {
     CloneSuspected,
     /// A resource server's copy joined.
     Join,
+    /// A session would have been opened otherwise there by a policy that is only looked at.
+    Observed,
 }
 
 /// Whether what was asked for was done.

@@ -22,6 +22,8 @@ pub struct Decided {
     pub grants: Vec<Grant>,
     /// What whoever runs the service should look at: rules that could not be evaluated, and so denied.
     pub alerts: Vec<String>,
+    /// What would be otherwise if what is only looked at decided.
+    pub otherwise: Vec<String>,
 }
 
 /// It could not be decided, so nothing is granted.
@@ -58,4 +60,28 @@ pub trait Decider: Send + Sync + fmt::Debug {
         flow: &str,
         days: u64,
     ) -> Result<bool, Undecided>;
+}
+
+/// Decides where no policy can: nothing is granted, and nobody approves anything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoPolicy(
+    /// Why not, and what to do.
+    pub String,
+);
+
+impl Decider for NoPolicy {
+    fn decide(&self, _agent: &Agent, _moment: Moment) -> Result<Decided, Undecided> {
+        Err(Undecided(self.0.clone()))
+    }
+
+    fn may_register(
+        &self,
+        _human: &Human,
+        _class: &str,
+        _roles: &[String],
+        _flow: &str,
+        _days: u64,
+    ) -> Result<bool, Undecided> {
+        Err(Undecided(self.0.clone()))
+    }
 }

@@ -45,6 +45,15 @@ pub enum Refused {
     NoSuchCode,
     /// The registration is not the one that was shown.
     Changed,
+    /// The policy is in force already.
+    PolicyInForce,
+    /// The policy takes away so many of so many grants, and nobody said that this is meant.
+    PolicyTakesTooMuch {
+        /// How many go.
+        lost: usize,
+        /// How many there are.
+        held: usize,
+    },
     /// There is no such agent, session, tool or resource server.
     Unknown(&'static str),
     /// A part of the request is not as it must be.
@@ -79,6 +88,8 @@ impl Refused {
             Self::JoinCode => "JOIN_CODE",
             Self::NoSuchCode => "NO_SUCH_CODE",
             Self::Changed => "CHANGED",
+            Self::PolicyInForce => "POLICY_IN_FORCE",
+            Self::PolicyTakesTooMuch { .. } => "POLICY_TAKES_TOO_MUCH",
             Self::Unknown(_) => "UNKNOWN",
             Self::Malformed(_) => "MALFORMED",
             Self::SekProof => "SEK_PROOF",
@@ -139,12 +150,18 @@ impl fmt::Display for Refused {
                 f.write_str("the invitation is unknown, used up or over; ask for a new one")
             }
             Self::JoinCode => {
-                f.write_str("the join code is unknown, used or over; `obol as rs add` makes a new one")
+                f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
             }
             Self::NoSuchCode => f.write_str(
                 "no registration with this code waits; codes are good for ten minutes, so register again for a new one",
             ),
             Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
+            Self::PolicyInForce => f.write_str("this version of the policy is in force already"),
+            Self::PolicyTakesTooMuch { lost, held } => write!(
+                f,
+                "this version takes away {lost} of the {held} grants that agents would get now; look at it with `obol policy \
+                 activate --dry-run`, and say --yes if it is meant"
+            ),
             Self::Unknown(what) => write!(f, "there is no such {what}"),
             Self::Malformed(what) => write!(f, "{what}"),
             Self::SekProof => f.write_str(

@@ -147,6 +147,16 @@ impl Settings {
         Ok(self)
     }
 
+    /// A session's life, in seconds.
+    pub fn session_life_secs(&self) -> u64 {
+        self.session_secs
+    }
+
+    /// How long an approval lasts if not said, in seconds.
+    pub fn approval_life_secs(&self) -> u64 {
+        self.approval_secs
+    }
+
     /// What clients know the service as.
     pub fn origin(&self) -> &str {
         &self.origin

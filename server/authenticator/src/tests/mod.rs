@@ -42,7 +42,7 @@ impl Decider for Plain {
         };
         let both = || vec![grant("search", "https://a"), grant("pay", "https://b")];
         let is_dev = agent.roles.iter().any(|role| role == "dev");
-        Ok(Decided { grants: if is_dev { both() } else { Vec::new() }, alerts: Vec::new() })
+        Ok(Decided { grants: if is_dev { both() } else { Vec::new() }, ..Decided::default() })
     }
 
     fn may_register(

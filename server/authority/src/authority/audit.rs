@@ -8,6 +8,7 @@ use obol_handshake::IdentityPublic;
 use obol_secret::text::plain;
 
 use crate::directory::{Agent, Answer, Ended, Human, Opened, Registered, Registration, Replica, Unavailable};
+use crate::id::AgentId;
 use crate::refused::Refused;
 
 /// Writes lines, where there is a log.
@@ -38,6 +39,17 @@ impl Auditor {
         let log = self.log.as_deref();
         let place = log.map(AuditLog::reserve).transpose().map_err(Unavailable::new)?;
         Ok(Reserved { log, place })
+    }
+
+    /// Writes what the policy that is only looked at would change of an agent's session.
+    pub(super) fn would_change(&self, agent: &AgentId, change: &str) {
+        tracing::info!(%agent, change, "the observed policy would decide otherwise; nothing was changed");
+        let Some(log) = &self.log else { return };
+        log.note(Entry {
+            agent: Some(agent.as_str().into()),
+            reason: Some(change.into()),
+            ..Entry::new(Event::Observed)
+        });
     }
 
     /// Writes, or counts, that somebody who proved this key was refused.
@@ -188,6 +200,17 @@ impl Reserved<'_> {
             audience: Some(replica.audience.as_str().into()),
             scope: Some(replica.id.as_str().into()),
             ..allowed(Event::Join)
+        });
+    }
+
+    /// `digest` is `None` where nothing is looked at any more.
+    pub(super) fn observed(self, digest: Option<&str>, by: &Human) {
+        tracing::warn!(digest, %by, "which policy is looked at has changed; none of it decides");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            scope: Some(digest.unwrap_or("none").into()),
+            reason: Some("only looked at".into()),
+            ..allowed(Event::Policy)
         });
     }
 

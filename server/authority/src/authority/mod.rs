@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 use self::audit::Auditor;
-pub use self::operate::{Invited, KillReport, Review};
+pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
 use crate::decider::Decider;
 use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
@@ -43,7 +43,7 @@ pub struct Parts {
     pub settings: Settings,
     /// What must not be forgotten.
     pub directory: Arc<dyn Directory>,
-    /// Who decides what is granted.
+    /// Who decides what is granted: by the policy that the directory says is in force.
     pub decider: Arc<dyn Decider>,
     /// The service's static key.
     pub key: AuthoritySecret,
@@ -57,12 +57,20 @@ pub struct Parts {
 pub struct Authority {
     settings: Settings,
     directory: Arc<dyn Directory>,
-    decider: RwLock<Arc<dyn Decider>>,
+    deciding: RwLock<Deciding>,
     key: AuthoritySecret,
     code_key: [u8; 32],
     ring: Mutex<CookieRing>,
     numbers: SessionNumbers,
     auditor: Auditor,
+}
+
+/// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
+/// opened under the epoch of another.
+#[derive(Clone)]
+struct Deciding {
+    decider: Arc<dyn Decider>,
+    epoch: u64,
 }
 
 /// When something happens: the edge reads the clock, once for each request.
@@ -131,13 +139,9 @@ impl Authority {
         let numbers = SessionNumbers::above(directory.last_session()?, settings.node);
         let auditor = Auditor::new(audit);
         let ring = Mutex::new(CookieRing::new(now.secs(), &mut SystemRandom));
-        let decider = RwLock::new(decider);
-        Ok(Self { settings, directory, decider, key, code_key, ring, numbers, auditor })
-    }
-
-    /// Puts another decider in force.
-    pub fn set_decider(&self, decider: Arc<dyn Decider>) {
-        *self.decider.write() = decider;
+        let epoch = directory.policy()?.map_or(0, |policy| policy.epoch);
+        let deciding = RwLock::new(Deciding { decider, epoch });
+        Ok(Self { settings, directory, deciding, key, code_key, ring, numbers, auditor })
     }
 
     /// The static key that clients pin.

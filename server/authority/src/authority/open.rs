@@ -6,8 +6,8 @@ use obol_handshake::{Proven, SekPublic};
 use obol_session::{AgentIdentity, DocumentError, Establish, Grant, ResourceHalf, Suite};
 
 use super::payload::{self, SessionRequest, Told};
-use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
-use crate::decider::Moment;
+use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
+use crate::decider::{Decider, Moment};
 use crate::directory::{
     Agent, AgentStatus, Answer, Carried, KeyStanding, ResourceServer, SessionPlan, SessionRow,
 };
@@ -77,9 +77,9 @@ impl Authority {
         if agent.sek != sek || !holds_sek(proven, &sek, &request.sek_proof) {
             return Ok(Err(Refused::SekProof));
         }
-        let policy_epoch = self.directory.policy()?.map_or(0, |policy| policy.epoch);
         let suite = proven.header.suite;
-        let grants = match self.grants(&agent, &request, suite, now)? {
+        let Deciding { decider, epoch: policy_epoch } = self.deciding.read().clone();
+        let grants = match self.grants(&*decider, &agent, &request, suite, now)? {
             Ok(grants) => grants,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -92,18 +92,21 @@ impl Authority {
     /// What policy grants, less the tools that are denied and the resource servers that were not asked for.
     fn grants(
         &self,
+        decider: &dyn Decider,
         agent: &Agent,
         request: &SessionRequest,
         suite: Suite,
         now: Now,
     ) -> Answer<Result<Vec<Grant>, Refused>> {
-        let decider = self.decider.read().clone();
         let decided = match decider.decide(agent, Moment { now: now.secs(), suite: suite.number() }) {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(Refused::Unavailable(error.to_string()))),
         };
         for alert in &decided.alerts {
             tracing::error!(agent = %agent.id, alert, "a rule could not be evaluated, and so denies");
+        }
+        for change in &decided.otherwise {
+            self.auditor.would_change(&agent.id, change);
         }
         let denied: BTreeSet<String> =
             self.directory.denied_tools()?.into_iter().map(|denied| denied.tool).collect();

@@ -1,14 +1,19 @@
 //! What an operator may do: look at a registration and decide, invite, end, enable, add resource servers.
 
-use obol_session::Suite;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Authority, Now};
+use obol_session::{Grant, Suite};
+
+use super::{Authority, Deciding, Now};
+use crate::decider::{Decider, Moment, Undecided};
 use crate::directory::{
-    Agent, Approval, EndScope, Ended, Human, Invitation, PolicyVersion, Polled, Registration, ResourceServer,
+    Agent, Approval, EndScope, Ended, Human, Invitation, PolicyText, PolicyVersion, Polled, Registration,
+    ResourceServer, approved_agent,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::refused::Refused;
-use crate::settings::MAX_APPROVAL_SECS;
+use crate::settings::{MAX_APPROVAL_SECS, PREFERENCE};
 
 /// How long a join code is good for, in seconds.
 const JOIN_CODE_SECS: u64 = 900;
@@ -30,6 +35,15 @@ pub struct Review {
     pub before: Option<Agent>,
 }
 
+/// What would follow from a yes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Preview {
+    /// Whether policy lets this human say it.
+    pub allowed: bool,
+    /// What the agent would be granted now.
+    pub grants: Vec<Grant>,
+}
+
 /// Leave for agents to register by themselves.
 #[derive(Debug)]
 pub struct Invited {
@@ -46,6 +60,19 @@ pub struct KillReport {
     pub ended: Ended,
     /// When the last of the sessions would have ended by itself, in Unix seconds.
     pub latest_end: Option<u64>,
+    /// Those who hold the sessions, by audience.
+    pub holders: Vec<Holder>,
+}
+
+/// A resource server that holds sessions which were ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its audience.
+    pub audience: String,
+    /// How many of them.
+    pub sessions: u64,
+    /// When the last of them would have ended by itself, in Unix seconds.
+    pub until: u64,
 }
 
 impl Authority {
@@ -78,11 +105,7 @@ impl Authority {
         by: Human,
         now: Now,
     ) -> Result<Agent, Refused> {
-        let secs = secs.unwrap_or(self.settings.approval_secs);
-        if secs == 0 || secs > MAX_APPROVAL_SECS {
-            let rule = format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds");
-            return Err(Refused::Malformed(rule));
-        }
+        let secs = self.approval_secs(secs)?;
         self.may_register(&by, &review.registration.wanted.class, roles, "local", secs)?;
         let place = self.auditor.reserve()?;
         let approval = Approval {
@@ -97,6 +120,52 @@ impl Authority {
         Ok(agent)
     }
 
+    fn approval_secs(&self, asked: Option<u64>) -> Result<u64, Refused> {
+        let secs = asked.unwrap_or(self.settings.approval_secs);
+        if secs == 0 || secs > MAX_APPROVAL_SECS {
+            let rule = format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds");
+            return Err(Refused::Malformed(rule));
+        }
+        Ok(secs)
+    }
+
+    /// What would follow from approving a registration with these roles, for so many seconds. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn preview(
+        &self,
+        review: &Review,
+        roles: &[String],
+        secs: Option<u64>,
+        by: &Human,
+        now: Now,
+    ) -> Result<Preview, Refused> {
+        let secs = self.approval_secs(secs)?;
+        let undecided = |error: Undecided| Refused::Unavailable(error.to_string());
+        let decider = self.deciding.read().decider.clone();
+        let class = &review.registration.wanted.class;
+        let allowed =
+            decider.may_register(by, class, roles, "local", secs.div_ceil(86_400)).map_err(undecided)?;
+        let approval = Approval {
+            registration: review.registration.id.clone(),
+            agent: AgentId::generate(&mut self.random()),
+            by: by.clone(),
+            roles: roles.to_vec(),
+            secs,
+        };
+        let agent =
+            approved_agent(&review.registration, &approval, "local", review.before.as_ref(), now.secs());
+        let best = PREFERENCE.into_iter().find(|suite| self.settings.suites.contains(suite));
+        let suite = best.unwrap_or(Suite::HybridAesGcm).number();
+        let decided = decider.decide(&agent, Moment { now: now.secs(), suite }).map_err(undecided)?;
+        let denied = self.directory.denied_tools()?;
+        let mut grants = decided.grants;
+        grants.retain(|grant| !denied.iter().any(|denied| denied.tool == grant.tool));
+        Ok(Preview { allowed, grants })
+    }
+
     fn may_register(
         &self,
         by: &Human,
@@ -105,7 +174,7 @@ impl Authority {
         flow: &str,
         secs: u64,
     ) -> Result<(), Refused> {
-        let decider = self.decider.read().clone();
+        let decider = self.deciding.read().decider.clone();
         let allowed = decider
             .may_register(by, class, roles, flow, secs.div_ceil(86_400))
             .map_err(|error| Refused::Unavailable(error.to_string()))?;
@@ -117,11 +186,17 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn deny(&self, id: RegistrationId, block: bool, by: &Human, now: Now) -> Result<(), Refused> {
+    pub fn deny(
+        &self,
+        id: RegistrationId,
+        block: bool,
+        by: &Human,
+        now: Now,
+    ) -> Result<Registration, Refused> {
         let place = self.auditor.reserve()?;
         let registration = self.directory.deny(id, if block { BLOCK_SECS } else { 0 }, now.secs())??;
         place.denied(&registration, by);
-        Ok(())
+        Ok(registration)
     }
 
     /// What became of a registration, for whoever made it; `None` if there is none, or it is another's.
@@ -192,12 +267,24 @@ impl Authority {
                 break;
             }
         }
+        self.report(whole)
+    }
+
+    /// Who holds what was ended, and until when.
+    fn report(&self, ended: Ended) -> Result<KillReport, Refused> {
         let mut latest_end = None;
-        for id in &whole.sessions {
-            let end = self.directory.session(*id)?.map(|session| session.expires_at);
-            latest_end = latest_end.max(end);
+        let mut holders: BTreeMap<String, Holder> = BTreeMap::new();
+        for id in &ended.sessions {
+            let Some(session) = self.directory.session(*id)? else { continue };
+            latest_end = latest_end.max(Some(session.expires_at));
+            for audience in session.audiences {
+                let holder =
+                    holders.entry(audience.clone()).or_insert(Holder { audience, sessions: 0, until: 0 });
+                holder.sessions += 1;
+                holder.until = holder.until.max(session.expires_at);
+            }
         }
-        Ok(KillReport { ended: whole, latest_end })
+        Ok(KillReport { ended, latest_end, holders: holders.into_values().collect() })
     }
 
     /// Lets a suspended agent open sessions again.
@@ -257,16 +344,47 @@ impl Authority {
         Ok(Invited { ticket: code, expires_at })
     }
 
-    /// Notes that a policy with this digest is in force: sessions opened from now on have a higher epoch.
+    /// Puts a policy in force, which this decider decides by: sessions opened from now on have a higher epoch.
     ///
     /// # Errors
     ///
-    /// [`Refused::Unavailable`].
-    pub fn activate_policy(&self, digest: &str, by: &Human, now: Now) -> Result<PolicyVersion, Refused> {
+    /// [`Refused`]; the policy that was in force still is.
+    pub fn activate_policy(
+        &self,
+        text: PolicyText,
+        decider: Arc<dyn Decider>,
+        by: &Human,
+        now: Now,
+    ) -> Result<PolicyVersion, Refused> {
         let place = self.auditor.reserve()?;
-        let version = self.directory.activate_policy(digest.to_owned(), by.clone(), now.secs())?;
-        place.policy(version.epoch, digest, by);
+        // Held until the commit: what is decided meanwhile by the old one is decided anew, under the new epoch.
+        let mut deciding = self.deciding.write();
+        let version = self.directory.activate_policy(text, by.clone(), now.secs())??;
+        *deciding = Deciding { decider, epoch: version.epoch };
+        drop(deciding);
+        place.policy(version.epoch, &version.digest, by);
         Ok(version)
+    }
+
+    /// Has another policy looked at beside the one in force, or none. `decider` decides by the one in force, and looks.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn observe_policy(
+        &self,
+        other: Option<PolicyText>,
+        decider: Arc<dyn Decider>,
+        by: &Human,
+    ) -> Result<(), Refused> {
+        let place = self.auditor.reserve()?;
+        let digest = other.as_ref().map(|other| other.digest.clone());
+        let mut deciding = self.deciding.write();
+        self.directory.observe_policy(other)??;
+        deciding.decider = decider;
+        drop(deciding);
+        place.observed(digest.as_deref(), by);
+        Ok(())
     }
 }
 

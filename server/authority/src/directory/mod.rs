@@ -18,11 +18,12 @@ mod redb;
 mod rows;
 mod rules;
 mod tables;
+mod transactions;
 
 use core::fmt;
 use std::path::PathBuf;
 
-use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
+use obol_handshake::IdentityPublic;
 use obol_secret::file::PrivateFileError;
 use obol_session::{ResourceHalf, SessionId};
 
@@ -30,10 +31,15 @@ pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
 pub use self::redb::RedbDirectory;
 pub use self::rows::{
-    Agent, AgentStatus, DeniedTool, Ending, Human, Invitation, PolicyVersion, Registration,
+    Agent, AgentStatus, DeniedTool, Ending, Human, Invitation, PolicyText, PolicyVersion, Registration,
     RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
 };
+pub(crate) use self::rules::approved_agent;
 pub use self::tables::Unavailable;
+pub use self::transactions::{
+    Approval, Carried, ClonePolicy, EndScope, Ended, Handshake, KeyStanding, NewRegistration, NewReplica, Opened, Polled,
+    Registered, RotateStep, Seal, SessionPlan,
+};
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
@@ -62,6 +68,11 @@ pub const EVENT_KEPT_SECS: u64 = 3_600;
 /// The most events that are kept.
 pub const MAX_EVENTS: u64 = 200_000;
 
+/// The most versions of the policy whose texts are kept, so that there is a way back to them.
+pub const MAX_POLICY_TEXTS: u64 = 50;
+/// The most versions of the policy of which it is known when they came into force.
+pub const MAX_POLICY_VERSIONS: u64 = 10_000;
+
 /// What a method gives: its result, or that there is none because the store failed.
 pub type Answer<T> = Result<T, Unavailable>;
 
@@ -69,196 +80,6 @@ impl From<Unavailable> for Refused {
     fn from(error: Unavailable) -> Self {
         Self::Unavailable(error.to_string())
     }
-}
-
-/// Which handshake a transaction carries out. It is answered once; the same third message again gets the same answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Handshake {
-    /// The transcript before the third message: one for each cookie.
-    pub before: HandshakeHash,
-    /// The final transcript: one for each third message.
-    pub hash: HandshakeHash,
-}
-
-/// Seals the answer of a handshake. It is called at most once, inside the transaction, so that nothing is sealed twice
-/// under one key and number.
-pub type Seal<T> = Box<dyn FnOnce(&Result<T, Refused>) -> Vec<u8> + Send>;
-
-/// What became of a handshake.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Carried<T> {
-    /// It was carried out, or refused, and this is the sealed answer.
-    Now(Result<T, Refused>, Vec<u8>),
-    /// It had been before, and this is the answer from then.
-    Again(Vec<u8>),
-    /// Its cookie served another third message. There is no answer.
-    Used,
-    /// What it was decided by has changed meanwhile. Nothing happened; decide again.
-    Stale,
-}
-
-/// An agent that asks to be registered.
-#[derive(Clone, Debug)]
-pub struct NewRegistration {
-    /// A fresh id.
-    pub id: RegistrationId,
-    /// A fresh id for the agent, should there be a new one.
-    pub agent: AgentId,
-    /// What the agent says of itself and asks for.
-    pub wanted: Wanted,
-    /// The key that it has proven.
-    pub identity: IdentityPublic,
-    /// The SEK that it has proven.
-    pub sek: SekPublic,
-    /// Where it comes from.
-    pub source: String,
-    /// Hash of what it will ask with.
-    pub poll_hash: [u8; 32],
-    /// Hash of the code that a human will type.
-    pub code_hash: [u8; 32],
-    /// Hash of an invitation's ticket.
-    pub ticket_hash: Option<[u8; 32]>,
-}
-
-/// A registration that was taken.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Registered {
-    /// It waits for a human.
-    Waits(RegistrationId),
-    /// An invitation approved it.
-    Active(Box<Agent>),
-}
-
-/// A human's yes.
-#[derive(Clone, Debug)]
-pub struct Approval {
-    /// To which registration.
-    pub registration: RegistrationId,
-    /// A fresh id for the agent, should there be a new one.
-    pub agent: AgentId,
-    /// Whose yes.
-    pub by: Human,
-    /// With which roles.
-    pub roles: Vec<String>,
-    /// For how many seconds.
-    pub secs: u64,
-}
-
-/// What an agent hears that asks for its registration.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Polled {
-    /// A human has yet to decide.
-    Pending,
-    /// A human said no.
-    Denied,
-    /// Nobody decided in time.
-    Expired,
-    /// A human said yes.
-    Approved {
-        /// The agent's id.
-        agent: AgentId,
-        /// When the approval ends, in Unix seconds.
-        expires_at: u64,
-    },
-}
-
-/// Who has a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KeyStanding {
-    /// Nobody.
-    Unknown,
-    /// Somebody who waits for a human.
-    Pending,
-    /// An agent.
-    Agent(Box<Agent>),
-    /// Nobody any more, for good.
-    Retired,
-}
-
-/// What happens to an agent whose key seems to have a copy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ClonePolicy {
-    /// An event and a line in the log: a disk that was put back looks the same.
-    #[default]
-    Alert,
-    /// It is suspended as well.
-    Suspend,
-}
-
-/// A session as it was decided, with the keys for each resource server.
-#[derive(Debug)]
-pub struct SessionPlan {
-    /// The session.
-    pub row: SessionRow,
-    /// The agent's version that it was decided by.
-    pub agent_version: u64,
-    /// What the agent presents of its last sessions.
-    pub presented: Vec<[u8; 32]>,
-    /// What its next session must present.
-    pub chain: [u8; 32],
-    /// What to do if it presents nothing that fits.
-    pub clones: ClonePolicy,
-    /// One half for each resource server.
-    pub halves: Vec<ResourceHalf>,
-}
-
-/// A session that was opened.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Opened {
-    /// The session.
-    pub session: SessionRow,
-    /// Whether what the agent presented fits none of its last sessions.
-    pub clone_suspected: bool,
-    /// Older sessions that ended because there were too many.
-    pub superseded: Vec<SessionId>,
-    /// Its event's number.
-    pub event: u64,
-}
-
-/// What is ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum EndScope {
-    /// An agent, by name or id: it is suspended and its sessions end.
-    Agent(String),
-    /// An agent, by name or id, for good.
-    Revoke(String),
-    /// One session.
-    Session(SessionId),
-    /// A tool: nobody is granted it, and sessions that grant it end.
-    Tool(String),
-}
-
-/// What was ended.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Ended {
-    /// The agents.
-    pub agents: Vec<AgentId>,
-    /// The sessions.
-    pub sessions: Vec<SessionId>,
-    /// The newest event's number: who has applied it has applied all of this.
-    pub event: u64,
-    /// Whether there is more to end; the same call again ends it.
-    pub more: bool,
-}
-
-/// How a key is replaced, in two steps.
-#[derive(Clone, Debug)]
-pub enum RotateStep {
-    /// The old key names the new one.
-    Name(IdentityPublic),
-    /// The new key proves itself; this is the transcript in which the old one named it.
-    Prove(HandshakeHash),
-}
-
-/// A resource server's copy that wants to join.
-#[derive(Clone, Debug)]
-pub struct NewReplica {
-    /// A fresh id.
-    pub id: ReplicaId,
-    /// The key that it has proven.
-    pub identity: IdentityPublic,
-    /// Hash of its join code.
-    pub code_hash: [u8; 32],
 }
 
 /// The directory. Every method is one transaction.
@@ -342,6 +163,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn registration(&self, code_hash: [u8; 32], now: u64) -> Answer<Option<Registration>>;
+
+    /// Registrations that wait for a human, the one whose time is over next first; at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn waiting(&self, now: u64) -> Answer<Vec<Registration>>;
 
     /// Makes a registration an agent, or renews the approval of one.
     ///
@@ -493,12 +321,46 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn acknowledge(&self, replica: &ReplicaId, cursor: u64, now: u64) -> Answer<()>;
 
-    /// Takes note that a policy is in force: the next version, and a higher epoch.
+    /// Puts a policy in force, also one that was before: the next version, and a higher epoch. Its text is kept, so that a
+    /// restart finds it and there is a way back.
     ///
     /// # Errors
     ///
     /// [`Unavailable`].
-    fn activate_policy(&self, digest: String, by: Human, now: u64) -> Answer<PolicyVersion>;
+    fn activate_policy(
+        &self,
+        text: PolicyText,
+        by: Human,
+        now: u64,
+    ) -> Answer<Result<PolicyVersion, Refused>>;
+
+    /// The newest versions whose texts are kept, oldest first; at most [`MAX_POLICY_TEXTS`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn policies(&self) -> Answer<Vec<PolicyVersion>>;
+
+    /// The text of a policy that is, or lately was, in force or looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn policy_text(&self, digest: &str) -> Answer<Option<PolicyText>>;
+
+    /// Keeps which policy is looked at beside the one in force; `None` for no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn observe_policy(&self, other: Option<PolicyText>) -> Answer<Result<(), Refused>>;
+
+    /// The policy that is looked at beside the one in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn observed_policy(&self) -> Answer<Option<PolicyText>>;
 
     /// The policy in force, if any ever was.
     ///

@@ -298,6 +298,15 @@ pub struct PolicyVersion {
     pub at: u64,
 }
 
+/// A policy as it was given: what it says is another's business.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// SHA-256 of its text, in hex: what it is known by.
+    pub digest: String,
+    /// Its text.
+    pub text: String,
+}
+
 /// The first half of replacing an identity key: the old key has named the new one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRotation {

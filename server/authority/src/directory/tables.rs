@@ -76,6 +76,10 @@ pub(crate) enum Table {
     Rotation = 26,
     /// Id of a registration that waits, by SHA-256 of its identity key.
     RegistrationKey = 27,
+    /// `PolicyText` by digest.
+    PolicyText = 28,
+    /// The digest of the policy that is looked at beside the one in force; one row, without a key.
+    ObservedPolicy = 29,
 }
 
 /// The directory cannot do what was asked, and neither did nor will. Whoever asked may ask again.

@@ -100,16 +100,25 @@ impl Options {
         self
     }
 
+    /// Whether these addresses may be taken at all.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] says why one may not.
+    pub fn check(&self) -> Result<(), BindError> {
+        if !self.listen.ip().is_loopback() && self.certificate.is_none() {
+            return Err(BindError::Remote(self.listen));
+        }
+        self.probes.map_or(Ok(()), Loopback::check).map_err(BindError::from)
+    }
+
     /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
     ///
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
     pub async fn bind(self, authority: Arc<Authority>) -> Result<Service, BindError> {
-        if !self.listen.ip().is_loopback() && self.certificate.is_none() {
-            return Err(BindError::Remote(self.listen));
-        }
-        self.probes.map_or(Ok(()), Loopback::check)?;
+        self.check()?;
         let (public, local_addr) = bind(self.listen).await?;
         let probes = self.probes.map(Loopback::bind).transpose()?;
         let probe_addr = match &probes {

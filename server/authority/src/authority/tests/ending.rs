@@ -1,5 +1,7 @@
 //! Ending: what is disabled gets nothing more, and what it had is worth nothing.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -11,6 +13,8 @@ fn a_disabled_agent_is_refused_until_it_is_enabled() {
     let report = authority.end(&EndScope::Agent("builder".into()), "test", &by, at(START)).unwrap();
     assert_eq!(report.ended.sessions, [opened.session_id]);
     assert_eq!(report.latest_end, Some(START + 900));
+    let holder = |audience: &str| Holder { audience: audience.into(), sessions: 1, until: START + 900 };
+    assert_eq!(report.holders, [holder("https://a"), holder("https://b")]);
     assert!(authority.directory().half(opened.session_id, "https://a").unwrap().is_none());
     assert_eq!(client.refused(&authority, at(START)), "SUSPENDED");
     authority.enable_agent("builder", &by, at(START)).unwrap();
@@ -42,10 +46,47 @@ fn a_session_opened_after_an_activation_has_the_new_epoch() {
     let (mut client, _) = Client::approved(&authority, "builder", &["dev"]);
     let by = Human::local("anna");
     for epoch in 1..4 {
-        assert_eq!(authority.activate_policy("digest", &by, at(START)).unwrap().epoch, epoch);
+        assert_eq!(activate(&authority, &format!("digest-{epoch}"), &by).epoch, epoch);
         let opened = session(&client.open(&authority, Suite::AesGcm, json!({}), at(START)));
         assert_eq!(opened.policy_epoch, epoch);
     }
+}
+
+#[test]
+fn nothing_is_decided_by_one_policy_and_opened_under_the_epoch_of_another() {
+    let authority = authority();
+    let (client, _) = Client::approved(&authority, "builder", &["dev"]);
+    let by = Human::local("anna");
+    let stop = AtomicBool::new(false);
+    // Even epochs grant nothing, so a session with an even epoch was decided by another policy than it says.
+    let grants = ByRole(BTreeMap::from([("dev", vec![grant("search", "https://a")])]));
+    let deciders: [Arc<dyn Decider>; 2] = [Arc::new(ByRole::default()), Arc::new(grants)];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (1_usize..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let text = PolicyText { digest: number.to_string(), text: String::new() };
+                let decider = Arc::clone(&deciders[number % 2]);
+                authority.activate_policy(text, decider, &by, at(START)).unwrap();
+                std::thread::sleep(core::time::Duration::from_micros(200));
+            }
+        });
+        let mut opened = 0;
+        while opened < 20 {
+            let sent = client.ask(&authority, Suite::AesGcm, json!({}), at(START));
+            match authority.prove(Purpose::Session, &sent.proof, "192.0.2.1", at(START)) {
+                Ok(answer) => {
+                    let told = read(sent, &answer);
+                    if told.get("error").is_none() {
+                        assert_eq!(session(&told).policy_epoch % 2, 1, "{told}");
+                        opened += 1;
+                    }
+                }
+                // It changed too often while this was decided.
+                Err(rejected) => assert!(matches!(rejected, Rejected::Unavailable(_)), "{rejected:?}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -11,7 +11,9 @@ use serde::Deserialize;
 
 use super::*;
 use crate::decider::{Decided, Moment, Undecided};
-use crate::directory::{Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, Polled, Wanted};
+use crate::directory::{
+    Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, PolicyText, Polled, Wanted,
+};
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 
 mod ending;
@@ -35,7 +37,7 @@ impl Decider for ByRole {
             return Err(Undecided("the rule does not evaluate".to_owned()));
         }
         let of = |role: &String| self.0.get(role.as_str()).cloned().unwrap_or_default();
-        Ok(Decided { grants: agent.roles.iter().flat_map(of).collect(), alerts: Vec::new() })
+        Ok(Decided { grants: agent.roles.iter().flat_map(of).collect(), ..Decided::default() })
     }
 
     fn may_register(
@@ -193,6 +195,12 @@ impl Client {
         let told = self.open(authority, Suite::HybridAesGcm, json!({}), now);
         code(&told)
     }
+}
+
+fn activate(authority: &Authority, digest: &str, by: &Human) -> crate::directory::PolicyVersion {
+    let decider = authority.deciding.read().decider.clone();
+    let text = PolicyText { digest: digest.to_owned(), text: "who may what".to_owned() };
+    authority.activate_policy(text, decider, by, at(START)).unwrap()
 }
 
 fn code(told: &Value) -> String {

@@ -7,6 +7,8 @@ tests![
     events_that_are_forgotten_are_missed_and_not_skipped,
     answers_are_forgotten_once_no_cookie_can_bring_them_back,
     each_policy_has_the_next_number_and_a_higher_epoch,
+    a_policy_can_be_gone_back_to_as_long_as_its_text_is_kept,
+    a_policy_is_looked_at_until_another_is_or_it_is_in_force,
     a_join_code_is_good_for_one_copy_once,
     a_cursor_never_falls,
     lists_come_in_pages,
@@ -67,12 +69,56 @@ fn each_policy_has_the_next_number_and_a_higher_epoch(directory: &dyn Directory)
     assert_eq!(directory.policy().unwrap(), None);
     for number in 1..4 {
         let by = Human::local("anna");
-        let version = directory.activate_policy(format!("digest-{number}"), by, NOW).unwrap();
+        let text = policy(&format!("digest-{number}"));
+        let version = directory.activate_policy(text.clone(), by.clone(), NOW).unwrap().unwrap();
         assert_eq!((version.version, version.epoch), (number, number));
         assert_eq!(directory.policy().unwrap(), Some(version));
+        let again = directory.activate_policy(text, by, NOW).unwrap();
+        assert_eq!(again, Err(Refused::PolicyInForce), "it raises nothing");
     }
     let last = events(directory).pop();
     assert_eq!(last, Some(Happening::PolicyActivated { version: 3, epoch: 3 }));
+}
+
+fn a_policy_can_be_gone_back_to_as_long_as_its_text_is_kept(directory: &dyn Directory) {
+    let activate = |digest: &str| {
+        directory.activate_policy(policy(digest), Human::local("anna"), NOW).unwrap().unwrap().epoch
+    };
+    let first = activate("digest-1");
+    for number in 2..=MAX_POLICY_TEXTS {
+        activate(&format!("digest-{number}"));
+    }
+    assert_eq!(directory.policies().unwrap().len() as u64, MAX_POLICY_TEXTS);
+    assert_eq!(directory.policy_text("digest-1").unwrap(), Some(policy("digest-1")));
+    assert!(activate("digest-1") > first, "going back raises the epoch");
+    assert_eq!(directory.policy_text("digest-1").unwrap(), Some(policy("digest-1")), "it is in force");
+    activate("digest-x");
+    assert_eq!(directory.policy_text("digest-2").unwrap(), None, "too far back");
+    let kept = directory.policies().unwrap();
+    assert_eq!(kept.len() as u64, MAX_POLICY_TEXTS);
+    assert!(kept.is_sorted_by_key(|version| version.version));
+    for version in kept {
+        assert!(directory.policy_text(&version.digest).unwrap().is_some(), "{}", version.digest);
+    }
+}
+
+fn a_policy_is_looked_at_until_another_is_or_it_is_in_force(directory: &dyn Directory) {
+    let by = || Human::local("anna");
+    directory.activate_policy(policy("one"), by(), NOW).unwrap().unwrap();
+    assert_eq!(directory.observed_policy().unwrap(), None);
+    assert_eq!(directory.observe_policy(Some(policy("one"))).unwrap(), Err(Refused::PolicyInForce));
+    for other in ["two", "three"] {
+        directory.observe_policy(Some(policy(other))).unwrap().unwrap();
+        assert_eq!(directory.observed_policy().unwrap(), Some(policy(other)));
+    }
+    assert_eq!(directory.policy_text("two").unwrap(), None, "nobody needs it");
+    let epoch = directory.activate_policy(policy("three"), by(), NOW).unwrap().unwrap().epoch;
+    assert_eq!((epoch, directory.observed_policy().unwrap()), (2, None));
+    directory.observe_policy(Some(policy("one"))).unwrap().unwrap();
+    directory.observe_policy(None).unwrap().unwrap();
+    assert_eq!(directory.observed_policy().unwrap(), None);
+    assert!(directory.policy_text("one").unwrap().is_some(), "it was in force lately");
+    assert_eq!(directory.policy().unwrap().unwrap().epoch, 2, "looking raises nothing");
 }
 
 fn server(audience: &str) -> ResourceServer {

@@ -189,6 +189,10 @@ pub(crate) fn epoch(directory: &dyn Directory) -> u64 {
     directory.policy().unwrap().map_or(0, |policy| policy.epoch)
 }
 
+pub(crate) fn policy(digest: &str) -> PolicyText {
+    PolicyText { digest: digest.to_owned(), text: format!("the text of {digest}") }
+}
+
 /// Every event there is; they must be numbered from 1 without a gap.
 pub(crate) fn events(directory: &dyn Directory) -> Vec<Happening> {
     let events = directory.events(0).unwrap().unwrap();

@@ -13,6 +13,7 @@ tests![
     a_human_approves_so_many_an_hour,
     an_invitation_admits_as_many_as_it_says_and_no_others,
     two_registrations_never_share_a_code,
+    those_that_wait_are_listed_and_no_others,
 ];
 
 fn register(directory: &dyn Directory, number: u64, new: NewRegistration, now: u64) -> Carried<Registered> {
@@ -190,4 +191,24 @@ fn two_registrations_never_share_a_code(directory: &dyn Directory) {
     // It was not carried out, so the same handshake may be tried with another code.
     let other = NewRegistration { code_hash: [4; 32], ..new(2) };
     waits(register(directory, 2, other, NOW));
+}
+
+fn those_that_wait_are_listed_and_no_others(directory: &dyn Directory) {
+    let from = |number: u64, now| {
+        let source = format!("192.0.2.{number}");
+        let new = NewRegistration { source, ..new_registration(number, &format!("agent-{number}")) };
+        waits(register(directory, number, new, now))
+    };
+    assert_eq!(directory.waiting(NOW).unwrap(), []);
+    let ids: Vec<_> = (1..=4).map(|number| from(number, NOW + number)).collect();
+    directory.approve(approval(&ids[1], "anna"), NOW + 5).unwrap().unwrap();
+    directory.deny(ids[2].clone(), 0, NOW + 5).unwrap().unwrap();
+    let waiting = |now| -> Vec<_> {
+        directory.waiting(now).unwrap().into_iter().map(|registration| registration.id).collect()
+    };
+    assert_eq!(waiting(NOW + 5), [ids[0].clone(), ids[3].clone()]);
+    assert_eq!(waiting(NOW + PENDING_SECS + 1), [ids[3].clone()], "the first one's time is over");
+    while directory.forget(NOW + PENDING_SECS + 1).unwrap() {}
+    assert_eq!(waiting(NOW + PENDING_SECS + 3), [ids[3].clone()]);
+    assert_eq!(waiting(NOW + PENDING_SECS + 4), []);
 }

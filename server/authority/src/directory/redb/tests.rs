@@ -6,7 +6,7 @@ use obol_session::SessionId;
 
 use super::*;
 use crate::directory::contract::{
-    self, NOW, agent, approval, events, half_of, handshake, new_registration, open, seal,
+    self, NOW, agent, approval, events, half_of, handshake, new_registration, open, policy, seal,
 };
 use crate::directory::{
     AgentStatus, Carried, Directory, EndScope, Human, KeyStanding, MemoryDirectory, Refused, Registered,
@@ -28,7 +28,7 @@ fn everything_is_there_after_a_restart() {
         open(&directory, &one, 101);
         let end = EndScope::Session(SessionId::from_u64(100));
         directory.end(end, "because".into(), Human::local("anna"), NOW).unwrap().unwrap();
-        directory.activate_policy("digest".into(), Human::local("anna"), NOW).unwrap();
+        directory.activate_policy(policy("digest"), Human::local("anna"), NOW).unwrap().unwrap();
         (one, events(&directory))
     };
     let directory = RedbDirectory::open(&path, &master()).unwrap();
@@ -40,6 +40,8 @@ fn everything_is_there_after_a_restart() {
     assert!(matches!(directory.standing(one.identity, NOW).unwrap(), KeyStanding::Agent(_)));
     let again = directory.refuse(handshake(101), Refused::NoGrants, NOW, seal(9)).unwrap();
     assert_eq!(again, Carried::Again(b"101 done".to_vec()), "answers too");
+    assert_eq!(directory.policy().unwrap().unwrap().digest, "digest");
+    assert_eq!(directory.policy_text("digest").unwrap(), Some(policy("digest")));
 }
 
 #[test]

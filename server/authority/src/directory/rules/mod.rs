@@ -16,11 +16,14 @@ use obol_session::{ResourceHalf, SessionId};
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
     Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Handshake, Human,
-    Invitation, KeyStanding, MAX_PAGE, NewRegistration, NewReplica, Opened, PolicyVersion, Polled,
-    Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored,
+    Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration, NewReplica, Opened, PolicyText,
+    PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan,
+    SessionRow, Stored,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
+
+pub(crate) use self::registering::make as approved_agent;
 
 /// `time ‖ rest`: an index by time.
 fn at(time: u64, rest: &[u8]) -> Vec<u8> {
@@ -113,6 +116,10 @@ impl<S: Store> Directory for Stored<S> {
 
     fn registration(&self, code_hash: [u8; 32], now: u64) -> Answer<Option<Registration>> {
         self.store.read(|transaction| registering::waiting_with_code(transaction, &code_hash, now))
+    }
+
+    fn waiting(&self, now: u64) -> Answer<Vec<Registration>> {
+        self.store.read(|transaction| registering::waiting(transaction, now))
     }
 
     fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>> {
@@ -219,8 +226,29 @@ impl<S: Store> Directory for Stored<S> {
         self.store.write(move |transaction| servers::acknowledge(transaction, &replica, cursor, now))
     }
 
-    fn activate_policy(&self, digest: String, by: Human, now: u64) -> Answer<PolicyVersion> {
-        self.store.write(move |transaction| policy::activate(transaction, digest, by, now))
+    fn activate_policy(
+        &self,
+        text: PolicyText,
+        by: Human,
+        now: u64,
+    ) -> Answer<Result<PolicyVersion, Refused>> {
+        self.store.write(move |transaction| policy::activate(transaction, &text, by, now))
+    }
+
+    fn policies(&self) -> Answer<Vec<PolicyVersion>> {
+        self.store.read(|transaction| policy::versions(transaction, MAX_POLICY_TEXTS))
+    }
+
+    fn policy_text(&self, digest: &str) -> Answer<Option<PolicyText>> {
+        self.store.read(|transaction| policy::text(transaction, digest))
+    }
+
+    fn observe_policy(&self, other: Option<PolicyText>) -> Answer<Result<(), Refused>> {
+        self.store.write(move |transaction| policy::observe(transaction, other.as_ref()))
+    }
+
+    fn observed_policy(&self) -> Answer<Option<PolicyText>> {
+        self.store.read(policy::observed)
     }
 
     fn policy(&self) -> Answer<Option<PolicyVersion>> {

@@ -11,8 +11,8 @@ use crate::directory::rows::{
 };
 use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
 use crate::directory::{
-    Approval, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PENDING, MAX_PENDING_PER_SOURCE, NewRegistration,
-    PENDING_SECS, Polled, Registered,
+    Approval, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PAGE, MAX_PENDING, MAX_PENDING_PER_SOURCE,
+    NewRegistration, PENDING_SECS, Polled, Registered,
 };
 use crate::id::{AgentId, RegistrationId};
 use crate::refused::Refused;
@@ -148,6 +148,26 @@ pub(super) fn waiting_with_code(
     Ok(if_it_waits(found, now))
 }
 
+/// Those that wait, the one whose time is over next first; at most a page.
+pub(super) fn waiting(transaction: &Transaction<'_>, now: u64) -> Kept<Vec<Registration>> {
+    let mut found = Vec::new();
+    // Nobody waits longer; behind it are those of which one can still ask what became of them.
+    let end = at(now.saturating_add(PENDING_SECS + 1), &[]);
+    let mut after = at(now.saturating_add(1), &[]);
+    loop {
+        let keys = transaction.keys(Table::RegistrationEnd, &[], Some(&after), MAX_PAGE)?;
+        let Some(last) = keys.last() else { return Ok(found) };
+        after = last.clone();
+        for key in keys {
+            if key >= end || found.len() == MAX_PAGE {
+                return Ok(found);
+            }
+            let registration = transaction.get(Table::Registration, key.get(8..).unwrap_or_default())?;
+            found.extend(if_it_waits(registration, now));
+        }
+    }
+}
+
 pub(super) fn waiting_with_key(
     transaction: &Transaction<'_>,
     key: &IdentityPublic,
@@ -213,7 +233,7 @@ pub(super) fn approve(
 }
 
 /// The agent that an approval makes: a new one, or `renewed` with what changed.
-fn make(
+pub(crate) fn make(
     registration: &Registration,
     approval: &Approval,
     flow: &str,

@@ -1,12 +1,16 @@
-//! Policy as Cedar decides it: the [`Decider`] of a service that has a folder of policies.
+//! Policy as Cedar decides it: the [`Decider`] of a service that has a policy, and [`Policies`], which keeps the versions.
+
+mod policies;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use obol_policy::{
-    AgentFacts, DecisionCache, HumanFacts, Moment as PolicyMoment, PolicyVersion, Registration,
+    AgentFacts, DecisionCache, Epoch, HumanFacts, InForce, Moment as PolicyMoment, Observed, PolicyVersion,
+    Registration, Standing,
 };
 
+pub use self::policies::{Activated, KeptPolicy, Policies};
 use crate::decider::{Decided, Decider, Moment, Undecided};
 use crate::directory::{Agent, Human};
 
@@ -14,28 +18,57 @@ use crate::directory::{Agent, Human};
 pub const OPERATOR_ROLE: &str = "operator";
 const DAY_SECS: u64 = 86_400;
 
-/// A version of the policy in force, and what it decided before.
+/// A version of the policy that decides, perhaps another that is looked at, and what they decided before.
 pub struct CedarDecider {
-    version: Arc<PolicyVersion>,
+    in_force: InForce,
     cache: DecisionCache,
 }
 
 impl CedarDecider {
-    /// Decides by this version.
-    pub fn new(version: Arc<PolicyVersion>) -> Self {
-        Self { version, cache: DecisionCache::new() }
-    }
-
-    /// What the version is known by.
-    pub fn digest(&self) -> String {
-        self.version.digest().to_string()
+    /// Decides by this version, and looks at the other.
+    pub fn new(version: Arc<PolicyVersion>, observed: Option<Arc<PolicyVersion>>) -> Self {
+        // Which epoch it is of is the service's to say.
+        let in_force = InForce::new(version, Epoch::FIRST).observe(observed);
+        Self { in_force, cache: DecisionCache::new() }
     }
 }
 
 impl core::fmt::Debug for CedarDecider {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "CedarDecider({})", self.version.digest())
+        write!(f, "CedarDecider({})", self.in_force.version().digest())
     }
+}
+
+/// The most tools that are named of what the observed version would change.
+const MAX_NAMED_CHANGES: usize = 8;
+
+/// What the observed version would change, in a line.
+fn in_words(observed: &Observed) -> String {
+    let diff = match &observed.would_change {
+        Ok(diff) => diff,
+        Err(error) => return format!("version {} cannot be asked: {error}", observed.version),
+    };
+    let change = |change: &obol_policy::ToolChange| {
+        let word = match (&change.before.ahead, &change.after.ahead) {
+            (None, Some(_)) => "gains",
+            (Some(_), None) => "loses",
+            _ => match change.standing {
+                Standing::Narrowed => "has less of",
+                Standing::Widened => "has more of",
+                Standing::Same => "has another way to a human's yes for",
+            },
+        };
+        format!("{word} {} at {}", change.tool, change.audience)
+    };
+    let mut named: Vec<String> = diff.changes.iter().take(MAX_NAMED_CHANGES).map(change).collect();
+    match diff.changes.len().saturating_sub(MAX_NAMED_CHANGES) {
+        0 => {}
+        more => named.push(format!("{more} more")),
+    }
+    if observed.failing > 0 {
+        named.push(format!("{} policies fail", observed.failing));
+    }
+    format!("version {}: {}", observed.version, named.join(", "))
 }
 
 fn human(human: &Human) -> HumanFacts {
@@ -67,14 +100,18 @@ impl Decider for CedarDecider {
             suite: moment.suite,
             owner_auth_age_secs: moment.now.saturating_sub(agent.approved_at),
         };
-        let decision = self
-            .cache
-            .decide(&self.version, &facts(agent, moment.now), &moment)
+        let (decision, observed) = self
+            .in_force
+            .decide(&self.cache, &facts(agent, moment.now), &moment)
             .map_err(|error| Undecided(error.to_string()))?;
         let alert = |alert: &obol_policy::Alert| {
             format!("policy {} on {} ({}): {}", alert.policy, alert.tool, alert.offer, alert.message)
         };
-        Ok(Decided { grants: decision.grants(), alerts: decision.alerts.iter().map(alert).collect() })
+        Ok(Decided {
+            grants: decision.grants(),
+            alerts: decision.alerts.iter().map(alert).collect(),
+            otherwise: observed.iter().map(in_words).collect(),
+        })
     }
 
     fn may_register(
@@ -87,8 +124,11 @@ impl Decider for CedarDecider {
     ) -> Result<bool, Undecided> {
         let roles = roles.iter().cloned().collect();
         let asked = Registration { class, flow, days, roles: &roles };
-        let verdict =
-            self.version.may_register(&human(by), &asked).map_err(|error| Undecided(error.to_string()))?;
+        let verdict = self
+            .in_force
+            .version()
+            .may_register(&human(by), &asked)
+            .map_err(|error| Undecided(error.to_string()))?;
         for error in &verdict.errors {
             tracing::error!(?error, "a rule could not be evaluated, and so denies");
         }
@@ -128,7 +168,7 @@ risk = "low"
     fn decider() -> CedarDecider {
         let policies = [("a.cedar".to_owned(), POLICIES.to_owned())].into();
         let source = PolicySource { catalogue: CATALOGUE.to_owned(), policies };
-        CedarDecider::new(Arc::new(PolicyVersion::load(source).unwrap()))
+        CedarDecider::new(Arc::new(PolicyVersion::load(source).unwrap()), None)
     }
 
     fn agent(role: &str) -> Agent {
