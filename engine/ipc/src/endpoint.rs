@@ -24,6 +24,8 @@ pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
 pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
 /// Names a resource server's control socket: `unix:///absolute/path`.
 pub const RS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_RS_CONTROL_SOCKET";
+/// Names the Authentication Service's control socket: `unix:///absolute/path`.
+pub const AS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_AS_CONTROL_SOCKET";
 /// Names the user the daemon runs as, by number or by name.
 pub const DAEMON_USER_VARIABLE: &str = "OBOL_ENDPOINT_USER";
 /// Longest path of a socket, in bytes: what `sun_path` holds on Linux, less the NUL that ends it.
@@ -32,10 +34,25 @@ pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 const RUNTIME_DIR_VARIABLE: &str = "XDG_RUNTIME_DIR";
 const AGENT_SOCKET_IN_RUNTIME_DIR: &str = "obol/agent.sock";
 const SYSTEM_AGENT_SOCKET: &str = "/run/obol/agent.sock";
-const RS_CONTROL_SOCKET_IN_RUNTIME_DIR: &str = "obol/rs-control.sock";
-const SYSTEM_RS_CONTROL_SOCKET: &str = "/run/obol/rs-control.sock";
+const RS_CONTROL_SOCKET: OwnPlace = OwnPlace {
+    variable: RS_CONTROL_SOCKET_VARIABLE,
+    in_runtime_dir: "obol/rs-control.sock",
+    systems: "/run/obol/rs-control.sock",
+};
+const AS_CONTROL_SOCKET: OwnPlace = OwnPlace {
+    variable: AS_CONTROL_SOCKET_VARIABLE,
+    in_runtime_dir: "obol/as-control.sock",
+    systems: "/run/obol/as-control.sock",
+};
 const CONTROL_SOCKET_NAME: &str = "control.sock";
 const SCHEME: &[u8] = b"unix://";
+
+/// Where a control socket is that lies beside no agent's.
+struct OwnPlace {
+    variable: &'static str,
+    in_runtime_dir: &'static str,
+    systems: &'static str,
+}
 
 /// The path of a socket that can be bound or connected to, and the user who is expected to serve it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +177,7 @@ impl Endpoint {
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
-        Self::first_rs_control(named, &environment, |_| true)
+        RS_CONTROL_SOCKET.first(named, &environment, |_| true)
     }
 
     /// Like [`rs_control`](Self::rs_control), to connect to: where nothing is named and the user's socket does not exist,
@@ -173,17 +190,33 @@ impl Endpoint {
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
-        Self::first_rs_control(named, &environment, Path::exists)?.of_named_user(environment)
+        RS_CONTROL_SOCKET.first(named, &environment, Path::exists)?.of_named_user(environment)
     }
 
-    fn first_rs_control(
+    /// The Authentication Service's control socket, to bind: what is named, then `OBOL_AS_CONTROL_SOCKET`, then
+    /// `$XDG_RUNTIME_DIR/obol/as-control.sock`, then `/run/obol/as-control.sock`.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is not a usable path.
+    pub fn as_control(
         named: Option<&OsStr>,
         environment: impl Fn(&str) -> Option<OsString>,
-        exists: impl Fn(&Path) -> bool,
     ) -> Result<Self, EndpointError> {
-        let usual = (RS_CONTROL_SOCKET_IN_RUNTIME_DIR, SYSTEM_RS_CONTROL_SOCKET);
-        Self::named(named, RS_CONTROL_SOCKET_VARIABLE, &environment)
-            .unwrap_or_else(|| Self::usual(usual, environment, exists))
+        AS_CONTROL_SOCKET.first(named, &environment, |_| true)
+    }
+
+    /// Like [`as_control`](Self::as_control), to connect to: where nothing is named and the user's socket does not exist,
+    /// the system's is taken if that does.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is not a usable path.
+    pub fn as_control_to_connect(
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        AS_CONTROL_SOCKET.first(named, &environment, Path::exists)?.of_named_user(environment)
     }
 
     fn named(
@@ -215,6 +248,18 @@ impl Endpoint {
     /// The user who is expected to serve it, if one was named.
     pub const fn user(&self) -> Option<u32> {
         self.user
+    }
+}
+
+impl OwnPlace {
+    fn first(
+        &self,
+        named: Option<&OsStr>,
+        environment: impl Fn(&str) -> Option<OsString>,
+        exists: impl Fn(&Path) -> bool,
+    ) -> Result<Endpoint, EndpointError> {
+        Endpoint::named(named, self.variable, &environment)
+            .unwrap_or_else(|| Endpoint::usual((self.in_runtime_dir, self.systems), environment, exists))
     }
 }
 
@@ -368,6 +413,19 @@ mod tests {
         let variables = &[runtime_dir, ("OBOL_RS_CONTROL_SOCKET", "unix:///e/r.sock")];
         assert_eq!(control(None, variables), Path::new("/e/r.sock"));
         assert_eq!(control(Some("/f/r.sock"), variables), Path::new("/f/r.sock"));
+    }
+
+    #[test]
+    fn the_authentication_services_control_socket_has_a_place_of_its_own() {
+        let control = |named: Option<&str>, variables: &[(&str, &str)]| {
+            Endpoint::as_control(named.map(OsStr::new), environment(variables)).unwrap().path
+        };
+        assert_eq!(control(None, &[]), Path::new("/run/obol/as-control.sock"));
+        let runtime_dir = ("XDG_RUNTIME_DIR", "/run/user/7");
+        assert_eq!(control(None, &[runtime_dir]), Path::new("/run/user/7/obol/as-control.sock"));
+        let variables = &[runtime_dir, ("OBOL_AS_CONTROL_SOCKET", "unix:///e/a.sock")];
+        assert_eq!(control(None, variables), Path::new("/e/a.sock"));
+        assert_eq!(control(Some("/f/a.sock"), variables), Path::new("/f/a.sock"));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::frame::EncodeError;
 pub const MAX_REASON_BYTES: usize = 512;
 /// Longest kind of a security event, in bytes: room for a CAEP or RISC event type URI.
 pub const MAX_EVENT_KIND_BYTES: usize = 256;
+/// Longest name that an operator of the Authentication Service gives, in bytes.
+pub const MAX_LABEL_BYTES: usize = 256;
 /// Longest name a client or server introduces itself by, in bytes.
 pub const MAX_PEER_NAME_BYTES: usize = 128;
 
@@ -27,6 +29,13 @@ checked_text!(
 checked_text!(
     /// What kind of security event happened, such as a CAEP event type URI: 1 to 256 bytes of visible ASCII.
     EventKind, "kind", 1..=MAX_EVENT_KIND_BYTES, is_visible_ascii,
+    "1 to 256 bytes of visible ASCII without spaces"
+);
+
+checked_text!(
+    /// What an operator of the Authentication Service names: an agent, a code, a role, a version. 1 to 256 bytes of visible
+    /// ASCII.
+    Label, "name", 1..=MAX_LABEL_BYTES, is_visible_ascii,
     "1 to 256 bytes of visible ASCII without spaces"
 );
 
@@ -84,7 +93,7 @@ impl ChannelAlgorithm {
     }
 }
 
-binary_text! { ToolName Audience AgentInstanceId Reason EventKind }
+binary_text! { ToolName Audience AgentInstanceId Reason EventKind Label }
 
 binary_enum! {
     ChannelAlgorithm "algorithm of a channel" { Aes256Gcm = 0, ChaCha20Poly1305 = 1 }

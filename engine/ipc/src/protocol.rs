@@ -5,8 +5,9 @@ use core::fmt::Debug;
 use self::sealed::{BodyReader, BodyWriter};
 
 /// One socket's protocol: [`AgentProtocol`](crate::message::AgentProtocol),
-/// [`ControlProtocol`](crate::control::ControlProtocol) or
-/// [`RsControlProtocol`](crate::rs_control::RsControlProtocol). No others can be defined outside this crate.
+/// [`ControlProtocol`](crate::control::ControlProtocol),
+/// [`RsControlProtocol`](crate::rs_control::RsControlProtocol) or
+/// [`AsControlProtocol`](crate::as_control::AsControlProtocol). No others can be defined outside this crate.
 pub trait Protocol: sealed::Sealed + Sized + 'static {
     /// A method without its parameters.
     type Method: Copy + Debug + Eq + Send + Sync + 'static;

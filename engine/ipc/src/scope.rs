@@ -1,7 +1,7 @@
 //! Whom or what an operator's order is about. In JSON an object with exactly one member, whose name is the kind; in the
 //! binary form the number of the kind and then the name.
 
-/// Defines one socket's kinds of scope: `All`, and what is named. Each has its number in the binary form.
+/// Defines one socket's kinds of scope: perhaps `All`, and what is named. Each has its number in the binary form.
 macro_rules! scope {
     (
         $(#[$doc:meta])*
@@ -64,6 +64,34 @@ macro_rules! scope {
             fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
                 match u32::take(input)? {
                     $all => Ok(Self::All),
+                    $( $number => Binary::take(input).map(Self::$member), )+
+                    other => $crate::binary::unknown_variant("kind of scope", other),
+                }
+            }
+        }
+    };
+    (
+        $(#[$doc:meta])*
+        $scope:ident {
+            $( $(#[$member_doc:meta])* $member:ident($name:ty $(, read by $reader:literal)?) = $number:literal, )+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub enum $scope {
+            $( $(#[$member_doc])* $( #[serde(deserialize_with = $reader)] )? $member($name), )+
+        }
+
+        impl Binary for $scope {
+            fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+                match self {
+                    $( Self::$member(name) => u32::put(&$number, output).and_then(|()| name.put(output)), )+
+                }
+            }
+
+            fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+                match u32::take(input)? {
                     $( $number => Binary::take(input).map(Self::$member), )+
                     other => $crate::binary::unknown_variant("kind of scope", other),
                 }

@@ -140,6 +140,11 @@ base64url_secret! {
     ChannelText, "channel"
 }
 
+base64url_secret! {
+    /// What somebody presents once to be let in, as text: base64url without padding. Whoever holds it is let in.
+    TicketText, "ticket"
+}
+
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
 /// business; only that it is one well-formed JSON object is checked.
 pub struct SessionDocumentText(WipedText);

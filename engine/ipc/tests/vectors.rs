@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use obol_ipc::as_control::AsControlProtocol;
 use obol_ipc::codec::Codec;
 use obol_ipc::control::ControlProtocol;
 use obol_ipc::frame::{EncodedFrame, FrameDecoder};
@@ -138,6 +139,11 @@ fn every_frame_of_a_resource_servers_control_socket_is_written_to_the_byte() {
     check::<RsControlProtocol>("rs-control.json");
 }
 
+#[test]
+fn every_frame_of_the_authentication_services_control_socket_is_written_to_the_byte() {
+    check::<AsControlProtocol>("as-control.json");
+}
+
 /// What the file of a socket's messages has: kinds and methods.
 fn held(name: &str) -> BTreeSet<(Kind, String)> {
     read::<Case>(name).into_iter().map(|case| (case.kind, case.method)).collect()
@@ -155,6 +161,7 @@ fn every_method_has_a_request_and_an_answer_and_every_code_an_example() {
     assert!(held("agent.json") == wanted::<AgentProtocol>());
     assert!(held("control.json") == wanted::<ControlProtocol>());
     assert!(held("rs-control.json") == wanted::<RsControlProtocol>());
+    assert!(held("as-control.json") == wanted::<AsControlProtocol>());
     let number = |case: Case| {
         serde_json::from_str::<Value>(case.message.get())
             .unwrap()

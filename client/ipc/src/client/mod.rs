@@ -6,6 +6,7 @@
 //! queue, and asking again would take another.
 
 mod agent;
+mod as_control;
 mod caller;
 mod control;
 mod error;
@@ -15,6 +16,7 @@ mod rs_control;
 pub use self::agent::Client;
 #[cfg(any(feature = "tokio", test))]
 pub(crate) use self::agent::dequeue_params;
+pub use self::as_control::AsControlClient;
 pub use self::caller::BlockingClient;
 pub use self::control::ControlClient;
 pub use self::error::CallError;

@@ -5,7 +5,7 @@ use obol_ipc::message::TokenStatusResult;
 use obol_ipc::rs_control::RsStatusResult;
 
 /// The most pages of one answer that are asked for: a daemon that never comes to an end is not followed for ever.
-const MAX_PAGES: usize = 10_000;
+pub(super) const MAX_PAGES: usize = 10_000;
 
 /// An answer of which there may be more.
 pub(crate) trait Paged {

@@ -1,0 +1,176 @@
+//! The client of the Authentication Service's operator.
+
+use obol_ipc::as_control::{
+    ActivateParams, ActivateResult, AgentParams, AgentResult, AgentStatus, AgentsParams, ApproveParams,
+    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, DenyParams, DisableParams,
+    DisableResult, EnableParams, EnableResult, InviteParams, InviteServerParams, PolicyPartParams,
+    PolicyVersionsResult, RegistrationParams, RegistrationResult, RegistrationsResult, TicketResult,
+    WaitingRegistration,
+};
+use obol_ipc::control::HealthResult;
+use obol_ipc::message::Empty;
+use obol_ipc::names::Label;
+
+use super::caller::BlockingClient;
+use super::error::CallError;
+use super::expect_reply;
+use super::pages::MAX_PAGES;
+
+/// A blocking client for the Authentication Service's control socket.
+///
+/// Every method answers [`CallError`] when it has no result. After [`CallError::Unanswered`] the service may have done what
+/// was asked.
+pub type AsControlClient = BlockingClient<AsControlProtocol>;
+
+impl AsControlClient {
+    /// The registrations that wait for a human.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn registrations(&mut self) -> Result<RegistrationsResult, CallError> {
+        let request = AsControlRequest::Registrations(Empty {});
+        expect_reply!(self.order(&request)?, AsControlReply::Registrations)
+    }
+
+    /// The registration with this code, and what would follow from a yes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn registration(&mut self, params: RegistrationParams) -> Result<RegistrationResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Registration(params))?, AsControlReply::Registration)
+    }
+
+    /// Approves a registration.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn approve(&mut self, params: ApproveParams) -> Result<AgentStatus, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Approve(params))?, AsControlReply::Approve)
+    }
+
+    /// Denies a registration.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn deny(&mut self, params: DenyParams) -> Result<WaitingRegistration, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Deny(params))?, AsControlReply::Deny)
+    }
+
+    /// All agents: all pages.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn agents(&mut self) -> Result<Vec<AgentStatus>, CallError> {
+        let mut agents: Vec<AgentStatus> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let after = agents.last().and_then(|last| Label::new(last.agent_id.as_str()).ok());
+            let request = AsControlRequest::Agents(AgentsParams { after });
+            let page = expect_reply!(self.order(&request)?, AsControlReply::Agents)?;
+            let is_last = !page.more || page.agents.is_empty();
+            agents.extend(page.agents);
+            if is_last {
+                break;
+            }
+        }
+        Ok(agents)
+    }
+
+    /// The agent with this name or id.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn agent(&mut self, agent: Label) -> Result<AgentResult, CallError> {
+        let request = AsControlRequest::Agent(AgentParams { agent });
+        expect_reply!(self.order(&request)?, AsControlReply::Agent)
+    }
+
+    /// Ends an agent, a session, or the use of a tool.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn disable(&mut self, params: DisableParams) -> Result<DisableResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Disable(params))?, AsControlReply::Disable)
+    }
+
+    /// Lets an agent or a tool in again.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn enable(&mut self, params: EnableParams) -> Result<EnableResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Enable(params))?, AsControlReply::Enable)
+    }
+
+    /// Lets agents register by themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn invite(&mut self, params: InviteParams) -> Result<TicketResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Invite(params))?, AsControlReply::Invite)
+    }
+
+    /// Lets one copy of a resource server join.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn invite_server(&mut self, params: InviteServerParams) -> Result<TicketResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::InviteServer(params))?, AsControlReply::InviteServer)
+    }
+
+    /// Sends a part of a policy's text.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn policy_part(&mut self, params: PolicyPartParams) -> Result<(), CallError> {
+        let sent =
+            expect_reply!(self.order(&AsControlRequest::PolicyPart(params))?, AsControlReply::PolicyPart);
+        sent.map(|Empty {}| ())
+    }
+
+    /// Puts a policy in force, looks at it, or asks what it would change.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn activate(&mut self, params: ActivateParams) -> Result<ActivateResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Activate(params))?, AsControlReply::Activate)
+    }
+
+    /// The versions of the policy that there is a way back to.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn policy_versions(&mut self) -> Result<PolicyVersionsResult, CallError> {
+        let request = AsControlRequest::PolicyVersions(Empty {});
+        expect_reply!(self.order(&request)?, AsControlReply::PolicyVersions)
+    }
+
+    /// What the service is.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn status(&mut self) -> Result<AsStatusResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Status(Empty {}))?, AsControlReply::Status)
+    }
+
+    /// Whether sessions can be opened and ended.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn health(&mut self) -> Result<HealthResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Health(Empty {}))?, AsControlReply::Health)
+    }
+}
