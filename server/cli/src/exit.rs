@@ -65,6 +65,18 @@ impl Failure {
         Self { details: details.into_iter().map(|detail| detail.to_string()).collect(), ..self }
     }
 
+    /// The same, about something that is named in front.
+    #[cfg(feature = "authority")]
+    pub(crate) fn about(&self, what: &str) -> Self {
+        let Self { exit, refused, message, details } = self;
+        Self {
+            exit: *exit,
+            refused: *refused,
+            message: format!("{what}: {message}"),
+            details: details.clone(),
+        }
+    }
+
     /// What is wrong one by one, where that is more than the message.
     pub(crate) fn details(&self) -> &[String] {
         &self.details

@@ -25,6 +25,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit::Outcome;
+#[cfg(feature = "authority")]
+use crate::settings::args::authority::AsCommand;
 use crate::settings::args::{
     AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, TokenCommand,
 };
@@ -85,7 +87,23 @@ fn run(cli: &Cli) -> Outcome {
             Some(RsCommand::Revoke(args)) => operate::rs::revoke(args),
             Some(RsCommand::Status(args)) => operate::rs::status(args),
             Some(RsCommand::Reload(args)) => operate::rs::reload(args),
+            #[cfg(feature = "authority")]
+            Some(RsCommand::Invite(args)) => operate::authority::invite_server(args),
         },
+        #[cfg(feature = "authority")]
+        Command::As(args) => match &args.command {
+            None => role::authority::run(&args.server, &config()?.authority),
+            Some(AsCommand::Key(args)) => role::authority::key(args, &config()?.authority),
+            Some(AsCommand::Status(args)) => operate::authority::status(args),
+        },
+        #[cfg(feature = "authority")]
+        Command::Registrations(args) => operate::authority::registrations(args),
+        #[cfg(feature = "authority")]
+        Command::Approve(args) => operate::authority::approve(args),
+        #[cfg(feature = "authority")]
+        Command::Deny(args) => operate::authority::deny(args),
+        #[cfg(feature = "authority")]
+        Command::Agent(args) => operate::authority::agent(&args.command),
         Command::Tqs(args) => {
             role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }
@@ -97,6 +115,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Policy(args) => match &args.command {
             PolicyCommand::Deny(args) => operate::flush::deny(args),
             PolicyCommand::Allow(args) => operate::flush::allow(args),
+            #[cfg(feature = "authority")]
+            PolicyCommand::Activate(args) => operate::authority::activate(args),
+            #[cfg(feature = "authority")]
+            PolicyCommand::History(args) => operate::authority::history(args),
             #[cfg(feature = "authority")]
             PolicyCommand::Folder(command) => policy::run(command),
         },

@@ -48,7 +48,7 @@ meanings! {
         "INVALID_ARGUMENT" ("-32600"): "The message is not a request."
             => "Mend the client.";
         "METHOD_NOT_ALLOWED" ("-32601"): "This socket does not know the method."
-            => "Ask the other socket: operators' methods are on `control.sock` and `rs-control.sock`.";
+            => "Ask the other socket: operators' methods are on `control.sock`, `rs-control.sock` and `as-control.sock`.";
         "INVALID_ARGUMENT" ("-32602"): "A parameter is missing, unknown or out of range; or the tool is granted for several audiences and none was named."
             => "Put right what the message names.";
         "QUEUE_EMPTY": "No token is ready. `renewalPending` says whether one is being made."

@@ -158,6 +158,8 @@ impl Check {
         named("tqs.sessions", files::agent_halves(&tqs::sessions(&args.tqs, config)).err());
         named("rs.sessions", files::resource_halves(&rs::sessions(&args.rs, config)).err());
         named("rs.templates", ServerTemplates::open(config).err());
+        #[cfg(feature = "authority")]
+        found.extend(crate::role::authority::check(&config.authority).iter().map(Failure::to_string));
         found.into_iter().for_each(|problem| self.problem(problem));
     }
 
@@ -229,10 +231,26 @@ impl Check {
     }
 
     fn files(&mut self) {
-        for name in ["tqs.store", "tqs.audit_log", "rs.spent", "rs.session_store", "rs.audit_log"] {
+        for name in [
+            "tqs.store",
+            "tqs.audit_log",
+            "rs.spent",
+            "rs.session_store",
+            "rs.audit_log",
+            "as.directory",
+            "as.audit_log",
+        ] {
             self.own_file(name, |path| PrivateFile::check_write(path));
         }
-        for name in ["tqs.master_key", "rs.audit_key", "rs.session_key", "rs.redis_password_file"] {
+        for name in [
+            "tqs.master_key",
+            "rs.audit_key",
+            "rs.session_key",
+            "rs.redis_password_file",
+            "as.master_key",
+            "as.identity_key",
+            "as.audit_key",
+        ] {
             self.own_file(name, |path| PrivateFile::check_read(path));
         }
     }

@@ -55,17 +55,21 @@ fn next_commands(scope: &FlushScope, done: &FlushResult) -> Vec<String> {
     match scope {
         FlushScope::Tool(tool) => vec![format!("obol policy deny {}", argument(tool.as_str()))],
         _ if done.sessions.is_empty() => Vec::new(),
-        _ => done.sessions.chunks(MAX_ROWS).map(revoke_command).collect(),
+        _ => revoke_commands(&done.sessions),
     }
 }
 
-fn revoke_command(sessions: &[SessionId]) -> String {
-    let ids: Vec<_> = sessions.iter().map(ToString::to_string).collect();
-    format!("obol rs revoke {}", ids.join(" "))
+/// The commands that end sessions at a resource server.
+pub(crate) fn revoke_commands(sessions: &[SessionId]) -> Vec<String> {
+    let command = |sessions: &[SessionId]| {
+        let ids: Vec<_> = sessions.iter().map(ToString::to_string).collect();
+        format!("obol rs revoke {}", ids.join(" "))
+    };
+    sessions.chunks(MAX_ROWS).map(command).collect()
 }
 
 /// A name as an argument in a shell. Names are visible ASCII.
-fn argument(name: &str) -> String {
+pub(crate) fn argument(name: &str) -> String {
     let dashes = if name.starts_with('-') { "-- " } else { "" };
     format!("{dashes}{}", quote(name))
 }
@@ -199,6 +203,6 @@ mod tests {
             assert_eq!(argument(name), shown);
         }
         let ids = [SessionId::from_u64(1), SessionId::from_u64(0xff)];
-        assert_eq!(revoke_command(&ids), "obol rs revoke 0000000000000001 00000000000000ff");
+        assert_eq!(revoke_commands(&ids), ["obol rs revoke 0000000000000001 00000000000000ff"]);
     }
 }

@@ -5,6 +5,8 @@
 
 pub(crate) mod atp;
 pub(crate) mod audit_verify;
+#[cfg(feature = "authority")]
+pub(crate) mod authority;
 pub(crate) mod config_check;
 mod connect;
 pub(crate) mod dequeue;

@@ -15,14 +15,14 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::args::policy::CasesArgs;
 
 /// The catalogue of a folder.
-pub(super) const CATALOGUE: &str = "catalogue.toml";
+pub(crate) const CATALOGUE: &str = "catalogue.toml";
 /// The cases of a folder, where no others are named.
 pub(super) const CASES: &str = "cases.toml";
 /// How the names of policies end.
 const POLICY_END: &str = ".cedar";
 
 /// Loads the version in a folder.
-pub(super) fn version(folder: &Path) -> Outcome<PolicyVersion> {
+pub(crate) fn version(folder: &Path) -> Outcome<PolicyVersion> {
     let source = PolicySource {
         catalogue: text(&folder.join(CATALOGUE), MAX_CATALOGUE_BYTES)?,
         policies: policies(folder)?,

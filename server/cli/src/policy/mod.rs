@@ -3,7 +3,7 @@
 //! A folder holds `catalogue.toml`, policies in `*.cedar`, and cases for them in `cases.toml`.
 
 mod diff;
-mod folder;
+pub(crate) mod folder;
 mod init;
 
 use obol_policy::cases::{Report, USUAL_NOW, USUAL_SUITE};

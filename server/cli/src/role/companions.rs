@@ -35,6 +35,6 @@ pub(crate) fn refuse_lost_table(table: &Path, key: &Path, is_first_start: bool) 
     )))
 }
 
-fn holds_something(path: &Path) -> bool {
+pub(crate) fn holds_something(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
 }

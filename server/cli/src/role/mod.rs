@@ -3,10 +3,13 @@
 
 pub(crate) mod atp;
 pub(crate) mod audit;
+#[cfg(feature = "authority")]
+pub(crate) mod authority;
 mod companions;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod master_key;
+mod operator_door;
 pub(crate) mod rs;
 mod sandbox;
 pub(crate) mod stores;

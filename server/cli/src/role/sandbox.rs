@@ -93,6 +93,29 @@ pub(crate) fn of_resource_server(
     Ok(read.fold(sandbox, |sandbox, file| reread(sandbox, &file)))
 }
 
+/// What the Authentication Service needs.
+#[cfg(feature = "authority")]
+#[derive(Debug)]
+pub(crate) struct AuthorityReach<'a> {
+    /// Ports that it listens on.
+    pub(crate) ports: Vec<u16>,
+    /// Files that it writes, and makes others beside.
+    pub(crate) written: Vec<&'a Path>,
+    /// Files and folders that it reads again.
+    pub(crate) read: Vec<&'a Path>,
+}
+
+/// The Authentication Service: its ports, what it keeps, and what a reload reads.
+#[cfg(feature = "authority")]
+pub(crate) fn of_authority(reach: &AuthorityReach<'_>) -> Sandbox {
+    let ports =
+        reach.ports.iter().fold(Sandbox::new().serve_unix(), |sandbox, port| sandbox.serve_tcp(*port));
+    let written = reach.written.iter().fold(ports, |sandbox, file| sandbox.write(folder_of(file)));
+    // By these a user's number has a name: who an operator is.
+    let named = written.read("/etc/passwd").read("/etc/nsswitch.conf");
+    reach.read.iter().fold(named, |sandbox, file| reread(sandbox, file))
+}
+
 /// `obol dev` itself: its roles, to ask whether they answer and to end them, and its folder, to remove it.
 pub(crate) fn of_dev(resource_server: SocketAddr, temporary: Option<&Path>) -> Sandbox {
     let sandbox = Sandbox::new().reach_tcp(resource_server.port()).reach_unix().signal();

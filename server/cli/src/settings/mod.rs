@@ -127,6 +127,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
         .iter()
         .chain(Tqs::SETTINGS)
         .chain(Rs::SETTINGS)
+        .chain(As::SETTINGS)
         .chain(AtpServe::SETTINGS)
         .chain(Atp::SETTINGS)
 }
@@ -259,6 +260,52 @@ settings! {
         templates: PathBuf = otherwise("none: the sessions' grants alone", "/etc/obol/templates.toml");
         /// Tokens of an older policy epoch are refused.
         policy_epoch: u64 = value(0) => 0..=9_223_372_036_854_775_807;
+    }
+
+    /// The Authentication Service.
+    As "as" {
+        /// The address to listen on.
+        listen: SocketAddr = value("127.0.0.1:8720");
+        /// What agents know the service as.
+        origin: String = otherwise("its address, on loopback without TLS", "https://as.example");
+        /// The organisation that owns the sessions.
+        org: String = value("default");
+        /// The folder with the catalogue and the policies. Read at the first start, and on SIGHUP.
+        policy: PathBuf = otherwise("none: what obol policy activate gave it", "/etc/obol/policy");
+        /// The certificate chain, PEM. Read again on SIGHUP.
+        tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/as.crt");
+        /// The certificate's private key, PEM.
+        tls_key: PathBuf = otherwise("none", "/etc/obol/as.key");
+        /// The file of agents, sessions, policies and events.
+        directory: PathBuf = Usual::InState("authority.redb");
+        /// The file with the master key that the directory is sealed under; created if it is not there.
+        master_key: PathBuf = Usual::InState("as-master.key");
+        /// The name under which the kernel's keyring holds the master key.
+        keychain: String = otherwise("none", "obol:as-master-key");
+        /// The file with the private half of the key that agents pin; created if it is not there.
+        identity_key: PathBuf = Usual::InState("as-identity.key");
+        /// A session's life, in seconds.
+        session_life: u64 = value(900) => 60..=3_600;
+        /// How long an approval lasts, in days.
+        approval_days: u64 = value(30) => 1..=366;
+        /// The weakest suite that any agent may use.
+        min_suite: u16 = value(1) => 1..=4;
+        /// Whether an agent whose key seems to have a copy is suspended, and not only reported.
+        suspend_clones: bool = value(false);
+        /// The file of the audit log. Nothing is approved, opened or ended that is not in it.
+        audit_log: PathBuf = otherwise("none is written", "/var/log/obol/as-audit.jsonl");
+        /// The file with the key that the audit log is sealed under; created if it is not there.
+        audit_key: PathBuf = Usual::InState("as-audit.key");
+        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
+        /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
+        http: String = value("off");
+        /// Messages of one kind a second from one address, of which twice as many may come at once; 0 for no limit.
+        address_rate: u32 = value(20);
+        /// The most connections at a time.
+        connections: usize = value(4_096) => 1..=1_000_000;
+        /// Whether to give up what is not needed, by Landlock and seccomp.
+        sandbox: bool = value(true);
     }
 
     /// A provider of the Agent Token Protocol.

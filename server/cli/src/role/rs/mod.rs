@@ -7,22 +7,18 @@ mod control;
 mod reload;
 
 use core::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use obol_ipc::Endpoint;
 use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
-use obol_ipc::names::PeerName;
 use obol_probe::contract::Address;
 use obol_probe::stop::Stop;
 use obol_resource::Gate;
 use obol_resource::service::{Options, Service};
-use obol_sidecar::OperatorSocket;
 use obol_token::Audience;
 use obol_verify::{CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier};
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::control::Control;
@@ -31,6 +27,7 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::environment;
 use crate::role::audit;
+use crate::role::operator_door::OperatorDoor;
 use crate::role::sandbox;
 use crate::role::stores;
 use crate::role::templates::{self, ServerTemplates};
@@ -41,6 +38,9 @@ use crate::settings::paths;
 use crate::signals::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(core::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8700);
+
+/// What it calls itself to its operator.
+const NAME: &str = concat!("obol-rs/", env!("CARGO_PKG_VERSION"));
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions again.
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
     let options = listen(args, config)?;
     // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
-    let operator = OperatorDoor::open(args)?;
+    let operator = operator_door(args)?;
     // While there is one thread: each table that is opened has some of its own.
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
@@ -103,58 +103,29 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     ended
 }
 
-/// The operator's socket, and a runtime of its own: the operator is answered whatever strangers ask of the others.
-struct OperatorDoor {
-    runtime: Runtime,
-    socket: OperatorSocket,
-}
-
-impl OperatorDoor {
-    /// Takes the socket, if there is to be one. Where none was named and the usual place cannot be used, or another server
-    /// has it, the server does without and says so: what was named is meant, and what is usual is a convenience.
-    fn open(args: &RsArgs) -> Outcome<Option<Self>> {
-        let named = args.rs_control_socket.as_deref();
-        if named.is_some_and(|named| named == "off") {
-            return Ok(None);
-        }
-        let is_named =
-            named.is_some() || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
-        let endpoint = Endpoint::rs_control(named, environment).map_err(Failure::usage)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let bound = {
-            let _inside = runtime.enter();
-            OperatorSocket::bind(&endpoint)
-        };
-        match bound {
-            Ok(socket) => Ok(Some(Self { runtime, socket })),
-            Err(error) if is_named => Err(Failure::unavailable(format_args!(
-                "{error}; --rs-control-socket names one for this server"
-            ))),
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    "there is no operator's socket, so `obol rs revoke` does not reach this server; name one with \
-                     --rs-control-socket"
-                );
-                Ok(None)
-            }
-        }
+/// Takes the operator's socket, if there is to be one. Where none was named and the usual place cannot be used, or another
+/// server has it, the server does without and says so: what was named is meant, and what is usual is a convenience.
+fn operator_door(args: &RsArgs) -> Outcome<Option<OperatorDoor>> {
+    let named = args.rs_control_socket.as_deref();
+    if named.is_some_and(|named| named == "off") {
+        return Ok(None);
     }
-
-    fn path(&self) -> &Path {
-        self.socket.path()
-    }
-
-    /// Answers on a thread of its own until the word to stop is said.
-    fn serve(self, control: Control, stop: Stop) -> Outcome<JoinHandle<()>> {
-        let server = PeerName::new(concat!("obol-rs/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
-        tracing::info!(control = %self.path().display(), "the operator is answered");
-        let Self { runtime, socket } = self;
-        let serve = move || {
-            runtime.block_on(socket.serve(Arc::new(control), server, &stop));
-            runtime.shutdown_timeout(LAST_WAIT);
-        };
-        Ok(std::thread::Builder::new().name("obol-operator".to_owned()).spawn(serve)?)
+    let is_named =
+        named.is_some() || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
+    let endpoint = Endpoint::rs_control(named, environment).map_err(Failure::usage)?;
+    match OperatorDoor::open(&endpoint)? {
+        Ok(door) => Ok(Some(door)),
+        Err(error) if is_named => {
+            Err(Failure::unavailable(format_args!("{error}; --rs-control-socket names one for this server")))
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "there is no operator's socket, so `obol rs revoke` does not reach this server; name one with \
+                 --rs-control-socket"
+            );
+            Ok(None)
+        }
     }
 }
 
@@ -162,7 +133,7 @@ impl OperatorDoor {
 async fn serve(service: Service, operator: Option<OperatorDoor>, control: Control) -> Outcome {
     let stop = Stop::new();
     let shutdown = shutdown_signal()?;
-    let operated = operator.map(|door| door.serve(control, stop.clone())).transpose()?;
+    let operated = operator.map(|door| door.serve(control, NAME, stop.clone())).transpose()?;
     let stopped = async {
         shutdown.await;
         stop.say();

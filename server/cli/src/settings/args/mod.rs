@@ -2,6 +2,8 @@
 
 pub(crate) mod atp;
 #[cfg(feature = "authority")]
+pub(crate) mod authority;
+#[cfg(feature = "authority")]
 pub(crate) mod policy;
 
 use core::net::SocketAddr;
@@ -64,6 +66,8 @@ impl Command {
             Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)) => {
                 LogLevel::Info
             }
+            #[cfg(feature = "authority")]
+            Self::As(authority) if authority.command.is_none() => LogLevel::Info,
             _ => LogLevel::Warn,
         }
     }
@@ -71,6 +75,8 @@ impl Command {
     /// Whether it stays up for others, who must not notice what becomes of its log.
     pub(crate) fn serves(&self) -> bool {
         let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)));
+        #[cfg(feature = "authority")]
+        let atp = atp || matches!(self, Self::As(authority) if authority.command.is_none());
         atp || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
     }
 }
@@ -83,6 +89,21 @@ pub(crate) enum Command {
     Tqs(TqsArgs),
     /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
     Rs(RsRoleArgs),
+    /// Run the Authentication Service, which registers agents and opens their sessions; or show its key.
+    #[cfg(feature = "authority")]
+    As(Box<authority::AsRoleArgs>),
+    /// Show the registrations that wait for somebody to approve them.
+    #[cfg(feature = "authority")]
+    Registrations(authority::AsOperatorArgs),
+    /// Approve an agent by the code that it shows, once its key's words are the same on both sides.
+    #[cfg(feature = "authority")]
+    Approve(authority::ApproveArgs),
+    /// Deny an agent that waits.
+    #[cfg(feature = "authority")]
+    Deny(authority::DenyArgs),
+    /// Show agents, end them or let them in again, and invite new ones.
+    #[cfg(feature = "authority")]
+    Agent(authority::AgentArgs),
     /// Draw one token for a tool and print it.
     Dequeue(DequeueArgs),
     /// Show what waits in the queue.
@@ -196,6 +217,9 @@ pub(crate) enum RsCommand {
     Status(RsOperatorArgs),
     /// Read the file of sessions again, as on SIGHUP, and hear whether it is right.
     Reload(RsOperatorArgs),
+    /// Have the Authentication Service make a code with which one copy of a resource server joins, and print it.
+    #[cfg(feature = "authority")]
+    Invite(authority::InviteServerArgs),
 }
 
 #[derive(Debug, Args)]
@@ -412,6 +436,12 @@ pub(crate) enum PolicyCommand {
     Deny(PolicyToolArgs),
     /// Take a tool off the list of `obol policy deny`. What an Authentication Service denies stays denied.
     Allow(PolicyToolArgs),
+    /// Put a version of the policy in force in the Authentication Service that runs, or look at it beside the one that is.
+    #[cfg(feature = "authority")]
+    Activate(Box<authority::ActivateArgs>),
+    /// Show the versions of the policy that were in force in the Authentication Service, and who put them there.
+    #[cfg(feature = "authority")]
+    History(authority::AsOperatorArgs),
     #[cfg(feature = "authority")]
     #[command(flatten)]
     Folder(policy::FolderCommand),

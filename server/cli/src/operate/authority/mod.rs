@@ -1,0 +1,72 @@
+//! The commands of the Authentication Service's operator.
+
+mod agents;
+mod policies;
+mod registrations;
+mod tickets;
+
+use obol_client::AsControlClient;
+use obol_ipc::Endpoint;
+use obol_ipc::endpoint::AS_CONTROL_SOCKET_VARIABLE;
+use obol_ipc::names::Label;
+use serde::Serialize;
+
+pub(crate) use self::agents::agent;
+pub(crate) use self::policies::{activate, history};
+pub(crate) use self::registrations::{approve, deny, registrations};
+pub(crate) use self::tickets::invite_server;
+use crate::exit::{Failure, Outcome};
+use crate::operate::connect::options;
+use crate::operate::other_user::unconnected;
+use crate::output;
+use crate::places::environment;
+use crate::settings::args::authority::AsOperatorArgs;
+
+const DAY_SECS: u64 = 86_400;
+
+fn connect(args: &AsOperatorArgs) -> Outcome<AsControlClient> {
+    let named = args.socket.as_control_socket.as_deref();
+    let endpoint = Endpoint::as_control_to_connect(named, environment).map_err(Failure::usage)?;
+    AsControlClient::connect(endpoint, options()?)
+        .map_err(|error| unconnected(error, AS_CONTROL_SOCKET_VARIABLE))
+}
+
+fn label(text: &str) -> Outcome<Label> {
+    Label::new(text).map_err(Failure::usage)
+}
+
+fn labels(texts: &[String]) -> Outcome<Vec<Label>> {
+    texts.iter().map(|text| label(text)).collect()
+}
+
+fn json(value: &impl Serialize) -> Outcome {
+    output::json(&serde_json::to_value(value).map_err(Failure::other)?);
+    Ok(())
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+/// `obol as status`.
+pub(crate) fn status(args: &AsOperatorArgs) -> Outcome {
+    let mut client = connect(args)?;
+    let (status, health) = (client.status()?, client.health()?);
+    if args.output.json {
+        return json(&status);
+    }
+    let ready = health.reason.unwrap_or_else(|| "ready".to_owned());
+    output::line(&format!("obol as {}, process {}: {ready}", status.version, status.pid));
+    output::line("");
+    let mut table = output::Table::new(&["key", &status.words]);
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    row("pin", status.pin);
+    let policy = status.policy.unwrap_or_else(|| "none: nobody is granted anything".to_owned());
+    row("policy", format!("{policy}, epoch {}", status.policy_epoch));
+    row("observed", status.observed_policy.unwrap_or_else(|| "none".to_owned()));
+    row("waiting", format!("{} registrations", status.waiting));
+    row("denied tools", or_none(&status.denied_tools));
+    row("resource servers", or_none(&status.resource_servers));
+    table.print();
+    Ok(())
+}

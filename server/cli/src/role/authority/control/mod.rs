@@ -1,0 +1,339 @@
+//! What the operator of the Authentication Service may ask for on `as-control.sock`.
+
+mod shown;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use obol_authority::authority::{Now, Review};
+use obol_authority::directory::{Agent, EndScope, Human, MAX_PAGE};
+use obol_authority::id::{AgentId, RegistrationId, UserCode};
+use obol_authority::policy::Policies;
+use obol_authority::{Authority, Refused};
+use obol_ipc::as_control::{
+    ActivateMode, ActivateParams, ActivateResult, AgentResult, AgentsResult, ApproveParams,
+    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, DenyParams, DenyTarget,
+    DisableParams, DisableResult, DisableScope, EnableResult, EnableScope, InviteParams, InviteServerParams,
+    PolicyVersionsResult, RegistrationParams, RegistrationResult, RegistrationsResult, TicketResult,
+    WaitingRegistration,
+};
+use obol_ipc::control::HealthResult;
+use obol_ipc::message::Empty;
+use obol_ipc::names::Label;
+use obol_ipc::refusal::{ErrorCode, Refusal};
+use obol_ipc::user::name_of;
+use obol_policy::PolicyVersion;
+use obol_session::Suite;
+use obol_sidecar::{Answer, Answerer, Asker};
+use parking_lot::Mutex;
+use tracing::Span;
+
+use self::shown::{ANSWER_BYTES, LIST_BYTES, fitting, short};
+use self::uploads::Uploads;
+use super::now;
+
+/// The most roles that an agent can be given at once.
+const MAX_ROLES: usize = 64;
+
+type Outcome<T> = Result<T, Refusal>;
+
+/// Answers the operator.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) authority: Arc<Authority>,
+    pub(super) policies: Arc<Policies>,
+    /// The service with its key, as agents pin it.
+    pub(super) pin: String,
+    /// The key in words.
+    pub(super) words: String,
+    uploads: Mutex<Uploads>,
+}
+
+impl Answerer<AsControlProtocol> for Control {
+    fn answer(self: &Arc<Self>, call: AsControlRequest, asker: &Asker) -> Answer<AsControlProtocol> {
+        let (control, uid, span) = (Arc::clone(self), asker.uid(), Span::current());
+        // All of it may wait for the disk, and so may the list of users.
+        Answer::later(async move {
+            let act = move || span.in_scope(|| control.act(call, &Human::local(name_of(uid))));
+            tokio::task::spawn_blocking(act)
+                .await
+                .unwrap_or_else(|_| Err(Refusal::unavailable("internal error; see the service's log")))
+        })
+    }
+
+    fn span(&self, asker: &Asker) -> Span {
+        tracing::info_span!("request", id = %asker.tag, client = &*asker.client)
+    }
+}
+
+/// A refusal of the service as this socket says it.
+fn refusal(refused: Refused) -> Refusal {
+    let text = refused.to_string();
+    match refused {
+        Refused::Unavailable(_) | Refused::Full(_) => Refusal::unavailable(text),
+        Refused::ApprovalDenied | Refused::TooManyApprovals | Refused::PolicyTakesTooMuch { .. } => {
+            Refusal::new(ErrorCode::PolicyDeny, text)
+        }
+        _ => Refusal::invalid_argument(text),
+    }
+}
+
+fn found<T>(asked: Result<T, impl Into<Refused>>) -> Outcome<T> {
+    asked.map_err(|refused| refusal(refused.into()))
+}
+
+fn roles_of(labels: &[Label]) -> Outcome<Vec<String>> {
+    if labels.len() > MAX_ROLES {
+        return Err(Refusal::invalid_argument(format!("roles: at most {MAX_ROLES}")));
+    }
+    Ok(labels.iter().map(|role| role.as_str().to_owned()).collect())
+}
+
+impl Control {
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        policies: Arc<Policies>,
+        pin: String,
+        words: String,
+    ) -> Self {
+        Self { authority, policies, pin, words, uploads: Mutex::default() }
+    }
+
+    fn act(&self, call: AsControlRequest, by: &Human) -> Outcome<AsControlReply> {
+        let now = now();
+        Ok(match call {
+            AsControlRequest::Registrations(_) => AsControlReply::Registrations(self.registrations(now)?),
+            AsControlRequest::Registration(params) => {
+                AsControlReply::Registration(self.registration(&params, by, now)?)
+            }
+            AsControlRequest::Approve(params) => {
+                AsControlReply::Approve(shown::agent(self.approve(&params, by, now)?, now.secs()))
+            }
+            AsControlRequest::Deny(params) => AsControlReply::Deny(self.deny(params, by, now)?),
+            AsControlRequest::Agents(params) => {
+                AsControlReply::Agents(self.agents(params.after.as_ref(), now)?)
+            }
+            AsControlRequest::Agent(params) => AsControlReply::Agent(self.agent(&params.agent, now)?),
+            AsControlRequest::Disable(params) => AsControlReply::Disable(self.disable(params, by, now)?),
+            AsControlRequest::Enable(params) => {
+                AsControlReply::Enable(self.enable(&params.scope, by, now)?)
+            }
+            AsControlRequest::Invite(params) => AsControlReply::Invite(self.invite(&params, by, now)?),
+            AsControlRequest::InviteServer(params) => {
+                AsControlReply::InviteServer(self.invite_server(&params, by, now)?)
+            }
+            AsControlRequest::PolicyPart(part) => {
+                let taken = self.uploads.lock().take(part, Instant::now());
+                taken.map_err(Refusal::invalid_argument)?;
+                AsControlReply::PolicyPart(Empty {})
+            }
+            AsControlRequest::Activate(params) => AsControlReply::Activate(self.activate(&params, by, now)?),
+            AsControlRequest::PolicyVersions(_) => AsControlReply::PolicyVersions(self.policy_versions()?),
+            AsControlRequest::Status(_) => AsControlReply::Status(self.status(now)?),
+            AsControlRequest::Health(_) => {
+                let reason = self.authority.health().err();
+                AsControlReply::Health(HealthResult { ready: reason.is_none(), reason })
+            }
+        })
+    }
+
+    fn registrations(&self, now: Now) -> Outcome<RegistrationsResult> {
+        let waiting = found(self.authority.directory().waiting(now.secs()))?;
+        let (registrations, more) = short(waiting.into_iter().map(shown::waiting), ANSWER_BYTES);
+        Ok(RegistrationsResult { registrations, more })
+    }
+
+    fn review(&self, code: &Label, now: Now) -> Outcome<Review> {
+        let code = UserCode::parse(code.as_str()).ok_or(Refused::NoSuchCode);
+        found(code.and_then(|code| self.authority.review(&code, now)))
+    }
+
+    fn registration(&self, params: &RegistrationParams, by: &Human, now: Now) -> Outcome<RegistrationResult> {
+        let review = self.review(&params.code, now)?;
+        let roles = match &params.roles {
+            Some(roles) => roles_of(roles)?,
+            None => review.registration.wanted.roles.clone(),
+        };
+        let preview = found(self.authority.preview(&review, &roles, params.lifetime_seconds, by, now))?;
+        let mut shown = RegistrationResult {
+            registration: shown::reviewed(&review),
+            renews: review.before.map(|before| shown::agent(before, now.secs())),
+            roles,
+            lifetime_seconds: params
+                .lifetime_seconds
+                .unwrap_or(self.authority.settings().approval_life_secs()),
+            allowed: preview.allowed,
+            grants: Vec::new(),
+            more_grants: 0,
+        };
+        let grants = preview.grants.into_iter().map(shown::preview);
+        (shown.grants, shown.more_grants) = fitting(grants, ANSWER_BYTES, &shown);
+        Ok(shown)
+    }
+
+    fn approve(&self, params: &ApproveParams, by: &Human, now: Now) -> Outcome<Agent> {
+        let review = self.review(&params.code, now)?;
+        if review.registration.id.as_str() != params.registration_id.as_str() {
+            return Err(refusal(Refused::Changed));
+        }
+        let roles = roles_of(&params.roles)?;
+        found(self.authority.approve(&review, &roles, params.lifetime_seconds, by.clone(), now))
+    }
+
+    fn deny(&self, params: DenyParams, by: &Human, now: Now) -> Outcome<WaitingRegistration> {
+        let id = match params.target {
+            DenyTarget::Code(code) => self.review(&code, now)?.registration.id,
+            DenyTarget::Registration(id) => {
+                found(RegistrationId::parse(id.as_str()).ok_or(Refused::Unknown("registration")))?
+            }
+        };
+        found(self.authority.deny(id, params.block, by, now)).map(shown::waiting)
+    }
+
+    fn agents(&self, after: Option<&Label>, now: Now) -> Outcome<AgentsResult> {
+        let after = after.map(|id| AgentId::parse(id.as_str()).ok_or(Refused::Unknown("agent"))).transpose();
+        let page = found(self.authority.directory().agents(found(after)?.as_ref()))?;
+        let is_full = page.len() == MAX_PAGE;
+        let (agents, left) =
+            short(page.into_iter().map(|agent| shown::agent(agent, now.secs())), ANSWER_BYTES);
+        Ok(AgentsResult { agents, more: left > 0 || is_full })
+    }
+
+    fn agent(&self, name: &Label, now: Now) -> Outcome<AgentResult> {
+        let directory = self.authority.directory();
+        let Some(agent) = found(directory.agent(name.as_str()))? else {
+            return Ok(AgentResult { agent: None, sessions: Vec::new() });
+        };
+        let sessions = found(directory.sessions(&agent.id))?.into_iter().map(shown::session).collect();
+        Ok(AgentResult { agent: Some(shown::agent(agent, now.secs())), sessions })
+    }
+
+    /// What there is not, is said as such: whoever misspells a name must not take it for done.
+    fn disable(&self, params: DisableParams, by: &Human, now: Now) -> Outcome<DisableResult> {
+        let (scope, tool) = match params.scope {
+            DisableScope::Agent(name) => (EndScope::Agent(name.as_str().to_owned()), None),
+            DisableScope::AgentForGood(name) => (EndScope::Revoke(name.as_str().to_owned()), None),
+            DisableScope::Session(id) => (EndScope::Session(obol_session::SessionId(id.as_u64())), None),
+            DisableScope::Tool(name) => (EndScope::Tool(name.as_str().to_owned()), Some(name)),
+        };
+        match self.authority.end(&scope, params.reason.as_str(), by, now) {
+            Ok(report) => {
+                let is_offered = tool.is_none_or(|tool| self.is_offered(tool.as_str()));
+                let matched = is_offered || !report.ended.sessions.is_empty();
+                Ok(shown::ended(report, matched))
+            }
+            Err(Refused::Unknown(_)) => Ok(DisableResult::default()),
+            Err(refused) => Err(refusal(refused)),
+        }
+    }
+
+    fn is_offered(&self, tool: &str) -> bool {
+        let in_force = self.policies.in_force();
+        in_force.is_some_and(|version| version.catalogue().tools().iter().any(|known| &*known.name == tool))
+    }
+
+    fn enable(&self, scope: &EnableScope, by: &Human, now: Now) -> Outcome<EnableResult> {
+        let done = match scope {
+            EnableScope::Agent(name) => self.authority.enable_agent(name.as_str(), by, now).map(drop),
+            EnableScope::Tool(name) => self.authority.enable_tool(name.as_str(), by, now),
+        };
+        match done {
+            Ok(()) => Ok(EnableResult { matched: true }),
+            Err(Refused::Unknown(_)) => Ok(EnableResult { matched: false }),
+            Err(refused) => Err(refusal(refused)),
+        }
+    }
+
+    fn invite(&self, params: &InviteParams, by: &Human, now: Now) -> Outcome<TicketResult> {
+        let (class, roles) = (params.class.as_str(), roles_of(&params.roles)?);
+        let (most, secs) = (params.max_agents, params.lifetime_seconds);
+        let invited = self.authority.invite(class, &roles, most, secs, by.clone(), now);
+        found(invited).and_then(|invited| shown::ticket(&invited))
+    }
+
+    fn invite_server(&self, params: &InviteServerParams, by: &Human, now: Now) -> Outcome<TicketResult> {
+        let suite = |number: &u32| {
+            u8::try_from(*number).ok().and_then(Suite::from_number).ok_or_else(|| {
+                Refusal::invalid_argument(format!("there is no suite {number}; suites are 1 to 4"))
+            })
+        };
+        let mut suites = params.suites.iter().map(suite).collect::<Outcome<Vec<_>>>()?;
+        suites.sort_by_key(|suite| suite.number());
+        suites.dedup();
+        let invited = self.authority.add_resource_server(params.audience.as_str(), &suites, by, now);
+        found(invited).and_then(|invited| shown::ticket(&invited))
+    }
+
+    fn activate(&self, params: &ActivateParams, by: &Human, now: Now) -> Outcome<ActivateResult> {
+        let sessions_last_seconds = self.authority.settings().session_life_secs();
+        let done = match params.mode {
+            ActivateMode::StopObserving => {
+                found(self.policies.observe(None, by))?;
+                return Ok(ActivateResult {
+                    version: None,
+                    impact: Default::default(),
+                    warnings: Vec::new(),
+                    sessions_last_seconds,
+                });
+            }
+            ActivateMode::Force => {
+                found(self.policies.activate(self.version(&params.digest)?, by, params.anyway, now))?
+            }
+            ActivateMode::Observe => {
+                let version = self.version(&params.digest)?;
+                let weighed = found(self.policies.weigh(&version, now))?;
+                found(self.policies.observe(Some(version), by))?;
+                weighed
+            }
+            ActivateMode::Weigh => {
+                let version = self.version(&params.digest)?;
+                found(self.policies.weigh(&version, now))?
+            }
+        };
+        Ok(ActivateResult {
+            impact: shown::impact(&done),
+            version: done.version.map(shown::version),
+            warnings: short(done.warnings, LIST_BYTES).0,
+            sessions_last_seconds,
+        })
+    }
+
+    /// The version whose parts were sent, or else one that is kept.
+    fn version(&self, digest: &Label) -> Outcome<Arc<PolicyVersion>> {
+        let sent = self.uploads.lock().whole(digest.as_str());
+        match sent {
+            Some(Ok(version)) => Ok(Arc::new(version)),
+            Some(Err(why)) => Err(Refusal::invalid_argument(why)),
+            None => found(self.policies.kept(digest.as_str())),
+        }
+    }
+
+    fn policy_versions(&self) -> Outcome<PolicyVersionsResult> {
+        let versions = found(self.authority.directory().policies())?;
+        Ok(PolicyVersionsResult {
+            versions: versions.into_iter().map(shown::version).collect(),
+            observed: self.policies.observed().map(|version| version.digest().to_string()),
+        })
+    }
+
+    fn status(&self, now: Now) -> Outcome<AsStatusResult> {
+        let directory = self.authority.directory();
+        let policy = found(directory.policy())?;
+        let denied = found(directory.denied_tools())?.into_iter().map(|denied| denied.tool);
+        let servers = found(directory.resource_servers())?.into_iter().map(|server| server.audience);
+        Ok(AsStatusResult {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            pin: self.pin.clone(),
+            words: self.words.clone(),
+            policy_epoch: policy.as_ref().map_or(0, |policy| policy.epoch),
+            policy: policy.map(|policy| policy.digest),
+            observed_policy: self.policies.observed().map(|version| version.digest().to_string()),
+            last_event: found(directory.last_event())?,
+            waiting: found(directory.waiting(now.secs()))?.len() as u64,
+            denied_tools: short(denied, LIST_BYTES).0,
+            resource_servers: short(servers, LIST_BYTES).0,
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! The command line of the Authentication Service and of its operator.
+
+use core::net::SocketAddr;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::settings::args::{AuditLogArgs, Output};
+
+/// The service, or what its operator asks of it.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct AsRoleArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<AsCommand>,
+    #[command(flatten)]
+    pub(crate) server: AsArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AsCommand {
+    /// Show the key that agents pin, in words and as they pin it. Reads the key's file; the service need not run.
+    Key(AsKeyArgs),
+    /// Show the service that runs: its key, the policy in force, what waits, and what is denied.
+    Status(AsOperatorArgs),
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct AsArgs {
+    /// Address to listen on. Without a certificate it must be of this machine.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// What agents know the service as, such as https://as.example. Without it, on loopback without TLS: its address.
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Option<String>,
+    /// The organisation that owns the sessions.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) org: Option<String>,
+    /// The folder with the catalogue and the policies. Read at the first start, and on SIGHUP; afterwards what was activated
+    /// last stays in force.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policy: Option<PathBuf>,
+    /// The certificate chain, PEM. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// The file of agents, sessions, policies and events; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) directory: Option<PathBuf>,
+    /// The file with the master key that the directory is sealed under; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) master_key: Option<PathBuf>,
+    /// The file with the private half of the key that agents pin; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) audit: AuditLogArgs,
+    /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// Run without Landlock and seccomp, where they get in the way.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+    #[command(flatten)]
+    pub(crate) socket: AsSocket,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AsKeyArgs {
+    /// Print the one line that agents pin, and nothing else: the service's address, # and its key.
+    #[arg(long)]
+    pub(crate) pin: bool,
+    /// What agents know the service as. Without it: as.origin, or the address that it listens on.
+    #[arg(long, value_name = "URL")]
+    pub(crate) origin: Option<String>,
+    /// The file with the private half of the key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Where the operator's socket of the service is.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AsSocket {
+    /// The Authentication Service's control socket: a path or unix:///path. Without it: $OBOL_AS_CONTROL_SOCKET,
+    /// $XDG_RUNTIME_DIR/obol/as-control.sock, /run/obol/as-control.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) as_control_socket: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AsOperatorArgs {
+    #[command(flatten)]
+    pub(crate) socket: AsSocket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveArgs {
+    /// The code that the agent shows.
+    pub(crate) code: String,
+    /// A role that the agent gets; may be given several times. Without any: those that it asks for.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Vec<String>,
+    /// For how many days. Without it: as the service has it.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=366))]
+    pub(crate) days: Option<u64>,
+    /// Do not ask: for scripts that have compared the words themselves.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DenyArgs {
+    /// The code that the agent shows, or the registration's id as `obol registrations` shows it.
+    #[arg(value_name = "CODE|ID")]
+    pub(crate) registration: String,
+    /// Take nothing more from where it came from, for an hour.
+    #[arg(long)]
+    pub(crate) block: bool,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    #[command(subcommand)]
+    pub(crate) command: AgentCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Show all agents.
+    List(AsOperatorArgs),
+    /// Show one agent and its live sessions.
+    Show {
+        /// Its name or id.
+        #[arg(value_name = "NAME")]
+        agent: String,
+        #[command(flatten)]
+        operator: AsOperatorArgs,
+    },
+    /// End all sessions of an agent and let it open no new one; or end the use of a tool.
+    ///
+    /// Prints which resource servers hold what was ended, and until when they go on by themselves.
+    Disable(DisableArgs),
+    /// Let an agent open sessions again, or a tool be granted again. What was ended stays ended.
+    Enable(EnableArgs),
+    /// End an agent for good: its key never returns, and its name is free.
+    Remove(RemoveArgs),
+    /// End one session. Its agent may open another.
+    EndSession(EndSessionArgs),
+    /// Make a ticket with which agents register by themselves, and print it.
+    Invite(InviteArgs),
+}
+
+/// Why something is ended.
+#[derive(Debug, Args)]
+pub(crate) struct EndingArgs {
+    /// Why, for the log.
+    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DisableArgs {
+    /// The agent's name or id.
+    #[arg(value_name = "NAME", required_unless_present = "tool", conflicts_with = "tool")]
+    pub(crate) agent: Option<String>,
+    /// A tool: nobody is granted it until it is enabled, and sessions that grant it end.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnableArgs {
+    /// The agent's name or id.
+    #[arg(value_name = "NAME", required_unless_present = "tool", conflicts_with = "tool")]
+    pub(crate) agent: Option<String>,
+    /// A tool.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The agent's name or id.
+    #[arg(value_name = "NAME")]
+    pub(crate) agent: String,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EndSessionArgs {
+    /// The session, 16 hexadecimal digits.
+    #[arg(value_name = "ID")]
+    pub(crate) session: String,
+    #[command(flatten)]
+    pub(crate) ending: EndingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    /// The class that the agents must name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) class: String,
+    /// A role that they get; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Vec<String>,
+    /// How many agents may use it.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) max: u32,
+    /// For how many seconds it is good, at most a week.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
+    pub(crate) expires: u64,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteServerArgs {
+    /// The resource server's identifier, the tokens' audience.
+    #[arg(value_name = "AUDIENCE")]
+    pub(crate) audience: String,
+    /// The suites that it reads.
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_values_t = [1_u32, 2, 3, 4])]
+    pub(crate) suites: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ActivateArgs {
+    /// The folder with the version: catalogue.toml and all *.cedar in it.
+    #[arg(value_name = "DIR", default_value = "policy", conflicts_with_all = ["back_to", "stop_observing"])]
+    pub(crate) folder: PathBuf,
+    /// A version that was in force before: its number, or how its digest begins. `obol policy history` shows them. Going back
+    /// raises the epoch too.
+    #[arg(long, value_name = "NUMBER|DIGEST")]
+    pub(crate) back_to: Option<String>,
+    /// Do not put it in force: look at it beside the one that is. What it would change is audited, and nothing changes.
+    #[arg(long, conflicts_with_all = ["yes", "dry_run"])]
+    pub(crate) observe: bool,
+    /// Look at no other version any more.
+    #[arg(long, conflicts_with_all = ["back_to", "observe", "yes", "dry_run"])]
+    pub(crate) stop_observing: bool,
+    /// Only say what it would change.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// It is meant, also where it takes away more than a fifth of what agents have.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
