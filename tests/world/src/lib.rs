@@ -14,6 +14,8 @@ pub mod scope;
 pub mod server;
 
 #[cfg(feature = "processes")]
+pub mod authority;
+#[cfg(feature = "processes")]
 pub mod home;
 #[cfg(feature = "processes")]
 pub mod http;

@@ -37,8 +37,8 @@ pub use self::rows::{
 pub(crate) use self::rules::approved_agent;
 pub use self::tables::Unavailable;
 pub use self::transactions::{
-    Approval, Carried, ClonePolicy, EndScope, Ended, Handshake, KeyStanding, NewRegistration, NewReplica, Opened, Polled,
-    Registered, RotateStep, Seal, SessionPlan,
+    Approval, Carried, ClonePolicy, EndScope, Ended, Handshake, KeyStanding, NewRegistration, NewReplica,
+    Opened, Polled, Registered, RotateStep, Seal, SessionPlan,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;

@@ -75,7 +75,7 @@ pub struct Requester {
     pub(crate) owner: Owner,
 }
 
-impl Asker {
+impl Requester {
     /// The user whose process it is.
     pub fn uid(&self) -> u32 {
         self.owner.uid()

@@ -1,6 +1,6 @@
 //! What flags and settings say of the Authentication Service, checked as far as that can be without opening anything.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 

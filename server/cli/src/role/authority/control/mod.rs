@@ -25,7 +25,7 @@ use obol_ipc::refusal::{ErrorCode, Refusal};
 use obol_ipc::user::name_of;
 use obol_policy::PolicyVersion;
 use obol_session::Suite;
-use obol_sidecar::{Answer, Answerer, Asker};
+use obol_sidecar::{Answer, Answerer, Requester};
 use parking_lot::Mutex;
 use tracing::Span;
 
@@ -51,8 +51,8 @@ pub(super) struct Control {
 }
 
 impl Answerer<AsControlProtocol> for Control {
-    fn answer(self: &Arc<Self>, call: AsControlRequest, asker: &Asker) -> Answer<AsControlProtocol> {
-        let (control, uid, span) = (Arc::clone(self), asker.uid(), Span::current());
+    fn answer(self: &Arc<Self>, call: AsControlRequest, requester: &Requester) -> Answer<AsControlProtocol> {
+        let (control, uid, span) = (Arc::clone(self), requester.uid(), Span::current());
         // All of it may wait for the disk, and so may the list of users.
         Answer::later(async move {
             let act = move || span.in_scope(|| control.act(call, &Human::local(name_of(uid))));
@@ -62,8 +62,8 @@ impl Answerer<AsControlProtocol> for Control {
         })
     }
 
-    fn span(&self, asker: &Asker) -> Span {
-        tracing::info_span!("request", id = %asker.tag, client = &*asker.client)
+    fn span(&self, requester: &Requester) -> Span {
+        tracing::info_span!("request", id = %requester.tag, client = &*requester.client)
     }
 }
 
@@ -214,7 +214,7 @@ impl Control {
         let (scope, tool) = match params.scope {
             DisableScope::Agent(name) => (EndScope::Agent(name.as_str().to_owned()), None),
             DisableScope::AgentForGood(name) => (EndScope::Revoke(name.as_str().to_owned()), None),
-            DisableScope::Session(id) => (EndScope::Session(obol_session::SessionId(id.as_u64())), None),
+            DisableScope::Session(id) => (EndScope::Session(id), None),
             DisableScope::Tool(name) => (EndScope::Tool(name.as_str().to_owned()), Some(name)),
         };
         match self.authority.end(&scope, params.reason.as_str(), by, now) {

@@ -10,7 +10,6 @@ use obol_ipc::as_control::{
     PolicyImpact, PolicyVersionStatus, TicketResult, WaitingRegistration,
 };
 use obol_ipc::control::MAX_NAMED_SESSIONS;
-use obol_ipc::names::SessionId;
 use obol_ipc::refusal::Refusal;
 use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
@@ -106,7 +105,7 @@ pub(super) fn agent(agent: Agent, now: u64) -> AgentStatus {
 
 pub(super) fn session(row: SessionRow) -> AgentSession {
     AgentSession {
-        session_id: SessionId::from_u64(row.id.0),
+        session_id: row.id,
         suite: u32::from(row.suite),
         established_at: time(row.established_at),
         expires_at: time(row.expires_at),
@@ -131,7 +130,7 @@ pub(super) fn ended(report: KillReport, matched: bool) -> DisableResult {
         matched,
         agents: ended.agents.iter().map(ToString::to_string).collect(),
         sessions_ended: ended.sessions.len() as u64,
-        sessions: named.map(|id| SessionId::from_u64(id.0)).collect(),
+        sessions: named.copied().collect(),
         event: ended.event,
         servers,
         more_servers,
