@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// The pause after the system could not give a connection, for want of descriptors for instance.
@@ -106,12 +106,12 @@ impl Connections {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Serves a connection, which keeps its place until it ends.
-    pub fn spawn(&mut self, permit: Permit, serve: impl Future<Output = ()> + Send + 'static) {
+    /// Serves a connection, which keeps its place until it ends. The answer cuts it off.
+    pub fn spawn(&mut self, permit: Permit, serve: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.open.spawn(async move {
             serve.await;
             drop(permit);
-        });
+        })
     }
 
     /// How many are open.

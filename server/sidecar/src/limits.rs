@@ -19,15 +19,13 @@ use parking_lot::Mutex;
 
 use crate::counters::Counters;
 use crate::owner::Owner;
-use crate::seats::{Placement, Seats};
+use crate::seats::{Placement, Seat, Seats};
 use crate::waits::{Wait, Waits};
 
 /// Refusals a second for one connection; beyond, it is not read for a while.
 const REFUSALS_PER_SECOND: u32 = 1_000;
 /// The most requests that may wait for a token at a time, over all connections.
 const MAX_WAITING_IN_ALL: usize = 16_384;
-/// How long a connection that was asked to leave may take over it.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// Descriptors kept back from connections: the store, the listeners, the operator, the log, connections that are leaving.
 const RESERVED_DESCRIPTORS: u64 = 96;
 /// Connections that are served however few descriptors there are.
@@ -230,13 +228,9 @@ impl Account {
         async move { seat.leave.notified().await }
     }
 
-    /// Resolves when this connection was asked to leave and should have by now: its peer does not read.
-    pub(crate) fn overdue(&self) -> impl Future<Output = ()> + use<> {
-        let seat = Arc::clone(&self.place.seat);
-        async move {
-            seat.overdue.notified().await;
-            tokio::time::sleep(LEAVE_PATIENCE).await;
-        }
+    /// Its seat among the others.
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.place.seat)
     }
 }
 

@@ -3,16 +3,20 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use obol_probe::rate::Bucket;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::owner::{Owner, gives_way};
 
 /// Connections that were asked to leave and have not left yet, at a time. Descriptors are kept back for them.
 const MAX_LEAVING: usize = 32;
+/// How long a connection that was asked to leave may take over it.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an owner that was refused is refused again without another look at everybody's holdings, in milliseconds.
 const REFUSED_FOR_MS: u64 = 10;
 
@@ -34,9 +38,31 @@ pub(crate) struct Seat {
     /// Milliseconds since the start.
     pub(crate) active: AtomicU64,
     pub(crate) leave: Notify,
-    /// For whoever sees to it that it has left.
-    pub(crate) overdue: Notify,
     leaving: AtomicBool,
+    /// The task that serves it.
+    served_by: OnceLock<AbortHandle>,
+}
+
+impl Seat {
+    /// Names the task that serves it, which is cut off if it does not leave when it is asked to.
+    pub(crate) fn is_served_by(&self, task: AbortHandle) {
+        let _named_once = self.served_by.set(task);
+    }
+
+    /// Asks it to leave, and sees to it that it does: a peer that reads nothing would keep it. Whoever serves it need not
+    /// look at the time; that would cost each request a part of its own price.
+    fn ask_to_leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.leave.notify_one();
+        let Some(task) = self.served_by.get().cloned() else { return };
+        tokio::spawn(async move {
+            sleep(LEAVE_PATIENCE).await;
+            if !task.is_finished() {
+                task.abort();
+                tracing::debug!("a connection that was to make room was cut off");
+            }
+        });
+    }
 }
 
 /// What connections of one user share.
@@ -97,8 +123,8 @@ impl Seats {
             owner,
             active: AtomicU64::new(now),
             leave: Notify::new(),
-            overdue: Notify::new(),
             leaving: AtomicBool::new(false),
+            served_by: OnceLock::new(),
         });
         self.taken.insert(seat.number, Arc::clone(&seat));
         Some((self.place(seat), leaves))
@@ -156,9 +182,7 @@ impl Seats {
             }
             return None;
         };
-        seat.leaving.store(true, Ordering::Relaxed);
-        seat.leave.notify_one();
-        seat.overdue.notify_one();
+        seat.ask_to_leave();
         Some(Some(Arc::clone(seat)))
     }
 

@@ -111,17 +111,15 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
         match self.peers.admit(owner) {
             Ok(account) => {
                 let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
-                let (stop, overdue) = (stop.clone(), account.overdue());
-                connections.spawn(permit, async move {
-                    tokio::select! {
-                        served = connection::serve::<P, A>(stream, answerer, server, account, stop) => {
-                            if let Err(error) = served {
-                                tracing::debug!(%error, "a connection ended early");
-                            }
-                        }
-                        () = overdue => tracing::debug!("a connection that was to make room was cut off"),
+                let (stop, seat) = (stop.clone(), account.seat());
+                let task = connections.spawn(permit, async move {
+                    if let Err(error) =
+                        connection::serve::<P, A>(stream, answerer, server, account, stop).await
+                    {
+                        tracing::debug!(%error, "a connection ended early");
                     }
                 });
+                seat.is_served_by(task);
             }
             Err(limit) => {
                 let message = format!("{limit} connections are open already; close some, or ask again later");

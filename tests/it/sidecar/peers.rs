@@ -1,6 +1,6 @@
 //! Peers that ask for too much, too slowly, or not at all, and what the others notice of it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -237,13 +237,39 @@ fn a_peer_that_never_reads_its_answers_is_held_back_by_its_own_socket() {
                 idle_rounds = 0;
             }
             Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
                 tqs.client().session_info().unwrap();
                 idle_rounds += 1;
             }
         }
         assert!(taken < 16 << 20, "the daemon goes on reading what it cannot answer");
     }
+}
+
+#[test]
+fn a_connection_that_is_to_make_room_and_reads_nothing_is_cut_off() {
+    let home = home::home();
+    let tqs = start_as(home.path(), &[], |command| {
+        command.env("OBOL_TQS__CONNECTIONS", "8").env("OBOL_TQS__IDLE", "0");
+    });
+    let mut deaf = Raw::greeted(home.path(), "agent.sock");
+    deaf.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let flood = (0..1000).flat_map(|id| request(id, "tokenStatus")).collect::<Vec<_>>();
+    let stuck = (0..1000).find_map(|_| deaf.0.write_all(&flood).err()).expect("the daemon stops reading it");
+    assert_eq!(stuck.kind(), ErrorKind::WouldBlock);
+    let others: Vec<_> = (1..8).map(|_| Raw::greeted(home.path(), "agent.sock")).collect();
+    let full = open_sockets(&tqs);
+
+    let mut one_more = Raw::greeted(home.path(), "agent.sock");
+    assert!(one_more.call("sessionInfo", json!({}))["result"].is_object());
+    wait_until("it is gone, and nobody else is", || open_sockets(&tqs) == full);
+    // What was written before can be read; then the stream ends, or breaks because what it had sent was never read.
+    let end = deaf.0.read_to_end(&mut Vec::new());
+    assert!(
+        end.as_ref().is_ok_and(|read| *read > 0)
+            || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    );
+    drop(others);
 }
 
 #[test]
