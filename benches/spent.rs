@@ -6,9 +6,10 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use criterion::{Criterion, Throughput, criterion_group};
 use obol_benches::rows::{self, Row, Unit, criterion_median};

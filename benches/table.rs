@@ -6,9 +6,10 @@
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
 use core::fmt::Write as _;
+use core::time::Duration;
 use std::io::{Seek, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_benches::load;
 use obol_benches::rows::{self, Row, Target, Unit};

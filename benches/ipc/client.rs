@@ -1,7 +1,8 @@
 //! One client for both: so many connections on one thread, so many requests under way on each.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::codec::{Codec, RequestId};
 use obol_ipc::frame::{self, FrameDecoder, Frames};

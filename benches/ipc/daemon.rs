@@ -1,9 +1,10 @@
 //! The real daemon as a child process.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;
@@ -136,7 +137,9 @@ fn write_session(folder: &Path, suite: u8, tools: &[&str]) {
         .collect();
     let session = AgentSession { expires_at: now + 36_000, grants, ..AgentSession::new(7, now, &[]) };
     let mut document = session.agent_json();
-    document["suite"] = suite.into();
+    if let Some(fields) = document.as_object_mut() {
+        let _usual = fields.insert("suite".to_owned(), suite.into());
+    }
     let options = &mut std::fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     let mut file = options.write(true).create_new(true).open(path).expect("a session file");

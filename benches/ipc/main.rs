@@ -17,8 +17,9 @@ mod daemon;
 mod echo;
 mod redis;
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Target, Unit};
 use obol_ipc::names::ToolName;

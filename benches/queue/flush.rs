@@ -1,6 +1,7 @@
 //! A flush, however much waits; and what waits takes no memory.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use obol_benches::rows::{Row, Target, Unit};
 use obol_queue::{FlushScope, Queue};

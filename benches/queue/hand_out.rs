@@ -2,8 +2,9 @@
 //! caller, by name and through a tool that was looked up once.
 
 use core::hint::black_box;
+use core::time::Duration;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use criterion::Criterion;
 use crossbeam::queue::ArrayQueue;

@@ -1,8 +1,9 @@
 //! How long one draw takes while everything else goes on: minting for real, claiming, flushing.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_benches::rows::{Row, Target, Unit};
 use obol_queue::{DequeueError, FlushScope, Queue};

@@ -1,9 +1,10 @@
 //! Opening what a killed process left: 100,000 tokens.
 
+use core::time::Duration;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Target, Unit};
 

@@ -1,6 +1,7 @@
 //! A draw from ten tools, alone and among ten thousand tools and ten thousand sessions.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use obol_benches::rows::{Row, Target, Unit};
 use obol_queue::{Draw, Queue, SessionId};

@@ -1,7 +1,8 @@
 //! Queues to measure, and tokens to fill them with.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_queue::{DequeueError, MasterKey, Order, Queue, QueueBuilder, SourceError, TokenSource, Tokens};
 use obol_world::AUDIENCE;

@@ -1,11 +1,12 @@
 //! The whole way through the disk: each token stored durably, claimed durably, handed out once.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::fs::File;
 use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_benches::rows::{Row, Target, Unit};
 use obol_queue::StorageBackend;

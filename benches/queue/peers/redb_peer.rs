@@ -1,7 +1,8 @@
 //! redb itself, with the queue's bytes, batches and durability, and nothing else around it.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::{Database, Durability, ReadableTable, TableDefinition};
 

@@ -6,7 +6,8 @@
 //! how many there were. Who is known has an allowance apart, so that garbage from strangers does not hide what a real
 //! agent is refused.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 /// How often refusals without lines of their own are summed up.
 pub(crate) const SUMMARY_EVERY: Duration = Duration::from_secs(10);

@@ -343,7 +343,8 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use core::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     pub(crate) fn key() -> ChainKey {
         ChainKey::from_bytes([7; 32])

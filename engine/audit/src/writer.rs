@@ -6,10 +6,11 @@
 //! A write that fails stops hand-outs at once; it is tried again until it works, and the log then says how many were
 //! refused. After a failed sync nobody knows what the disk holds: nothing more is written until a restart.
 
+use core::time::Duration;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_secret::file::PrivateFile;
 #[cfg(test)]

@@ -7,7 +7,8 @@
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
 use core::error::Error;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use core::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_queue::{AgentHalf, DequeueError, FlushScope, MasterKey, Queue};
 

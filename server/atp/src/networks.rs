@@ -2,10 +2,11 @@
 //! within ten minutes may be two agents. That is told, and refused to nobody: agents do move.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use obol_atp::AgentId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How soon after each other two networks are told of.
 const SPAN: Duration = Duration::from_secs(600);

@@ -7,10 +7,11 @@
 //! The thread is not started by itself: a sandbox holds for the threads that are started inside it.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_secret::text::plain_but;
 use parking_lot::{Condvar, Mutex};

@@ -1,8 +1,9 @@
 //! One token in, permission or refusal out.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_audit::AuditLog;
 use obol_token::SessionId;

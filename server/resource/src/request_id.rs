@@ -1,7 +1,8 @@
 //! A name for every request, in logs and in the answer.
 
+use core::hash::BuildHasher as _;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName};

@@ -1,10 +1,11 @@
 //! The agent in Rust against a provider on a real TLS socket: how many requests a herd makes, what is kept fresh in the background and
 //! over restarts, and which keychain is used.
 
+use core::time::Duration;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_atp::Host;
 use obol_atp_client::{AtpError, Client, KeychainChoice, Options, TokenRequest};

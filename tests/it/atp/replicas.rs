@@ -2,9 +2,10 @@
 //! answers is over for all of them, and nothing comes back when Redis loses what it had or somebody puts it back.
 
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_atp::{AgentId, Secret, TokenBody};
 use obol_world::home::{command, free_port, wait_until, write_private};

@@ -1,10 +1,11 @@
 //! Private files as whole processes meet them: pipes, dead mounts, links, and files of other users.
 
+use core::time::Duration;
 use std::fs::{self, File, Permissions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::names::ToolName;
 use obol_world::home::{self, wait_until, write_private};

@@ -1,11 +1,12 @@
 //! `obol status --watch` on a pseudo-terminal and without one.
 
+use core::time::Duration;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::names::ToolName;
 use obol_world::halves::AgentSession;

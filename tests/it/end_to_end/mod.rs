@@ -4,11 +4,13 @@ mod proofs;
 mod sealed_calls;
 mod whole_way;
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::names::ToolName;
 use obol_world::home::command;

@@ -1,6 +1,7 @@
 //! Sidecar and resource server as real processes: a token's whole way.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use obol_world::home;
 use obol_world::tqs::Tqs;

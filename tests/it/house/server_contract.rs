@@ -1,11 +1,13 @@
 //! The contract that every server keeps: bound before it serves, steered by handles, drained before it ends.
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;

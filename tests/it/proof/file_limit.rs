@@ -3,9 +3,10 @@
 //! The limit is that of the process (`ulimit -f`), which needs no privileges and fails writes for real, with `EFBIG` where a
 //! full disk says `ENOSPC`. Failures of every kind at every single operation are in `proof::power_loss::failing_disk`.
 
+use core::time::Duration;
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::CallError;
 use obol_ipc::names::ToolName;

@@ -4,12 +4,13 @@
 //! Tokens here are numbered bytes, not minted: it is the store that is tested. `OBOL_SOAK_CYCLES=1000000` asks for that many
 //! tokens to go the whole way.
 
+use core::time::Duration;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_queue::{
     DequeueError, Draw, MasterKey, Order, Queue, QueueBuilder, SessionId, SourceError, TokenSource, Tokens,

@@ -1,8 +1,9 @@
 //! A disk that does not answer for a while: what is ready is handed out all the same, and nothing else is.
 
+use core::time::Duration;
 use std::io::Result;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_queue::{MasterKey, Queue, StorageBackend};
 use obol_world::halves::AgentSession;

@@ -2,8 +2,9 @@
 
 mod files;
 
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_queue::Queue;
 use obol_world::ManualClock;

@@ -1,9 +1,10 @@
 //! What bodies of strangers cost a resource server: in places, in memory, in time and in work.
 
+use core::time::Duration;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_token::text::to_base64url;
 use obol_world::forge::Forge;

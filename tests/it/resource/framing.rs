@@ -1,8 +1,9 @@
 //! Requests that are not quite what HTTP or the service expects.
 
+use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_resource::Gate;
 use obol_world::TOOL;

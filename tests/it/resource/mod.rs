@@ -13,9 +13,10 @@ mod service;
 mod shared_sessions;
 mod templates;
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use serde_json::Value;
 

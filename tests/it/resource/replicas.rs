@@ -5,9 +5,10 @@
 
 use core::cmp::Reverse;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_token::text::to_base64url;
 use obol_token::{Jti, Minter, ResponseKey, TokenSeed, Validity};

@@ -1,9 +1,11 @@
 //! The resource server over real connections.
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Barrier, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_resource::Gate;
 use obol_resource::service::{BindError, Options};

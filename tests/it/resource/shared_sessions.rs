@@ -1,8 +1,9 @@
 //! The session table in Redis, and `obol rs` with tables that are kept.
 
+use core::time::Duration;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{

@@ -1,9 +1,10 @@
 //! Peers that ask for too much, too slowly, or not at all, and what the others notice of it.
 
+use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_world::home::{self, wait_until};
 use obol_world::tqs::{self, Tqs};

@@ -1,7 +1,8 @@
 //! Sessions end in the open: an older one takes over, nothing is minted for nobody, and whoever asks hears the same.
 
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::time::UtcTime;

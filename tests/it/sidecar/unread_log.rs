@@ -1,10 +1,11 @@
 //! Daemons whose log nobody reads: standard error is a pipe, and full.
 
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, free_port, write_private};

@@ -1,7 +1,8 @@
 //! The spent set in Redis, against real servers that restart, lose, refuse, stall and take over from each other.
 
+use core::time::Duration;
 use std::sync::{Arc, Barrier};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_token::{Jti, SessionId};
 use obol_verify::{Clock, Mark, SpendError, SpentSet, SystemClock};

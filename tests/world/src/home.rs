@@ -2,11 +2,12 @@
 //! and patience.
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_queue::MasterKey;
 

@@ -1,8 +1,9 @@
 //! A real `obol rs` as a child process that a test starts, asks, kills and starts again on the same port.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 

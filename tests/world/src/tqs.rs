@@ -1,8 +1,9 @@
 //! A real `obol tqs` as a child process that a test starts, talks to and kills.
 
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;

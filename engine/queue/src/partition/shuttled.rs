@@ -54,8 +54,9 @@ mod sync {
     }
 }
 
+use core::panic::AssertUnwindSafe;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 use shuttle::sync::Arc;
 use shuttle::thread;

@@ -4,9 +4,10 @@
 //! claimed batches go on to the opener, callers get their answers. One fsync pays for everything in the group. When a
 //! commit fails the writer stops for good and so does the queue ([`Shared::fail`]).
 
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -2,9 +2,10 @@
 
 use core::future::Future;
 use core::pin::Pin;
+use core::task::Waker;
 use core::task::{Context, Poll};
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::Wake;
 use std::thread::Thread;
 
 use super::SpendError;

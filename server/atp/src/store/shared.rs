@@ -5,6 +5,7 @@
 //! in force everywhere within 200 ms; who has not heard from Redis for 800 ms answers nothing. When Redis has lost anything, or may
 //! have, everything is over: keys, and with them every token.
 
+use core::time::Duration;
 use obol_secret::key::Key32;
 use obol_verify::{Clock, SystemClock};
 use obol_verify_redis::{
@@ -14,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::kept::Kept;

@@ -12,8 +12,9 @@ mod routes;
 use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::pin;
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
 use http::Request;

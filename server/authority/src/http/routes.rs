@@ -1,8 +1,9 @@
 //! The routes for agents and resource servers, and what each asks of the service.
 
 use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};

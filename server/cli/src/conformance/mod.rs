@@ -20,7 +20,11 @@ use serde::{Deserialize, Serialize};
 /// The longest line, in bytes without its end.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// Answers every line of `input` on `output` until the input ends. Errors are those of the two streams.
+/// Answers every line of `input` on `output` until the input ends.
+///
+/// # Errors
+///
+/// Those of the two streams. A line that cannot be read is answered, and is not an error.
 pub fn run(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let mut stores = Stores::new();
     let mut line = Vec::new();

@@ -1,6 +1,7 @@
 //! The sockets of a running sidecar, as its agent or its operator.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;

@@ -3,13 +3,15 @@
 //! Each role is a process of its own, as it would be elsewhere, and ends with this one, however that ends.
 
 use core::fmt::Write as _;
+use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use std::fs::{self, DirBuilder};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;

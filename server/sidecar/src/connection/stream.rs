@@ -4,9 +4,9 @@
 //! for a thread that is cancelled in the middle.
 
 use core::future::poll_fn;
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
-use std::task::{Context, Poll, ready};
 
 use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
 use rustix::net::{RecvFlags, Shutdown};

@@ -1,7 +1,8 @@
 //! The witness checked: files that are put back from a copy must be found to repeat tokens and to undo flushes.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{Reason, ToolName};

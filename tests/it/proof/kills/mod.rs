@@ -9,8 +9,9 @@ mod controls;
 mod witness;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::CallError;
 use obol_client::{Client, ConnectOptions, ControlClient};

@@ -1,7 +1,8 @@
 //! A disk that decays: one bit changes while the store is at rest.
 
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 use obol_queue::{DequeueError, Draw, SessionId};
 use obol_world::random::Random;

@@ -1,8 +1,9 @@
 //! Random work, random power cuts, again and again on what is left.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::life::{Life, Populated};
 use super::{in_parallel, threads};

@@ -6,9 +6,10 @@
 mod names;
 mod scanner;
 
+use core::time::Duration;
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{AgentInstanceId, Reason, SessionId, ToolName};

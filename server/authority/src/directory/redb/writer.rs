@@ -1,7 +1,8 @@
 //! The thread that owns writing: it runs the transactions that wait one after the other, and commits them together. One
 //! sync of the disk pays for all of them; none is answered before it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::JoinHandle;

@@ -11,8 +11,9 @@ mod format;
 mod screen;
 mod view;
 
+use core::time::Duration;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::ControlClient;
 use tokio::signal::unix::{SignalKind, signal};

@@ -265,7 +265,8 @@ fn totals(view: &View) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use core::time::Duration;
+    use std::time::Instant;
 
     use obol_ipc::names::{Audience, SessionId, ToolName};
 

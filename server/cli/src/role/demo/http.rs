@@ -1,8 +1,9 @@
 //! The smallest HTTP client that can call one route of our own server: one request, one connection.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use serde_json::Value;
 

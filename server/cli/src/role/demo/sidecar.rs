@@ -1,9 +1,10 @@
 //! The sidecar of the demo: `obol tqs` as a process of its own, which can be killed.
 
+use core::time::Duration;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use obol_client::{Client, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;
