@@ -5,6 +5,7 @@
 
 mod arrows;
 mod circles;
+mod imports;
 mod source;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,9 @@ const LONG_FUNCTIONS: &[&str] = &[
     "tests/it/verify/cascade.rs: `faults_are_found_in_the_order_of_the_cascade`",
     "tests/it/handshake/second.rs: `handshake`",
 ];
+
+/// Packages whose imports are still mixed.
+const MIXED_IMPORTS: &[&str] = &["client/atp/", "engine/atp/", "server/atp/"];
 
 /// The findings that no list excuses, and the excuses that nothing needs.
 fn against(found: Vec<String>, excused: &[&str]) -> Vec<String> {
@@ -154,6 +158,21 @@ fn no_function_is_longer_than_a_page() {
     assert_eq!(long_functions(&planted(&format!("fn page() {{\n{body}}}\n"))), Vec::<String>::new());
     let long = format!("mod inner {{ impl X {{ fn page() {{\n{body}\n}} }} }}\n");
     assert_eq!(long_functions(&planted(&long)).len(), 1);
+}
+
+#[test]
+fn imports_stand_in_three_blocks() {
+    assert_eq!(against(findings(imports::out_of_order), MIXED_IMPORTS), Vec::<String>::new());
+    let sound = "mod b;\n\nuse core::fmt;\nuse std::io;\n\nuse a::A;\n\nuse b::B;\nuse crate::c;\n\n#[cfg(x)]\nuse std::fs;\n";
+    assert_eq!(imports::out_of_order(&planted(sound)), Vec::<String>::new());
+    for fault in [
+        "use a::A;\nuse std::io;\n",
+        "use std::io;\nuse a::A;\n",
+        "use crate::c;\n\nuse a::A;\n",
+        "use a::A;\n\nuse b::B;\n",
+    ] {
+        assert_eq!(imports::out_of_order(&planted(fault)).len(), 1, "{fault}");
+    }
 }
 
 #[test]
