@@ -6,6 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use obol_fuzz::seeds;
+use obol_ipc::auth::AuthProtocol;
 use obol_ipc::codec::{RequestId, ResponseError};
 use obol_ipc::control::ControlProtocol;
 use obol_ipc::frame::{FrameDecoder, FrameError, MAX_BODY_BYTES};
@@ -56,9 +57,11 @@ fn message(body: &[u8]) {
     hello(body);
     for codec in CODECS {
         request::<AgentProtocol>(codec, body);
+        request::<AuthProtocol>(codec, body);
         request::<ControlProtocol>(codec, body);
         request::<RsControlProtocol>(codec, body);
         response::<AgentProtocol>(codec, body);
+        response::<AuthProtocol>(codec, body);
         response::<ControlProtocol>(codec, body);
         response::<RsControlProtocol>(codec, body);
     }

@@ -1,9 +1,10 @@
-//! Clients of the local sockets: for agents that draw tokens from the sidecar (TQS), and for the operators of the sidecar
-//! and of a resource server.
+//! Clients of the local sockets: for agents that draw tokens from the sidecar (TQS) and have the authenticator open
+//! sessions, and for the operators of the sidecar and of a resource server.
 //!
 //! # What lives here
 //!
-//! - [`Client`], [`ControlClient`], [`RsControlClient`], [`AsControlClient`]: blocking clients, one for each socket. `AsyncClient` (feature
+//! - [`Client`], [`AuthClient`], [`ControlClient`], [`RsControlClient`], [`AsControlClient`]: blocking clients, one for each
+//!   socket. `AsyncClient` (feature
 //!   `tokio`): one connection to the agent's socket, shared by many tasks.
 //! - [`ConnectOptions`]: how a client introduces itself. Opening a socket makes sure who is at the other end.
 //!
@@ -37,5 +38,7 @@ pub use obol_ipc as protocol;
 
 #[cfg(feature = "tokio")]
 pub use self::async_client::{AsyncClient, MAX_IN_FLIGHT};
-pub use self::client::{AsControlClient, BlockingClient, CallError, Client, ControlClient, RsControlClient};
+pub use self::client::{
+    AsControlClient, AuthClient, BlockingClient, CallError, Client, ControlClient, RsControlClient,
+};
 pub use self::connect::{ConnectError, ConnectOptions, DEFAULT_ANSWER_TIMEOUT, Lost};

@@ -175,6 +175,16 @@ impl Binary for u32 {
     }
 }
 
+impl Binary for i64 {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self)
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        input.plain()
+    }
+}
+
 impl Binary for bool {
     fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
         output.plain(self)

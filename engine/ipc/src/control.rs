@@ -12,10 +12,11 @@ use crate::names::{
     list_in_either_case,
 };
 use crate::numbers::{AlgorithmSuite, optional_whole_number, whole_number};
+use crate::proof::PopPublic;
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
 use crate::scope::scope;
-use crate::secret::SessionDocumentText;
+use crate::secret::{SessionDocumentText, SessionPartText};
 use crate::time::UtcTime;
 
 protocol! {
@@ -42,6 +43,10 @@ protocol! {
     Deny "deny" (ToolParams) -> DenyResult;
     /// Take a tool off that list.
     Allow "allow" (ToolParams) -> AllowResult;
+    /// Make a key for proofs of possession, for a session that is to come.
+    PopKey "popKey" (Empty) -> PopKeyResult;
+    /// Give the TQS a session to mint from, in pieces.
+    ProvisionPart "provisionPart" (ProvisionPartParams) -> ProvisionPartResult;
 }
 
 /// Parameters of `provision`.
@@ -64,6 +69,43 @@ pub struct ProvisionResult {
     pub session_id: SessionId,
     /// How many grants it has.
     pub grants: u64,
+}
+
+/// Result of `popKey`: the private half stays in the daemon, for some minutes if no session comes that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PopKeyResult {
+    /// The public half.
+    pub pop_pub: PopPublic,
+}
+
+/// Parameters of `provisionPart`: one piece of a session document. The pieces come on one connection and in order; with the
+/// last of them the session is taken, or nothing is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProvisionPartParams {
+    /// Which piece it is, from 0 on; 0 begins anew.
+    #[serde(deserialize_with = "whole_number")]
+    pub number: u64,
+    /// The piece, keys included.
+    pub text: SessionPartText,
+    /// Whether it is the last.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub last: bool,
+    /// With the last: the key of `popKey` that the session's proofs are made with. The document then has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pop_pub: Option<PopPublic>,
+}
+
+/// Result of `provisionPart`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionPartResult {
+    /// Bytes of the document that have come.
+    pub received: u64,
+    /// The session that is now there, after the last piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<ProvisionResult>,
 }
 
 scope! {
@@ -318,6 +360,9 @@ pub struct HealthResult {
 binary_struct! {
     ProvisionParams { session, resume }
     ProvisionResult { session_id, grants }
+    PopKeyResult { pop_pub }
+    ProvisionPartParams { number, text, last, pop_pub }
+    ProvisionPartResult { received, session }
     FlushParams { scope, reason }
     FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
     ResumeResult { hold }

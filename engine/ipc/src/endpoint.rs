@@ -2,7 +2,8 @@
 //!
 //! The agent's socket, first match wins: what the caller names, then `OBOL_ENDPOINT_SOCKET`, then
 //! `$XDG_RUNTIME_DIR/obol/agent.sock`, then `/run/obol/agent.sock`. The operator's: what the caller names, then
-//! `OBOL_CONTROL_SOCKET`, then `control.sock` beside the agent's. `/tmp` is never looked at unless named, because
+//! `OBOL_CONTROL_SOCKET`, then `control.sock` beside the agent's. The authenticator's likewise: `OBOL_AUTH_SOCKET`, then
+//! `auth.sock` beside the agent's. `/tmp` is never looked at unless named, because
 //! anyone can put a socket there.
 //!
 //! `OBOL_ENDPOINT_USER` names the user a daemon is expected to run as, by number or by name, where that is neither the
@@ -22,6 +23,8 @@ use crate::user::{UnknownUser, uid_of};
 pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
 /// Names the control socket: `unix:///absolute/path`.
 pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
+/// Names the authenticator's socket: `unix:///absolute/path`.
+pub const AUTH_SOCKET_VARIABLE: &str = "OBOL_AUTH_SOCKET";
 /// Names a resource server's control socket: `unix:///absolute/path`.
 pub const RS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_RS_CONTROL_SOCKET";
 /// Names the Authentication Service's control socket: `unix:///absolute/path`.
@@ -45,6 +48,7 @@ const AS_CONTROL_SOCKET: OwnPlace = OwnPlace {
     systems: "/run/obol/as-control.sock",
 };
 const CONTROL_SOCKET_NAME: &str = "control.sock";
+const AUTH_SOCKET_NAME: &str = "auth.sock";
 const SCHEME: &[u8] = b"unix://";
 
 /// Where a control socket is that lies beside no agent's.
@@ -162,8 +166,32 @@ impl Endpoint {
         agent: &Self,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
-        Self::named(named, CONTROL_SOCKET_VARIABLE, &environment)
-            .unwrap_or_else(|| Self::at(agent.path.with_file_name(CONTROL_SOCKET_NAME)))?
+        Self::beside(agent, CONTROL_SOCKET_NAME, named, CONTROL_SOCKET_VARIABLE, environment)
+    }
+
+    /// The authenticator's socket, to bind or to connect to; `agent` is the agent's socket it lies beside when nothing is
+    /// named.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is not a usable path.
+    pub fn auth(
+        named: Option<&OsStr>,
+        agent: &Self,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::beside(agent, AUTH_SOCKET_NAME, named, AUTH_SOCKET_VARIABLE, environment)
+    }
+
+    fn beside(
+        agent: &Self,
+        name: &str,
+        named: Option<&OsStr>,
+        variable: &'static str,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::named(named, variable, &environment)
+            .unwrap_or_else(|| Self::at(agent.path.with_file_name(name)))?
             .of_named_user(environment)
     }
 

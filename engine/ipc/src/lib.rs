@@ -1,13 +1,13 @@
-//! The protocol of the local sockets: of the sidecar (TQS), for agents and for its operator, and of the operators of a
-//! resource server and of the Authentication Service. Bytes in, messages out; no sockets.
+//! The protocol of the local sockets: of the sidecar (TQS), for agents and for its operator, of the authenticator, and of the
+//! operators of a resource server and of the Authentication Service. Bytes in, messages out; no sockets.
 //!
 //! # What lives here
 //!
 //! - [`frame`]: length-prefixed frames.
 //! - [`hello`]: the first frame each way, which settles the protocol version and the codec.
-//! - [`message`]: what an agent may say on `agent.sock`; [`control`]: what the operator may say on `control.sock`,
-//!   [`rs_control`] on a resource server's `rs-control.sock`, and [`as_control`] on the Authentication Service's
-//!   `as-control.sock`. Each is one table of a [`Protocol`].
+//! - [`message`]: what an agent may say on `agent.sock`, and [`auth`] on the authenticator's `auth.sock`; [`control`]: what
+//!   the operator may say on `control.sock`, [`rs_control`] on a resource server's `rs-control.sock`, and [`as_control`] on
+//!   the Authentication Service's `as-control.sock`. Each is one table of a [`Protocol`].
 //! - [`refusal`]: the errors that all answer with; [`names`], [`numbers`], [`time`], [`proof`] and [`secret`]: the checked
 //!   values they carry.
 //! - [`codec`]: messages to frame bodies and back, as JSON-RPC 2.0 or as bincode.
@@ -28,6 +28,7 @@
 //! No sockets, no keys, no token format, no database, no HTTP, no configuration files. A token is opaque text here.
 
 pub mod as_control;
+pub mod auth;
 mod binary;
 pub mod codec;
 pub mod control;

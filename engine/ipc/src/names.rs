@@ -17,6 +17,8 @@ pub const MAX_REASON_BYTES: usize = 512;
 pub const MAX_EVENT_KIND_BYTES: usize = 256;
 /// Longest name that an operator of the Authentication Service gives, in bytes.
 pub const MAX_LABEL_BYTES: usize = 256;
+/// Longest name, class or role that an agent asks for, in bytes.
+pub const MAX_WISHED_NAME_BYTES: usize = 64;
 /// Longest name a client or server introduces itself by, in bytes.
 pub const MAX_PEER_NAME_BYTES: usize = 128;
 
@@ -43,6 +45,13 @@ checked_text!(
     /// How a program introduces itself in the hello, as `name/version`: 1 to 128 bytes of visible ASCII.
     PeerName, "client or server name", 1..=MAX_PEER_NAME_BYTES, is_visible_ascii,
     "1 to 128 bytes of visible ASCII without spaces, like `name/version`"
+);
+
+checked_text!(
+    /// What an agent calls itself at the Authentication Service, or asks for: its name, its class, a role. 1 to 64 bytes of
+    /// visible ASCII, as the service takes them.
+    WishedName, "name, class or role", 1..=MAX_WISHED_NAME_BYTES, is_visible_ascii,
+    "1 to 64 bytes of visible ASCII without spaces"
 );
 
 /// Reads a session's number in either case of hex; documents on disk have it in lower case alone.
@@ -93,7 +102,7 @@ impl ChannelAlgorithm {
     }
 }
 
-binary_text! { ToolName Audience AgentInstanceId Reason EventKind Label }
+binary_text! { ToolName Audience AgentInstanceId Reason EventKind Label WishedName }
 
 binary_enum! {
     ChannelAlgorithm "algorithm of a channel" { Aes256Gcm = 0, ChaCha20Poly1305 = 1 }

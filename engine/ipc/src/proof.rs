@@ -1,5 +1,6 @@
-//! Proofs of possession on their way through the sockets: what one is asked over, and the proof. Neither is a secret: a hash
-//! of the call's arguments, and a signature that is good for one token and these arguments.
+//! Proofs of possession on their way through the sockets: what one is asked over, the proof, and the public half of the key
+//! that it is made with. None is a secret: a hash of the call's arguments, a signature that is good for one token and these
+//! arguments, and a public key.
 
 use core::fmt;
 
@@ -87,6 +88,11 @@ macro_rules! base64url_bytes {
 base64url_bytes! {
     /// What a proof is asked over: SHA-256 of the call's arguments in canonical form (RFC 8785), absent ones being `{}`.
     ArgumentsHash, 32, "popFor", "32 bytes in base64url without padding, SHA-256 of the canonical arguments"
+}
+
+base64url_bytes! {
+    /// The public half of a key for proofs, Ed25519.
+    PopPublic, 32, "popPub", "32 bytes in base64url without padding, an Ed25519 public key"
 }
 
 base64url_bytes! {

@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use self::sealed::{BodyReader, BodyWriter};
 
 /// One socket's protocol: [`AgentProtocol`](crate::message::AgentProtocol),
-/// [`ControlProtocol`](crate::control::ControlProtocol),
+/// [`AuthProtocol`](crate::auth::AuthProtocol), [`ControlProtocol`](crate::control::ControlProtocol),
 /// [`RsControlProtocol`](crate::rs_control::RsControlProtocol) or
 /// [`AsControlProtocol`](crate::as_control::AsControlProtocol). No others can be defined outside this crate.
 pub trait Protocol: sealed::Sealed + Sized + 'static {

@@ -26,6 +26,15 @@ pub const MAX_MESSAGE_BYTES: usize = 512;
 /// | `SESSION_FLUSHED` | -32004 |
 /// | `OVERLOADED` | -32005 |
 /// | `UNAVAILABLE` | -32006 |
+/// | `NOT_REGISTERED` | -32007 |
+/// | `APPROVAL_PENDING` | -32008 |
+/// | `APPROVAL_DENIED` | -32009 |
+/// | `APPROVAL_EXPIRED` | -32010 |
+/// | `SUSPENDED` | -32011 |
+/// | `REVOKED` | -32012 |
+/// | `AUTHORITY_UNREACHABLE` | -32013 |
+/// | `AUTHORITY_REFUSED` | -32014 |
+/// | `CLOCK_SKEW` | -32015 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -57,11 +66,32 @@ pub enum ErrorCode {
     },
     /// The store failed, or the daemon is stopping: nothing will be handed out.
     Unavailable,
+    /// The agent is not registered at the Authentication Service.
+    NotRegistered,
+    /// A human has yet to approve the agent.
+    ApprovalPending,
+    /// A human said no to the agent, or nobody decided in time.
+    ApprovalDenied,
+    /// The human's approval is over.
+    ApprovalExpired,
+    /// The Authentication Service suspended the agent.
+    Suspended,
+    /// The Authentication Service revoked the agent's key, for good.
+    Revoked,
+    /// The Authentication Service cannot be reached.
+    AuthorityUnreachable {
+        /// When asking again makes sense, in milliseconds from now.
+        retry_after_ms: u64,
+    },
+    /// The Authentication Service refused for a reason that has no code here; the message begins with its own.
+    AuthorityRefused,
+    /// The clocks of this machine and of the Authentication Service are too far apart.
+    ClockSkew,
 }
 
 impl ErrorCode {
     /// Every code, with nothing in it.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 19] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotAllowed,
@@ -72,6 +102,15 @@ impl ErrorCode {
         Self::SessionFlushed,
         Self::Overloaded { retry_after_ms: 0 },
         Self::Unavailable,
+        Self::NotRegistered,
+        Self::ApprovalPending,
+        Self::ApprovalDenied,
+        Self::ApprovalExpired,
+        Self::Suspended,
+        Self::Revoked,
+        Self::AuthorityUnreachable { retry_after_ms: 0 },
+        Self::AuthorityRefused,
+        Self::ClockSkew,
     ];
 
     /// The stable name, as `data.code` carries it.
@@ -85,6 +124,15 @@ impl ErrorCode {
             Self::SessionFlushed => "SESSION_FLUSHED",
             Self::Overloaded { .. } => "OVERLOADED",
             Self::Unavailable => "UNAVAILABLE",
+            Self::NotRegistered => "NOT_REGISTERED",
+            Self::ApprovalPending => "APPROVAL_PENDING",
+            Self::ApprovalDenied => "APPROVAL_DENIED",
+            Self::ApprovalExpired => "APPROVAL_EXPIRED",
+            Self::Suspended => "SUSPENDED",
+            Self::Revoked => "REVOKED",
+            Self::AuthorityUnreachable { .. } => "AUTHORITY_UNREACHABLE",
+            Self::AuthorityRefused => "AUTHORITY_REFUSED",
+            Self::ClockSkew => "CLOCK_SKEW",
         }
     }
 
@@ -101,15 +149,24 @@ impl ErrorCode {
             Self::SessionFlushed => -32_004,
             Self::Overloaded { .. } => -32_005,
             Self::Unavailable => -32_006,
+            Self::NotRegistered => -32_007,
+            Self::ApprovalPending => -32_008,
+            Self::ApprovalDenied => -32_009,
+            Self::ApprovalExpired => -32_010,
+            Self::Suspended => -32_011,
+            Self::Revoked => -32_012,
+            Self::AuthorityUnreachable { .. } => -32_013,
+            Self::AuthorityRefused => -32_014,
+            Self::ClockSkew => -32_015,
         }
     }
 
     /// When asking again makes sense, for the codes that say so.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::QueueEmpty { retry_after_ms, .. } | Self::Overloaded { retry_after_ms } => {
-                Some(Duration::from_millis(retry_after_ms))
-            }
+            Self::QueueEmpty { retry_after_ms, .. }
+            | Self::Overloaded { retry_after_ms }
+            | Self::AuthorityUnreachable { retry_after_ms } => Some(Duration::from_millis(retry_after_ms)),
             _ => None,
         }
     }
@@ -136,6 +193,15 @@ impl ErrorCode {
             (Some("SESSION_FLUSHED"), _) => Some(Self::SessionFlushed),
             (Some("OVERLOADED"), _) => Some(Self::Overloaded { retry_after_ms }),
             (Some("UNAVAILABLE"), _) => Some(Self::Unavailable),
+            (Some("NOT_REGISTERED"), _) => Some(Self::NotRegistered),
+            (Some("APPROVAL_PENDING"), _) => Some(Self::ApprovalPending),
+            (Some("APPROVAL_DENIED"), _) => Some(Self::ApprovalDenied),
+            (Some("APPROVAL_EXPIRED"), _) => Some(Self::ApprovalExpired),
+            (Some("SUSPENDED"), _) => Some(Self::Suspended),
+            (Some("REVOKED"), _) => Some(Self::Revoked),
+            (Some("AUTHORITY_UNREACHABLE"), _) => Some(Self::AuthorityUnreachable { retry_after_ms }),
+            (Some("AUTHORITY_REFUSED"), _) => Some(Self::AuthorityRefused),
+            (Some("CLOCK_SKEW"), _) => Some(Self::ClockSkew),
             _ => None,
         }
     }
@@ -266,6 +332,15 @@ impl Binary for ErrorCode {
             Self::SessionFlushed => 7,
             Self::Overloaded { .. } => 8,
             Self::Unavailable => 9,
+            Self::NotRegistered => 10,
+            Self::ApprovalPending => 11,
+            Self::ApprovalDenied => 12,
+            Self::ApprovalExpired => 13,
+            Self::Suspended => 14,
+            Self::Revoked => 15,
+            Self::AuthorityUnreachable { .. } => 16,
+            Self::AuthorityRefused => 17,
+            Self::ClockSkew => 18,
         };
         number.put(output)?;
         match self {
@@ -273,7 +348,9 @@ impl Binary for ErrorCode {
                 renewal_pending.put(output)?;
                 retry_after_ms.put(output)
             }
-            Self::Overloaded { retry_after_ms } => retry_after_ms.put(output),
+            Self::Overloaded { retry_after_ms } | Self::AuthorityUnreachable { retry_after_ms } => {
+                retry_after_ms.put(output)
+            }
             _ => Ok(()),
         }
     }
@@ -290,6 +367,15 @@ impl Binary for ErrorCode {
             7 => Self::SessionFlushed,
             8 => Self::Overloaded { retry_after_ms: u64::take(input)? },
             9 => Self::Unavailable,
+            10 => Self::NotRegistered,
+            11 => Self::ApprovalPending,
+            12 => Self::ApprovalDenied,
+            13 => Self::ApprovalExpired,
+            14 => Self::Suspended,
+            15 => Self::Revoked,
+            16 => Self::AuthorityUnreachable { retry_after_ms: u64::take(input)? },
+            17 => Self::AuthorityRefused,
+            18 => Self::ClockSkew,
             other => return unknown_variant("error code this version knows", other),
         })
     }
@@ -337,7 +423,16 @@ mod tests {
             ErrorCode::NoSession,
             ErrorCode::SessionFlushed,
             ErrorCode::Overloaded { retry_after_ms: 9 },
+            ErrorCode::AuthorityUnreachable { retry_after_ms: 9 },
             ErrorCode::Unavailable,
+            ErrorCode::NotRegistered,
+            ErrorCode::ApprovalPending,
+            ErrorCode::ApprovalDenied,
+            ErrorCode::ApprovalExpired,
+            ErrorCode::Suspended,
+            ErrorCode::Revoked,
+            ErrorCode::AuthorityRefused,
+            ErrorCode::ClockSkew,
         ] {
             let back = ErrorCode::from_parts(Some(code.name()), code.number().into(), Some(true), Some(9));
             assert_eq!(back, Some(code));

@@ -145,6 +145,71 @@ base64url_secret! {
     TicketText, "ticket"
 }
 
+/// A piece of a session document's text, where the whole is too long for one frame. It means nothing by itself.
+pub struct SessionPartText(WipedText);
+
+/// The longest piece, in bytes: each of its characters may take two in a frame.
+pub const MAX_PART_BYTES: usize = 24 << 10;
+
+impl SessionPartText {
+    /// Takes over a piece.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when it is empty or longer than [`MAX_PART_BYTES`]. It is wiped.
+    pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
+        let text = WipedText::new(text.into());
+        match (1..=MAX_PART_BYTES).contains(&text.len()) {
+            true => Ok(Self(text)),
+            false => Err(ValueError::new("text", "1 to 24576 bytes of a session document")),
+        }
+    }
+
+    /// Cuts a document into pieces, in order.
+    pub fn pieces(mut document: &str) -> impl Iterator<Item = Self> {
+        core::iter::from_fn(move || {
+            let end =
+                (0..=MAX_PART_BYTES.min(document.len())).rev().find(|end| document.is_char_boundary(*end))?;
+            let (piece, rest) = document.split_at(end);
+            document = rest;
+            Self::new(piece).ok()
+        })
+    }
+
+    /// The piece, keys included.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SessionPartText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionPartText([redacted])")
+    }
+}
+
+impl Binary for SessionPartText {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self.expose())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(String::take(input)?)?)
+    }
+}
+
+impl Serialize for SessionPartText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionPartText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
 /// business; only that it is one well-formed JSON object is checked.
 pub struct SessionDocumentText(WipedText);
@@ -230,7 +295,23 @@ mod tests {
         let token = TokenText::new("c2VjcmV0").unwrap();
         let channel = ChannelText::new("c2VjcmV0").unwrap();
         let document = SessionDocumentText::new(r#"{"key":"c2VjcmV0"}"#).unwrap();
-        assert!(!format!("{token:?} {channel:?} {document:?}").contains("c2VjcmV0"));
+        let part = SessionPartText::new(r#""c2VjcmV0"}"#).unwrap();
+        let ticket = TicketText::new("c2VjcmV0").unwrap();
+        assert!(!format!("{token:?} {channel:?} {document:?} {part:?} {ticket:?}").contains("c2VjcmV0"));
+    }
+
+    #[test]
+    fn pieces_are_a_document_cut_between_characters() {
+        for document in ["{}".to_owned(), "é".repeat(MAX_PART_BYTES), "x".repeat(3 * MAX_PART_BYTES)] {
+            let pieces: Vec<_> = SessionPartText::pieces(&document).collect();
+            assert!(pieces.iter().all(|piece| piece.expose().len() <= MAX_PART_BYTES));
+            let whole: String = pieces.iter().map(SessionPartText::expose).collect();
+            assert_eq!(whole, document);
+        }
+        assert_eq!(SessionPartText::pieces("").count(), 0);
+        for wrong in [String::new(), "x".repeat(MAX_PART_BYTES + 1)] {
+            assert!(SessionPartText::new(wrong).is_err());
+        }
     }
 
     #[test]

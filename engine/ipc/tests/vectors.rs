@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use obol_ipc::as_control::AsControlProtocol;
+use obol_ipc::auth::AuthProtocol;
 use obol_ipc::codec::Codec;
 use obol_ipc::control::ControlProtocol;
 use obol_ipc::frame::{EncodedFrame, FrameDecoder};
@@ -130,6 +131,11 @@ fn every_frame_of_the_agents_socket_is_written_to_the_byte() {
 }
 
 #[test]
+fn every_frame_of_the_authenticators_socket_is_written_to_the_byte() {
+    check::<AuthProtocol>("auth.json");
+}
+
+#[test]
 fn every_frame_of_the_control_socket_is_written_to_the_byte() {
     check::<ControlProtocol>("control.json");
 }
@@ -159,6 +165,7 @@ fn wanted<P: Protocol>() -> BTreeSet<(Kind, String)> {
 #[test]
 fn every_method_has_a_request_and_an_answer_and_every_code_an_example() {
     assert!(held("agent.json") == wanted::<AgentProtocol>());
+    assert!(held("auth.json") == wanted::<AuthProtocol>());
     assert!(held("control.json") == wanted::<ControlProtocol>());
     assert!(held("rs-control.json") == wanted::<RsControlProtocol>());
     assert!(held("as-control.json") == wanted::<AsControlProtocol>());
@@ -168,12 +175,12 @@ fn every_method_has_a_request_and_an_answer_and_every_code_an_example() {
             .pointer("/error/code")
             .and_then(Value::as_i64)
     };
-    let numbers: BTreeSet<i64> = read("agent.json").into_iter().filter_map(number).collect();
+    let cases = read("agent.json").into_iter().chain(read("auth.json"));
+    let numbers: BTreeSet<i64> = cases.filter_map(number).collect();
     let document = std::fs::read_to_string(path("../../../docs/protocol.md")).unwrap();
-    let documented = ["-32001", "-32002", "-32003", "-32004", "-32005", "-32006", "-32601", "-32602"];
+    let documented: BTreeSet<i64> = (-32_015..=-32_001).chain([-32_601, -32_602]).collect();
     assert!(documented.iter().all(|number| document.contains(&format!("| {number} |"))));
-    let all = documented.iter().map(|number| number.parse().unwrap()).chain([-32_700, -32_600]);
-    assert_eq!(numbers, all.collect());
+    assert_eq!(numbers, documented.into_iter().chain([-32_700, -32_600]).collect());
 }
 
 #[test]

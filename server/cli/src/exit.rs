@@ -175,12 +175,21 @@ impl From<CallError> for Failure {
 /// How a command ends that a daemon refused so.
 pub(crate) fn exit_of(code: ErrorCode) -> Exit {
     match code {
-        ErrorCode::PolicyDeny => Exit::Denied,
-        ErrorCode::NoSession | ErrorCode::SessionFlushed => Exit::Login,
+        ErrorCode::PolicyDeny
+        | ErrorCode::ApprovalDenied
+        | ErrorCode::Suspended
+        | ErrorCode::Revoked
+        | ErrorCode::AuthorityRefused => Exit::Denied,
+        ErrorCode::NoSession
+        | ErrorCode::SessionFlushed
+        | ErrorCode::NotRegistered
+        | ErrorCode::ApprovalPending
+        | ErrorCode::ApprovalExpired => Exit::Login,
         ErrorCode::InvalidArgument | ErrorCode::InvalidRequest | ErrorCode::MethodNotAllowed => Exit::Usage,
-        ErrorCode::QueueEmpty { .. } | ErrorCode::Overloaded { .. } | ErrorCode::Unavailable => {
-            Exit::Unavailable
-        }
+        ErrorCode::QueueEmpty { .. }
+        | ErrorCode::Overloaded { .. }
+        | ErrorCode::AuthorityUnreachable { .. }
+        | ErrorCode::Unavailable => Exit::Unavailable,
         _ => Exit::Other,
     }
 }

@@ -44,7 +44,8 @@ fn frame(name: &str, members: &Value) -> Vec<u8> {
 fn a_stranger_reads_every_frame_as_the_message_beside_it() {
     let output = Command::new("python3").args(["-c", READER]).arg(vectors("")).output().expect(NEEDED);
     assert!(output.status.success(), "{output:?}");
-    let names = ["agent.json", "as-control.json", "control.json", "hello.json", "rs-control.json"];
+    let names =
+        ["agent.json", "as-control.json", "auth.json", "control.json", "hello.json", "rs-control.json"];
     let all: usize = names.iter().map(|name| cases(name).len()).sum();
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), all.to_string());
 }

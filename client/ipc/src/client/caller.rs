@@ -13,8 +13,9 @@ use obol_ipc::{Endpoint, Protocol};
 use super::error::CallError;
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect, Unwritten};
 
-/// A blocking client for one socket: [`Client`](super::Client), [`ControlClient`](super::ControlClient),
-/// [`RsControlClient`](super::RsControlClient) or [`AsControlClient`](super::AsControlClient). One connection, and one request on it at a time.
+/// A blocking client for one socket: [`Client`](super::Client), [`AuthClient`](super::AuthClient),
+/// [`ControlClient`](super::ControlClient), [`RsControlClient`](super::RsControlClient) or
+/// [`AsControlClient`](super::AsControlClient). One connection, and one request on it at a time.
 #[derive(Debug)]
 pub struct BlockingClient<P> {
     endpoint: Endpoint,

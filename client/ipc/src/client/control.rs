@@ -2,12 +2,13 @@
 
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DenyResult, FlushParams, FlushResult,
-    FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionResult, ResumeResult,
-    SecurityEventParams, StatusParams, StatusResult, ToolParams,
+    FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionPartParams, ProvisionResult,
+    ResumeResult, SecurityEventParams, StatusParams, StatusResult, ToolParams,
 };
 use obol_ipc::message::Empty;
-use obol_ipc::names::{EventKind, Reason, ToolName};
-use obol_ipc::secret::SessionDocumentText;
+use obol_ipc::names::{EventKind, Reason, ToolName, ValueError};
+use obol_ipc::proof::PopPublic;
+use obol_ipc::secret::{SessionDocumentText, SessionPartText};
 
 use super::caller::BlockingClient;
 use super::error::CallError;
@@ -40,6 +41,42 @@ impl ControlClient {
         session: SessionDocumentText,
     ) -> Result<ProvisionResult, CallError> {
         self.give(session, true)
+    }
+
+    /// Makes a key for proofs of possession, for a session that is to come: the public half. The private half stays in the
+    /// daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn pop_key(&mut self) -> Result<PopPublic, CallError> {
+        let reply = self.order(&ControlRequest::PopKey(Empty {}))?;
+        expect_reply!(reply, ControlReply::PopKey).map(|made| made.pop_pub)
+    }
+
+    /// As [`provision`](Self::provision), for a document of any length, which goes in pieces; `pop_pub` names the key of
+    /// [`pop_key`](Self::pop_key) that the session's proofs are made with.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; nothing was provisioned unless the last piece went unanswered.
+    pub fn provision_in_parts(
+        &mut self,
+        document: &str,
+        pop_pub: Option<PopPublic>,
+    ) -> Result<ProvisionResult, CallError> {
+        let mut pieces = SessionPartText::pieces(document).enumerate().peekable();
+        while let Some((number, text)) = pieces.next() {
+            let last = pieces.peek().is_none();
+            let params =
+                ProvisionPartParams { number: number as u64, text, last, pop_pub: pop_pub.filter(|_| last) };
+            let reply = self.order(&ControlRequest::ProvisionPart(params))?;
+            let done = expect_reply!(reply, ControlReply::ProvisionPart)?;
+            if last {
+                return done.session.ok_or_else(|| CallError::mismatched("provisionPart"));
+            }
+        }
+        Err(CallError::Argument(ValueError::new("session", "one JSON object, the session document")))
     }
 
     fn give(&mut self, session: SessionDocumentText, resume: bool) -> Result<ProvisionResult, CallError> {

@@ -7,6 +7,7 @@
 
 mod agent;
 mod as_control;
+mod auth;
 mod caller;
 mod control;
 mod error;
@@ -17,6 +18,7 @@ pub use self::agent::Client;
 #[cfg(any(feature = "tokio", test))]
 pub(crate) use self::agent::dequeue_params;
 pub use self::as_control::AsControlClient;
+pub use self::auth::AuthClient;
 pub use self::caller::BlockingClient;
 pub use self::control::ControlClient;
 pub use self::error::CallError;

@@ -1,5 +1,6 @@
 //! Answers that come in pages, put together.
 
+use obol_ipc::auth::AuthStatusResult;
 use obol_ipc::control::StatusResult;
 use obol_ipc::message::TokenStatusResult;
 use obol_ipc::rs_control::RsStatusResult;
@@ -35,6 +36,16 @@ impl Paged for StatusResult {
         self.sessions.extend(page.sessions);
         self.tools.extend(page.tools);
         self.denied.extend(page.denied);
+    }
+}
+
+impl Paged for AuthStatusResult {
+    fn next(&mut self) -> &mut Option<u64> {
+        &mut self.next
+    }
+
+    fn append(&mut self, page: Self) {
+        self.routes.extend(page.routes);
     }
 }
 

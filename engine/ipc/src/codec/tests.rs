@@ -80,6 +80,9 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Just(ErrorCode::SessionFlushed),
         any::<u64>().prop_map(|retry_after_ms| ErrorCode::Overloaded { retry_after_ms }),
         Just(ErrorCode::Unavailable),
+        Just(ErrorCode::NotRegistered),
+        Just(ErrorCode::Suspended),
+        any::<u64>().prop_map(|retry_after_ms| ErrorCode::AuthorityUnreachable { retry_after_ms }),
     ];
     (code, any::<String>()).prop_map(|(code, message)| Refusal::new(code, message))
 }

@@ -37,8 +37,8 @@ meanings! {
             => "Where the message gives a command for the operator, that one works; else ask whoever grants the tool.";
         "UNAVAILABLE": "Nothing answers, nothing is ready, or something cannot be written."
             => "Try again, after `retryAfterMs` where it is given; if it lasts, look at `/readyz` and the daemon's log.";
-        "LOGIN_NEEDED": "There is no session, or it was flushed."
-            => "Authenticate again, or `obol session provision FILE`; after a flush `obol resume` first.";
+        "LOGIN_NEEDED": "There is no session, or it was flushed; or the agent is not registered, or not approved."
+            => "Authenticate again, or `obol session provision FILE`; after a flush `obol resume` first; register with `obol register`.";
     }
 
     /// Of the local sockets.
@@ -63,6 +63,24 @@ meanings! {
             => "Ask again after `retryAfterMs`.";
         "UNAVAILABLE": "The store failed, the audit log cannot be written, or the daemon is stopping. Nothing was handed out."
             => "Connect again a little later; if it lasts, make room on the disk and restart the daemon.";
+        "NOT_REGISTERED": "The Authentication Service does not know the agent."
+            => "`obol register`, and have a human approve it.";
+        "APPROVAL_PENDING": "A human has yet to decide about the agent."
+            => "`obol approve CODE` where the service runs; `obol auth status` shows the code.";
+        "APPROVAL_DENIED": "A human said no to the agent, or nobody decided in time."
+            => "Ask them; then `obol register` again.";
+        "APPROVAL_EXPIRED": "The human's approval is over."
+            => "`obol register` again; the human sees what changed.";
+        "SUSPENDED": "The Authentication Service ended the agent; what was minted ahead is destroyed."
+            => "Nothing, until `obol agent enable`. Then sessions are opened again by themselves.";
+        "REVOKED": "The Authentication Service ended the agent's key for good."
+            => "Move `authenticator.identity` away and register the agent anew, if it is to come back at all.";
+        "AUTHORITY_UNREACHABLE": "The Authentication Service does not answer, or something on the way refused."
+            => "Nothing: it is tried again by itself. If it lasts, look at the service and the network.";
+        "AUTHORITY_REFUSED": "The Authentication Service refused. The message begins with its own code, see [authority.md](authority.md)."
+            => "Put right what the message names; `NO_GRANTS`: ask whoever writes the policies.";
+        "CLOCK_SKEW": "This machine's clock and the service's are more than 30 s apart; the message says by how much."
+            => "Set the clock that is wrong, and keep both by NTP.";
     }
 
     /// Of the first frame.

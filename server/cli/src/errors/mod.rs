@@ -83,7 +83,7 @@ fn sockets() -> Section {
     };
     Section {
         title: "The local sockets",
-        about: "The agent's socket and both operators' sockets answer with JSON-RPC errors whose `data.code` is one of these. `exit` is that of the command \
+        about: "The agent's socket, the authenticator's and the operators' answer with JSON-RPC errors whose `data.code` is one of these. `exit` is that of the command \
                 that was refused.",
         columns: &["`data.code`", "number", "exit"],
         lines: ErrorCode::ALL.iter().map(line).collect(),

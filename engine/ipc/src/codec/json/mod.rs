@@ -228,7 +228,9 @@ impl ErrorData<'static> {
             ErrorCode::QueueEmpty { renewal_pending, retry_after_ms } => {
                 (Some(renewal_pending), Some(retry_after_ms))
             }
-            ErrorCode::Overloaded { retry_after_ms } => (None, Some(retry_after_ms)),
+            ErrorCode::Overloaded { retry_after_ms } | ErrorCode::AuthorityUnreachable { retry_after_ms } => {
+                (None, Some(retry_after_ms))
+            }
             _ => (None, None),
         };
         Self { code: Some(Cow::Borrowed(code.name())), renewal_pending, retry_after_ms }

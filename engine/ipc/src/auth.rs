@@ -1,0 +1,215 @@
+//! The authenticator's protocol: what an agent may say on `auth.sock`. It can ask to be registered and for sessions, and how
+//! that stands; no answer holds a key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
+use crate::control::{HoldStatus, StatusParams};
+use crate::frame::EncodeError;
+use crate::message::Empty;
+use crate::names::{AgentInstanceId, Audience, SessionId, ToolName, WishedName, either_case};
+use crate::numbers::AlgorithmSuite;
+use crate::protocol::protocol;
+use crate::protocol::sealed::{BodyReader, BodyWriter};
+use crate::secret::TicketText;
+use crate::time::UtcTime;
+
+protocol! {
+    /// The authenticator's socket.
+    AuthProtocol { AuthMethod, AuthRequest, AuthReply }
+
+    /// Ask the Authentication Service to register the agent, which a human approves. While one waits for a human, a
+    /// further request is answered with it.
+    Register "register" (RegisterParams) -> RegistrationResult;
+    /// What became of the registration.
+    RegistrationStatus "registrationStatus" (Empty) -> RegistrationResult;
+    /// Open a session and provision the TQS with it. One that is only seconds old is answered instead.
+    Authenticate "authenticate" (Empty) -> OpenSession;
+    /// The session there is; opens one where there is none, or where it is almost over.
+    EnsureAuthenticated "ensureAuthenticated" (Empty) -> OpenSession;
+    /// How the authenticator is, a page at a time.
+    AuthStatus "authStatus" (StatusParams) -> AuthStatusResult;
+}
+
+/// Parameters of `register`. What the operator set in the authenticator's settings need not be said, and cannot be said
+/// otherwise.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegisterParams {
+    /// What humans call the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<WishedName>,
+    /// Its class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<WishedName>,
+    /// Roles that it would like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<WishedName>,
+    /// Tools that it would like to use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolName>,
+    /// An invitation's ticket, which stands in for the human.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<TicketText>,
+}
+
+/// What has become of a registration. In JSON: `none`, `waiting`, `denied`, `expired` or `active`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum RegistrationState {
+    /// The agent is not registered, and has not asked to be.
+    None,
+    /// A human has yet to decide.
+    Waiting,
+    /// A human said no.
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// The agent is registered.
+    Active,
+}
+
+/// Result of `register` and `registrationStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistrationResult {
+    /// How it stands.
+    pub state: RegistrationState,
+    /// While it waits: what the human types.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The agent's key in words. The human sees the same, or it is not this agent.
+    pub words: String,
+    /// While it waits: until when the code is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UtcTime>,
+    /// Of a registered agent: its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentInstanceId>,
+    /// When a human has to approve the agent again, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_expires_at: Option<UtcTime>,
+}
+
+/// Result of `authenticate` and `ensureAuthenticated`: a session that the TQS mints from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenSession {
+    /// The session.
+    #[serde(deserialize_with = "either_case")]
+    pub session_id: SessionId,
+    /// The agent it belongs to.
+    pub agent_instance_id: AgentInstanceId,
+    /// The negotiated suite, 1 to 4.
+    pub algorithm_suite: AlgorithmSuite,
+    /// When it ends.
+    pub expires_at: UtcTime,
+    /// When a human has to approve the agent again, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_expires_at: Option<UtcTime>,
+}
+
+/// What the authenticator is about. In JSON: `unregistered`, `waiting`, `registered`, `authenticated`, `held` or `stopped`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum AuthState {
+    /// The agent is not registered.
+    Unregistered,
+    /// A human has yet to decide about it.
+    Waiting,
+    /// The agent is registered and has no session; `problem` says why.
+    Registered,
+    /// There is a session, and the next is opened in time.
+    Authenticated,
+    /// An operator flushed the sidecar: no session is opened before `resume`.
+    Held,
+    /// The Authentication Service ended the agent, for now or for good: `problem` says which.
+    Stopped,
+}
+
+/// What went wrong last, and has not gone well since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Its stable code.
+    pub code: String,
+    /// What it means and what to do.
+    pub message: String,
+    /// When it happened.
+    pub at: UtcTime,
+    /// When it is tried again, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<UtcTime>,
+}
+
+/// Where tokens of the session can go: one resource server, and the tools that are granted there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// The resource server.
+    pub audience: Audience,
+    /// The tools.
+    pub tools: Vec<ToolName>,
+}
+
+/// Result of `authStatus`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthStatusResult {
+    /// The authenticator's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The user it runs as.
+    pub uid: u32,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// The Authentication Service, as it is pinned: address and key.
+    pub authority: String,
+    /// What it is about.
+    pub state: AuthState,
+    /// How the registration stands.
+    pub registration: RegistrationResult,
+    /// The session that the TQS has from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<OpenSession>,
+    /// When the next one is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<UtcTime>,
+    /// How far this machine's clock was ahead of the service's when they last spoke, in seconds; negative where it was behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew_seconds: Option<i64>,
+    /// What went wrong last, and has not gone well since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// Why the sidecar takes no new session, while it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// Where tokens of the session can go, as many as one answer holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// Where the next page of routes begins; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+binary_struct! {
+    RegisterParams { name, class, roles, tools, ticket }
+    RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at }
+    OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }
+    Problem { code, message, at, retry_at }
+    Route { audience, tools }
+    AuthStatusResult {
+        version, pid, uid, uptime_seconds, authority, state, registration, session, renew_at, skew_seconds, problem, hold,
+        routes, next
+    }
+}
+
+binary_enum! {
+    RegistrationState "state of a registration" { None = 0, Waiting = 1, Denied = 2, Expired = 3, Active = 4 }
+    AuthState "state of an authenticator" {
+        Unregistered = 0, Waiting = 1, Registered = 2, Authenticated = 3, Held = 4, Stopped = 5
+    }
+}
