@@ -7,8 +7,9 @@ use std::time::Instant;
 use obol_audit::Event;
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DeniedTool, DenyResult, FlushResult,
-    FlushScope, HealthResult, HoldStatus, MAX_NAMED_SESSIONS, PolicyParams, ProvisionParams, ProvisionResult,
-    ResumeResult, SessionState, SessionStatus, StatusParams, StatusResult, ToolStatus,
+    FlushScope, HealthResult, HoldStatus, MAX_NAMED_SESSIONS, PolicyParams, PopKeyResult,
+    ProvisionPartParams, ProvisionPartResult, ProvisionResult, ResumeResult, SessionState, SessionStatus,
+    StatusParams, StatusResult, ToolStatus,
 };
 use obol_ipc::message::Empty;
 use obol_ipc::names::{AgentInstanceId, Audience, ToolName, ValueError};
@@ -18,6 +19,7 @@ use obol_ipc::time::UtcTime;
 use obol_probe::health::Health as _;
 use obol_probe::stop::Stop;
 use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Unavailable};
+use obol_session::PopKey;
 use tracing::Span;
 
 use crate::audit::Auditor;
@@ -25,6 +27,8 @@ use crate::connection::{Answer, Answerer, Requester};
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::http::Health;
+use crate::parts::{PATIENCE, Parts, Taken};
+use crate::pop_keys::PopKeys;
 
 /// Stands for an agent whose name went with its flushed session.
 const UNKNOWN_AGENT: &str = "-";
@@ -40,22 +44,22 @@ pub(crate) struct Control {
     pub(crate) audit: Option<Auditor>,
     pub(crate) denials: Arc<Denials>,
     pub(crate) health: Arc<Health>,
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) pop_keys: PopKeys,
 }
 
 impl Answerer<ControlProtocol> for Control {
     fn answer(self: &Arc<Self>, call: ControlRequest, requester: &Requester) -> Answer<ControlProtocol> {
         match call {
-            ControlRequest::Provision(params) => {
-                let (audit, requester) = (self.audit.clone(), requester.clone());
-                self.on_disk(move |queue| {
-                    // A session that cannot be audited is not taken.
-                    audit.as_ref().map(Auditor::health).transpose()?;
-                    let outcome = provision(queue, &params);
-                    if let Some(audit) = audit {
-                        audit.provisioned(queue, &requester, &outcome);
-                    }
-                    outcome.map(ControlReply::Provision)
-                })
+            ControlRequest::Provision(params) => self.provision(requester, move |queue| {
+                let outcome = read(params.session.expose().as_bytes())
+                    .and_then(|half| provision(queue, half, params.resume));
+                (outcome.clone(), outcome.map(ControlReply::Provision))
+            }),
+            ControlRequest::ProvisionPart(params) => self.provision_part(requester, &params),
+            ControlRequest::PopKey(_) => {
+                let made = self.pop_keys.make(Instant::now());
+                Answer::Now(made.map(|pop_pub| ControlReply::PopKey(PopKeyResult { pop_pub })))
             }
             ControlRequest::Flush(params) => {
                 let flushed = (queue_scope(params.scope), params.reason.as_str().to_owned());
@@ -153,6 +157,60 @@ impl Control {
         })
     }
 
+    /// Takes a session, and writes down what came of it.
+    fn provision(
+        &self,
+        requester: &Requester,
+        act: impl FnOnce(&Queue) -> (Result<ProvisionResult, Refusal>, Result<ControlReply, Refusal>)
+        + Send
+        + 'static,
+    ) -> Answer<ControlProtocol> {
+        let (audit, requester) = (self.audit.clone(), requester.clone());
+        self.on_disk(move |queue| {
+            // A session that cannot be audited is not taken.
+            audit.as_ref().map(Auditor::health).transpose()?;
+            let (outcome, reply) = act(queue);
+            if let Some(audit) = audit {
+                audit.provisioned(queue, &requester, &outcome);
+            }
+            reply
+        })
+    }
+
+    /// Holds a piece of a session document, and takes the session once it is whole.
+    fn provision_part(&self, requester: &Requester, piece: &ProvisionPartParams) -> Answer<ControlProtocol> {
+        let now = Instant::now();
+        let text = match self.parts.take(requester.tag.connection, piece, now) {
+            Err(refusal) => return Answer::Now(Err(refusal)),
+            Ok(Taken::Whole(text)) => text,
+            Ok(Taken::Some(received)) => {
+                self.forget_later(piece.number);
+                return Answer::Now(Ok(part_reply(received, None)));
+            }
+        };
+        let pop_key = match piece.pop_pub.map(|public| self.pop_keys.take(&public, now)).transpose() {
+            Ok(key) => key,
+            Err(refusal) => return Answer::Now(Err(refusal)),
+        };
+        self.provision(requester, move |queue| {
+            let half = read(&text).and_then(|half| with_pop_key(half, pop_key));
+            let outcome = half.and_then(|half| provision(queue, half, false));
+            let reply = outcome.clone().map(|session| part_reply(text.len() as u64, Some(session)));
+            (outcome, reply)
+        })
+    }
+
+    /// Whoever does not go on leaves keys behind, but not for long.
+    fn forget_later(&self, number: u64) {
+        if number == 0 {
+            let parts = Arc::clone(&self.parts);
+            tokio::spawn(async move {
+                tokio::time::sleep(PATIENCE).await;
+                parts.forget(Instant::now());
+            });
+        }
+    }
+
     /// Changes the operator's own list.
     fn change_denials(
         &self,
@@ -192,12 +250,30 @@ impl Control {
     }
 }
 
-fn provision(queue: &Queue, params: &ProvisionParams) -> Result<ProvisionResult, Refusal> {
-    let document =
-        AgentHalf::from_json(params.session.expose().as_bytes()).map_err(Refusal::invalid_argument)?;
+fn read(document: &[u8]) -> Result<AgentHalf, Refusal> {
+    AgentHalf::from_json(document).map_err(Refusal::invalid_argument)
+}
+
+/// The session with a key of our own for its proofs, where it named one.
+fn with_pop_key(mut half: AgentHalf, key: Option<PopKey>) -> Result<AgentHalf, Refusal> {
+    if let Some(key) = key {
+        if half.pop_key.is_some() {
+            return Err(Refusal::invalid_argument(
+                "popPub: the document has a pop_key of its own; leave one of them out",
+            ));
+        }
+        half.pop_key = Some(key);
+    }
+    Ok(half)
+}
+
+fn part_reply(received: u64, session: Option<ProvisionResult>) -> ControlReply {
+    ControlReply::ProvisionPart(ProvisionPartResult { received, session })
+}
+
+fn provision(queue: &Queue, document: AgentHalf, resume: bool) -> Result<ProvisionResult, Refusal> {
     let grants = document.grants() as u64;
-    let provisioned =
-        if params.resume { queue.provision_and_resume(document) } else { queue.provision(document) };
+    let provisioned = if resume { queue.provision_and_resume(document) } else { queue.provision(document) };
     match provisioned {
         Ok(id) => Ok(ProvisionResult { session_id: id, grants }),
         Err(ProvisionError::Unavailable(error)) => Err(Refusal::unavailable(error)),

@@ -16,6 +16,7 @@
 
 mod access;
 mod agent;
+mod agents_socket;
 mod audit;
 mod connection;
 mod control;
@@ -26,6 +27,8 @@ mod limits;
 mod listener;
 mod operator;
 mod owner;
+mod parts;
+mod pop_keys;
 mod seats;
 mod service;
 mod socket_server;
@@ -33,6 +36,7 @@ mod turns;
 mod waits;
 
 pub use access::{Access, AgentUsers, AgentUsersError, Modes};
+pub use agents_socket::{AgentsSocket, SocketHealth};
 pub use connection::{Answer, Answerer, Requester};
 pub use http::{HttpAddress, HttpListener};
 pub use limits::PeerLimits;

@@ -27,6 +27,7 @@ use crate::denials::Denials;
 use crate::http::{Health, HttpAddress, HttpListener};
 use crate::limits::{PeerLimits, Peers};
 use crate::listener::{BindError, Listener};
+use crate::pop_keys::PopKeys;
 use crate::socket_server::{DRAIN_TIMEOUT, MAX_CONTROL_CONNECTIONS, SocketServer};
 
 /// What the daemon calls itself to those who connect.
@@ -55,7 +56,7 @@ impl From<Listener> for Socket {
 }
 
 impl Socket {
-    fn take(self) -> Result<Listener, BindError> {
+    pub(crate) fn take(self) -> Result<Listener, BindError> {
         match self {
             Self::At(endpoint, access) => Listener::bind(&endpoint, access),
             Self::Taken(listener) => Ok(listener),
@@ -215,6 +216,8 @@ impl Wiring {
             audit: audit.clone(),
             denials,
             health: Arc::clone(&health),
+            parts: Arc::default(),
+            pop_keys: PopKeys::default(),
         };
         let operators = Peers::new(PeerLimits::unmetered(MAX_CONTROL_CONNECTIONS));
         Service {
