@@ -2,9 +2,12 @@
 
 use core::fmt;
 use core::sync::atomic::Ordering;
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
+use event_listener::Listener as _;
 use obol_session::AgentHalf;
 use obol_token::SessionId;
 
@@ -15,10 +18,13 @@ use crate::jobs::{Chore, Job};
 use crate::keys::{ROOT, SlotError, SlotSecret};
 use crate::partition::{Partition, PartitionKey};
 use crate::queue::Queue;
-use crate::session::Session;
+use crate::session::{Route, Session};
 use crate::shared::Shared;
 use crate::store::values::MAX_NOTE_BYTES;
 use crate::store::{Hold, PartitionPlace, Policy, SessionHeader};
+
+/// How long the first tokens of a session may take before it becomes the current one all the same.
+const FIRST_TOKENS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a flush destroys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,7 +97,8 @@ pub struct Flushed {
 }
 
 impl Queue {
-    /// Takes a session over, durably, and begins to mint for it. It becomes the current session.
+    /// Takes a session over, durably, and begins to mint for it. It becomes the current session, once the first tokens are
+    /// there of those tools that were drawn from the one before it, which serves meanwhile; after a second in any case.
     ///
     /// # Errors
     ///
@@ -120,7 +127,39 @@ impl Queue {
             end_where(shared, core::slice::from_ref(&session), |_| true)?;
         }
         self.adopt(&session);
+        drop(flushes);
+        if !overtaken {
+            self.wait_for_first_tokens(&session);
+        }
+        shared.elect();
         if overtaken { Err(ProvisionError::Flushed(id)) } else { Ok(id) }
+    }
+
+    /// Waits until a draw would find a token of each tool that is in use: a renewal is no gap for who does not wait.
+    fn wait_for_first_tokens(&self, session: &Session) {
+        let shared = &self.shared;
+        let Some(before) = shared.sessions.current.load_full() else { return };
+        let now = shared.timeline.look().now;
+        if !before.is_active() || before.is_over(now) {
+            return;
+        }
+        let deadline = Instant::now() + FIRST_TOKENS_PATIENCE;
+        let in_use = before.partitions.iter().filter(|partition| partition.used().0 > 0);
+        for used in in_use {
+            let Route::One(partition) = session.route(used.tool(), Some(used.audience())) else { continue };
+            while partition.ready_len() == 0 && !partition.is_denied() && session.is_active() {
+                let ready = partition.available.listen();
+                if partition.ready_len() > 0 {
+                    break;
+                }
+                if partition.ask_refill() {
+                    shared.work.refills.ask(partition);
+                }
+                if ready.wait_deadline(deadline).is_none() {
+                    return;
+                }
+            }
+        }
     }
 
     /// As [`provision`](Self::provision), also where new sessions are held back ([`flush_and_hold`](Self::flush_and_hold));
@@ -160,7 +199,6 @@ impl Queue {
         }
         drop(policy);
         shared.sessions.all.write().insert(session.id, Arc::clone(session));
-        shared.elect();
         shared.warm_up(session);
         tracing::info!(session = %session.id, grants = session.partitions.len(), "session provisioned");
     }

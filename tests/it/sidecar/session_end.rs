@@ -206,3 +206,32 @@ fn status_says_how_long_a_session_lasts() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_session_is_followed_without_a_gap_for_who_draws_and_does_not_wait() {
+    let (store, clock) = (Store::new(), Arc::new(ManualClock::new(START)));
+    let queue = open_at(&store, &clock);
+    queue.provision(session(1, 3600).document()).unwrap();
+    queue.dequeue_within("search", PATIENCE).unwrap();
+    let stop = core::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let drawing = scope.spawn(|| {
+            let mut last = 0;
+            while !stop.load(core::sync::atomic::Ordering::SeqCst) {
+                let token = queue.dequeue("search").expect("a token without waiting");
+                assert!(token.session_id().as_u64() >= last, "an older session came back");
+                last = token.session_id().as_u64();
+                // Slow enough for the few tokens that are made ahead.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            last
+        });
+        for number in 2..=20 {
+            queue.provision(session(number, 3600).document()).unwrap();
+            assert_eq!(queue.session_info().unwrap().session_id, SessionId::from_u64(number));
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        stop.store(true, core::sync::atomic::Ordering::SeqCst);
+        assert_eq!(drawing.join().unwrap(), 20);
+    });
+}
