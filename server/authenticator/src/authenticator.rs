@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use obol_handshake::{Purpose, Random as _, SystemRandom};
+use obol_handshake::Purpose;
 use obol_secret::json::parse;
 use obol_secret::text::to_hex;
-use obol_session::{AgentHalf, PopKey, Suite};
+use obol_session::{AgentHalf, Suite};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ use crate::pinned::Pinned;
 const PREFERENCE: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
 /// How often the same message is sent again after its answer was lost.
 const MAX_REPEATS: usize = 3;
+/// How far the clocks may be apart, in seconds.
+const MAX_SKEW_SECS: u64 = 30;
 /// How often a handshake is begun anew: for another suite, or because it took too long.
 const MAX_BEGINNINGS: usize = 3;
 
@@ -109,10 +111,19 @@ pub enum RegistrationState {
     },
 }
 
+/// A registration that waits for a human.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// What the human types.
+    pub code: String,
+    /// Until when, in Unix seconds.
+    pub expires_at: u64,
+}
+
 /// A session that was opened.
 #[derive(Debug)]
 pub struct Session {
-    /// What tokens are minted with.
+    /// What tokens are minted with. It has no key for proofs of possession: whoever made one has it.
     pub half: AgentHalf,
     /// When a human has to approve the agent again, in Unix seconds.
     pub approval_expires_at: u64,
@@ -125,6 +136,7 @@ pub struct Authenticator {
     identity: Identity,
     connector: Connector,
     suites: Vec<Suite>,
+    skew: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -143,7 +155,32 @@ impl Authenticator {
     pub fn new(service: Pinned, identity: Identity, options: &Options) -> Result<Self, AuthError> {
         let connector = Connector::new(options.ca_file.as_deref())?;
         let suites = if options.suites.is_empty() { PREFERENCE.to_vec() } else { options.suites.clone() };
-        Ok(Self { service, identity, connector, suites })
+        Ok(Self { service, identity, connector, suites, skew: None })
+    }
+
+    /// Which service this is, and the key that it must have.
+    pub fn service(&self) -> &Pinned {
+        &self.service
+    }
+
+    /// How far this machine's clock was ahead of the service's when they last spoke, in seconds; negative where it was behind.
+    pub fn skew(&self) -> Option<i64> {
+        self.skew
+    }
+
+    /// The registration that waits for a human, if one does.
+    pub fn waiting(&self) -> Option<Waiting> {
+        let asked = self.identity.asked()?;
+        Some(Waiting { code: asked.user_code.clone(), expires_at: asked.expires_at })
+    }
+
+    /// Forgets a registration of which the service knows nothing any more.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Identity`].
+    pub fn forget_registration(&mut self) -> Result<(), AuthError> {
+        Ok(self.identity.set_asked(None)?)
     }
 
     /// The identity.
@@ -180,7 +217,13 @@ impl Authenticator {
             }
             RegisterDocument::Waits { registration_id, poll_token, user_code, interval, expires_in } => {
                 let code = user_code.clone();
-                self.identity.set_asked(Some(Asked { registration_id, poll_token, user_code }))?;
+                let expires_at = now.saturating_add(expires_in);
+                self.identity.set_asked(Some(Asked {
+                    registration_id,
+                    poll_token,
+                    user_code,
+                    expires_at,
+                }))?;
                 let words = self.identity.public().words();
                 Ok(Registered::Waits { code, words, expires_in_secs: expires_in, interval_secs: interval })
             }
@@ -209,20 +252,19 @@ impl Authenticator {
         Ok(state)
     }
 
-    /// Opens a session. `now` in Unix seconds.
+    /// Opens a session. `pop_pub` is the public half of the key that its proofs of possession will be made with. `now` in Unix
+    /// seconds.
     ///
     /// # Errors
     ///
     /// [`AuthError`].
-    pub async fn authenticate(&mut self, now: u64) -> Result<Session, AuthError> {
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
-        SystemRandom.fill(&mut *seed);
-        let pop = PopKey::from_bytes(*seed);
-        let pop_pub = to_hex(&pop.public());
+    pub async fn authenticate(&mut self, pop_pub: Option<[u8; 32]>, now: u64) -> Result<Session, AuthError> {
         let (proven, document) = self
             .carry_out(Purpose::Session, "/v1/sessions", now, &mut |greeted, identity| {
                 let mut request = greeted.sek_fields(&sek_of(identity)?);
-                request.insert("pop_pub".to_owned(), json!(pop_pub));
+                if let Some(pop_pub) = &pop_pub {
+                    request.insert("pop_pub".to_owned(), json!(to_hex(pop_pub)));
+                }
                 let chain = identity.chain();
                 let chain: Vec<&str> = chain.iter().map(|value| value.as_str()).collect();
                 request.insert("chain".to_owned(), json!(chain));
@@ -235,7 +277,7 @@ impl Authenticator {
             })
             .await?;
         let (own, sek) = (self.identity.identity_key(), sek_of(&self.identity)?);
-        let opened = derive(&self.service, proven, &document, &own, &sek, pop)?;
+        let opened = derive(&self.service, proven, &document, &own, &sek)?;
         Ok(Session { half: opened.half, approval_expires_at: opened.approval_expires_at })
     }
 
@@ -254,8 +296,8 @@ impl Authenticator {
         let mut last = AuthError::NoSuite;
         for _ in 0..MAX_BEGINNINGS {
             let mut connection = self.connector.open(&self.service).await?;
-            let preferred = self.suites.get(ruled_out..).unwrap_or_default();
-            let greeted = match self.greet(&mut connection, purpose, suite, preferred, now).await? {
+            let preferred = self.suites.get(ruled_out..).unwrap_or_default().to_vec();
+            let greeted = match self.greet(&mut connection, purpose, suite, &preferred, now).await? {
                 Ok(greeted) => greeted,
                 Err(other) => {
                     suite = other;
@@ -284,7 +326,7 @@ impl Authenticator {
 
     /// Messages A and B; or another suite that both speak, where the service does not speak this one.
     async fn greet(
-        &self,
+        &mut self,
         connection: &mut Connection,
         purpose: Purpose,
         suite: Suite,
@@ -293,7 +335,14 @@ impl Authenticator {
     ) -> Result<Result<Greeted, Suite>, AuthError> {
         let (begun, hello) = begin(&self.service, purpose, suite, &self.suites)?;
         match connection.post("/v1/handshake", &hello).await? {
-            Answer::Done(reply) => begun.greeted(&reply, preferred, now).map(Ok),
+            Answer::Done(reply) => {
+                let (greeted, skew) = begun.greeted(&reply, preferred, now)?;
+                self.skew = Some(skew);
+                if skew.unsigned_abs() > MAX_SKEW_SECS {
+                    return Err(AuthError::ClockSkew(skew));
+                }
+                Ok(Ok(greeted))
+            }
             Answer::Refused(clear) if clear.code == "SUITE" => {
                 let other =
                     self.suites.iter().find(|own| **own != suite && clear.suites.contains(&own.number()));

@@ -40,8 +40,8 @@ pub enum AuthError {
     },
     /// No suite is spoken by both, or none that is strong enough.
     NoSuite,
-    /// The clocks differ by so many seconds.
-    ClockSkew(u64),
+    /// This machine's clock is ahead of the service's by so many seconds; or behind, where it is negative.
+    ClockSkew(i64),
     /// The service's answer makes no sense.
     Answer(String),
     /// There was nothing to ask about: the agent has not asked to be registered.
@@ -87,9 +87,12 @@ impl fmt::Display for AuthError {
                 "somebody on the way made the service use suite {used} although suite {possible} was possible; nothing was sent"
             ),
             Self::NoSuite => f.write_str("there is no suite that both sides speak and that is strong enough"),
-            Self::ClockSkew(secs) => {
-                write!(f, "the clocks of this machine and of the service differ by {secs} s; set them right")
-            }
+            Self::ClockSkew(secs) => write!(
+                f,
+                "this machine's clock is {} s {} the service's; set whichever is wrong, and keep both by NTP",
+                secs.unsigned_abs(),
+                if *secs < 0 { "behind" } else { "ahead of" }
+            ),
             Self::Answer(why) => write!(f, "the service's answer makes no sense: {why}"),
             Self::NotAsked => f.write_str("this agent has not asked to be registered; register first"),
             Self::System(why) => f.write_str(why),

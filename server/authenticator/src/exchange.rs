@@ -7,7 +7,7 @@ use obol_handshake::{
 };
 use obol_secret::json::{Bounds, parse, parse_within};
 use obol_secret::text::to_hex;
-use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, PopKey, SessionId, Suite};
+use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, SessionId, Suite};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -19,8 +19,6 @@ use crate::pinned::Pinned;
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 /// The most values in an answer that is not a session, and how deep it may be nested.
 const BOUNDS: Bounds = Bounds { values: 256, depth: 4 };
-/// How far the clocks may be apart, in seconds.
-const MAX_SKEW_SECS: u64 = 30;
 
 /// Message A was sent.
 pub(crate) struct Begun {
@@ -51,8 +49,13 @@ pub(crate) fn begin(
 
 impl Begun {
     /// Reads message B. What the service itself says it could have done must not be better than what is being done: else
-    /// somebody on the way made it so.
-    pub(crate) fn greeted(self, reply: &[u8], preferred: &[Suite], now: u64) -> Result<Greeted, AuthError> {
+    /// somebody on the way made it so. Also tells how far this machine's clock is ahead, in seconds.
+    pub(crate) fn greeted(
+        self,
+        reply: &[u8],
+        preferred: &[Suite],
+        now: u64,
+    ) -> Result<(Greeted, i64), AuthError> {
         let (ready, greeting) = self.waiting.read(reply).map_err(AuthError::NotTheService)?;
         let greeting: Greeting = parse(&greeting).map_err(|error| AuthError::Answer(error.to_string()))?;
         let better = preferred.iter().take_while(|suite| **suite != self.suite);
@@ -61,10 +64,9 @@ impl Begun {
         {
             return Err(AuthError::Downgrade { used: self.suite.number(), possible });
         }
-        match now.abs_diff(greeting.now) {
-            skew if skew > MAX_SKEW_SECS => Err(AuthError::ClockSkew(skew)),
-            _ => Ok(Greeted { ready }),
-        }
+        let skew = i128::from(now) - i128::from(greeting.now);
+        let skew = i64::try_from(skew).unwrap_or(if skew < 0 { i64::MIN } else { i64::MAX });
+        Ok((Greeted { ready }, skew))
     }
 }
 
@@ -176,7 +178,6 @@ pub(crate) fn derive(
     document: &[u8],
     own: &IdentityKey,
     sek: &SekKey,
-    pop: PopKey,
 ) -> Result<OpenedSession, AuthError> {
     let wrong = |why: &str| Err(AuthError::Answer(why.to_owned()));
     let told: SessionDocument = parse(document).map_err(|error| AuthError::Answer(error.to_string()))?;
@@ -197,7 +198,8 @@ pub(crate) fn derive(
         lifetime_secs,
         policy_epoch: told.policy_epoch,
         sek_public: sek.public().0,
-        pop_key: Some(pop),
+        // Whoever mints has it.
+        pop_key: None,
     };
     let audiences: Vec<&str> = told.audiences.iter().map(String::as_str).collect();
     let secret = &proven.established.secret;

@@ -82,6 +82,9 @@ pub(crate) struct Asked {
     pub(crate) registration_id: String,
     pub(crate) poll_token: String,
     pub(crate) user_code: String,
+    /// Until when a human can decide, in Unix seconds.
+    #[serde(default)]
+    pub(crate) expires_at: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,9 +119,21 @@ impl Identity {
     ///
     /// [`IdentityError`] says what cannot be used, and what to do.
     pub fn open_or_create(path: &Path, key_file: &Path) -> Result<Self, IdentityError> {
+        match std::fs::symlink_metadata(path) {
+            // Without its key it is lost, and another key would only hide that.
+            Ok(_) => Self::open(path, Key32::load(key_file).map_err(IdentityError::Key)?),
+            Err(_) => Self::open(path, Key32::load_or_create(key_file).map_err(IdentityError::Key)?),
+        }
+    }
+
+    /// Opens the identity in `path`, sealed under this key; makes one where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`] says what cannot be used, and what to do.
+    pub fn open(path: &Path, key: Key32) -> Result<Self, IdentityError> {
         match PrivateFile::read(path, MAX_FILE_BYTES) {
             Ok(sealed) => {
-                let key = Key32::load(key_file).map_err(IdentityError::Key)?;
                 let plain = seal::open(&key.derive(PURPOSE), CONTEXT, &sealed);
                 let contents = plain.and_then(|plain| obol_secret::json::parse::<Contents>(&plain).ok());
                 let sound = |contents: &Contents| {
@@ -130,7 +145,6 @@ impl Identity {
                 }
             }
             Err(error) if error.is_missing() => {
-                let key = Key32::load_or_create(key_file).map_err(IdentityError::Key)?;
                 let made = Self::fresh(path, key, &mut SystemRandom);
                 made.keep()?;
                 Ok(made)

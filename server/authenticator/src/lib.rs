@@ -6,11 +6,14 @@
 //! | [`Pinned`] | which service, and the key that it must have |
 //! | [`Identity`] | the identity key, the SEK and what the last session left, in one sealed file |
 //! | [`Authenticator`] | registers, asks what became of that, and opens sessions |
+//! | [`service`] | the daemon: serves `auth.sock`, renews in time, and gives each session to the sidecar |
 //!
 //! What it promises:
 //! - no session key crosses the wire: both sides derive them, and the session's own secret is gone once they are;
 //! - a service without the pinned key, or one that was made to forget a better suite, is not gone on with;
-//! - a lost answer is asked for again with the same bytes, and costs neither a second session nor a false alarm.
+//! - a lost answer is asked for again with the same bytes, and costs neither a second session nor a false alarm;
+//! - the next session is with the sidecar before the last one ends, and a service that is away costs nothing before that;
+//! - what an operator flushed, or the service ended, gets no session until they say so.
 //!
 //! It must not know: tokens, queues, what a session is used for.
 
@@ -18,12 +21,21 @@ mod authenticator;
 mod connect;
 mod error;
 mod exchange;
+mod health;
 mod identity;
+mod keeper;
+mod known;
 mod pinned;
+mod refusal;
+mod schedule;
+pub mod service;
+mod socket;
 #[cfg(test)]
 mod tests;
+mod tqs;
+mod wishes;
 
-pub use authenticator::{Authenticator, Options, Registered, RegistrationState, Session, Wishes};
+pub use authenticator::{Authenticator, Options, Registered, RegistrationState, Session, Waiting, Wishes};
 pub use error::AuthError;
 pub use identity::{Identity, IdentityError};
 pub use pinned::{Pinned, PinnedError};

@@ -68,7 +68,7 @@ impl Pinned {
     }
 
     /// Where to connect to. Brackets around an IPv6 address are left out.
-    pub(crate) fn host_and_port(&self) -> Option<(&str, u16)> {
+    pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let (rest, usual) = match self.origin.strip_prefix("https://") {
             Some(rest) => (rest, 443),
             None => (self.origin.strip_prefix("http://")?, 80),

@@ -72,7 +72,7 @@ impl Agent {
     }
 
     pub(crate) fn open(&mut self) -> Result<Session, AuthError> {
-        self.runtime.block_on(self.authenticator.authenticate(now()))
+        self.runtime.block_on(self.authenticator.authenticate(None, now()))
     }
 
     /// The code that it is refused with.

@@ -115,11 +115,11 @@ async fn a_forged_refusal_of_the_best_suite_is_noticed() {
     let (service, _) = attacked(Arc::new(forge), 0).await;
     let mut agent = service.approved("builder", &Options::new()).await;
     on.store(1, Ordering::SeqCst);
-    let error = agent.authenticate(now()).await.unwrap_err();
+    let error = agent.authenticate(None, now()).await.unwrap_err();
     assert_eq!(code(&error), "DOWNGRADE", "{error}");
     assert_eq!(sessions(&service), 0, "nothing was sent");
     on.store(0, Ordering::SeqCst);
-    assert_eq!(agent.authenticate(now()).await.unwrap().half.suite, Suite::HybridAesGcm);
+    assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::HybridAesGcm);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,27 +136,27 @@ async fn an_offer_that_was_stripped_ends_the_handshake() {
     let (service, _) = attacked(Arc::new(strip), 0).await;
     let mut agent = service.approved("builder", &Options::new()).await;
     on.store(1, Ordering::SeqCst);
-    assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "MALFORMED");
+    assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "MALFORMED");
     assert_eq!(sessions(&service), 0);
     on.store(0, Ordering::SeqCst);
-    agent.authenticate(now()).await.unwrap();
+    agent.authenticate(None, now()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_is_asked_for_again_and_costs_no_second_session_and_no_alarm() {
     let (service, lose) = attacked(Arc::new(|_: &str, _: &mut Vec<u8>| None), 0).await;
     let mut agent = service.approved("builder", &Options::new()).await;
-    agent.authenticate(now()).await.unwrap();
+    agent.authenticate(None, now()).await.unwrap();
     lose.store(2, Ordering::SeqCst);
-    let session = agent.authenticate(now()).await.unwrap();
+    let session = agent.authenticate(None, now()).await.unwrap();
     assert_eq!(lose.load(Ordering::SeqCst), 0);
     assert_eq!(sessions(&service), 2);
     assert!(service.authority.directory().half(session.half.session_id, "https://a").unwrap().is_some());
     // Lost for good: the session is there, and the agent does not know. The next one raises no alarm.
     lose.store(100, Ordering::SeqCst);
-    assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
+    assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
     lose.store(0, Ordering::SeqCst);
-    agent.authenticate(now()).await.unwrap();
+    agent.authenticate(None, now()).await.unwrap();
     assert_eq!(sessions(&service), 4);
     assert!(!service.authority.directory().agent("builder").unwrap().unwrap().clone_suspected);
 }

@@ -83,7 +83,7 @@ async fn no_kill_of_the_service_loses_a_session_or_revives_one() {
         let mut agent = Authenticator::new(pinned.clone(), identity(), &Options::new()).unwrap();
         let opening = tokio::spawn(async move {
             let mut heard_of = Vec::new();
-            while let Ok(session) = agent.authenticate(now()).await {
+            while let Ok(session) = agent.authenticate(None, now()).await {
                 heard_of.push(session.half.session_id);
             }
             heard_of

@@ -130,7 +130,12 @@ impl Running {
     async fn stop(self) -> tempfile::TempDir {
         self.handle.stop();
         let _ended = self.task.await.unwrap();
+        let directory = Arc::downgrade(&self.authority);
         drop((self.authority, self.handle));
+        // What forgets now and then may have it for a moment longer, and with it the file's lock.
+        while directory.strong_count() > 0 {
+            tokio::time::sleep(core::time::Duration::from_millis(5)).await;
+        }
         self.folder
     }
 
@@ -192,12 +197,14 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     };
     let RegistrationState::Approved { agent_id, .. } = state else { panic!("{state:?}") };
     assert_eq!(agent.identity().agent_id(), Some(agent_id.as_str()));
-    assert_eq!(agent.authenticate(now()).await.unwrap().half.suite, Suite::HybridAesGcm);
+    assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::HybridAesGcm);
     drop(agent);
     for suite in Suite::ALL {
         let mut agent = service.agent("builder", &Options::new().suites(&[suite]));
-        let session = agent.authenticate(now()).await.unwrap();
+        let pop = obol_session::PopKey::from_bytes([5; 32]).public();
+        let session = agent.authenticate(Some(pop), now()).await.unwrap();
         let half = session.half;
+        assert!(half.pop_key.is_none(), "the private half is whoever's it is");
         assert_eq!((half.suite, half.agent.agent_instance_id.as_str()), (suite, agent_id.as_str()));
         assert_eq!(half.grants.len(), 2);
         for keys in &half.resource_servers {
@@ -205,7 +212,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
             assert!(keys.session_key.matches(other.keys.session_key.expose()));
             assert!(keys.verifier_secret.matches(other.keys.verifier_secret.expose()));
             assert!(keys.mutual_auth.matches(other.keys.mutual_auth.expose()));
-            assert_eq!(other.pop_pub, half.pop_key.as_ref().map(obol_session::PopKey::public));
+            assert_eq!(other.pop_pub, Some(pop));
         }
     }
     let seen = service.authority.directory().agent("builder").unwrap().unwrap();
@@ -216,13 +223,13 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
 async fn a_disabled_agent_gets_no_further_session_until_it_is_enabled() {
     let service = Running::start().await;
     let mut agent = service.approved("builder", &Options::new()).await;
-    let first = agent.authenticate(now()).await.unwrap().half.session_id;
+    let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let by = Human::local("anna");
     service.authority.end(&EndScope::Agent("builder".into()), "test", &by, moment()).unwrap();
-    assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "SUSPENDED");
+    assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "SUSPENDED");
     assert!(service.authority.directory().half(first, "https://a").unwrap().is_none());
     service.authority.enable_agent("builder", &by, moment()).unwrap();
-    assert_ne!(agent.authenticate(now()).await.unwrap().half.session_id, first);
+    assert_ne!(agent.authenticate(None, now()).await.unwrap().half.session_id, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,11 +239,11 @@ async fn an_invited_agent_needs_no_human_and_a_stranger_gets_nothing() {
     let roles = ["dev".to_owned()];
     let invited = service.authority.invite("coding", &roles, 1, 60, by, moment()).unwrap();
     let mut agent = service.agent("ci", &Options::new());
-    assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "NOT_REGISTERED");
+    assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "NOT_REGISTERED");
     let ticket = invited.ticket.to_text();
     let registered = agent.register(&wishes("ci"), Some(&ticket), now()).await.unwrap();
     assert!(matches!(registered, Registered::Active { .. }));
-    agent.authenticate(now()).await.unwrap();
+    agent.authenticate(None, now()).await.unwrap();
     let mut second = service.agent("ci-2", &Options::new());
     assert_eq!(
         code(&second.register(&wishes("ci-2"), Some(&ticket), now()).await.unwrap_err()),
@@ -249,11 +256,11 @@ async fn everything_goes_on_after_a_restart_of_the_service() {
     let address = free_port();
     let service = Running::with(tempfile::tempdir().unwrap(), address, &Suite::ALL, None).await;
     let mut agent = service.approved("builder", &Options::new()).await;
-    let first = agent.authenticate(now()).await.unwrap().half.session_id;
+    let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let folder = service.stop().await;
-    assert_eq!(code(&agent.authenticate(now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
+    assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
     let service = Running::with(folder, address, &Suite::ALL, None).await;
-    let second = agent.authenticate(now()).await.unwrap().half.session_id;
+    let second = agent.authenticate(None, now()).await.unwrap().half.session_id;
     assert!(second > first, "numbers rise over a restart");
     let seen = service.authority.directory().agent("builder").unwrap().unwrap();
     assert!(!seen.clone_suspected);
@@ -268,7 +275,7 @@ async fn third_message(service: &Running, agent: &Authenticator) -> (Connector, 
     let Answer::Done(reply) = connection.post("/v1/handshake", &hello).await.unwrap() else {
         panic!("message A was refused");
     };
-    let greeted = begun.greeted(&reply, &[Suite::HybridAesGcm], now()).unwrap();
+    let (greeted, _) = begun.greeted(&reply, &[Suite::HybridAesGcm], now()).unwrap();
     let identity = agent.identity();
     let mut request = greeted.sek_fields(&identity.sek().unwrap());
     request.insert("now".to_owned(), json!(now()));
@@ -344,9 +351,9 @@ async fn an_honest_service_without_the_best_suite_is_followed_down_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Running::with(folder, free_port(), &[Suite::AesGcm, Suite::Tbac], None).await;
     let mut agent = service.approved("builder", &Options::new()).await;
-    assert_eq!(agent.authenticate(now()).await.unwrap().half.suite, Suite::AesGcm);
+    assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::AesGcm);
     let mut strict = service.agent("builder", &Options::new().suites(&[Suite::HybridAesGcm]));
-    assert_eq!(code(&strict.authenticate(now()).await.unwrap_err()), "NO_SUITE");
+    assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "NO_SUITE");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,16 +362,16 @@ async fn a_resource_servers_suites_are_followed_because_the_service_says_so() {
     let mut agent = service.approved("builder", &Options::new()).await;
     let by = Human::local("anna");
     service.authority.add_resource_server("https://a", &[Suite::Tbac], &by, moment()).unwrap();
-    assert_eq!(agent.authenticate(now()).await.unwrap().half.suite, Suite::Tbac);
+    assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::Tbac);
     let mut strict = service.agent("builder", &Options::new().suites(&[Suite::HybridAesGcm, Suite::AesGcm]));
-    assert_eq!(code(&strict.authenticate(now()).await.unwrap_err()), "SUITE_REQUIRED");
+    assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "SUITE_REQUIRED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_too_far_apart_are_told_by_how_much() {
     let service = Running::start().await;
     let mut agent = service.approved("builder", &Options::new()).await;
-    let error = agent.authenticate(now() + 3_600).await.unwrap_err();
+    let error = agent.authenticate(None, now() + 3_600).await.unwrap_err();
     assert!(matches!(error, AuthError::ClockSkew(3_599..=3_601)), "{error}");
 }
 

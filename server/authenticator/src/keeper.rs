@@ -1,0 +1,572 @@
+//! The life of a session: opened when the agent is registered, renewed in time, given to the sidecar, and not opened where an
+//! operator or the service said stop. One task does all of it, one thing at a time, so whoever asks at once gets the same.
+//!
+//! Nothing is lost by a kill at any point: the identity is in its file, the value that the next session presents is there
+//! before the message that may need it, and a session that did not reach the sidecar ends by itself.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use obol_handshake::{Random as _, SystemRandom};
+use obol_ipc::auth::{OpenSession, Problem, RegisterParams, RegistrationResult, RegistrationState};
+use obol_ipc::control::{FlushScope, SessionState, SessionStatus};
+use obol_ipc::names::{AgentInstanceId, Audience, EventKind, Reason, ToolName};
+use obol_ipc::numbers::AlgorithmSuite;
+use obol_ipc::refusal::Refusal;
+use obol_ipc::time::UtcTime;
+use obol_probe::stop::Stop;
+use obol_session::clock::Clock;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::authenticator::{Authenticator, Registered, RegistrationState as Polled, Session, Wishes};
+use crate::error::AuthError;
+use crate::known::Shared;
+use crate::refusal::{self, Consequence};
+use crate::schedule::{BackOff, Life, Reading};
+use crate::tqs::{Seen, Tqs, TqsError};
+use crate::wishes::merged;
+
+/// How often it is looked whether something is to be done.
+const TICK: Duration = Duration::from_millis(500);
+/// How long one thing at the service may take in all, its repeats included.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How often the service is asked what became of a registration, in seconds, and how soon again for somebody who asks.
+const POLL_SECS: u64 = 5;
+const POLL_SOONER_SECS: u64 = 2;
+/// A session younger than this is answered instead of another new one, in seconds.
+const FRESH_SECS: u64 = 2;
+/// A failure younger than this is answered instead of another attempt, in seconds.
+const FRESH_FAILURE_SECS: u64 = 1;
+/// Pause between two registrations that the service is asked for, in seconds: a human has to read each.
+const REGISTER_PAUSE_SECS: u64 = 10;
+/// How long after its end the service is still asked about a registration, in seconds.
+const ASKED_PATIENCE_SECS: u64 = 3_600;
+/// A difference between the clocks that is worth a line in the log, in seconds.
+const JUMP_SECS: u64 = 5;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What somebody on the socket asks for.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Register(RegisterParams, Reply<RegistrationResult>),
+    Registration(Reply<RegistrationResult>),
+    /// A session: a new one, or the one there is if enough of it is left.
+    Open {
+        fresh: bool,
+        reply: Reply<OpenSession>,
+    },
+}
+
+/// The session that the sidecar has.
+#[derive(Debug)]
+struct Current {
+    open: OpenSession,
+    life: Life,
+}
+
+/// See the module's header.
+pub(crate) struct Keeper {
+    authenticator: Authenticator,
+    tqs: Tqs,
+    wishes: Wishes,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    orders: mpsc::Receiver<Order>,
+    current: Option<Current>,
+    /// What the service said no with, until it says yes.
+    refused: Option<String>,
+    /// How the last registration ended, where it did not end well.
+    ended: Option<RegistrationState>,
+    approval_expires_at: Option<u64>,
+    back_off: BackOff,
+    failure: Option<(Reading, Refusal)>,
+    /// What the sidecar has to be told and has not heard yet.
+    owed: Option<(EventKind, FlushScope, Reason)>,
+    polled: Option<Reading>,
+    registered: Option<Reading>,
+    looked: Reading,
+    is_held: bool,
+    sees_sidecar: bool,
+    knows_sidecar: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        authenticator: Authenticator,
+        tqs: Tqs,
+        wishes: Wishes,
+        shared: Arc<Shared>,
+        clock: Arc<dyn Clock>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        let looked = Reading::of(&*clock);
+        Self {
+            authenticator,
+            tqs,
+            wishes,
+            shared,
+            clock,
+            orders,
+            current: None,
+            refused: None,
+            ended: None,
+            approval_expires_at: None,
+            back_off: BackOff::default(),
+            failure: None,
+            owed: None,
+            polled: None,
+            registered: None,
+            looked,
+            is_held: false,
+            sees_sidecar: false,
+            knows_sidecar: false,
+        }
+    }
+
+    /// Goes on until the word to stop is said. What is under way then is given up, as a kill would.
+    pub(crate) async fn run(mut self, stop: &Stop) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.tell();
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.said() => return,
+                order = self.orders.recv() => order,
+                _ = ticks.tick() => None,
+            };
+            let work = async {
+                match next {
+                    Some(order) => self.carry_out(order).await,
+                    None => self.look_after().await,
+                }
+            };
+            tokio::select! {
+                () = stop.said() => return,
+                () = work => {}
+            }
+            self.tell();
+        }
+    }
+
+    fn now(&self) -> Reading {
+        Reading::of(&*self.clock)
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        // Whoever went away does not hear it; what was done stays done.
+        match order {
+            Order::Register(params, reply) => {
+                let _gone = reply.send(self.register(params).await);
+            }
+            Order::Registration(reply) => {
+                self.ask_about_registration(POLL_SOONER_SECS).await;
+                let _gone = reply.send(Ok(self.registration()));
+            }
+            Order::Open { fresh, reply } if !reply.is_closed() => {
+                let _gone = reply.send(self.session(fresh).await);
+            }
+            Order::Open { .. } => {}
+        }
+    }
+
+    /// What is done without anybody asking.
+    async fn look_after(&mut self) {
+        let now = self.now();
+        let jump = now.jump_since(self.looked);
+        if jump > JUMP_SECS {
+            tracing::info!(seconds = jump, "the machine slept, or its clock was set");
+            self.back_off.reset();
+        }
+        self.looked = now;
+        self.ask_about_registration(POLL_SECS).await;
+        self.look_at_sidecar().await;
+        if self.sees_sidecar {
+            self.tell_sidecar().await;
+        }
+        let due = self.current.as_ref().is_none_or(|current| current.life.is_due(now));
+        let may = self.authenticator.identity().agent_id().is_some() && self.sees_sidecar && !self.is_held;
+        let for_good = self.refused.as_deref() == Some("REVOKED");
+        if due && may && !for_good && self.owed.is_none() && self.back_off.is_over(now) {
+            let _noted = self.open().await;
+        }
+    }
+
+    /// What the sidecar holds: whether an operator flushed it, and whether our session is still there.
+    async fn look_at_sidecar(&mut self) {
+        match self.tqs.look(self.current.is_none()).await {
+            Ok(seen) => {
+                if !core::mem::replace(&mut self.sees_sidecar, true) {
+                    tracing::info!("the sidecar answers");
+                }
+                self.take_in(seen);
+            }
+            Err(error) => {
+                if core::mem::take(&mut self.sees_sidecar) || !self.knows_sidecar {
+                    tracing::warn!(%error, "sessions wait until the sidecar answers");
+                    self.knows_sidecar = true;
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, seen: Seen) {
+        let was_held = core::mem::replace(&mut self.is_held, seen.hold.is_some());
+        match (&seen.hold, was_held) {
+            (Some(hold), false) => {
+                tracing::warn!(
+                    scope = hold.scope,
+                    reason = hold.reason,
+                    "an operator flushed the sidecar; no session is opened"
+                );
+            }
+            (None, true) => {
+                tracing::info!("the sidecar takes sessions again");
+                self.back_off.reset();
+            }
+            _ => {}
+        }
+        self.shared.known.lock().hold.clone_from(&seen.hold);
+        let now = self.now();
+        let is_ours = |status: &&SessionStatus| {
+            let agent = self.authenticator.identity().agent_id();
+            status.state == SessionState::Active && agent == Some(status.agent_instance_id.as_str())
+        };
+        let youngest = seen.sessions.iter().filter(is_ours).max_by_key(|status| status.session_id.as_u64());
+        // What the service ended is not taken up again.
+        let youngest = youngest.filter(|_| !self.shared.known.lock().is_stopped);
+        match (&self.current, youngest) {
+            (Some(current), found) => {
+                let id = current.open.session_id;
+                let there = seen
+                    .sessions
+                    .iter()
+                    .any(|status| status.session_id == id && status.state == SessionState::Active);
+                if !there || current.life.is_over(now) {
+                    tracing::info!(session = %id, "the session is over at the sidecar");
+                    self.current = None;
+                } else if let Some(found) = found.filter(|found| found.session_id.as_u64() > id.as_u64()) {
+                    // Its answer was lost and it arrived all the same.
+                    self.adopt(found, &seen, now);
+                }
+            }
+            (None, Some(found)) => self.adopt(found, &seen, now),
+            (None, None) => {}
+        }
+        self.knows_sidecar = true;
+    }
+
+    /// Takes over a session that the sidecar has: from before a restart, or one whose answer was lost. The next one is opened
+    /// soon: only the service knows whether it still stands.
+    fn adopt(&mut self, found: &SessionStatus, seen: &Seen, now: Reading) {
+        let life = Life::adopted(now, found.expires_at.unix_seconds(), chance());
+        if life.is_over(now) {
+            return;
+        }
+        tracing::info!(session = %found.session_id, expires_at = %found.expires_at, "a session is there already");
+        let open = OpenSession {
+            session_id: found.session_id,
+            agent_instance_id: found.agent_instance_id.clone(),
+            algorithm_suite: found.algorithm_suite,
+            expires_at: found.expires_at,
+            approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
+        };
+        let of_it = seen.tools.iter().filter(|tool| tool.session_id == found.session_id);
+        let routes = of_it.map(|tool| (tool.audience.clone(), tool.tool.clone()));
+        self.put(Current { open, life }, routes.collect());
+    }
+
+    fn put(&mut self, current: Current, mut routes: Vec<(Audience, ToolName)>) {
+        routes.sort();
+        let mut known = self.shared.known.lock();
+        known.renew_at = Some(UtcTime::from_unix_seconds(current.life.renew_at()));
+        known.routes = routes;
+        drop(known);
+        self.current = Some(current);
+    }
+
+    /// A session for somebody who asks.
+    async fn session(&mut self, fresh: bool) -> Result<OpenSession, Refusal> {
+        let now = self.now();
+        if let Some(current) = &self.current {
+            let good =
+                if fresh { current.life.is_younger(FRESH_SECS, now) } else { current.life.is_enough(now) };
+            if good && self.sees_sidecar && !self.is_held {
+                return Ok(current.open.clone());
+            }
+        }
+        if self.authenticator.identity().agent_id().is_none() {
+            self.ask_about_registration(POLL_SOONER_SECS).await;
+        }
+        if self.authenticator.identity().agent_id().is_none() {
+            return Err(self.why_unregistered());
+        }
+        if let Some((at, refusal)) = &self.failure
+            && now.since(*at) < FRESH_FAILURE_SECS
+        {
+            return Err(refusal.clone());
+        }
+        self.open().await
+    }
+
+    fn why_unregistered(&self) -> Refusal {
+        match (self.authenticator.waiting(), self.ended) {
+            (Some(waiting), _) => refusal::pending(&waiting.code),
+            (None, Some(RegistrationState::Denied)) => refusal::denied("a human said no"),
+            (None, Some(RegistrationState::Expired)) => refusal::denied("nobody decided in time"),
+            (None, _) => refusal::not_registered(),
+        }
+    }
+
+    /// Opens a session and gives it to the sidecar.
+    async fn open(&mut self) -> Result<OpenSession, Refusal> {
+        // Asked anew: an operator may have flushed it a moment ago.
+        self.look_at_sidecar().await;
+        if self.is_held {
+            let hold = self.shared.known.lock().hold.clone();
+            let (scope, reason) = hold.map_or_else(Default::default, |hold| (hold.scope, hold.reason));
+            return Err(refusal::held(&scope, &reason));
+        }
+        let pop_pub = match self.tqs.pop_key().await {
+            Ok(public) => public,
+            Err(error) => return Err(self.failed_at_sidecar(&error)),
+        };
+        let now = self.now();
+        let opening = self.authenticator.authenticate(Some(*pop_pub.as_bytes()), now.wall);
+        let opened = timeout(PATIENCE, opening)
+            .await
+            .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
+        self.shared.known.lock().skew = self.authenticator.skew();
+        let Session { half, approval_expires_at } = match opened {
+            Ok(session) => session,
+            Err(error) => return Err(self.failed(&error).await),
+        };
+        self.approval_expires_at = Some(approval_expires_at);
+        let open = match describe(&half, approval_expires_at) {
+            Ok(open) => open,
+            Err(error) => return Err(self.failed(&error).await),
+        };
+        let routes = half.grants.iter().filter_map(|grant| {
+            Some((Audience::new(grant.aud.as_str()).ok()?, ToolName::new(grant.tool.as_str()).ok()?))
+        });
+        let routes = routes.collect();
+        let life = Life::new(now, half.expires_at, chance());
+        let document = half.to_json();
+        drop(half);
+        if let Err(error) = self.tqs.provision(document, pop_pub).await {
+            return Err(self.failed_at_sidecar(&error));
+        }
+        self.shared.opened.increment();
+        tracing::info!(session = %open.session_id, expires_at = %open.expires_at, "a session is open");
+        self.put(Current { open: open.clone(), life }, routes);
+        (self.refused, self.failure) = (None, None);
+        self.back_off.reset();
+        let mut known = self.shared.known.lock();
+        (known.problem, known.is_stopped) = (None, false);
+        Ok(open)
+    }
+
+    /// Notes a failure at the service, and does what follows from it.
+    async fn failed(&mut self, error: &AuthError) -> Refusal {
+        let now = self.now();
+        let consequence = refusal::consequence(error);
+        let pause = match consequence {
+            Consequence::TryAgain => {
+                self.back_off.failed(now, self.current.as_ref().map(|current| &current.life), chance())
+            }
+            Consequence::Refused | Consequence::Ended => self.back_off.refused(now, chance()),
+        };
+        let told = refusal::of_service(error, Duration::from_secs(pause));
+        if consequence != Consequence::TryAgain {
+            self.refused = Some(error.code().to_owned());
+        }
+        if consequence == Consequence::Ended {
+            self.end(error, &told).await;
+        }
+        self.note(now, &told, Some(pause));
+        told
+    }
+
+    /// The service ended the agent: what was minted ahead must not be handed out any more.
+    async fn end(&mut self, error: &AuthError, told: &Refusal) {
+        self.current = None;
+        if core::mem::replace(&mut self.shared.known.lock().is_stopped, true) {
+            return;
+        }
+        let agent = self.authenticator.identity().agent_id().and_then(|id| AgentInstanceId::new(id).ok());
+        let kind = EventKind::new(format!("obol:agent-{}", error.code().to_ascii_lowercase()));
+        if let (Some(agent), Ok(kind), Ok(reason)) = (agent, kind, Reason::new(told.message())) {
+            tracing::warn!(agent = agent.as_str(), why = told.message(), "the service ended the agent");
+            self.owed = Some((kind, FlushScope::Agent(agent), reason));
+        }
+        self.tell_sidecar().await;
+    }
+
+    /// Tells the sidecar what it has not heard yet. It may have been away.
+    async fn tell_sidecar(&mut self) {
+        let Some((kind, scope, reason)) = self.owed.take() else { return };
+        match self.tqs.ended(kind.clone(), scope.clone(), reason.clone()).await {
+            Ok(done) => {
+                tracing::info!(sessions = done.sessions_ended, "the sidecar destroyed what was minted ahead")
+            }
+            Err(error) => {
+                tracing::error!(%error, "what was minted ahead for the agent is still there; it is tried again");
+                self.owed = Some((kind, scope, reason));
+            }
+        }
+    }
+
+    fn failed_at_sidecar(&mut self, error: &TqsError) -> Refusal {
+        let now = self.now();
+        let pause = self.back_off.failed(now, self.current.as_ref().map(|current| &current.life), chance());
+        let told = refusal::of_sidecar(error);
+        self.note(now, &told, Some(pause));
+        told
+    }
+
+    fn note(&mut self, now: Reading, told: &Refusal, pause: Option<u64>) {
+        self.shared.failed.increment();
+        tracing::warn!(
+            code = told.code().name(),
+            why = told.message(),
+            retry_in_secs = pause,
+            "no session was opened"
+        );
+        self.failure = Some((now, told.clone()));
+        self.shared.known.lock().problem = Some(Problem {
+            code: told.code().name().to_owned(),
+            message: told.message().to_owned(),
+            at: UtcTime::from_unix_seconds(now.wall),
+            retry_at: pause.map(|secs| UtcTime::from_unix_seconds(now.wall.saturating_add(secs))),
+        });
+    }
+
+    /// Asks to be registered, unless that is under way or done.
+    async fn register(&mut self, params: RegisterParams) -> Result<RegistrationResult, Refusal> {
+        let now = self.now();
+        if self.authenticator.waiting().is_some_and(|waiting| now.wall < waiting.expires_at) {
+            return Ok(self.registration());
+        }
+        let again =
+            matches!(self.refused.as_deref(), Some("NOT_REGISTERED" | "APPROVAL_EXPIRED" | "REVOKED"));
+        if self.authenticator.identity().agent_id().is_some() && !again {
+            return Ok(self.registration());
+        }
+        let wishes = merged(&self.wishes, &params)?;
+        if let Some(since) = self.registered
+            && now.since(since) < REGISTER_PAUSE_SECS
+        {
+            return Err(refusal::too_soon(Duration::from_secs(REGISTER_PAUSE_SECS - now.since(since))));
+        }
+        let ticket = params.ticket.as_ref().map(|ticket| ticket.expose());
+        let asking = self.authenticator.register(&wishes, ticket, now.wall);
+        let asked = timeout(PATIENCE, asking)
+            .await
+            .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
+        self.shared.known.lock().skew = self.authenticator.skew();
+        // One that did not reach the service costs nobody anything.
+        if matches!(asked, Ok(_) | Err(AuthError::Refused { .. })) {
+            self.registered = Some(now);
+        }
+        match asked {
+            Ok(Registered::Waits { .. }) => tracing::info!("a human has to approve the agent"),
+            Ok(Registered::Active { agent_id }) => self.is_active(&agent_id, None),
+            Err(error) => {
+                tracing::warn!(%error, "the agent was not registered");
+                return Err(refusal::of_service(&error, Duration::from_secs(REGISTER_PAUSE_SECS)));
+            }
+        }
+        (self.ended, self.polled) = (None, Some(now));
+        Ok(self.registration())
+    }
+
+    fn is_active(&mut self, agent_id: &str, approval_expires_at: Option<u64>) {
+        tracing::info!(agent = agent_id, "the agent is registered");
+        self.approval_expires_at = approval_expires_at.or(self.approval_expires_at);
+        (self.refused, self.failure, self.ended) = (None, None, None);
+        self.back_off.reset();
+        self.shared.known.lock().problem = None;
+    }
+
+    /// Asks the service what became of the registration, if one waits and nobody asked a moment ago.
+    async fn ask_about_registration(&mut self, pause_secs: u64) {
+        let now = self.now();
+        let Some(waiting) = self.authenticator.waiting() else { return };
+        if self.polled.is_some_and(|at| now.since(at) < pause_secs) {
+            return;
+        }
+        self.polled = Some(now);
+        let asked = timeout(PATIENCE, self.authenticator.registration())
+            .await
+            .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
+        match asked {
+            Ok(Polled::Approved { agent_id, expires_at }) => self.is_active(&agent_id, Some(expires_at)),
+            Ok(Polled::Denied) => self.ended = Some(RegistrationState::Denied),
+            Ok(Polled::Expired) => self.ended = Some(RegistrationState::Expired),
+            Ok(Polled::Pending) => {}
+            // The service forgets it an hour after its end.
+            Err(error) if now.wall > waiting.expires_at.saturating_add(ASKED_PATIENCE_SECS) => {
+                tracing::warn!(%error, "nobody decided about the agent in time");
+                self.ended = Some(RegistrationState::Expired);
+                if let Err(error) = self.authenticator.forget_registration() {
+                    tracing::error!(%error, "the registration could not be forgotten");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the service did not say what became of the registration"),
+        }
+    }
+
+    fn registration(&self) -> RegistrationResult {
+        let identity = self.authenticator.identity();
+        let agent_id = identity.agent_id().and_then(|id| AgentInstanceId::new(id).ok());
+        let waiting = self.authenticator.waiting();
+        let state = match (&waiting, &agent_id) {
+            (Some(_), _) => RegistrationState::Waiting,
+            (None, _) if self.refused.as_deref() == Some("NOT_REGISTERED") => RegistrationState::None,
+            (None, Some(_)) => RegistrationState::Active,
+            (None, None) => self.ended.unwrap_or(RegistrationState::None),
+        };
+        let (code, expires_at) = waiting.map(|waiting| (waiting.code, waiting.expires_at)).unzip();
+        RegistrationResult {
+            state,
+            code,
+            words: identity.public().words(),
+            expires_at: expires_at.map(UtcTime::from_unix_seconds),
+            agent_id,
+            approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
+        }
+    }
+
+    /// Writes down what is known, for those who ask.
+    fn tell(&self) {
+        let (registration, session) = (self.registration(), self.current.as_ref());
+        let session = session.map(|current| current.open.clone());
+        if self.shared.known.lock().session != session {
+            self.shared.set_session(session);
+        }
+        let mut known = self.shared.known.lock();
+        known.registration = registration;
+        known.sees_sidecar = self.sees_sidecar;
+    }
+}
+
+/// What the socket says of a session.
+fn describe(half: &obol_session::AgentHalf, approval_expires_at: u64) -> Result<OpenSession, AuthError> {
+    let wrong = |error: obol_ipc::names::ValueError| AuthError::Answer(error.to_string());
+    Ok(OpenSession {
+        session_id: half.session_id,
+        agent_instance_id: AgentInstanceId::new(half.agent.agent_instance_id.as_str()).map_err(wrong)?,
+        algorithm_suite: AlgorithmSuite::new(half.suite.number()).map_err(wrong)?,
+        expires_at: UtcTime::from_unix_seconds(half.expires_at),
+        approval_expires_at: Some(UtcTime::from_unix_seconds(approval_expires_at)),
+    })
+}
+
+/// Any number.
+fn chance() -> u64 {
+    let mut bytes = [0; 8];
+    SystemRandom.fill(&mut bytes);
+    u64::from_be_bytes(bytes)
+}
