@@ -25,6 +25,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit::Outcome;
+use crate::settings::args::authenticator::AuthenticatorCommand;
 #[cfg(feature = "authority")]
 use crate::settings::args::authority::AsCommand;
 use crate::settings::args::{
@@ -107,21 +108,13 @@ fn run(cli: &Cli) -> Outcome {
         Command::Tqs(args) => {
             role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }
+        Command::Authenticator(command) => authenticator(command, cli),
         Command::Dequeue(args) => operate::dequeue::run(args),
         Command::Status(args) => operate::status::run(args),
         Command::Session(args) => operate::session::run(args),
         Command::Flush(args) => operate::flush::flush(args),
         Command::Resume(args) => operate::flush::resume(args),
-        Command::Policy(args) => match &args.command {
-            PolicyCommand::Deny(args) => operate::flush::deny(args),
-            PolicyCommand::Allow(args) => operate::flush::allow(args),
-            #[cfg(feature = "authority")]
-            PolicyCommand::Activate(args) => operate::authority::activate(args),
-            #[cfg(feature = "authority")]
-            PolicyCommand::History(args) => operate::authority::history(args),
-            #[cfg(feature = "authority")]
-            PolicyCommand::Folder(command) => policy::run(command),
-        },
+        Command::Policy(args) => policies(&args.command),
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => operate::inspect::run(token, *output),
         },
@@ -139,12 +132,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Dev(args) => role::dev::run(args),
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "obol", &mut script);
-            output::line(String::from_utf8_lossy(&script).trim_end());
-            Ok(())
-        }
+        Command::Completions { shell } => completions(*shell),
         Command::Man { folder } => man::run(folder.as_deref()),
         Command::Errors => {
             output::line(errors::page().trim_end());
@@ -155,6 +143,39 @@ fn run(cli: &Cli) -> Outcome {
                 .map_err(exit::Failure::other)
         }
     }
+}
+
+fn authenticator(command: &AuthenticatorCommand, cli: &Cli) -> Outcome {
+    match command {
+        AuthenticatorCommand::Authenticator(args) => {
+            let origin = Origin { file: cli.config.clone(), log: cli.log };
+            role::authenticator::run(args, Config::load(cli.config.as_deref())?, &origin)
+        }
+        AuthenticatorCommand::Sidecar(args) => role::sidecar::run(args, cli),
+        AuthenticatorCommand::Register(args) => operate::auth::register(args),
+        AuthenticatorCommand::Authenticate(args) => operate::auth::authenticate(args),
+        AuthenticatorCommand::Auth(args) => operate::auth::auth(args),
+    }
+}
+
+fn policies(command: &PolicyCommand) -> Outcome {
+    match command {
+        PolicyCommand::Deny(args) => operate::flush::deny(args),
+        PolicyCommand::Allow(args) => operate::flush::allow(args),
+        #[cfg(feature = "authority")]
+        PolicyCommand::Activate(args) => operate::authority::activate(args),
+        #[cfg(feature = "authority")]
+        PolicyCommand::History(args) => operate::authority::history(args),
+        #[cfg(feature = "authority")]
+        PolicyCommand::Folder(command) => policy::run(command),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "obol", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end());
+    Ok(())
 }
 
 /// Flags, then the configuration, then the command's own default. A configuration that cannot be read is reported by the

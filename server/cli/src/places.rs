@@ -24,18 +24,18 @@ pub(crate) fn state_folder() -> PathBuf {
         .map_or_else(|| PathBuf::from("/var/lib/obol"), |folder| folder.join("obol"))
 }
 
-/// The path that was named, or a file in the state folder, which is created closed to others.
+/// The path that was named, or a file in the state folder, or in a folder of it; such a folder is created closed to others.
 pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
-    let folder = state_folder();
-    if let Some(path) = named.filter(|path| path.parent() != Some(&folder)) {
-        return Ok(path.clone());
+    let usual = state_folder().join(name);
+    let ours = [state_folder(), folder_of(&usual).to_owned()];
+    let path = named.unwrap_or(&usual);
+    let folder = folder_of(path);
+    if ours.iter().any(|own| own == folder) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+            Failure::unavailable(format_args!("cannot create {}: {error}", folder.display()))
+        })?;
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(|error| Failure::unavailable(format_args!("cannot create {}: {error}", folder.display())))?;
-    Ok(named.cloned().unwrap_or_else(|| folder.join(name)))
+    Ok(path.clone())
 }
 
 /// The folder that a path is in.

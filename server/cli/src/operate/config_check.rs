@@ -1,7 +1,7 @@
 //! `obol config check`: what every setting is, where that comes from, and everything that is wrong with it, at once.
 //!
 //! Settings are read by the very code that servers read them with, and what servers do with them before they open
-//! anything is done as well: [`Gathered`], [`tqs::check`], [`rs::listen`], [`stores::check`], [`files`], [`ServerTemplates`].
+//! anything is done as well: [`Gathered`], [`tqs::check`], [`authenticator::check`], [`rs::listen`], [`stores::check`], [`files`], [`ServerTemplates`].
 
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::places::{environment, state_folder};
+use crate::role::authenticator;
 use crate::role::rs;
 use crate::role::stores;
 use crate::role::templates::ServerTemplates;
@@ -116,7 +117,7 @@ impl Check {
     }
 
     fn flags(&mut self, args: &ConfigCheckArgs) {
-        let (tqs, rs) = (&args.tqs, &args.rs);
+        let (tqs, rs, auth) = (&args.tqs, &args.rs, &args.authenticator);
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let paths = |paths: &[PathBuf]| {
             let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -129,6 +130,11 @@ impl Check {
             ("tqs.audit_log", "--audit", path(&tqs.audit)),
             ("tqs.http", "--http", tqs.http.clone()),
             ("tqs.sandbox", "--no-sandbox", tqs.no_sandbox.then(|| "false".to_owned())),
+            ("authenticator.url", "--url", auth.url.clone()),
+            ("authenticator.pin_file", "--pin-file", path(&auth.pin_file)),
+            ("authenticator.ca_file", "--ca-file", path(&auth.ca_file)),
+            ("authenticator.identity", "--identity", path(&auth.identity)),
+            ("authenticator.identity_key", "--identity-key", path(&auth.identity_key)),
             ("rs.audit_log", "--audit-log", path(&rs.audit.audit_log)),
             ("rs.audit_key", "--audit-key", path(&rs.audit.audit_key)),
             ("rs.listen", "--listen", rs.listen.map(|listen| listen.to_string())),
@@ -149,6 +155,7 @@ impl Check {
     fn starts(&mut self, args: &ConfigCheckArgs, config: &Config) {
         let mut found = Vec::new();
         found.extend(tqs::check(&args.tqs, config).err());
+        found.extend(authenticator::check(&args.authenticator, config).err());
         found.extend(rs::listen(&args.rs, config).err());
         found.extend(stores::check(&args.rs, config));
         let mut found: Vec<_> = found.iter().map(Failure::to_string).collect();
@@ -217,6 +224,11 @@ impl Check {
         }
     }
 
+    fn is_usual(&self, name: &str, path: &Path) -> bool {
+        let usual = settings::all().find(|known| known.name() == name).map(|known| (known.usual)());
+        matches!(usual, Some(Usual::InState(file)) if state_folder().join(file).parent() == path.parent())
+    }
+
     fn path_of(&self, name: &str) -> Option<PathBuf> {
         match self.set.get(name) {
             Some(set) if stores::is_file(&set.shown) => Some((&set.shown).into()),
@@ -234,6 +246,7 @@ impl Check {
         for name in [
             "tqs.store",
             "tqs.audit_log",
+            "authenticator.identity",
             "rs.spent",
             "rs.session_store",
             "rs.audit_log",
@@ -244,6 +257,7 @@ impl Check {
         }
         for name in [
             "tqs.master_key",
+            "authenticator.identity_key",
             "rs.audit_key",
             "rs.session_key",
             "rs.redis_password_file",
@@ -261,8 +275,8 @@ impl Check {
         match check(&path) {
             Ok(()) => {}
             Err(error) if !error.is_missing() => self.problem(format!("{name}: {error}")),
-            // The state folder is created.
-            Err(_) if path.parent() == Some(&state_folder()) => {}
+            // The state folder is created, and what is usual in it.
+            Err(_) if path.parent() == Some(&state_folder()) || self.is_usual(name, &path) => {}
             Err(_) => {
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));

@@ -5,6 +5,7 @@
 
 pub(crate) mod atp;
 pub(crate) mod audit_verify;
+pub(crate) mod auth;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
 pub(crate) mod config_check;

@@ -3,6 +3,7 @@
 
 pub(crate) mod atp;
 pub(crate) mod audit;
+pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
 mod companions;
@@ -12,6 +13,7 @@ pub(crate) mod master_key;
 mod operator_door;
 pub(crate) mod rs;
 mod sandbox;
+pub(crate) mod sidecar;
 pub(crate) mod stores;
 pub(crate) mod templates;
 pub(crate) mod tqs;

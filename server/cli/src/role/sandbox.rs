@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use obol_authenticator::Pinned;
 use obol_sandbox::{Measure, Sandbox};
 use obol_secret::file::folders_of_links;
 use obol_verify_redis::Server;
@@ -47,6 +48,27 @@ pub(crate) fn of_sidecar<'a>(
     sandbox = sandbox.read("/proc");
     let settings = config::places(origin.file.as_deref());
     settings.iter().chain(sessions).fold(sandbox, |sandbox, file| reread(sandbox, file))
+}
+
+/// The authenticator: the service's port, its identity's folder, the sockets, should they have to be made again, and what a
+/// reload reads. No port of its own, and nothing that the sidecar keeps.
+pub(crate) fn of_authenticator(
+    identity: &Path,
+    service: &Pinned,
+    sockets: Vec<PathBuf>,
+    origin: &Origin,
+) -> Sandbox {
+    let mut sandbox = Sandbox::new().serve_unix().reach_unix().write(folder_of(identity));
+    if let Some((host, port)) = service.host_and_port() {
+        sandbox = sandbox.reach_tcp(port);
+        if host.parse::<core::net::IpAddr>().is_err() {
+            sandbox = sandbox.look_up_names();
+        }
+    }
+    sandbox = sockets.into_iter().fold(sandbox, Sandbox::write);
+    // Whose control group a process is in that connects: shares go by it.
+    sandbox = sandbox.read("/proc");
+    config::places(origin.file.as_deref()).iter().fold(sandbox, |sandbox, file| reread(sandbox, file))
 }
 
 /// The resource server: its port, what it keeps and where, the operator's socket, should it have to be made again, and the

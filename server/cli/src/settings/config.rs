@@ -22,7 +22,7 @@ use crate::places::{absolute, state_folder};
 use crate::settings::args::LogLevel;
 use crate::settings::shown::shown;
 use crate::settings::{self, Kind, Log, RENAMED, Rs, Setting, Tqs};
-pub(crate) use crate::settings::{As, Atp, AtpServe};
+pub(crate) use crate::settings::{As, Atp, AtpServe, Authenticator};
 
 /// The longest file of settings, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
@@ -35,6 +35,7 @@ const MAX_TYPING_ERRORS: usize = 3;
 pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) tqs: Tqs,
+    pub(crate) authenticator: Authenticator,
     pub(crate) rs: Rs,
     #[serde(rename = "as")]
     pub(crate) authority: As,

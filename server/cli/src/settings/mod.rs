@@ -126,6 +126,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Setting> {
     Log::SETTINGS
         .iter()
         .chain(Tqs::SETTINGS)
+        .chain(Authenticator::SETTINGS)
         .chain(Rs::SETTINGS)
         .chain(As::SETTINGS)
         .chain(AtpServe::SETTINGS)
@@ -215,6 +216,36 @@ settings! {
         http: String = otherwise("http.sock beside the agent's socket", "127.0.0.1:9466");
         /// The name under which the kernel's keyring holds the master key.
         keychain: String = otherwise("none", "obol:master-key");
+        /// Whether to give up what is not needed, by Landlock and seccomp.
+        sandbox: bool = value(true);
+    }
+
+    /// The authenticator, beside an agent.
+    Authenticator "authenticator" {
+        /// The Authentication Service and its key, as obol as prints them; or its address, and the key in pin_file.
+        url: String = otherwise("none, and obol authenticator wants --url", "https://as.example#KEY");
+        /// The file whose text is the service's key, or address and key.
+        pin_file: PathBuf = otherwise("none", "/etc/obol/as.pin");
+        /// The certificate authorities that are trusted, and no others.
+        ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
+        /// The file with the agent's identity; created if it is not there.
+        identity: PathBuf = Usual::InState("authenticator/agent.identity");
+        /// The file with the key that the identity is sealed under; created if it is not there.
+        identity_key: PathBuf = Usual::InState("authenticator/identity.key");
+        /// The name under which the kernel's keyring holds that key.
+        keychain: String = otherwise("none", "obol:identity-key");
+        /// What humans call the agent. What is set here the agent cannot say otherwise.
+        name: String = otherwise("what the agent says", "builder");
+        /// The agent's class.
+        class: String = otherwise("what the agent says, or agent", "coding");
+        /// Roles that the agent asks for.
+        roles: Vec<String> = otherwise("what the agent says", vec!["dev"]);
+        /// Tools that the agent asks for.
+        tools: Vec<String> = otherwise("what the agent says", vec!["search"]);
+        /// The weakest suite that is used, whatever the service says: 4 is the strongest, then 2 and 3, then 1.
+        min_suite: u16 = value(1) => 1..=4;
+        /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off.
+        http: String = otherwise("auth-http.sock beside the agent's socket", "127.0.0.1:9467");
         /// Whether to give up what is not needed, by Landlock and seccomp.
         sandbox: bool = value(true);
     }

@@ -5,7 +5,7 @@
 //! there is one thread, before anybody can connect or a session is read.
 
 mod reload;
-mod sockets;
+pub(crate) mod sockets;
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};

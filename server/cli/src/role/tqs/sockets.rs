@@ -70,26 +70,31 @@ impl Sockets {
     }
 }
 
-/// Whom the agent's socket is for.
-pub(super) fn access(config: &Config) -> Outcome<Access> {
+/// Whom the agents' sockets are for.
+pub(crate) fn access(config: &Config) -> Outcome<Access> {
     let Some(users) = &config.tqs.agent_users else { return Ok(Access::OwnUser) };
     users.find().map(Access::Agents).map_err(|error| Failure::usage(format_args!("tqs.agent_users {error}")))
 }
 
 /// For our own user, in whatever folder.
-fn beside(agents: &Access, agent: &Endpoint, socket: &Endpoint) -> Access {
+pub(crate) fn beside(agents: &Access, agent: &Endpoint, socket: &Endpoint) -> Access {
     let folder = |socket: &Endpoint| folder_of(socket.path()).to_owned();
     if folder(agent) == folder(socket) { agents.own_user_beside() } else { Access::OwnUser }
 }
 
-/// `off`, an address, or a socket; a socket beside the agent's if nothing is said.
+/// Where the sidecar is watched.
 pub(super) fn http_address(
     args: &TqsArgs,
     config: &Config,
     agent: &Endpoint,
 ) -> Outcome<Option<HttpAddress>> {
-    let Some(named) = args.http.as_ref().or(config.tqs.http.as_ref()) else {
-        let beside = Endpoint::at(agent.path().with_file_name(HTTP_SOCKET)).map_err(Failure::usage)?;
+    http_at(args.http.as_deref().or(config.tqs.http.as_deref()), HTTP_SOCKET, agent)
+}
+
+/// `off`, an address, or a socket; a socket of this name beside the agent's if nothing is said.
+pub(crate) fn http_at(named: Option<&str>, usual: &str, agent: &Endpoint) -> Outcome<Option<HttpAddress>> {
+    let Some(named) = named else {
+        let beside = Endpoint::at(agent.path().with_file_name(usual)).map_err(Failure::usage)?;
         return Ok(Some(HttpAddress::Unix(beside)));
     };
     if named == "off" {

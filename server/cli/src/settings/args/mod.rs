@@ -1,8 +1,10 @@
 //! The command line.
 
 pub(crate) mod atp;
+pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
+pub(crate) mod install;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
 
@@ -14,6 +16,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::settings::args::atp::{AtpArgs, AtpCommand};
+use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
+pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, UninstallArgs};
 
 /// Single-use tokens for AI agents.
 ///
@@ -63,6 +67,7 @@ impl Command {
     pub(crate) fn default_log_level(&self) -> LogLevel {
         match self {
             Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
+            Self::Authenticator(command) if command.serves() => LogLevel::Info,
             Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)) => {
                 LogLevel::Info
             }
@@ -77,7 +82,9 @@ impl Command {
         let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)));
         #[cfg(feature = "authority")]
         let atp = atp || matches!(self, Self::As(authority) if authority.command.is_none());
-        atp || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
+        let auth = matches!(self, Self::Authenticator(command) if command.serves());
+        atp || auth
+            || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
     }
 }
 
@@ -87,6 +94,8 @@ pub(crate) enum Command {
     Demo(Output),
     /// Run the Token Queue Service, the sidecar beside an agent.
     Tqs(TqsArgs),
+    #[command(flatten)]
+    Authenticator(AuthenticatorCommand),
     /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
     Rs(RsRoleArgs),
     /// Run the Authentication Service, which registers agents and opens their sessions; or show its key.
@@ -515,6 +524,8 @@ pub(crate) struct ConfigCheckArgs {
     #[command(flatten)]
     pub(crate) rs: RsArgs,
     #[command(flatten)]
+    pub(crate) authenticator: AuthenticatorArgs,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -568,34 +579,6 @@ pub(crate) struct AuditVerifyArgs {
     pub(crate) head: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InstallArgs {
-    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times.
-    #[arg(long, required = true, value_name = "NAME")]
-    pub(crate) agent_user: Vec<String>,
-    #[command(flatten)]
-    pub(crate) place: InstallPlace,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UninstallArgs {
-    #[command(flatten)]
-    pub(crate) place: InstallPlace,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct InstallPlace {
-    /// One more sidecar beside the machine's first: its user, units and folders are called obol-NAME.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Work on the files in this folder, and leave the running machine as it is.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) prefix: Option<PathBuf>,
-    /// Only say what would be done.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,197 @@
+//! What an agent, or its human, asks of the authenticator: register, authenticate, status.
+
+use core::time::Duration;
+use std::path::Path;
+
+use obol_client::AuthClient;
+use obol_ipc::Endpoint;
+use obol_ipc::auth::{
+    AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState,
+};
+use obol_ipc::endpoint::AUTH_SOCKET_VARIABLE;
+use obol_ipc::names::{ToolName, WishedName};
+use obol_ipc::secret::TicketText;
+use obol_secret::file::PrivateFile;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::operate::connect::options;
+use crate::operate::other_user::unconnected;
+use crate::output::{self, Table, text};
+use crate::places::environment;
+use crate::settings::args::authenticator::{
+    AuthArgs, AuthCommand, AuthSocket, AuthenticateArgs, RegisterArgs,
+};
+
+/// The longest file with a ticket, in bytes.
+const MAX_TICKET_BYTES: usize = 1 << 10;
+/// Pause between two questions whether the human has decided.
+const POLL_PAUSE: Duration = Duration::from_secs(2);
+
+impl AuthSocket {
+    fn connect(&self) -> Outcome<AuthClient> {
+        let agent =
+            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+        let endpoint =
+            Endpoint::auth(self.auth_socket.as_deref(), &agent, environment).map_err(Failure::usage)?;
+        let client = AuthClient::connect(endpoint, options()?);
+        client.map_err(|error| unconnected(error, AUTH_SOCKET_VARIABLE))
+    }
+}
+
+/// `obol register`.
+pub(crate) fn register(args: &RegisterArgs) -> Outcome {
+    let params = wished(args)?;
+    let mut client = args.socket.connect()?;
+    let mut seen = client.register(params)?;
+    if seen.state != RegistrationState::Waiting || !args.wait {
+        return tell(&seen, args);
+    }
+    // Now, and not only at the end: a human has to act on it.
+    if args.output.json {
+        output::json(&serde_json::to_value(&seen).map_err(Failure::other)?);
+    } else {
+        tell_how(&seen);
+        output::line("\nWaiting for the human …");
+    }
+    while seen.state == RegistrationState::Waiting {
+        std::thread::sleep(POLL_PAUSE);
+        seen = client.registration_status()?;
+    }
+    tell(&seen, args)
+}
+
+fn wished(args: &RegisterArgs) -> Outcome<RegisterParams> {
+    let one =
+        |name: &Option<String>| name.as_deref().map(WishedName::new).transpose().map_err(Failure::usage);
+    Ok(RegisterParams {
+        name: one(&args.name)?,
+        class: one(&args.class)?,
+        roles: args.role.iter().map(WishedName::new).collect::<Result<_, _>>().map_err(Failure::usage)?,
+        tools: args.tool.iter().map(ToolName::new).collect::<Result<_, _>>().map_err(Failure::usage)?,
+        ticket: args.ticket_file.as_deref().map(ticket).transpose()?,
+    })
+}
+
+fn ticket(file: &Path) -> Outcome<TicketText> {
+    let bytes = PrivateFile::read(file, MAX_TICKET_BYTES)?;
+    let text = core::str::from_utf8(&bytes).map_err(Failure::usage)?;
+    TicketText::new(text.trim_ascii())
+        .map_err(|error| Failure::usage(format_args!("the ticket in {}: {error}", file.display())))
+}
+
+/// How it stands. Who waits for a human has not failed, but is not there yet.
+fn tell(seen: &RegistrationResult, args: &RegisterArgs) -> Outcome {
+    if args.output.json {
+        output::json(&serde_json::to_value(seen).map_err(Failure::other)?);
+    }
+    match seen.state {
+        RegistrationState::Active => {
+            if !args.output.json {
+                let id = seen.agent_id.as_ref().map_or("-", AsRef::as_ref);
+                let until = seen.approval_expires_at.map(|end| format!(", until {end}")).unwrap_or_default();
+                output::line(&format!("The agent is registered: {id}{until}"));
+            }
+            Ok(())
+        }
+        RegistrationState::Waiting => {
+            if !args.output.json {
+                tell_how(seen);
+            }
+            Ok(())
+        }
+        RegistrationState::Denied => Err(Failure::new(Exit::Denied, "a human said no to the agent")),
+        RegistrationState::Expired => Err(Failure::new(
+            Exit::Login,
+            "nobody decided about the agent in time; run `obol register` again",
+        )),
+        _ => Err(Failure::new(Exit::Login, "the agent is not registered; run `obol register`")),
+    }
+}
+
+fn tell_how(seen: &RegistrationResult) {
+    let code = seen.code.as_deref().unwrap_or("-");
+    let until = seen.expires_at.map(|end| format!(" until {end}")).unwrap_or_default();
+    output::line(&format!("A human has to approve this agent{until}. Where the service runs:\n"));
+    output::line(&format!("  obol approve {code}\n"));
+    output::line("They see the agent's key in words, and must see these:\n");
+    output::line(&format!("  {}", seen.words));
+}
+
+/// `obol authenticate`.
+pub(crate) fn authenticate(args: &AuthenticateArgs) -> Outcome {
+    let mut client = args.socket.connect()?;
+    let session = if args.if_needed { client.ensure_authenticated()? } else { client.authenticate()? };
+    if args.output.json {
+        output::json(&serde_json::to_value(&session).map_err(Failure::other)?);
+    } else {
+        output::line(&format!("session {}", told(&session)));
+    }
+    Ok(())
+}
+
+fn told(session: &OpenSession) -> String {
+    format!("{} of suite {}, until {}", session.session_id, session.algorithm_suite, session.expires_at)
+}
+
+/// `obol auth …`.
+pub(crate) fn auth(args: &AuthArgs) -> Outcome {
+    let AuthCommand::Status { socket, output } = &args.command;
+    let status = socket.connect()?.auth_status()?;
+    if output.json {
+        output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
+    } else {
+        show(&status)?;
+    }
+    match status.state {
+        AuthState::Authenticated => Ok(()),
+        state => Err(Failure::new(Exit::Login, why(&status, &text(&state)?))),
+    }
+}
+
+/// Why there is no session, in a line.
+fn why(status: &AuthStatusResult, state: &str) -> String {
+    match (&status.problem, &status.hold) {
+        (_, Some(hold)) => {
+            format!("an operator flushed the sidecar ({}: {}); `obol resume` first", hold.scope, hold.reason)
+        }
+        (Some(problem), _) => format!("no session ({state}): {}: {}", problem.code, problem.message),
+        (None, None) => format!("no session: the agent is {state}"),
+    }
+}
+
+fn show(status: &AuthStatusResult) -> Outcome {
+    let mut table = Table::new(&["what", "how"]);
+    let mut row = |what: &str, how: String| table.row([what.to_owned(), how]);
+    let registration = &status.registration;
+    row("state", text(&status.state)?);
+    row("service", status.authority.clone());
+    row("agent", registration.agent_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string));
+    row("registration", text(&registration.state)?);
+    row("key in words", registration.words.clone());
+    if let Some(code) = &registration.code {
+        row("to approve", format!("obol approve {code}"));
+    }
+    if let Some(end) = registration.approval_expires_at {
+        row("approved until", end.to_string());
+    }
+    if let Some(session) = &status.session {
+        row("session", told(session));
+    }
+    if let Some(at) = status.renew_at {
+        row("next session", at.to_string());
+    }
+    if let Some(skew) = status.skew_seconds {
+        let how = if skew < 0 { "behind" } else { "ahead of" };
+        row("clock", format!("{} s {how} the service's", skew.unsigned_abs()));
+    }
+    if let Some(problem) = &status.problem {
+        let again = problem.retry_at.map(|at| format!("; again at {at}")).unwrap_or_default();
+        row("problem", format!("{} at {}: {}{again}", problem.code, problem.at, problem.message));
+    }
+    for route in &status.routes {
+        let tools: Vec<_> = route.tools.iter().map(AsRef::as_ref).collect();
+        row(route.audience.as_ref(), tools.join(", "));
+    }
+    table.print();
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! `obol authenticator`: keeps the agent's identity, opens its sessions and gives them to the sidecar.
+//!
+//! As with the sidecar the order of the start matters: the process is closed to others before a key is loaded, what lies
+//! outside the sandbox is taken before it is entered, and it is entered while there is one thread. The sandbox is the other
+//! way round than the sidecar's: it may reach the service, and has no port and no store.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_authenticator::service::Options;
+use obol_authenticator::{Authenticator, Identity, Pinned, Wishes};
+use obol_ipc::Endpoint;
+use obol_secret::file::read_public;
+use obol_session::Suite;
+use obol_session::clock::SystemClock;
+use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::places::{environment, folder_of, place};
+use crate::role::master_key::Sources;
+use crate::role::sandbox;
+use crate::role::tqs::sockets::{access, beside, http_at};
+use crate::settings::args::LogLevel;
+use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorRoleArgs};
+use crate::settings::config::{self, Config, Origin};
+use crate::settings::log_level;
+use crate::signals::{LAST_WAIT, service_manager, shutdown_signal};
+
+/// File of the HTTP listener, beside the agent's socket.
+const HTTP_SOCKET: &str = "auth-http.sock";
+/// The longest file with a pin, in bytes.
+const MAX_PIN_BYTES: usize = 1 << 10;
+/// Suites from the strongest on.
+const SUITES: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
+
+/// What it listens on.
+struct Sockets {
+    auth: Listener,
+    http: Option<HttpListener>,
+    control: Endpoint,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: &AuthenticatorRoleArgs, config: Config, origin: &Origin) -> Outcome {
+    apply_log_level(&config, origin);
+    let mut hardening = obol_sandbox::harden_process();
+    let notifier = service_manager();
+    let service = pinned(&args.authenticator, &config)?;
+    let settings = &config.authenticator;
+    let place_of = args.authenticator.identity.as_ref().or(settings.identity.as_ref());
+    let path = place(place_of, "authenticator/agent.identity")?;
+    let _until_the_end = alone(&path)?;
+    let identity = identity(&args.authenticator, &config, &path)?;
+    let mut options = obol_authenticator::Options::new().suites(&suites(settings.min_suite));
+    if let Some(file) = args.authenticator.ca_file.as_ref().or(settings.ca_file.as_ref()) {
+        options = options.ca_file(file);
+    }
+    let authenticator = Authenticator::new(service.clone(), identity, &options).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sockets = {
+        let _inside = runtime.enter();
+        Sockets::bind(args, &config)?
+    };
+    let sandbox = (!args.no_sandbox && settings.sandbox != Some(false))
+        .then(|| sandbox::of_authenticator(&path, &service, sockets.folders(), origin));
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, None);
+    log_lines::begin()?;
+    let words = authenticator.identity().public().words();
+    tracing::info!(
+        service = service.origin(),
+        words,
+        agent = authenticator.identity().agent_id(),
+        "the identity is there"
+    );
+    let mut options = Options::new(sockets.auth, sockets.control)
+        .wishes(wishes(&config)?)
+        .clock(Arc::new(SystemClock::new()))
+        .notify(notifier);
+    if let Some(http) = sockets.http {
+        options = options.http(http);
+    }
+    let ended = runtime.block_on(async {
+        let service = options.bind(authenticator).await.map_err(Failure::unavailable)?;
+        let shutdown = shutdown_signal()?;
+        tokio::select! {
+            _said_in_the_log = service.run(shutdown) => Ok(()),
+            never = reload(origin) => never,
+        }
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+/// On SIGHUP the log's level is read again; what else is set waits for the next start.
+async fn reload(origin: &Origin) -> Outcome {
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        if hangup.recv().await.is_none() {
+            core::future::pending::<()>().await;
+        }
+        let named = origin.file.clone();
+        let loaded = tokio::task::spawn_blocking(move || Config::load(named.as_deref()));
+        match loaded.await.unwrap_or_else(|error| Err(Failure::other(error))) {
+            Ok(config) => {
+                apply_log_level(&config, origin);
+                tracing::info!("the log's level was read again; other settings wait for a restart");
+            }
+            Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
+        }
+    }
+}
+
+fn apply_log_level(config: &Config, origin: &Origin) {
+    log_level::set(origin.log.or(config.log.level).unwrap_or(LogLevel::Info));
+}
+
+/// What is wrong with the settings, as far as that can be said without opening anything. Nothing is where none are set: not
+/// every machine has an authenticator.
+pub(crate) fn check(args: &AuthenticatorArgs, config: &Config) -> Outcome {
+    let settings = &config.authenticator;
+    if args.url.is_none() && args.pin_file.is_none() && *settings == config::Authenticator::default() {
+        return Ok(());
+    }
+    pinned(args, config)?;
+    wishes(config).map(drop)
+}
+
+/// Which service it is, and its key.
+fn pinned(args: &AuthenticatorArgs, config: &Config) -> Outcome<Pinned> {
+    let settings = &config.authenticator;
+    let url = args.url.as_ref().or(settings.url.as_ref());
+    let file = args.pin_file.as_ref().or(settings.pin_file.as_ref());
+    let read = file.map(|file| read_pin(file)).transpose()?;
+    let text = match (url, read) {
+        (None, None) => {
+            return Err(Failure::usage(
+                "authenticator.url is needed: the Authentication Service and its key, https://host#KEY, as `obol as` prints it",
+            ));
+        }
+        (Some(url), None) => url.clone(),
+        (None, Some(pin)) => pin,
+        (Some(url), Some(pin)) if !url.contains('#') && !pin.contains('#') => format!("{url}#{pin}"),
+        (Some(url), Some(pin))
+            if pin == *url || pin.split_once('#').is_some_and(|(origin, _)| origin == url) =>
+        {
+            pin
+        }
+        (Some(_), Some(_)) => {
+            return Err(Failure::usage(
+                "authenticator.url and authenticator.pin_file name two services or two keys; leave one of them out",
+            ));
+        }
+    };
+    Pinned::parse(&text).map_err(|error| Failure::usage(format_args!("authenticator.url: {error}")))
+}
+
+fn read_pin(file: &Path) -> Outcome<String> {
+    let wrong = |why: &dyn core::fmt::Display| Failure::usage(format_args!("authenticator.pin_file: {why}"));
+    let bytes = read_public(file, MAX_PIN_BYTES).map_err(|error| wrong(&error))?;
+    let text = core::str::from_utf8(&bytes).map_err(|error| wrong(&error))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The identity, sealed under a key from where the sidecar's master key may come from as well.
+fn identity(args: &AuthenticatorArgs, config: &Config, path: &Path) -> Outcome<Identity> {
+    let settings = &config.authenticator;
+    let key = Sources {
+        named: args.identity_key.as_deref(),
+        credential: "obol-identity-key",
+        keychain: settings.keychain.as_deref(),
+        set: settings.identity_key.as_ref(),
+        usual: "authenticator/identity.key",
+        sealed: &[path],
+    };
+    Identity::open(path, key.load()?).map_err(Failure::usage)
+}
+
+/// Makes sure that no other authenticator uses this identity: each would look like a copy to the service that the other's
+/// sessions are known to. The kernel gives the lock back when the process ends, however it ends.
+fn alone(identity: &Path) -> Outcome<File> {
+    let path = identity.with_added_extension("lock");
+    let unusable =
+        |error: std::io::Error| Failure::unavailable(format_args!("cannot lock {}: {error}", path.display()));
+    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = open.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::unavailable(format_args!(
+            "another authenticator uses the identity {}; stop that one, or name another identity",
+            identity.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Suites that are at least as strong as this one, the strongest first.
+fn suites(least: Option<u16>) -> Vec<Suite> {
+    let strongest = match least {
+        Some(4) => 1,
+        Some(2 | 3) => 3,
+        _ => SUITES.len(),
+    };
+    SUITES.into_iter().take(strongest).collect()
+}
+
+/// What the agent is registered as, as far as it is set.
+fn wishes(config: &Config) -> Outcome<Wishes> {
+    let settings = &config.authenticator;
+    let named = [("name", settings.name.iter()), ("class", settings.class.iter())];
+    let listed = [("roles", settings.roles.iter().flatten()), ("tools", settings.tools.iter().flatten())];
+    let all = named.into_iter().flat_map(|(what, names)| names.map(move |name| (what, name)));
+    let all = all.chain(listed.into_iter().flat_map(|(what, names)| names.map(move |name| (what, name))));
+    for (what, name) in all {
+        obol_ipc::names::WishedName::new(name.as_str())
+            .map_err(|error| Failure::usage(format_args!("authenticator.{what} = {name:?}: {error}")))?;
+    }
+    Ok(Wishes {
+        name: settings.name.clone().unwrap_or_default(),
+        class: settings.class.clone().unwrap_or_default(),
+        roles: settings.roles.clone().unwrap_or_default(),
+        tools: settings.tools.clone().unwrap_or_default(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        user: obol_ipc::user::name_of(rustix::process::geteuid().as_raw()),
+        software: concat!("obol-authenticator/", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+}
+
+impl Sockets {
+    /// Must be called inside a tokio runtime.
+    fn bind(args: &AuthenticatorRoleArgs, config: &Config) -> Outcome<Self> {
+        let access = access(config)?;
+        let agent = Endpoint::agent(args.sockets.socket.as_deref(), environment).map_err(Failure::usage)?;
+        let control = Endpoint::control(args.sockets.control_socket.as_deref(), &agent, environment)
+            .map_err(Failure::usage)?;
+        let at = Endpoint::auth(args.authenticator.auth_socket.as_deref(), &agent, environment)
+            .map_err(Failure::usage)?;
+        let auth = Listener::bind(&at, access.clone()).map_err(Failure::unavailable)?;
+        let named = args.http.as_deref().or(config.authenticator.http.as_deref());
+        let http = match http_at(named, HTTP_SOCKET, &agent)? {
+            None => None,
+            Some(address) => {
+                let access = match &address {
+                    HttpAddress::Unix(socket) => beside(&access, &at, socket),
+                    HttpAddress::Tcp(_) => Access::OwnUser,
+                };
+                Some(address.bind(access).map_err(Failure::unavailable)?)
+            }
+        };
+        Ok(Self { auth, http, control })
+    }
+
+    /// Folders in which sockets may have to be made again, or removed at the end.
+    fn folders(&self) -> Vec<PathBuf> {
+        let http = self.http.as_ref().and_then(HttpListener::path);
+        [Some(self.auth.path()), http].into_iter().flatten().map(|path| folder_of(path).to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_suites_that_are_strong_enough_are_used_and_the_strongest_first() {
+        let numbers = |least| suites(least).iter().map(|suite| suite.number()).collect::<Vec<_>>();
+        assert_eq!(numbers(None), [4, 2, 3, 1]);
+        assert_eq!(numbers(Some(1)), [4, 2, 3, 1]);
+        assert_eq!(numbers(Some(2)), [4, 2, 3]);
+        assert_eq!(numbers(Some(3)), [4, 2, 3]);
+        assert_eq!(numbers(Some(4)), [4]);
+    }
+
+    #[test]
+    fn the_key_is_beside_the_address_or_in_a_file_and_never_two() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = "ab".repeat(32);
+        let whole = format!("https://as.example#{key}");
+        let file = |text: &str| {
+            let path = folder.path().join("pin");
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let read = |url: Option<&str>, text: Option<&str>| {
+            let args = AuthenticatorArgs {
+                auth_socket: None,
+                url: url.map(str::to_owned),
+                pin_file: text.map(file),
+                identity: None,
+                identity_key: None,
+                ca_file: None,
+            };
+            pinned(&args, &Config::default()).map(|pinned| pinned.to_string())
+        };
+        let bare = Some("https://as.example");
+        for (url, text) in [
+            (Some(whole.as_str()), None),
+            (None, Some(format!("{whole}\n"))),
+            (bare, Some(format!("{key}\n"))),
+            (bare, Some(whole.clone())),
+            (Some(whole.as_str()), Some(whole.clone())),
+        ] {
+            assert_eq!(read(url, text.as_deref()).unwrap(), whole, "{url:?} {text:?}");
+        }
+        let other = format!("https://other.example#{key}");
+        for (url, text) in
+            [(None, None), (bare, None), (bare, Some(other)), (Some(whole.as_str()), Some(key))]
+        {
+            assert!(read(url, text.as_deref()).is_err(), "{url:?} {text:?}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The commands around the authenticator: the daemon, the supervisor that keeps it and the sidecar up, and what an agent or
+//! its human asks of it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Output, Sockets};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthenticatorCommand {
+    /// Run the authenticator: it keeps the agent's identity, opens its sessions and gives them to the sidecar.
+    Authenticator(Box<AuthenticatorRoleArgs>),
+    /// Run the sidecar and the authenticator, and keep both up.
+    ///
+    /// Holds no keys. Starts `obol tqs` and `obol authenticator`, starts again what ends, passes on SIGHUP, and ends both when
+    /// it is told to end: for containers, where there is one command. What they do is set in the configuration.
+    Sidecar(SidecarArgs),
+    /// Have the agent registered at the Authentication Service, where a human approves it.
+    ///
+    /// Prints a code that the human types, and words that the human must see as well. An agent that is registered stays so.
+    Register(RegisterArgs),
+    /// Open a session for the agent, from which the sidecar mints.
+    Authenticate(AuthenticateArgs),
+    /// Look at the authenticator.
+    Auth(AuthArgs),
+}
+
+impl AuthenticatorCommand {
+    /// Whether it stays up for others.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self, Self::Authenticator(_) | Self::Sidecar(_))
+    }
+}
+
+/// Where the authenticator's socket is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuthSocket {
+    /// The agent's socket, which the authenticator's is beside: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET,
+    /// $XDG_RUNTIME_DIR/obol/agent.sock, /run/obol/agent.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) socket: Option<OsString>,
+    /// The authenticator's socket. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) auth_socket: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthenticatorRoleArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    #[command(flatten)]
+    pub(crate) authenticator: AuthenticatorArgs,
+    /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: auth-http.sock
+    /// beside the agent's socket.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<String>,
+    /// Run without Landlock and seccomp, where they get in the way.
+    #[arg(long)]
+    pub(crate) no_sandbox: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthenticatorArgs {
+    /// The socket for agents. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) auth_socket: Option<OsString>,
+    /// The Authentication Service and its key, as `obol as` prints them: https://host#KEY. Without #KEY: --pin-file.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The file whose text is the service's key, 64 hex digits, or address and key.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pin_file: Option<PathBuf>,
+    /// The file with the agent's identity; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// The file with the key that the identity is sealed under; created if it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity_key: Option<PathBuf>,
+    /// The certificate authorities that are trusted, and no others.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SidecarArgs {
+    #[command(flatten)]
+    pub(crate) sockets: Sockets,
+    /// The authenticator's socket. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) auth_socket: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegisterArgs {
+    /// What humans call the agent. Needed unless the operator set it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Its class.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) class: Option<String>,
+    /// A role that it would like; may be given several times.
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Vec<String>,
+    /// A tool that it would like to use; may be given several times.
+    #[arg(long, value_name = "TOOL")]
+    pub(crate) tool: Vec<String>,
+    /// The file with an invitation's ticket, which stands in for the human.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+    /// Wait until the human has decided, and say what.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) socket: AuthSocket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthenticateArgs {
+    /// Only where there is no session, or the one there is is almost over.
+    #[arg(long)]
+    pub(crate) if_needed: bool,
+    #[command(flatten)]
+    pub(crate) socket: AuthSocket,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthArgs {
+    #[command(subcommand)]
+    pub(crate) command: AuthCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthCommand {
+    /// Show how the agent stands: registration, session, clock, what went wrong last.
+    ///
+    /// Exit code 0 if there is a session, else 5.
+    Status {
+        #[command(flatten)]
+        socket: AuthSocket,
+        #[command(flatten)]
+        output: Output,
+    },
+}
