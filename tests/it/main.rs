@@ -11,6 +11,7 @@
 
 mod atp;
 mod audit;
+mod authenticator;
 mod authority;
 mod cli;
 mod end_to_end;

@@ -50,7 +50,12 @@ macro_rules! steer {
     };
 }
 
-steer!(obol_sidecar::Handle, obol_resource::service::Handle, obol_atp_server::serve::Handle);
+steer!(
+    obol_sidecar::Handle,
+    obol_authenticator::service::Handle,
+    obol_resource::service::Handle,
+    obol_atp_server::serve::Handle
+);
 
 /// One kind of server.
 trait Kind {
@@ -202,6 +207,50 @@ impl Kind for Sidecar<'_> {
     }
 }
 
+struct Authenticator<'a>(&'a Path);
+
+impl Kind for Authenticator<'_> {
+    type Service = obol_authenticator::service::Service;
+    type Handle = obol_authenticator::service::Handle;
+
+    async fn bind(&self, drain: Duration) -> Self::Service {
+        let pinned = format!("http://127.0.0.1:1#{}", "ab".repeat(32));
+        let (file, key) = (self.0.join("agent.identity"), self.0.join("identity.key"));
+        let authenticator = obol_authenticator::Authenticator::new(
+            obol_authenticator::Pinned::parse(&pinned).unwrap(),
+            obol_authenticator::Identity::open_or_create(&file, &key).unwrap(),
+            &obol_authenticator::Options::new(),
+        );
+        let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
+        obol_authenticator::service::Options::new(at("auth.sock"), at("control.sock"))
+            .http_at(obol_sidecar::HttpAddress::Unix(at("auth-http.sock")))
+            .drain_timeout(drain)
+            .bind(authenticator.unwrap())
+            .await
+            .unwrap()
+    }
+
+    fn handle(service: &Self::Service) -> Self::Handle {
+        service.handle()
+    }
+
+    fn run(service: Self::Service, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<Ended> {
+        tokio::spawn(service.run(shutdown))
+    }
+
+    fn begin(address: &Address) -> Box<dyn FnOnce()> {
+        let Address::Unix(path) = address else { panic!("{address}") };
+        let name = obol_ipc::names::PeerName::new("test/1").unwrap();
+        let client =
+            obol_client::AuthClient::connect(Endpoint::at(path).unwrap(), ConnectOptions::new(name)).unwrap();
+        Box::new(|| drop(client))
+    }
+
+    fn hang(address: &Address) -> Box<dyn std::any::Any> {
+        Sidecar::hang(address)
+    }
+}
+
 fn connects(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => TcpStream::connect(address).is_ok(),
@@ -273,4 +322,10 @@ fn the_provider_of_the_agent_token_protocol_keeps_the_contract() {
 fn the_sidecar_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     keeps_the_contract(&Sidecar(folder.path()));
+}
+
+#[test]
+fn the_authenticator_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_the_contract(&Authenticator(folder.path()));
 }

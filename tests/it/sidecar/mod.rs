@@ -12,7 +12,7 @@ mod sandbox_deeds;
 mod session_end;
 mod session_folders;
 mod sockets;
-mod two_users;
+pub(crate) mod two_users;
 mod unread_log;
 mod watch;
 

@@ -24,13 +24,13 @@ use rustix::process::{Gid, Uid};
 use crate::end_to_end::{Rs, create_session};
 use crate::sidecar::{PATIENCE, tool};
 
-const OPERATOR: u32 = 54_001;
-const AGENT: u32 = 54_002;
-const STRANGER: u32 = 54_003;
+pub(crate) const OPERATOR: u32 = 54_001;
+pub(crate) const AGENT: u32 = 54_002;
+pub(crate) const STRANGER: u32 = 54_003;
 const GROUP: u32 = 54_100;
 
 /// Whether this test can be run; on screen if not.
-fn can_switch_users() -> bool {
+pub(crate) fn can_switch_users() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED: only root can run processes of three users; run this test as root");
@@ -39,7 +39,7 @@ fn can_switch_users() -> bool {
 }
 
 /// What a deed comes to when this user does it, in a group of the same number or in another.
-fn as_user<T: Send>(uid: u32, gid: u32, deed: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn as_user<T: Send>(uid: u32, gid: u32, deed: impl FnOnce() -> T + Send) -> T {
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     thread::scope(|scope| {
         let done = scope.spawn(move || {
