@@ -1,6 +1,6 @@
 //! A grant: the right to mint tokens of one scope for one resource server, and there the most that is accepted.
 
-use obol_token::scope::one_or_many;
+use obol_token::one_or_many;
 use obol_token::{Constraints, Scope};
 use serde::{Deserialize, Serialize};
 

@@ -28,6 +28,5 @@ pub use error::DocumentError;
 pub use establish::Establish;
 pub use grant::{AgentIdentity, Grant};
 pub use keys::{PopKey, ServerKeys};
-pub use limits::is_name;
 pub use obol_token::{Nonces, SessionId, Suite};
 pub use resource_half::{ResourceHalf, Window};

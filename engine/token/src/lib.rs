@@ -41,7 +41,7 @@ mod possession;
 #[cfg(feature = "tokens")]
 mod schnorr;
 #[cfg(feature = "tokens")]
-pub mod scope;
+mod scope;
 #[cfg(feature = "tokens")]
 mod secret;
 #[cfg(feature = "tokens")]
@@ -61,7 +61,7 @@ pub use {
     mint::{MintError, Minter, TokenSeed, Validity},
     open::{Body, BodyOpenError},
     possession::transcript as possession_transcript,
-    scope::{Constraints, Scope, ScopeError},
+    scope::{Constraints, MAX_INTENT_BYTES, Scope, ScopeError, one_or_many},
     secret::{AudienceSecrets, MutualAuth, ResponseKey, SessionKey, SessionSecret, VerifierSecret},
     suite::Suite,
 };

@@ -3,9 +3,8 @@
 use core::fmt;
 use std::sync::Arc;
 
-use obol_verify::spent::KEEP_MARGIN_SECS;
-use obol_verify::spent::inbox::{Inbox, Writer};
-use obol_verify::{Clock, Mark, SpendError, SpendTicket, SpentSet};
+use obol_verify::inbox::{Inbox, Writer};
+use obol_verify::{Clock, KEEP_MARGIN_SECS, Mark, SpendError, SpendTicket, SpentSet};
 
 use crate::incarnation::{MARKS, Memory};
 use crate::link::Link;

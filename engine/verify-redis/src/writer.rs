@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use obol_verify::spent::inbox::{Content, Inbox, Waiting, refuse};
+use obol_verify::inbox::{Content, Inbox, Waiting, refuse};
 use obol_verify::{Clock, Mark, SpendError};
 
 use crate::incarnation::{MARKS, Memory, check_clock};

@@ -25,7 +25,7 @@
 //!
 //! # Where it is stricter than the reference implementation
 //!
-//! - Spent marks outlive the token, not the moment of its spending (see [`spent`]).
+//! - Spent marks outlive the token, not the moment of its spending (see [`KEEP_MARGIN_SECS`]).
 //! - Delegation compares every limiting field (see [`obol_token::delegation::check_attenuation`]).
 //! - A token without a limit is refused under a ceiling on that limit (see [`Ceiling`]).
 //! - Arguments that the server cannot see are not assumed to be absent (see [`Arguments`]).
@@ -39,7 +39,7 @@ mod parts;
 mod redb_file;
 mod request;
 mod session;
-pub mod spent;
+mod spent;
 mod token;
 mod verifier;
 
@@ -65,7 +65,9 @@ pub use session::seal::{SessionSealError, SessionSealKey};
 pub use session::store::SessionStore;
 pub use session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
 pub use session::{InvalidPopKey, Session};
-pub use spent::{Mark, MemorySpentSet, SpendError, SpendTicket, SpentSet};
+pub use spent::{
+    KEEP_MARGIN_SECS, MAX_LIVE_MARKS, Mark, MemorySpentSet, SpendError, SpendTicket, Spender, SpentSet, inbox,
+};
 #[cfg(feature = "redb")]
 pub use spent::{NewFile, OpenSpentSetError, RedbSpentSet, RedbSpentSetOptions};
 pub use token::{Opened, Spending, Spent, Unverified, Verified};

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use obol_audit::ChainKey;
 use obol_resource::{Gate, ToolCall};
-use obol_verify::spent::Spender;
-use obol_verify::{Mark, SpendError, SpendTicket, SpentSet};
+use obol_verify::{Mark, SpendError, SpendTicket, Spender, SpentSet};
 use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::home::{self, command, limit_files, wait_until};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use obol_session::limits::{DEFAULT_TTL_SECS, MAX_AUDIENCE_BYTES, is_audience, is_name};
 use obol_session::{AgentIdentity, DocumentError, Grant};
 use obol_token::Constraints;
-use obol_token::scope::one_or_many;
+use obol_token::one_or_many;
 use serde::Deserialize;
 use toml::Spanned;
 

@@ -223,7 +223,9 @@ impl Authority {
         by: Human,
         now: Now,
     ) -> Result<Invited, Refused> {
-        if !obol_session::is_name(class) || roles.iter().any(|role| !obol_session::is_name(role)) {
+        if !obol_session::limits::is_name(class)
+            || roles.iter().any(|role| !obol_session::limits::is_name(role))
+        {
             return Err(Refused::Malformed("class and roles are visible ASCII without spaces".to_owned()));
         }
         if secs == 0 || secs > MAX_INVITATION_SECS || max_agents == 0 || max_agents > MAX_INVITED {

@@ -3,7 +3,8 @@
 use obol_handshake::{AuthorityKey, IdentityPublic};
 use obol_secret::json::{Bounds, parse_within};
 use obol_secret::text::{hex_array, hex_option, plain, to_hex};
-use obol_session::{Suite, is_name};
+use obol_session::Suite;
+use obol_session::limits::is_name;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

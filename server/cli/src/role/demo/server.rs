@@ -8,8 +8,8 @@ use axum::Router;
 use axum::routing::get;
 use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_token::{Audience, SessionId};
-use obol_verify::spent::{NewFile, RedbSpentSetOptions};
 use obol_verify::{CascadeLimits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
+use obol_verify::{NewFile, RedbSpentSetOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
