@@ -26,8 +26,8 @@ pub(crate) fn from_file(file: &Path) -> Result<Zeroizing<Vec<u8>>, AtpError> {
     Ok(text)
 }
 
-/// Keeps a host's secret in the keychain.
-pub(crate) async fn keep(host: &Host, secret: &[u8], keychain: &Keychain) -> Result<(), AtpError> {
+/// Keeps a host's secret in the keychain; says where.
+pub(crate) async fn keep(host: &Host, secret: &[u8], keychain: &Keychain) -> Result<&'static str, AtpError> {
     let secret = Secret::new(secret).map_err(AtpError::Secret)?;
     keychain.set_secret(&format!("{ACCOUNT}{host}"), secret.expose()).await
 }

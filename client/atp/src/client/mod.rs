@@ -140,13 +140,13 @@ impl Client {
         Ok(self.0.keychain.entry(&host.to_string()).await?.map(|entry| entry.access_token))
     }
 
-    /// Keeps a host's secret in the keychain, so that it need not be in a file or a variable.
+    /// Keeps a host's secret in the keychain, so that it need not be in a file or a variable; says in which. The kernel's keyring
+    /// forgets, so beside that secrets are in sealed files.
     ///
     /// # Errors
     /// [`AtpError`] if it is not taken, or not kept.
     pub async fn keep_secret(&self, host: &Host, secret: &[u8]) -> Result<&'static str, AtpError> {
-        secrets::keep(host, secret, &self.0.keychain).await?;
-        self.0.keychain.name().await
+        secrets::keep(host, secret, &self.0.keychain).await
     }
 
     /// Asks the issuer. No answer is an error, and never "invalid".

@@ -195,10 +195,11 @@ impl Keychain {
         }
     }
 
-    pub(crate) async fn set_secret(&self, account: &str, value: &[u8]) -> Result<(), AtpError> {
+    /// Keeps a secret; where.
+    pub(crate) async fn set_secret(&self, account: &str, value: &[u8]) -> Result<&'static str, AtpError> {
         match self.chosen().await? {
-            Chosen::Kernel(_) => self.files.set(account, value),
-            _ => self.set(account, value).await,
+            Chosen::Kernel(_) => self.files.set(account, value).map(|()| Chosen::File.name()),
+            chosen => self.set(account, value).await.map(|()| chosen.name()),
         }
     }
 
