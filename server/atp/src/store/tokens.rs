@@ -1,7 +1,7 @@
 //! Tokens of masters, and revoked ids, in memory.
 
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::rows::Row;
 
@@ -32,6 +32,8 @@ pub(crate) struct Record {
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
     records: HashMap<String, Record>,
+    /// The ids of each master's tokens, by label: to issue one must not cost a look at all.
+    held: HashMap<String, HashMap<String, HashSet<String>>>,
     revoked: HashMap<String, u64>,
     /// When what can be forgotten.
     ends: BTreeSet<(u64, String)>,
@@ -54,7 +56,23 @@ impl Tokens {
             return;
         }
         self.ends.insert((record.ends.saturating_add(OVERLAP_SECS), record.id.clone()));
+        let labels = self.held.entry(record.master.clone()).or_default();
+        labels.entry(record.label.clone()).or_default().insert(record.id.clone());
         self.records.insert(record.id.clone(), record);
+    }
+
+    /// Takes a token out, wherever it is listed.
+    fn take(&mut self, id: &str) {
+        let Some(record) = self.records.remove(id) else { return };
+        let Some(labels) = self.held.get_mut(&record.master) else { return };
+        let Some(ids) = labels.get_mut(&record.label) else { return };
+        ids.remove(id);
+        if ids.is_empty() {
+            labels.remove(&record.label);
+        }
+        if labels.is_empty() {
+            self.held.remove(&record.master);
+        }
     }
 
     /// What ends a token for good; `None` if there is no room. Its latest expiry says how long that has to be remembered.
@@ -68,7 +86,7 @@ impl Tokens {
         let until = until.saturating_add(OVERLAP_SECS);
         self.revoked.insert(id.to_owned(), until);
         self.ends.insert((until, id.to_owned()));
-        self.records.remove(id);
+        self.take(id);
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Record> {
@@ -94,15 +112,13 @@ impl Tokens {
 
     /// A master's live tokens, the oldest first.
     pub(crate) fn of(&self, master: &str, label: Option<&str>, now: u64) -> Vec<&Record> {
-        let mut found: Vec<_> = self
-            .records
-            .values()
-            .filter(|record| {
-                record.master == master
-                    && now < record.ends
-                    && label.is_none_or(|label| record.label == label)
-            })
-            .collect();
+        let labels = self.held.get(master);
+        let ids = labels.into_iter().flat_map(|labels| match label {
+            Some(label) => labels.get(label).into_iter().collect::<Vec<_>>(),
+            None => labels.values().collect(),
+        });
+        let records = ids.flatten().filter_map(|id| self.records.get(id));
+        let mut found: Vec<_> = records.filter(|record| now < record.ends).collect();
         found.sort_by(|a, b| (a.issued, &a.id).cmp(&(b.issued, &b.id)));
         found
     }
@@ -124,7 +140,7 @@ impl Tokens {
                 self.records.get(&id).is_none_or(|record| record.ends.saturating_add(OVERLAP_SECS) < now);
             let revocation_is_over = self.revoked.get(&id).is_none_or(|until| *until < now);
             if record_is_over && revocation_is_over {
-                self.records.remove(&id);
+                self.take(&id);
                 self.revoked.remove(&id);
                 ended.push(id);
             }
@@ -178,5 +194,34 @@ mod tests {
         assert!(tokens.take_ended(2_100 + OVERLAP_SECS).is_empty() && tokens.is_over("t", 1, 2_100));
         assert_eq!(tokens.take_ended(2_101 + OVERLAP_SECS), ["t"]);
         assert!(tokens.ends.is_empty() && tokens.revoked.is_empty());
+    }
+
+    #[test]
+    fn a_master_sees_its_own_tokens_of_a_label_and_nothing_is_left_of_those_that_ended() {
+        let mut tokens = Tokens::default();
+        let with = |id: &str, master: &str, label: &str, issued| Record {
+            master: master.into(),
+            label: label.into(),
+            ..record(id, 0, issued)
+        };
+        for (id, master, label, issued) in [
+            ("newer", "ci", "x", 1_001),
+            ("older", "ci", "x", 1_000),
+            ("other", "ci", "y", 1_000),
+            ("foreign", "cd", "x", 1_000),
+        ] {
+            tokens.put(with(id, master, label, issued));
+        }
+        let ids = |tokens: &Tokens, label, now| {
+            tokens.of("ci", label, now).iter().map(|record| record.id.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(&tokens, Some("x"), 1_100), ["older", "newer"], "the oldest first");
+        assert_eq!(ids(&tokens, None, 1_100).len(), 3);
+        assert_eq!(ids(&tokens, Some("x"), 1_600), ["newer"], "what has ended is not live");
+        tokens.put(Record { generation: 1, ..with("older", "ci", "x", 1_100) });
+        tokens.revoke("newer", 1_700);
+        assert_eq!(ids(&tokens, Some("x"), 1_100), ["older"]);
+        tokens.take_ended(3_000);
+        assert!(tokens.held.is_empty() && tokens.live() == 0);
     }
 }
