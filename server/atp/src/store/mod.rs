@@ -82,16 +82,34 @@ pub(crate) struct Standing {
     declared: Arc<[Declared]>,
     /// Whether who is not declared has no secrets any more. Not where others share the store: their file may be newer.
     is_whole: bool,
+    /// What was known of secrets when all was lost.
+    #[cfg(feature = "redis")]
+    recalled: owners::Owners,
 }
 
 #[cfg(feature = "redis")]
 impl Standing {
     fn rows(&self, kept: &Kept, now: u64) -> Vec<Row> {
         let key = self.keys.and_then(|policy| kept.keys.due(policy, now));
+        let mut owners = kept.owners.recall(&self.recalled);
         // Where nothing is known, what is in force has to be made known again.
-        let unknown = kept.owners.is_empty() && !self.declared.is_empty();
-        let owners = if unknown { kept.owners.admit(&self.declared, self.is_whole) } else { Vec::new() };
+        if kept.owners.is_empty() {
+            let mut known = kept.owners.clone();
+            owners.iter().cloned().for_each(|owner| known.put(owner));
+            owners.extend(known.admit(&self.declared, self.is_whole));
+        }
         key.into_iter().chain(owners.into_iter().map(Row::Owner)).collect()
+    }
+
+    /// All was lost, but for what is in this process's memory. What was retired stays so: it is written again.
+    fn lost(&mut self, mut owners: owners::Owners) {
+        owners.recall(&self.recalled).into_iter().for_each(|owner| owners.put(owner));
+        self.recalled = owners;
+    }
+
+    /// What was lost is written again.
+    fn settled(&mut self) {
+        self.recalled = owners::Owners::default();
     }
 }
 
@@ -202,7 +220,11 @@ impl Store {
         now: u64,
     ) -> Result<(), Unwritable> {
         let is_whole = !self.is_shared();
-        *self.standing.lock() = Standing { keys: Some(policy), declared: Arc::clone(&declared), is_whole };
+        {
+            let mut standing = self.standing.lock();
+            (standing.keys, standing.is_whole) = (Some(policy), is_whole);
+            standing.declared = Arc::clone(&declared);
+        }
         let pending = self.begin(Box::new(move |kept| {
             let owners = kept.owners.admit(&declared, is_whole).into_iter().map(Row::Owner);
             kept.keys.due(policy, now).into_iter().chain(owners).collect()

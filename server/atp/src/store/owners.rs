@@ -100,7 +100,7 @@ pub(crate) struct Declared {
 }
 
 /// All owners.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Owners(HashMap<OwnerName, Owner>);
 
 impl Owners {
@@ -115,6 +115,16 @@ impl Owners {
 
     pub(crate) fn get(&self, name: &OwnerName) -> Option<&Owner> {
         self.0.get(name)
+    }
+
+    /// What has to be written so that all is known again that was known before.
+    #[cfg(feature = "redis")]
+    pub(crate) fn recall(&self, before: &Self) -> Vec<Owner> {
+        let recalled = before.0.values().map(|before| match self.get(&before.name) {
+            None => before.clone(),
+            Some(known) => known.clone().recalling(before),
+        });
+        recalled.filter(|owner| self.get(&owner.name) != Some(owner)).collect()
     }
 
     /// Up to when (Unix seconds) an agent's tokens are over.
@@ -169,15 +179,11 @@ impl Owner {
         if lacks_newest && declared.secrets.first().is_some_and(|first| is_past(first.print)) {
             return self;
         }
-        let earlier = |seen: &Seen| {
+        let held = |seen: &Seen| {
             let known = self.live.iter().find(|known| known.print == seen.print);
-            let until = match (known.and_then(|known| known.until), seen.until) {
-                (Some(known), Some(said)) => Some(known.min(said)),
-                (known, said) => known.or(said),
-            };
-            Seen { until, ..*seen }
+            Seen { until: earlier(known.and_then(|known| known.until), seen.until), ..*seen }
         };
-        let live = declared.secrets.iter().filter(|seen| !self.retired.contains(&seen.print)).map(earlier);
+        let live = declared.secrets.iter().filter(|seen| !self.retired.contains(&seen.print)).map(held);
         let live: Vec<_> = live.collect();
         let over = self.live.iter().map(|seen| seen.print).filter(|print| !has(*print));
         self.retired.extend(over.collect::<Vec<_>>());
@@ -186,9 +192,33 @@ impl Owner {
         self
     }
 
+    /// With what was retired before, the deadlines of then, and the tokens that were over.
+    #[cfg(feature = "redis")]
+    fn recalling(mut self, before: &Self) -> Self {
+        let forgotten = before.retired.iter().filter(|print| !self.retired.contains(print));
+        let forgotten: Vec<_> = forgotten.copied().collect();
+        self.retired.splice(0..0, forgotten);
+        self.retired.drain(..self.retired.len().saturating_sub(MAX_RETIRED));
+        self.live.retain(|seen| !self.retired.contains(&seen.print));
+        for seen in &mut self.live {
+            let known = before.live.iter().find(|known| known.print == seen.print);
+            seen.until = earlier(known.and_then(|known| known.until), seen.until);
+        }
+        self.tokens_after = self.tokens_after.max(before.tokens_after);
+        self
+    }
+
     fn gone(self) -> Self {
         let declared = Declared { name: self.name.clone(), secrets: Vec::new(), tokens_after: 0 };
         self.with(&declared)
+    }
+}
+
+/// A deadline never moves to later, and never goes away.
+fn earlier(known: Option<u64>, said: Option<u64>) -> Option<u64> {
+    match (known, said) {
+        (Some(known), Some(said)) => Some(known.min(said)),
+        (known, said) => known.or(said),
     }
 }
 
@@ -247,6 +277,29 @@ mod tests {
         assert!(!holds(&owners, "first", 100), "its deadline stands");
         admit(&mut owners, &file(&[("third", None)]));
         assert!(!holds(&owners, "second", 1), "control: a new file ends the newest secret");
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn what_was_lost_is_written_again_by_who_still_knows_it() {
+        let mut before = Owners::default();
+        admit(&mut before, &file(&[("first", None)]));
+        admit(&mut before, &file(&[("second", None), ("first", Some(100))]));
+        admit(&mut before, &file(&[("third", None), ("second", Some(200))]));
+        let recall = |mut lost: Owners| {
+            let again = lost.recall(&before);
+            let again: Vec<_> = again.into_iter().map(|owner| lost.put(owner)).collect();
+            (again.len(), lost)
+        };
+        let (written, empty) = recall(Owners::default());
+        assert_eq!((written, empty.get(&OwnerName::Shared)), (1, before.get(&OwnerName::Shared)));
+        // Another one was faster, and has an old file.
+        let mut other = Owners::default();
+        admit(&mut other, &file(&[("second", None), ("first", None)]));
+        assert!(holds(&other, "first", 1), "control");
+        let (_, other) = recall(other);
+        assert!(!holds(&other, "first", 1) && holds(&other, "second", 199) && !holds(&other, "second", 200));
+        assert_eq!(other.recall(&before).len(), 0, "once");
     }
 
     #[test]

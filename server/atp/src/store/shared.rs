@@ -3,7 +3,7 @@
 //!
 //! A change is thought over on what is known, and written only if that was the latest; else it is read and thought over again. It is
 //! in force everywhere within 200 ms; who has not heard from Redis for 800 ms answers nothing. When Redis has lost anything, or may
-//! have, everything is over: keys, and with them every token.
+//! have, everything is over: keys, and with them every token. What each provider remembers of retired secrets it writes again.
 
 use core::time::Duration;
 use obol_secret::key::Key32;
@@ -162,6 +162,7 @@ impl Keeper {
         if !upkeep(&self.kept.read()).is_empty() || forget_before > 0 {
             self.change(&mut upkeep, forget_before)?;
         }
+        self.standing.lock().settled();
         Ok(())
     }
 
@@ -180,7 +181,8 @@ impl Keeper {
         {
             let mut kept = self.kept.write();
             if news.is_new {
-                *kept = Kept::default();
+                let before = core::mem::take(&mut *kept);
+                self.standing.lock().lost(before.owners);
             }
             for value in &news.values {
                 let row: Option<Row> = serde_json::from_slice(value).ok();
