@@ -12,9 +12,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::operate::atp::sign::read_secret;
 use crate::output;
 use crate::places::state_folder;
-use crate::settings::args::atp::{
-    AgentIdArgs, AgentSettings, KeepSecretArgs, RequestArgs, RevokeArgs, VerifyArgs,
-};
+use crate::settings::args::atp::{AgentIdArgs, AgentSettings, HostArgs, RequestArgs, VerifyArgs};
 use crate::settings::config::Atp;
 
 /// The longest token that is read from standard input, in bytes.
@@ -94,7 +92,7 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
     if let Some(purpose) = &args.purpose {
         wanted = wanted.purpose(purpose)?;
     }
-    let mut options = options(&args.settings, config)?;
+    let mut options = options(&args.agent.settings, config)?;
     if let Some(file) = &args.master_file {
         options = options.master(args.host.clone(), file);
     }
@@ -106,7 +104,7 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
             client.request_token(&args.host, &wanted).await
         }
     })?;
-    if !args.output.json {
+    if !args.agent.output.json {
         return output::token(&token.access_token);
     }
     output::json(&json!({
@@ -123,7 +121,7 @@ pub(super) fn request(args: &RequestArgs, config: &Atp) -> Outcome {
 }
 
 pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
-    let client = client(&args.settings, config)?;
+    let client = client(&args.agent.settings, config)?;
     let named = match args.token.as_deref() {
         Some("-") => {
             let mut text = Zeroizing::new(String::new());
@@ -146,7 +144,7 @@ pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
     let verdict = verdict.ok_or_else(|| {
         Failure::unavailable(format_args!("no token of {} is kept here; name one", args.host))
     })?;
-    if args.output.json {
+    if args.agent.output.json {
         output::json(&serde_json::to_value(&verdict).map_err(Failure::other)?);
     } else if verdict.valid {
         output::line("valid");
@@ -154,10 +152,10 @@ pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
     if verdict.valid { Ok(()) } else { Err(Failure::new(Exit::Denied, "the token is not valid")) }
 }
 
-pub(super) fn revoke(args: &RevokeArgs, config: &Atp) -> Outcome {
-    let client = client(&args.settings, config)?;
+pub(super) fn revoke(args: &HostArgs, config: &Atp) -> Outcome {
+    let client = client(&args.agent.settings, config)?;
     let revocation = run(client.revoke_token(&args.host))?;
-    if args.output.json {
+    if args.agent.output.json {
         output::json(
             &json!({ "revoked": true, "had_token": revocation.had_token, "remote": revocation.remote }),
         );
@@ -175,12 +173,12 @@ pub(super) fn revoke(args: &RevokeArgs, config: &Atp) -> Outcome {
 pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
     let id = match &args.keyed {
         Some(host) => {
-            let options = options(&args.settings, config)?.agent_id_mode(AgentIdMode::Keyed);
+            let options = options(&args.agent.settings, config)?.agent_id_mode(AgentIdMode::Keyed);
             Client::open(options)?.agent_id_at(host)?
         }
-        None => client(&args.settings, config)?.agent_id()?,
+        None => client(&args.agent.settings, config)?.agent_id()?,
     };
-    if args.output.json {
+    if args.agent.output.json {
         output::json(&json!({ "agent_id": id }));
     } else {
         output::line(&id.to_string());
@@ -188,14 +186,14 @@ pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
     Ok(())
 }
 
-pub(super) fn keep_secret(args: &KeepSecretArgs, config: &Atp) -> Outcome {
-    let file = args.settings.secret_file.as_ref().or(config.secret_file.as_ref());
+pub(super) fn keep_secret(args: &HostArgs, config: &Atp) -> Outcome {
+    let file = args.agent.settings.secret_file.as_ref().or(config.secret_file.as_ref());
     let file =
         file.ok_or_else(|| Failure::usage("--secret-file FILE is needed: the file to take it from"))?;
     let secret = read_secret(file)?;
-    let client = client(&args.settings, config)?;
+    let client = client(&args.agent.settings, config)?;
     let stored_in = run(client.keep_secret(&args.host, &secret))?;
-    if args.output.json {
+    if args.agent.output.json {
         output::json(&json!({ "stored_in": stored_in }));
     } else {
         output::line(&format!("kept ({stored_in}); {} is not needed any more", file.display()));

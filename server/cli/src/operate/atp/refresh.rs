@@ -9,7 +9,7 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::output;
 use crate::role::atp::serve_probe;
-use crate::settings::args::atp::{RefreshArgs, StatusArgs};
+use crate::settings::args::atp::{AgentArgs, RefreshArgs};
 use crate::settings::config::Atp;
 use crate::signals::shutdown_signal;
 
@@ -33,7 +33,7 @@ pub(super) fn run(args: &RefreshArgs, config: &Atp) -> Outcome {
     })
 }
 
-pub(super) fn status(args: &StatusArgs, config: &Atp) -> Outcome {
+pub(super) fn status(args: &AgentArgs, config: &Atp) -> Outcome {
     let client = client(&args.settings, config)?;
     let all = finish(client.status())?;
     if args.output.json {

@@ -28,15 +28,15 @@ pub(crate) enum AtpCommand {
     /// Ask a provider whether a token is valid: exit code 0 if it is, 3 if not, 4 if there is no answer.
     Verify(VerifyArgs),
     /// Give a provider's token back.
-    Revoke(RevokeArgs),
+    Revoke(HostArgs),
     /// Print this agent's name.
     AgentId(AgentIdArgs),
     /// Keep the tokens fresh that were requested, and revoke what could not be revoked, until told to stop.
     Refresh(RefreshArgs),
     /// Show which tokens are kept fresh, until when they hold, and what is still to be revoked.
-    Status(StatusArgs),
+    Status(AgentArgs),
     /// Put a provider's secret into the keychain, from --secret-file.
-    KeepSecret(KeepSecretArgs),
+    KeepSecret(HostArgs),
 }
 
 #[derive(Debug, Default, Args)]
@@ -207,22 +207,22 @@ pub(crate) struct RefreshArgs {
     pub(crate) settings: AgentSettings,
 }
 
+/// What a command of the agent's side takes that says what came of it.
 #[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
+pub(crate) struct AgentArgs {
     #[command(flatten)]
     pub(crate) settings: AgentSettings,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
+/// One provider, and nothing else.
 #[derive(Debug, Args)]
-pub(crate) struct KeepSecretArgs {
+pub(crate) struct HostArgs {
     /// The provider.
     pub(crate) host: Host,
     #[command(flatten)]
-    pub(crate) settings: AgentSettings,
-    #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) agent: AgentArgs,
 }
 
 #[derive(Debug, Args)]
@@ -242,9 +242,7 @@ pub(crate) struct RequestArgs {
     #[arg(long)]
     pub(crate) cached: bool,
     #[command(flatten)]
-    pub(crate) settings: AgentSettings,
-    #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) agent: AgentArgs,
 }
 
 #[derive(Debug, Args)]
@@ -254,19 +252,7 @@ pub(crate) struct VerifyArgs {
     /// The token, or - for standard input, where no process list shows it. Without it: the one that is kept here.
     pub(crate) token: Option<String>,
     #[command(flatten)]
-    pub(crate) settings: AgentSettings,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RevokeArgs {
-    /// The provider.
-    pub(crate) host: Host,
-    #[command(flatten)]
-    pub(crate) settings: AgentSettings,
-    #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) agent: AgentArgs,
 }
 
 #[derive(Debug, Args)]
@@ -275,7 +261,5 @@ pub(crate) struct AgentIdArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) keyed: Option<Host>,
     #[command(flatten)]
-    pub(crate) settings: AgentSettings,
-    #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) agent: AgentArgs,
 }
