@@ -252,6 +252,9 @@ impl Check {
             "rs.audit_log",
             "as.directory",
             "as.audit_log",
+            "atp_serve.store",
+            "atp_serve.spent",
+            "atp_serve.audit_log",
         ] {
             self.own_file(name, |path| PrivateFile::check_write(path));
         }
@@ -264,6 +267,11 @@ impl Check {
             "as.master_key",
             "as.identity_key",
             "as.audit_key",
+            "atp_serve.secrets",
+            "atp_serve.tls_key",
+            "atp_serve.key",
+            "atp_serve.audit_key",
+            "atp_serve.redis_password_file",
         ] {
             self.own_file(name, |path| PrivateFile::check_read(path));
         }

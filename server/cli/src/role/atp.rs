@@ -1,4 +1,7 @@
 //! `obol atp serve`: a provider.
+//!
+//! As with the other servers, the process is closed to others before a key is loaded, and the sandbox entered while there is
+//! one thread.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -22,7 +25,7 @@ use crate::log_lines;
 use crate::places::place;
 use crate::role::audit;
 use crate::role::sandbox;
-use crate::role::stores::StoreLocation;
+use crate::role::stores::{self, StoreLocation};
 use crate::settings::args::atp::ServeArgs;
 use crate::settings::config::AtpServe;
 use crate::signals::shutdown_signal;
@@ -38,22 +41,27 @@ const MAX_DISCOVERY_BYTES: usize = 32 << 10;
 /// Runs until SIGTERM or SIGINT. SIGHUP reads secrets and certificate again.
 pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
-    hardening.push(sandbox::switched_off("this role has no sandbox"));
-    obol_sandbox::report(&hardening, None);
     let url = args.url.as_ref().or(config.url.as_ref());
     let url = url.ok_or_else(|| Failure::usage("--url is needed: the token endpoint as agents see it"))?;
     let endpoint = Endpoint::for_provider(url).map_err(Failure::usage)?;
     let secrets_file = args.secrets.clone().or_else(|| config.secrets.clone());
+    let listen = args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN);
+    let http = probe(args.http.as_ref().or(config.http.as_ref()))?;
+    // While there is one thread: each store that is opened has one of its own.
+    let ports = [Some(listen), http].into_iter().flatten().map(|address| address.port());
+    let sandbox = (config.sandbox != Some(false)).then(|| sandbox::of_provider(args, config, ports));
+    hardening.extend(sandbox::enter(sandbox.transpose()?.as_ref()));
+    obol_sandbox::report(&hardening, None);
     let router = provider(args, config, endpoint, secrets_file.as_deref())?;
     let certificate = certificate(args, config)?;
-    let mut options = Options::new(args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN));
+    let mut options = Options::new(listen);
     if let Some(certificate) = certificate {
         options = options.certificate(certificate);
     }
     if args.allow_remote {
         options = options.allow_remote();
     }
-    if let Some(address) = probe(args.http.as_ref().or(config.http.as_ref()))? {
+    if let Some(address) = http {
         options = options.http_at(address);
     }
     log_lines::begin()?;
@@ -171,8 +179,8 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
 }
 
 fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Store> {
-    let key = || place(args.key.as_ref().or(config.key.as_ref()), "atp.key");
-    match StoreLocation::of(args.store.as_ref().or(config.store.as_ref()), "atp-tokens.redb")? {
+    let key = || place(args.key.as_ref().or(config.key.as_ref()), stores::ATP_KEY);
+    match StoreLocation::of(args.store.as_ref().or(config.store.as_ref()), stores::ATP_TOKENS)? {
         StoreLocation::Memory => {
             tracing::warn!(
                 "JWT keys, tokens and revocations are kept in memory: every token ends with this process"
@@ -189,7 +197,7 @@ fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<St
 
 fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Arc<dyn SpentSet>> {
     let clock = Arc::new(SystemClock::new());
-    match StoreLocation::of(args.spent.as_ref().or(config.spent.as_ref()), "atp-spent.redb")? {
+    match StoreLocation::of(args.spent.as_ref().or(config.spent.as_ref()), stores::ATP_SPENT)? {
         StoreLocation::Memory if args.first_start => {
             tracing::warn!(
                 "answered requests are kept in memory, and any that were answered before this start are answered again"
@@ -268,13 +276,7 @@ pub(crate) async fn serve_probe(
     address: Option<&String>,
     routes: axum::Router,
 ) -> Outcome<tokio::task::JoinHandle<()>> {
-    let Some(address) = address.filter(|address| *address != "off") else {
-        return Ok(tokio::spawn(async {}));
-    };
-    let address: SocketAddr =
-        address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback()).ok_or_else(|| {
-            Failure::usage("--http is a loopback address with a port, such as 127.0.0.1:8711, or off")
-        })?;
+    let Some(address) = probe(address)? else { return Ok(tokio::spawn(async {})) };
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;

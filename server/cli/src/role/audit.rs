@@ -86,7 +86,7 @@ pub(crate) fn open_for_rs(args: &RsArgs, config: &Config) -> Outcome<Option<Arc<
 }
 
 /// The key of a provider's log, where none is named.
-const ATP_KEY: &str = "atp-audit.key";
+pub(crate) const ATP_KEY: &str = "atp-audit.key";
 
 /// Opens the audit log of a provider of the Agent Token Protocol.
 pub(crate) fn open_for_atp(path: &Path, key_file: Option<&PathBuf>) -> Outcome<Arc<AuditLog>> {

@@ -11,10 +11,11 @@ use obol_verify_redis::Server;
 use crate::exit::Outcome;
 use crate::places::{environment, folder_of, place};
 use crate::role::audit;
-use crate::role::stores;
+use crate::role::stores::{self, Kept};
 use crate::role::templates;
 use crate::settings::args::RsArgs;
-use crate::settings::config::{self, Config, Origin};
+use crate::settings::args::atp::ServeArgs;
+use crate::settings::config::{self, AtpServe, Config, Origin};
 
 /// Enters a sandbox for good, if there is to be one; what came of it.
 pub(crate) fn enter(sandbox: Option<&Sandbox>) -> Vec<Measure> {
@@ -88,20 +89,8 @@ pub(crate) fn of_resource_server(
     }
     let session_store = named(&args.session_store, &settings.session_store);
     let spent = named(&args.spent, &settings.spent);
-    for kept in
-        [stores::where_kept(spent.as_ref(), "spent.redb")?, stores::where_kept_if(session_store.as_ref())?]
-    {
-        sandbox = match kept {
-            stores::Kept::InMemory => sandbox,
-            stores::Kept::InFile(file) => sandbox.write(folder_of(&file)),
-            stores::Kept::AtServer(Server::Unix(_)) => sandbox.reach_unix(),
-            stores::Kept::AtServer(Server::Tcp { host, port }) => {
-                let is_address = host.parse::<core::net::IpAddr>().is_ok();
-                let sandbox = sandbox.reach_tcp(port);
-                if is_address { sandbox } else { sandbox.look_up_names() }
-            }
-        };
-    }
+    sandbox = keep(sandbox, &stores::where_kept(spent.as_ref(), "spent.redb")?);
+    sandbox = keep(sandbox, &stores::where_kept_if(session_store.as_ref())?);
     if session_store.is_some() {
         let key = place(named(&args.session_key, &settings.session_key).as_ref(), stores::SESSION_KEY)?;
         sandbox = sandbox.write(folder_of(&key));
@@ -136,6 +125,52 @@ pub(crate) fn of_authority(reach: &AuthorityReach<'_>) -> Sandbox {
     // By these a user's number has a name: who an operator is.
     let named = written.read("/etc/passwd").read("/etc/nsswitch.conf");
     reach.read.iter().fold(named, |sandbox, file| reread(sandbox, file))
+}
+
+/// A provider of the Agent Token Protocol: its ports, what it keeps and where, what describes it, and the secrets and the
+/// certificate, which a reload reads.
+pub(crate) fn of_provider(
+    args: &ServeArgs,
+    config: &AtpServe,
+    ports: impl Iterator<Item = u16>,
+) -> Outcome<Sandbox> {
+    let named = |named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone());
+    let mut sandbox = ports.fold(Sandbox::new(), Sandbox::serve_tcp);
+    let store = stores::where_kept(named(&args.store, &config.store).as_ref(), stores::ATP_TOKENS)?;
+    if !matches!(store, Kept::InMemory) {
+        let key = place(named(&args.key, &config.key).as_ref(), stores::ATP_KEY)?;
+        sandbox = sandbox.write(folder_of(&key));
+    }
+    let spent = stores::where_kept(named(&args.spent, &config.spent).as_ref(), stores::ATP_SPENT)?;
+    sandbox = keep(keep(sandbox, &store), &spent);
+    if let Some(log) = named(&args.audit.audit_log, &config.audit_log) {
+        let key = place(named(&args.audit.audit_key, &config.audit_key).as_ref(), audit::ATP_KEY)?;
+        sandbox = sandbox.write(folder_of(&log)).write(folder_of(&key));
+    }
+    if let Some(file) = named(&args.discovery, &config.discovery) {
+        sandbox = sandbox.read(file);
+    }
+    let read = [
+        named(&args.secrets, &config.secrets),
+        named(&args.tls_cert, &config.tls_cert),
+        named(&args.tls_key, &config.tls_key),
+        config.redis_password_file.clone(),
+    ];
+    Ok(read.iter().flatten().fold(sandbox, |sandbox, file| reread(sandbox, file)))
+}
+
+/// Lets be written and reached what is kept there.
+fn keep(sandbox: Sandbox, kept: &Kept) -> Sandbox {
+    match kept {
+        Kept::InMemory => sandbox,
+        Kept::InFile(file) => sandbox.write(folder_of(file)),
+        Kept::AtServer(Server::Unix(_)) => sandbox.reach_unix(),
+        Kept::AtServer(Server::Tcp { host, port }) => {
+            let is_address = host.parse::<core::net::IpAddr>().is_ok();
+            let sandbox = sandbox.reach_tcp(*port);
+            if is_address { sandbox } else { sandbox.look_up_names() }
+        }
+    }
 }
 
 /// `obol dev` itself: its roles, to ask whether they answer and to end them, and its folder, to remove it.

@@ -21,6 +21,11 @@ use crate::settings::config::Config;
 
 /// The key that kept sessions are sealed under, where none is named.
 pub(crate) const SESSION_KEY: &str = "session.key";
+/// What a provider of the Agent Token Protocol keeps, where nothing is named: tokens and revocations, the key that seals them, and
+/// which requests were answered.
+pub(crate) const ATP_TOKENS: &str = "atp-tokens.redb";
+pub(crate) const ATP_KEY: &str = "atp.key";
+pub(crate) const ATP_SPENT: &str = "atp-spent.redb";
 /// What addresses of Redis begin with.
 const REDIS_SCHEMES: [&str; 7] =
     ["redis://", "rediss://", "valkey://", "valkeys://", "unix://", "redis+unix://", "valkey+unix://"];

@@ -352,44 +352,46 @@ settings! {
         /// The file of secrets, agents and masters.
         secrets: PathBuf = otherwise("none, and obol atp serve wants --secrets", "/etc/obol/atp-secrets.json");
         /// The certificate chain, PEM.
-        tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/atp.crt");
+        tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/atp-tls.crt");
         /// The certificate's private key, PEM.
-        tls_key: PathBuf = otherwise("none", "/etc/obol/atp.key");
+        tls_key: PathBuf = otherwise("none", "/etc/obol/atp-tls.key");
         /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
         http: String = value("off");
         /// The life of a token, in seconds.
-        ttl: u64 = value(3_600);
+        ttl: u64 = value(3_600) => 1..=86_400;
         /// The longest life of a token under a master, in seconds.
-        max_ttl: u64 = value(86_400);
+        max_ttl: u64 = value(86_400) => 1..=86_400;
         /// How long ago a request may have been signed, in seconds.
-        window: u64 = value(60);
+        window: u64 = value(300) => 1..=900;
         /// How tokens are signed: HS256 or EdDSA.
         algorithm: obol_atp::jwt::Algorithm = value("HS256");
         /// Requests a second of one address; 0 for no limit.
-        address_rate: u32 = otherwise("the endpoint's own", 100);
+        address_rate: u32 = value(100);
         /// Requests a second of one agent, after ten at once; 0 for no limit.
-        agent_rate: u32 = otherwise("the endpoint's own", 1);
+        agent_rate: u32 = value(1);
         /// Where JWT keys, tokens, revocations and which secrets are over are kept: a file, memory, or the address of a Redis
         /// or Valkey.
-        store: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.redb");
-        /// The file with the key that the store is sealed under.
-        key: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp.key");
+        store: PathBuf = Usual::InState("atp-tokens.redb");
+        /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
+        key: PathBuf = Usual::InState("atp.key");
         /// Where answered requests are remembered: a file, memory, or the address of a Redis or Valkey.
-        spent: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp-spent.redb");
+        spent: PathBuf = Usual::InState("atp-spent.redb");
         /// The file whose text is the Redis user's password.
         redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
         /// The first part of every key in Redis.
         redis_namespace: String = otherwise("made from the endpoint", "atp");
         /// The file of the audit log. Nothing is issued that is not in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/atp-audit.jsonl");
-        /// The file with the key that the audit log is sealed under.
-        audit_key: PathBuf = otherwise("a file in the state folder", "/var/lib/obol/atp-audit.key");
+        /// The file with the key that the audit log is sealed under; created if it is not there.
+        audit_key: PathBuf = Usual::InState("atp-audit.key");
         /// A JSON file with name and capabilities for the discovery document.
         discovery: PathBuf = otherwise("none", "/etc/obol/atp-discovery.json");
         /// Whether a request must name this endpoint.
         require_aud: bool = value(false);
         /// Whether the dialect of masters is switched off.
         signed_only: bool = value(false);
+        /// Whether to give up what is not needed, by Landlock and seccomp.
+        sandbox: bool = value(true);
     }
 
     /// An agent of the Agent Token Protocol.
