@@ -154,6 +154,7 @@ test("nothing is signed for what a document should not say", async () => {
     foreign: document("https://evil.example/x"),
     user: document("https://user@localhost/x"),
     "65 KiB": (req, res) => res.end("x".repeat(66_000)),
+    slow: () => {},
     "not JSON": (req, res) => res.end("<html>"),
   };
   for (const [name, answer] of Object.entries(cases)) {

@@ -24,7 +24,7 @@ function folder() {
 function certificate(dir) {
   const [key, cert] = [path.join(dir, "key.pem"), path.join(dir, "cert.pem")];
   const args = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-    "-addext", "subjectAltName=DNS:localhost,DNS:other.localhost", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert];
+    "-addext", "subjectAltName=DNS:localhost,DNS:other.localhost,DNS:api.example.com", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", cert];
   execFileSync("openssl", args, { stdio: "ignore" });
   return { key: fs.readFileSync(key), cert: fs.readFileSync(cert), file: cert };
 }
