@@ -1,5 +1,6 @@
 //! A provider as its callers see it: every refusal beside the same request allowed.
 
+mod closed;
 mod remembered;
 mod work;
 
