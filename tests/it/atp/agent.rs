@@ -2,7 +2,7 @@
 //! over restarts, and which keychain is used.
 
 use core::time::Duration;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,51 +10,51 @@ use std::time::Instant;
 use obol_atp::Host;
 use obol_atp_client::{AtpError, Client, KeychainChoice, Options, TokenRequest};
 use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
-use obol_atp_server::{Router, SecretBook, Store};
+use obol_atp_server::{Builder, Router, SecretBook, Store};
 use obol_verify::{MemorySpentSet, SystemClock};
 use obol_world::home::{command, free_port, obol, write_private};
 use tokio::task::JoinHandle;
 
-const SECRET: &str = "a secret that is long enough, truly";
+pub(crate) const SECRET: &str = "a secret that is long enough, truly";
+
+/// A certificate for localhost and its key, `cert.pem` and `key.pem` in this folder.
+pub(crate) fn certificate(folder: &Path) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+    openssl.args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    openssl.args(["-keyout", "key.pem", "-out", "cert.pem"]);
+    let made = openssl.current_dir(folder).output().expect("openssl is installed by scripts/install");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
 
 /// A provider that can be stopped and started again, and a folder for agents.
-struct World {
-    folder: tempfile::TempDir,
-    host: Host,
-    router: Router,
+pub(crate) struct World {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) host: Host,
+    pub(crate) router: Router,
     running: Option<JoinHandle<()>>,
 }
 
 impl World {
-    async fn new(ttl: u64) -> Self {
+    pub(crate) async fn new(ttl: u64) -> Self {
+        Self::with(ttl, |builder| builder.address_rate(0).agent_rate(0)).await
+    }
+
+    /// With other settings.
+    pub(crate) async fn with(ttl: u64, set: impl FnOnce(Builder) -> Builder) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-        openssl.args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args([
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-            "-keyout",
-            "key.pem",
-            "-out",
-            "cert.pem",
-        ]);
-        let made =
-            openssl.current_dir(folder.path()).output().expect("openssl is installed by scripts/install");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        certificate(folder.path());
         write_private(&folder.path().join("secret"), SECRET);
         let host: Host = format!("localhost:{}", free_port()).parse().unwrap();
         let clock = Arc::new(SystemClock::new());
-        let router = Router::builder(format!("https://{host}/v1/agent-tokens").parse().unwrap())
+        let builder = Router::builder(format!("https://{host}/v1/agent-tokens").parse().unwrap())
             .secrets(SecretBook::shared(SECRET.as_bytes()).unwrap())
             .scopes(["read", "write"])
             .store(Store::memory())
             .spent(Arc::new(MemorySpentSet::unfenced(clock, 60)))
-            .token_ttl(Duration::from_secs(ttl))
-            .address_rate(0)
-            .agent_rate(0)
-            .build()
-            .unwrap();
+            .token_ttl(Duration::from_secs(ttl));
+        let router = set(builder).build().unwrap();
         let settings = format!("[atp]\nallow_private = [\"{host}\"]\n");
         std::fs::write(folder.path().join("obol.toml"), settings).unwrap();
         let mut world = Self { folder, host, router, running: None };
@@ -78,18 +78,18 @@ impl World {
         let _aborted = running.await;
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn client(&self, agent: &str) -> Client {
+    pub(crate) fn client(&self, agent: &str) -> Client {
         let options = Options::new(self.path(agent)).secret_file(self.path("secret"));
         let options = options.ca_file(self.path("cert.pem")).allow_private([self.host.clone()]);
         Client::open(options.keychain(KeychainChoice::File)).unwrap()
     }
 
     /// How many tokens the provider has issued.
-    fn issued(&self) -> u64 {
+    pub(crate) fn issued(&self) -> u64 {
         let metrics = self.router.metrics();
         let line = metrics
             .lines()
@@ -98,7 +98,7 @@ impl World {
     }
 
     /// The binary as this agent.
-    fn obol(&self, agent: &str) -> Command {
+    pub(crate) fn obol(&self, agent: &str) -> Command {
         let mut obol = command(self.folder.path());
         obol.arg("--config").arg(self.path("obol.toml")).arg("atp");
         obol.env("OBOL_ATP__STATE", self.path(agent)).env("OBOL_ATP__SECRET_FILE", self.path("secret"));
@@ -107,7 +107,7 @@ impl World {
     }
 }
 
-fn read() -> TokenRequest {
+pub(crate) fn read() -> TokenRequest {
     TokenRequest::new(["read"]).unwrap()
 }
 
@@ -290,7 +290,7 @@ async fn what_is_expired_wrong_or_not_offered_is_an_error_with_its_reason() {
     assert!(begin.elapsed() < Duration::from_secs(20), "a host without a document is left alone for a while");
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
 }

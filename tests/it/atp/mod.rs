@@ -1,6 +1,13 @@
 //! The Agent Token Protocol between processes, ours and others.
 
 mod agent;
+mod full;
+mod herd;
+mod keyring;
 mod node;
+mod offline;
+mod provider;
 mod replicas;
+mod sandbox;
 mod serve;
+mod shared_store;

@@ -293,6 +293,35 @@ fn what_somebody_who_took_the_process_over_would_do_is_denied_and_works_outside(
     }
 }
 
+/// A provider of tokens: its port and its files, and a Redis, by its port, where it shares what it keeps.
+fn providers(form: &str, site: &Site) -> Sandbox {
+    let sandbox = Sandbox::new().serve_tcp(1).write(&site.mine).read(site.others.join("nothing here"));
+    if form == "with Redis" { sandbox.reach_tcp(site.port) } else { sandbox }
+}
+
+#[test]
+fn whoever_takes_a_provider_over_reaches_its_redis_and_nothing_else() {
+    if let Some(asked) = asked_for() {
+        let (form, deed) = asked.split_once(": ").unwrap();
+        let deed = DEEDS.iter().find(|(name, _)| *name == deed).unwrap().1;
+        probe(|site| providers(form, site), deed);
+    }
+    // The second one has to have been open before the sandbox was entered, and a provider opens none of its kind.
+    let works = ["with Redis: connect by TCP", "with Redis: connect a socket that was there before"];
+    let probes =
+        ["alone", "with Redis"].map(|form| DEEDS.iter().map(move |(name, _)| format!("{form}: {name}")));
+    let probes: Vec<_> = probes.into_iter().flatten().collect();
+    for (probe, inside, _) in
+        see_all("whoever_takes_a_provider_over_reaches_its_redis_and_nothing_else", &probes)
+    {
+        if works.contains(&probe.as_str()) {
+            assert_eq!(inside, Outcome::Worked, "{probe}");
+        } else {
+            assert!(inside.is_denied(), "{probe}: {inside:?}");
+        }
+    }
+}
+
 /// One use of a call that a line of the table closes, as text, so that a probe can be asked for it.
 fn uses(call: &ClosedCall) -> Vec<String> {
     // Where nothing else is said: no descriptor, no address, no process, no flag that anybody knows.

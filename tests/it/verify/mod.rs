@@ -3,6 +3,6 @@
 mod cascade;
 mod opened_tokens;
 mod scope_rules;
-mod shared_spent_set;
+pub(crate) mod shared_spent_set;
 mod spent_set;
 mod strictness;

@@ -237,7 +237,7 @@ fn every_field_of_the_record_must_be_there() {
 }
 
 /// Evicts what a policy may evict, and leaves no trace of it in counters or settings, all inside one look.
-fn evict_without_a_trace(redis: &RedisServer, policy: &str) {
+pub(crate) fn evict_without_a_trace(redis: &RedisServer, policy: &str) {
     redis.ask_all(&[
         &["CONFIG", "SET", "maxmemory-policy", policy],
         &["CONFIG", "SET", "maxmemory", "1"],
