@@ -57,6 +57,26 @@ pub(crate) fn memory(size: Size) -> Result<(), Failure> {
     );
     Row::new("atp", format!("memory with {} live tokens of masters", size.live_tokens), Unit::Bytes, grew)
         .record();
+    runtime.block_on(memory_of_signed(size))
+}
+
+/// The same of the signed dialect: what is kept is that each request was answered, for 20 minutes.
+async fn memory_of_signed(size: Size) -> Result<(), Failure> {
+    let routes: axum::Router = world::provider(world::E, None)?.into();
+    let (secret, before) = (world::secret(), resident()?);
+    for number in 0..size.live_tokens {
+        let body = world::body(u8::try_from(number % 200).unwrap_or(0)).signed_with(&secret);
+        let request = http::Request::post("/").header("content-type", "application/json");
+        let answer = routes.clone().oneshot(request.body(axum::body::Body::from(body))?).await?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(Failure::from(format!("token {number}: {}", answer.status())));
+        }
+    }
+    let grew = resident()?.saturating_sub(before) as f64;
+    let each = grew / size.live_tokens as f64;
+    println!("{} live signed tokens: {:.1} MiB, {each:.0} bytes each", size.live_tokens, grew / 1_048_576.0);
+    Row::new("atp", format!("memory with {} live signed tokens", size.live_tokens), Unit::Bytes, grew)
+        .record();
     Ok(())
 }
 
@@ -103,8 +123,10 @@ pub(crate) async fn plot(size: Size) -> Result<(), Failure> {
     let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
     ahead.iter().for_each(|second| *seconds.entry(*second).or_default() += 1);
     let busiest = seconds.values().copied().max().unwrap_or(0);
-    println!("refreshes of {} agents, by seconds before their tokens end:", size.agents);
-    for (second, count) in seconds.iter().rev() {
+    println!("requests a second of {} agents, by seconds before their tokens end:", size.agents);
+    let (last, first) = (seconds.keys().next().copied(), seconds.keys().next_back().copied());
+    for second in (last.unwrap_or(0)..=first.unwrap_or(0)).rev() {
+        let count = seconds.get(&second).copied().unwrap_or(0);
         println!("{second:>5} s {count:>4} {}", "#".repeat((count * BAR).div_ceil(busiest.max(1))));
     }
     let row = Row::new(

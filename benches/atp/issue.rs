@@ -83,7 +83,7 @@ async fn token(address: SocketAddr) -> Result<String, Failure> {
 }
 
 /// Sends all over [`CONNECTIONS`] connections; how many a second. Every answer must be 200.
-pub(crate) async fn load(address: SocketAddr, requests: Vec<Request<Full<Bytes>>>) -> Result<f64, Failure> {
+async fn load(address: SocketAddr, requests: Vec<Request<Full<Bytes>>>) -> Result<f64, Failure> {
     let count = requests.len();
     let mut shares: Vec<Vec<_>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
     for (share, request) in (0..CONNECTIONS).cycle().zip(requests) {
@@ -102,7 +102,7 @@ pub(crate) async fn load(address: SocketAddr, requests: Vec<Request<Full<Bytes>>
     Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
-async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Failure> {
+pub(crate) async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Failure> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (client, connection) = handshake(TokioIo::new(stream)).await?;

@@ -13,6 +13,7 @@
 
 mod herd;
 mod issue;
+mod timing;
 mod world;
 
 use core::error::Error;
@@ -33,21 +34,25 @@ struct Size {
     bodies: u32,
     requests: usize,
     live_tokens: usize,
+    /// Requests of each kind whose times are compared.
+    timed: usize,
     agents: usize,
 }
 
 fn main() -> Result<(), Failure> {
     let quick = std::env::args().any(|argument| argument == "--quick");
     let size = if quick {
-        Size { bodies: 2_000, requests: 2_000, live_tokens: 5_000, agents: 100 }
+        Size { bodies: 2_000, requests: 2_000, live_tokens: 5_000, timed: 1_000, agents: 100 }
     } else {
-        Size { bodies: 20_000, requests: 40_000, live_tokens: 100_000, agents: 1_000 }
+        Size { bodies: 20_000, requests: 40_000, live_tokens: 100_000, timed: 10_000, agents: 1_000 }
     };
     rows::begin();
+    // First: what others gave back to the allocator would be taken again, and not be seen to grow.
+    herd::memory(size)?;
     signatures(size);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(issue::measure(size))?;
-    herd::memory(size)?;
+    runtime.block_on(timing::measure(size))?;
     runtime.block_on(herd::plot(size))
 }
 
