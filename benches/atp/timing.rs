@@ -3,7 +3,7 @@
 //! answered by any one moment (Kolmogorov and Smirnov): 0 for two that cannot be told apart, 1,000 thousandths for two that always
 //! can. As a control, requests that are refused before any signature is looked at, which must be told apart.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
