@@ -89,6 +89,7 @@ macro_rules! protocol {
 
         #[doc = concat!("A result of [`", stringify!($protocol), "`], by the method it answers.")]
         #[derive(Debug)]
+        #[allow(clippy::large_enum_variant, reason = "one at a time, made and sent")]
         pub enum $reply { $( $(#[$method_doc])* $variant($result), )+ }
 
         impl $crate::protocol::sealed::Sealed for $protocol {}

@@ -246,7 +246,7 @@ impl Kind for Authenticator<'_> {
         Box::new(|| drop(client))
     }
 
-    fn hang(address: &Address) -> Box<dyn std::any::Any> {
+    fn hang(address: &Address) -> Box<dyn core::any::Any> {
         Sidecar::hang(address)
     }
 }

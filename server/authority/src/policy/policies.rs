@@ -195,8 +195,9 @@ impl Policies {
         }
         let mut held = self.held.lock();
         let observed = held.observed.clone().filter(|other| other.digest() != version.digest());
-        let next = Held { in_force: Some(Arc::clone(&version)), observed };
-        let row = self.authority.activate_policy(text_of(&version)?, next.decider(), by, now)?;
+        let text = text_of(&version)?;
+        let next = Held { in_force: Some(version), observed };
+        let row = self.authority.activate_policy(text, next.decider(), by, now)?;
         *held = next;
         Ok(Activated { version: Some(row), ..weighed })
     }
