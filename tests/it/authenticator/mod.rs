@@ -33,13 +33,12 @@ use obol_token::Audience;
 use obol_verify::{
     Arguments, MemorySessionTable, MemorySpentSet, Request, SessionStore, SystemClock, Unverified, Verifier,
 };
-use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
-
 use obol_world::home::{self, PATIENCE, command, free_port, wait_until};
 use obol_world::now;
 use obol_world::tqs::Tqs;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// The resource server that is there in these tests.
 const SERVER: &str = "https://a";
