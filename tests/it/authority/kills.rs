@@ -18,13 +18,14 @@ fn no_kill_of_the_service_loses_what_was_answered_or_revives_what_was_ended() {
     let mut random = Random::new(13);
     let (mut lasting, _) = Agent::approved(&service, home.path(), "lasting");
     let (mut last_number, mut disabled, mut event) = (0, Vec::new(), 0);
+    // One key, so one registration that waits: each takes the place of the one before.
+    let mut busy = Agent::new(&service, home.path(), "busy");
     for round in 0..KILLS {
         // Approved, opened and disabled, each answered; then the end at a random moment of what comes next.
         let (mut agent, _) = Agent::approved(&service, home.path(), &format!("agent-{round}"));
         agent.open().unwrap();
         service.told(&["agent", "disable", &format!("agent-{round}")]);
         disabled.push(agent);
-        let mut busy = Agent::new(&service, home.path(), &format!("busy-{round}"));
         let delay = Duration::from_micros(random.below(20_000));
         std::thread::scope(|scope| {
             scope.spawn(|| {

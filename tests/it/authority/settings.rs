@@ -19,7 +19,7 @@ fn a_start_that_cannot_be_says_why_and_what_to_do_and_leaves_nothing() {
         (&["--tls-cert", "nowhere.crt"], 2, "--tls-key"),
         (&["--http", "0.0.0.0:1"], 2, "loopback"),
         (&["--as-control-socket", &long], 2, "choose a shorter directory"),
-        (&["--as-control-socket", "/nowhere/as.sock"], 4, "--as-control-socket names another"),
+        (&["--as-control-socket", "/proc/nowhere/as.sock"], 4, "--as-control-socket names another"),
         (&["--policy", "bad"], 2, "bad"),
         (&["--policy", "nowhere"], 2, "nowhere"),
     ] {
@@ -49,7 +49,7 @@ fn settings_that_cannot_be_are_found_without_starting() {
         ("session_life = 1", "must be 60 to 3600"),
         ("http = \"everywhere\"", "loopback"),
         ("policy = \"../../bad\"", "not valid"),
-        ("master_key = \"/nowhere/key\"", "/nowhere is not there"),
+        ("master_key = \"/nowhere/key\"", "/nowhere does not exist"),
         ("orign = \"x\"", "did you mean as.origin"),
     ] {
         write_settings(home.path(), &format!("[as]\n{settings}\n"));
