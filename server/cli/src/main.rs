@@ -27,9 +27,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::exit::Outcome;
 use crate::settings::args::authenticator::AuthenticatorCommand;
 #[cfg(feature = "authority")]
-use crate::settings::args::authority::AsCommand;
+use crate::settings::args::authority::{AsCommand, AuthorityCommand};
 use crate::settings::args::{
-    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, TokenCommand,
+    AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, RsRoleArgs, TokenCommand,
 };
 use crate::settings::config::{Config, Origin};
 
@@ -83,28 +83,9 @@ fn run(cli: &Cli) -> Outcome {
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
         Command::Demo(output) => role::demo::run(*output),
-        Command::Rs(args) => match &args.command {
-            None => role::rs::run(&args.server, &config()?),
-            Some(RsCommand::Revoke(args)) => operate::rs::revoke(args),
-            Some(RsCommand::Status(args)) => operate::rs::status(args),
-            Some(RsCommand::Reload(args)) => operate::rs::reload(args),
-            #[cfg(feature = "authority")]
-            Some(RsCommand::Invite(args)) => operate::authority::invite_server(args),
-        },
+        Command::Rs(args) => rs(args, config),
         #[cfg(feature = "authority")]
-        Command::As(args) => match &args.command {
-            None => role::authority::run(&args.server, &config()?.authority),
-            Some(AsCommand::Key(args)) => role::authority::key(args, &config()?.authority),
-            Some(AsCommand::Status(args)) => operate::authority::status(args),
-        },
-        #[cfg(feature = "authority")]
-        Command::Registrations(args) => operate::authority::registrations(args),
-        #[cfg(feature = "authority")]
-        Command::Approve(args) => operate::authority::approve(args),
-        #[cfg(feature = "authority")]
-        Command::Deny(args) => operate::authority::deny(args),
-        #[cfg(feature = "authority")]
-        Command::Agent(args) => operate::authority::agent(&args.command),
+        Command::Authority(command) => authority(command, config),
         Command::Tqs(args) => {
             role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }
@@ -155,6 +136,32 @@ fn authenticator(command: &AuthenticatorCommand, cli: &Cli) -> Outcome {
         AuthenticatorCommand::Register(args) => operate::auth::register(args),
         AuthenticatorCommand::Authenticate(args) => operate::auth::authenticate(args),
         AuthenticatorCommand::Auth(args) => operate::auth::auth(args),
+    }
+}
+
+fn rs(args: &RsRoleArgs, config: impl Fn() -> Outcome<Config>) -> Outcome {
+    match &args.command {
+        None => role::rs::run(&args.server, &config()?),
+        Some(RsCommand::Revoke(args)) => operate::rs::revoke(args),
+        Some(RsCommand::Status(args)) => operate::rs::status(args),
+        Some(RsCommand::Reload(args)) => operate::rs::reload(args),
+        #[cfg(feature = "authority")]
+        Some(RsCommand::Invite(args)) => operate::authority::invite_server(args),
+    }
+}
+
+#[cfg(feature = "authority")]
+fn authority(command: &AuthorityCommand, config: impl Fn() -> Outcome<Config>) -> Outcome {
+    match command {
+        AuthorityCommand::As(args) => match &args.command {
+            None => role::authority::run(&args.server, &config()?.authority),
+            Some(AsCommand::Key(args)) => role::authority::key(args, &config()?.authority),
+            Some(AsCommand::Status(args)) => operate::authority::status(args),
+        },
+        AuthorityCommand::Registrations(args) => operate::authority::registrations(args),
+        AuthorityCommand::Approve(args) => operate::authority::approve(args),
+        AuthorityCommand::Deny(args) => operate::authority::deny(args),
+        AuthorityCommand::Agent(args) => operate::authority::agent(&args.command),
     }
 }
 

@@ -8,6 +8,28 @@ use clap::{Args, Subcommand};
 
 use crate::settings::args::{AuditLogArgs, Output};
 
+/// The service, and the commands of its operator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthorityCommand {
+    /// Run the Authentication Service, which registers agents and opens their sessions; or show its key.
+    As(Box<AsRoleArgs>),
+    /// Show the registrations that wait for somebody to approve them.
+    Registrations(AsOperatorArgs),
+    /// Approve an agent by the code that it shows, once its key's words are the same on both sides.
+    Approve(ApproveArgs),
+    /// Deny an agent that waits.
+    Deny(DenyArgs),
+    /// Show agents, end them or let them in again, and invite new ones.
+    Agent(AgentArgs),
+}
+
+impl AuthorityCommand {
+    /// Whether it stays up for others.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self, Self::As(role) if role.command.is_none())
+    }
+}
+
 /// The service, or what its operator asks of it.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

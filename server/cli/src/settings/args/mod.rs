@@ -72,7 +72,7 @@ impl Command {
                 LogLevel::Info
             }
             #[cfg(feature = "authority")]
-            Self::As(authority) if authority.command.is_none() => LogLevel::Info,
+            Self::Authority(command) if command.serves() => LogLevel::Info,
             _ => LogLevel::Warn,
         }
     }
@@ -81,7 +81,7 @@ impl Command {
     pub(crate) fn serves(&self) -> bool {
         let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)));
         #[cfg(feature = "authority")]
-        let atp = atp || matches!(self, Self::As(authority) if authority.command.is_none());
+        let atp = atp || matches!(self, Self::Authority(command) if command.serves());
         let auth = matches!(self, Self::Authenticator(command) if command.serves());
         atp || auth
             || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
@@ -98,21 +98,9 @@ pub(crate) enum Command {
     Authenticator(AuthenticatorCommand),
     /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
     Rs(RsRoleArgs),
-    /// Run the Authentication Service, which registers agents and opens their sessions; or show its key.
     #[cfg(feature = "authority")]
-    As(Box<authority::AsRoleArgs>),
-    /// Show the registrations that wait for somebody to approve them.
-    #[cfg(feature = "authority")]
-    Registrations(authority::AsOperatorArgs),
-    /// Approve an agent by the code that it shows, once its key's words are the same on both sides.
-    #[cfg(feature = "authority")]
-    Approve(authority::ApproveArgs),
-    /// Deny an agent that waits.
-    #[cfg(feature = "authority")]
-    Deny(authority::DenyArgs),
-    /// Show agents, end them or let them in again, and invite new ones.
-    #[cfg(feature = "authority")]
-    Agent(authority::AgentArgs),
+    #[command(flatten)]
+    Authority(authority::AuthorityCommand),
     /// Draw one token for a tool and print it.
     Dequeue(DequeueArgs),
     /// Show what waits in the queue.
