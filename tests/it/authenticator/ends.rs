@@ -105,8 +105,7 @@ fn a_disabled_agents_tokens_are_destroyed_and_an_enabled_one_comes_back() {
     assert_eq!(world.sessions().iter().filter(|session| session.ended.is_none()).count(), 0);
 
     world.enable();
-    let opened = world.obol(&["authenticate"]);
-    assert!(opened.status.success(), "{opened:?}");
+    wait_until("a session", || world.obol(&["authenticate"]).status.success());
     let next = world.wait_for("a session again", |status| status.state == AuthState::Authenticated);
     assert_ne!(next.session.unwrap().session_id, first);
     let token = world.draw(&mut tqs.client()).unwrap();

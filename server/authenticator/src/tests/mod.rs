@@ -5,11 +5,12 @@ mod kills;
 mod tls;
 
 use core::net::{Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obol_authority::authority::{Now, Parts};
 use obol_authority::decider::{Decided, Moment, Undecided};
@@ -88,7 +89,7 @@ fn authority_called(folder: &Path, origin: &str, suites: &[Suite]) -> Arc<Author
     let settings = Settings::new(origin, "example").unwrap().suites(suites).unwrap();
     let key = Key32::load_or_create(folder.join("authority.key")).unwrap();
     let master = Key32::load_or_create(folder.join("master.key")).unwrap();
-    let directory = RedbDirectory::open(&folder.join("authority.redb"), &master).unwrap();
+    let directory = directory_in(folder, &master);
     let parts = Parts {
         settings,
         directory: Arc::new(directory),
@@ -98,6 +99,19 @@ fn authority_called(folder: &Path, origin: &str, suites: &[Suite]) -> Arc<Author
         audit: None,
     };
     Arc::new(Authority::new(parts, moment()).unwrap())
+}
+
+/// What forgets now and then may have the directory of a service that ended for a moment longer, and with it the file's lock.
+fn directory_in(folder: &Path, master: &Key32) -> RedbDirectory {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match RedbDirectory::open(&folder.join("authority.redb"), master) {
+            Err(error) if error.to_string().contains("already open") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn pinned(authority: &Authority) -> Pinned {
@@ -130,12 +144,7 @@ impl Running {
     async fn stop(self) -> tempfile::TempDir {
         self.handle.stop();
         let _ended = self.task.await.unwrap();
-        let directory = Arc::downgrade(&self.authority);
         drop((self.authority, self.handle));
-        // What forgets now and then may have it for a moment longer, and with it the file's lock.
-        while directory.strong_count() > 0 {
-            tokio::time::sleep(core::time::Duration::from_millis(5)).await;
-        }
         self.folder
     }
 
