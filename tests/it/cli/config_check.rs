@@ -76,7 +76,7 @@ fn all_problems_come_at_once() {
         ("OBOL_RS__LISTEN", "nowhere"),
         ("OBOL_ENDPOINT_SOCKET", long.as_str()),
     ];
-    let nowhere = home.path().join("nowhere is not there").display().to_string();
+    let nowhere = format!("{} does not exist", home.path().join("nowhere").display());
     let (code, report) = check(home.path(), &["--config", "obol.toml"], &environment);
     assert_eq!(code, Some(2));
     let problems: Vec<_> =
@@ -86,7 +86,7 @@ fn all_problems_come_at_once() {
         "tqs.max_ready = many",
         "open.key",
         nowhere.as_str(),
-        "none.json is not there",
+        "none.json does not exist",
         "no setting sqt.batch",
         "no setting tqs.max_redy; did you mean tqs.max_ready?",
         "rs.listen = nowhere",
