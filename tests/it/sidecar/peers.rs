@@ -299,5 +299,7 @@ fn another_user_is_turned_away_even_with_every_door_open() {
         ["agent.sock", "control.sock", "http.sock"].map(|name| home.path().join("run/obol").join(name));
     let outcome = stranger.args(["-c", script]).args(sockets).current_dir("/").output().unwrap();
     assert!(outcome.status.success(), "{outcome:?}");
-    assert_eq!(tqs.log().matches("a user who is not served was turned away").count(), 2, "{}", tqs.log());
+    let told = || tqs.log().matches("a user who is not served was turned away").count();
+    wait_until("both sockets tell", || told() >= 2);
+    assert_eq!(told(), 2, "{}", tqs.log());
 }
