@@ -199,7 +199,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     let state = loop {
         match agent.registration().await {
             Err(error) if code(&error) == "SLOW_DOWN" => {
-                tokio::time::sleep(core::time::Duration::from_millis(300)).await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
             state => break state.unwrap(),
         }
