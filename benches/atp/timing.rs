@@ -23,11 +23,14 @@ const CRITICAL: f64 = 1.95;
 /// Requests that come first and are not counted.
 const WARM_UP: usize = 500;
 
+/// A request that is to be sent.
+type Asked = Result<Request<Full<Bytes>>, Failure>;
+
 /// What is asked, twice: each makes a request that is refused, for a reason of its own.
 struct Pair {
     what: &'static str,
     /// An agent that nobody knows is drawn for either kind, so that making a request takes the same.
-    kinds: [fn(&Fixture, AgentId) -> Result<Request<Full<Bytes>>, Failure>; 2],
+    kinds: [fn(&Fixture, AgentId) -> Asked; 2],
     expect: Expect,
 }
 
@@ -204,7 +207,7 @@ fn stranger() -> Result<AgentId, Failure> {
     Ok(AgentId::from_random(random))
 }
 
-fn post(path: &str, bearer: Option<String>, body: impl Into<Bytes>) -> Result<Request<Full<Bytes>>, Failure> {
+fn post(path: &str, bearer: Option<String>, body: impl Into<Bytes>) -> Asked {
     let request = Request::post(format!("{}{path}", world::PATH)).header("host", "a");
     let request = request.header("content-type", "application/json");
     let request = match bearer {
@@ -214,18 +217,18 @@ fn post(path: &str, bearer: Option<String>, body: impl Into<Bytes>) -> Result<Re
     Ok(request.body(Full::new(body.into()))?)
 }
 
-fn ask(agent_id: AgentId, secret: &Secret) -> Result<Request<Full<Bytes>>, Failure> {
+fn ask(agent_id: AgentId, secret: &Secret) -> Asked {
     post("", None, TokenBody { agent_id, ..world::body(0) }.signed_with(secret))
 }
 
-fn revoke(fixture: &Fixture, agent_id: AgentId, secret: &Secret) -> Result<Request<Full<Bytes>>, Failure> {
+fn revoke(fixture: &Fixture, agent_id: AgentId, secret: &Secret) -> Asked {
     let TokenBody { aud, nonce, timestamp, .. } = world::body(0);
     let body = RevokeBody { agent_id, aud, nonce, timestamp, token: fixture.revoked.as_str().into() };
     post("/revoke", None, body.signed_with(secret))
 }
 
 /// A token under a live key's name that names an agent, with a signature of nobody.
-fn bearer(fixture: &Fixture, path: &str, agent: AgentId) -> Result<Request<Full<Bytes>>, Failure> {
+fn bearer(fixture: &Fixture, path: &str, agent: AgentId) -> Asked {
     // What it claims is read only once its signature held; here both kinds have claims of one length.
     let token = format!("{}.{}.{}", fixture.header, agent.to_string().repeat(6), "A".repeat(43));
     post(path, Some(token), Bytes::new())

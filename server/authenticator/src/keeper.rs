@@ -13,6 +13,7 @@ use obol_ipc::control::{FlushScope, SessionState, SessionStatus};
 use obol_ipc::names::{AgentInstanceId, Audience, EventKind, Reason, ToolName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
+use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
@@ -201,7 +202,7 @@ impl Keeper {
                 if !core::mem::replace(&mut self.sees_sidecar, true) {
                     tracing::info!("the sidecar answers");
                 }
-                self.take_in(seen);
+                self.take_in(&seen);
             }
             Err(error) => {
                 if core::mem::take(&mut self.sees_sidecar) || !self.knows_sidecar {
@@ -212,7 +213,7 @@ impl Keeper {
         }
     }
 
-    fn take_in(&mut self, seen: Seen) {
+    fn take_in(&mut self, seen: &Seen) {
         let was_held = core::mem::replace(&mut self.is_held, seen.hold.is_some());
         match (&seen.hold, was_held) {
             (Some(hold), false) => {
@@ -249,10 +250,10 @@ impl Keeper {
                     self.current = None;
                 } else if let Some(found) = found.filter(|found| found.session_id.as_u64() > id.as_u64()) {
                     // Its answer was lost and it arrived all the same.
-                    self.adopt(found, &seen, now);
+                    self.adopt(found, seen, now);
                 }
             }
-            (None, Some(found)) => self.adopt(found, &seen, now),
+            (None, Some(found)) => self.adopt(found, seen, now),
             (None, None) => {}
         }
         self.knows_sidecar = true;
@@ -409,7 +410,7 @@ impl Keeper {
         let Some((kind, scope, reason)) = self.owed.take() else { return };
         match self.tqs.ended(kind.clone(), scope.clone(), reason.clone()).await {
             Ok(done) => {
-                tracing::info!(sessions = done.sessions_ended, "the sidecar destroyed what was minted ahead")
+                tracing::info!(sessions = done.sessions_ended, "the sidecar destroyed what was minted ahead");
             }
             Err(error) => {
                 tracing::error!(%error, "what was minted ahead for the agent is still there; it is tried again");
@@ -460,7 +461,7 @@ impl Keeper {
         {
             return Err(refusal::too_soon(Duration::from_secs(REGISTER_PAUSE_SECS - now.since(since))));
         }
-        let ticket = params.ticket.as_ref().map(|ticket| ticket.expose());
+        let ticket = params.ticket.as_ref().map(TicketText::expose);
         let asking = self.authenticator.register(&wishes, ticket, now.wall);
         let asked = timeout(PATIENCE, asking)
             .await

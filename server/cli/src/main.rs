@@ -130,7 +130,7 @@ fn authenticator(command: &AuthenticatorCommand, cli: &Cli) -> Outcome {
     match command {
         AuthenticatorCommand::Authenticator(args) => {
             let origin = Origin { file: cli.config.clone(), log: cli.log };
-            role::authenticator::run(args, Config::load(cli.config.as_deref())?, &origin)
+            role::authenticator::run(args, &Config::load(cli.config.as_deref())?, &origin)
         }
         AuthenticatorCommand::Sidecar(args) => role::sidecar::run(args, cli),
         AuthenticatorCommand::Register(args) => operate::auth::register(args),

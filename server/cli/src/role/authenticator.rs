@@ -45,16 +45,16 @@ struct Sockets {
 }
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(args: &AuthenticatorRoleArgs, config: Config, origin: &Origin) -> Outcome {
-    apply_log_level(&config, origin);
+pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin) -> Outcome {
+    apply_log_level(config, origin);
     let mut hardening = obol_sandbox::harden_process();
     let notifier = service_manager();
-    let service = pinned(&args.authenticator, &config)?;
+    let service = pinned(&args.authenticator, config)?;
     let settings = &config.authenticator;
     let place_of = args.authenticator.identity.as_ref().or(settings.identity.as_ref());
     let path = place(place_of, "authenticator/agent.identity")?;
     let _until_the_end = alone(&path)?;
-    let identity = identity(&args.authenticator, &config, &path)?;
+    let identity = identity(&args.authenticator, config, &path)?;
     let mut options = obol_authenticator::Options::new().suites(&suites(settings.min_suite));
     if let Some(file) = args.authenticator.ca_file.as_ref().or(settings.ca_file.as_ref()) {
         options = options.ca_file(file);
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: Config, origin: &Origin)
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sockets = {
         let _inside = runtime.enter();
-        Sockets::bind(args, &config)?
+        Sockets::bind(args, config)?
     };
     let sandbox = (!args.no_sandbox && settings.sandbox != Some(false))
         .then(|| sandbox::of_authenticator(&path, &service, sockets.folders(), origin));
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: Config, origin: &Origin)
         "the identity is there"
     );
     let mut options = Options::new(sockets.auth, sockets.control)
-        .wishes(wishes(&config)?)
+        .wishes(wishes(config)?)
         .clock(Arc::new(SystemClock::new()))
         .notify(notifier);
     if let Some(http) = sockets.http {
