@@ -143,7 +143,7 @@ mod tests {
             }
         };
         assert!(refused.message().contains("1048576"), "{refused}");
-        assert_eq!(number as usize, MAX_DOCUMENT_BYTES / long.len());
+        assert_eq!(usize::try_from(number), Ok(MAX_DOCUMENT_BYTES / long.len()));
         parts.forget(now + PATIENCE + PATIENCE);
         assert!(parts.0.lock().is_empty());
     }
