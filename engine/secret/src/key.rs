@@ -4,7 +4,6 @@
 //! nor from a password.
 
 use core::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use hkdf::Hkdf;
@@ -102,10 +101,7 @@ impl Key32 {
         let key = Self::generate()?;
         let mut digits = Zeroizing::new(text::to_hex(&key.0));
         digits.push('\n');
-        let mut file = PrivateFile::create(path).map_err(KeyFileError::File)?.into_file();
-        file.write_all(digits.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| KeyFileError::File(PrivateFileError::new(path, Fault::Io(error))))?;
+        PrivateFile::create_whole(path, digits.as_bytes()).map_err(KeyFileError::File)?;
         Ok(key)
     }
 
@@ -219,6 +215,29 @@ mod tests {
         assert!(Key32::load_or_create(&path).unwrap().matches(key.expose()));
         assert!(matches!(Key32::create(&path), Err(KeyFileError::File(_))));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn whoever_looks_while_a_key_is_made_finds_none_or_a_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("master.key");
+        let done = core::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    Key32::create(&path).unwrap();
+                    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+                    std::fs::remove_file(&path).unwrap();
+                }
+                done.store(true, core::sync::atomic::Ordering::Relaxed);
+            });
+            while !done.load(core::sync::atomic::Ordering::Relaxed) {
+                match std::fs::read(&path) {
+                    Ok(digits) => assert!(Key32::from_digits(&digits).is_some(), "{} bytes", digits.len()),
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+                }
+            }
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! to fuzz.
 //!
 //! What it promises:
-//! - only canonical bytes are produced, and only canonical bytes are accepted (see [`scope`]);
+//! - only canonical bytes are produced, and only canonical bytes are accepted (see [`Scope`]);
 //! - a token's body is decrypted only by [`SessionMaterial::open`], which checks the signature first, where the suite
 //!   has one, and the AEAD's tag always;
 //! - keys have no `Clone`, print as `[redacted]` and are wiped when dropped;

@@ -92,6 +92,17 @@ impl PrivateFile {
         Self::written(path.as_ref(), OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL)
     }
 
+    /// Creates a file with these contents: whole and durably, or not at all, whenever the process is killed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create).
+    pub fn create_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), PrivateFileError> {
+        let path = path.as_ref();
+        let made = Place::named(path).and_then(|place| place.create_whole(bytes));
+        made.map_err(|fault| PrivateFileError::new(path, fault))
+    }
+
     fn written(path: &Path, flags: OFlags) -> Result<Self, PrivateFileError> {
         let failed = |fault| PrivateFileError::new(path, fault);
         let place = Place::named(path).map_err(failed)?;

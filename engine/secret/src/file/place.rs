@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 
@@ -75,10 +76,42 @@ impl<'a> Place<'a> {
         Ok(file)
     }
 
+    /// Makes a file with these contents, where nothing of that name is: whole and durably, or not at all. It has no name until
+    /// it is whole, so whoever is killed meanwhile leaves nothing.
+    pub(super) fn create_whole(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let folder = Access::of(&self.folder.metadata().map_err(Fault::Io)?);
+        check_folder(&self.folder_path, &folder, &Process::this())?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let made = match openat(&self.folder, ".", flags, Mode::from_raw_mode(PRIVATE_MODE)) {
+            Ok(file) => self.name_whole(file.into(), bytes),
+            Err(error) => Err(error.into()),
+        };
+        match made {
+            // A file system that has no files without a name, or a system without /proc.
+            Err(error) if is_unable(&error) => {
+                let mut file = self.open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Rule::Write)?;
+                file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Fault::Io)?;
+            }
+            made => made.map_err(Fault::Io)?,
+        }
+        self.sync_folder().map_err(Fault::Io)
+    }
+
+    fn name_whole(&self, mut file: File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(linkat(CWD, nameless, &self.folder, self.name, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
     /// Makes the entry durable.
     pub(super) fn sync_folder(&self) -> io::Result<()> {
         File::open(&self.folder_path)?.sync_all()
     }
+}
+
+fn is_unable(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT))
 }
 
 fn check_kind(metadata: &Metadata) -> Result<(), Fault> {

@@ -3,7 +3,6 @@
 //! Both halves hold the keys of one session with one resource server: the sidecar's says what may be minted, the
 //! resource server's what is accepted.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -160,11 +159,10 @@ fn append(path: &Path, halves: Vec<ResourceHalf>) -> Outcome {
 
 /// Writes a file that did not exist, closed to others.
 pub(crate) fn write_new(path: &Path, text: &[u8]) -> Outcome {
-    let failed = |error: std::io::Error| {
+    PrivateFile::create_whole(path, text).map_err(|error| {
+        let error = std::io::Error::from(error);
         Failure::usage(format_args!("cannot create {}: {error}; name another file", path.display()))
-    };
-    let mut file = PrivateFile::create(path).map_err(|error| failed(error.into()))?.into_file();
-    file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)
+    })
 }
 
 #[cfg(test)]
