@@ -157,7 +157,7 @@ fn opinions(home: &std::path::Path, tqs: &Tqs) -> Vec<(&'static str, bool)> {
 #[test]
 fn everybody_says_within_a_second_that_a_session_has_ended() {
     let home = home::home();
-    let end = now() + 9;
+    let end = now() + 14;
     let world = AgentSession { expires_at: end, ..AgentSession::new(1, now(), &["search"]) };
     home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
     let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit", "audit.jsonl"]);
