@@ -13,7 +13,7 @@ use obol_probe::health::{self, Health as _};
 use obol_probe::notify::Notifier;
 use obol_probe::stop::Stop;
 use obol_session::clock::{Clock, SystemClock};
-use obol_sidecar::{Access, AgentsSocket, BindError, HttpAddress, HttpListener, PeerLimits, Socket};
+use obol_sidecar::{AgentsSocket, BindError, HttpListener, HttpSocket, PeerLimits, Socket};
 use tokio::sync::mpsc;
 
 use crate::authenticator::{Authenticator, Wishes};
@@ -41,17 +41,11 @@ pub struct Options {
     auth: Socket,
     control: Endpoint,
     wishes: Wishes,
-    http: Option<Http>,
+    http: Option<HttpSocket>,
     limits: PeerLimits,
     notifier: Notifier,
     clock: Arc<dyn Clock>,
     drain_timeout: Duration,
-}
-
-#[derive(Debug)]
-enum Http {
-    At(HttpAddress),
-    Taken(HttpListener),
 }
 
 impl Options {
@@ -76,17 +70,10 @@ impl Options {
         self
     }
 
-    /// Also serves `/livez`, `/readyz` and `/metrics`, here; a Unix socket is for our own user.
+    /// Also serves `/livez`, `/readyz` and `/metrics`.
     #[must_use]
-    pub fn http_at(mut self, address: HttpAddress) -> Self {
-        self.http = Some(Http::At(address));
-        self
-    }
-
-    /// Also serves `/livez`, `/readyz` and `/metrics`, on a listener that is bound already.
-    #[must_use]
-    pub fn http(mut self, listener: HttpListener) -> Self {
-        self.http = Some(Http::Taken(listener));
+    pub fn http(mut self, socket: impl Into<HttpSocket>) -> Self {
+        self.http = Some(socket.into());
         self
     }
 
@@ -126,11 +113,7 @@ impl Options {
     pub async fn bind(self, authenticator: Authenticator) -> Result<Service, BindError> {
         let Self { auth, control, wishes, http, limits, notifier, clock, drain_timeout } = self;
         let auth = AgentsSocket::bind(auth, limits)?;
-        let http = match http {
-            None => None,
-            Some(Http::At(address)) => Some(address.bind(Access::OwnUser)?),
-            Some(Http::Taken(listener)) => Some(listener),
-        };
+        let http = http.map(HttpSocket::take).transpose()?;
         let name = PeerName::new(NAME)
             .map_err(|error| BindError::Io(auth.path().to_owned(), io::Error::other(error)))?;
         let addresses = core::iter::once(Address::Unix(auth.path().to_owned()))

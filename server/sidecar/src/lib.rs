@@ -42,4 +42,4 @@ pub use http::{HttpAddress, HttpListener};
 pub use limits::PeerLimits;
 pub use listener::{BindError, Listener};
 pub use operator::OperatorSocket;
-pub use service::{Handle, Options, Service, Socket};
+pub use service::{Handle, HttpSocket, Options, Service, Socket};

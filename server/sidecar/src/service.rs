@@ -64,23 +64,52 @@ impl Socket {
     }
 }
 
+/// Where `/livez`, `/readyz` and `/metrics` are served.
+#[derive(Debug)]
+pub enum HttpSocket {
+    /// To be bound here; a Unix socket is for our own user.
+    At(HttpAddress),
+    /// Bound already, before a sandbox was entered.
+    Taken(HttpListener),
+}
+
+impl From<HttpAddress> for HttpSocket {
+    fn from(address: HttpAddress) -> Self {
+        Self::At(address)
+    }
+}
+
+impl From<HttpListener> for HttpSocket {
+    fn from(listener: HttpListener) -> Self {
+        Self::Taken(listener)
+    }
+}
+
+impl HttpSocket {
+    /// The listener, bound if it was not. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub fn take(self) -> Result<HttpListener, BindError> {
+        match self {
+            Self::At(address) => address.bind(Access::OwnUser),
+            Self::Taken(listener) => Ok(listener),
+        }
+    }
+}
+
 /// Where and how a daemon serves.
 #[derive(Debug)]
 pub struct Options {
     agent: Socket,
     control: Socket,
-    http: Option<Http>,
+    http: Option<HttpSocket>,
     limits: PeerLimits,
     notifier: Notifier,
     audit: Option<Arc<AuditLog>>,
     log_lines_dropped: Option<&'static AtomicU64>,
     drain_timeout: Duration,
-}
-
-#[derive(Debug)]
-enum Http {
-    At(HttpAddress),
-    Taken(HttpListener),
 }
 
 impl Options {
@@ -98,17 +127,10 @@ impl Options {
         }
     }
 
-    /// Also serves `/livez`, `/readyz` and `/metrics`, here; a Unix socket is for our own user.
+    /// Also serves `/livez`, `/readyz` and `/metrics`.
     #[must_use]
-    pub fn http_at(mut self, address: HttpAddress) -> Self {
-        self.http = Some(Http::At(address));
-        self
-    }
-
-    /// Also serves `/livez`, `/readyz` and `/metrics`, on a listener that is bound already.
-    #[must_use]
-    pub fn http(mut self, listener: HttpListener) -> Self {
-        self.http = Some(Http::Taken(listener));
+    pub fn http(mut self, socket: impl Into<HttpSocket>) -> Self {
+        self.http = Some(socket.into());
         self
     }
 
@@ -155,11 +177,7 @@ impl Options {
     pub async fn bind(self, queue: Arc<Queue>) -> Result<Service, BindError> {
         let Self { agent, control, http, limits, notifier, audit, log_lines_dropped, drain_timeout } = self;
         let (control, agent) = (control.take()?, agent.take()?);
-        let http = match http {
-            None => None,
-            Some(Http::At(address)) => Some(address.bind(Access::OwnUser)?),
-            Some(Http::Taken(listener)) => Some(listener),
-        };
+        let http = http.map(HttpSocket::take).transpose()?;
         let server = PeerName::new(NAME)
             .map_err(|error| BindError::Io(agent.path().to_owned(), io::Error::other(error)))?;
         let audit = audit.map(Auditor::new);

@@ -180,7 +180,7 @@ impl Kind for Sidecar<'_> {
             .unwrap();
         let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
         let options = obol_sidecar::Options::new(at("agent.sock"), at("control.sock"))
-            .http_at(obol_sidecar::HttpAddress::Unix(at("http.sock")))
+            .http(obol_sidecar::HttpAddress::Unix(at("http.sock")))
             .drain_timeout(drain);
         options.bind(Arc::new(queue)).await.unwrap()
     }
@@ -223,7 +223,7 @@ impl Kind for Authenticator<'_> {
         );
         let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
         obol_authenticator::service::Options::new(at("auth.sock"), at("control.sock"))
-            .http_at(obol_sidecar::HttpAddress::Unix(at("auth-http.sock")))
+            .http(obol_sidecar::HttpAddress::Unix(at("auth-http.sock")))
             .drain_timeout(drain)
             .bind(authenticator.unwrap())
             .await
