@@ -12,12 +12,12 @@ use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{Connections, Permit};
+use obol_probe::accept::{AnyStream, Connections, Permit};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::health::{self, Health, Loopback, LoopbackError};
 use obol_probe::http::{Bounds, serve};
 use obol_probe::stop::Stop;
-use tokio::io::{AsyncRead, AsyncWrite};
+use obol_probe::tls::greet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
@@ -288,21 +288,13 @@ fn admit(
     let (routes, stop) = (routes.clone(), stop.clone());
     let certificate = options.certificate.clone();
     connections.spawn(permit, async move {
-        match certificate {
-            None => connection(stream, peer, routes, &stop).await,
-            Some(certificate) => {
-                if let Some(stream) = certificate.greet(stream, HANDSHAKE_TIMEOUT).await {
-                    connection(stream, peer, routes, &stop).await;
-                }
-            }
+        if let Some(stream) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
+            connection(stream, peer, routes, &stop).await;
         }
     });
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, routes: axum::Router, stop: &Stop)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn connection(stream: AnyStream, peer: SocketAddr, routes: axum::Router, stop: &Stop) {
     let routes = routes.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         request.map(Body::new)

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::accept::AnyStream;
+
 /// The longest file of certificates or keys, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
 
@@ -58,9 +60,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// Takes a connection under the certificate as it is now. `None` where the handshake fails, or is not over in time;
-    /// the log says which.
-    pub async fn greet(&self, stream: TcpStream, patience: Duration) -> Option<TlsStream<TcpStream>> {
+    async fn accept(&self, stream: TcpStream, patience: Duration) -> Option<TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config.read()));
         match timeout(patience, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => return Some(stream),
@@ -68,6 +68,19 @@ impl Certificate {
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
         None
+    }
+}
+
+/// Takes a connection: under the certificate as it is now, or as it comes where there is none. `None` where the handshake
+/// fails, or is not over in time; the log says which.
+pub async fn greet(
+    certificate: Option<&Certificate>,
+    stream: TcpStream,
+    patience: Duration,
+) -> Option<AnyStream> {
+    match certificate {
+        None => Some(Box::new(stream)),
+        Some(certificate) => Some(Box::new(certificate.accept(stream, patience).await?)),
     }
 }
 

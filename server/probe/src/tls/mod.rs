@@ -17,7 +17,7 @@ use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
 use zeroize::Zeroizing;
 
-pub use self::certificate::{Certificate, CertificateError, TLS12_AND_13, TLS13, Versions};
+pub use self::certificate::{Certificate, CertificateError, TLS12_AND_13, TLS13, Versions, greet};
 
 /// Bytes of an encapsulation key.
 const PUBLIC_BYTES: usize = 1_184;
