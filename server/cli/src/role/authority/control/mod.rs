@@ -68,7 +68,7 @@ impl Answerer<AsControlProtocol> for Control {
 }
 
 /// A refusal of the service as this socket says it.
-#[allow(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn refusal(refused: Refused) -> Refusal {
     let text = refused.to_string();
     match refused {
