@@ -125,14 +125,15 @@ fn throughput(plan: Plan, connections: usize, depth: usize) {
     // The same for each connection.
     let draws = plan.draws() / connections * connections;
     let what = format!("dequeue, {connections} connections, {depth} deep");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut taken) = (Vec::new(), Vec::new(), Vec::new());
     let mut redis = Redis::start();
     for _ in 0..plan.runs {
         let folder = tempfile::tempdir().expect("a folder");
         let daemon = Daemon::start(folder.path(), FAST, &["search"], plan.ready);
         daemon.wait_until_ready(u64::from(plan.ready));
-        let socket = daemon.socket();
+        let (socket, before) = (daemon.socket(), daemon.processor_time());
         ours.push(rate(draws, drive::<ObolPeer>(&runtime, &socket, connections, depth, draws)));
+        taken.push((daemon.processor_time() - before) / draws as f64);
         drop(daemon);
         if let Some(redis) = &mut redis {
             redis.fill(draws);
@@ -140,6 +141,9 @@ fn throughput(plan: Plan, connections: usize, depth: usize) {
             theirs.push(rate(draws, drive::<RedisPeer>(&runtime, &socket, connections, depth, draws)));
         }
     }
+    // Steadier than the rate, which depends on who else uses the processors.
+    let each = format!("processor time of the daemon for each draw, {connections} connections, {depth} deep");
+    report(Row::new("ipc", each, Unit::Nanoseconds, median(&mut taken)));
     let row = Row::new("ipc", what, Unit::PerSecond, median(&mut ours));
     report(match redis {
         Some(_) => row.beside("Redis LPOP, the same", median(&mut theirs)).wants(Target::RatioAtLeast(1.0)),
