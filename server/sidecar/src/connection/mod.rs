@@ -121,7 +121,8 @@ pub(crate) async fn serve<P: Protocol, A: Answerer<P>>(
     account: Account,
     stop: Stop,
 ) -> io::Result<()> {
-    let (mut input, mut output) = stream::split(stream)?;
+    let (reader, writer) = stream.into_split();
+    let (mut input, mut output) = (Input::new(reader), Output::new(writer));
     let greeted = timeout(HELLO_PATIENCE, greet(&mut input, &mut output, server)).await;
     let Ok(Some((codec, client))) = greeted? else { return Ok(()) };
     let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;

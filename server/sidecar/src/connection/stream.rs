@@ -2,61 +2,37 @@
 //!
 //! They are received and sent by the system calls themselves: those of the C library, which tokio's streams end in, prepare
 //! for a thread that is cancelled in the middle.
-//!
-//! The system is asked to say when there is something to read, and not when there is room to write: otherwise each answer
-//! that a peer takes out of its socket would wake the daemon once more. An answer nearly always fits; the rest of one that
-//! did not is tried again after a pause.
 
 use core::future::poll_fn;
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::io;
-use std::os::unix::net::UnixStream as Socket;
-use std::sync::Arc;
 
 use obol_ipc::frame::{EncodedFrame, FrameDecoder, Frames};
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout};
 
 use super::FRAME_PATIENCE;
 
 /// How long a peer may take to read an answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// The pause before the rest of an answer is tried again; while the peer reads nothing, each is twice as long as the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// The longest of these pauses.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Answers are written once this many bytes of them have been collected, or there is nothing more to answer. A dozen or so:
 /// while the peer reads the first of many, the others are made.
 const WRITE_CHUNK: usize = 10 << 10;
 
-/// Both ways of a connection.
-pub(super) fn split(stream: UnixStream) -> io::Result<(Input, Output)> {
-    let socket = Arc::new(stream.into_std()?);
-    let output = Output { socket: Arc::clone(&socket), pending: Frames::new() };
-    #[expect(
-        deprecated,
-        reason = "sound for a type that always names the same descriptor; its successor is `unsafe` for all"
-    )]
-    let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
-    Ok((Input::new(socket), output))
-}
-
 /// What comes in.
 pub(super) struct Input {
-    socket: AsyncFd<Arc<Socket>>,
+    reader: OwnedReadHalf,
     pub(super) decoder: FrameDecoder,
     /// Since when there has been a part of a frame and no more.
     begun: Option<Instant>,
 }
 
 impl Input {
-    fn new(socket: AsyncFd<Arc<Socket>>) -> Self {
-        Self { socket, decoder: FrameDecoder::new(), begun: None }
+    pub(super) fn new(reader: OwnedReadHalf) -> Self {
+        Self { reader, decoder: FrameDecoder::new(), begun: None }
     }
 
     /// Reads what has come; false at the end of the stream. No buffer is held while there is nothing to read.
@@ -66,23 +42,26 @@ impl Input {
 
     /// As [`fill`](Self::fill).
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let socket = self.reader.as_ref();
         loop {
-            let mut ready = ready!(self.socket.poll_read_ready(context))?;
-            let spare = self.decoder.spare();
-            let room = spare.len();
-            match rustix::net::recv(self.socket.get_ref(), spare, RecvFlags::empty()) {
-                Ok((_, count)) => {
-                    // A read that leaves room has emptied the socket. Said in this way, it saves the next look.
-                    if count > 0 && count < room {
-                        ready.clear_ready();
-                    }
+            ready!(socket.poll_read_ready(context))?;
+            let (spare, mut read) = (self.decoder.spare(), None);
+            let emptied = socket.try_io(Interest::READABLE, || {
+                let count = rustix::net::recv(socket, &mut *spare, RecvFlags::empty())?.0;
+                read = Some(count);
+                // A read that leaves room has emptied the socket. Said in this way, it saves the next look.
+                if count > 0 && count < spare.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (read, emptied) {
+                (Some(count), _) => {
                     self.decoder.filled(count);
                     return Poll::Ready(Ok(count > 0));
                 }
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
                 // Somebody said that there was something to read, and there was not.
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+                (None, _) => {}
             }
         }
     }
@@ -103,7 +82,7 @@ impl Input {
 
     /// Receives no more; what has come can still be read.
     pub(super) fn shut(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(self.socket.get_ref(), Shutdown::Read)?)
+        Ok(rustix::net::shutdown(self.reader.as_ref(), Shutdown::Read)?)
     }
 
     /// Whether it has taken too long.
@@ -121,12 +100,16 @@ impl Input {
 
 /// What goes out.
 pub(super) struct Output {
-    socket: Arc<Socket>,
+    writer: OwnedWriteHalf,
     /// No more than [`WRITE_CHUNK`] and one frame.
     pub(super) pending: Frames,
 }
 
 impl Output {
+    pub(super) fn new(writer: OwnedWriteHalf) -> Self {
+        Self { writer, pending: Frames::new() }
+    }
+
     /// Adds an answer.
     pub(super) async fn put(&mut self, frame: &EncodedFrame) -> io::Result<()> {
         self.pending.push(frame);
@@ -143,7 +126,7 @@ impl Output {
         if self.pending.as_bytes().is_empty() {
             return Ok(());
         }
-        let written = write(&self.socket, self.pending.as_bytes()).await;
+        let written = write(&mut self.writer, self.pending.as_bytes()).await;
         self.pending.clear();
         written
     }
@@ -156,51 +139,46 @@ impl Output {
     }
 }
 
-async fn write(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
-    // Nearly always the socket takes all of it at once, and nobody need watch the time.
-    let written = write_some(socket, bytes)?;
+async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
+    // Nearly always the socket takes all of it at once, and nobody need watch the time. Written and not sent: the sandbox
+    // looks at the arguments of each `sendto`. The signal for a peer that is gone, which `send` could leave out, is ignored
+    // in every Rust program.
+    let socket = writer.as_ref();
+    let sent = socket.try_io(Interest::WRITABLE, || Ok(rustix::io::write(socket, bytes)?));
+    let written = match sent {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        written => written?,
+    };
     let rest = bytes.get(written..).unwrap_or_default();
     if rest.is_empty() {
         return Ok(());
     }
-    timeout(WRITE_PATIENCE, write_rest(socket, rest))
+    timeout(WRITE_PATIENCE, writer.write_all(rest))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read its answers"))?
-}
-
-async fn write_rest(socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
-    let mut pause = FIRST_PAUSE;
-    while !rest.is_empty() {
-        sleep(pause).await;
-        let written = write_some(socket, rest)?;
-        pause = if written == 0 { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    Ok(())
-}
-
-/// As much as there is room for. Written and not sent: the sandbox looks at the arguments of each `sendto`. The signal for a
-/// peer that is gone, which `send` could leave out, is ignored in every Rust program.
-fn write_some(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    match rustix::io::write(socket, bytes) {
-        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-        written => Ok(written?),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::net::UnixStream as Peer;
 
     use obol_ipc::frame;
+    use tokio::net::UnixStream;
 
     use super::*;
 
+    /// Both ways of a connection, and its other end.
+    fn connection() -> (Input, Output, Peer) {
+        let (ours, theirs) = Peer::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (reader, writer) = UnixStream::from_std(ours).unwrap().into_split();
+        (Input::new(reader), Output::new(writer), theirs)
+    }
+
     #[tokio::test]
     async fn what_the_socket_has_no_room_for_follows_as_the_peer_reads() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let (_input, mut output) = split(UnixStream::from_std(ours).unwrap()).unwrap();
+        let (_input, mut output, theirs) = connection();
         let reading = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(30));
             let mut all = Vec::new();
@@ -219,9 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_reads_nothing_is_given_up_in_the_end() {
-        let (ours, _theirs) = Socket::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let (_input, mut output) = split(UnixStream::from_std(ours).unwrap()).unwrap();
+        let (_input, mut output, _theirs) = connection();
         let (frame, begun) = (frame::encode(&[7; 9_000]).unwrap(), Instant::now());
         let error = loop {
             if let Err(error) = output.put(&frame).await {
@@ -233,9 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_gone_is_noticed_at_the_next_answer() {
-        let (ours, theirs) = Socket::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let (mut input, mut output) = split(UnixStream::from_std(ours).unwrap()).unwrap();
+        let (mut input, mut output, theirs) = connection();
         drop(theirs);
         assert!(!input.fill().await.unwrap());
         output.put(&frame::encode(b"late").unwrap()).await.unwrap();
