@@ -294,8 +294,9 @@ impl Ledger {
         }
     }
 
-    /// Holds a queue that was just opened against what was promised before, and learns what it settled.
-    pub(super) fn reopened(&mut self, queue: &Queue) -> Verdict {
+    /// Holds a queue that was just opened against what was promised before, and learns what it settled. `failed` tells
+    /// whether the store has had a reason to fail by now: its threads work as soon as it is open.
+    pub(super) fn reopened(&mut self, queue: &Queue, failed: impl Fn() -> bool) -> Verdict {
         self.boot += 1;
         let found: BTreeMap<u64, SessionState> =
             queue.sessions().into_iter().map(|info| (info.session_id.as_u64(), info.state)).collect();
@@ -326,8 +327,10 @@ impl Ledger {
             }
             Some((id, _)) => Ok(*id),
         };
-        if queue.session_info().map(|info| info.session_id.as_u64()) != expected {
-            return Err(Violation::Absurd(format!("the current session is not {expected:?}")));
+        let current = queue.session_info().map(|info| info.session_id.as_u64());
+        let excused = matches!(current, Err(DequeueError::Unavailable(_))) && failed();
+        if current != expected && !excused {
+            return Err(Violation::Absurd(format!("the current session is {current:?}, not {expected:?}")));
         }
         self.settle_policy(queue)?;
         self.check_stored(queue)

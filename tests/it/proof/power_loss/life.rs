@@ -111,7 +111,7 @@ impl Life {
             Ok(queue) => {
                 let sessions = queue.sessions().len();
                 self.note(|| format!("opened after {operations} operations, {sessions} sessions"));
-                self.ledger.reopened(&queue)?;
+                self.ledger.reopened(&queue, || !self.disk.is_well())?;
                 Ok(Some(queue))
             }
             Err(error) if !self.disk.is_well() => {
@@ -349,7 +349,7 @@ impl Populated {
     pub(super) fn store(sessions: u64) -> Self {
         let mut life = Life::on_empty_disk(1);
         let queue = life.open_with_depth(FILLED_DEPTH).unwrap();
-        life.ledger.reopened(&queue).unwrap();
+        life.ledger.reopened(&queue, || false).unwrap();
         for agent in 0..sessions {
             life.provision(&queue, agent, &TOOLS, 0).unwrap();
         }
