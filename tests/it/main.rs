@@ -21,6 +21,7 @@ mod mcp;
 mod proof;
 mod queue;
 mod resource;
+mod sdk;
 mod sidecar;
 mod token;
 mod verify;

@@ -1,0 +1,50 @@
+// How long a call may still take. One for each call, handed to everything that waits.
+"use strict";
+
+const { AgentError } = require("./errors");
+
+const MAX_MS = 24 * 3_600_000;
+
+class Deadline {
+  #end;
+  #signal;
+
+  constructor(ms, signal) {
+    if (!(typeof ms === "number" && ms > 0 && ms <= MAX_MS)) {
+      throw new AgentError("INVALID_ARGUMENT", `timeout: a number of milliseconds, more than 0 and at most ${MAX_MS}`);
+    }
+    this.ms = ms;
+    this.#end = performance.now() + ms;
+    this.#signal = signal ?? null;
+  }
+
+  get signal() {
+    return this.#signal;
+  }
+
+  /** Milliseconds; 0 when it is over. Throws the signal's reason where the caller gave up. */
+  left() {
+    this.#signal?.throwIfAborted();
+    return Math.max(0, this.#end - performance.now());
+  }
+
+  /** Waits so long, at most until the end. */
+  async pause(ms) {
+    const left = this.left();
+    await this.race(new Promise((done) => setTimeout(done, Math.min(ms, left))));
+  }
+
+  /** The promise, or the signal's reason if that comes first. */
+  race(promise) {
+    const signal = this.#signal;
+    if (!signal) return promise;
+    signal.throwIfAborted();
+    return new Promise((resolve, reject) => {
+      const gaveUp = () => reject(signal.reason);
+      signal.addEventListener("abort", gaveUp, { once: true });
+      promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", gaveUp));
+    });
+  }
+}
+
+module.exports = { Deadline };

@@ -1,0 +1,219 @@
+// A call with a token: find the destination, draw, send, and go on as the rules say. Each attempt has a fresh token, and no token
+// is sent twice.
+"use strict";
+
+const { argumentsHash, isJsonObject } = require("./canonical");
+const { Channel, MAX_SEALED_BYTES, SEALED_TYPE, failed } = require("./channel");
+const { AgentError } = require("./errors");
+const { Unanswered, Unsent } = require("./http");
+const { Rules } = require("./rules");
+const { readUrl, resolve, writeUrl } = require("./url");
+
+const MAX_REDIRECTS = 5;
+const MAX_PROBLEM_BYTES = 65_536;
+const EMPTY = Buffer.from("{}");
+
+class Call {
+  #agent;
+  #request;
+  #deadline;
+  #rules;
+  #url;
+  #destination;
+  #redirects = 0;
+
+  /** `agent`: what the call asks of it, `destination`, `draw`, `authenticate`, `isYoung`, `send`. */
+  constructor(agent, request, deadline) {
+    this.#agent = agent;
+    this.#request = request;
+    this.#deadline = deadline;
+    this.#rules = new Rules(request);
+    this.#url = readUrl(request.url);
+  }
+
+  /** The platform's Response. */
+  async run() {
+    const { method, tool, audience } = this.#request;
+    this.#destination = await this.#agent.destination({ method, url: this.#url, tool, audience }, this.#deadline);
+    for (;;) {
+      const { answer, channel } = await this.#attempt();
+      const opened = answer && (await this.#take(answer, channel));
+      if (opened) return opened;
+    }
+  }
+
+  /** Draws and sends. An attempt that is to be repeated has no answer. */
+  async #attempt() {
+    const { body } = this.#request;
+    const popFor = this.#request.stream ? undefined : argumentsHash(body);
+    const token = await this.#agent.draw(this.#destination, popFor, this.#deadline);
+    const channel = token.channel() && new Channel(token.channel());
+    try {
+      return { answer: await this.#agent.send(this.#prepared(token, channel), this.#deadline), channel };
+    } catch (error) {
+      await this.#failed(error);
+      return {};
+    }
+  }
+
+  #prepared(token, channel) {
+    const { method, body, stream } = this.#request;
+    const headers = this.#request.headers.filter(([name]) => !(channel && name === "content-type"));
+    headers.push(["authorization", token.authorization()]);
+    if (token.proof()) headers.push(["tbac-pop", token.proof()]);
+    if (!channel) return { url: this.#destination.send, method, headers: headers.flat(), body };
+    if (stream || !(body === null || isJsonObject(body))) {
+      throw new AgentError("INVALID_ARGUMENT", `the body: ${this.#destination.tool} takes sealed arguments, a JSON object or nothing`);
+    }
+    headers.push(["content-type", SEALED_TYPE]);
+    return { url: this.#destination.send, method, headers: headers.flat(), body: channel.seal(body ?? EMPTY) };
+  }
+
+  /** After a failure: waits where the call is to be made again, or says why it is not. */
+  async #failed(error) {
+    if (error instanceof Unsent) return this.#again(this.#rules.unsent(), this.#unreachable(error));
+    if (!(error instanceof Unanswered)) throw error;
+    if (error.timedOut && this.#rules.repeatable) {
+      throw new AgentError("TIMEOUT", `the server did not answer within ${this.#deadline.ms} ms; allow more with \`timeout\``);
+    }
+    return this.#again(error.timedOut ? null : this.#rules.unanswered(), this.#unknown(error));
+  }
+
+  async #again(decision, otherwise) {
+    if (!decision || decision.again >= this.#deadline.left()) throw otherwise;
+    await this.#deadline.pause(decision.again);
+  }
+
+  #unreachable({ why }) {
+    return new AgentError("UNREACHABLE", `${writeOrigin(this.#destination.send)} could not be connected to (${why}); nothing was sent. Check that it is up`);
+  }
+
+  #unknown({ why }) {
+    return new AgentError(
+      "OUTCOME_UNKNOWN",
+      `the request was sent and not answered (${why ?? "the connection ended"}); it may have been carried out. Check before repeating it, ` +
+        "or give an `idempotencyKey` where the server knows these",
+    );
+  }
+
+  /** The Response where this is the answer; undefined where the call is made again. */
+  async #take(answer, channel) {
+    const code = await refusalCode(answer);
+    const decision = this.#rules.answered(answer.status, code, answer.only("retry-after"));
+    if (decision?.stolen) throw this.#dropped(answer, stolen());
+    if (decision?.redirect) return this.#redirected(answer, channel);
+    const wait = await this.#wait(decision, answer);
+    if (wait === null || wait >= this.#deadline.left()) return this.#finished(answer, channel);
+    answer.drop();
+    await this.#deadline.pause(wait);
+  }
+
+  #dropped(answer, error) {
+    answer.drop();
+    return error;
+  }
+
+  /** Milliseconds until the next attempt, after whatever must be done before; null where there is none. */
+  async #wait(decision, answer) {
+    if (!decision) return null;
+    if (decision.again !== undefined) return decision.again;
+    if (decision.young !== undefined) {
+      if ((await this.#agent.isYoung(this.#deadline)) && this.#rules.young()) return decision.young;
+      decision = this.#rules.ended();
+    }
+    if (!decision || !this.#agent.canAuthenticate()) return null;
+    try {
+      await this.#agent.authenticate(this.#deadline);
+      return 0;
+    } catch (error) {
+      throw this.#dropped(answer, error);
+    }
+  }
+
+  /** Follows within the audience and tool, with a fresh token; undefined then. */
+  async #redirected(answer, channel) {
+    const { redirect } = this.#request;
+    const location = answer.only("location");
+    if (redirect === "manual" || location === null) return this.#finished(answer, channel);
+    answer.drop();
+    const target = redirect === "follow" && ["GET", "HEAD"].includes(this.#request.method) && this.#redirects < MAX_REDIRECTS && (await this.#target(location));
+    if (!target) {
+      throw new AgentError(
+        "REDIRECT_REFUSED",
+        "the server redirects, and the token does not go with it: only GET and HEAD follow, five times at most, and only to where the session " +
+          'names the same audience and tool. Ask for the answer as it is with `redirect: "manual"`',
+      );
+    }
+    this.#redirects += 1;
+    [this.#url, this.#destination] = target;
+  }
+
+  async #target(location) {
+    const { audience, tool } = this.#destination;
+    try {
+      const url = readUrl(resolve(location, this.#url) ?? "");
+      return [url, await this.#agent.destination({ method: this.#request.method, url, tool, audience }, this.#deadline)];
+    } catch (error) {
+      if (error.code === "INVALID_ARGUMENT" || error.code === "UNKNOWN_DESTINATION") return null;
+      throw error;
+    }
+  }
+
+  async #finished(answer, channel) {
+    if (!channel || answer.status < 200 || answer.status > 299) return this.#response(answer, answer.headers(), answer.body());
+    let sealed;
+    try {
+      sealed = answer.only("content-type") === SEALED_TYPE ? await answer.bytes(MAX_SEALED_BYTES) : null;
+    } catch (error) {
+      return this.#failed(error);
+    }
+    answer.drop();
+    if (sealed === null) throw failed("is not sealed");
+    const headers = answer.headers();
+    headers.set("content-type", headers.get("tbac-sealed-type") ?? "application/octet-stream");
+    headers.delete("content-length");
+    return this.#response(answer, headers, channel.open(sealed));
+  }
+
+  #response(answer, headers, body) {
+    const { status, statusText } = answer;
+    let response;
+    try {
+      response = new Response(body, { status, headers, statusText });
+    } catch {
+      answer.drop();
+      throw this.#unknown({ why: "the answer is not one of HTTP" });
+    }
+    Object.defineProperty(response, "url", { value: writeUrl(this.#url) });
+    Object.defineProperty(response, "redirected", { value: this.#redirects > 0 });
+    return response;
+  }
+}
+
+const writeOrigin = ({ scheme, host, port }) => `${scheme}://${host}:${port}`;
+
+const stolen = () =>
+  new AgentError(
+    "TOKEN_STOLEN",
+    "the server says that this token was spent, and this agent did not spend it: somebody else has it. Flush the sidecar " +
+      "(`obol flush --all`), and see the audit logs for what was done",
+  );
+
+/** The code of a refusal, if it names one. */
+async function refusalCode(answer) {
+  if (answer.status !== 401 && answer.status !== 503) return null;
+  const challenge = /^TBAC (?:.*[ ,])?error="([A-Z_]{1,64})"/.exec(answer.only("www-authenticate") ?? "");
+  if (answer.status === 401 && challenge) return challenge[1];
+  const type = (answer.only("content-type") ?? "").split(";")[0].trim().toLowerCase();
+  if (type !== "application/problem+json") return null;
+  try {
+    const body = await answer.bytes(MAX_PROBLEM_BYTES);
+    const code = body && JSON.parse(body.toString("utf8"))?.code;
+    return typeof code === "string" ? code : null;
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof Unanswered) return null;
+    throw error;
+  }
+}
+
+module.exports = { Call };

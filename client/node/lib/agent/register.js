@@ -1,0 +1,45 @@
+// Registration: asks, shows the human what to type, and waits for the answer.
+"use strict";
+
+const { AgentError } = require("./errors");
+
+const POLL_MS = 1_000;
+
+/** What is shown where nothing else is asked for. */
+function prompt({ code, words, expiresAt }) {
+  process.stderr.write(
+    `A human has to approve this agent before ${expiresAt}:\n    obol approve ${code}\n` +
+      `The key they see must read: ${words}\n`,
+  );
+}
+
+function wanted(options) {
+  const params = {};
+  for (const name of ["name", "class", "roles", "tools", "ticket"]) if (options[name] !== undefined) params[name] = options[name];
+  return params;
+}
+
+const failure = (state, registration) =>
+  ({
+    waiting: new AgentError("APPROVAL_PENDING", `a human has yet to approve this agent: obol approve ${registration.code}`, { registration }),
+    denied: new AgentError("APPROVAL_DENIED", "a human said no; ask them, then register again"),
+    expired: new AgentError("EXPIRED", "nobody decided about the registration in time; register again"),
+    none: new AgentError("NOT_REGISTERED", "the registration is gone; register again"),
+  })[state] ?? new AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version");
+
+/** `{ agentId, expiresAt }`. */
+async function register(authenticator, options, deadline) {
+  let answer = await authenticator.call("register", wanted(options), deadline, { repeat: true });
+  if (answer.state === "waiting" && options.wait !== false) {
+    const { code, words, expiresAt } = answer;
+    await (options.onPrompt ?? prompt)({ code, words, expiresAt });
+    while (answer.state === "waiting" && deadline.left() > POLL_MS) {
+      await deadline.pause(POLL_MS);
+      answer = await authenticator.call("registrationStatus", {}, deadline, { repeat: true });
+    }
+  }
+  if (answer.state !== "active") throw failure(answer.state, { code: answer.code, words: answer.words, expiresAt: answer.expiresAt });
+  return { agentId: answer.agentId, expiresAt: answer.approvalExpiresAt ?? null };
+}
+
+module.exports = { register };

@@ -1,0 +1,129 @@
+// Types of @obol/agent. What each member does is in README.md and docs/agent.md.
+
+/** Where tokens of an audience may go, for sessions that were made by hand. */
+export interface Route {
+  audience: string;
+  tools: string[];
+  /** The origin, and a path that all requests lie under; the audience itself where it is left out. */
+  url?: string;
+  method?: string;
+  /** A pattern: `*` is one segment, `**` any number. */
+  path?: string;
+  /** A gateway that the request goes to instead. */
+  via?: string;
+}
+
+export interface AgentOptions {
+  /** The sidecar's socket; else `OBOL_ENDPOINT_SOCKET`, the user's, the system's. */
+  socket?: string;
+  /** The authenticator's socket; else `OBOL_AUTH_SOCKET`, or `auth.sock` beside the sidecar's. */
+  authSocket?: string;
+  /** The user the daemons run as, by number or name; else `OBOL_ENDPOINT_USER`. */
+  user?: string | number;
+  routes?: Route[];
+  /** Milliseconds for a whole call; 30,000 if nothing is said. */
+  timeout?: number;
+  /** How the daemons' logs call this program: `name/version`. */
+  client?: string;
+  environment?: Record<string, string | undefined>;
+}
+
+export interface CallOptions {
+  /** Milliseconds. */
+  timeout?: number;
+  signal?: AbortSignal;
+}
+
+export interface Prompt {
+  /** What the human types. */
+  code: string;
+  /** The agent's key; the human must see the same. */
+  words: string;
+  expiresAt: string;
+}
+
+export interface RegisterOptions extends CallOptions {
+  name?: string;
+  class?: string;
+  roles?: string[];
+  tools?: string[];
+  /** Of an invitation. */
+  ticket?: string;
+  /** Shows a human what to do; prints to standard error if left out. */
+  onPrompt?(prompt: Prompt): void | Promise<void>;
+  /** False: throws `APPROVAL_PENDING` instead of waiting for the human. */
+  wait?: boolean;
+}
+
+export interface Registration {
+  agentId: string;
+  /** When a human has to approve again, in ISO 8601, where that is known. */
+  expiresAt: string | null;
+}
+
+export interface SessionInfo {
+  sessionId: string;
+  agentInstanceId: string;
+  establishedAt: string;
+  algorithmSuite: 1 | 2 | 3 | 4;
+  expiresAt: string;
+  approvalExpiresAt?: string;
+}
+
+export interface TokenStatus {
+  queueDepth: number;
+  /** Seconds. */
+  ttl: number;
+  sessionActive: boolean;
+  renewalPending: boolean;
+  retryAfterMs?: number;
+  tools?: Record<string, number>;
+}
+
+export interface DequeueOptions extends CallOptions {
+  audience?: string;
+  /** The call's arguments, where the grant asks for a proof of possession. */
+  arguments?: Record<string, unknown>;
+  /** Their hash, where that is known. */
+  popFor?: string;
+}
+
+export interface FetchInit extends RequestInit {
+  tool?: string;
+  audience?: string;
+  /** Sent as `Idempotency-Key`: the server runs the call once, however often it is sent. */
+  idempotencyKey?: string;
+  timeout?: number;
+}
+
+/** A token that was drawn. It shows nothing of itself unless asked. */
+export class Token {
+  readonly tool: string;
+  /** Unix seconds. */
+  readonly expiresAt: number;
+  reveal(): string;
+  authorization(): string;
+  proof(): string | null;
+  channel(): Record<string, string> | null;
+  toString(): string;
+  toJSON(): string;
+}
+
+/** What can go wrong; `code` is stable. */
+export class AgentError extends Error {
+  readonly code: string;
+  readonly retryAfterMs?: number;
+  readonly registration?: Prompt;
+}
+
+export class Agent {
+  constructor(options?: AgentOptions);
+  register(options?: RegisterOptions): Promise<Registration>;
+  authenticate(options?: CallOptions): Promise<SessionInfo>;
+  ensureAuthenticated(options?: RegisterOptions): Promise<SessionInfo>;
+  dequeueToken(tool: string, options?: DequeueOptions): Promise<Token>;
+  tokenStatus(tool?: string, options?: CallOptions): Promise<TokenStatus>;
+  sessionInfo(options?: CallOptions): Promise<SessionInfo>;
+  fetch(input: string | URL | Request, init?: FetchInit): Promise<Response>;
+  close(): Promise<void>;
+}
