@@ -1,0 +1,221 @@
+"""A call with a token: find the destination, draw, send, and go on as the rules say.
+
+Each attempt has a fresh token, and no token is sent twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Protocol
+
+from ._canonical import arguments_hash, is_json_object
+from ._channel import MAX_SEALED_BYTES, SEALED_TYPE, Channel, failed
+from ._deadline import Deadline
+from ._destination import Destination, Wanted
+from ._errors import AgentError, Unanswered, Unsent, wrong
+from ._http import Answer, Headers, Prepared
+from ._request import Request
+from ._rules import ANSWER, Decision, Rules
+from ._token import Token
+from ._url import Url, read_url, resolve
+
+MAX_REDIRECTS = 5
+MAX_PROBLEM_BYTES = 65_536
+_CHALLENGE = re.compile(r'TBAC (?:.*[ ,])?error="([A-Z_]{1,64})"')
+
+
+class Agent(Protocol):
+    """What a call asks of its agent."""
+
+    async def destination(self, wanted: Wanted, deadline: Deadline) -> Destination: ...
+
+    async def draw(self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline) -> Token: ...
+
+    async def send(self, request: Prepared, deadline: Deadline) -> Answer: ...
+
+    async def pause(self, secs: float, deadline: Deadline) -> None: ...
+
+    async def open_session(self, deadline: Deadline) -> None: ...
+
+    def can_authenticate(self) -> bool: ...
+
+    async def is_young(self, deadline: Deadline) -> bool: ...
+
+
+class Done:
+    """What a call ends with: an answer's head, and its body whole where it was sealed."""
+
+    def __init__(self, url: Url, redirected: bool, answer: Answer, headers: Headers, plain: bytes | None) -> None:
+        self.url, self.redirected, self.answer, self.headers, self.plain = str(url), redirected, answer, headers, plain
+
+
+class Call:
+    def __init__(self, agent: Agent, request: Request, deadline: Deadline) -> None:
+        self._agent, self._request, self._deadline = agent, request, deadline
+        self._rules = Rules(request.method, request.stream, request.idempotent)
+        self._url = read_url(request.url)
+        self._redirects = 0
+
+    async def run(self) -> Done:
+        request = self._request
+        wanted = Wanted(request.method, self._url, request.tool, request.audience)
+        self._destination = await self._agent.destination(wanted, self._deadline)
+        while True:
+            try:
+                answer, channel = await self._attempt()
+                done = await self._take(answer, channel)
+            except (Unsent, Unanswered) as failure:
+                await self._failed(failure)
+                continue
+            if done:
+                return done
+
+    async def _attempt(self) -> tuple[Answer, Channel | None]:
+        body = self._request.body
+        pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
+        destination = self._destination
+        token = await self._agent.draw(destination.tool, destination.audience, pop_for, self._deadline)
+        channel = Channel(token.channel, destination.tool) if token.channel else None
+        return await self._agent.send(self._prepared(token, channel), self._deadline), channel
+
+    def _prepared(self, token: Token, channel: Channel | None) -> Prepared:
+        request = self._request
+        body = request.body
+        headers = [*request.headers, ("authorization", token.authorization())]
+        if token.proof:
+            headers.append(("tbac-pop", token.proof))
+        if channel:
+            if not (body is None or (isinstance(body, bytes) and is_json_object(body))):
+                raise wrong(f"the body: {self._destination.tool} takes sealed arguments, a JSON object or nothing")
+            headers = [(name, value) for name, value in headers if name != "content-type"]
+            headers.append(("content-type", SEALED_TYPE))
+            body = channel.seal(body if isinstance(body, bytes) else b"{}")
+        return Prepared(self._destination.send, request.method, headers, body)
+
+    async def _failed(self, failure: Unsent | Unanswered) -> None:
+        """After a failure: waits where the call is to be made again, or says why it is not."""
+        if isinstance(failure, Unsent):
+            return await self._again(self._rules.unsent(), self._unreachable(failure))
+        if failure.timed_out and self._rules.repeatable:
+            raise AgentError(
+                "TIMEOUT", f"the server did not answer within {self._deadline.secs:g} s; allow more with `timeout`"
+            ) from None
+        decision = ANSWER if failure.timed_out else self._rules.unanswered()
+        return await self._again(decision, self._unknown(failure))
+
+    async def _again(self, decision: Decision, otherwise: AgentError) -> None:
+        if decision is ANSWER or decision.pause_secs >= self._deadline.left():
+            raise otherwise from None
+        await self._agent.pause(decision.pause_secs, self._deadline)
+
+    def _unreachable(self, failure: Unsent) -> AgentError:
+        origin = self._destination.send.origin
+        return AgentError("UNREACHABLE", f"{origin} could not be connected to ({failure}); nothing was sent. Check that it is up")
+
+    def _unknown(self, failure: Unanswered) -> AgentError:
+        return AgentError(
+            "OUTCOME_UNKNOWN",
+            f"the request was sent and not answered ({failure.why}); it may have been carried out. Check before repeating it, "
+            "or give an `idempotency_key` where the server knows these",
+        )
+
+    async def _take(self, answer: Answer, channel: Channel | None) -> Done | None:
+        """The end where this is the answer; None where the call is made again."""
+        code = await _refusal_code(answer)
+        decision = self._rules.answered(answer.status, code, answer.only("retry-after"))
+        if decision.verb == "stolen":
+            answer.drop()
+            raise _stolen()
+        if decision.verb == "redirect":
+            return await self._redirected(answer, channel)
+        pause = await self._wait(decision, answer)
+        if pause is None or pause >= self._deadline.left():
+            return await self._finished(answer, channel)
+        answer.drop()
+        await self._agent.pause(pause, self._deadline)
+        return None
+
+    async def _wait(self, decision: Decision, answer: Answer) -> float | None:
+        """Seconds until the next attempt, after whatever must be done before; None where there is none."""
+        if decision.verb == "young":
+            if await self._agent.is_young(self._deadline) and self._rules.young():
+                return decision.pause_secs
+            decision = self._rules.ended()
+        if decision.verb == "again":
+            return decision.pause_secs
+        if decision.verb != "authenticate" or not self._agent.can_authenticate():
+            return None
+        try:
+            await self._agent.open_session(self._deadline)
+        except BaseException:
+            answer.drop()
+            raise
+        return 0.0
+
+    async def _redirected(self, answer: Answer, channel: Channel | None) -> Done | None:
+        """Follows within the audience and tool, with a fresh token; None then."""
+        locations = answer.headers.get_all("location")
+        if self._request.redirect == "manual" or not locations:
+            return await self._finished(answer, channel)
+        answer.drop()
+        may = self._request.redirect == "follow" and self._request.method in ("GET", "HEAD") and self._redirects < MAX_REDIRECTS
+        if not may or len(locations) > 1 or not await self._moved(locations[0]):
+            raise AgentError(
+                "REDIRECT_REFUSED",
+                "the server redirects, and the token does not go with it: only GET and HEAD follow, five times at most, and only to where "
+                'the session names the same audience and tool. Ask for the answer as it is with redirect="manual"',
+            )
+        self._redirects += 1
+        return None
+
+    async def _moved(self, location: str) -> bool:
+        wanted_of = self._destination
+        try:
+            url = read_url(resolve(location, self._url) or "")
+            wanted = Wanted(self._request.method, url, wanted_of.tool, wanted_of.audience)
+            self._destination = await self._agent.destination(wanted, self._deadline)
+        except AgentError as error:
+            if error.code in ("INVALID_ARGUMENT", "UNKNOWN_DESTINATION"):
+                return False
+            raise
+        self._url = url
+        return True
+
+    async def _finished(self, answer: Answer, channel: Channel | None) -> Done:
+        headers, plain = answer.headers, None
+        if channel and 200 <= answer.status <= 299:
+            sealed = await answer.bytes(MAX_SEALED_BYTES) if answer.only("content-type") == SEALED_TYPE else None
+            answer.drop()
+            if sealed is None:
+                raise failed("is not sealed")
+            plain = channel.open(sealed)
+            kind = headers.get("tbac-sealed-type", "application/octet-stream")
+            headers = headers.replaced({"content-type": kind, "content-length": None})
+        return Done(self._url, self._redirects > 0, answer, headers, plain)
+
+
+def _stolen() -> AgentError:
+    return AgentError(
+        "TOKEN_STOLEN",
+        "the server says that this token was spent, and this agent did not spend it: somebody else has it. Flush the sidecar "
+        "(`obol flush --all`), and see the audit logs for what was done",
+    )
+
+
+async def _refusal_code(answer: Answer) -> str | None:
+    """The code of a refusal, if it names one."""
+    if answer.status not in (401, 503):
+        return None
+    challenge = _CHALLENGE.match(answer.only("www-authenticate") or "")
+    if answer.status == 401 and challenge:
+        return challenge[1]
+    if (answer.only("content-type") or "").partition(";")[0].strip().lower() != "application/problem+json":
+        return None
+    try:
+        body = await answer.bytes(MAX_PROBLEM_BYTES)
+        problem = json.loads(body) if body else None
+    except (ValueError, RecursionError, Unanswered):
+        return None
+    code = problem.get("code") if isinstance(problem, dict) else None
+    return code if isinstance(code, str) else None

@@ -1,0 +1,269 @@
+"""What an agent does, apart from how it waits: blocking and asyncio share every line of it.
+
+All that waits is behind ``Io``, whose functions are awaited. The blocking one does not really wait when it is awaited, so that
+such a coroutine runs through without an event loop (``_blocking.run``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Protocol
+
+from ._call import Call, Done
+from ._channel import is_supported, unsupported
+from ._deadline import Deadline
+from ._destination import Destination, Route, Wanted, find_destination, read_routes, unknown_destination
+from ._endpoint import agent_socket, auth_socket, user_number
+from ._errors import AgentError, Lost, wrong
+from ._http import Answer, Prepared
+from ._register import Registering
+from ._request import Request
+from ._token import Token, read_token
+
+CLIENT = "obol-agent-python/0.1.0"
+DEFAULT_TIMEOUT_SECS = 30.0
+#: As long as a human has to decide.
+REGISTER_TIMEOUT_SECS = 15 * 60.0
+MAX_WAIT_MS = 30_000
+#: How much earlier than the deadline the sidecar is to answer.
+ANSWER_SECS = 0.1
+DEFAULT_RETRY_MS = 100
+UNAVAILABLE_PATIENCE_SECS = 5.0
+YOUNG_SESSION_SECS = 2.0
+ROUTES_LIFE_SECS = 60.0
+ROUTES_PAUSE_SECS = 1.0
+MAX_PAGES = 10_000
+MAX_TOOL_CHARACTERS = 256
+
+
+class Daemon(Protocol):
+    path: str
+
+    async def call(self, method: str, params: dict[str, Any], deadline: Deadline, *, repeat: bool) -> dict[str, Any]:
+        """Asks, within the deadline. ``repeat``: whether to ask again where the answer was lost; else that is ``Lost``."""
+
+    def close(self) -> None: ...
+
+
+class Io(Protocol):
+    """How an agent waits."""
+
+    sidecar: Daemon
+    authenticator: Daemon
+
+    async def send(self, request: Prepared, deadline: Deadline) -> Answer: ...
+
+    async def pause(self, secs: float, deadline: Deadline) -> None: ...
+
+    async def shared(self, what: str, act: Callable[[Deadline], Awaitable[Any]], deadline: Deadline) -> Any:
+        """One such act under way for all who ask."""
+
+    def close(self) -> None: ...
+
+
+class Places:
+    """Where the daemons are, from arguments and environment."""
+
+    def __init__(self, socket: str | None, auth: str | None, user: str | int | None) -> None:
+        self.agent = agent_socket(socket, os.environ)
+        self.auth = auth_socket(auth, os.environ, self.agent)
+        self.user = user_number(user, os.environ)
+
+
+class Core:
+    def __init__(self, io: Io, routes: Any, timeout: float) -> None:
+        self._io = io
+        self._timeout = Deadline(timeout).secs
+        self._named: list[Route] | None = None if routes is None else read_routes(routes, strict=True)
+        self._routes: list[Route] = []
+        self._asked_at = float("-inf")
+        self._authenticator_seen = False
+        #: Tools whose tokens came with keys that nothing here can use.
+        self._sealed_tools: set[tuple[str, str | None]] = set()
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout)
+
+    async def fetch(self, request: Request, deadline: Deadline) -> Done:
+        return await Call(self, request, deadline).run()
+
+    async def register(self, registering: Registering, timeout: float | None) -> dict[str, Any]:
+        deadline = self.deadline(REGISTER_TIMEOUT_SECS if timeout is None else timeout)
+        ask = self._io.authenticator.call
+        answer = await ask("register", registering.params, deadline, repeat=True)
+        if answer.get("state") == "waiting" and registering.wait:
+            registering.show(answer)
+            while answer.get("state") == "waiting" and deadline.left() > registering.POLL_SECS:
+                await self._io.pause(registering.POLL_SECS, deadline)
+                answer = await ask("registrationStatus", {}, deadline, repeat=True)
+        return registering.result(answer)
+
+    async def authenticate(self, deadline: Deadline) -> dict[str, Any]:
+        return await self._shared("authenticate", deadline)
+
+    async def ensure_authenticated(self, registering: Registering, timeout: float | None) -> dict[str, Any]:
+        if not self.can_authenticate():
+            return await self.session_info(self.deadline(timeout))
+        try:
+            return await self._shared("ensureAuthenticated", self.deadline(timeout))
+        except AgentError as error:
+            if error.code != "NOT_REGISTERED":
+                raise
+        await self.register(registering, timeout)
+        return await self._shared("ensureAuthenticated", self.deadline(timeout))
+
+    async def open_session(self, deadline: Deadline) -> None:
+        await self._shared("ensureAuthenticated", deadline)
+
+    async def session_info(self, deadline: Deadline) -> dict[str, Any]:
+        return await self._io.sidecar.call("sessionInfo", {}, deadline, repeat=True)
+
+    async def token_status(self, tool: str | None, deadline: Deadline) -> dict[str, Any]:
+        ask = self._io.sidecar.call
+        if tool is not None:
+            return await ask("tokenStatus", {"tool": tool}, deadline, repeat=True)
+        status = await ask("tokenStatus", {}, deadline, repeat=True)
+        following = status.pop("next", None)
+        for _ in range(MAX_PAGES):
+            if following is None:
+                break
+            page = await ask("tokenStatus", {"from": following}, deadline, repeat=True)
+            status.setdefault("tools", {}).update(page.get("tools", {}))
+            following = page.get("next")
+        return status
+
+    def can_authenticate(self) -> bool:
+        self._authenticator_seen = self._authenticator_seen or os.path.exists(self._io.authenticator.path)
+        return self._authenticator_seen
+
+    async def is_young(self, deadline: Deadline) -> bool:
+        established = (await self.session_info(deadline)).get("establishedAt", "")
+        try:
+            age = time.time() - datetime.fromisoformat(str(established).replace("Z", "+00:00")).timestamp()
+        except ValueError:
+            return False
+        return abs(age) < YOUNG_SESSION_SECS
+
+    async def send(self, request: Prepared, deadline: Deadline) -> Answer:
+        return await self._io.send(request, deadline)
+
+    async def pause(self, secs: float, deadline: Deadline) -> None:
+        await self._io.pause(min(secs, deadline.left()), deadline)
+
+    async def _shared(self, method: str, deadline: Deadline) -> dict[str, Any]:
+        async def act(until: Deadline) -> dict[str, Any]:
+            return await self._open(method, until)
+
+        opened: dict[str, Any] = await self._io.shared(method, act, deadline)
+        return opened
+
+    async def _open(self, method: str, deadline: Deadline) -> dict[str, Any]:
+        while True:
+            try:
+                opened = await self._io.authenticator.call(method, {}, deadline, repeat=True)
+                self._asked_at = float("-inf")
+                return {**opened, "establishedAt": (await self.session_info(deadline)).get("establishedAt")}
+            except AgentError as error:
+                wait = _retry_ms(error) / 1_000
+                if error.code != "AUTHORITY_UNREACHABLE" or wait >= deadline.left():
+                    raise
+            await self.pause(wait, deadline)
+
+    async def destination(self, wanted: Wanted, deadline: Deadline) -> Destination:
+        found = await self._find(wanted, deadline)
+        if found is None:
+            raise unknown_destination(wanted.url)
+        if (found.sealed or (found.tool, found.audience) in self._sealed_tools) and not is_supported():
+            raise unsupported(found.tool)
+        return found
+
+    async def _find(self, wanted: Wanted, deadline: Deadline) -> Destination | None:
+        if self._named is not None:
+            return find_destination(self._named, wanted)
+        if time.monotonic() - self._asked_at > ROUTES_LIFE_SECS:
+            await self._ask_routes(deadline)
+        found = find_destination(self._routes, wanted)
+        if found is None and time.monotonic() - self._asked_at > ROUTES_PAUSE_SECS:
+            await self._ask_routes(deadline)
+            found = find_destination(self._routes, wanted)
+        return found
+
+    async def _ask_routes(self, deadline: Deadline) -> None:
+        """The session's routes from the authenticator; once for all who wait."""
+        if not self.can_authenticate():
+            raise AgentError(
+                "UNKNOWN_DESTINATION",
+                "nothing names destinations: there is no authenticator; for a session made by hand give `routes`",
+            )
+        await self._io.shared("routes", self._read_routes, deadline)
+
+    async def _read_routes(self, deadline: Deadline) -> None:
+        routes = await self._read_pages(deadline)
+        if not routes and self._asked_at == float("-inf"):
+            await self.open_session(deadline)
+            routes = await self._read_pages(deadline)
+        self._routes, self._asked_at = read_routes(routes, strict=False), time.monotonic()
+
+    async def _read_pages(self, deadline: Deadline) -> list[Any]:
+        routes: list[Any] = []
+        params: dict[str, Any] = {}
+        for _ in range(MAX_PAGES):
+            answer = await self._io.authenticator.call("authStatus", params, deadline, repeat=True)
+            routes += answer.get("routes") or []
+            if answer.get("next") is None:
+                break
+            params = {"from": answer["next"]}
+        return routes
+
+    async def draw(
+        self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline, *, alone: bool = False
+    ) -> Token:
+        """Draws a token as the rules say. ``alone``: for a caller who wants a token, and decides what follows a lost answer."""
+        if not isinstance(tool, str) or not 1 <= len(tool) <= MAX_TOOL_CHARACTERS or not all("!" <= sign <= "~" for sign in tool):
+            raise wrong("tool: 1 to 256 visible ASCII characters")
+        began, may_authenticate = time.monotonic(), self.can_authenticate()
+        while True:
+            wait_ms = int(min(MAX_WAIT_MS, max(0.0, deadline.left() - ANSWER_SECS) * 1_000))
+            params = {"tool": tool, "waitMs": wait_ms, "audience": audience, "popFor": pop_for}
+            params = {name: value for name, value in params.items() if value is not None}
+            try:
+                return self._known(read_token(await self._io.sidecar.call("dequeueToken", params, deadline, repeat=not alone)), audience)
+            except Lost:
+                raise _ambiguous_draw() from None
+            except AgentError as error:
+                opens = may_authenticate and error.code in ("NO_SESSION", "SESSION_FLUSHED")
+                wait = 0.0 if opens else _draw_again_after(error, time.monotonic() - began)
+                if wait is None or wait >= deadline.left():
+                    raise
+            if opens:
+                may_authenticate = False
+                await self.open_session(deadline)
+            else:
+                await self.pause(wait, deadline)
+
+    def _known(self, token: Token, audience: str | None) -> Token:
+        if token.channel and not is_supported():
+            self._sealed_tools.add((token.tool, audience))
+        return token
+
+
+def _retry_ms(error: AgentError) -> float:
+    asked = error.details.get("retryAfterMs")
+    return float(asked) if isinstance(asked, (int, float)) and asked > 0 else DEFAULT_RETRY_MS
+
+
+def _draw_again_after(error: AgentError, since_secs: float) -> float | None:
+    """Seconds until it is worth asking again; None where it is not."""
+    if error.code in ("QUEUE_EMPTY", "OVERLOADED"):
+        return max(0.01, _retry_ms(error) / 1_000)
+    return DEFAULT_RETRY_MS / 1_000 if error.code == "UNAVAILABLE" and since_secs < UNAVAILABLE_PATIENCE_SECS else None
+
+
+def _ambiguous_draw() -> AgentError:
+    return AgentError(
+        "OUTCOME_UNKNOWN",
+        "the connection ended after a token was asked for; it may have been handed out and is lost. Asking again draws another",
+    )

@@ -1,0 +1,232 @@
+"""The rule book's cases (tests/vectors/sdk), against scripted daemons and servers that count: blocking, and with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+import traceback
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from world import VECTORS, World
+
+from obol_agent import Agent, AgentError, AsyncAgent, AsyncResponse, Response
+from obol_agent._destination import Wanted, find_destination, read_routes, unknown_destination
+from obol_agent._url import read_url
+
+ONLY = os.environ.get("ONLY", "")
+RESULT_NAMES = {"sessionId": "session_id", "agentInstanceId": "agent_instance_id", "algorithmSuite": "algorithm_suite",
+                "agentId": "agent_id", "tool": "tool"}
+
+
+def read(name: str) -> Any:
+    return json.loads((VECTORS / "sdk" / name).read_text())
+
+
+CODES = {error["code"] for error in read("errors.json")}
+
+
+def destination(routes: Any, one: dict[str, Any]) -> dict[str, str]:
+    url = read_url(one["url"])
+    wanted = Wanted(one.get("method", "GET"), url, one.get("tool"), one.get("audience"))
+    found = find_destination(read_routes(routes, strict=False), wanted)
+    if found is None:
+        raise unknown_destination(url)
+    return {"url": str(found.send), "audience": found.audience, "tool": found.tool}
+
+
+def fetch_options(options: dict[str, Any], is_async: bool) -> dict[str, Any]:
+    names = {"idempotencyKey": "idempotency_key", "timeoutMs": "timeout"}
+    found = {names.get(name, name): value for name, value in options.items() if name not in ("stream", "url")}
+    if "timeoutMs" in options:
+        found["timeout"] = options["timeoutMs"] / 1000
+    if options.get("stream"):
+        text = options["body"].encode()
+
+        async def pieces() -> Any:
+            yield text[:3]
+            yield text[3:]
+
+        found["body"] = pieces() if is_async else iter([text[:3], text[3:]])
+    return found
+
+
+class Blocking:
+    """How a call is made, and its answer read, by blocking."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.agent = Agent(**options)
+
+    def perform(self, kind: str, options: dict[str, Any]) -> Any:
+        if kind == "fetch":
+            return self.agent.fetch(options["url"], **fetch_options(options, is_async=False))
+        if kind == "register":
+            return self.agent.register(on_prompt=lambda prompt: None, **options)
+        names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
+        return getattr(self.agent, names.get(kind, kind))(**options)
+
+    def all(self, kind: str, options: dict[str, Any], times: int) -> list[Any]:
+        def one(_: int) -> Any:
+            try:
+                value = self.perform(kind, options)
+                return (value, self.body(value) if isinstance(value, Response) else None)
+            except AgentError as error:
+                return error
+
+        with ThreadPoolExecutor(times) as pool:
+            return list(pool.map(one, range(times)))
+
+    @staticmethod
+    def body(response: Response) -> Any:
+        try:
+            return response.text
+        except AgentError as error:
+            return error
+
+    def close(self) -> None:
+        self.agent.close()
+
+
+class WithAsyncio:
+    """The same with asyncio."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.agent = AsyncAgent(**options)
+
+    async def perform(self, kind: str, options: dict[str, Any]) -> Any:
+        try:
+            if kind == "fetch":
+                response = await self.agent.fetch(options["url"], **fetch_options(options, is_async=True))
+                return response, await self.body(response)
+            if kind == "register":
+                return await self.agent.register(on_prompt=lambda prompt: None, **options), None
+            names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
+            return await getattr(self.agent, names.get(kind, kind))(**options), None
+        except AgentError as error:
+            return error
+
+    def all(self, kind: str, options: dict[str, Any], times: int) -> list[Any]:
+        async def together() -> list[Any]:
+            outcomes = await asyncio.gather(*(self.perform(kind, options) for _ in range(times)))
+            await self.agent.close()
+            return list(outcomes)
+
+        return asyncio.run(together())
+
+    @staticmethod
+    async def body(response: AsyncResponse) -> Any:
+        try:
+            return await response.text()
+        except AgentError as error:
+            return error
+
+    def close(self) -> None:
+        pass
+
+
+class Conformance(unittest.TestCase):
+    def test_destinations(self) -> None:
+        cases = 0
+        for group in read("destinations.json"):
+            for one in group["cases"]:
+                cases += 1
+                with self.subTest(group["what"], one=one):
+                    if "to" in one:
+                        self.assertEqual(destination(group["routes"], one), one["to"])
+                    else:
+                        with self.assertRaises(AgentError) as raised:
+                            destination(group["routes"], one)
+                        self.assertEqual(raised.exception.code, one["error"])
+        self.assertGreater(cases, 100)
+
+    def test_calls_blocking(self) -> None:
+        self.run_file("calls.json", Blocking)
+
+    def test_calls_with_asyncio(self) -> None:
+        self.run_file("calls.json", WithAsyncio)
+
+    def test_attacks_blocking(self) -> None:
+        self.run_file("attacks.json", Blocking)
+
+    def test_attacks_with_asyncio(self) -> None:
+        self.run_file("attacks.json", WithAsyncio)
+
+    def run_file(self, name: str, way: Any) -> None:
+        world = World()
+        self.addCleanup(world.end)
+        for one in read(name):
+            if ONLY in one["what"]:
+                with self.subTest(one["what"]):
+                    self.run_case(world, one, way)
+
+    def run_case(self, world: World, one: dict[str, Any], way: Any) -> None:
+        places = world.open(one["world"])
+        options = {**world.filled(one.get("options", {})), "socket": places["agentSocket"], "auth_socket": places["authSocket"]}
+        caller = way(options)
+        ((kind, call),) = world.filled(one["call"]).items()
+        began = time.monotonic()
+        try:
+            outcomes = caller.all(kind, call, one.get("together", 1))
+            took = (time.monotonic() - began) * 1000
+            for outcome in outcomes:
+                self.check(one["expect"], outcome)
+            self.assertSilent(caller.agent)
+        finally:
+            counts = world.close()
+            caller.close()
+        self.assertGreaterEqual(took, one.get("atLeastMs", 0))
+        self.assertLessEqual(took, one.get("withinMs", 60_000))
+        self.check_counts(one, counts)
+
+    def assertSilent(self, value: Any) -> None:
+        texts = [repr(value), str(value)]
+        if isinstance(value, BaseException):
+            texts += traceback.format_exception(value)
+            while value is not None:
+                texts += [repr(value), repr(value.args), repr(vars(value))]
+                value = value.__context__ or value.__cause__
+        for text in texts:
+            self.assertNotIn("tok_", text)
+
+    def check(self, expect: dict[str, Any], outcome: Any) -> None:
+        if isinstance(outcome, AgentError):
+            self.assertSilent(outcome)
+            self.assertEqual(outcome.code, expect.get("error"), "".join(traceback.format_exception(outcome)))
+            self.assertIn(outcome.code, CODES)
+            return
+        value, body = outcome
+        self.assertSilent(value)
+        self.assertNotIn("error", expect, f"{expect.get('error')} was expected, not {value!r}")
+        if "status" in expect:
+            self.assertEqual(value.status, expect["status"])
+        if "bodyError" in expect:
+            self.assertIsInstance(body, AgentError)
+            self.assertEqual(body.code, expect["bodyError"])
+        if "body" in expect:
+            self.assertEqual(body, expect["body"])
+        for member, wanted in expect.get("result", {}).items():
+            self.assertEqual(getattr(value, RESULT_NAMES[member]), wanted)
+
+    def check_counts(self, one: dict[str, Any], counts: dict[str, Any]) -> None:
+        self.assertEqual(counts["violations"], [])
+        if "drawn" in one:
+            self.assertEqual(len(counts["drawn"]), one["drawn"], "drawn")
+        for server, requests in counts["servers"].items():
+            self.assertEqual(len(requests), one.get("servers", {}).get(server, 0), f"requests at {server}")
+            for wanted, seen in zip(one.get("seen", {}).get(server, []), requests, strict=False):
+                for member, value in wanted.items():
+                    if member == "headers":
+                        self.assertEqual({name: seen["headers"].get(name) for name in value}, value)
+                    else:
+                        self.assertEqual(seen[member], value, member)
+        for method, times in one.get("authenticator", {}).items():
+            self.assertEqual(counts["authenticator"].get(method, 0), times, method)
+        if "popFor" in one:
+            self.assertEqual([drawn.get("popFor") for drawn in counts["drawn"]], one["popFor"])
+
+
+if __name__ == "__main__":
+    unittest.main()
