@@ -2,6 +2,9 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -10,8 +13,6 @@ use obol_atp::Host;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::path::Path;
-use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 

@@ -1,11 +1,12 @@
 //! What can go wrong on the agent's side. No message holds a secret or a token.
 
 use core::fmt;
+use std::sync::Arc;
+
+use obol_atp::UnfitSecret;
 use obol_atp::discovery::DiscoveryError;
-use obol_atp::signature::UnfitSecret;
 use obol_secret::file::PrivateFileError;
 use obol_secret::key::KeyFileError;
-use std::sync::Arc;
 
 /// Why there is no token, or no answer.
 #[derive(Debug)]

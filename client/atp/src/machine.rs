@@ -1,9 +1,10 @@
 //! This machine's agent id.
 
+use std::path::Path;
+
 use obol_atp::{AgentId, Host};
 use obol_secret::file::read_public;
 use rustix::process::getuid;
-use std::path::Path;
 
 use crate::error::AtpError;
 

@@ -1,9 +1,10 @@
 //! How to be an agent.
 
 use core::str::FromStr;
-use obol_atp::{Endpoint, Host};
 use std::collections::HashMap;
 use std::path::PathBuf;
+
+use obol_atp::{Endpoint, Host};
 
 use crate::keychain::KeychainChoice;
 

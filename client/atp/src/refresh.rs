@@ -3,9 +3,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+
 use obol_atp::Host;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, now_ms};

@@ -1,8 +1,9 @@
 //! Where the secret for a host comes from. It is read afresh for each request, so that a rotation needs no restart.
 
+use std::path::Path;
+
 use obol_atp::{Host, Secret};
 use obol_secret::file::PrivateFile;
-use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::error::AtpError;

@@ -1,13 +1,14 @@
 //! The agent's folder: its name, locks between processes, which host the plain secret belongs to, and what is to be kept fresh.
 
-use obol_atp::{AgentId, Host};
-use obol_secret::file::PrivateFile;
-use obol_secret::text::to_base64url;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+
+use obol_atp::{AgentId, Host};
+use obol_secret::file::PrivateFile;
+use obol_secret::text::to_base64url;
+use serde::{Deserialize, Serialize};
 
 use crate::error::AtpError;
 use crate::machine;

@@ -24,7 +24,7 @@ impl TokenRequest {
         );
         let scopes: Result<Vec<Scope>, _> = scopes.into_iter().map(Scope::new).collect();
         match scopes {
-            Ok(scopes) if (1..=obol_atp::scope::MAX_SCOPES).contains(&scopes.len()) => {
+            Ok(scopes) if (1..=obol_atp::MAX_SCOPES).contains(&scopes.len()) => {
                 Ok(Self { scopes: scopes.into_iter().collect(), purpose: None })
             }
             _ => Err(wrong),

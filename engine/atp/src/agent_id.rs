@@ -1,6 +1,7 @@
 //! An agent's name: a hash of machine and user. Anyone who knows these can compute it: it is a name, never a proof.
 
 use core::fmt;
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use obol_secret::text::{from_hex, to_hex};
 use serde::{Serialize, Serializer};

@@ -1,6 +1,7 @@
 //! What a provider answers, in words that both dialects share.
 
 use core::fmt;
+
 use serde::Serialize;
 
 use crate::scope::ScopeSet;

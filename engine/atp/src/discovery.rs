@@ -4,6 +4,7 @@
 //! HTTPS URL at the host that was asked or below it, or one that the agent's owner listed.
 
 use core::fmt;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -6,6 +6,7 @@
 //! a JWT library is one MAC and the reading of claims, so none is used.
 
 use core::fmt;
+
 use ed25519_dalek::{Signer as _, SigningKey, Verifier as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use obol_secret::text::{from_base64url, to_base64url};

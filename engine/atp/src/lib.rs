@@ -2,14 +2,14 @@
 //!
 //! # What lives here
 //!
-//! - [`body`]: the signed bodies, parsed strictly and written in canonical form; [`Signed`] becomes [`Authentic`] by its
+//! - [`TokenBody`], [`RevokeBody`]: what is signed, parsed strictly and written in canonical form; [`Signed`] becomes [`Authentic`] by its
 //!   signature, and only then is there a body to act on.
-//! - [`signature`]: secrets, and signatures over any JSON object.
+//! - [`Secret`], [`Signature`]: over any JSON object.
 //! - [`jwt`]: the tokens a provider makes. A token is looked at only if its header is, byte for byte, that of a live key.
 //! - [`discovery`]: the document that says where a provider's endpoints are, written and read. Nothing comes out of a
 //!   document that is not an HTTPS URL at the host that was asked.
 //! - [`master`]: the dialect with a long-lived credential instead of signatures.
-//! - [`endpoint`], [`scope`], [`agent_id`], [`purpose`]: the words of the protocol, each with its own rules.
+//! - [`Endpoint`], [`Scope`], [`AgentId`], [`purpose`]: the words of the protocol, each with its own rules.
 //!
 //! # What it promises
 //!
@@ -21,26 +21,31 @@
 //!
 //! Sockets, HTTP, files, clocks. Time comes in as an argument.
 
-pub mod agent_id;
-pub mod answer;
-pub mod body;
+mod agent_id;
+mod answer;
+mod body;
 pub mod discovery;
-pub mod endpoint;
+mod endpoint;
 pub mod jwt;
 pub mod master;
 pub mod purpose;
-pub mod scope;
-pub mod signature;
+mod scope;
+mod signature;
 mod text;
 #[cfg(test)]
 mod vectors;
 
 pub use agent_id::AgentId;
-pub use answer::ErrorCode;
-pub use body::{Authentic, BodyError, RevokeBody, Signed, TokenBody, Window};
-pub use endpoint::{Endpoint, Host};
-pub use scope::{Scope, ScopeSet};
-pub use signature::{Secret, Signature, sign_atp_body, verify_atp_signature};
+pub use answer::{ErrorCode, Refusal, TokenAnswer};
+pub use body::{
+    Authentic, Body, BodyError, KeyUsed, MAX_WINDOW_BACK_SECS, RevokeBody, Signed, TokenBody, Window,
+};
+pub use endpoint::{Endpoint, Host, MAX_ENDPOINT_BYTES, Malformed};
+pub use scope::{MAX_SCOPE_BYTES, MAX_SCOPES, NotAScope, Scope, ScopeSet};
+pub use signature::{
+    MAX_SECRET_BYTES, MIN_SECRET_BYTES, NoCanonicalForm, SHORT_SECRET_BYTES, Secret, Signature, UnfitSecret,
+    canonical, sign_atp_body, verify_atp_signature,
+};
 
 /// The longest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 8 << 10;

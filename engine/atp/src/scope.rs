@@ -1,8 +1,9 @@
 //! Scopes: compared byte for byte, never by prefix and never without regard to case.
 
 use core::fmt;
-use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
+
+use serde::{Serialize, Serializer};
 
 /// The longest scope, in bytes.
 pub const MAX_SCOPE_BYTES: usize = 64;

@@ -1,6 +1,7 @@
 //! Secrets, and signatures over any JSON object: HMAC-SHA256 over its RFC 8785 form.
 
 use core::fmt;
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use obol_secret::text::{from_hex, to_hex};
 use serde_json::{Map, Number, Value};

@@ -1,9 +1,10 @@
 //! A JSON string that borrows from the document where it has no escapes, also inside lists, and that is never `null`.
 
 use core::fmt;
+use std::borrow::Cow;
+
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::{Serialize, Serializer};
-use std::borrow::Cow;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);

@@ -1,9 +1,10 @@
 //! Known answers that were not computed by this project's code: `tests/vectors/atp`, and another folder of the same form
 //! where `OBOL_ATP_VECTORS` names one.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::path::PathBuf;
 
 use crate::AgentId;
 use crate::body::{BodyError, RevokeBody, Signed, TokenBody};

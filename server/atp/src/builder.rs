@@ -4,6 +4,8 @@ use core::fmt;
 use core::hash::Hash;
 use core::str::FromStr as _;
 use core::time::Duration;
+use std::sync::Arc;
+
 use obol_atp::discovery::Published;
 use obol_atp::jwt::Algorithm;
 use obol_atp::{Endpoint, Scope, ScopeSet, Window};
@@ -13,7 +15,6 @@ use obol_verify::{Clock, MemorySpentSet, SpentSet, SystemClock};
 use parking_lot::RwLock;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
 
 use crate::audit::Auditor;
 use crate::keys::KeyPolicy;
@@ -258,5 +259,5 @@ fn limiter<K: Hash + Eq>(per_second: u32, burst: u32) -> Limiter<K> {
 fn set(texts: &[String]) -> Option<ScopeSet> {
     let scopes: Result<Vec<Scope>, _> = texts.iter().map(|text| Scope::from_str(text)).collect();
     let set: ScopeSet = scopes.ok()?.into_iter().collect();
-    (set.len() == texts.len() && set.len() <= obol_atp::scope::MAX_SCOPES).then_some(set)
+    (set.len() == texts.len() && set.len() <= obol_atp::MAX_SCOPES).then_some(set)
 }

@@ -1,14 +1,14 @@
 //! A refusal on its way out: one of the protocol's codes, a sentence, and the headers that go with it.
 
-use axum::response::{IntoResponse, Response};
 use core::time::Duration;
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use obol_atp::answer::Refusal;
-use obol_atp::{BodyError, ErrorCode};
+use obol_atp::{BodyError, ErrorCode, Refusal};
 use obol_verify::SpendError;
 use serde::Serialize;
-use std::borrow::Cow;
 
 /// Seconds that a client is asked to wait when something here cannot be written.
 const RETRY_SECS: u64 = 5;

@@ -1,15 +1,14 @@
 //! `POST E`: a signed request for a token. The order of the checks is part of the protocol: cheap before dear, nothing that
 //! depends on who exists before the signature, replay before status and scopes.
 
+use std::time::Instant;
+
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
-use obol_atp::answer::TokenAnswer;
-use obol_atp::body::{Body, KeyUsed};
 use obol_atp::jwt::Credential;
-use obol_atp::{Authentic, ErrorCode, ScopeSet, Signed, TokenBody};
+use obol_atp::{Authentic, Body, ErrorCode, KeyUsed, ScopeSet, Signed, TokenAnswer, TokenBody};
 use obol_audit::Event;
 use obol_verify::Mark;
-use std::time::Instant;
 
 use crate::audit::About;
 use crate::denied::{Denied, json};
@@ -20,7 +19,7 @@ use crate::request;
 const REQUEST_LABEL: &[u8] = b"obol-atp-request-v1";
 /// How long after its signing a request's mark is filed, in seconds: as far back as any window reaches, so that another setting
 /// never looks elsewhere.
-const FILED_SECS: u64 = obol_atp::body::MAX_WINDOW_BACK_SECS;
+const FILED_SECS: u64 = obol_atp::MAX_WINDOW_BACK_SECS;
 
 /// A body whose signature held, and what that proves.
 pub(crate) struct Proven<B> {

@@ -3,10 +3,11 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use obol_atp::AgentId;
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::Instant;
+
+use obol_atp::AgentId;
+use parking_lot::Mutex;
 
 /// How soon after each other two networks are told of.
 const SPAN: Duration = Duration::from_secs(600);

@@ -1,13 +1,14 @@
 //! What all routes share.
 
 use core::net::IpAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use obol_atp::jwt::{Claims, Credential, Use, jti};
 use obol_atp::{Endpoint, ScopeSet, Window};
 use obol_probe::rate::{Limiter, Start};
 use obol_verify::{Clock, Mark, SpentSet};
 use parking_lot::RwLock;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::audit::Auditor;
 use crate::denied::Denied;

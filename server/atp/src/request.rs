@@ -1,9 +1,10 @@
 //! What arrives: bodies within their bounds, credentials from headers, and the address of who asks.
 
-use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};

@@ -1,15 +1,16 @@
 //! The layer in front of an API's routes: a request passes only with a token that has the scope.
 
-use axum::extract::{FromRequestParts, Request};
-use axum::response::{IntoResponse as _, Response};
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use obol_atp::ErrorCode;
 use obol_atp::jwt::{Claims, Credential, Use};
-use std::sync::Arc;
 use tower::{Layer, Service};
 
 use crate::denied::Denied;

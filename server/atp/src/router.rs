@@ -1,16 +1,17 @@
 //! The routes under `E`, and the discovery document.
 
+use core::fmt;
+use core::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
-use core::fmt;
-use core::net::SocketAddr;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Method, StatusCode};
 use obol_atp::discovery::WELL_KNOWN;
 use obol_atp::{Endpoint, ErrorCode, Scope};
-use std::sync::Arc;
-use std::time::Instant;
 
 use crate::audit::About;
 use crate::builder::{BuildError, Builder};

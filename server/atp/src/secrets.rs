@@ -11,15 +11,15 @@
 //! seconds. What the store remembers of secrets counts for more than the file: one that was retired stays so.
 
 use core::fmt;
-use obol_atp::signature::UnfitSecret;
-use obol_atp::{AgentId, ScopeSet, Secret};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use obol_atp::{AgentId, ScopeSet, Secret, UnfitSecret};
 use obol_secret::file::{PrivateFile, PrivateFileError};
 use obol_secret::json::{self, JsonError};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 

@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 use crate::builder::BuildError;
 use crate::router::{Peer, Router};
 use crate::secrets::SecretBook;
+
 pub use obol_probe::tls::{Certificate, CertificateError, TLS12_AND_13};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.

@@ -1,10 +1,11 @@
 //! How long a provider that could not answer is left alone.
 
 use core::time::Duration;
-use obol_atp::Host;
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::Instant;
+
+use obol_atp::Host;
+use parking_lot::Mutex;
 
 /// The first and the longest pause; what is waited is a random part of it.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -1,13 +1,14 @@
 //! Where providers' endpoints are, as their documents say, for as long as these are good.
 
 use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
 use http::Method;
 use obol_atp::Host;
 use obol_atp::discovery::{Discovered, WELL_KNOWN};
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Instant;
 
 use super::Client;
 use crate::connect::{Answer, Outgoing};

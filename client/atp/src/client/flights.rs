@@ -1,10 +1,11 @@
 //! One request for each host at a time. Who waited for one that failed shares its failure, instead of making one more.
 
-use obol_atp::Host;
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+
+use obol_atp::Host;
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::AtpError;

@@ -7,14 +7,15 @@ mod master;
 mod revocations;
 mod signed;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use obol_atp::discovery::Discovered;
 use obol_atp::{AgentId, Host};
 use obol_secret::text::to_base64url;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 

@@ -14,6 +14,7 @@ mod secret_service;
 
 use core::str::FromStr;
 use std::sync::Arc;
+
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 

@@ -2,8 +2,9 @@
 //! locked is not used.
 
 use core::time::Duration;
-use secret_service::{EncryptionType, Item, SecretService as Service};
 use std::collections::HashMap;
+
+use secret_service::{EncryptionType, Item, SecretService as Service};
 use zeroize::Zeroizing;
 
 use super::SERVICE;

@@ -6,8 +6,9 @@
 //! of the general way, and a property test keeps the two equal.
 
 use core::fmt;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::MAX_BODY_BYTES;
 use crate::agent_id::AgentId;

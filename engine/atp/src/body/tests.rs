@@ -1,9 +1,10 @@
 //! Bodies: what is refused, and that the quick canonical form is the general one.
 
-use super::*;
-use crate::signature;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
+
+use super::*;
+use crate::signature;
 
 const AGENT: &str = "1b02bfe114e87544e3cb8670cc40220cf69ccee6b8a12a11cf7dffdeac13990c";
 const SIGNATURE: &str = "abf2a32cdcdc20690881fad17959bccd18d2961ae3b1c54883442ace823d3f95";

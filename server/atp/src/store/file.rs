@@ -4,14 +4,15 @@
 //! process opens it again.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use obol_secret::file::PrivateFile;
-use obol_secret::key::Key32;
-use obol_secret::seal;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
+
+use obol_secret::file::PrivateFile;
+use obol_secret::key::Key32;
+use obol_secret::seal;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 

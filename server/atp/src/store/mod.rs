@@ -13,8 +13,10 @@ mod shared;
 mod tokens;
 
 use core::fmt;
+
 use obol_secret::file::PrivateFileError;
 use obol_secret::key::{Key32, KeyFileError};
+
 #[cfg(feature = "redis")]
 use obol_verify_redis::RedisOptions;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};

@@ -5,9 +5,10 @@
 //! store's rows and has no such key learns nothing about a secret.
 
 use core::fmt;
+use std::collections::{HashMap, HashSet};
+
 use obol_atp::{AgentId, Secret};
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
 
 /// The most secrets that are over and remembered, of each; the oldest make room.
 const MAX_RETIRED: usize = 64;

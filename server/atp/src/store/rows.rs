@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::owners::Owner;
+
 #[cfg(feature = "redis")]
 use super::tokens::OVERLAP_SECS;
 use super::tokens::Record;

@@ -6,16 +6,17 @@
 //! have, everything is over: keys, and with them every token. What each provider remembers of retired secrets it writes again.
 
 use core::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
 use obol_secret::key::Key32;
 use obol_verify::{Clock, SystemClock};
 use obol_verify_redis::{
     MAX_STALENESS, Record, RedisOpenError, RedisOptions, RedisRecords, WATCH_INTERVAL, attempts,
 };
 use parking_lot::{Mutex, RwLock};
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread::JoinHandle;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::kept::Kept;

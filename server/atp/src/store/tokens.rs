@@ -1,7 +1,8 @@
 //! Tokens of masters, and revoked ids, in memory.
 
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
 
 use super::rows::Row;
 

@@ -1,9 +1,10 @@
 //! What cannot be kept is refused, and a key for tokens is no agent's secret.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use obol_atp::Secret;
 use obol_verify::{Mark, SpendError, SpendTicket, SpentSet};
-use std::sync::Arc;
 
 use super::{SECRET, START, World, book};
 use crate::{BuildError, SecretBook, Store};

@@ -4,20 +4,20 @@ mod closed;
 mod remembered;
 mod work;
 
-use axum::body::Body;
-use axum::response::Response;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use obol_atp::body::Body as _;
-use obol_atp::{AgentId, Endpoint, RevokeBody, Secret, TokenBody};
+use obol_atp::{AgentId, Body as _, Endpoint, RevokeBody, Secret, TokenBody};
 use obol_clock::ManualClock;
 use obol_secret::text::to_hex;
 use obol_verify::{Clock as _, MemorySpentSet};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
 use tower::ServiceExt as _;
 
 use crate::{AgentToken, Router, SecretBook, Store};

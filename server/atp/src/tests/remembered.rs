@@ -1,10 +1,11 @@
 //! What the operator's file said before: a secret that was retired stays so, whatever copy of the file is put back. And what an agent
 //! looks like that signs from two places.
 
+use std::path::Path;
+
 use axum::body::Body;
 use http::{Request, StatusCode};
 use obol_atp::Secret;
-use std::path::Path;
 use tower::ServiceExt as _;
 
 use super::{START, World, agent, read};
