@@ -70,7 +70,7 @@ fn fastest(calls: u32, mut call: impl FnMut()) -> f64 {
 fn canonical(text: &[u8]) -> Option<Vec<u8>> {
     let mut members: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).ok()?;
     members.remove("signature");
-    obol_atp::signature::canonical(&members).ok()
+    obol_atp::canonical(&members).ok()
 }
 
 /// Signing a typed body, and reading and checking one, beside the HMAC over its bytes.

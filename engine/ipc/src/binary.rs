@@ -14,7 +14,7 @@ use bincode::de::{BorrowDecode, Decode, Decoder, DecoderImpl};
 use bincode::enc::write::Writer;
 use bincode::enc::{Encode, EncoderImpl};
 use bincode::error::{DecodeError as BincodeDecodeError, EncodeError as BincodeEncodeError};
-use obol_token::names::ValueError;
+use obol_token::ValueError;
 
 use crate::frame::{EncodeError, FrameWriter, MAX_BODY_BYTES};
 

@@ -11,7 +11,7 @@
 //! - [`refusal`]: the errors that all answer with; [`names`], [`numbers`], [`time`], [`proof`] and [`secret`]: the checked
 //!   values they carry.
 //! - [`codec`]: messages to frame bodies and back, as JSON-RPC 2.0 or as bincode.
-//! - [`endpoint`]: where the sockets are; [`user`]: who is expected to serve them.
+//! - [`Endpoint`]: where the sockets are; [`user`]: who is expected to serve them.
 //!
 //! Servers and clients both build on this, and so agree by construction. What it writes is fixed by
 //! `tests/vectors/ipc`, which clients in other languages read too.
@@ -32,7 +32,7 @@ pub mod auth;
 mod binary;
 pub mod codec;
 pub mod control;
-pub mod endpoint;
+mod endpoint;
 pub mod frame;
 pub mod hello;
 pub mod message;
@@ -47,6 +47,8 @@ pub mod secret;
 pub mod time;
 pub mod user;
 
-pub use codec::Codec;
-pub use endpoint::Endpoint;
+pub use endpoint::{
+    AGENT_SOCKET_VARIABLE, AS_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE, CONTROL_SOCKET_VARIABLE,
+    DAEMON_USER_VARIABLE, Endpoint, EndpointError, MAX_SOCKET_PATH_BYTES, RS_CONTROL_SOCKET_VARIABLE,
+};
 pub use protocol::Protocol;

@@ -1,11 +1,11 @@
 //! The names that messages carry: those that all of Obol has in common, and those of the sockets alone.
 
 use obol_token::checked_text;
-pub use obol_token::names::{
+pub use obol_token::{
     AgentInstanceId, Audience, MAX_AUDIENCE_BYTES, MAX_NAME_BYTES, SessionId, ToolName, ValueError,
 };
-pub(crate) use obol_token::names::{Text, deserialize_text};
-use obol_token::names::{is_not_control, is_visible_ascii};
+pub(crate) use obol_token::{Text, deserialize_text};
+use obol_token::{is_not_control, is_visible_ascii};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_text};

@@ -1,7 +1,7 @@
 //! How long and how many: the bounds of a session and of what is in it.
 
 use obol_token::Audience;
-pub use obol_token::names::{MAX_AUDIENCE_BYTES, MAX_NAME_BYTES, is_name};
+pub use obol_token::{MAX_AUDIENCE_BYTES, MAX_NAME_BYTES, is_name};
 
 /// The longest document of an agent's half, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;

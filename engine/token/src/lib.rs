@@ -31,7 +31,7 @@ mod kdf;
 mod keys;
 #[cfg(feature = "tokens")]
 mod mint;
-pub mod names;
+mod names;
 #[cfg(feature = "tokens")]
 mod open;
 #[cfg(feature = "tokens")]
@@ -51,7 +51,10 @@ pub mod text;
 #[cfg(feature = "tokens")]
 mod tlv;
 
-pub use names::{AgentInstanceId, Audience, SessionId, ToolName};
+pub use names::{
+    AgentInstanceId, Audience, MAX_AUDIENCE_BYTES, MAX_NAME_BYTES, SessionId, Text, ToolName, ValueError,
+    deserialize_text, is_name, is_not_control, is_visible_ascii,
+};
 
 #[cfg(feature = "tokens")]
 pub use {

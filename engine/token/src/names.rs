@@ -112,11 +112,11 @@ macro_rules! checked_text {
             ///
             /// # Errors
             ///
-            /// [`ValueError`]($crate::names::ValueError) when the length or a character is not allowed.
-            pub fn new(text: impl Into<String>) -> Result<Self, $crate::names::ValueError> {
+            /// [`ValueError`]($crate::ValueError) when the length or a character is not allowed.
+            pub fn new(text: impl Into<String>) -> Result<Self, $crate::ValueError> {
                 let text = text.into();
                 if text.is_empty() || text.len() > $max || !text.bytes().all($allowed) {
-                    return Err($crate::names::ValueError::new($name, $rule));
+                    return Err($crate::ValueError::new($name, $rule));
                 }
                 Ok(Self(text))
             }
@@ -132,11 +132,11 @@ macro_rules! checked_text {
             }
         }
 
-        impl $crate::names::Text for $type {
+        impl $crate::Text for $type {
             const NAME: &'static str = $name;
             const RULE: &'static str = $rule;
 
-            fn check(text: String) -> Result<Self, $crate::names::ValueError> {
+            fn check(text: String) -> Result<Self, $crate::ValueError> {
                 Self::new(text)
             }
         }
@@ -160,9 +160,9 @@ macro_rules! checked_text {
         }
 
         impl ::core::str::FromStr for $type {
-            type Err = $crate::names::ValueError;
+            type Err = $crate::ValueError;
 
-            fn from_str(text: &str) -> Result<Self, $crate::names::ValueError> {
+            fn from_str(text: &str) -> Result<Self, $crate::ValueError> {
                 Self::new(text)
             }
         }
@@ -175,7 +175,7 @@ macro_rules! checked_text {
 
         impl<'de> ::serde::Deserialize<'de> for $type {
             fn deserialize<D: ::serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                $crate::names::deserialize_text(from)
+                $crate::deserialize_text(from)
             }
         }
     };

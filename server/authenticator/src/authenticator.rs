@@ -26,12 +26,12 @@ const MAX_BEGINNINGS: usize = 3;
 
 /// How the service is spoken to.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct ConnectOptions {
     suites: Vec<Suite>,
     ca_file: Option<std::path::PathBuf>,
 }
 
-impl Options {
+impl ConnectOptions {
     /// All suites, the strongest first; the system's certificate authorities.
     pub fn new() -> Self {
         Self::default()
@@ -152,7 +152,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// Where the certificate authorities cannot be read.
-    pub fn new(service: Pinned, identity: Identity, options: &Options) -> Result<Self, AuthError> {
+    pub fn new(service: Pinned, identity: Identity, options: &ConnectOptions) -> Result<Self, AuthError> {
         let connector = Connector::new(options.ca_file.as_deref())?;
         let suites = if options.suites.is_empty() { PREFERENCE.to_vec() } else { options.suites.clone() };
         Ok(Self { service, identity, connector, suites, skew: None })

@@ -35,7 +35,9 @@ mod tests;
 mod tqs;
 mod wishes;
 
-pub use authenticator::{Authenticator, Options, Registered, RegistrationState, Session, Waiting, Wishes};
+pub use authenticator::{
+    Authenticator, ConnectOptions, Registered, RegistrationState, Session, Waiting, Wishes,
+};
 pub use error::AuthError;
 pub use identity::{Identity, IdentityError};
 pub use pinned::{Pinned, PinnedError};

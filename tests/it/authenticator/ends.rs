@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
-use obol_authenticator::{Identity, Options, Pinned, service};
+use obol_authenticator::{ConnectOptions, Identity, Pinned, service};
 use obol_ipc::Endpoint;
 use obol_ipc::auth::AuthState;
 use obol_ipc::control::{
@@ -238,7 +238,7 @@ fn a_clock_that_is_wrong_gives_the_sidecar_nothing_and_is_told_by_how_much() {
             Identity::open_or_create(&folder.join("agent.identity"), &folder.join("identity.key")).unwrap();
         let pinned = Pinned::parse(&world.pinned()).unwrap();
         let authenticator =
-            obol_authenticator::Authenticator::new(pinned, identity, &Options::new()).unwrap();
+            obol_authenticator::Authenticator::new(pinned, identity, &ConnectOptions::new()).unwrap();
         let at = |name: &str| Endpoint::at(world.path().join("run/obol").join(name)).unwrap();
         let runtime = Runtime::new().unwrap();
         let options =

@@ -15,12 +15,10 @@ use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::time::Instant;
 
-use obol_authority::authority::{Now, Parts};
-use obol_authority::decider::{Decided, Moment, Undecided};
-use obol_authority::directory::{Agent, EndScope, Human, SessionRow};
+use obol_authority::directory::{Agent, EndScope, Human, RedbDirectory, SessionRow};
 use obol_authority::http::{Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decider, RedbDirectory, Settings};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided};
 use obol_client::{AuthClient, Client, ConnectOptions};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;

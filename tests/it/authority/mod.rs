@@ -10,7 +10,9 @@ mod users;
 
 use std::path::Path;
 
-use obol_authenticator::{AuthError, Authenticator, Identity, Options, Pinned, Registered, Session, Wishes};
+use obol_authenticator::{
+    AuthError, Authenticator, ConnectOptions, Identity, Pinned, Registered, Session, Wishes,
+};
 use obol_world::authority::AsProcess;
 use obol_world::now;
 use tokio::runtime::Runtime;
@@ -40,7 +42,7 @@ impl Agent {
             software: "test/1".to_owned(),
         };
         Self {
-            authenticator: Authenticator::new(service, identity.unwrap(), &Options::new()).unwrap(),
+            authenticator: Authenticator::new(service, identity.unwrap(), &ConnectOptions::new()).unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             wishes,
         }

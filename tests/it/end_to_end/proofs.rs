@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use obol_client::{Client, ConnectOptions};
+use obol_ipc::Endpoint;
+use obol_ipc::codec::Codec;
 use obol_ipc::names::PeerName;
 use obol_ipc::proof::ArgumentsHash;
-use obol_ipc::{Codec, Endpoint};
 use obol_queue::{AgentHalf, DequeueError, FlushScope, Queue};
 use obol_token::text::to_base64url;
 use obol_world::halves::AgentSession;

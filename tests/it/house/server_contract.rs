@@ -219,7 +219,7 @@ impl Kind for Authenticator<'_> {
         let authenticator = obol_authenticator::Authenticator::new(
             obol_authenticator::Pinned::parse(&pinned).unwrap(),
             obol_authenticator::Identity::open_or_create(&file, &key).unwrap(),
-            &obol_authenticator::Options::new(),
+            &obol_authenticator::ConnectOptions::new(),
         );
         let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
         obol_authenticator::service::Options::new(at("auth.sock"), at("control.sock"))

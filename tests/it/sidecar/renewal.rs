@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
+use obol_ipc::codec::Codec;
 use obol_ipc::names::PeerName;
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::{Codec, Endpoint};
 use obol_probe::contract::Ended;
 use obol_queue::{AgentHalf, MasterKey, Order, Queue, SourceError, TokenSource, Tokens};
 use obol_sidecar::{Handle, Options};

@@ -9,10 +9,11 @@ use std::process::Command;
 
 use obol_client::CallError;
 use obol_client::{Client, ConnectOptions};
+use obol_ipc::Endpoint;
+use obol_ipc::codec::Codec;
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{PeerName, Reason};
 use obol_ipc::refusal::ErrorCode;
-use obol_ipc::{Codec, Endpoint};
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;

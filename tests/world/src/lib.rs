@@ -7,7 +7,7 @@
 
 pub mod forge;
 pub mod halves;
-pub mod keys;
+mod keys;
 pub mod mint;
 pub mod random;
 pub mod scope;

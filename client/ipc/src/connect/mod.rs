@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use obol_ipc::DAEMON_USER_VARIABLE;
 use obol_ipc::codec::{Codec, ResponseError};
-use obol_ipc::endpoint::DAEMON_USER_VARIABLE;
 use obol_ipc::frame::FrameError;
 use obol_ipc::hello::HelloError;
 use obol_ipc::names::PeerName;

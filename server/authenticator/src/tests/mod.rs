@@ -12,12 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use obol_authority::authority::{Now, Parts};
-use obol_authority::decider::{Decided, Moment, Undecided};
-use obol_authority::directory::{Agent, EndScope, Human};
+use obol_authority::directory::{Agent, EndScope, Human, RedbDirectory};
 use obol_authority::http::{Ended, Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decider, RedbDirectory, Settings};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided};
 use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
@@ -28,7 +26,7 @@ use tokio::task::JoinHandle;
 use crate::connect::{Answer, Connector};
 use crate::exchange::begin;
 use crate::identity::Identity;
-use crate::{AuthError, Authenticator, Options, Pinned, Registered, RegistrationState, Wishes};
+use crate::{AuthError, Authenticator, ConnectOptions, Pinned, Registered, RegistrationState, Wishes};
 
 /// Grants two tools at two resource servers to whoever has the role `dev`.
 #[derive(Debug)]
@@ -148,11 +146,11 @@ impl Running {
         self.folder
     }
 
-    fn agent(&self, name: &str, options: &Options) -> Authenticator {
+    fn agent(&self, name: &str, options: &ConnectOptions) -> Authenticator {
         self.agent_of(&self.pinned, name, options)
     }
 
-    fn agent_of(&self, service: &Pinned, name: &str, options: &Options) -> Authenticator {
+    fn agent_of(&self, service: &Pinned, name: &str, options: &ConnectOptions) -> Authenticator {
         let place = |end: &str| -> PathBuf { self.folder.path().join(format!("{name}.{end}")) };
         let identity = Identity::open_or_create(&place("identity"), &place("key")).unwrap();
         Authenticator::new(service.clone(), identity, options).unwrap()
@@ -166,7 +164,7 @@ impl Running {
         self.authority.approve(&review, &roles, None, Human::local("anna"), moment()).unwrap();
     }
 
-    async fn approved(&self, name: &str, options: &Options) -> Authenticator {
+    async fn approved(&self, name: &str, options: &ConnectOptions) -> Authenticator {
         let mut agent = self.agent(name, options);
         let Registered::Waits { code, words, .. } = agent.register(&wishes(name), None, now()).await.unwrap()
         else {
@@ -194,7 +192,7 @@ fn code(error: &AuthError) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     // Asked too soon after it was asked before.
     let state = loop {
         match agent.registration().await {
@@ -209,7 +207,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::HybridAesGcm);
     drop(agent);
     for suite in Suite::ALL {
-        let mut agent = service.agent("builder", &Options::new().suites(&[suite]));
+        let mut agent = service.agent("builder", &ConnectOptions::new().suites(&[suite]));
         let pop = obol_session::PopKey::from_bytes([5; 32]).public();
         let session = agent.authenticate(Some(pop), now()).await.unwrap();
         let half = session.half;
@@ -231,7 +229,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_agent_gets_no_further_session_until_it_is_enabled() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let by = Human::local("anna");
     service.authority.end(&EndScope::Agent("builder".into()), "test", &by, moment()).unwrap();
@@ -247,13 +245,13 @@ async fn an_invited_agent_needs_no_human_and_a_stranger_gets_nothing() {
     let by = Human::local("anna");
     let roles = ["dev".to_owned()];
     let invited = service.authority.invite("coding", &roles, 1, 60, by, moment()).unwrap();
-    let mut agent = service.agent("ci", &Options::new());
+    let mut agent = service.agent("ci", &ConnectOptions::new());
     assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "NOT_REGISTERED");
     let ticket = invited.ticket.to_text();
     let registered = agent.register(&wishes("ci"), Some(&ticket), now()).await.unwrap();
     assert!(matches!(registered, Registered::Active { .. }));
     agent.authenticate(None, now()).await.unwrap();
-    let mut second = service.agent("ci-2", &Options::new());
+    let mut second = service.agent("ci-2", &ConnectOptions::new());
     assert_eq!(
         code(&second.register(&wishes("ci-2"), Some(&ticket), now()).await.unwrap_err()),
         "INVITATION"
@@ -264,7 +262,7 @@ async fn an_invited_agent_needs_no_human_and_a_stranger_gets_nothing() {
 async fn everything_goes_on_after_a_restart_of_the_service() {
     let address = free_port();
     let service = Running::with(tempfile::tempdir().unwrap(), address, &Suite::ALL, None).await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let folder = service.stop().await;
     assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
@@ -302,7 +300,7 @@ async fn post(connector: &Connector, service: &Pinned, path: &str, body: &[u8]) 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_message_sent_a_hundred_times_at_once_opens_one_session() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &Options::new()).await;
+    let agent = service.approved("builder", &ConnectOptions::new()).await;
     let (connector, message) = third_message(&service, &agent).await;
     let (connector, message) = (Arc::new(connector), Arc::new(message));
     let askers: Vec<_> = (0..100)
@@ -328,7 +326,7 @@ async fn a_third_message_sent_a_hundred_times_at_once_opens_one_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_third_message_opens_nothing() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &Options::new()).await;
+    let agent = service.approved("builder", &ConnectOptions::new()).await;
     let (connector, message) = third_message(&service, &agent).await;
     for place in (0..message.len()).step_by(11) {
         let mut changed = message.clone();
@@ -349,7 +347,7 @@ async fn a_service_without_the_pinned_key_gets_nothing_from_an_agent() {
     let service = Running::start().await;
     let other = to_hex(&AuthoritySecret::generate(&mut SystemRandom).key().0);
     let wrong = Pinned::parse(&format!("{}#{other}", service.pinned.origin())).unwrap();
-    let mut agent = service.agent_of(&wrong, "builder", &Options::new());
+    let mut agent = service.agent_of(&wrong, "builder", &ConnectOptions::new());
     let error = agent.register(&wishes("builder"), None, now()).await.unwrap_err();
     assert_eq!(code(&error), "UNKNOWN_AUTHORITY_KEY");
     assert!(service.authority.directory().agents(None).unwrap().is_empty());
@@ -359,27 +357,28 @@ async fn a_service_without_the_pinned_key_gets_nothing_from_an_agent() {
 async fn an_honest_service_without_the_best_suite_is_followed_down_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Running::with(folder, free_port(), &[Suite::AesGcm, Suite::Tbac], None).await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::AesGcm);
-    let mut strict = service.agent("builder", &Options::new().suites(&[Suite::HybridAesGcm]));
+    let mut strict = service.agent("builder", &ConnectOptions::new().suites(&[Suite::HybridAesGcm]));
     assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "NO_SUITE");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_servers_suites_are_followed_because_the_service_says_so() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     let by = Human::local("anna");
     service.authority.add_resource_server("https://a", &[Suite::Tbac], &by, moment()).unwrap();
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::Tbac);
-    let mut strict = service.agent("builder", &Options::new().suites(&[Suite::HybridAesGcm, Suite::AesGcm]));
+    let mut strict =
+        service.agent("builder", &ConnectOptions::new().suites(&[Suite::HybridAesGcm, Suite::AesGcm]));
     assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "SUITE_REQUIRED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_too_far_apart_are_told_by_how_much() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &Options::new()).await;
+    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
     let error = agent.authenticate(None, now() + 3_600).await.unwrap_err();
     assert!(matches!(error, AuthError::ClockSkew(3_599..=3_601)), "{error}");
 }
@@ -393,7 +392,7 @@ fn resident() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_junk_messages_leave_memory_and_directory_as_they_were() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &Options::new()).await;
+    let agent = service.approved("builder", &ConnectOptions::new()).await;
     let (connector, _) = third_message(&service, &agent).await;
     let before_events = service.authority.directory().last_event().unwrap();
     let suites = [Suite::AesGcm, Suite::HybridAesGcm];

@@ -4,13 +4,12 @@ use core::time::Duration;
 use std::path::Path;
 
 use obol_client::AuthClient;
-use obol_ipc::Endpoint;
 use obol_ipc::auth::{
     AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState,
 };
-use obol_ipc::endpoint::AUTH_SOCKET_VARIABLE;
 use obol_ipc::names::{ToolName, WishedName};
 use obol_ipc::secret::TicketText;
+use obol_ipc::{AUTH_SOCKET_VARIABLE, Endpoint};
 use obol_secret::file::PrivateFile;
 
 use crate::exit::{Exit, Failure, Outcome};

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use obol_client::ConnectError;
-use obol_ipc::endpoint::DAEMON_USER_VARIABLE;
+use obol_ipc::DAEMON_USER_VARIABLE;
 
 use crate::exit::{Exit, Failure};
 use crate::output::quote;

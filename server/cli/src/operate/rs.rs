@@ -1,10 +1,9 @@
 //! The commands of a resource server's operator: revoke, status, reload.
 
 use obol_client::RsControlClient;
-use obol_ipc::Endpoint;
-use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
 use obol_ipc::names::{AgentInstanceId, Reason, SessionId};
 use obol_ipc::rs_control::{Kept, RevokeScope, RsStatusResult};
+use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
 
 use crate::exit::{Failure, Outcome};
 use crate::operate::connect::options;

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
     let path = place(place_of, "authenticator/agent.identity")?;
     let _until_the_end = alone(&path)?;
     let identity = identity(&args.authenticator, config, &path)?;
-    let mut options = obol_authenticator::Options::new().suites(&suites(settings.min_suite));
+    let mut options = obol_authenticator::ConnectOptions::new().suites(&suites(settings.min_suite));
     if let Some(file) = args.authenticator.ca_file.as_ref().or(settings.ca_file.as_ref()) {
         options = options.ca_file(file);
     }

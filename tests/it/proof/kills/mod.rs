@@ -15,11 +15,12 @@ use std::time::Instant;
 
 use obol_client::CallError;
 use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_ipc::Endpoint;
+use obol_ipc::codec::Codec;
 use obol_ipc::control::FlushScope;
 use obol_ipc::names::{AgentInstanceId, PeerName, Reason, SessionId, ToolName};
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::secret::SessionDocumentText;
-use obol_ipc::{Codec, Endpoint};
 use obol_world::halves::AgentSession;
 use obol_world::home;
 use obol_world::now;

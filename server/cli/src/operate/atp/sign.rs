@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use obol_atp::signature::{canonical, sign_atp_body, verify_atp_signature};
+use obol_atp::{canonical, sign_atp_body, verify_atp_signature};
 use obol_secret::file::PrivateFile;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;

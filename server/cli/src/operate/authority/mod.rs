@@ -6,9 +6,8 @@ mod registrations;
 mod tickets;
 
 use obol_client::AsControlClient;
-use obol_ipc::Endpoint;
-use obol_ipc::endpoint::AS_CONTROL_SOCKET_VARIABLE;
 use obol_ipc::names::Label;
+use obol_ipc::{AS_CONTROL_SOCKET_VARIABLE, Endpoint};
 use serde::Serialize;
 
 pub(crate) use self::agents::agent;

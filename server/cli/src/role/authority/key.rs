@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use obol_authority::Directory;
+use obol_authority::directory::Directory;
 use obol_handshake::{AuthorityKey, AuthoritySecret, IdentityPublic};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use obol_authority::authority::{Now, Parts};
+use obol_authority::directory::RedbDirectory;
 use obol_authority::http::{Certificate, Service};
 use obol_authority::policy::{KeptPolicy, Policies};
-use obol_authority::{Authority, RedbDirectory, Settings};
+use obol_authority::{Authority, Now, Parts, Settings};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
 use obol_probe::notify::Notifier;

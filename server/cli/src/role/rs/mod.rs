@@ -10,8 +10,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use obol_ipc::Endpoint;
-use obol_ipc::endpoint::RS_CONTROL_SOCKET_VARIABLE;
+use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
 use obol_probe::contract::Address;
 use obol_probe::stop::Stop;
 use obol_resource::Gate;

@@ -6,11 +6,10 @@ mod uploads;
 use std::sync::Arc;
 use std::time::Instant;
 
-use obol_authority::authority::{Now, Review};
 use obol_authority::directory::{Agent, EndScope, Human, MAX_PAGE};
 use obol_authority::id::{AgentId, RegistrationId, UserCode};
 use obol_authority::policy::Policies;
-use obol_authority::{Authority, Refused};
+use obol_authority::{Authority, Now, Refused, Review};
 use obol_ipc::as_control::{
     ActivateMode, ActivateParams, ActivateResult, AgentResult, AgentsResult, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, DenyParams, DenyTarget,

@@ -1,10 +1,10 @@
 //! What the directory knows, as the operator is shown it. Lists are cut to what one answer holds.
 
-use obol_authority::authority::{Invited, KillReport, Review};
 use obol_authority::directory::{
     Agent, AgentStatus as Status, PolicyVersion, Registration, SessionRow, Wanted,
 };
 use obol_authority::policy::Activated;
+use obol_authority::{Invited, KillReport, Review};
 use obol_ipc::as_control::{
     AgentSession, AgentState, AgentStatus, AgentWishes, DisableResult, GrantPreview, HoldingServer,
     PolicyImpact, PolicyVersionStatus, TicketResult, WaitingRegistration,
