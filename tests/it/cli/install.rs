@@ -60,7 +60,9 @@ impl Machine {
     }
 }
 
+const AUTHENTICATOR: &str = "etc/systemd/system/obol-authenticator.service";
 const SERVICE: &str = "etc/systemd/system/obol-tqs.service";
+const AGENTS: &str = "etc/obol/agents.conf";
 const SOCKET: &str = "etc/systemd/system/obol-tqs.socket";
 const USERS: &str = "etc/sysusers.d/obol.conf";
 const FOLDERS: &str = "etc/tmpfiles.d/obol.conf";
@@ -71,9 +73,15 @@ const PROGRAM: &str = "usr/local/bin/obol";
 fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
     let machine = Machine::new();
     let said = machine.says(&["install", "--agent-user", "54002", "--agent-user", "54003"]);
-    for (path, mode) in
-        [(SERVICE, 0o644), (SOCKET, 0o644), (USERS, 0o644), (FOLDERS, 0o644), (KEY, 0o600), (PROGRAM, 0o755)]
-    {
+    for (path, mode) in [
+        (SERVICE, 0o644),
+        (SOCKET, 0o644),
+        (USERS, 0o644),
+        (FOLDERS, 0o644),
+        (AGENTS, 0o644),
+        (KEY, 0o600),
+        (PROGRAM, 0o755),
+    ] {
         assert_eq!(machine.mode(path), mode, "{path}");
         assert!(said.contains(&format!("/{path}")), "{path} is not told: {said}");
     }
@@ -82,11 +90,10 @@ fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
         assert_eq!(machine.mode(&format!("usr/local/share/man/man1/{page}")), 0o644, "{page}");
     }
     let service = machine.text(SERVICE);
-    for line in
-        ["User=obol", "Environment=OBOL_TQS__AGENT_USERS=54002,54003", "ExecStart=/usr/local/bin/obol tqs"]
-    {
+    for line in ["User=obol", "EnvironmentFile=/etc/obol/agents.conf", "ExecStart=/usr/local/bin/obol tqs"] {
         assert!(service.lines().any(|is| is == line), "{line}: {service}");
     }
+    assert!(machine.text(AGENTS).ends_with("\nOBOL_TQS__AGENT_USERS=54002,54003\n"));
     let socket = machine.text(SOCKET);
     for line in
         ["ListenStream=/run/obol/agent.sock", "SocketUser=obol", "SocketGroup=obol", "SocketMode=0666"]
@@ -99,7 +106,7 @@ fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
     let key = machine.text(KEY);
     machine.says(&["install", "--agent-user", "54004"]);
     assert_eq!(machine.text(KEY), key, "another installation does not lose the key");
-    assert!(machine.text(SERVICE).contains("AGENT_USERS=54004\n"), "and changes the agents");
+    assert!(machine.text(AGENTS).ends_with("\nOBOL_TQS__AGENT_USERS=54004\n"), "and changes the agents");
 
     for file in ["tokens.redb", "tokens.redb.keys"] {
         fs::create_dir_all(machine.at("var/lib/obol")).unwrap();
@@ -112,6 +119,58 @@ fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
     }
     assert!(said.contains("left out, because of --prefix: remove user obol"), "{said}");
     machine.says(&["uninstall"]);
+}
+
+#[test]
+fn a_named_service_brings_an_authenticator_that_goes_with_the_rest() {
+    let machine = Machine::new();
+    let pin = format!("https://as.example:8443#{}", "ab".repeat(32));
+    let ca_file = machine.home.path().join("ca.pem");
+    fs::write(&ca_file, "").unwrap();
+    let said = machine.says(&[
+        "install",
+        "--agent-user",
+        "54002",
+        "--as",
+        &pin,
+        "--ca-file",
+        ca_file.to_str().unwrap(),
+    ]);
+    assert!(said.contains("obol register") && said.contains("obol approve CODE"), "{said}");
+    assert!(
+        said.contains("run systemctl restart obol-tqs.socket obol-tqs.service obol-authenticator.service")
+    );
+    let unit = machine.text(AUTHENTICATOR);
+    for line in [
+        "User=obol",
+        "ExecStart=/usr/local/bin/obol authenticator",
+        "EnvironmentFile=/etc/obol/agents.conf",
+        "Environment=OBOL_ENDPOINT_SOCKET=unix:///run/obol/agent.sock",
+        &format!("Environment=\"OBOL_AUTHENTICATOR__URL={pin}\""),
+        &format!("Environment=OBOL_AUTHENTICATOR__CA_FILE={}", ca_file.display()),
+    ] {
+        assert!(unit.lines().any(|is| is == line), "{line}: {unit}");
+    }
+    assert!(!unit.contains('@') || unit.contains("@system-service"), "{unit}");
+    let keys = (machine.text(KEY), machine.text("etc/obol/identity.key"));
+    assert_ne!(keys.0, keys.1);
+    assert_eq!(machine.mode("etc/obol/identity.key"), 0o600);
+
+    let said = machine.says(&["install", "--agent-user", "54003"]);
+    assert!(said.contains("run systemctl try-restart obol-authenticator.service"), "{said}");
+    assert!(machine.text(AGENTS).contains("=54003\n"), "both serve the new user");
+    assert_eq!(machine.text(AUTHENTICATOR), unit, "an installation that names none leaves it as it is");
+    machine.says(&["install", "--agent-user", "54003", "--as", &pin]);
+    assert!(!machine.text(AUTHENTICATOR).contains("CA_FILE"), "and one that names it makes it anew");
+    assert_eq!((machine.text(KEY), machine.text("etc/obol/identity.key")), keys, "no key is lost");
+
+    for file in ["agent.identity", "agent.identity.lock"] {
+        fs::create_dir_all(machine.at("var/lib/obol/authenticator")).unwrap();
+        fs::write(machine.at("var/lib/obol/authenticator").join(file), "").unwrap();
+    }
+    let said = machine.says(&["uninstall"]);
+    assert_eq!(machine.files(), Vec::<PathBuf>::new(), "{said}");
+    assert!(!machine.at("var/lib/obol").exists(), "{said}");
 }
 
 #[test]
@@ -157,14 +216,21 @@ fn what_nobody_installed_stays_and_is_named() {
 }
 
 #[test]
-fn who_cannot_be_an_agent_is_refused_before_anything_is_done() {
+fn what_cannot_be_installed_is_refused_before_anything_is_done() {
     let machine = Machine::new();
+    let key = "ab".repeat(32);
+    let (sound, quoted) = (format!("https://as.example#{key}"), format!("https://as.ex\"ample#{key}"));
     for (arguments, says) in [
         (&["--agent-user", "no-such-user"][..], "no-such-user"),
         (&["--agent-user", "root"], "root"),
         (&["--agent-user", "54002", "--agent-user", "obol"], "the sidecar's own user"),
         (&["--agent-user", "54002,54003"], "54002,54003"),
         (&["--agent-user", "54002", "--name", "../x"], "../x"),
+        (&["--agent-user", "54002", "--as", "https://as.example"], "the service's key is missing"),
+        (&["--agent-user", "54002", "--as", &quoted], "--as"),
+        (&["--agent-user", "54002", "--as", &sound, "--ca-file", "ca.pem"], "from the root"),
+        (&["--agent-user", "54002", "--as", &sound, "--ca-file", "/no/such/file"], "/no/such/file"),
+        (&["--agent-user", "54002", "--ca-file", "/dev/null"], "--as"),
         (&[], "--agent-user"),
     ] {
         let refused = machine.run(&[&["install"], arguments].concat());
@@ -199,13 +265,14 @@ fn has(program: &str) -> bool {
 fn must_work(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("obol-tqs"), "{command:?}: {said}");
+    assert!(output.status.success() && !said.contains("obol-"), "{command:?}: {said}");
 }
 
 #[test]
 fn systemd_finds_nothing_wrong_with_what_is_laid_out() {
     let machine = Machine::new();
-    machine.says(&["install", "--agent-user", "54002"]);
+    let pin = format!("https://as.example#{}", "ab".repeat(32));
+    machine.says(&["install", "--agent-user", "54002", "--as", &pin]);
     let root = format!("--root={}", machine.root().display());
     let system = Path::new("/usr/lib/systemd/system");
     if has("systemd-analyze") && system.exists() {
@@ -216,7 +283,13 @@ fn systemd_finds_nothing_wrong_with_what_is_laid_out() {
         symlink("usr/bin", machine.at("bin")).unwrap();
         let verify = || {
             let mut verify = Command::new("systemd-analyze");
-            verify.args(["verify", &root, "obol-tqs.service", "obol-tqs.socket"]);
+            verify.args([
+                "verify",
+                &root,
+                "obol-tqs.service",
+                "obol-tqs.socket",
+                "obol-authenticator.service",
+            ]);
             verify
         };
         must_work(&mut verify());

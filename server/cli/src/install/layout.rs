@@ -1,7 +1,9 @@
-//! What an installation consists of: a user, folders, a key, and two units that name the agents' users.
+//! What an installation consists of: a user, folders, keys, and units that name the agents' users. The authenticator's unit
+//! is there only if an Authentication Service was named.
 
 use std::path::{Path, PathBuf};
 
+use obol_authenticator::Pinned;
 use obol_sidecar::{Access, AgentUsers};
 
 use super::step::Step;
@@ -10,6 +12,7 @@ use crate::man;
 
 const SERVICE: &str = include_str!("../../../sidecar/systemd/obol-tqs.service");
 const SOCKET: &str = include_str!("../../../sidecar/systemd/obol-tqs.socket");
+const AUTHENTICATOR: &str = include_str!("../../../authenticator/systemd/obol-authenticator.service");
 const PROGRAM: &str = "/usr/local/bin/obol";
 /// The user, and the first part of every other name.
 const NAME: &str = "obol";
@@ -17,10 +20,74 @@ const NAME: &str = "obol";
 const MAX_NAME_BYTES: usize = 31;
 /// A user that no user has: what is installed is checked for a sidecar whose user does not exist yet.
 const NOBODY_YET: u32 = u32::MAX;
-/// What the daemon keeps in its state folder. What else is there was put there by somebody.
-const STATE: [&str; 4] = ["tokens.redb", "tokens.redb.keys", "tokens.redb.audit", "master.key"];
-/// What the daemon leaves in the folder of its sockets.
-const SOCKETS: [&str; 5] = ["agent.sock", "control.sock", "http.sock", "control.sock.lock", "http.sock.lock"];
+/// What the daemons keep in their state folder. What else is there was put there by somebody.
+const STATE: [&str; 7] = [
+    "tokens.redb",
+    "tokens.redb.keys",
+    "tokens.redb.audit",
+    "master.key",
+    "authenticator/agent.identity",
+    "authenticator/agent.identity.lock",
+    "authenticator/identity.key",
+];
+/// What the daemons leave in the folder of their sockets.
+const SOCKETS: [&str; 9] = [
+    "agent.sock",
+    "control.sock",
+    "http.sock",
+    "control.sock.lock",
+    "http.sock.lock",
+    "auth.sock",
+    "auth.sock.lock",
+    "auth-http.sock",
+    "auth-http.sock.lock",
+];
+/// Whom the daemons serve: both units read it, so that both say the same.
+const AGENTS: &str = "agents.conf";
+/// Keys that only root reads, and systemd hands to the daemons.
+const MASTER_KEY: &str = "master.key";
+const IDENTITY_KEY: &str = "identity.key";
+
+/// The Authentication Service that the authenticator speaks to.
+#[derive(Debug)]
+pub(super) struct Service {
+    pin: Pinned,
+    ca_file: Option<PathBuf>,
+}
+
+impl Service {
+    /// Both end up in lines of a unit, which has its own meanings for some characters.
+    pub(super) fn new(pin: &str, ca_file: Option<&Path>) -> Outcome<Self> {
+        let wrong = |error: &dyn core::fmt::Display| Failure::usage(format_args!("--as {pin:?}: {error}"));
+        let strange = |text: &str| {
+            text.contains(['%', '"', '\\', '\''])
+                || text.contains(|c: char| c.is_whitespace() || c.is_control())
+        };
+        let parsed = Pinned::parse(pin).map_err(|error| wrong(&error))?;
+        if strange(pin) {
+            return Err(wrong(&"a unit cannot hold blanks, quotes, % and \\"));
+        }
+        if let Some(file) = ca_file {
+            let fits = file.is_absolute() && file.to_str().is_some_and(|text| !strange(text));
+            if !fits {
+                return Err(Failure::usage(format_args!(
+                    "--ca-file {}: name it from the root, without blanks, quotes, % and \\",
+                    file.display()
+                )));
+            }
+            std::fs::File::open(file)
+                .map_err(|error| Failure::usage(format_args!("--ca-file {}: {error}", file.display())))?;
+        }
+        Ok(Self { pin: parsed, ca_file: ca_file.map(Path::to_owned) })
+    }
+
+    fn fill(&self, template: &str) -> String {
+        let ca_file = self.ca_file.as_ref().map_or_else(String::new, |file| {
+            format!("Environment=OBOL_AUTHENTICATOR__CA_FILE={}\n", file.display())
+        });
+        template.replace("@SERVICE@", &self.pin.to_string()).replace("@CA_FILE@\n", &ca_file)
+    }
+}
 
 /// Names and places of one sidecar.
 #[derive(Debug)]
@@ -66,12 +133,13 @@ impl Layout {
         Path::new(folder).join(&self.name).join(file)
     }
 
-    fn unit(&self, kind: &str) -> String {
-        format!("{}-tqs.{kind}", self.name)
+    /// The names of the units: of the sidecar's socket, of its service, and of the authenticator's.
+    fn units(&self) -> [String; 3] {
+        ["tqs.socket", "tqs.service", "authenticator.service"].map(|unit| format!("{}-{unit}", self.name))
     }
 
-    fn unit_file(&self, kind: &str) -> PathBuf {
-        Path::new("/etc/systemd/system").join(self.unit(kind))
+    fn unit_file(unit: &str) -> PathBuf {
+        Path::new("/etc/systemd/system").join(unit)
     }
 
     fn users_file(&self) -> PathBuf {
@@ -99,16 +167,23 @@ impl Layout {
             )
     }
 
-    /// The steps of an installation. Doing them again, with other agents too, puts things as they should be.
-    pub(super) fn install(&self, agents: &AgentUsers, program: &Path) -> Vec<Step> {
+    /// The steps of an installation. Doing them again, with other agents too, puts things as they should be; an authenticator
+    /// that is there stays, unless another service is named for it.
+    pub(super) fn install(
+        &self,
+        agents: &AgentUsers,
+        service: Option<&Service>,
+        program: &Path,
+    ) -> Vec<Step> {
         let file = |path, text: &str| Step::File { path, mode: 0o644, text: self.fill(text, agents) };
         let run = |program, arguments: &[&str]| Step::Run {
             program,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            required: true,
+            // Where there is none, there is nothing to do.
+            required: !arguments.contains(&"try-restart"),
         };
-        let (socket, service) = (self.unit("socket"), self.unit("service"));
-        vec![
+        let [socket, tqs, authenticator] = &self.units();
+        let mut steps = vec![
             Step::Program { from: program.to_owned(), to: PROGRAM.into() },
             Step::Manual { folder: man::FOLDER.into() },
             file(
@@ -122,25 +197,40 @@ impl Layout {
             ),
             run("systemd-tmpfiles", &["--create", &self.folders_file().display().to_string()]),
             Step::Folder { path: self.at("/etc", ""), mode: 0o755 },
-            Step::Key { path: self.at("/etc", "master.key") },
-            file(self.unit_file("socket"), SOCKET),
-            file(self.unit_file("service"), SERVICE),
-            run("systemctl", &["daemon-reload"]),
-            run("systemctl", &["enable", &socket, &service]),
-            run("systemctl", &["restart", &socket, &service]),
-        ]
+            file(self.at("/etc", AGENTS), "# Made by `obol install`.\nOBOL_TQS__AGENT_USERS=@AGENT_USERS@\n"),
+            Step::Key { path: self.at("/etc", MASTER_KEY) },
+            file(Self::unit_file(socket), SOCKET),
+            file(Self::unit_file(tqs), SERVICE),
+        ];
+        let mut units = vec![socket.as_str(), tqs];
+        if let Some(service) = service {
+            steps.push(Step::Key { path: self.at("/etc", IDENTITY_KEY) });
+            steps.push(file(Self::unit_file(authenticator), &service.fill(AUTHENTICATOR)));
+            units.push(authenticator);
+        }
+        steps.push(run("systemctl", &["daemon-reload"]));
+        steps.extend(["enable", "restart"].map(|verb| run("systemctl", &[&[verb], &units[..]].concat())));
+        if service.is_none() {
+            steps.push(run("systemctl", &["try-restart", authenticator]));
+        }
+        steps
     }
 
     /// The steps that take an installation away. What nobody installed stays, and so does the user whose files it is.
     pub(super) fn uninstall(&self) -> Vec<Step> {
         let run = |arguments: Vec<String>, required| Step::Run { program: "systemctl", arguments, required };
-        let (socket, service) = (self.unit("socket"), self.unit("service"));
-        let mut steps = vec![run(["disable", "--now", &socket, &service].map(str::to_owned).to_vec(), false)];
-        let mut files = vec![self.unit_file("service"), self.unit_file("socket")];
+        // One at a time: where one was never installed, the others are still to be stopped.
+        let mut steps: Vec<_> = self
+            .units()
+            .iter()
+            .rev()
+            .map(|unit| run(["disable", "--now", unit].map(str::to_owned).to_vec(), false))
+            .collect();
+        let mut files: Vec<_> = self.units().iter().map(|unit| Self::unit_file(unit)).collect();
         files.extend([self.folders_file(), self.users_file()]);
         files.extend(SOCKETS.map(|name| self.at("/run", name)));
         files.extend(STATE.map(|name| self.at("/var/lib", name)));
-        files.push(self.at("/etc", "master.key"));
+        files.extend([AGENTS, MASTER_KEY, IDENTITY_KEY].map(|name| self.at("/etc", name)));
         if self.name == NAME {
             files.push(PROGRAM.into());
         }
@@ -148,7 +238,8 @@ impl Layout {
         if self.name == NAME {
             steps.push(Step::RemoveManual { folder: man::FOLDER.into() });
         }
-        let folders = ["/run", "/var/lib", "/etc"].map(|folder| self.at(folder, ""));
+        let folders = [("/run", ""), ("/var/lib", "authenticator"), ("/var/lib", ""), ("/etc", "")];
+        let folders = folders.map(|(folder, below)| self.at(folder, below));
         steps.extend(folders.map(|path| Step::RemoveFolder { path }));
         steps.push(run(vec!["daemon-reload".to_owned()], false));
         steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
@@ -156,7 +247,7 @@ impl Layout {
     }
 
     /// What is left to do for whoever installed.
-    pub(super) fn next(&self, agents: &AgentUsers) -> String {
+    pub(super) fn next(&self, agents: &AgentUsers, service: Option<&Service>) -> String {
         let socket = |name| self.at("/run", name).display().to_string();
         let named = self.name != NAME;
         let agent = if named {
@@ -166,9 +257,15 @@ impl Layout {
         };
         let control =
             if named { format!(" --control-socket {}", socket("control.sock")) } else { String::new() };
-        format!(
-            "\nAgents ({}) draw{agent}:  obol dequeue TOOL\nThe operator gives it a session:  sudo obol session provision{control} agent-session.json",
-            agents.names().join(", ")
-        )
+        let draw = format!("\nAgents ({}) draw{agent}:  obol dequeue TOOL", agents.names().join(", "));
+        match service {
+            None => format!(
+                "{draw}\nThe operator gives it a session:  sudo obol session provision{control} agent-session.json"
+            ),
+            Some(service) => format!(
+                "{draw}\nOne of them asks once{agent}:  obol register\nAnd a human says yes, at {}:  obol approve CODE",
+                service.pin.origin()
+            ),
+        }
     }
 }

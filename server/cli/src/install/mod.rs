@@ -1,4 +1,4 @@
-//! `obol install` and `obol uninstall`: the sidecar as a service of this machine, as a user of its own.
+//! `obol install` and `obol uninstall`: the sidecar, and its authenticator, as services of this machine, as a user of their own.
 //!
 //! Both are a list of steps that is made first and then carried out or, with `--dry-run`, only told. With `--prefix` files
 //! are laid out in another folder, as packagers do, and what changes the running machine is left out, in the open.
@@ -8,7 +8,7 @@ mod step;
 
 use std::path::Path;
 
-use self::layout::Layout;
+use self::layout::{Layout, Service};
 use self::step::{Stage, Step};
 use crate::exit::{Failure, Outcome};
 use crate::output;
@@ -22,9 +22,11 @@ pub(crate) fn install(args: &InstallArgs) -> Outcome {
     let stage = stage(&args.place, "install")?;
     let layout = Layout::new(args.place.name.as_deref())?;
     let agents = layout.agents(&args.agent_user)?;
-    let steps = layout.install(&agents, &std::env::current_exe()?);
+    let ca_file = args.ca_file.as_deref();
+    let service = args.service.as_deref().map(|pin| Service::new(pin, ca_file)).transpose()?;
+    let steps = layout.install(&agents, service.as_ref(), &std::env::current_exe()?);
     carry_out(&stage, &steps)?;
-    output::line(&layout.next(&agents));
+    output::line(&layout.next(&agents, service.as_ref()));
     Ok(())
 }
 
