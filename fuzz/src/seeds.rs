@@ -162,45 +162,25 @@ fn resources() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-fn frame(body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).expect("bodies are short");
-    [&[7], length.to_be_bytes().as_slice(), body].concat()
-}
-
+/// The golden frames of every socket, in each codec that they have.
 fn frames() -> Vec<Vec<u8>> {
-    let call =
-        |method: &str, params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let reply = |result: Value| json!({"jsonrpc": "2.0", "id": "a", "result": result});
-    let time = "2026-05-28T20:26:40Z";
-    let session = document(&World::get().keys[0]);
-    let messages = [
-        json!({"obol": 1, "codec": "json", "client": "fuzz/1"}),
-        json!({"obol": 1, "codec": "bincode", "server": "obol/0.1.0"}),
-        json!({"obol": 1, "error": {"code": "OVERLOADED", "message": "later"}}),
-        call("dequeueToken", json!({"tool": TOOL, "waitMs": 50, "audience": AUDIENCE})),
-        call("tokenStatus", json!({"tool": TOOL})),
-        call("sessionInfo", json!({})),
-        call("provision", json!({"session": session})),
-        call("flush", json!({"scope": {"all": true}, "reason": "fuzz"})),
-        call("flush", json!({"scope": {"session": "00000000deadbeef"}, "reason": "fuzz"})),
-        call("securityEvent", json!({"kind": "k", "subject": {"agent": "agent-1"}, "reason": "fuzz"})),
-        call("policy", json!({"epoch": 2, "deniedTools": [TOOL]})),
-        call("status", json!({})),
-        reply(json!({"token": "YQ", "tool": TOOL, "expiresAt": NOW})),
-        reply(
-            json!({"queueDepth": 1, "ttl": 2, "sessionActive": true, "renewalPending": false, "tools": {"t": 1}}),
-        ),
-        reply(json!({
-            "sessionId": "00000000deadbeef", "agentInstanceId": "agent-1", "establishedAt": time,
-            "algorithmSuite": 1, "expiresAt": time
-        })),
-        reply(json!({"sessionsEnded": 1, "partitions": 2, "tokensDiscarded": 3})),
-        reply(json!({"ready": false, "reason": "r"})),
-        json!({"jsonrpc": "2.0", "id": 1, "error": {
-            "code": -32001, "message": "m", "data": {"code": "QUEUE_EMPTY", "renewalPending": true, "retryAfterMs": 9}
-        }}),
+    const FILES: [&str; 6] = [
+        include_str!("../../tests/vectors/ipc/hello.json"),
+        include_str!("../../tests/vectors/ipc/agent.json"),
+        include_str!("../../tests/vectors/ipc/as-control.json"),
+        include_str!("../../tests/vectors/ipc/auth.json"),
+        include_str!("../../tests/vectors/ipc/control.json"),
+        include_str!("../../tests/vectors/ipc/rs-control.json"),
     ];
-    messages.iter().map(|message| frame(message.to_string().as_bytes())).collect()
+    let golden = |file| {
+        let frames: Vec<Value> = serde_json::from_str(file).expect("golden frames are JSON");
+        frames
+    };
+    let written = |frame: Value| {
+        ["json", "bincode"].map(|codec| frame[codec].as_str().map(|text| bytes_from_hex(text).expect("hex")))
+    };
+    let frames = FILES.into_iter().flat_map(golden).flat_map(written).flatten();
+    frames.map(|frame| [&[7], frame.as_slice()].concat()).collect()
 }
 
 fn session_fields(keys: &Keys) -> Value {

@@ -6,8 +6,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use obol_fuzz::seeds;
+use obol_ipc::Protocol;
+use obol_ipc::as_control::AsControlProtocol;
 use obol_ipc::auth::AuthProtocol;
-use obol_ipc::codec::{RequestId, ResponseError};
+use obol_ipc::codec::{Codec, RequestId, ResponseError};
 use obol_ipc::control::ControlProtocol;
 use obol_ipc::frame::{FrameDecoder, FrameError, MAX_BODY_BYTES};
 use obol_ipc::hello::ClientHello;
@@ -15,7 +17,6 @@ use obol_ipc::message::AgentProtocol;
 use obol_ipc::names::PeerName;
 use obol_ipc::refusal::{MAX_MESSAGE_BYTES, Refusal};
 use obol_ipc::rs_control::RsControlProtocol;
-use obol_ipc::{Codec, Protocol};
 
 const CODECS: [Codec; 2] = [Codec::Json, Codec::Bincode];
 
@@ -57,10 +58,12 @@ fn message(body: &[u8]) {
     hello(body);
     for codec in CODECS {
         request::<AgentProtocol>(codec, body);
+        request::<AsControlProtocol>(codec, body);
         request::<AuthProtocol>(codec, body);
         request::<ControlProtocol>(codec, body);
         request::<RsControlProtocol>(codec, body);
         response::<AgentProtocol>(codec, body);
+        response::<AsControlProtocol>(codec, body);
         response::<AuthProtocol>(codec, body);
         response::<ControlProtocol>(codec, body);
         response::<RsControlProtocol>(codec, body);
