@@ -54,7 +54,6 @@ pub use limits::{
     CascadeLimits, DEFAULT_CLOCK_SKEW_SECS, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SECS,
     MAX_APPROVAL_AGE_SECS,
 };
-pub use request::arguments::ReadArguments;
 pub use request::{Arguments, Request};
 pub use session::error::SessionStoreError;
 pub use session::file::{SessionFileError, parse_sessions, read_session_file, read_session_halves};

@@ -1,6 +1,7 @@
 //! What a route does.
 
-use obol_verify::{Arguments, ReadArguments, Request};
+use obol_secret::json::ReadArguments;
+use obol_verify::{Arguments, Request};
 use serde_json::{Map, Value};
 
 use crate::sealed::{Proof, SealedMessage};

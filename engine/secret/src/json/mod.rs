@@ -6,6 +6,8 @@
 //!
 //! What strangers send is read [within bounds](parse_within) of values and depth, not of bytes alone.
 
+#[cfg(feature = "canonical")]
+mod arguments;
 mod objects;
 mod outline;
 
@@ -13,6 +15,8 @@ use core::fmt;
 
 use serde::Deserialize;
 
+#[cfg(feature = "canonical")]
+pub use self::arguments::{ReadArguments, canonical};
 use self::objects::Objects;
 pub use self::outline::{Bounds, find_texts};
 

@@ -11,13 +11,12 @@ pub(crate) mod template;
 
 use std::sync::Arc;
 
-use obol_secret::json::Bounds;
+use obol_secret::json::{Bounds, ReadArguments};
 use obol_token::{Body, BodyOpenError, Envelope, ScopeError};
 
 use self::evaluation::Subject;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::parts::Parts;
-use crate::request::arguments::ReadArguments;
 use crate::request::{Arguments, Request};
 use crate::session::Session;
 use crate::session::known_scope::KnownScope;

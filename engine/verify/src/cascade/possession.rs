@@ -1,13 +1,13 @@
 //! Step 14: proof of possession (TBAC r41, section 3.5).
 
 use ed25519_dalek::Signature;
+use obol_secret::json::canonical;
 use obol_token::{Envelope, Jti, Scope, SessionId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::request::Arguments;
-use crate::request::arguments;
 use crate::session::Session;
 
 /// RFC 8785 of a call without arguments.
@@ -17,7 +17,7 @@ const NO_ARGUMENTS: &[u8] = b"{}";
 /// lies beyond 2^53: there is more than one that a reader may take it for.
 pub fn arguments_hash(arguments: Option<&Map<String, Value>>) -> Option<[u8; 32]> {
     let canonical = match arguments {
-        Some(arguments) => arguments::canonical(arguments)?,
+        Some(arguments) => canonical(arguments)?,
         None => NO_ARGUMENTS.to_vec(),
     };
     Some(Sha256::digest(canonical).into())

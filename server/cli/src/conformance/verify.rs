@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use obol_secret::json::ReadArguments;
 use obol_token::text::{bytes_from_hex, from_base64url};
 use obol_token::{Audience, Scope};
 use obol_verify::{
-    Arguments, CascadeLimits, Ceiling, Clock, Denial, MemorySessionTable, ReadArguments, Request, Session,
-    SystemClock, Template, Unverified, Verifier, Window,
+    Arguments, CascadeLimits, Ceiling, Clock, Denial, MemorySessionTable, Request, Session, SystemClock,
+    Template, Unverified, Verifier, Window,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};

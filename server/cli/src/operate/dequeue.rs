@@ -8,7 +8,7 @@ use std::time::Instant;
 use obol_ipc::names::{Audience, ToolName};
 use obol_ipc::numbers::WaitMs;
 use obol_ipc::proof::ArgumentsHash;
-use obol_verify::ReadArguments;
+use obol_secret::json::ReadArguments;
 use serde_json::json;
 
 use crate::exit::{Failure, Outcome};

@@ -5,10 +5,10 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
-use obol_secret::json::{self, Bounds};
+use obol_secret::json::{self, Bounds, ReadArguments};
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, Jti, Scope};
-use obol_verify::{Denial, ReadArguments};
+use obol_verify::Denial;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -5,7 +5,6 @@
 //! canonical form, and a proof of possession over the one would pass for the other. Such numbers have no canonical form
 //! here.
 
-use obol_secret::json;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
@@ -13,7 +12,7 @@ use serde_json::{Map, Number, Value};
 /// The largest whole number up to which doubles leave none out. Beyond it a number may have been rounded.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// Arguments read from a document, to the letter ([`obol_secret::json`]).
+/// Arguments read from a document, to the letter ([`super::parse`]).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ReadArguments {
     /// The arguments.
@@ -26,13 +25,13 @@ pub struct ReadArguments {
 impl<'de> Deserialize<'de> for ReadArguments {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(from)?.get();
-        let map = json::parse(text.as_bytes()).map_err(|error| D::Error::custom(error.problem))?;
+        let map = super::parse(text.as_bytes()).map_err(|error| D::Error::custom(error.problem))?;
         Ok(Self { map, rounded: !numbers(text).all(is_kept) })
     }
 }
 
 /// The canonical form of arguments (RFC 8785), if they have one: only if every number is one that everybody reads alike.
-pub(crate) fn canonical(arguments: &Map<String, Value>) -> Option<Vec<u8>> {
+pub fn canonical(arguments: &Map<String, Value>) -> Option<Vec<u8>> {
     if !arguments.values().all(is_exact) {
         return None;
     }
@@ -113,11 +112,12 @@ fn decimal(number: &str) -> Option<(String, i64)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse;
     use super::*;
     use proptest::prelude::*;
 
     fn read(text: &str) -> ReadArguments {
-        json::parse(text.as_bytes()).unwrap()
+        parse(text.as_bytes()).unwrap()
     }
 
     fn rounded(number: &str) -> bool {
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn arguments_are_read_to_the_letter() {
         for text in [r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"\u0062":2}}"#, "[1]", "null", "{"] {
-            assert!(json::parse::<ReadArguments>(text.as_bytes()).is_err(), "{text}");
+            assert!(parse::<ReadArguments>(text.as_bytes()).is_err(), "{text}");
         }
     }
 

@@ -1,7 +1,5 @@
 //! What a token is presented for.
 
-pub(crate) mod arguments;
-
 use serde_json::{Map, Value};
 
 /// What the holder of a token wants to do. Made by the server from what it is about to execute, never from what the
@@ -16,7 +14,7 @@ pub struct Request<'a> {
     pub resource: Option<&'a str>,
     /// The tool's arguments.
     pub arguments: Arguments<'a>,
-    /// Whether a number among the arguments was rounded when they were read ([`crate::ReadArguments`]). They have no
+    /// Whether a number among the arguments was rounded when they were read ([`obol_secret::json::ReadArguments`]). They have no
     /// canonical form then, and a token that asks for a proof is refused. False where the tool acts on these very
     /// arguments, and on no document that it reads itself.
     pub rounded: bool,
