@@ -144,14 +144,34 @@ pub struct Problem {
     pub retry_at: Option<UtcTime>,
 }
 
-/// Where tokens of the session can go: one resource server, and the tools that are granted there.
+/// Where tokens of the session can go: requests to one resource server that are calls of these tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
-    /// The resource server.
+    /// The resource server that tokens are for.
     pub audience: Audience,
     /// The tools.
     pub tools: Vec<ToolName>,
+    /// The origin of such requests, and a path that all of them lie under; absent: the audience, where that is a URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Their method, in capitals; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Their path, as a pattern of segments: `*` is one, `**` any number; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The gateway that they are sent to instead, as an origin that may have a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Their bodies are sealed: their tokens ask for channel encryption.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sealed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Result of `authStatus`.
@@ -200,7 +220,7 @@ binary_struct! {
     RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at }
     OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }
     Problem { code, message, at, retry_at }
-    Route { audience, tools }
+    Route { audience, tools, url, method, path, via, sealed }
     AuthStatusResult {
         version, pid, uid, uptime_seconds, authority, state, registration, session, renew_at, skew_seconds, problem, hold,
         routes, next

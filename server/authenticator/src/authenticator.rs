@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::connect::{Answer, Clear, Connection, Connector};
 use crate::error::AuthError;
-use crate::exchange::{Greeted, Proven, Told, begin, derive};
+use crate::exchange::{Greeted, OpenedSession, Proven, Route, Told, begin, derive};
 use crate::identity::{Asked, Identity};
 use crate::pinned::Pinned;
 
@@ -125,6 +125,8 @@ pub struct Waiting {
 pub struct Session {
     /// What tokens are minted with. It has no key for proofs of possession: whoever made one has it.
     pub half: AgentHalf,
+    /// The requests that are calls of its tools, where the service knows.
+    pub routes: Vec<Route>,
     /// When a human has to approve the agent again, in Unix seconds.
     pub approval_expires_at: u64,
 }
@@ -278,7 +280,8 @@ impl Authenticator {
             .await?;
         let (own, sek) = (self.identity.identity_key(), sek_of(&self.identity)?);
         let opened = derive(&self.service, proven, &document, &own, &sek)?;
-        Ok(Session { half: opened.half, approval_expires_at: opened.approval_expires_at })
+        let OpenedSession { half, routes, approval_expires_at } = opened;
+        Ok(Session { half, routes, approval_expires_at })
     }
 
     /// One purpose, from message A to the answer: begun anew for another suite where the service asks for one that this

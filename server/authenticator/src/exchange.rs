@@ -156,6 +156,9 @@ struct SessionDocument {
     policy_epoch: u64,
     audiences: Vec<String>,
     grants: Vec<Grant>,
+    /// A service of an older version does not say.
+    #[serde(default)]
+    routes: Vec<Route>,
     #[serde(rename = "lease_sec")]
     _lease_secs: u64,
     #[serde(rename = "approval_expires_at")]
@@ -164,9 +167,30 @@ struct SessionDocument {
     _as_keys: Vec<Value>,
 }
 
+/// Requests that are calls of a tool.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Route {
+    /// The tool.
+    pub tool: String,
+    /// The resource server.
+    pub aud: String,
+    /// What they lie under; absent: the resource server's own URL.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// The method; absent: any.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// The path, as a pattern.
+    pub path: String,
+    /// The gateway that they are sent to instead.
+    #[serde(default)]
+    pub via: Option<String>,
+}
+
 /// A session, with its keys.
 pub(crate) struct OpenedSession {
     pub(crate) half: AgentHalf,
+    pub(crate) routes: Vec<Route>,
     pub(crate) approval_expires_at: u64,
 }
 
@@ -204,5 +228,5 @@ pub(crate) fn derive(
     let audiences: Vec<&str> = told.audiences.iter().map(String::as_str).collect();
     let secret = &proven.established.secret;
     let (half, _) = establish.from_secret(secret, &audiences, told.grants, told.established_at)?;
-    Ok(OpenedSession { half, approval_expires_at: told.approval_expires_at })
+    Ok(OpenedSession { half, routes: told.routes, approval_expires_at: told.approval_expires_at })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use obol_handshake::{Random as _, SystemRandom};
 use obol_ipc::auth::{OpenSession, Problem, RegisterParams, RegistrationResult, RegistrationState};
 use obol_ipc::control::{FlushScope, SessionState, SessionStatus};
-use obol_ipc::names::{AgentInstanceId, Audience, EventKind, Reason, ToolName};
+use obol_ipc::names::{AgentInstanceId, EventKind, Reason, ToolName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
 use obol_ipc::secret::TicketText;
@@ -22,8 +22,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::authenticator::{Authenticator, Registered, RegistrationState as Polled, Session, Wishes};
 use crate::error::AuthError;
-use crate::known::Shared;
+use crate::known::{Place, Shared};
 use crate::refusal::{self, Consequence};
+use crate::routes;
 use crate::schedule::{BackOff, Life, Reading};
 use crate::tqs::{Seen, Tqs, TqsError};
 use crate::wishes::merged;
@@ -65,6 +66,8 @@ pub(crate) enum Order {
 struct Current {
     open: OpenSession,
     life: Life,
+    /// It was there before this process, so where its tokens can go is not known.
+    is_adopted: bool,
 }
 
 /// See the module's header.
@@ -197,7 +200,7 @@ impl Keeper {
 
     /// What the sidecar holds: whether an operator flushed it, and whether our session is still there.
     async fn look_at_sidecar(&mut self) {
-        match self.tqs.look(self.current.is_none()).await {
+        match self.tqs.look().await {
             Ok(seen) => {
                 if !core::mem::replace(&mut self.sees_sidecar, true) {
                     tracing::info!("the sidecar answers");
@@ -250,10 +253,10 @@ impl Keeper {
                     self.current = None;
                 } else if let Some(found) = found.filter(|found| found.session_id.as_u64() > id.as_u64()) {
                     // Its answer was lost and it arrived all the same.
-                    self.adopt(found, seen, now);
+                    self.adopt(found, now);
                 }
             }
-            (None, Some(found)) => self.adopt(found, seen, now),
+            (None, Some(found)) => self.adopt(found, now),
             (None, None) => {}
         }
         self.knows_sidecar = true;
@@ -261,7 +264,7 @@ impl Keeper {
 
     /// Takes over a session that the sidecar has: from before a restart, or one whose answer was lost. The next one is opened
     /// soon: only the service knows whether it still stands.
-    fn adopt(&mut self, found: &SessionStatus, seen: &Seen, now: Reading) {
+    fn adopt(&mut self, found: &SessionStatus, now: Reading) {
         let life = Life::adopted(now, found.expires_at.unix_seconds(), chance());
         if life.is_over(now) {
             return;
@@ -274,13 +277,10 @@ impl Keeper {
             expires_at: found.expires_at,
             approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
         };
-        let of_it = seen.tools.iter().filter(|tool| tool.session_id == found.session_id);
-        let routes = of_it.map(|tool| (tool.audience.clone(), tool.tool.clone()));
-        self.put(Current { open, life }, routes.collect());
+        self.put(Current { open, life, is_adopted: true }, Vec::new());
     }
 
-    fn put(&mut self, current: Current, mut routes: Vec<(Audience, ToolName)>) {
-        routes.sort();
+    fn put(&mut self, current: Current, routes: Vec<(Place, ToolName)>) {
         let mut known = self.shared.known.lock();
         known.renew_at = Some(UtcTime::from_unix_seconds(current.life.renew_at()));
         known.routes = routes;
@@ -288,16 +288,29 @@ impl Keeper {
         self.current = Some(current);
     }
 
-    /// A session for somebody who asks.
+    /// A session for somebody who asks. One that was there before is followed by another at once, where that can be had: where
+    /// its tokens can go only the service knows.
     async fn session(&mut self, fresh: bool) -> Result<OpenSession, Refusal> {
         let now = self.now();
-        if let Some(current) = &self.current {
+        if let Some(current) = self.current.as_ref().filter(|current| fresh || !current.is_adopted) {
             let good =
                 if fresh { current.life.is_younger(FRESH_SECS, now) } else { current.life.is_enough(now) };
             if good && self.sees_sidecar && !self.is_held {
                 return Ok(current.open.clone());
             }
         }
+        let opened = self.new_session(now).await;
+        let adopted =
+            self.current.as_ref().filter(|current| current.is_adopted && current.life.is_enough(now));
+        match (opened, adopted) {
+            (Err(_), Some(current)) if !fresh && self.sees_sidecar && !self.is_held => {
+                Ok(current.open.clone())
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    async fn new_session(&mut self, now: Reading) -> Result<OpenSession, Refusal> {
         if self.authenticator.identity().agent_id().is_none() {
             self.ask_about_registration(POLL_SOONER_SECS).await;
         }
@@ -340,7 +353,7 @@ impl Keeper {
             .await
             .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
         self.shared.known.lock().skew = self.authenticator.skew();
-        let Session { half, approval_expires_at } = match opened {
+        let Session { half, routes: calls, approval_expires_at } = match opened {
             Ok(session) => session,
             Err(error) => return Err(self.failed(&error).await),
         };
@@ -349,10 +362,7 @@ impl Keeper {
             Ok(open) => open,
             Err(error) => return Err(self.failed(&error).await),
         };
-        let routes = half.grants.iter().filter_map(|grant| {
-            Some((Audience::new(grant.aud.as_str()).ok()?, ToolName::new(grant.tool.as_str()).ok()?))
-        });
-        let routes = routes.collect();
+        let routes = routes::of_session(&half.grants, &calls);
         let life = Life::new(now, half.expires_at, chance());
         let document = half.to_json();
         drop(half);
@@ -361,7 +371,7 @@ impl Keeper {
         }
         self.shared.opened.increment();
         tracing::info!(session = %open.session_id, expires_at = %open.expires_at, "a session is open");
-        self.put(Current { open: open.clone(), life }, routes);
+        self.put(Current { open: open.clone(), life, is_adopted: false }, routes);
         (self.refused, self.failure) = (None, None);
         self.back_off.reset();
         let mut known = self.shared.known.lock();

@@ -12,6 +12,30 @@ use obol_ipc::time::UtcTime;
 use obol_probe::metrics::Counter;
 use parking_lot::Mutex;
 
+/// Requests that are calls of a tool: all but the tool.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Place {
+    pub(crate) audience: Audience,
+    pub(crate) url: Option<String>,
+    pub(crate) method: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) via: Option<String>,
+    pub(crate) sealed: bool,
+}
+
+impl Place {
+    /// What it takes in an answer, beside what is around each text.
+    fn bytes(&self) -> usize {
+        let texts = [&self.url, &self.method, &self.path, &self.via].into_iter().flatten();
+        self.audience.as_str().len() + texts.map(|text| text.len() + ITEM_BYTES).sum::<usize>()
+    }
+
+    fn with(&self, tools: Vec<ToolName>) -> Route {
+        let Self { audience, url, method, path, via, sealed } = self.clone();
+        Route { audience, tools, url, method, path, via, sealed }
+    }
+}
+
 /// Space for routes in one answer: half a frame. The other half is for the rest, and for characters that JSON writes as two.
 const PAGE_BYTES: usize = MAX_BODY_BYTES / 2;
 /// What a name takes besides its own bytes.
@@ -22,8 +46,9 @@ const ITEM_BYTES: usize = 48;
 pub(crate) struct Known {
     pub(crate) registration: RegistrationResult,
     pub(crate) session: Option<OpenSession>,
-    /// Resource servers, each with one tool, in order: a route for each audience, cut where an answer is full.
-    pub(crate) routes: Vec<(Audience, ToolName)>,
+    /// Where tokens can go, each with one tool, in order: a route for each place, cut where an answer is full. Not known of a session
+    /// that was there before this process.
+    pub(crate) routes: Vec<(Place, ToolName)>,
     pub(crate) renew_at: Option<UtcTime>,
     pub(crate) skew: Option<i64>,
     pub(crate) problem: Option<Problem>,
@@ -69,23 +94,23 @@ impl Known {
     /// The routes from this place on that fit into one answer, and where the next page begins.
     fn page(&self, from: u64) -> (Vec<Route>, Option<u64>) {
         let skip = usize::try_from(from).unwrap_or(usize::MAX);
-        let (mut routes, mut bytes) = (BTreeMap::<&Audience, Vec<ToolName>>::new(), 0);
-        for (place, (audience, tool)) in self.routes.iter().enumerate().skip(skip) {
+        let (mut routes, mut bytes) = (BTreeMap::<&Place, Vec<ToolName>>::new(), 0);
+        for (number, (place, tool)) in self.routes.iter().enumerate().skip(skip) {
             bytes += tool.as_str().len() + ITEM_BYTES;
-            if !routes.contains_key(audience) {
-                bytes += audience.as_str().len() + ITEM_BYTES;
+            if !routes.contains_key(place) {
+                bytes += place.bytes() + ITEM_BYTES;
             }
-            if bytes > PAGE_BYTES && place > skip {
-                return (listed(routes), u64::try_from(place).ok());
+            if bytes > PAGE_BYTES && number > skip {
+                return (listed(routes), u64::try_from(number).ok());
             }
-            routes.entry(audience).or_default().push(tool.clone());
+            routes.entry(place).or_default().push(tool.clone());
         }
         (listed(routes), None)
     }
 }
 
-fn listed(routes: BTreeMap<&Audience, Vec<ToolName>>) -> Vec<Route> {
-    routes.into_iter().map(|(audience, tools)| Route { audience: audience.clone(), tools }).collect()
+fn listed(routes: BTreeMap<&Place, Vec<ToolName>>) -> Vec<Route> {
+    routes.into_iter().map(|(place, tools)| place.with(tools)).collect()
 }
 
 /// Every reason for which the authenticator is not ready.
@@ -193,10 +218,10 @@ mod tests {
         let mut known = known(RegistrationState::Active);
         for audience in 0..20 {
             for tool in 0..60 {
-                known.routes.push((
-                    Audience::new(format!("https://{audience:0200}")).unwrap(),
-                    ToolName::new(format!("{tool:0100}")).unwrap(),
-                ));
+                let audience = Audience::new(format!("https://{audience:0200}")).unwrap();
+                let path = Some(format!("/{:0100}", tool / 20));
+                let place = Place { audience, url: None, method: None, path, via: None, sealed: false };
+                known.routes.push((place, ToolName::new(format!("{tool:0100}")).unwrap()));
             }
         }
         let (mut from, mut seen, mut pages) = (0, 0, 0);

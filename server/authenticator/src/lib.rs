@@ -27,6 +27,7 @@ mod keeper;
 mod known;
 mod pinned;
 mod refusal;
+mod routes;
 mod schedule;
 pub mod service;
 mod socket;
@@ -39,5 +40,6 @@ pub use authenticator::{
     Authenticator, ConnectOptions, Registered, RegistrationState, Session, Waiting, Wishes,
 };
 pub use error::AuthError;
+pub use exchange::Route;
 pub use identity::{Identity, IdentityError};
 pub use pinned::{Pinned, PinnedError};

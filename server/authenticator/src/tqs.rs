@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use obol_client::{CallError, ConnectError, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;
-use obol_ipc::control::{FlushResult, FlushScope, HoldStatus, ProvisionResult, SessionStatus, ToolStatus};
+use obol_ipc::control::{FlushResult, FlushScope, HoldStatus, ProvisionResult, SessionStatus};
 use obol_ipc::names::{EventKind, PeerName, Reason};
 use obol_ipc::proof::PopPublic;
 use obol_secret::wipe::Wiped;
@@ -20,8 +20,6 @@ pub(crate) struct Seen {
     /// Why it takes no new session, while it takes none.
     pub(crate) hold: Option<HoldStatus>,
     pub(crate) sessions: Vec<SessionStatus>,
-    /// Its queues, where they were asked for.
-    pub(crate) tools: Vec<ToolStatus>,
 }
 
 /// Why the sidecar did not do what it was asked.
@@ -92,21 +90,17 @@ impl Tqs {
         Ok(outcome?)
     }
 
-    /// What it has; its queues too where `with_tools` says so.
-    pub(crate) async fn look(&mut self, with_tools: bool) -> Result<Seen, TqsError> {
-        self.call(move |client| {
+    /// What it has.
+    pub(crate) async fn look(&mut self) -> Result<Seen, TqsError> {
+        self.call(|client| {
             let (mut seen, mut from) = (Seen::default(), None);
             for _ in 0..MAX_PAGES {
                 let page = client.status_page(from)?;
                 seen.hold = seen.hold.or(page.hold);
                 seen.sessions.extend(page.sessions);
                 // Sessions come before queues.
-                let sessions_are_over = !page.tools.is_empty();
-                if with_tools {
-                    seen.tools.extend(page.tools);
-                }
-                from = page.next;
-                if from.is_none() || sessions_are_over && !with_tools {
+                from = page.next.filter(|_| page.tools.is_empty());
+                if from.is_none() {
                     break;
                 }
             }

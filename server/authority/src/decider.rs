@@ -3,6 +3,7 @@
 use core::fmt;
 
 use obol_session::Grant;
+use serde::Serialize;
 
 use crate::directory::{Agent, Human};
 
@@ -20,10 +21,32 @@ pub struct Moment {
 pub struct Decided {
     /// The grants, minted ahead; none where nothing is granted.
     pub grants: Vec<Grant>,
+    /// The requests that are calls of the tools granted, where that is known.
+    pub routes: Vec<Route>,
     /// What whoever runs the service should look at: rules that could not be evaluated, and so denied.
     pub alerts: Vec<String>,
     /// What would be otherwise if what is only looked at decided.
     pub otherwise: Vec<String>,
+}
+
+/// Requests that are calls of a tool, as agents are told it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Route {
+    /// The tool.
+    pub tool: String,
+    /// The resource server.
+    pub aud: String,
+    /// What they lie under; absent: the resource server's own URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The method; absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The path, as a pattern.
+    pub path: String,
+    /// The gateway that they are sent to instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
 }
 
 /// It could not be decided, so nothing is granted.

@@ -111,6 +111,9 @@ impl fmt::Display for Risk {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
+    /// The origin, and a path that all of them lie under; absent: the audience, where that is a URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// The method, in capitals; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,

@@ -269,6 +269,9 @@ fn check_route(route: &Route) -> Result<(), String> {
         let rest = via.strip_prefix("https://").or_else(|| via.strip_prefix("http://"));
         rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) && !via.contains(['?', '#', '@'])
     };
+    if let Some(url) = route.url.as_ref().filter(|url| !is_id(url, LONGEST) || !is_origin(url)) {
+        return Err(format!("the route's URL {url:?} must be an origin such as https://api.example/v1"));
+    }
     if let Some(via) = route.via.as_ref().filter(|via| !is_id(via, LONGEST) || !is_origin(via)) {
         return Err(format!(
             "the route's gateway {via:?} must be an origin such as https://gateway.example/api"

@@ -7,7 +7,7 @@ use obol_session::{AgentIdentity, DocumentError, Establish, Grant, ResourceHalf,
 
 use super::payload::{self, SessionRequest, Told};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
-use crate::decider::{Decider, Moment};
+use crate::decider::{Decider, Moment, Route};
 use crate::directory::{
     Agent, AgentStatus, Answer, Carried, KeyStanding, ResourceServer, SessionPlan, SessionRow,
 };
@@ -19,6 +19,7 @@ struct Decided {
     agent: Agent,
     request: SessionRequest,
     grants: Vec<Grant>,
+    routes: Vec<Route>,
     policy_epoch: u64,
 }
 
@@ -28,8 +29,9 @@ impl Authority {
             Ok(decided) => decided,
             Err(refused) => return self.refuse(proven, refused, now),
         };
-        let (grants, ends) = (decided.grants.clone(), decided.agent.expires_at);
-        let told = Told { identity: proven.identity, grants, approval_ends: ends };
+        let (grants, routes) = (decided.grants.clone(), decided.routes.clone());
+        let approval_ends = decided.agent.expires_at;
+        let told = Told { identity: proven.identity, grants, routes, approval_ends };
         let (name, identity) = (decided.agent.wanted.name.clone(), proven.identity);
         let plan = match self.plan(&proven, decided, now) {
             Ok(plan) => plan,
@@ -79,14 +81,14 @@ impl Authority {
         }
         let suite = proven.header.suite;
         let Deciding { decider, epoch: policy_epoch } = self.deciding.read().clone();
-        let grants = match self.grants(&*decider, &agent, &request, suite, now)? {
-            Ok(grants) => grants,
+        let (grants, routes) = match self.grants(&*decider, &agent, &request, suite, now)? {
+            Ok(granted) => granted,
             Err(refused) => return Ok(Err(refused)),
         };
         if let Err(refused) = self.check_suite(&agent, &grants, suite)? {
             return Ok(Err(refused));
         }
-        Ok(Ok(Decided { agent, request, grants, policy_epoch }))
+        Ok(Ok(Decided { agent, request, grants, routes, policy_epoch }))
     }
 
     /// What policy grants, less the tools that are denied and the resource servers that were not asked for.
@@ -97,7 +99,7 @@ impl Authority {
         request: &SessionRequest,
         suite: Suite,
         now: Now,
-    ) -> Answer<Result<Vec<Grant>, Refused>> {
+    ) -> Answer<Result<(Vec<Grant>, Vec<Route>), Refused>> {
         let decided = match decider.decide(agent, Moment { now: now.secs(), suite: suite.number() }) {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(Refused::Unavailable(error.to_string()))),
@@ -111,9 +113,10 @@ impl Authority {
         let denied: BTreeSet<String> =
             self.directory.denied_tools()?.into_iter().map(|denied| denied.tool).collect();
         let asked = |audience: &String| request.audiences.as_ref().is_none_or(|list| list.contains(audience));
-        let mut grants = decided.grants;
+        let (mut grants, mut routes) = (decided.grants, decided.routes);
         grants.retain(|grant| !denied.contains(&grant.tool) && asked(&grant.aud));
-        Ok(if grants.is_empty() { Err(Refused::NoGrants) } else { Ok(grants) })
+        routes.retain(|route| grants.iter().any(|grant| grant.tool == route.tool && grant.aud == route.aud));
+        Ok(if grants.is_empty() { Err(Refused::NoGrants) } else { Ok((grants, routes)) })
     }
 
     /// Whether the suite is strong enough, and every resource server can read it.
@@ -138,7 +141,7 @@ impl Authority {
 
     /// Derives the keys for each resource server. The session's own secret is gone after this.
     fn plan(&self, proven: &Proven, decided: Decided, now: Now) -> Result<SessionPlan, DocumentError> {
-        let Decided { agent, request, grants, policy_epoch } = decided;
+        let Decided { agent, request, grants, policy_epoch, routes: _ } = decided;
         let suite = proven.header.suite;
         let session_id = self.numbers.next(now.ms);
         let mut audiences: Vec<String> = grants.iter().map(|grant| grant.aud.clone()).collect();

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Authority;
+use crate::decider::Route;
 use crate::directory::{Opened, Wanted};
 use crate::refused::Refused;
 use crate::settings::MAX_SKEW_SECS;
@@ -184,6 +185,7 @@ impl AuthorityFacts {
 pub(super) struct Told {
     pub(super) identity: IdentityPublic,
     pub(super) grants: Vec<obol_session::Grant>,
+    pub(super) routes: Vec<Route>,
     pub(super) approval_ends: u64,
 }
 
@@ -202,6 +204,7 @@ pub(super) fn session(service: &AuthorityFacts, opened: &Opened, told: &Told) ->
         "policy_epoch": row.policy_epoch,
         "audiences": row.audiences,
         "grants": told.grants,
+        "routes": told.routes,
         "lease_sec": service.lease_secs,
         "approval_expires_at": told.approval_ends,
         "as_keys": service.keys,

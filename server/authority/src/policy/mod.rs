@@ -9,9 +9,10 @@ use obol_policy::{
     AgentFacts, DecisionCache, Epoch, HumanFacts, InForce, Moment as PolicyMoment, Observed, PolicyVersion,
     Registration, Standing,
 };
+use obol_session::Grant;
 
 pub use self::policies::{Activated, KeptPolicy, Policies};
-use crate::decider::{Decided, Decider, Moment, Undecided};
+use crate::decider::{Decided, Decider, Moment, Route, Undecided};
 use crate::directory::{Agent, Human};
 
 /// The role of whoever speaks on the operator's socket of this machine.
@@ -30,6 +31,19 @@ impl CedarDecider {
         // Which epoch it is of is the service's to say.
         let in_force = InForce::new(version, Epoch::FIRST).observe(observed);
         Self { in_force, cache: DecisionCache::new() }
+    }
+
+    /// The requests that are calls of the tool that is granted.
+    fn routes(&self, grant: &Grant) -> impl Iterator<Item = Route> {
+        let tool = self.in_force.version().catalogue().tool(&grant.tool, &grant.aud);
+        tool.map_or(&[][..], |tool| &tool.routes).iter().map(|route| Route {
+            tool: grant.tool.clone(),
+            aud: grant.aud.clone(),
+            url: route.url.clone(),
+            method: route.method.clone(),
+            path: route.path.clone(),
+            via: route.via.clone(),
+        })
     }
 }
 
@@ -107,8 +121,11 @@ impl Decider for CedarDecider {
         let alert = |alert: &obol_policy::Alert| {
             format!("policy {} on {} ({}): {}", alert.policy, alert.tool, alert.offer, alert.message)
         };
+        let grants = decision.grants();
+        let routes = grants.iter().flat_map(|grant| self.routes(grant)).collect();
         Ok(Decided {
-            grants: decision.grants(),
+            grants,
+            routes,
             alerts: decision.alerts.iter().map(alert).collect(),
             otherwise: observed.iter().map(in_words).collect(),
         })

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use obol_client::AuthClient;
 use obol_ipc::auth::{
-    AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState,
+    AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route,
 };
 use obol_ipc::names::{ToolName, WishedName};
 use obol_ipc::secret::TicketText;
@@ -189,8 +189,17 @@ fn show(status: &AuthStatusResult) -> Outcome {
     }
     for route in &status.routes {
         let tools: Vec<_> = route.tools.iter().map(AsRef::as_ref).collect();
-        row(route.audience.as_ref(), tools.join(", "));
+        row(route.audience.as_ref(), format!("{}{}", tools.join(", "), narrowed(route)));
     }
     table.print();
     Ok(())
+}
+
+/// Which requests to the resource server are calls of the tools, where not all are.
+fn narrowed(route: &Route) -> String {
+    let method = route.method.as_ref().map(|method| format!(" {method}"));
+    let path = route.path.as_ref().map(|path| format!(" {path}"));
+    let url = route.url.as_ref().map(|url| format!(" at {url}"));
+    let via = route.via.as_ref().map(|via| format!(" via {via}"));
+    [method, path, url, via].into_iter().flatten().collect()
 }
