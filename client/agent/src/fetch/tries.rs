@@ -1,0 +1,175 @@
+//! Whether a request is sent again: the table of `docs/agent.md`, without its network.
+
+use core::time::Duration;
+
+/// The pause after a connection that failed, doubled for the next one.
+const RECONNECT: Duration = Duration::from_millis(100);
+/// The shortest pause before a call that runs is asked about again.
+const RUNNING: Duration = Duration::from_millis(10);
+/// How long a resource server may take to hear of a session that was just opened.
+const SESSION_SPREADS: Duration = Duration::from_millis(250);
+
+/// What came of sending a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Happened<'a> {
+    /// Not a byte of it went out.
+    NotSent,
+    /// It went out, at least in part, and no head of an answer came.
+    Lost,
+    /// The guard refused the token, and the handler did not run.
+    Refused(&'a str),
+    /// The session is so young that the resource server may not have heard of it.
+    TooEarly,
+    /// The call is running, under its key; when to ask again.
+    Running(Duration),
+    /// The guard could not decide, and the handler did not run; when to ask again.
+    NotRun(Duration),
+    /// The application failed.
+    Failed,
+    /// Anything else: it is the answer.
+    Answered,
+}
+
+/// What may be done about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// Send it again after a pause, with another token.
+    Again(Duration),
+    /// The same, once there is a session.
+    AgainInSession,
+    /// What is at hand is what comes of it.
+    Stop,
+}
+
+/// What the request is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    /// It can be sent again at all: its body is not a stream.
+    pub(super) repeatable: bool,
+    /// Doing it twice does no more than doing it once.
+    pub(super) safe: bool,
+    /// It has an idempotency key.
+    pub(super) keyed: bool,
+    /// Somebody opens sessions.
+    pub(super) has_authenticator: bool,
+}
+
+/// How often what happened so far.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Tries {
+    unconnected: u32,
+    lost: u32,
+    stale: u32,
+    early: u32,
+    session: u32,
+    not_run: u32,
+}
+
+impl Tries {
+    /// Notes what came of sending it, and says what is next.
+    pub(super) fn next(&mut self, happened: &Happened<'_>, facts: Facts) -> Next {
+        if !facts.repeatable {
+            return Next::Stop;
+        }
+        match happened {
+            Happened::NotSent => {
+                let pause = RECONNECT * (1 << self.unconnected.min(1));
+                up_to(&mut self.unconnected, 2, pause)
+            }
+            Happened::Lost | Happened::Failed if facts.safe || facts.keyed => {
+                up_to(&mut self.lost, 1, Duration::ZERO)
+            }
+            Happened::Refused("STALE_TIMESTAMP" | "EPOCH_EXPIRED") => {
+                up_to(&mut self.stale, 1, Duration::ZERO)
+            }
+            Happened::TooEarly if self.early == 0 => up_to(&mut self.early, 1, SESSION_SPREADS),
+            Happened::TooEarly | Happened::Refused("SESSION_EXPIRED" | "SESSION_NOT_FOUND")
+                if facts.has_authenticator && self.session == 0 =>
+            {
+                self.session += 1;
+                Next::AgainInSession
+            }
+            // Bounded by the time alone: each tells that the call goes on.
+            Happened::Running(pause) if facts.keyed => Next::Again((*pause).max(RUNNING)),
+            Happened::NotRun(pause) => up_to(&mut self.not_run, 2, *pause),
+            _ => Next::Stop,
+        }
+    }
+}
+
+fn up_to(count: &mut u32, most: u32, pause: Duration) -> Next {
+    if *count == most {
+        return Next::Stop;
+    }
+    *count += 1;
+    Next::Again(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Facts = Facts { repeatable: true, safe: true, keyed: false, has_authenticator: true };
+    const POST: Facts = Facts { safe: false, ..GET };
+    const KEYED: Facts = Facts { keyed: true, ..POST };
+    const STREAM: Facts = Facts { repeatable: false, ..GET };
+    const BY_HAND: Facts = Facts { has_authenticator: false, ..GET };
+
+    /// How often a request is sent to which always the same happens.
+    fn sent(happened: &Happened<'_>, facts: Facts) -> u32 {
+        let mut tries = Tries::default();
+        (1..).find(|_| tries.next(happened, facts) == Next::Stop).unwrap()
+    }
+
+    #[test]
+    fn a_storm_of_one_kind_ends() {
+        let second = Duration::from_secs(1);
+        for (happened, get, post, keyed) in [
+            (Happened::NotSent, 3, 3, 3),
+            (Happened::Lost, 2, 1, 2),
+            (Happened::Failed, 2, 1, 2),
+            (Happened::Refused("STALE_TIMESTAMP"), 2, 2, 2),
+            (Happened::Refused("EPOCH_EXPIRED"), 2, 2, 2),
+            (Happened::Refused("SESSION_EXPIRED"), 2, 2, 2),
+            (Happened::Refused("SESSION_NOT_FOUND"), 2, 2, 2),
+            (Happened::TooEarly, 3, 3, 3),
+            (Happened::Refused("TOKEN_REPLAYED"), 1, 1, 1),
+            (Happened::Refused("INVALID_SIGNATURE"), 1, 1, 1),
+            (Happened::NotRun(second), 3, 3, 3),
+            (Happened::Answered, 1, 1, 1),
+        ] {
+            assert_eq!(
+                (sent(&happened, GET), sent(&happened, POST), sent(&happened, KEYED)),
+                (get, post, keyed),
+                "{happened:?}"
+            );
+            assert_eq!(sent(&happened, STREAM), 1, "{happened:?}");
+        }
+        assert_eq!(sent(&Happened::Running(second), POST), 1);
+        assert_eq!(sent(&Happened::Refused("SESSION_EXPIRED"), BY_HAND), 1);
+    }
+
+    #[test]
+    fn a_storm_of_all_kinds_ends_as_well() {
+        let all = [
+            Happened::NotSent,
+            Happened::Lost,
+            Happened::Refused("STALE_TIMESTAMP"),
+            Happened::TooEarly,
+            Happened::Refused("SESSION_EXPIRED"),
+            Happened::NotRun(Duration::ZERO),
+        ];
+        let mut tries = Tries::default();
+        let sent = all.iter().cycle().position(|happened| tries.next(happened, KEYED) == Next::Stop).unwrap();
+        assert!(sent <= 10, "{sent}");
+    }
+
+    #[test]
+    fn a_call_that_runs_is_waited_for() {
+        let mut tries = Tries::default();
+        for _ in 0..100 {
+            let second = Duration::from_secs(1);
+            assert_eq!(tries.next(&Happened::Running(second), KEYED), Next::Again(second));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! For agents: a session, and requests that each carry one single-use token.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), obol_agent::Error> {
+//! let agent = obol_agent::Agent::connect().await?;
+//! let request = http::Request::get("https://api.example/v1/query?q=rain").body(()).unwrap();
+//! let answer = agent.fetch(request).await?;
+//! println!("{}", answer.status());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What lives here
+//!
+//! - [`Agent`]: `register`, `authenticate`, `ensure_authenticated`, `fetch`, `sign`, `dequeue_token`, `token_status`,
+//!   `session_info`; [`blocking::Agent`] for programs without a runtime; [`AgentLayer`] for `tower` clients.
+//!
+//! # What it promises
+//!
+//! The rule book is `docs/agent.md`.
+//!
+//! - No token leaves for an origin that the session does not name, and none is sent twice.
+//! - A request that was sent and not answered is not sent again, unless that changes nothing at the server, or its server
+//!   makes sure of that. The caller is told ([`Code::OutcomeUnknown`]).
+//! - Every call has an end. Whoever needs a session at the same time gets the same one.
+//! - Nothing of a token is in an error, in a log, or in what any type here prints as.
+//!
+//! # What it must not know about
+//!
+//! No session key, no identity, no database, no policy.
+
+mod agent;
+pub mod blocking;
+mod body;
+mod destination;
+mod error;
+mod fetch;
+mod layer;
+mod options;
+mod sockets;
+mod token;
+mod transport;
+
+/// Where requests may go, as a session names it or as it is said by hand.
+pub use obol_ipc::auth::Route;
+
+pub use self::agent::Agent;
+pub use self::body::{Body, ResponseBody};
+pub use self::destination::read_url;
+pub use self::error::{Code, Error};
+pub use self::layer::{AgentLayer, AgentService};
+pub use self::options::{AgentBuilder, CallOptions, Redirect, Registration};
+pub use self::token::Token;
+/// What the sockets answer.
+pub use obol_client::protocol;
