@@ -4,6 +4,7 @@
 mod ends;
 mod kills;
 mod renewal;
+mod sdk;
 mod story;
 mod strangers;
 mod supervisor;

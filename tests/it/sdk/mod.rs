@@ -1,6 +1,8 @@
 //! The SDKs in other languages: their own suites, run by their own interpreters, with what `scripts/test` fetches for them.
 
 mod node;
+mod python;
+mod real;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,12 +17,12 @@ fn fetched(place: &str, what_for: &str) -> PathBuf {
 }
 
 /// The interpreter with what the tests import.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     fetched("python/bin/python", "what the SDKs are tested with")
 }
 
 /// A package of `client`.
-fn package(name: &str) -> PathBuf {
+pub(crate) fn package(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client")).join(name)
 }
 
@@ -29,6 +31,7 @@ fn succeeds(command: &mut Command) -> String {
     command
         .env("OBOL", obol())
         .env("PYTHON", python())
+        .env("MODULES", fetched("npm/node_modules", "libraries for Node").parent().unwrap())
         .env_remove("OBOL_ENDPOINT_SOCKET")
         .env_remove("OBOL_AUTH_SOCKET");
     let run = command.output().expect("its interpreter is installed by scripts/install");

@@ -15,3 +15,23 @@ fn suite(file: &str) {
 fn the_node_sdk_keeps_the_rule_book() {
     suite("conformance");
 }
+
+#[test]
+fn the_node_sdk_reads_and_writes_the_golden_frames() {
+    suite("frames");
+}
+
+#[test]
+fn the_node_sdk_withstands_its_attackers() {
+    suite("attacks");
+}
+
+#[test]
+fn the_node_package_works_where_nothing_else_is_installed() {
+    suite("package");
+}
+
+#[test]
+fn the_examples_for_node_work_with_the_libraries_that_they_are_for() {
+    suite("examples");
+}

@@ -152,7 +152,7 @@ class Daemon:
         hello = self.receive(connection)
         if hello.get("obol") != 1 or hello.get("codec") != "json" or not hello.get("client"):
             raise ValueError("not a hello")
-        self.send(connection, writing, {"obol": 1, "codec": "json", "server": "world/1"})
+        connection.sendall(self.frame({"obol": 1, "codec": "json", "server": "world/1"}))
         while True:
             request = self.receive(connection)
             threading.Thread(target=self.answer, args=(connection, writing, request), daemon=True).start()
@@ -180,8 +180,12 @@ class Daemon:
             answer["error"] = {"code": NUMBERS[code], "message": message, "data": {"code": code, **error}}
         else:
             answer["result"] = self.special(method, step, params)
+        frame = bytes.fromhex(step["raw"]) if "raw" in step else self.frame(answer)[: step.get("cut")]
         try:
-            self.send(connection, writing, answer)
+            with writing:
+                connection.sendall(frame)
+            if "cut" in step:
+                connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # The client went away.
 
@@ -193,10 +197,9 @@ class Daemon:
         return json.loads(read_exactly(connection, length))
 
     @staticmethod
-    def send(connection, writing, message):
+    def frame(message):
         body = json.dumps(message).encode()
-        with writing:
-            connection.sendall(struct.pack(">I", len(body)) + body)
+        return struct.pack(">I", len(body)) + body
 
 
 class Ledger:
@@ -338,6 +341,8 @@ class HttpServer:
 
     def whole(self, step, drawn):
         """The answer as bytes."""
+        token = drawn["token"] if drawn else ""
+        step = json.loads(json.dumps(step).replace("{token}", token))
         status, headers = step.get("status", 200), dict(step.get("headers", {}))
         body = step.get("body", "ok").encode()
         if "problem" in step:
@@ -385,7 +390,7 @@ class World:
 
         def answer(method, step, params):
             if method == "dequeueToken":
-                return self.ledger.draw(step, params)
+                return step.get("result") or self.ledger.draw(step, params)
             if method == "tokenStatus":
                 return step.get("result") or {"queueDepth": 9, "ttl": 60, "sessionActive": True, "renewalPending": False}
             return step.get("result") or {

@@ -78,12 +78,12 @@ class Link {
   #take(message) {
     if (!isObject(message)) throw new TypeError("not an object");
     if (this.#greeted) return this.#welcome(message);
+    if (!isObject(message.error) && !isObject(message.result)) throw new TypeError("neither a result nor an error");
     const asker = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
     this.rest();
-    if (isObject(message.error)) return asker?.reject(refusal(message.error));
-    if (!isObject(message.result)) throw new TypeError("neither a result nor an error");
-    asker?.resolve(message.result);
+    if (isObject(message.error)) asker?.reject(refusal(message.error));
+    else asker?.resolve(message.result);
   }
 
   #welcome(message) {

@@ -51,7 +51,9 @@ async function readRequest(input, init) {
   const key = init.idempotencyKey;
   if (key !== undefined && !(typeof key === "string" && PRINTABLE.test(key))) throw wrong("idempotencyKey: 1 to 255 visible ASCII characters");
   const headers = readHeaders(init.headers ?? request?.headers);
-  const { body, type, stream = false } = await readBody(init.body ?? request?.body);
+  // A Request does not say whether its body came as a stream: it is read first, so that it can be hashed, sealed and sent again.
+  const given = init.body ?? (request?.body ? await request.arrayBuffer() : undefined);
+  const { body, type, stream = false } = await readBody(given);
   if (body !== null && (method === "GET" || method === "HEAD")) throw wrong(`a ${method} has no body`);
   setDefault(headers, "content-type", type);
   setDefault(headers, "accept", "*/*");

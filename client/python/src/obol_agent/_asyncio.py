@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 #: Requests that wait for an answer on one connection; the daemon takes 128.
 MAX_IN_FLIGHT = 100
 MAX_BUFFER_BYTES = 1 << 20
+#: HTTP connections of one agent; more calls wait for one of them.
+MAX_CONNECTIONS = 256
 
 
 async def _within(future: asyncio.Future[Any], secs: float) -> bool:
@@ -82,7 +84,8 @@ class _Link(asyncio.Protocol):
         self.over = True
         if self._transport:
             self._transport.close()
-        for waiting in [self.greeted, *self._waiting.values()]:
+        everybody: list[asyncio.Future[Any]] = [self.greeted, *self._waiting.values()]
+        for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(error)
                 waiting.exception()  # Who waits for it hears of it.
@@ -205,11 +208,18 @@ class _AsyncStream(asyncio.Protocol):
         self._drained = asyncio.Event()
         self._drained.set()
         self._pool: tuple[AsyncConnections, tuple[str, str, int]] | None = None
+        self._in_use = False
         self.kept_at = 0.0
 
-    def owned(self, pool: AsyncConnections, key: tuple[str, str, int]) -> _AsyncStream:
-        self._pool = (pool, key)
+    def used(self, pool: AsyncConnections, key: tuple[str, str, int]) -> _AsyncStream:
+        """It has a place among those of the pool, until it is closed or kept."""
+        self._pool, self._in_use = (pool, key), True
         return self
+
+    def _leave(self) -> None:
+        if self._pool and self._in_use:
+            self._in_use = False
+            self._pool[0].leave()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -259,11 +269,13 @@ class _AsyncStream(asyncio.Protocol):
 
     def close(self) -> None:
         self._transport.abort()
+        self._leave()
 
     def keep(self) -> None:
         self.kept_at = time.monotonic()
         if self._pool:
             self._pool[0].put(self._pool[1], self)
+            self._leave()
 
     def is_fresh(self) -> bool:
         return time.monotonic() - self.kept_at < IDLE_SECS and not self._over and not self._buffer
@@ -287,15 +299,33 @@ class AsyncConnections:
     async def take(self, url: Url, deadline: Deadline) -> _AsyncStream:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._idle = loop, {}
+            self._loop, self._idle, self._places = loop, {}, asyncio.Semaphore(MAX_CONNECTIONS)
+        places = self._places
+        if places.locked():
+            try:
+                await asyncio.wait_for(places.acquire(), deadline.left())
+            except (TimeoutError, asyncio.TimeoutError):
+                raise late_connection() from None
+        else:
+            await places.acquire()
+        try:
+            return await self._fresh(url, deadline)
+        except BaseException:
+            places.release()
+            raise
+
+    def leave(self) -> None:
+        self._places.release()
+
+    async def _fresh(self, url: Url, deadline: Deadline) -> _AsyncStream:
         key = (url.scheme, url.host, url.port)
         idle = self._idle.get(key, [])
         while idle:
             stream = idle.pop()
             if stream.is_fresh():
-                return stream
+                return stream.used(self, key)
             stream.close()
-        return (await self._connect(url, deadline)).owned(self, key)
+        return (await self._connect(url, deadline)).used(self, key)
 
     async def _connect(self, url: Url, deadline: Deadline) -> _AsyncStream:
         host = url.host.strip("[]")

@@ -185,7 +185,7 @@ class Call:
     async def _finished(self, answer: Answer, channel: Channel | None) -> Done:
         headers, plain = answer.headers, None
         if channel and 200 <= answer.status <= 299:
-            sealed = await answer.bytes(MAX_SEALED_BYTES) if answer.only("content-type") == SEALED_TYPE else None
+            sealed = await answer.whole(MAX_SEALED_BYTES) if answer.only("content-type") == SEALED_TYPE else None
             answer.drop()
             if sealed is None:
                 raise failed("is not sealed")
@@ -213,7 +213,7 @@ async def _refusal_code(answer: Answer) -> str | None:
     if (answer.only("content-type") or "").partition(";")[0].strip().lower() != "application/problem+json":
         return None
     try:
-        body = await answer.bytes(MAX_PROBLEM_BYTES)
+        body = await answer.whole(MAX_PROBLEM_BYTES)
         problem = json.loads(body) if body else None
     except (ValueError, RecursionError, Unanswered):
         return None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
-from hashlib import sha256
 from typing import Any
 
 MAX_BYTES = 1 << 20
@@ -80,10 +78,14 @@ def _write(value: Any, depth: int) -> str:
 
 
 def _hash(form: bytes) -> str:
+    from base64 import urlsafe_b64encode
+    from hashlib import sha256
+
     return urlsafe_b64encode(sha256(form).digest()).rstrip(b"=").decode()
 
 
-_NONE = _hash(b"{}")
+#: Of `{}`.
+_NONE = "RBNvo1WzZ4oRRq0W9-hknpT7T8If536DEMBg9hyq_4o"
 _SPACE = b" \t\n\r"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from base64 import urlsafe_b64decode
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,6 +36,8 @@ class Channel:
     def __init__(self, keys: dict[str, str], tool: str) -> None:
         if not is_supported():
             raise unsupported(tool)
+        from base64 import urlsafe_b64decode
+
         try:
             parts = {name: urlsafe_b64decode(keys[name] + "==") for name in ("requestKey", "requestAad", "responseKey", "responseAad")}
             self._request = _cipher(keys["alg"], parts["requestKey"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any, Protocol
 
 from ._call import Call, Done
@@ -51,8 +50,11 @@ class Daemon(Protocol):
 class Io(Protocol):
     """How an agent waits."""
 
-    sidecar: Daemon
-    authenticator: Daemon
+    @property
+    def sidecar(self) -> Daemon: ...
+
+    @property
+    def authenticator(self) -> Daemon: ...
 
     async def send(self, request: Prepared, deadline: Deadline) -> Answer: ...
 
@@ -140,6 +142,8 @@ class Core:
         return self._authenticator_seen
 
     async def is_young(self, deadline: Deadline) -> bool:
+        from datetime import datetime
+
         established = (await self.session_info(deadline)).get("establishedAt", "")
         try:
             age = time.time() - datetime.fromisoformat(str(established).replace("Z", "+00:00")).timestamp()

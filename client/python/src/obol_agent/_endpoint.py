@@ -119,11 +119,12 @@ def check_peer(sock: socket.socket, path: str, trusted: frozenset[int | None]) -
 
 
 def unreachable(error: Exception, path: str, label: str) -> AgentError:
-    what = {
+    reasons: dict[type[Exception], str] = {
         FileNotFoundError: "there is no socket",
         ConnectionRefusedError: "nothing listens",
         PermissionError: "this user may not connect",
-    }.get(type(error), "no connection")
+    }
+    what = reasons.get(type(error), "no connection")
     return AgentError("DAEMON_UNREACHABLE", f"{what} at {path}; start {label}, or say where it listens")
 
 

@@ -252,7 +252,7 @@ class Answer:
                 return piece
         return b""
 
-    async def bytes(self, limit: int) -> bytes | None:
+    async def whole(self, limit: int) -> bytes | None:
         """All of the body, or None if it is longer than this."""
         length = sum(map(len, self._peeked))
         while length <= limit and (piece := await self._read()):

@@ -47,7 +47,7 @@ class _Head:
     async def _all(self) -> bytes:
         if self._whole is None:
             try:
-                whole = await self._answer.bytes(MAX_WHOLE_BYTES)
+                whole = await self._answer.whole(MAX_WHOLE_BYTES)
             except Unanswered:
                 raise cut() from None
             if whole is None:

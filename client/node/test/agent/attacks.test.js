@@ -1,0 +1,148 @@
+// An answer that is cut at every byte; a thousand calls at once; sockets of somebody else; what objects show of themselves.
+"use strict";
+
+const assert = require("node:assert/strict");
+const { execFileSync, spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const net = require("node:net");
+const os = require("node:os");
+const path = require("node:path");
+const test = require("node:test");
+const util = require("node:util");
+const { Agent } = require("../..");
+const { World } = require("./world");
+
+/** How long the answer `ok` of a scripted server is, and how much of that is its head. */
+const ANSWER_BYTES = 46;
+const HEAD_BYTES = 44;
+const ROUTES = [{ audience: "{A}", tools: ["search"] }];
+
+async function opened(t, servers, more = {}) {
+  const world = new World();
+  t.after(() => world.end());
+  const places = await world.open({ servers, ...more });
+  const agent = new Agent({ socket: places.agentSocket, authSocket: places.authSocket, routes: world.filled(ROUTES), timeout: 60_000 });
+  t.after(() => agent.close());
+  return { world, places, agent, url: `${places.servers.A}/x` };
+}
+
+const everyByte = Array.from({ length: ANSWER_BYTES + 1 }, (_, cut) => ({ cut }));
+
+test("an answer that is cut at every byte: POST is sent once", async (t) => {
+  const { world, agent, url } = await opened(t, { A: everyByte });
+  for (const { cut } of everyByte) {
+    const outcome = await agent.fetch(url, { method: "POST", body: "{}" }).then((r) => r.text()).catch((error) => error.code);
+    assert.equal(outcome, cut < ANSWER_BYTES ? "OUTCOME_UNKNOWN" : "ok", `cut at ${cut}`);
+    assert.equal((await world.counts()).servers.A.length, cut + 1, `cut at ${cut}: sent once`);
+  }
+  assert.deepEqual((await world.counts()).violations, []);
+});
+
+test("an answer that is cut at every byte: GET has it by a second token, or says that it is cut", async (t) => {
+  const { world, agent, url } = await opened(t, { A: everyByte.flatMap((step) => (step.cut < HEAD_BYTES ? [step, {}] : [step])) });
+  for (const { cut } of everyByte) {
+    const outcome = await agent.fetch(url).then((r) => r.text()).catch((error) => error.code);
+    assert.equal(outcome, cut < HEAD_BYTES || cut === ANSWER_BYTES ? "ok" : "OUTCOME_UNKNOWN", `cut at ${cut}`);
+  }
+  const { violations, servers, drawn } = await world.counts();
+  assert.deepEqual(violations, []);
+  assert.equal(servers.A.length, drawn.length);
+});
+
+test("a thousand calls at once, each with a token of its own", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [] }, { tqs: { dequeueToken: [{ afterMs: 5 }] } });
+  const bodies = await Promise.all(Array.from({ length: 1_000 }, () => agent.fetch(url).then((r) => r.text())));
+  assert.ok(bodies.every((body) => body === "ok"));
+  const { violations, drawn, servers } = await world.counts();
+  assert.deepEqual(violations, []);
+  assert.deepEqual([drawn.length, servers.A.length], [1_000, 1_000]);
+});
+
+test("the answers to a thousand calls go to who asked", async (t) => {
+  const { agent } = await opened(t, {});
+  const tools = Array.from({ length: 1_000 }, (_, number) => `tool-${number}`);
+  const tokens = await Promise.all(tools.map((tool) => agent.dequeueToken(tool)));
+  assert.deepEqual(tokens.map(({ tool }) => tool), tools);
+});
+
+test("a caller who gives up is heard, and the token that comes later goes nowhere", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [] }, { tqs: { dequeueToken: [{ afterMs: 300 }, {}] } });
+  await assert.rejects(agent.fetch(url, { signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+  assert.equal(await (await agent.fetch(url)).text(), "ok");
+  assert.equal((await world.counts()).servers.A.length, 1);
+});
+
+test("a socket of another user, or where others can put one, is not connected to", async (t) => {
+  if (process.getuid() !== 0) return t.diagnostic("only root can give a file away");
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "obol-trust-"));
+  const socket = path.join(folder, "agent.sock");
+  const server = net.createServer(() => assert.fail("it was connected to")).listen(socket);
+  t.after(() => (server.close(), fs.rmSync(folder, { recursive: true })));
+  await new Promise((ready) => server.once("listening", ready));
+  const code = (options = {}) => new Agent({ socket, timeout: 300, environment: {}, ...options }).sessionInfo().catch((error) => error.code);
+  fs.chownSync(socket, 54_321, 54_321);
+  assert.equal(await code(), "UNTRUSTED_DAEMON");
+  fs.chownSync(socket, 0, 0);
+  fs.chmodSync(folder, 0o777);
+  assert.equal(await code(), "UNTRUSTED_DAEMON");
+  fs.chmodSync(folder, 0o700);
+  const link = path.join(folder, "link.sock");
+  fs.mkdirSync(path.join(folder, "open"), { mode: 0o777 });
+  fs.chmodSync(path.join(folder, "open"), 0o777);
+  fs.renameSync(socket, path.join(folder, "open/agent.sock"));
+  fs.symlinkSync(path.join(folder, "open/agent.sock"), link);
+  assert.equal(await code({ socket: link }), "UNTRUSTED_DAEMON");
+  assert.equal(await code({ socket: folder }), "DAEMON_UNREACHABLE");
+  assert.equal(await code({ socket: path.join(folder, "none.sock") }), "DAEMON_UNREACHABLE");
+});
+
+test("the user who is named may serve", async (t) => {
+  if (process.getuid() !== 0) return t.diagnostic("only root can give a file away");
+  const { places } = await opened(t, {});
+  fs.chownSync(places.agentSocket, 54_321, 54_321);
+  await assert.rejects(new Agent({ socket: places.agentSocket }).sessionInfo(), { code: "UNTRUSTED_DAEMON" });
+  const agent = new Agent({ socket: places.agentSocket, environment: { OBOL_ENDPOINT_USER: "54321" } });
+  assert.equal((await agent.sessionInfo()).agentInstanceId, "agt_scripted");
+  await agent.close();
+});
+
+test("neither a token nor an agent shows anything of itself", async (t) => {
+  const { agent, world, url } = await opened(t, { A: [] }, { tqs: { dequeueToken: [{ token: { pop: true, channel: "AES-256-GCM" } }] } });
+  const token = await agent.dequeueToken("search");
+  const secrets = [token.reveal(), token.proof(), ...Object.values(token.channel()).slice(1)];
+  await agent.fetch(url, { method: "POST", body: "{}" }).catch(() => {});
+  const deep = { depth: 20, showHidden: true, getters: true };
+  const texts = [token, agent, { token }, [token]].flatMap((value) => [
+    String(value), JSON.stringify(value), util.inspect(value, deep), util.format("%s %o %O %j", value, value, value, value), `${Object.entries(value)}`,
+  ]);
+  for (const text of texts) for (const secret of secrets) assert.ok(!text.includes(secret), text);
+  assert.deepEqual((await world.counts()).violations, []);
+});
+
+test("an idle agent does not keep a process alive, and nothing is written", async (t) => {
+  const { places, url } = await opened(t, { A: [] });
+  const script = `const { Agent } = require(${JSON.stringify(path.join(__dirname, "../.."))});
+    new Agent({ routes: [{ audience: "${places.servers.A}", tools: ["search"] }] }).fetch("${url}").then((r) => r.text());`;
+  const env = { ...process.env, OBOL_ENDPOINT_SOCKET: `unix://${places.agentSocket}`, NODE_DEBUG: "" };
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["-e", script], { env, timeout: 20_000, encoding: "utf8" });
+  assert.deepEqual([status, stdout, stderr], [0, "", ""]);
+});
+
+test("fifty processes on one sidecar", async (t) => {
+  const { world, places, url } = await opened(t, { A: [] });
+  const script = path.join(__dirname, "caller.js");
+  const { spawn } = require("node:child_process");
+  const env = { ...process.env, OBOL_ENDPOINT_SOCKET: places.agentSocket };
+  const ends = Array.from({ length: 50 }, () => new Promise((end) => spawn(process.execPath, [script, places.servers.A, url], { env }).once("exit", end)));
+  assert.ok((await Promise.all(ends)).every((code) => code === 0));
+  const { violations, servers } = await world.counts();
+  assert.deepEqual([violations, servers.A.length], [[], 100]);
+});
+
+test("require and import give the same, from a clone", () => {
+  const root = path.join(__dirname, "../..");
+  const byImport = `import { Agent } from ${JSON.stringify(path.join(root, "lib/index.mjs"))}; console.log(typeof Agent.prototype.fetch)`;
+  const text = execFileSync(process.execPath, ["--input-type=module", "-e", byImport], { encoding: "utf8" });
+  assert.equal(text, "function\n");
+  assert.equal(require(root).Agent, Agent);
+});

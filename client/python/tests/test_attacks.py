@@ -1,0 +1,279 @@
+"""An answer that is cut at every byte; a thousand calls at once; sockets of somebody else; what objects show of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import io
+import logging
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from world import World
+
+from obol_agent import Agent, AgentError, AsyncAgent, tool
+from obol_agent._endpoint import _keeper as keeper
+
+#: How long the answer `ok` of a scripted server is, and how much of that is its head.
+ANSWER_BYTES = 46
+HEAD_BYTES = 44
+EVERY_BYTE = [{"cut": cut} for cut in range(ANSWER_BYTES + 1)]
+
+
+class Attacks(unittest.TestCase):
+    def opened(self, servers: dict[str, Any], **more: Any) -> str:
+        self.world = World()
+        self.addCleanup(self.world.end)
+        self.places = self.world.open({"servers": servers, **more})
+        origin = self.places["servers"].get("A", "https://none.example")
+        self.options: dict[str, Any] = {
+            "socket": self.places["agentSocket"], "auth_socket": self.places["authSocket"], "timeout": 60.0,
+            "routes": [{"audience": origin, "tools": ["search"]}],
+        }
+        return origin + "/x"
+
+    def agent(self) -> Agent:
+        agent = Agent(**self.options)
+        self.addCleanup(agent.close)
+        return agent
+
+    def test_an_answer_that_is_cut_at_every_byte_post_is_sent_once(self) -> None:
+        url = self.opened({"A": EVERY_BYTE})
+        agent = self.agent()
+        for cut in range(ANSWER_BYTES + 1):
+            self.assertEqual(outcome(agent, url, "POST"), "ok" if cut == ANSWER_BYTES else "OUTCOME_UNKNOWN", f"cut at {cut}")
+            self.assertEqual(len(self.world.counts()["servers"]["A"]), cut + 1, f"cut at {cut}: sent once")
+        self.assertEqual(self.world.counts()["violations"], [])
+
+    def test_an_answer_that_is_cut_at_every_byte_get_has_it_by_a_second_token(self) -> None:
+        url = self.opened({"A": [step for cut in EVERY_BYTE for step in ([cut, {}] if cut["cut"] < HEAD_BYTES else [cut])]})
+        agent = self.agent()
+        for cut in range(ANSWER_BYTES + 1):
+            whole = cut < HEAD_BYTES or cut == ANSWER_BYTES
+            self.assertEqual(outcome(agent, url, "GET"), "ok" if whole else "OUTCOME_UNKNOWN", f"cut at {cut}")
+        counts = self.world.counts()
+        self.assertEqual(counts["violations"], [])
+        self.assertEqual(len(counts["servers"]["A"]), len(counts["drawn"]))
+
+    def test_the_same_with_asyncio(self) -> None:
+        url = self.opened({"A": EVERY_BYTE})
+
+        async def calls() -> None:
+            async with AsyncAgent(**self.options) as agent:
+                for cut in range(ANSWER_BYTES + 1):
+                    try:
+                        found = await (await agent.fetch(url, method="POST", body="{}")).text()
+                    except AgentError as error:
+                        found = error.code
+                    self.assertEqual(found, "ok" if cut == ANSWER_BYTES else "OUTCOME_UNKNOWN", f"cut at {cut}")
+
+        asyncio.run(calls())
+        counts = self.world.counts()
+        self.assertEqual((counts["violations"], len(counts["servers"]["A"])), ([], ANSWER_BYTES + 1))
+
+    def test_a_thousand_calls_at_once_with_asyncio(self) -> None:
+        url = self.opened({"A": []}, tqs={"dequeueToken": [{"afterMs": 5}]})
+
+        async def calls() -> list[str]:
+            async def one(agent: AsyncAgent) -> str:
+                return await (await agent.fetch(url)).text()
+
+            async with AsyncAgent(**self.options) as agent:
+                return list(await asyncio.gather(*(one(agent) for _ in range(1_000))))
+
+        self.assertEqual(set(asyncio.run(calls())), {"ok"})
+        self.thousand()
+
+    def test_a_thousand_calls_at_once_in_threads(self) -> None:
+        url = self.opened({"A": []}, tqs={"dequeueToken": [{"afterMs": 5}]})
+        agent = self.agent()
+        together = threading.Barrier(200)
+
+        def five(_: int) -> list[str]:
+            together.wait()
+            return [agent.fetch(url).text for _ in range(5)]
+
+        with ThreadPoolExecutor(200) as pool:
+            self.assertEqual({body for bodies in pool.map(five, range(200)) for body in bodies}, {"ok"})
+        self.thousand()
+
+    def thousand(self) -> None:
+        counts = self.world.counts()
+        self.assertEqual((counts["violations"], len(counts["drawn"]), len(counts["servers"]["A"])), ([], 1_000, 1_000))
+
+    def test_the_answers_to_a_thousand_draws_go_to_who_asked(self) -> None:
+        self.opened({})
+
+        async def draws() -> list[str]:
+            async with AsyncAgent(**self.options) as agent:
+                return [token.tool for token in await asyncio.gather(*(agent.dequeue_token(f"tool-{n}") for n in range(1_000)))]
+
+        self.assertEqual(asyncio.run(draws()), [f"tool-{number}" for number in range(1_000)])
+
+    def test_who_gives_up_costs_nobody_else_anything(self) -> None:
+        url = self.opened({"A": []}, tqs={"dequeueToken": [{"afterMs": 300}, {}]})
+
+        async def calls() -> str:
+            async with AsyncAgent(**self.options) as agent:
+                with self.assertRaises((TimeoutError, asyncio.TimeoutError)):
+                    await asyncio.wait_for(agent.fetch(url), 0.05)
+                return await (await agent.fetch(url)).text()
+
+        self.assertEqual(asyncio.run(calls()), "ok")
+        self.assertEqual(len(self.world.counts()["servers"]["A"]), 1)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can give a file away")
+    def test_a_socket_of_another_user_is_not_connected_to_unless_the_user_is_named(self) -> None:
+        self.opened({})
+        os.chown(self.options["socket"], 54_321, 54_321)
+        for agent in (Agent(**self.options), AsyncAgent(**self.options)):
+            with self.assertRaises(AgentError) as raised:
+                info = agent.session_info()
+                asyncio.run(info) if asyncio.iscoroutine(info) else None  # type: ignore[arg-type]
+            self.assertEqual(raised.exception.code, "UNTRUSTED_DAEMON")
+            self.assertIn("OBOL_ENDPOINT_USER=54321", str(raised.exception))
+        self.assertEqual(Agent(**self.options, user=54_321).session_info().agent_instance_id, "agt_scripted")
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can give a folder away")
+    def test_the_owner_of_a_folder_is_trusted_only_where_root_alone_could_put_it_there(self) -> None:
+        above = tempfile.mkdtemp(prefix="obol-keeper-")
+        self.addCleanup(shutil.rmtree, above)
+        folder = os.path.join(above, "obol")
+        os.mkdir(folder)
+        os.chown(folder, 54_321, 54_321)
+        self.assertEqual(keeper(folder), 54_321)
+        for mode in (0o770, 0o707, 0o1777):
+            os.chmod(above, mode)
+            self.assertIsNone(keeper(folder), oct(mode))
+        os.chmod(above, 0o700)
+        os.chown(above, 54_321, 0)
+        self.assertIsNone(keeper(folder), "the folder above is not root's")
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_who_listens_decides_and_not_who_owns_the_socket(self) -> None:
+        folder = tempfile.mkdtemp(prefix="obol-peer-")
+        self.addCleanup(shutil.rmtree, folder)
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "agent.sock")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        script = "import os,socket; os.setuid(54321); s=socket.socket(fileno=0); s.listen(); c,_=s.accept(); print(c.recv(99))"
+        with subprocess.Popen([sys.executable, "-c", script], stdin=listener.fileno(), stdout=subprocess.PIPE) as impostor:
+            with self.assertRaises(AgentError) as raised:
+                Agent(socket=path, timeout=5.0).session_info()
+            listener.close()
+            self.assertEqual(raised.exception.code, "UNTRUSTED_DAEMON")
+            assert impostor.stdout
+            self.assertEqual(impostor.stdout.read(), b"b''\n", "not a byte was sent")
+
+    def test_neither_a_token_nor_an_agent_shows_anything_of_itself(self) -> None:
+        self.opened({}, tqs={"dequeueToken": [{"token": {"pop": True, "channel": "AES-256-GCM"}}]})
+        agent = self.agent()
+        token = agent.dequeue_token("search")
+        assert token.channel and token.proof
+        secrets = [token.reveal(), token.proof, *list(token.channel.values())[1:]]
+        for value in (token, agent, [token], {"token": token}):
+            for text in (repr(value), str(value), f"{value}", f"{value!a}"):
+                for secret in secrets:
+                    self.assertNotIn(secret, text)
+        for write in (pickle.dumps, copy.copy, copy.deepcopy):
+            with self.assertRaises(TypeError):
+                write(token)
+        with self.assertRaises(TypeError):
+            vars(token)
+
+    def test_no_log_line_holds_a_token(self) -> None:
+        url = self.opened({"A": [{"cut": 0}, {"cut": 20}, {}, {"status": 503, "problem": "UNAVAILABLE", "headers": {"Retry-After": "0"}}]})
+        lines = io.StringIO()
+        handler = logging.StreamHandler(lines)
+        logging.getLogger().addHandler(handler)
+        self.addCleanup(logging.getLogger().removeHandler, handler)
+        logging.getLogger().setLevel(logging.DEBUG)
+        self.addCleanup(logging.getLogger().setLevel, logging.WARNING)
+
+        async def calls() -> None:
+            asyncio.get_running_loop().slow_callback_duration = 0.0
+            async with AsyncAgent(**self.options) as agent:
+                for _ in range(3):
+                    try:
+                        await agent.fetch(url)
+                    except AgentError as error:
+                        logging.exception("a call", exc_info=error)
+
+        asyncio.run(calls(), debug=True)
+        self.assertIn("a call", lines.getvalue())
+        self.assertNotIn("tok_", lines.getvalue())
+
+    def test_a_token_is_over_after_its_with(self) -> None:
+        self.opened({})
+        with self.agent().token("search") as token:
+            self.assertTrue(token.authorization().startswith("TBAC tok_"))
+        with self.assertRaises(AgentError):
+            token.reveal()
+
+    def test_a_tool_gets_a_token_for_each_call_and_hides_it_from_its_signature(self) -> None:
+        self.opened({})
+        agent, seen = self.agent(), []
+
+        @tool(agent)
+        def search(query: str, *, token: Any) -> str:
+            seen.append(token.reveal())
+            return query
+
+        self.assertEqual([search("a"), search("b")], ["a", "b"])
+        self.assertEqual(len(set(seen)), 2)
+        import inspect
+
+        self.assertEqual(list(inspect.signature(search).parameters), ["query"])
+        with self.assertRaises(TypeError):
+
+            @tool(agent)
+            async def wrong(*, token: Any) -> None: ...
+
+    def test_a_process_that_forks_does_not_share_connections(self) -> None:
+        url = self.opened({"A": []})
+        agent = self.agent()
+        self.assertEqual(agent.fetch(url).text, "ok")
+        children = []
+        for _ in range(8):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if all(agent.fetch(url).text == "ok" for _ in range(5)) else 1)
+            children.append(child)
+        self.assertTrue(all(agent.fetch(url).text == "ok" for _ in range(5)))
+        self.assertEqual([os.waitpid(child, 0)[1] for child in children], [0] * 8)
+        self.assertEqual(self.world.counts()["violations"], [])
+
+    def test_fifty_processes_on_one_sidecar(self) -> None:
+        url = self.opened({"A": []})
+        script = (
+            "import sys; from obol_agent import Agent\n"
+            "agent = Agent(routes=[{'audience': sys.argv[1], 'tools': ['search']}])\n"
+            "assert all(agent.fetch(sys.argv[2]).text == 'ok' for _ in range(2))"
+        )
+        command = [sys.executable, "-c", script, self.places["servers"]["A"], url]
+        environment = {**os.environ, "OBOL_ENDPOINT_SOCKET": "unix://" + self.options["socket"]}
+        running = [subprocess.Popen(command, env=environment) for _ in range(50)]
+        self.assertEqual([process.wait() for process in running], [0] * 50)
+        counts = self.world.counts()
+        self.assertEqual((counts["violations"], len(counts["servers"]["A"])), ([], 100))
+
+
+def outcome(agent: Agent, url: str, method: str) -> str:
+    try:
+        return agent.fetch(url, method=method, body="{}" if method == "POST" else None).text
+    except AgentError as error:
+        return error.code
+
+
+if __name__ == "__main__":
+    unittest.main()

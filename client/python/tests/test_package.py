@@ -1,0 +1,100 @@
+"""The wheel: built from a copy of the package, installed where nothing else is, and used there."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+import venv
+import zipfile
+from typing import Any
+
+from world import World
+
+PACKAGE = pathlib.Path(__file__).parents[1]
+#: What importing the package may take. The best of several runs, for a machine may have other things to do.
+IMPORT_MICROS = 60_000
+
+USE = """
+import sys
+from obol_agent import Agent, AgentError
+socket, origin, *sealed = sys.argv[1:]
+agent = Agent(socket=socket, routes=[{"audience": origin, "tools": ["search"], **({"sealed": True} if sealed else {})}])
+for _ in range(2):
+    try:
+        print(agent.fetch(origin + "/x", method="POST", json={}).text)
+    except AgentError as error:
+        print(error.code, "obol-agent[channel]" in str(error))
+"""
+
+
+def run(*command: Any) -> str:
+    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+
+
+class Package(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="obol-wheel-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        source = cls.folder / "source"
+        shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", cls.folder, source)
+        (cls.wheel,) = cls.folder.glob("*.whl")
+        venv.create(cls.folder / "env", with_pip=False)
+        cls.python = cls.folder / "env/bin/python"
+        run(sys.executable, "-m", "pip", "--python", cls.python, "install", "--quiet", "--no-index", "--no-deps", cls.wheel)
+
+    def test_the_wheel_holds_the_package_and_its_types_and_asks_for_nothing(self) -> None:
+        with zipfile.ZipFile(self.wheel) as wheel:
+            names = wheel.namelist()
+            (metadata,) = (wheel.read(name).decode() for name in names if name.endswith("METADATA"))
+        self.assertIn("obol_agent/py.typed", names)
+        self.assertTrue(all(name.startswith(("obol_agent/", "obol_agent-")) for name in names), names)
+        self.assertNotIn("test", " ".join(names))
+        needed = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:")]
+        self.assertEqual(needed, ['Requires-Dist: cryptography>=42; extra == "channel"'])
+
+    def used(self, *more: str, **world: Any) -> tuple[str, dict[str, Any]]:
+        scripted = World()
+        self.addCleanup(scripted.end)
+        places = scripted.open({"servers": {"A": []}, **world})
+        said = run(self.python, "-c", USE, places["agentSocket"], places["servers"]["A"], *more)
+        return said, scripted.counts()
+
+    def test_it_works_where_nothing_else_is_installed(self) -> None:
+        said, counts = self.used()
+        self.assertEqual((said, len(counts["drawn"]), counts["violations"]), ("ok\nok\n", 2, []))
+
+    def test_a_tool_with_sealed_bodies_is_refused_before_anything_is_drawn(self) -> None:
+        sealed = {"tqs": {"dequeueToken": [{"token": {"channel": "AES-256-GCM"}}]}}
+        said, counts = self.used("sealed", **sealed)
+        self.assertEqual((said, counts["drawn"]), ("CHANNEL_UNSUPPORTED True\n" * 2, []))
+        # Where the route does not say so, one draw finds out.
+        said, counts = self.used(**sealed)
+        self.assertEqual((said, len(counts["drawn"]), counts["servers"]["A"]), ("CHANNEL_UNSUPPORTED True\n" * 2, 1, []))
+
+    def test_importing_it_takes_little_time(self) -> None:
+        def micros() -> int:
+            command = [str(self.python), "-X", "importtime", "-c", "import obol_agent"]
+            lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+            return int(next(line.split("|")[1] for line in lines if line.endswith("| obol_agent")))
+
+        best = min(micros() for _ in range(10))
+        print(f"import obol_agent: {best / 1000:.1f} ms", file=sys.stderr)
+        self.assertLessEqual(best, IMPORT_MICROS)
+
+
+class Types(unittest.TestCase):
+    def test_mypy_finds_nothing_in_strict_mode(self) -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "src/obol_agent"]
+            checked = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, check=False)
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
