@@ -60,7 +60,7 @@ fn serve(runtime: &Runtime, home: &Path, ran: &Arc<AtomicU64>) -> SocketAddr {
         counted.fetch_add(1, Ordering::Relaxed);
         async { "listed" }
     };
-    let echo = |_: SpentToken, Json(arguments): Json<Value>| async { Json(json!({"got": arguments})) };
+    let echo = |_: SpentToken, Json(arguments): Json<Value>| async move { Json(json!({"got": arguments})) };
     let routes = Router::new()
         .route("/v1/list", get(list).layer(layer("list")))
         .route("/v1/sign", post(echo).layer(layer("sign").json_arguments()))

@@ -274,6 +274,9 @@ class HttpServer:
             request = self.read(reader)
             if request is None:
                 return
+            hosts = [value for name, value in request["headers"] if name == "host"]
+            if hosts not in ([f"127.0.0.1:{self.port}"], [f"localhost:{self.port}"]):
+                self.ledger.wrong(f"{self.name}: not one Host, or another server's")
             drawn = self.ledger.present(self.name, request)
             body = request["body"]
             if drawn and drawn["channel"]:

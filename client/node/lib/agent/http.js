@@ -7,6 +7,7 @@ const https = require("node:https");
 const zlib = require("node:zlib");
 const { pipeline } = require("node:stream");
 const { AgentError } = require("./errors");
+const { originOf } = require("./url");
 
 /** Connections to one origin; more calls wait for one of them. */
 const MAX_SOCKETS = 256;
@@ -50,8 +51,8 @@ class Connections {
         port: url.port,
         path: url.path + url.query,
         method,
-        headers,
-        setHost: true,
+        // Beside a list of headers Node writes no Host by itself.
+        headers: ["host", originOf(url).slice(url.scheme.length + 3), ...headers],
         ...(url.host === "localhost" ? { lookup: loopback } : {}),
       });
       let connected = false;
