@@ -6,12 +6,14 @@ const { argumentsHash, isJsonObject } = require("./canonical");
 const { Channel, MAX_SEALED_BYTES, SEALED_TYPE, failed } = require("./channel");
 const { AgentError } = require("./errors");
 const { Unanswered, Unsent } = require("./http");
-const { Rules } = require("./rules");
+const { Rules, isBusy } = require("./rules");
 const { readUrl, resolve, writeUrl } = require("./url");
 
 const MAX_REDIRECTS = 5;
 const MAX_PROBLEM_BYTES = 65_536;
 const EMPTY = Buffer.from("{}");
+/** Refusals ahead of the action, by the guard or something before it. */
+const NOT_SO_FAR = new Set([401, 403, 429, 503]);
 
 class Call {
   #agent;
@@ -21,6 +23,8 @@ class Call {
   #url;
   #destination;
   #redirects = 0;
+  /** It was sent before, and what came of that is not known. */
+  #unresolved = false;
 
   /** `agent`: what the call asks of it, `destination`, `draw`, `authenticate`, `isYoung`, `send`. */
   constructor(agent, request, deadline) {
@@ -35,11 +39,22 @@ class Call {
   async run() {
     const { method, tool, audience } = this.#request;
     this.#destination = await this.#agent.destination({ method, url: this.#url, tool, audience }, this.#deadline);
-    for (;;) {
-      const { answer, channel } = await this.#attempt();
-      const opened = answer && (await this.#take(answer, channel));
-      if (opened) return opened;
+    try {
+      for (;;) {
+        const { answer, channel } = await this.#attempt();
+        const opened = answer && (await this.#take(answer, channel));
+        if (opened) return this.#settled(opened);
+      }
+    } catch (error) {
+      throw this.#unresolved && error instanceof AgentError && error.code !== "OUTCOME_UNKNOWN" ? this.#unknown({ why: `then ${error.code}` }) : error;
     }
+  }
+
+  /** What an earlier attempt may have done is not forgotten over a later one that did not get so far. */
+  #settled(response) {
+    if (!this.#unresolved || !NOT_SO_FAR.has(response.status)) return response;
+    response.body?.cancel().catch(() => {}); // Nobody reads it.
+    throw this.#unknown({ why: `then status ${response.status}` });
   }
 
   /** Draws and sends. An attempt that is to be repeated has no answer. */
@@ -76,7 +91,8 @@ class Call {
     if (error.timedOut && this.#rules.repeatable) {
       throw new AgentError("TIMEOUT", `the server did not answer within ${this.#deadline.ms} ms; allow more with \`timeout\``);
     }
-    return this.#again(error.timedOut ? null : this.#rules.unanswered(), this.#unknown(error));
+    await this.#again(error.timedOut ? null : this.#rules.unanswered(), this.#unknown(error));
+    this.#unresolved = !this.#rules.repeatable;
   }
 
   async #again(decision, otherwise) {
@@ -102,9 +118,14 @@ class Call {
     const decision = this.#rules.answered(answer.status, code, answer.only("retry-after"));
     if (decision?.stolen) throw this.#dropped(answer, stolen());
     if (decision?.redirect) return this.#redirected(answer, channel);
+    if (answer.status === 409 && code === "OUTCOME_UNKNOWN" && this.#request.idempotencyKey !== undefined) {
+      throw this.#dropped(answer, this.#unknown({ why: "the server began it under this key, and does not know what became of it" }));
+    }
     const wait = await this.#wait(decision, answer);
     if (wait === null || wait >= this.#deadline.left()) return this.#finished(answer, channel);
     answer.drop();
+    // Still running under this key, or failed somewhere in it.
+    this.#unresolved ||= !this.#rules.repeatable && (answer.status === 409 || (answer.status >= 500 && !isBusy(code)));
     await this.#deadline.pause(wait);
   }
 
@@ -201,7 +222,7 @@ const stolen = () =>
 
 /** The code of a refusal, if it names one. */
 async function refusalCode(answer) {
-  if (answer.status !== 401 && answer.status !== 503) return null;
+  if (![401, 409, 503].includes(answer.status)) return null;
   const challenge = /^TBAC (?:.*[ ,])?error="([A-Z_]{1,64})"/.exec(answer.only("www-authenticate") ?? "");
   if (answer.status === 401 && challenge) return challenge[1];
   const type = (answer.only("content-type") ?? "").split(";")[0].trim().toLowerCase();

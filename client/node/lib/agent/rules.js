@@ -9,6 +9,8 @@ const BUSY = new Set(["UNAVAILABLE", "OVERLOADED"]);
 const STALE = new Set(["STALE_TIMESTAMP", "EPOCH_EXPIRED"]);
 const ENDED = new Set(["SESSION_EXPIRED", "SESSION_NOT_FOUND"]);
 
+/** The guard could not decide, and nothing was run. */
+const isBusy = (code) => BUSY.has(code);
 const jitter = (ms) => ms * (0.5 + Math.random());
 
 /** Milliseconds of a `Retry-After` in whole seconds; anything else counts as one second. */
@@ -57,7 +59,7 @@ class Rules {
     if (status === 409 && retryAfter !== null && this.#request.idempotencyKey !== undefined && !this.#request.stream) {
       return { again: Math.max(10, retryAfterMs(retryAfter)) };
     }
-    if (status === 503 && BUSY.has(code)) return this.#spend("busy") ? { again: retryAfterMs(retryAfter) } : null;
+    if (status === 503 && isBusy(code)) return this.#spend("busy") ? { again: retryAfterMs(retryAfter) } : null;
     if (status >= 500) return this.#ambiguous() ? { again: jitter(100) } : null;
     return REDIRECTS.has(status) ? { redirect: true } : null;
   }
@@ -79,4 +81,4 @@ class Rules {
   }
 }
 
-module.exports = { Rules };
+module.exports = { Rules, isBusy };

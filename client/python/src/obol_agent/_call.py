@@ -16,12 +16,14 @@ from ._destination import Destination, Wanted
 from ._errors import AgentError, Unanswered, Unsent, wrong
 from ._http import Answer, Headers, Prepared
 from ._request import Request
-from ._rules import ANSWER, Decision, Rules
+from ._rules import ANSWER, BUSY, Decision, Rules
 from ._token import Token
 from ._url import Url, read_url, resolve
 
 MAX_REDIRECTS = 5
 MAX_PROBLEM_BYTES = 65_536
+#: Refusals ahead of the action, by the guard or something before it.
+NOT_SO_FAR = frozenset({401, 403, 429, 503})
 _CHALLENGE = re.compile(r'TBAC (?:.*[ ,])?error="([A-Z_]{1,64})"')
 
 
@@ -56,8 +58,25 @@ class Call:
         self._rules = Rules(request.method, request.stream, request.idempotent)
         self._url = read_url(request.url)
         self._redirects = 0
+        #: It was sent before, and what came of that is not known.
+        self._unresolved = False
 
     async def run(self) -> Done:
+        try:
+            return self._settled(await self._run())
+        except AgentError as error:
+            if not self._unresolved or error.code == "OUTCOME_UNKNOWN":
+                raise
+            raise self._unknown(f"then {error.code}") from None
+
+    def _settled(self, done: Done) -> Done:
+        """What an earlier attempt may have done is not forgotten over a later one that did not get so far."""
+        if self._unresolved and done.answer.status in NOT_SO_FAR:
+            done.answer.drop()
+            raise self._unknown(f"then status {done.answer.status}")
+        return done
+
+    async def _run(self) -> Done:
         request = self._request
         wanted = Wanted(request.method, self._url, request.tool, request.audience)
         self._destination = await self._agent.destination(wanted, self._deadline)
@@ -102,7 +121,8 @@ class Call:
                 "TIMEOUT", f"the server did not answer within {self._deadline.secs:g} s; allow more with `timeout`"
             ) from None
         decision = ANSWER if failure.timed_out else self._rules.unanswered()
-        return await self._again(decision, self._unknown(failure))
+        await self._again(decision, self._unknown(failure.why))
+        self._unresolved = not self._rules.repeatable
 
     async def _again(self, decision: Decision, otherwise: AgentError) -> None:
         if decision is ANSWER or decision.pause_secs >= self._deadline.left():
@@ -113,10 +133,10 @@ class Call:
         origin = self._destination.send.origin
         return AgentError("UNREACHABLE", f"{origin} could not be connected to ({failure}); nothing was sent. Check that it is up")
 
-    def _unknown(self, failure: Unanswered) -> AgentError:
+    def _unknown(self, why: str) -> AgentError:
         return AgentError(
             "OUTCOME_UNKNOWN",
-            f"the request was sent and not answered ({failure.why}); it may have been carried out. Check before repeating it, "
+            f"the request was sent and not answered ({why}); it may have been carried out. Check before repeating it, "
             "or give an `idempotency_key` where the server knows these",
         )
 
@@ -129,10 +149,16 @@ class Call:
             raise _stolen()
         if decision.verb == "redirect":
             return await self._redirected(answer, channel)
+        if answer.status == 409 and code == "OUTCOME_UNKNOWN" and self._request.idempotent:
+            answer.drop()
+            raise self._unknown("the server began it under this key, and does not know what became of it")
         pause = await self._wait(decision, answer)
         if pause is None or pause >= self._deadline.left():
             return await self._finished(answer, channel)
         answer.drop()
+        # Still running under this key, or failed somewhere in it.
+        began = answer.status == 409 or (answer.status >= 500 and code not in BUSY)
+        self._unresolved = self._unresolved or (began and not self._rules.repeatable)
         await self._agent.pause(pause, self._deadline)
         return None
 
@@ -205,7 +231,7 @@ def _stolen() -> AgentError:
 
 async def _refusal_code(answer: Answer) -> str | None:
     """The code of a refusal, if it names one."""
-    if answer.status not in (401, 503):
+    if answer.status not in (401, 409, 503):
         return None
     challenge = _CHALLENGE.match(answer.only("www-authenticate") or "")
     if answer.status == 401 and challenge:

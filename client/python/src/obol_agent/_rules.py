@@ -12,7 +12,7 @@ from typing import NamedTuple
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NEW_SESSION_PAUSE_SECS = 0.25
-_BUSY = frozenset({"UNAVAILABLE", "OVERLOADED"})
+BUSY = frozenset({"UNAVAILABLE", "OVERLOADED"})
 _STALE = frozenset({"STALE_TIMESTAMP", "EPOCH_EXPIRED"})
 _ENDED = frozenset({"SESSION_EXPIRED", "SESSION_NOT_FOUND"})
 
@@ -68,7 +68,7 @@ class Rules:
             return self._unauthorized(code)
         if status == 409 and retry_after is not None and self._idempotent and not self._stream:
             return Decision("again", max(0.01, _retry_after_secs(retry_after)))
-        if status == 503 and code in _BUSY:
+        if status == 503 and code in BUSY:
             return Decision("again", _retry_after_secs(retry_after)) if self._spend("busy") else ANSWER
         if status >= 500:
             return self._ambiguous()
