@@ -54,6 +54,7 @@ pub fn write_policy(folder: &Path, catalogue: &str, policies: &str) {
 /// An `obol as`, running or not; killed when dropped.
 pub struct AsProcess {
     home: PathBuf,
+    origin: String,
     port: u16,
     probes: u16,
     arguments: Vec<String>,
@@ -77,7 +78,15 @@ impl AsProcess {
     /// One that does not run yet.
     pub fn unstarted(home: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self { home: home.to_owned(), port: free_port(), probes: free_port(), arguments, child: None }
+        let (port, probes) = (free_port(), free_port());
+        let origin = format!("http://127.0.0.1:{port}");
+        Self { home: home.to_owned(), origin, port, probes, arguments, child: None }
+    }
+
+    /// From here on it is known as this, and has these arguments as well.
+    pub fn call_it(&mut self, origin: &str, arguments: &[&str]) {
+        self.arguments.extend(["--origin", origin].iter().chain(arguments).map(ToString::to_string));
+        self.origin = origin.to_owned();
     }
 
     /// Starts it, and waits until it is ready.
@@ -140,7 +149,7 @@ impl AsProcess {
 
     /// What agents know it as.
     pub fn origin(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.origin.clone()
     }
 
     /// The service with its key, as agents pin it.

@@ -1,0 +1,208 @@
+//! The Authentication Service as a process of its own, over TLS on loopback, with its directory in a file: how long a session
+//! takes to open, and how many a second of its processor time opens.
+//!
+//! `cargo bench -p obol-benches --bench authority`; with `-- --quick` a few that show only that it works. Names of
+//! [`PARTS`] run these alone.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
+#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "what it measures is what it prints")]
+
+use core::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use obol_authenticator::{Authenticator, ConnectOptions, Identity, Pinned, Registered, Wishes};
+use obol_benches::rows::{self, Row, Target, Unit};
+use obol_world::authority::{AsProcess, write_policy};
+use obol_world::home::write_private;
+use obol_world::{home, now};
+use tokio::runtime::Runtime;
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Sessions that are opened one after the other.
+    sessions: usize,
+    /// Agents that open sessions at the same time, and how many each opens.
+    agents: usize,
+    each: usize,
+}
+
+const FULL: Plan = Plan { sessions: 1_000, agents: 32, each: 100 };
+const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5 };
+
+/// What can be run alone, and how.
+type Part = (&'static str, fn(Plan));
+
+const PARTS: [Part; 2] = [("open", open), ("rate", rate)];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let plan = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let asked: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    rows::begin();
+    for (name, part) in PARTS {
+        if asked.is_empty() || asked.iter().any(|asked| *asked == name) {
+            part(plan);
+        }
+    }
+}
+
+/// A running service that grants so many tools to whoever has the role `dev`.
+struct Service {
+    process: AsProcess,
+    home: tempfile::TempDir,
+    certificate: PathBuf,
+}
+
+impl Service {
+    fn start(tools: usize) -> Self {
+        let home = home::home();
+        let (catalogue, policies) = policy(tools);
+        write_policy(&home.path().join("policy"), &catalogue, &policies);
+        let certificate = certificate(home.path());
+        // The port is known only once the process is there, and the origin must say it.
+        let mut process = AsProcess::unstarted(home.path(), &[]);
+        let origin = format!("https://localhost:{}", process.port());
+        process.call_it(&origin, &["--policy", "policy", "--tls-cert", "as.crt", "--tls-key", "as.key"]);
+        process.start_again();
+        rows::count_as_ours(process.pid());
+        Self { process, home, certificate }
+    }
+
+    /// An agent that a human has approved.
+    async fn agent(&self, name: &str) -> Authenticator {
+        let place = |end: &str| self.home.path().join(format!("{name}.{end}"));
+        let identity = Identity::open_or_create(&place("identity"), &place("key")).expect("a new identity");
+        let service = Pinned::parse(&self.process.pin()).expect("the service's pin");
+        let options = ConnectOptions::new().ca_file(&self.certificate);
+        let mut agent = Authenticator::new(service, identity, &options).expect("an authenticator");
+        let wishes = Wishes {
+            name: name.to_owned(),
+            class: "bench".to_owned(),
+            roles: vec!["dev".to_owned()],
+            ..Wishes::default()
+        };
+        match agent.register(&wishes, None, now()).await.expect("the service answers") {
+            Registered::Waits { code, .. } => {
+                let said = self.process.operate(&["approve", &code, "--yes"]);
+                assert!(said.status.success(), "{said:?}");
+            }
+            Registered::Active { .. } => {}
+        }
+        agent
+    }
+
+    /// Processor time that the service has used, in seconds.
+    fn processor_secs(&self) -> f64 {
+        let folder = format!("/proc/{}/task", self.process.pid());
+        let threads = std::fs::read_dir(folder).expect("the service runs").flatten();
+        let nanoseconds = |thread: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default()
+        };
+        threads.map(nanoseconds).sum::<u64>() as f64 / 1e9
+    }
+}
+
+/// So many tools, each with one offer, and the policies that grant them.
+fn policy(tools: usize) -> (String, String) {
+    let mut catalogue = "org = \"example\"\n".to_owned();
+    for number in 0..tools {
+        let _always = write!(
+            catalogue,
+            "\n[[tool]]\nname = \"tool-{number}\"\naudience = \"https://api.example\"\nrisk = \"low\"\n  [[tool.offer]]\n  \
+             name = \"read\"\n  action = [\"read\"]\n  resource = \"docs/**\"\n  ttl = 60\n"
+        );
+    }
+    let policies = r#"
+@id("use") permit (principal in Obol::Role::"dev", action == Obol::Action::"use", resource);
+@id("ahead") permit (principal is Obol::Agent, action == Obol::Action::"useUnattended", resource);
+@id("operators") permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource);
+"#;
+    (catalogue, policies.to_owned())
+}
+
+/// A certificate for localhost that vouches for itself.
+fn certificate(folder: &Path) -> PathBuf {
+    let (chain, key) = (folder.join("as.crt"), folder.join("as.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    openssl.args(["-days", "1", "-addext", "basicConstraints=critical,CA:FALSE", "-subj", "/CN=localhost"]);
+    openssl.args(["-addext", "subjectAltName=DNS:localhost", "-keyout"]).arg(&key).arg("-out").arg(&chain);
+    let made = openssl.output().expect("openssl is installed");
+    assert!(made.status.success(), "{made:?}");
+    // openssl's own mode depends on its version.
+    write_private(&key, &std::fs::read_to_string(&key).expect("the key"));
+    chain
+}
+
+/// How long a session takes, one after the other, each with ten grants.
+fn open(plan: Plan) {
+    let service = Service::start(10);
+    let mut times = Runtime::new().expect("a runtime").block_on(async {
+        let mut agent = service.agent("builder").await;
+        let mut times = Vec::with_capacity(plan.sessions);
+        // The first finds policy cold and no connection.
+        for number in 0..=plan.sessions {
+            let begun = Instant::now();
+            let session = agent.authenticate(None, now()).await.expect("a session");
+            let took = begun.elapsed();
+            assert_eq!(session.half.grants.len(), 10);
+            if number > 0 {
+                times.push(took.as_secs_f64() * 1e9);
+            }
+        }
+        times
+    });
+    times.sort_by(f64::total_cmp);
+    let at = |of_100: usize| times.get(times.len() * of_100 / 100).copied().unwrap_or(f64::NAN);
+    for (name, of_100, most) in [("p50", 50, 5e6), ("p99", 99, 20e6)] {
+        let measured = at(of_100);
+        println!("authenticate, ten grants, {name}: {:.2} ms", measured / 1e6);
+        Row::new("authority", format!("authenticate, ten grants, {name}"), Unit::Nanoseconds, measured)
+            .wants(Target::AtMost(most))
+            .record();
+    }
+}
+
+/// Sessions a second of the service's processor time, many agents at once, one grant each.
+fn rate(plan: Plan) {
+    let service = Service::start(1);
+    let runtime = Runtime::new().expect("a runtime");
+    let agents = runtime.block_on(async {
+        let mut agents = Vec::new();
+        for number in 0..plan.agents {
+            let mut agent = service.agent(&format!("agent-{number}")).await;
+            drop(agent.authenticate(None, now()).await.expect("a session"));
+            agents.push(agent);
+        }
+        agents
+    });
+    let (used, begun) = (service.processor_secs(), Instant::now());
+    runtime.block_on(async {
+        let open = |mut agent: Authenticator| async move {
+            for _ in 0..plan.each {
+                drop(agent.authenticate(None, now()).await.expect("a session"));
+            }
+        };
+        let opening: Vec<_> = agents.into_iter().map(|agent| tokio::spawn(open(agent))).collect();
+        for agent in opening {
+            agent.await.expect("an agent that got its sessions");
+        }
+    });
+    let (used, took) = (service.processor_secs() - used, begun.elapsed().as_secs_f64());
+    let sessions = (plan.agents * plan.each) as f64;
+    let measured = sessions / used;
+    println!(
+        "sessions in a second of the service's processor time: {measured:.0}; {:.0} a second by the clock, agents beside it",
+        sessions / took
+    );
+    Row::new("authority", "sessions in a second of processor time", Unit::PerSecond, measured)
+        .wants(Target::AtLeast(2_500.0))
+        .record();
+}
