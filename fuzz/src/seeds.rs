@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use obol_stream::{Item, What, Word, frame};
 use obol_token::text::{bytes_from_hex, to_base64url, to_hex};
 use obol_token::{Scope, Suite};
 use serde_json::{Value, json};
@@ -54,6 +55,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             vec![policy::CATALOGUE.into(), policy::CATALOGUE.replace("\n", "\r\n").into(), Vec::new()]
         }
         "policy" => vec![policy::POLICIES.into(), policy::POLICIES.replace("permit", "forbid").into()],
+        "stream" => streams(),
         "atp_body" => atp::bodies(),
         "atp_document" => atp::documents(),
         "atp_jwt_header" => atp::tokens(),
@@ -64,6 +66,19 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 /// One message of every handshake that was made.
 fn handshakes(message: impl Fn(&Messages) -> &Vec<u8>) -> Vec<Vec<u8>> {
     Genuine::get().messages.iter().map(|messages| message(messages).clone()).collect()
+}
+
+/// Items and words as they are read, and streams of them as they come from the network.
+fn streams() -> Vec<Vec<u8>> {
+    let items = [
+        Item::Listed { seq: 7 }.to_bytes(),
+        Item::Heartbeat { head: 9, now: NOW }.to_bytes(),
+        Item::Happened { seq: 9, prev: 7, what: What::AgentEnabled }.to_bytes(),
+        Item::Refused { code: "REVOKED".to_owned(), detail: "gone".to_owned() }.to_bytes(),
+    ];
+    let plain = items.iter().map(|item| item.to_vec()).chain([Word::Applied { seq: 7 }.to_bytes()]);
+    let framed: Vec<u8> = items.iter().flat_map(|item| frame(item)).collect();
+    plain.chain([framed]).map(|seed| [&[15][..], &seed].concat()).collect()
 }
 
 /// The vectors' entries.

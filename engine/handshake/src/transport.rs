@@ -80,6 +80,16 @@ impl Sealer {
         let nonce = self.0.take()?;
         symmetric::seal(self.0.suite, &self.0.key, nonce, &[], plain).map_err(|_| TransportError::Framing)
     }
+
+    /// The same, with its number: for messages that may be lost on their way, each of which says its own.
+    ///
+    /// # Errors
+    ///
+    /// If the key is used up.
+    pub fn seal_numbered(&mut self, plain: &[u8]) -> Result<(u64, Vec<u8>), TransportError> {
+        let number = self.0.next;
+        Ok((number, self.seal(plain)?))
+    }
 }
 
 impl Opener {
@@ -98,6 +108,29 @@ impl Opener {
             self.0.next = MAX_TRANSPORT_MESSAGES;
             TransportError::Tag
         })
+    }
+
+    /// The plaintext of the message with this number. Numbers rise: what was left out was lost, and never opens any more.
+    ///
+    /// # Errors
+    ///
+    /// If the peer did not seal it under this number, or one with the same or a higher number was opened before. The others
+    /// open as ever: what a stranger sends in between changes nothing.
+    pub fn open_numbered(
+        &mut self,
+        number: u64,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, TransportError> {
+        if number < self.0.next {
+            return Err(TransportError::Tag);
+        }
+        if number >= MAX_TRANSPORT_MESSAGES {
+            return Err(TransportError::Exhausted);
+        }
+        let plain = symmetric::open(self.0.suite, &self.0.key, number, &[], sealed)
+            .map_err(|_| TransportError::Tag)?;
+        self.0.next = number + 1;
+        Ok(plain)
     }
 }
 
@@ -210,6 +243,24 @@ mod tests {
         assert_eq!(opener.open(&one).unwrap().as_slice(), b"one");
         assert_eq!(opener.open(&one).unwrap_err(), TransportError::Tag);
         assert_eq!(opener.open(&two).unwrap_err(), TransportError::Exhausted, "nothing after a failure");
+    }
+
+    #[test]
+    fn numbered_messages_may_be_lost_and_none_opens_twice_late_or_under_another_number() {
+        let (mut sealer, mut opener) = pair(Suite::AesGcm);
+        let mut next = || sealer.seal_numbered(b"word").unwrap();
+        let [first, lost, third, fourth] = [next(), next(), next(), next()];
+        assert_eq!([first.0, lost.0, third.0, fourth.0], [0, 1, 2, 3]);
+        assert_eq!(opener.open_numbered(0, &first.1).unwrap().as_slice(), b"word");
+        assert_eq!(opener.open_numbered(9, b"from a stranger").unwrap_err(), TransportError::Tag);
+        assert_eq!(opener.open_numbered(3, &third.1).unwrap_err(), TransportError::Tag);
+        assert!(opener.open_numbered(2, &third.1).is_ok());
+        for (number, sealed) in [&first, &lost, &third] {
+            assert_eq!(opener.open_numbered(*number, sealed).unwrap_err(), TransportError::Tag);
+        }
+        assert!(opener.open_numbered(3, &fourth.1).is_ok());
+        let beyond = opener.open_numbered(MAX_TRANSPORT_MESSAGES, &fourth.1);
+        assert_eq!(beyond.unwrap_err(), TransportError::Exhausted);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   in the place of an object and an unknown field are errors, and no error repeats a key.
 //! - [`Grant`]: what may be minted, and at the resource server the most that is accepted. The same form in both halves.
 //! - [`Establish`]: makes both halves from the secret that a handshake left.
+//! - [`Cursor`]: how far somebody has come who follows the service that opens sessions.
 //! - [`clock`]: where the time comes from, handed in.
 //! - [`limits`]: how long and how many.
 //!
@@ -16,6 +17,7 @@
 
 mod agent_half;
 pub mod clock;
+mod cursor;
 mod error;
 mod establish;
 mod grant;
@@ -24,6 +26,7 @@ pub mod limits;
 mod resource_half;
 
 pub use agent_half::AgentHalf;
+pub use cursor::Cursor;
 pub use error::DocumentError;
 pub use establish::Establish;
 pub use grant::{AgentIdentity, Grant};
