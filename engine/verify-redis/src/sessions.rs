@@ -188,6 +188,19 @@ impl SessionStore for RedisSessionTable {
         Ok(known || added)
     }
 
+    /// They are revoked: of those a row stays that holds no keys and takes no session's room.
+    fn forget_ended(&self, before: u64) -> Result<usize, SessionStoreError> {
+        let is_over = |session: &Arc<Session>| session.window().is_some_and(|window| window.end < before);
+        let over: Vec<_> = SessionStore::list(&self.inner.sessions).into_iter().filter(is_over).collect();
+        over.iter()
+            .filter(|session| session.is_active())
+            .try_for_each(|session| self.revoke(session.session_id(), before).map(drop))?;
+        for session in &over {
+            self.inner.sessions.remove(session.session_id());
+        }
+        Ok(over.len())
+    }
+
     fn list(&self) -> Vec<Arc<Session>> {
         SessionStore::list(&self.inner.sessions)
     }

@@ -61,7 +61,7 @@ pub use session::file::{SessionFileError, parse_sessions, read_session_file, rea
 pub use session::redb::RedbSessionTable;
 #[cfg(feature = "sealed")]
 pub use session::seal::{SessionSealError, SessionSealKey};
-pub use session::store::SessionStore;
+pub use session::store::{SessionChange, SessionStore};
 pub use session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
 pub use session::{InvalidPopKey, Session};
 pub use spent::{

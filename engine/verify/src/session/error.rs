@@ -52,6 +52,11 @@ impl SessionStoreError {
     pub fn is_about_the_session(&self) -> bool {
         matches!(self, Self::Revoked | Self::Fenced(_) | Self::Half(_))
     }
+
+    /// Whether the table is sound all the same, so that others can be changed in it.
+    pub(crate) fn leaves_others(&self) -> bool {
+        self.is_about_the_session() || matches!(self, Self::Full)
+    }
 }
 
 impl fmt::Display for SessionStoreError {

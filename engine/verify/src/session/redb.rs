@@ -6,7 +6,8 @@
 //!
 //! # The file
 //!
-//! A redb database with four tables. `obol.sessions.meta`: format and the table's random name.
+//! A redb database with four tables. `obol.sessions.meta`: format, the table's random name, and where it follows a service how
+//! far it has come, which changes in the transaction that carries out what the service says.
 //! `obol.sessions.sealed`: session number → a session file of one session, sealed under the key (see
 //! [`SessionSealKey`]). `obol.sessions.epochs`: session number → the oldest policy epoch that is accepted, which only
 //! rises, whatever a document says that is added later. `obol.sessions.revoked`: session number → when, in Unix seconds.
@@ -21,11 +22,12 @@
 
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_secret::text::to_hex;
-use obol_session::ResourceHalf;
+use obol_session::{Cursor, ResourceHalf};
 use obol_token::SessionId;
 use parking_lot::{Mutex, MutexGuard};
 use redb::{ReadOnlyTable, ReadableTable as _, TableDefinition, WriteTransaction};
@@ -35,7 +37,7 @@ use crate::session::Session;
 use crate::session::error::SessionStoreError;
 use crate::session::file::parse_sessions;
 use crate::session::seal::SessionSealKey;
-use crate::session::store::SessionStore;
+use crate::session::store::{SessionChange, SessionStore};
 use crate::session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
 
 const META: TableDefinition<'static, &str, &str> = TableDefinition::new("obol.sessions.meta");
@@ -45,6 +47,8 @@ const EPOCHS: TableDefinition<'static, u64, u64> = TableDefinition::new("obol.se
 
 const FORMAT: &str = "format";
 const NAME: &str = "name";
+/// How far the table has come with what a service says.
+const CURSOR: &str = "cursor";
 /// The format this build reads and writes.
 const VERSION: &str = "2";
 /// The format without epochs, which is taken over.
@@ -57,6 +61,7 @@ pub struct RedbSessionTable {
     file: Mutex<RedbFile>,
     key: SessionSealKey,
     name: String,
+    cursor: Mutex<Option<Cursor>>,
     failed: AtomicBool,
     path: PathBuf,
 }
@@ -75,11 +80,13 @@ impl RedbSessionTable {
         })?;
         let name = name_of(&file, path)?;
         let rows = file.read(rows).map_err(|error| at_path(error.into()))?;
+        let cursor = file.read(cursor_of).map_err(|error| at_path(error.into()))?;
         let table = Self {
             sessions: MemorySessionTable::with_max_sessions(MAX_SESSIONS),
             file: Mutex::new(file),
             key,
             name,
+            cursor: Mutex::new(cursor),
             failed: AtomicBool::new(false),
             path: path.to_owned(),
         };
@@ -112,6 +119,31 @@ impl RedbSessionTable {
         Ok(file)
     }
 
+    fn draft(&self, half: &ResourceHalf) -> Result<Draft, SessionStoreError> {
+        let session = Session::from_half(half)?;
+        let sealed = self.key.seal(self.name.as_bytes(), half.session_id, &half.to_json())?;
+        Ok(Draft { session, sealed })
+    }
+
+    /// Whether a session may come in beside so many others. Room is made sure of first: what is in the file must fit into
+    /// memory at the next start.
+    fn check(&self, file: &RedbFile, id: SessionId, beside: usize) -> Result<(), SessionStoreError> {
+        if is_revoked(file, id)? {
+            return Err(SessionStoreError::Revoked);
+        }
+        let is_known = self.sessions.look_up(id).ok().flatten().is_some();
+        match !is_known && self.sessions.len() + beside >= MAX_SESSIONS {
+            true => Err(SessionStoreError::Full),
+            false => Ok(()),
+        }
+    }
+
+    /// A session's policy epoch. What somebody raised in memory is in force too.
+    fn epoch_of(&self, session: &Session) -> u64 {
+        let known = self.sessions.look_up(session.session_id()).ok().flatten();
+        session.policy_epoch().max(known.map_or(0, |known| known.policy_epoch()))
+    }
+
     fn commit<R>(
         &self,
         file: &RedbFile,
@@ -121,6 +153,26 @@ impl RedbSessionTable {
             self.failed.store(true, Ordering::SeqCst);
             SessionStoreError::Unavailable(error.to_string())
         })
+    }
+}
+
+/// A session that is going to be written.
+struct Draft {
+    session: Session,
+    sealed: Vec<u8>,
+}
+
+fn ended(change: &SessionChange) -> Option<SessionId> {
+    match change {
+        SessionChange::End(id) => Some(*id),
+        SessionChange::Open(half) => half.revoked.then_some(half.session_id),
+    }
+}
+
+fn opened(change: &SessionChange) -> Option<&ResourceHalf> {
+    match change {
+        SessionChange::Open(half) => Some(half),
+        SessionChange::End(_) => None,
     }
 }
 
@@ -134,6 +186,34 @@ fn rows(reading: &redb::ReadTransaction) -> Result<Vec<(SessionId, Vec<u8>, u64)
         rows.push((SessionId::from_u64(id.value()), sealed.value().to_vec(), epoch));
     }
     Ok(rows)
+}
+
+fn cursor_of(reading: &redb::ReadTransaction) -> Result<Option<Cursor>, redb::Error> {
+    let text = reading.open_table(META)?.get(CURSOR)?;
+    // One that cannot be read is one that is not known.
+    Ok(text.and_then(|text| Cursor::parse(text.value())))
+}
+
+/// Writes one session; the policy epoch that is in force for it from then on.
+fn put(
+    transaction: &WriteTransaction,
+    id: SessionId,
+    sealed: &[u8],
+    at_least: u64,
+) -> Result<u64, redb::Error> {
+    transaction.open_table(SEALED)?.insert(id.as_u64(), sealed)?;
+    let mut epochs = transaction.open_table(EPOCHS)?;
+    let known = epochs.get(id.as_u64())?.map_or(0, |epoch| epoch.value());
+    let epoch = known.max(at_least);
+    epochs.insert(id.as_u64(), epoch)?;
+    Ok(epoch)
+}
+
+/// Removes what is kept of a session, but not that it was revoked.
+fn remove(transaction: &WriteTransaction, id: SessionId) -> Result<(), redb::Error> {
+    transaction.open_table(SEALED)?.remove(id.as_u64())?;
+    transaction.open_table(EPOCHS)?.remove(id.as_u64())?;
+    Ok(())
 }
 
 fn is_revoked(file: &RedbFile, id: SessionId) -> Result<bool, SessionStoreError> {
@@ -171,31 +251,76 @@ impl SessionStore for RedbSessionTable {
         if half.revoked {
             return self.revoke(id, now).map(|_known| ());
         }
-        let session = Session::from_half(half)?;
-        let sealed = self.key.seal(self.name.as_bytes(), id, &half.to_json())?;
+        let draft = self.draft(half)?;
         let file = self.lock()?;
-        if is_revoked(&file, id)? {
-            return Err(SessionStoreError::Revoked);
+        self.check(&file, id, 0)?;
+        let at_least = self.epoch_of(&draft.session);
+        let epoch = self.commit(&file, |transaction| put(transaction, id, &draft.sealed, at_least))?;
+        draft.session.raise_policy_epoch(epoch);
+        self.sessions.add(draft.session)
+    }
+
+    /// One transaction for all of it.
+    fn follow(
+        &self,
+        changes: &[SessionChange],
+        cursor: Option<Cursor>,
+        now: u64,
+    ) -> Result<Vec<(SessionId, SessionStoreError)>, SessionStoreError> {
+        // What is ended counts before anything waits for the disk.
+        let ended: BTreeSet<SessionId> = changes.iter().filter_map(ended).collect();
+        for id in &ended {
+            self.sessions.revoke(*id);
         }
-        // Room is made sure of first; what is in the file must fit into memory at the next start.
-        let known = self.sessions.look_up(id).ok().flatten();
-        if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
-            return Err(SessionStoreError::Full);
+        let file = self.lock()?;
+        let (mut drafts, mut refused) = (Vec::new(), Vec::new());
+        for half in changes.iter().filter_map(opened) {
+            let id = half.session_id;
+            // One that ends in the same breath is never taken, in whichever order they were said.
+            let checked = match ended.contains(&id) || half.revoked {
+                true => continue,
+                false => self.check(&file, id, drafts.len()).and_then(|()| self.draft(half)),
+            };
+            match checked {
+                Ok(draft) => drafts.push(draft),
+                Err(error) if error.leaves_others() => refused.push((id, error)),
+                Err(error) => return Err(error),
+            }
         }
-        // What somebody raised in memory is in force too.
-        if let Some(known) = known {
-            session.raise_policy_epoch(known.policy_epoch());
-        }
-        let epoch = self.commit(&file, |transaction| {
-            transaction.open_table(SEALED)?.insert(id.as_u64(), sealed.as_slice())?;
-            let mut epochs = transaction.open_table(EPOCHS)?;
-            let known = epochs.get(id.as_u64())?.map_or(0, |epoch| epoch.value());
-            let epoch = known.max(session.policy_epoch());
-            epochs.insert(id.as_u64(), epoch)?;
-            Ok(epoch)
+        let epochs = self.commit(&file, |transaction| {
+            for id in &ended {
+                transaction.open_table(REVOKED)?.insert(id.as_u64(), now)?;
+                remove(transaction, *id)?;
+            }
+            if let Some(cursor) = cursor {
+                transaction.open_table(META)?.insert(CURSOR, cursor.to_string().as_str())?;
+            }
+            let put = |draft: &Draft| {
+                put(transaction, draft.session.session_id(), &draft.sealed, self.epoch_of(&draft.session))
+            };
+            drafts.iter().map(put).collect::<Result<Vec<_>, _>>()
         })?;
-        session.raise_policy_epoch(epoch);
-        self.sessions.add(session)
+        for (Draft { session, .. }, epoch) in drafts.into_iter().zip(epochs) {
+            session.raise_policy_epoch(epoch);
+            self.sessions.add(session)?;
+        }
+        if cursor.is_some() {
+            *self.cursor.lock() = cursor;
+        }
+        Ok(refused)
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        *self.cursor.lock()
+    }
+
+    fn forget_ended(&self, before: u64) -> Result<usize, SessionStoreError> {
+        let file = self.lock()?;
+        let over = self.sessions.forget(before);
+        if !over.is_empty() {
+            self.commit(&file, |transaction| over.iter().try_for_each(|id| remove(transaction, *id)))?;
+        }
+        Ok(over.len())
     }
 
     /// Also one that is not known yet. When this returns `Ok`, it survives any crash.
@@ -204,9 +329,7 @@ impl SessionStore for RedbSessionTable {
         let file = self.lock()?;
         self.commit(&file, |transaction| {
             transaction.open_table(REVOKED)?.insert(id.as_u64(), now)?;
-            transaction.open_table(SEALED)?.remove(id.as_u64())?;
-            transaction.open_table(EPOCHS)?.remove(id.as_u64())?;
-            Ok(())
+            remove(transaction, id)
         })?;
         // One that was added between the two steps.
         let added = self.sessions.revoke(id);
@@ -350,6 +473,47 @@ mod tests {
         table.add(&with_epoch(1, 1), 5).unwrap();
         drop(table);
         assert_eq!(epoch(&open(&path), 1), 9);
+    }
+
+    #[test]
+    fn what_a_service_says_is_kept_with_how_far_that_was_and_both_survive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.redb");
+        let open_of = |id| SessionChange::Open(Box::new(entry(id, "active")));
+        let at = |seq| Some(Cursor { incarnation: [9; 16], seq });
+        let number = SessionId::from_u64;
+        let table = open(&path);
+        assert_eq!(table.cursor(), None);
+        assert!(table.follow(&[open_of(1), open_of(2), open_of(3)], at(7), 5).unwrap().is_empty());
+        let held = table.look_up(number(1)).unwrap().unwrap();
+        let said = [SessionChange::End(number(1)), open_of(4), SessionChange::End(number(4)), open_of(5)];
+        table.follow(&said, at(9), 6).unwrap();
+        assert!(!held.is_active());
+        // The file as it is while the table is open, which is how a process that dies leaves it.
+        let copy = folder.path().join("copy.redb");
+        std::fs::copy(&path, &copy).unwrap();
+        core::mem::forget(table);
+        let table = open(&copy);
+        assert_eq!(table.cursor(), at(9));
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|id| active(&table, id)),
+            [None, Some(true), Some(true), None, Some(true)]
+        );
+        table.follow(&[open_of(6)], None, 7).unwrap();
+        assert_eq!(table.cursor(), at(9), "it is not moved unless that is said");
+        let refused = table.follow(&[open_of(1), open_of(2)], at(10), 7).unwrap();
+        assert!(
+            matches!(refused.as_slice(), [(id, SessionStoreError::Revoked)] if *id == number(1)),
+            "{refused:?}"
+        );
+        // Windows end at 2.
+        assert_eq!(table.forget_ended(2).unwrap(), 0);
+        assert_eq!(table.forget_ended(3).unwrap(), 4);
+        assert!(table.is_empty());
+        drop(table);
+        let table = open(&copy);
+        assert!(table.is_empty() && table.cursor() == at(10));
+        assert!(table.was_revoked(number(1)).unwrap(), "that it was revoked is kept");
     }
 
     #[test]

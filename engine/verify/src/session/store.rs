@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
-use obol_session::ResourceHalf;
+use obol_session::{Cursor, ResourceHalf};
 use obol_token::SessionId;
 
 use crate::session::Session;
 use crate::session::error::SessionStoreError;
 use crate::session::table::{MemorySessionTable, SessionTable};
+
+/// What became of a session, as the service says that opened it.
+#[derive(Debug)]
+pub enum SessionChange {
+    /// It was opened.
+    Open(Box<ResourceHalf>),
+    /// It was ended.
+    End(SessionId),
+}
 
 /// A table of sessions that can be written. What a call changes is as durable as the table is when the call returns.
 pub trait SessionStore: SessionTable {
@@ -50,6 +59,48 @@ pub trait SessionStore: SessionTable {
     /// [`SessionStoreError`] where the revocation counts in this process and is not kept.
     fn revoke(&self, id: SessionId, now: u64) -> Result<bool, SessionStoreError>;
 
+    /// Carries out what a service says, in order, and keeps with it how far that was, where that is said: both or neither. The
+    /// answer names the sessions that the table does not take, each for a reason of its own or because it is full.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionStoreError`] where the changes are not kept; what was ended counts in this process all the same. The same
+    /// changes can be carried out again.
+    fn follow(
+        &self,
+        changes: &[SessionChange],
+        cursor: Option<Cursor>,
+        now: u64,
+    ) -> Result<Vec<(SessionId, SessionStoreError)>, SessionStoreError> {
+        // A table that forgets everything at its end has no use for the cursor.
+        let _ = cursor;
+        let mut refused = Vec::new();
+        for change in changes {
+            match change {
+                SessionChange::End(id) => drop(self.revoke(*id, now)?),
+                SessionChange::Open(half) => match self.add(half, now) {
+                    Ok(()) => {}
+                    Err(error) if error.leaves_others() => refused.push((half.session_id, error)),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(refused)
+    }
+
+    /// How far this table has come with what a service says; `None` where it does not know, and has to be told everything.
+    fn cursor(&self) -> Option<Cursor> {
+        None
+    }
+
+    /// Forgets sessions whose window ended before this time, in Unix seconds: nobody can use them any more. The answer is how
+    /// many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionStoreError`] where that is not kept.
+    fn forget_ended(&self, before: u64) -> Result<usize, SessionStoreError>;
+
     /// Whether a session was revoked, as far back as the table remembers.
     ///
     /// # Errors
@@ -84,6 +135,10 @@ impl SessionStore for MemorySessionTable {
 
     fn revoke(&self, id: SessionId, _now: u64) -> Result<bool, SessionStoreError> {
         Ok(Self::revoke(self, id))
+    }
+
+    fn forget_ended(&self, before: u64) -> Result<usize, SessionStoreError> {
+        Ok(self.forget(before).len())
     }
 
     fn list(&self) -> Vec<Arc<Session>> {

@@ -124,6 +124,19 @@ impl MemorySessionTable {
         Ok(())
     }
 
+    /// Revokes and forgets sessions whose window ended before this time, and says which.
+    pub(crate) fn forget(&self, before: u64) -> Vec<SessionId> {
+        let is_over = |session: &Session| session.window().is_some_and(|window| window.end < before);
+        // Most of the time there is nothing to do, and nobody who verifies should wait for that.
+        if !self.sessions.read().values().any(|session| is_over(session)) {
+            return Vec::new();
+        }
+        let mut sessions = self.sessions.write();
+        let over: Vec<_> = sessions.extract_if(|_, session| is_over(session)).collect();
+        over.iter().for_each(|(_, session)| session.revoke());
+        over.into_iter().map(|(id, _)| id).collect()
+    }
+
     /// All sessions, in the order of their numbers.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         let mut sessions: Vec<_> = self.sessions.read().values().cloned().collect();
