@@ -26,6 +26,8 @@ protocol! {
     Health "health" (Empty) -> HealthResult;
     /// Read the file of sessions again.
     Reload "reload" (Empty) -> ReloadResult;
+    /// How the server stands with the Authentication Service that it follows.
+    Authority "authority" (Empty) -> AuthorityStanding;
 }
 
 scope! {
@@ -134,7 +136,28 @@ pub struct ReloadResult {
     pub sessions: u64,
 }
 
+/// Result of `authority`. All but `follows` is absent where the server follows none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorityStanding {
+    /// The service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Whether it is heard now.
+    pub follows: bool,
+    /// When nothing is accepted any more unless it is heard; absent where it was not heard yet, and nothing is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ends_at: Option<UtcTime>,
+    /// The number of the last event that was applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<u64>,
+    /// What is wrong, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 binary_struct! {
+    AuthorityStanding { service, follows, lease_ends_at, event, problem }
     RevokeParams { scope, reason }
     RevokeResult { revoked, sessions, kept }
     RsStatusResult { version, pid, audience, kept, sessions, next }

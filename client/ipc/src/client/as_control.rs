@@ -2,9 +2,10 @@
 
 use obol_ipc::as_control::{
     ActivateParams, ActivateResult, AgentParams, AgentResult, AgentStatus, AgentsParams, ApproveParams,
-    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, DenyParams, DisableParams,
-    DisableResult, EnableParams, EnableResult, InviteParams, InviteServerParams, PolicyPartParams,
-    PolicyVersionsResult, RegistrationParams, RegistrationResult, RegistrationsResult, TicketResult,
+    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
+    ConfirmationsResult, DenyParams, DisableParams, DisableResult, EnableParams, EnableResult, InviteParams,
+    InviteServerParams, PolicyPartParams, PolicyVersionsResult, RegistrationParams, RegistrationResult,
+    RegistrationsResult, RemoveCopyParams, RemoveCopyResult, ServersResult, TicketResult,
     WaitingRegistration,
 };
 use obol_ipc::control::HealthResult;
@@ -97,6 +98,34 @@ impl AsControlClient {
     /// [`CallError`].
     pub fn disable(&mut self, params: DisableParams) -> Result<DisableResult, CallError> {
         expect_reply!(self.order(&AsControlRequest::Disable(params))?, AsControlReply::Disable)
+    }
+
+    /// Who says that an end has reached it, after waiting a while for those who follow.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn confirmations(&mut self, params: ConfirmationsParams) -> Result<ConfirmationsResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Confirmations(params))?, AsControlReply::Confirmations)
+    }
+
+    /// The resource servers, and their copies that have joined.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn servers(&mut self) -> Result<ServersResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Servers(Empty {}))?, AsControlReply::Servers)
+    }
+
+    /// Lets a copy of a resource server follow no more, for good.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn remove_copy(&mut self, copy_id: Label) -> Result<RemoveCopyResult, CallError> {
+        let request = AsControlRequest::RemoveCopy(RemoveCopyParams { copy_id });
+        expect_reply!(self.order(&request)?, AsControlReply::RemoveCopy)
     }
 
     /// Lets an agent or a tool in again.

@@ -4,8 +4,8 @@ use obol_ipc::control::{HealthResult, StatusParams};
 use obol_ipc::message::Empty;
 use obol_ipc::names::Reason;
 use obol_ipc::rs_control::{
-    ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsControlProtocol, RsControlReply,
-    RsControlRequest, RsStatusResult,
+    AuthorityStanding, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsControlProtocol,
+    RsControlReply, RsControlRequest, RsStatusResult,
 };
 
 use super::caller::BlockingClient;
@@ -64,5 +64,14 @@ impl RsControlClient {
     /// [`CallError`].
     pub fn reload(&mut self) -> Result<ReloadResult, CallError> {
         expect_reply!(self.order(&RsControlRequest::Reload(Empty {}))?, RsControlReply::Reload)
+    }
+
+    /// How the server stands with the Authentication Service that it follows.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn authority(&mut self) -> Result<AuthorityStanding, CallError> {
+        expect_reply!(self.order(&RsControlRequest::Authority(Empty {}))?, RsControlReply::Authority)
     }
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod policies;
 mod registrations;
+mod servers;
 mod ticket;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ pub use self::policies::{
 pub use self::registrations::{
     ApproveParams, DenyParams, DenyTarget, GrantPreview, RegistrationParams, RegistrationResult,
     RegistrationsResult, WaitingRegistration,
+};
+pub use self::servers::{
+    ConfirmationsParams, ConfirmationsResult, CopyStatus, RemoveCopyParams, RemoveCopyResult, ServerStatus,
+    ServersResult, SidecarStatus,
 };
 pub use self::ticket::{InviteParams, InviteServerParams, TicketResult};
 use crate::binary::{Binary, BinaryError, Input, Output, binary_struct};
@@ -61,6 +66,12 @@ protocol! {
     Status "status" (Empty) -> AsStatusResult;
     /// Whether sessions can be opened and ended.
     Health "health" (Empty) -> HealthResult;
+    /// Who says that an end has reached it.
+    Confirmations "confirmations" (ConfirmationsParams) -> ConfirmationsResult;
+    /// The resource servers, and their copies that have joined.
+    Servers "servers" (Empty) -> ServersResult;
+    /// Let a copy of a resource server follow no more, for good.
+    RemoveCopy "removeCopy" (RemoveCopyParams) -> RemoveCopyResult;
 }
 
 /// Result of `status`.
