@@ -64,6 +64,12 @@ impl core::error::Error for IdentityError {
     }
 }
 
+impl From<IdentityError> for obol_uplink::AuthError {
+    fn from(error: IdentityError) -> Self {
+        Self::Identity(Box::new(error))
+    }
+}
+
 obol_secret::secret! {
     /// 32 bytes of the file.
     Kept
@@ -103,6 +109,9 @@ struct Contents {
     asked: Option<Asked>,
     #[serde(default)]
     agent_id: Option<String>,
+    /// When the sidecar was flushed the last time that the service has heard of, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_flush: Option<u64>,
 }
 
 /// The identity of one agent.
@@ -163,6 +172,7 @@ impl Identity {
             unconfirmed: Vec::new(),
             asked: None,
             agent_id: None,
+            told_flush: None,
         };
         Self { path: path.to_owned(), key, contents }
     }
@@ -227,6 +237,15 @@ impl Identity {
     pub(crate) fn set_agent_id(&mut self, id: &str) -> Result<(), IdentityError> {
         self.contents.agent_id = Some(id.to_owned());
         self.contents.asked = None;
+        self.keep()
+    }
+
+    pub(crate) fn told_flush(&self) -> Option<u64> {
+        self.contents.told_flush
+    }
+
+    pub(crate) fn set_told_flush(&mut self, since: u64) -> Result<(), IdentityError> {
+        self.contents.told_flush = Some(since);
         self.keep()
     }
 

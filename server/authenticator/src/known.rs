@@ -62,7 +62,8 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn state(&self) -> AuthState {
         match self.registration.state {
-            _ if self.is_stopped => AuthState::Stopped,
+            // A flush is told to the service, which then stops the agent as well: the operator here comes first.
+            _ if self.is_stopped && self.hold.is_none() => AuthState::Stopped,
             RegistrationState::Waiting if self.session.is_none() => AuthState::Waiting,
             RegistrationState::None | RegistrationState::Denied | RegistrationState::Expired => {
                 AuthState::Unregistered

@@ -3,10 +3,9 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`Pinned`] | which service, and the key that it must have |
 //! | [`Identity`] | the identity key, the SEK and what the last session left, in one sealed file |
 //! | [`Authenticator`] | registers, asks what became of that, and opens sessions |
-//! | [`service`] | the daemon: serves `auth.sock`, renews in time, and gives each session to the sidecar |
+//! | [`service`] | the daemon: serves `auth.sock`, renews in time, gives each session to the sidecar, and listens to the service |
 //!
 //! What it promises:
 //! - no session key crosses the wire: both sides derive them, and the session's own secret is gone once they are;
@@ -18,14 +17,12 @@
 //! It must not know: tokens, queues, what a session is used for.
 
 mod authenticator;
-mod connect;
-mod error;
-mod exchange;
+mod derive;
 mod health;
 mod identity;
 mod keeper;
 mod known;
-mod pinned;
+mod listener;
 mod refusal;
 mod routes;
 mod schedule;
@@ -36,10 +33,6 @@ mod tests;
 mod tqs;
 mod wishes;
 
-pub use authenticator::{
-    Authenticator, ConnectOptions, Registered, RegistrationState, Session, Waiting, Wishes,
-};
-pub use error::AuthError;
-pub use exchange::Route;
+pub use authenticator::{Authenticator, Registered, RegistrationState, Session, Waiting, Wishes};
+pub use derive::Route;
 pub use identity::{Identity, IdentityError};
-pub use pinned::{Pinned, PinnedError};

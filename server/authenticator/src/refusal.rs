@@ -6,8 +6,8 @@
 use core::time::Duration;
 
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
+use obol_uplink::AuthError;
 
-use crate::error::AuthError;
 use crate::tqs::TqsError;
 
 /// What a failure means for what happens next.
@@ -54,7 +54,8 @@ pub(crate) fn of_service(error: &AuthError, retry_after: Duration) -> Refusal {
         | AuthError::NoSuite
         | AuthError::Answer(_) => ErrorCode::AuthorityRefused,
         AuthError::NotAsked => ErrorCode::NotRegistered,
-        AuthError::Identity(_) | AuthError::System(_) => ErrorCode::Unavailable,
+        // Also what a later version may say.
+        _ => ErrorCode::Unavailable,
     };
     let words = error.to_string();
     match code {

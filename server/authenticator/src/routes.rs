@@ -3,7 +3,7 @@
 use obol_ipc::names::{Audience, ToolName};
 use obol_session::Grant;
 
-use crate::exchange::Route;
+use crate::derive::Route;
 use crate::known::Place;
 
 /// Every place with every tool, in order: a tool's routes, or all of its resource server where it has none.

@@ -18,8 +18,9 @@ use tokio::sync::mpsc;
 
 use crate::authenticator::{Authenticator, Wishes};
 use crate::health::Health;
-use crate::keeper::Keeper;
+use crate::keeper::{Hearing, Keeper};
 use crate::known::{Known, Shared};
+use crate::listener::{Between, Listener};
 use crate::socket::Agents;
 use crate::tqs::Tqs;
 
@@ -126,12 +127,18 @@ impl Options {
             Arc::new(Health { shared: Arc::clone(&shared), socket: auth.health(), stop: stop.clone() });
         let (orders, queue) = mpsc::channel(MAX_ORDERS);
         let tqs = Tqs::new(control, name.clone());
-        let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue);
+        let (heard, news) = mpsc::channel(1);
+        let between = Between::new();
+        let listener =
+            Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
+        let hearing = Hearing::new(news, between);
+        let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing);
         let agents = Agents { shared, orders, stop: stop.clone() };
         Ok(Service {
             auth,
             agents: Arc::new(agents),
             keeper,
+            listener,
             http,
             health,
             name,
@@ -171,6 +178,7 @@ pub struct Service {
     auth: AgentsSocket,
     agents: Arc<Agents>,
     keeper: Keeper,
+    listener: Listener,
     http: Option<HttpListener>,
     health: Arc<Health>,
     name: PeerName,
@@ -231,7 +239,9 @@ impl Service {
     /// Serves until it is told to stop: by a handle, or by `shutdown`. Returns once all connections are closed, or were cut
     /// off.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { auth, agents, keeper, http, health, name, notifier, stop, drain_timeout, .. } = self;
+        let Self {
+            auth, agents, keeper, listener, http, health, name, notifier, stop, drain_timeout, ..
+        } = self;
         tracing::info!(auth = %auth.path().display(), "listening");
         let aside = async {
             let http = async {
@@ -256,7 +266,7 @@ impl Service {
                 notifier.stopping();
             };
             let served = auth.serve(agents, name, &stop, drain_timeout);
-            let (cut_off, (), ()) = tokio::join!(served, keeper.run(&stop), goodbye);
+            let (cut_off, (), (), ()) = tokio::join!(served, keeper.run(&stop), listener.run(&stop), goodbye);
             Ended { cut_off }
         };
         let ended = tokio::select! {

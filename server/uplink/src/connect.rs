@@ -1,4 +1,4 @@
-//! One connection to the service, for the messages of one handshake. No redirect is followed, no proxy is used, and
+//! One connection to the service, for the messages of a handshake, or for a stream. No redirect is followed, no proxy is used, and
 //! everything is bounded.
 
 use core::time::Duration;
@@ -8,20 +8,19 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::error::AuthError;
+use crate::error::{AuthError, Clear};
 use crate::pinned::Pinned;
 
 /// How long connecting, or one request, may take.
@@ -33,13 +32,17 @@ const MAX_PEM_BYTES: usize = 1 << 20;
 const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
 
 /// Makes connections.
-pub(crate) struct Connector {
+pub struct Connector {
     tls: TlsConnector,
 }
 
 impl Connector {
     /// Trusts the system's certificate authorities, or those of one file alone.
-    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AuthError> {
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read.
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, AuthError> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -67,7 +70,11 @@ impl Connector {
     }
 
     /// Connects to the service.
-    pub(crate) async fn open(&self, service: &Pinned) -> Result<Connection, AuthError> {
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unreachable`].
+    pub async fn open(&self, service: &Pinned) -> Result<Connection, AuthError> {
         let unreachable = |why: String| AuthError::Unreachable(format!("{}: {why}", service.origin()));
         match timeout(PATIENCE, self.connect(service)).await {
             Ok(connected) => connected.map_err(unreachable),
@@ -99,30 +106,45 @@ impl core::fmt::Debug for Connector {
     }
 }
 
-/// A refusal in clear, as far as it can be read.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Clear {
-    #[serde(default)]
-    pub(crate) code: String,
-    #[serde(default)]
-    pub(crate) detail: String,
-    #[serde(default)]
-    pub(crate) suites: Vec<u8>,
-}
-
 /// What came back.
-pub(crate) enum Answer {
+#[derive(Debug)]
+pub enum Answer {
     /// The bytes of an answer.
     Done(Vec<u8>),
     /// A refusal that nothing protects.
     Refused(Clear),
 }
 
+/// The answer's body, and what moves it.
+pub(crate) struct Body {
+    pub(crate) incoming: Incoming,
+    pub(crate) driver: JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// What came of asking for a stream.
+pub(crate) enum Opened {
+    Open(Body),
+    Refused(Clear),
+}
+
 /// A connection.
-pub(crate) struct Connection {
+pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
-    driver: JoinHandle<hyper::Result<()>>,
+    /// `None` once a stream has it.
+    driver: Option<JoinHandle<hyper::Result<()>>>,
+}
+
+impl core::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Connection").field("to", &self.authority).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -133,22 +155,56 @@ impl Connection {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Self { sender, authority, driver: tokio::spawn(connection) })
+        Ok(Self { sender, authority, driver: Some(tokio::spawn(connection)) })
     }
 
-    /// Sends a handshake message.
-    pub(crate) async fn post(&mut self, path: &str, body: &[u8]) -> Result<Answer, AuthError> {
+    /// Sends a message.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unreachable`] where no whole answer came in time.
+    pub async fn post(&mut self, path: &str, body: &[u8]) -> Result<Answer, AuthError> {
+        let request = self.message(path, body)?;
+        self.send(request).await
+    }
+
+    fn message(&self, path: &str, body: &[u8]) -> Result<Request<Full<Bytes>>, AuthError> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)
             .header(HOST, &self.authority)
             .header(CONTENT_TYPE, HANDSHAKE_TYPE)
             .body(Full::new(Bytes::copy_from_slice(body)));
-        self.send(request.map_err(|error| AuthError::System(error.to_string()))?).await
+        request.map_err(|error| AuthError::System(error.to_string()))
+    }
+
+    /// Sends a message whose answer is a stream.
+    pub(crate) async fn into_stream(mut self, path: &str, body: &[u8]) -> Result<Opened, AuthError> {
+        let request = self.message(path, body)?;
+        let answer = timeout(PATIENCE, async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        });
+        let answer = answer.await.map_err(|_| AuthError::Unreachable("no answer in time".to_owned()))?;
+        let (parts, incoming) =
+            answer.map_err(|error| AuthError::Unreachable(error.to_string()))?.into_parts();
+        if parts.status != StatusCode::OK {
+            let body = timeout(PATIENCE, Limited::new(incoming, MAX_ANSWER_BYTES).collect()).await;
+            let body = body.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes);
+            return Ok(Opened::Refused(clear(parts.status, &body.unwrap_or_default())));
+        }
+        match self.driver.take() {
+            Some(driver) => Ok(Opened::Open(Body { incoming, driver })),
+            None => Err(AuthError::System("the connection is used up".to_owned())),
+        }
     }
 
     /// Asks with a bearer secret of the scheme `Obol-Poll`.
-    pub(crate) async fn get(&mut self, path: &str, token: &str) -> Result<Answer, AuthError> {
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post).
+    pub async fn get(&mut self, path: &str, token: &str) -> Result<Answer, AuthError> {
         let mut value = HeaderValue::try_from(format!("Obol-Poll {token}"))
             .map_err(|error| AuthError::System(error.to_string()))?;
         value.set_sensitive(true);
@@ -178,16 +234,22 @@ impl Connection {
         if status == StatusCode::OK {
             return Ok(Answer::Done(body.to_vec()));
         }
-        let mut clear: Clear = serde_json::from_slice(&body).unwrap_or_default();
-        if clear.code.is_empty() {
-            clear.code = status.to_string();
-        }
-        Ok(Answer::Refused(clear))
+        Ok(Answer::Refused(clear(status, &body)))
     }
+}
+
+fn clear(status: StatusCode, body: &[u8]) -> Clear {
+    let mut clear: Clear = serde_json::from_slice(body).unwrap_or_default();
+    if clear.code.is_empty() {
+        clear.code = status.to_string();
+    }
+    clear
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }

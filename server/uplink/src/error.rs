@@ -1,18 +1,32 @@
-//! Why an agent is not registered, or has no session, in words that say what to do.
+//! Why something was not done at the service, in words that say what to do.
 
 use core::fmt;
 
 use obol_handshake::HandshakeError;
+use obol_secret::text::plain;
 use obol_session::DocumentError;
+use serde::Deserialize;
 
-use crate::identity::IdentityError;
+/// A refusal in clear, as far as it can be read.
+#[derive(Debug, Default, Deserialize)]
+pub struct Clear {
+    /// Its code, or the status.
+    #[serde(default)]
+    pub code: String,
+    /// What it says.
+    #[serde(default)]
+    pub detail: String,
+    /// The suites that are spoken, where that is why.
+    #[serde(default)]
+    pub suites: Vec<u8>,
+}
 
 /// Why something failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AuthError {
-    /// The identity cannot be read or kept.
-    Identity(IdentityError),
+    /// The caller's identity cannot be read or kept.
+    Identity(Box<dyn core::error::Error + Send + Sync>),
     /// The service cannot be reached, or its answer did not arrive. It may have done what was asked.
     Unreachable(String),
     /// The service refused inside the handshake, so it was really the service: its code and its words.
@@ -103,16 +117,18 @@ impl fmt::Display for AuthError {
 impl core::error::Error for AuthError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            Self::Identity(error) => Some(error),
+            Self::Identity(error) => Some(&**error),
             Self::NotTheService(error) => Some(error),
             _ => None,
         }
     }
 }
 
-impl From<IdentityError> for AuthError {
-    fn from(error: IdentityError) -> Self {
-        Self::Identity(error)
+/// It may be anybody's on the way.
+impl From<Clear> for AuthError {
+    fn from(clear: Clear) -> Self {
+        let readable = |text: &str| plain(text).into_owned();
+        Self::Rejected { code: readable(&clear.code), detail: readable(&clear.detail) }
     }
 }
 

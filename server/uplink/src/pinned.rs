@@ -1,4 +1,4 @@
-//! Which service an agent speaks to, and the key that it must have: `https://as.example#<64 hex digits>`.
+//! Which service is spoken to, and the key that it must have: `https://as.example#<64 hex digits>`.
 
 use core::fmt;
 use core::net::IpAddr;

@@ -4,25 +4,29 @@
 //! Nothing is lost by a kill at any point: the identity is in its file, the value that the next session presents is there
 //! before the message that may need it, and a session that did not reach the sidecar ends by itself.
 
+mod hearing;
+
 use core::time::Duration;
 use std::sync::Arc;
 
 use obol_handshake::{Random as _, SystemRandom};
 use obol_ipc::auth::{OpenSession, Problem, RegisterParams, RegistrationResult, RegistrationState};
-use obol_ipc::control::{FlushScope, SessionState, SessionStatus};
-use obol_ipc::names::{AgentInstanceId, EventKind, Reason, ToolName};
+use obol_ipc::control::{SessionState, SessionStatus};
+use obol_ipc::names::{AgentInstanceId, ToolName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
 use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
+use obol_uplink::AuthError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+pub(crate) use self::hearing::Hearing;
 use crate::authenticator::{Authenticator, Registered, RegistrationState as Polled, Session, Wishes};
-use crate::error::AuthError;
 use crate::known::{Place, Shared};
+use crate::listener::Heard;
 use crate::refusal::{self, Consequence};
 use crate::routes;
 use crate::schedule::{BackOff, Life, Reading};
@@ -61,6 +65,13 @@ pub(crate) enum Order {
     },
 }
 
+/// What is done next.
+enum Next {
+    Heard(Heard),
+    Order(Order),
+    Tick,
+}
+
 /// The session that the sidecar has.
 #[derive(Debug)]
 struct Current {
@@ -86,8 +97,7 @@ pub(crate) struct Keeper {
     approval_expires_at: Option<u64>,
     back_off: BackOff,
     failure: Option<(Reading, Refusal)>,
-    /// What the sidecar has to be told and has not heard yet.
-    owed: Option<(EventKind, FlushScope, Reason)>,
+    hearing: Hearing,
     polled: Option<Reading>,
     registered: Option<Reading>,
     looked: Reading,
@@ -104,6 +114,7 @@ impl Keeper {
         shared: Arc<Shared>,
         clock: Arc<dyn Clock>,
         orders: mpsc::Receiver<Order>,
+        hearing: Hearing,
     ) -> Self {
         let looked = Reading::of(&*clock);
         Self {
@@ -119,7 +130,7 @@ impl Keeper {
             approval_expires_at: None,
             back_off: BackOff::default(),
             failure: None,
-            owed: None,
+            hearing,
             polled: None,
             registered: None,
             looked,
@@ -135,16 +146,19 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.tell();
         loop {
+            // What the service says comes first: an end must not wait behind those who ask.
             let next = tokio::select! {
                 biased;
                 () = stop.said() => return,
-                order = self.orders.recv() => order,
-                _ = ticks.tick() => None,
+                Some(heard) = self.hearing.news.recv() => Next::Heard(heard),
+                Some(order) = self.orders.recv() => Next::Order(order),
+                _ = ticks.tick() => Next::Tick,
             };
             let work = async {
                 match next {
-                    Some(order) => self.carry_out(order).await,
-                    None => self.look_after().await,
+                    Next::Heard(heard) => self.hear(heard).await,
+                    Next::Order(order) => self.carry_out(order).await,
+                    Next::Tick => self.look_after().await,
                 }
             };
             tokio::select! {
@@ -193,7 +207,7 @@ impl Keeper {
         let due = self.current.as_ref().is_none_or(|current| current.life.is_due(now));
         let may = self.authenticator.identity().agent_id().is_some() && self.sees_sidecar && !self.is_held;
         let for_good = self.refused.as_deref() == Some("REVOKED");
-        if due && may && !for_good && self.owed.is_none() && self.back_off.is_over(now) {
+        if due && may && !for_good && self.hearing.owes_nothing() && self.back_off.is_over(now) {
             let _noted = self.open().await;
         }
     }
@@ -233,6 +247,8 @@ impl Keeper {
             _ => {}
         }
         self.shared.known.lock().hold.clone_from(&seen.hold);
+        self.tell_of_flush(seen.hold.as_ref());
+        self.compare(seen);
         let now = self.now();
         let is_ours = |status: &&SessionStatus| {
             let agent = self.authenticator.identity().agent_id();
@@ -348,6 +364,7 @@ impl Keeper {
             Err(error) => return Err(self.failed_at_sidecar(&error)),
         };
         let now = self.now();
+        self.authenticator.replaces(self.current.as_ref().map(|current| current.open.session_id));
         let opening = self.authenticator.authenticate(Some(*pop_pub.as_bytes()), now.wall);
         let opened = timeout(PATIENCE, opening)
             .await
@@ -363,6 +380,7 @@ impl Keeper {
             Err(error) => return Err(self.failed(&error).await),
         };
         let routes = routes::of_session(&half.grants, &calls);
+        self.hearing.opened(half.session_id);
         let life = Life::new(now, half.expires_at, chance());
         let document = half.to_json();
         drop(half);
@@ -394,39 +412,10 @@ impl Keeper {
             self.refused = Some(error.code().to_owned());
         }
         if consequence == Consequence::Ended {
-            self.end(error, &told).await;
+            self.end(error.code(), told.message()).await;
         }
         self.note(now, &told, Some(pause));
         told
-    }
-
-    /// The service ended the agent: what was minted ahead must not be handed out any more.
-    async fn end(&mut self, error: &AuthError, told: &Refusal) {
-        self.current = None;
-        if core::mem::replace(&mut self.shared.known.lock().is_stopped, true) {
-            return;
-        }
-        let agent = self.authenticator.identity().agent_id().and_then(|id| AgentInstanceId::new(id).ok());
-        let kind = EventKind::new(format!("obol:agent-{}", error.code().to_ascii_lowercase()));
-        if let (Some(agent), Ok(kind), Ok(reason)) = (agent, kind, Reason::new(told.message())) {
-            tracing::warn!(agent = agent.as_str(), why = told.message(), "the service ended the agent");
-            self.owed = Some((kind, FlushScope::Agent(agent), reason));
-        }
-        self.tell_sidecar().await;
-    }
-
-    /// Tells the sidecar what it has not heard yet. It may have been away.
-    async fn tell_sidecar(&mut self) {
-        let Some((kind, scope, reason)) = self.owed.take() else { return };
-        match self.tqs.ended(kind.clone(), scope.clone(), reason.clone()).await {
-            Ok(done) => {
-                tracing::info!(sessions = done.sessions_ended, "the sidecar destroyed what was minted ahead");
-            }
-            Err(error) => {
-                tracing::error!(%error, "what was minted ahead for the agent is still there; it is tried again");
-                self.owed = Some((kind, scope, reason));
-            }
-        }
     }
 
     fn failed_at_sidecar(&mut self, error: &TqsError) -> Refusal {
@@ -495,6 +484,7 @@ impl Keeper {
 
     fn is_active(&mut self, agent_id: &str, approval_expires_at: Option<u64>) {
         tracing::info!(agent = agent_id, "the agent is registered");
+        self.hearing.listen_again();
         self.approval_expires_at = approval_expires_at.or(self.approval_expires_at);
         (self.refused, self.failure, self.ended) = (None, None, None);
         self.back_off.reset();

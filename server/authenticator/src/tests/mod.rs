@@ -20,11 +20,10 @@ use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
 use obol_session::{Grant, Suite};
+use obol_uplink::{Answer, Connector, begin};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::connect::{Answer, Connector};
-use crate::exchange::begin;
 use crate::identity::Identity;
 use crate::{AuthError, Authenticator, ConnectOptions, Pinned, Registered, RegistrationState, Wishes};
 
