@@ -6,6 +6,7 @@
 //! | [`directory`] | what must not be forgotten; each method is one transaction |
 //! | [`Authority`] | what each message and each request of an operator brings about; no sockets |
 //! | [`Decider`] | who decides what is granted; [`policy`] decides it by Cedar |
+//! | `stream` | who follows the events, and how far each has come |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
@@ -19,11 +20,14 @@ mod numbers;
 pub mod policy;
 mod refused;
 mod settings;
+mod stream;
 
-pub use authority::{Authority, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review};
+pub use authority::{
+    Authority, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
+};
 pub use decider::{Decided, Decider, Moment, NoPolicy, Undecided};
 pub use refused::Refused;
 pub use settings::{
-    DEFAULT_APPROVAL_SECS, DEFAULT_SESSION_SECS, MAX_APPROVAL_SECS, MAX_SESSION_SECS, MAX_SKEW_SECS,
+    DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS, MAX_SESSION_SECS, MAX_SKEW_SECS,
     PREFERENCE, Settings, SettingsError,
 };

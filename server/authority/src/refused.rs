@@ -41,6 +41,8 @@ pub enum Refused {
     Invitation,
     /// The join code is unknown, used, or over.
     JoinCode,
+    /// No copy of a resource server has this key.
+    NotJoined,
     /// There is no registration with this code that waits.
     NoSuchCode,
     /// The registration is not the one that was shown.
@@ -86,6 +88,7 @@ impl Refused {
             Self::TooManyApprovals => "TOO_MANY_APPROVALS",
             Self::Invitation => "INVITATION",
             Self::JoinCode => "JOIN_CODE",
+            Self::NotJoined => "NOT_JOINED",
             Self::NoSuchCode => "NO_SUCH_CODE",
             Self::Changed => "CHANGED",
             Self::PolicyInForce => "POLICY_IN_FORCE",
@@ -152,6 +155,9 @@ impl fmt::Display for Refused {
             Self::JoinCode => {
                 f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
             }
+            Self::NotJoined => f.write_str(
+                "no resource server has joined with this key, or it was removed; `obol rs invite` makes a code to join with",
+            ),
             Self::NoSuchCode => f.write_str(
                 "no registration with this code waits; codes are good for ten minutes, so register again for a new one",
             ),

@@ -1,6 +1,7 @@
 //! What an operator sets, with defaults that are right for most.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 
 use obol_handshake::MAX_ORIGIN_BYTES;
 use obol_session::Suite;
@@ -17,8 +18,10 @@ pub const DEFAULT_APPROVAL_SECS: u64 = 30 * 86_400;
 pub const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
 /// How far the clocks of agent and service may be apart, in seconds.
 pub const MAX_SKEW_SECS: u64 = 30;
-/// How long who hears nothing goes on, in seconds.
-const LEASE_SECS: u64 = 300;
+/// How long who hears nothing goes on if not said, in seconds.
+pub const DEFAULT_LEASE_SECS: u64 = 300;
+/// How long that may be, in seconds.
+pub const LEASE_SECS_ALLOWED: RangeInclusive<u64> = 30..=900;
 /// The most that `node` can be: 10 bits of a session's number.
 const MAX_NODE: u16 = 1_023;
 
@@ -75,7 +78,7 @@ impl Settings {
             min_suite: Suite::Tbac,
             session_secs: DEFAULT_SESSION_SECS,
             approval_secs: DEFAULT_APPROVAL_SECS,
-            lease_secs: LEASE_SECS,
+            lease_secs: DEFAULT_LEASE_SECS,
             clones: ClonePolicy::default(),
             node: 0,
         })
@@ -124,6 +127,20 @@ impl Settings {
             return wrong(format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds"));
         }
         self.approval_secs = secs;
+        Ok(self)
+    }
+
+    /// How long resource servers and sidecars go on that hear nothing, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not within [`LEASE_SECS_ALLOWED`].
+    pub fn lease_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
+        let (least, most) = (LEASE_SECS_ALLOWED.start(), LEASE_SECS_ALLOWED.end());
+        if !LEASE_SECS_ALLOWED.contains(&secs) {
+            return wrong(format!("a lease lasts {least} to {most} seconds"));
+        }
+        self.lease_secs = secs;
         Ok(self)
     }
 

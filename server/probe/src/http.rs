@@ -1,6 +1,7 @@
 //! One HTTP connection: bounded in what it sends and how long it takes, and ended in good order when the service stops.
 
 use core::error::Error;
+use core::future::Future;
 use core::pin::pin;
 use core::time::Duration;
 
@@ -9,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::stop::Stop;
 
@@ -35,6 +36,29 @@ where
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let over = async {
+        match bounds.life {
+            None => core::future::pending().await,
+            Some(life) => sleep(life).await,
+        }
+    };
+    serve_for(stream, service, bounds, over, stop).await;
+}
+
+/// As [`serve`], for a connection whose life ends when `over` does, whatever its bounds say.
+pub async fn serve_for<I, S, B>(
+    stream: I,
+    service: S,
+    bounds: Bounds,
+    over: impl Future<Output = ()>,
+    stop: &Stop,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.header_timeout)
@@ -50,13 +74,10 @@ where
         }
         connection.await
     };
-    let served = match bounds.life {
-        None => Ok(served.await),
-        Some(life) => timeout(life, served).await,
-    };
-    match served {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
-        Err(_) => tracing::debug!("a connection had lived long enough"),
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended early");
+        },
+        () = over => tracing::debug!("a connection had lived long enough"),
     }
 }

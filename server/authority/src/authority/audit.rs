@@ -203,6 +203,16 @@ impl Reserved<'_> {
         });
     }
 
+    pub(super) fn removed(self, replica: &Replica, by: &Human) {
+        tracing::warn!(replica = %replica.id, audience = replica.audience, %by, "a copy of a resource server was removed");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            audience: Some(replica.audience.as_str().into()),
+            scope: Some(format!("copy {}", replica.id).into()),
+            ..allowed(Event::Disable)
+        });
+    }
+
     /// `digest` is `None` where nothing is looked at any more.
     pub(super) fn observed(self, digest: Option<&str>, by: &Human) {
         tracing::warn!(digest, %by, "which policy is looked at has changed; none of it decides");

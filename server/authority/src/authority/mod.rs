@@ -5,6 +5,7 @@
 //! audit log, where there is one.
 
 mod audit;
+mod following;
 mod open;
 mod operate;
 mod payload;
@@ -25,6 +26,8 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
 use self::audit::Auditor;
+pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
+pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
 use crate::decider::Decider;
 use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
@@ -32,6 +35,7 @@ use crate::id::SystemRandom;
 use crate::numbers::SessionNumbers;
 use crate::refused::Refused;
 use crate::settings::Settings;
+use crate::stream::Hub;
 
 /// How often a handshake is decided anew because what it was decided by changed meanwhile.
 const MAX_TRIES: usize = 4;
@@ -63,6 +67,11 @@ pub struct Authority {
     ring: Mutex<CookieRing>,
     numbers: SessionNumbers,
     auditor: Auditor,
+    hub: Hub,
+    /// Which life of the directory the events' numbers belong to.
+    incarnation: [u8; 16],
+    /// When this service was put together, in Unix seconds.
+    began_at: u64,
 }
 
 /// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
@@ -141,7 +150,24 @@ impl Authority {
         let ring = Mutex::new(CookieRing::new(now.secs(), &mut SystemRandom));
         let epoch = directory.policy()?.map_or(0, |policy| policy.epoch);
         let deciding = RwLock::new(Deciding { decider, epoch });
-        Ok(Self { settings, directory, deciding, key, code_key, ring, numbers, auditor })
+        let mut fresh = [0; 16];
+        SystemRandom.fill(&mut fresh);
+        let incarnation = directory.incarnation(fresh)?;
+        let hub = Hub::new(directory.last_event()?);
+        let began_at = now.secs();
+        Ok(Self {
+            settings,
+            directory,
+            deciding,
+            key,
+            code_key,
+            ring,
+            numbers,
+            auditor,
+            hub,
+            incarnation,
+            began_at,
+        })
     }
 
     /// The static key that clients pin.
@@ -152,6 +178,11 @@ impl Authority {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The streams that are open.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// The directory.
@@ -184,7 +215,11 @@ impl Authority {
                 "rotate_key": "/v1/agents/rotate",
                 "deregister": "/v1/agents/deregister",
                 "join": "/v1/resource-servers",
+                "agent_stream": "/v1/agents/stream",
+                "resource_server_stream": "/v1/resource-servers/stream",
+                "words": "/v1/stream/words",
             },
+            "stream": { "lease_sec": self.settings.lease_secs, "heartbeat_sec": HEARTBEAT_SECS },
             "registration": { "flows": ["local", "invite"] },
         })
     }

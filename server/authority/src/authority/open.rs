@@ -47,7 +47,10 @@ impl Authority {
         let seal = seal_with(proven, move |opened| payload::session(&facts, opened, &told));
         let carried = self.directory.open_session(handshake, plan, now.secs(), seal)?;
         match &carried {
-            Carried::Now(Ok(opened), _) => place.opened(&name, opened),
+            Carried::Now(Ok(opened), _) => {
+                place.opened(&name, opened);
+                self.wait_until_sent(&opened.session.audiences, opened.event);
+            }
             Carried::Now(Err(refused), _) => self.auditor.refused(&identity, refused),
             Carried::Again(_) | Carried::Used | Carried::Stale => {}
         }
@@ -181,11 +184,13 @@ impl Authority {
             policy_epoch,
             audiences,
             tools,
+            closes_at: None,
             ended: None,
         };
         Ok(SessionPlan {
             row,
             agent_version: agent.version,
+            previous: request.previous_session,
             presented: request.chain.iter().map(|value| *value.expose()).collect(),
             chain: *proven.established.chain.expose(),
             clones: self.settings.clones,

@@ -3,8 +3,8 @@
 use obol_handshake::{AuthorityKey, IdentityPublic};
 use obol_secret::json::{Bounds, parse_within};
 use obol_secret::text::{hex_array, hex_option, plain, to_hex};
-use obol_session::Suite;
 use obol_session::limits::is_name;
+use obol_session::{SessionId, Suite};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,6 +43,9 @@ pub(super) struct SessionRequest {
     pub(super) pop_pub: Option<[u8; 32]>,
     #[serde(default)]
     pub(super) chain: Vec<ChainValue>,
+    /// The session that this one takes the place of.
+    #[serde(default)]
+    pub(super) previous_session: Option<SessionId>,
     #[serde(default)]
     pub(super) audiences: Option<Vec<String>>,
     #[serde(default)]

@@ -95,4 +95,11 @@ pub enum Happening {
         /// Its resource server.
         audience: String,
     },
+    /// A resource server's replica was removed: its key follows nothing any more.
+    Removed {
+        /// The replica.
+        replica: ReplicaId,
+        /// Its resource server.
+        audience: String,
+    },
 }

@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use obol_handshake::IdentityPublic;
 use obol_secret::file::PrivateFileError;
 use obol_session::{ResourceHalf, SessionId};
+use tokio::sync::watch;
 
 pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
@@ -37,8 +38,8 @@ pub use self::rows::{
 pub(crate) use self::rules::approved_agent;
 pub use self::tables::Unavailable;
 pub use self::transactions::{
-    Approval, Carried, ClonePolicy, EndScope, Ended, Handshake, KeyStanding, NewRegistration, NewReplica,
-    Opened, Polled, Registered, RotateStep, Seal, SessionPlan,
+    Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, KeyStanding,
+    NewRegistration, NewReplica, Opened, Polled, Registered, RotateStep, Seal, SessionPlan,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -321,6 +322,35 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn acknowledge(&self, replica: &ReplicaId, cursor: u64, now: u64) -> Answer<()>;
 
+    /// Forgets a copy for good: its key follows nothing any more and never joins again.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn remove_replica(&self, replica: &ReplicaId, now: u64) -> Answer<Result<Replica, Refused>>;
+
+    /// Begins a stream for whoever has proven this key. A handshake begins one stream at the most.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn begin_stream(&self, handshake: Handshake, follower: Follows, now: u64) -> Answer<Carried<Follower>>;
+
+    /// The halves of live sessions for this resource server as session files have them, of sessions behind `after`; and
+    /// where the next page begins, if there is more.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn halves(&self, audience: &str, after: Option<SessionId>) -> Answer<HalvesPage>;
+
+    /// Which life of the directory the events' numbers belong to. `fresh` becomes it where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn incarnation(&self, fresh: [u8; 16]) -> Answer<[u8; 16]>;
+
     /// Puts a policy in force, also one that was before: the next version, and a higher epoch. Its text is kept, so that a
     /// restart finds it and there is a way back.
     ///
@@ -383,6 +413,9 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn last_event(&self) -> Answer<u64>;
 
+    /// The newest event's number as this process wrote it, for those who wait for the next.
+    fn head(&self) -> watch::Receiver<u64>;
+
     /// Forgets some of what is over: call it every few seconds, and again at once where it says that there is more.
     ///
     /// # Errors
@@ -402,6 +435,8 @@ pub trait Directory: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct Stored<S> {
     store: S,
+    /// The newest event's number, as far as it is durable.
+    head: watch::Sender<u64>,
 }
 
 /// A directory in memory.
@@ -410,7 +445,7 @@ pub type MemoryDirectory = Stored<MemoryStore>;
 impl Stored<MemoryStore> {
     /// An empty directory. It ends with the process.
     pub fn new() -> Self {
-        Self { store: MemoryStore::default() }
+        Self { store: MemoryStore::default(), head: watch::Sender::new(0) }
     }
 }
 

@@ -195,6 +195,9 @@ pub struct SessionRow {
     pub audiences: Vec<String>,
     /// The tools that it grants.
     pub tools: Vec<String>,
+    /// When it is to be ended because another took its place, in Unix seconds.
+    #[serde(default)]
+    pub closes_at: Option<u64>,
     /// When and why it was ended, if it was.
     pub ended: Option<Ending>,
 }

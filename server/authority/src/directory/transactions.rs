@@ -3,7 +3,8 @@
 use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
 use obol_session::{ResourceHalf, SessionId};
 
-use super::rows::{Agent, Human, SessionRow, Wanted};
+use super::rows::{Agent, Human, Replica, SessionRow, Wanted};
+use super::tables::Bytes;
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
@@ -130,6 +131,8 @@ pub struct SessionPlan {
     pub agent_version: u64,
     /// What the agent presents of its last sessions.
     pub presented: Vec<[u8; 32]>,
+    /// The session that it takes the place of: that is closed once tokens minted from it are over.
+    pub previous: Option<SessionId>,
     /// What its next session must present.
     pub chain: [u8; 32],
     /// What to do if it presents nothing that fits.
@@ -195,4 +198,31 @@ pub struct NewReplica {
     pub identity: IdentityPublic,
     /// Hash of its join code.
     pub code_hash: [u8; 32],
+}
+
+/// Who wants to follow the events, by the key that it has proven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follows {
+    /// A copy of a resource server.
+    Replica(IdentityPublic),
+    /// An agent.
+    Agent(IdentityPublic),
+}
+
+/// Who follows the events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Follower {
+    /// A copy of a resource server: it hears of sessions for that.
+    Replica(Replica),
+    /// An agent: it hears of itself and its sessions.
+    Agent(Box<Agent>),
+}
+
+/// Some halves, and where the next page begins.
+#[derive(Debug, Default)]
+pub struct HalvesPage {
+    /// The sessions, each with its half as a session file has it.
+    pub halves: Vec<(SessionId, Bytes)>,
+    /// The page behind this session is the next, if there is one.
+    pub next: Option<SessionId>,
 }

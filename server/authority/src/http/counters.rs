@@ -17,7 +17,7 @@ impl Counters {
     }
 
     /// The text that Prometheus reads.
-    pub(super) fn text(&self, is_ready: bool) -> String {
+    pub(super) fn text(&self, is_ready: bool, (replicas, agents): (usize, usize)) -> String {
         let mut page = Page::new();
         let help = "Answers to agents and resource servers, by code.";
         let mut answers = page.series("obol_authority_answers_total", Kind::Counter, help);
@@ -26,6 +26,10 @@ impl Counters {
         }
         let help = "Whether sessions can be opened and ended.";
         page.number("obol_authority_ready", Kind::Gauge, help, u64::from(is_ready));
+        let help = "Streams that are open, by who follows.";
+        let mut streams = page.series("obol_authority_streams", Kind::Gauge, help);
+        streams.value(&[("of", "resource_servers")], replicas);
+        streams.value(&[("of", "agents")], agents);
         page.into_text()
     }
 }

@@ -5,9 +5,11 @@
 
 mod counters;
 mod error;
+mod lasting;
 mod load;
 mod problem;
 mod routes;
+mod stream;
 
 use core::future::Future;
 use core::net::SocketAddr;
@@ -22,7 +24,7 @@ use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use obol_probe::accept::{AnyStream, Connections};
 use obol_probe::health::{self, Health, Loopback};
-use obol_probe::http::{Bounds, serve};
+use obol_probe::http::{Bounds, serve_for};
 use obol_probe::stop::Stop;
 use obol_probe::tls::greet;
 use tokio::net::TcpListener;
@@ -31,8 +33,9 @@ use tower::ServiceExt as _;
 
 use self::counters::Counters;
 pub use self::error::BindError;
+use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
-use crate::authority::Authority;
+use crate::authority::{Authority, Now};
 pub use obol_probe::contract::Ended;
 pub use obol_probe::rate::Rate;
 pub use obol_probe::tls::{Certificate, TLS13};
@@ -46,12 +49,16 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const BOUNDS: Bounds = Bounds {
     header_timeout: Duration::from_secs(10),
     max_header_bytes: 16 << 10,
-    // Answers are small, so this is what bounds a peer that reads none of them.
-    life: Some(Duration::from_secs(300)),
+    // Bounded here instead, as long as no stream runs.
+    life: None,
     keep_alive: true,
 };
+/// How long a connection may live. Answers are small but for streams, so this is what bounds a peer that reads none of them.
+const LIFE: Duration = Duration::from_secs(300);
 /// How long requests under way may take when the service stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked for events that nobody was woken for.
+const DISPATCH_EVERY: Duration = Duration::from_millis(500);
 /// How often what is over is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
 
@@ -127,7 +134,8 @@ impl Options {
             Some(probes) => Some(probes.local_addr().map_err(|error| BindError::Io(self.listen, error))?),
         };
         let counters = Arc::new(Counters::default());
-        let shared = Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate);
+        let stop = Stop::new();
+        let shared = Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone());
         Ok(Service {
             routes: routes::router(Arc::new(shared)),
             public,
@@ -135,7 +143,7 @@ impl Options {
             counters,
             authority,
             addresses: Addresses { public: local_addr, probes: probe_addr },
-            stop: Stop::new(),
+            stop,
             options: self,
         })
     }
@@ -208,6 +216,7 @@ impl Service {
     /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
         let forgetting = tokio::spawn(forget(Arc::clone(&self.authority)));
+        let dispatching = tokio::spawn(dispatch(Arc::clone(&self.authority)));
         let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
         let (probes, stop) = (self.probes.take(), self.stop.clone());
         let watched = async {
@@ -217,6 +226,7 @@ impl Service {
         };
         let (ended, ()) = tokio::join!(self.serve(shutdown), watched);
         forgetting.abort();
+        dispatching.abort();
         ended
     }
 
@@ -245,11 +255,20 @@ impl Service {
 }
 
 async fn connection(stream: AnyStream, peer: SocketAddr, routes: axum::Router, stop: &Stop) {
+    let lasting = Lasting::default();
+    let of_requests = lasting.clone();
     let routes = routes.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(of_requests.clone());
         request.map(Body::new)
     });
-    serve(stream, TowerToHyperService::new(routes), BOUNDS, stop).await;
+    let over = async {
+        tokio::time::sleep(LIFE).await;
+        while lasting.is_kept() {
+            tokio::time::sleep(LIFE).await;
+        }
+    };
+    serve_for(stream, TowerToHyperService::new(routes), BOUNDS, over, stop).await;
 }
 
 /// What `/readyz` and `/metrics` say.
@@ -264,8 +283,14 @@ impl Health for Watched {
     }
 
     fn metrics(&self) -> String {
-        self.counters.text(self.authority.health().is_ok())
+        self.counters.text(self.authority.health().is_ok(), self.authority.hub().count())
     }
+}
+
+/// The time, read once for each request.
+fn now() -> Now {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// Forgets what is over, now and then.
@@ -277,7 +302,7 @@ async fn forget(authority: Arc<Authority>) {
         let began = Instant::now();
         loop {
             let authority = Arc::clone(&authority);
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = now().secs();
             let done = tokio::task::spawn_blocking(move || authority.directory().forget(now)).await;
             match done {
                 Ok(Ok(true)) if began.elapsed() < FORGET_EVERY => {}
@@ -289,5 +314,20 @@ async fn forget(authority: Arc<Authority>) {
                 Err(_) => break,
             }
         }
+    }
+}
+
+/// Hands out events as they are committed.
+async fn dispatch(authority: Arc<Authority>) {
+    let mut head = authority.directory().head();
+    loop {
+        head.mark_unchanged();
+        let handing = Arc::clone(&authority);
+        let done = tokio::task::spawn_blocking(move || handing.dispatch()).await;
+        if let Ok(Err(error)) = done {
+            tracing::error!(%error, "events could not be read, so nobody hears of them");
+        }
+        // Also without being woken, should a commit have been another's.
+        let _woken = tokio::time::timeout(DISPATCH_EVERY, head.changed()).await;
     }
 }

@@ -3,7 +3,6 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -14,12 +13,17 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use obol_handshake::{MAX_MESSAGE_BYTES, Purpose};
 use obol_probe::rate::{Limiter, Rate, Start};
+use obol_probe::stop::Stop;
+use obol_stream::Word;
 use serde_json::{Value, json};
 
 use super::counters::Counters;
+use super::lasting::Lasting;
 use super::load::{Turnstile, source_of};
+use super::now;
 use super::problem::Problem;
-use crate::authority::{Authority, Now};
+use super::stream::answer;
+use crate::authority::{Authority, NotTaken};
 use crate::directory::Polled;
 use crate::id::{Bearer, RegistrationId};
 
@@ -45,6 +49,9 @@ pub(super) struct Shared {
     hellos: Turnstile,
     proofs: Turnstile,
     reads: Turnstile,
+    words: Turnstile,
+    /// The word to stop, for streams.
+    stop: Stop,
     /// First messages, third messages and questions, each by source.
     sources: [Limiter<IpAddr>; 3],
     polls: Limiter<RegistrationId>,
@@ -52,7 +59,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(authority: Arc<Authority>, counters: Arc<Counters>, rate: Option<Rate>) -> Self {
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        counters: Arc<Counters>,
+        rate: Option<Rate>,
+        stop: Stop,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         Self {
             authority,
@@ -60,6 +72,8 @@ impl Shared {
             hellos: Turnstile::new(2 * cores),
             proofs: Turnstile::new(PROOFS_AT_WORK),
             reads: Turnstile::new(2 * cores),
+            words: Turnstile::new(2 * cores),
+            stop,
             sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
             polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
             start: Start::now(),
@@ -75,6 +89,11 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
             counted(&shared, prove(&shared, purpose, request).await)
         })
     };
+    let stream = |purpose: Purpose| {
+        post(async move |State(shared): State<Arc<Shared>>, request: Request| {
+            counted(&shared, stream(&shared, purpose, request).await)
+        })
+    };
     axum::Router::new()
         .route("/.well-known/obol-configuration", get(configuration))
         .route(
@@ -88,6 +107,14 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
         .route("/v1/agents/rotate", prove(Purpose::RotateKey))
         .route("/v1/agents/deregister", prove(Purpose::Deregister))
         .route("/v1/resource-servers", prove(Purpose::Join))
+        .route("/v1/agents/stream", stream(Purpose::AgentStream))
+        .route("/v1/resource-servers/stream", stream(Purpose::ResourceStream))
+        .route(
+            "/v1/stream/words",
+            post(async |State(shared): State<Arc<Shared>>, request: Request| {
+                counted(&shared, word(&shared, request).await)
+            }),
+        )
         .route(
             "/v1/agents/registrations/{id}",
             get(async |State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request| {
@@ -114,15 +141,12 @@ fn counted(shared: &Shared, served: Served) -> Response {
     }
 }
 
-/// The time, read once for each request.
-fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
-}
-
 /// Where a request comes from, if it may have one more of its kind.
 fn admitted(limiter: &Limiter<IpAddr>, start: Start, request: &Request) -> Result<IpAddr, Problem> {
-    let peer = request.extensions().get::<Peer>();
+    admitted_from(limiter, start, request.extensions().get::<Peer>().copied())
+}
+
+fn admitted_from(limiter: &Limiter<IpAddr>, start: Start, peer: Option<Peer>) -> Result<IpAddr, Problem> {
     let address = peer.map(|Peer(address)| address.ip()).ok_or_else(Problem::overloaded)?;
     let source = source_of(address);
     limiter.take(source, start.nanoseconds()).map_err(|wait| Problem::too_many("TOO_MANY", wait))?;
@@ -179,6 +203,48 @@ async fn prove(shared: &Shared, purpose: Purpose, request: Request) -> Served {
     let authority = Arc::clone(&shared.authority);
     let answer = shared.proofs.run(move || authority.prove(purpose, &proof, &source, now())).await?;
     Ok(binary(answer?))
+}
+
+/// Message C to a stream.
+async fn stream(shared: &Shared, purpose: Purpose, request: Request) -> Served {
+    let [_, third, _] = &shared.sources;
+    admitted(third, shared.start, &request)?;
+    let lasting = request.extensions().get::<Lasting>().cloned();
+    let proof = message(request).await?;
+    let authority = Arc::clone(&shared.authority);
+    let begun = shared.proofs.run(move || authority.begin_stream(purpose, &proof, now())).await??;
+    let keeps = lasting.map(Lasting::keep);
+    Ok(answer(Arc::clone(&shared.authority), begun, keeps, shared.stop.clone()))
+}
+
+/// What a follower says on its stream.
+async fn word(shared: &Shared, request: Request) -> Served {
+    let [_, _, questions] = &shared.sources;
+    let peer = request.extensions().get::<Peer>().copied();
+    let bytes = message(request).await?;
+    let (id, number, _) =
+        Word::open_envelope(&bytes).map_err(|error| Problem::malformed(error.to_string()))?;
+    let Some(live) = shared.authority.hub().stream(id) else {
+        // Who follows may say much, and others little.
+        admitted_from(questions, shared.start, peer)?;
+        let detail = "there is no such stream, or it is over; begin another";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_STREAM", detail));
+    };
+    let authority = Arc::clone(&shared.authority);
+    let act = move || match Word::open_envelope(&bytes) {
+        Ok((_, _, sealed)) => authority.word(&live, number, sealed, now()),
+        Err(_) => Err(NotTaken::Malformed),
+    };
+    match shared.words.run(act).await? {
+        Ok(()) => Ok(document(&json!({}))),
+        Err(NotTaken::Malformed) => {
+            Err(Problem::malformed("not a word of this stream, or one that was said before"))
+        }
+        Err(NotTaken::Unavailable(why)) => {
+            tracing::error!(why, "a word could not be carried out");
+            Err(Problem::overloaded())
+        }
+    }
 }
 
 fn unknown() -> Problem {

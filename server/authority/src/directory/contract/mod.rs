@@ -10,6 +10,7 @@ use super::*;
 use crate::id::SystemRandom;
 
 mod ends;
+mod follows;
 mod kept;
 mod registers;
 mod sessions;
@@ -22,7 +23,13 @@ pub(crate) type Make<'a> = &'a dyn Fn() -> Arc<dyn Directory>;
 
 /// Runs every test of the contract, each with a directory of its own.
 pub(crate) fn all(make: Make<'_>) {
-    for test in registers::TESTS.iter().chain(sessions::TESTS).chain(ends::TESTS).chain(kept::TESTS) {
+    for test in registers::TESTS
+        .iter()
+        .chain(sessions::TESTS)
+        .chain(ends::TESTS)
+        .chain(follows::TESTS)
+        .chain(kept::TESTS)
+    {
         let (name, test) = test;
         println!("contract: {name}");
         test(&*make());
@@ -167,10 +174,12 @@ pub(crate) fn plan(agent: &Agent, number: u64, epoch: u64) -> SessionPlan {
             policy_epoch: epoch,
             audiences: vec!["https://a".to_owned(), "https://b".to_owned()],
             tools: vec!["pay".to_owned(), "search".to_owned()],
+            closes_at: None,
             ended: None,
         },
         agent_version: agent.version,
         presented: Vec::new(),
+        previous: None,
         chain: key(number ^ 0xCC).0,
         clones: ClonePolicy::Alert,
         halves,

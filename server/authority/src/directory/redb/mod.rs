@@ -21,6 +21,7 @@ use obol_secret::file::PrivateFile;
 use obol_secret::key::Key32;
 use obol_secret::seal;
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, TableDefinition};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use self::writer::Writer;
@@ -68,7 +69,7 @@ impl Stored<RedbStore> {
         let seal = Arc::new(SealKey { rows: master.derive(PURPOSE), names: master.derive(NAMES_PURPOSE) });
         check_key(&database, &seal)?;
         let writer = Writer::start(Arc::clone(&database), Arc::clone(&seal))?;
-        Ok(Self { store: RedbStore { database, seal, writer } })
+        Ok(Self { store: RedbStore { database, seal, writer }, head: watch::Sender::new(0) })
     }
 }
 

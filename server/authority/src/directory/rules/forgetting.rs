@@ -8,6 +8,10 @@ use crate::directory::rows::{Ending, Invitation, JoinCode, Registration, Registr
 use crate::directory::tables::{Kept, Number, Table, Transaction};
 use crate::directory::{ANSWER_KEPT_SECS, EVENT_KEPT_SECS, MAX_EVENTS};
 
+/// Why a session ended whose time is over.
+const EXPIRED: &str = "expired";
+/// Why a session ended that another took the place of.
+const RENEWED: &str = "renewed";
 /// The most rows of one kind that one call forgets.
 const MAX_AT_ONCE: usize = 500;
 /// How long a registration that is over can be asked about, in seconds.
@@ -72,13 +76,21 @@ fn sessions(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
         transaction.remove(Table::SessionEnd, key);
         let mut session = sessions::row(transaction, number_behind(key)?)?;
         let number = session.id.as_u64().to_be_bytes();
-        if session.ended.is_some() {
-            transaction.remove(Table::Session, &number);
+        if let Some(ended) = &session.ended {
+            // It may have been due for another reason before it was ended.
+            if now >= ended.at.saturating_add(ENDED_KEPT_SECS) {
+                transaction.remove(Table::Session, &number);
+            }
+            continue;
+        }
+        if now < session.expires_at {
+            // Another took its place, and no token of it is good any more.
+            sessions::end(transaction, session, RENEWED, now)?;
             continue;
         }
         // Resource servers know when it ends: there is no event.
         sessions::drop_keys(transaction, &session);
-        session.ended = Some(Ending { at: session.expires_at, reason: "expired".to_owned() });
+        session.ended = Some(Ending { at: session.expires_at, reason: EXPIRED.to_owned() });
         transaction.put(Table::Session, &number, &session)?;
         transaction.mark(Table::SessionEnd, &at(now.saturating_add(ENDED_KEPT_SECS), &number));
     }

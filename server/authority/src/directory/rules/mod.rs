@@ -12,18 +12,22 @@ mod sessions;
 
 use obol_handshake::IdentityPublic;
 use obol_session::{ResourceHalf, SessionId};
+use tokio::sync::watch;
 
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
-    Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Handshake, Human,
-    Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration, NewReplica, Opened, PolicyText,
-    PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan,
-    SessionRow, Stored,
+    Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower, Follows,
+    HalvesPage, Handshake, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration,
+    NewReplica, Opened, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer,
+    RotateStep, Seal, SessionPlan, SessionRow, Stored,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
 pub(crate) use self::registering::make as approved_agent;
+
+/// Where the incarnation is, among the single values.
+const INCARNATION: &[u8] = b"incarnation";
 
 /// `time ‖ rest`: an index by time.
 fn at(time: u64, rest: &[u8]) -> Vec<u8> {
@@ -36,6 +40,21 @@ fn number_behind(key: &[u8]) -> Answer<SessionId> {
     number.ok_or_else(|| Unavailable::new("a key of an index has another form"))
 }
 
+/// Runs a transaction, and wakes those who wait for events once it is durable.
+fn write<S, T, F>(stored: &Stored<S>, act: F) -> Answer<T>
+where
+    S: Store,
+    T: Send + 'static,
+    F: FnOnce(&mut Transaction<'_>) -> Answer<T> + Send + 'static,
+{
+    let (done, head) = stored.store.write(move |transaction| {
+        let done = act(transaction)?;
+        Ok((done, transaction.number(Number::LastEvent)?))
+    })?;
+    stored.head.send_if_modified(|known| core::mem::replace(known, head.max(*known)) < head);
+    Ok(done)
+}
+
 impl<S: Store> Directory for Stored<S> {
     fn register(
         &self,
@@ -44,7 +63,7 @@ impl<S: Store> Directory for Stored<S> {
         now: u64,
         seal: Seal<Registered>,
     ) -> Answer<Carried<Registered>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |transaction| {
                 registering::register(transaction, new, now)
             })
@@ -58,7 +77,7 @@ impl<S: Store> Directory for Stored<S> {
         now: u64,
         seal: Seal<Opened>,
     ) -> Answer<Carried<Opened>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |transaction| {
                 sessions::open(transaction, plan, now)
             })
@@ -73,7 +92,7 @@ impl<S: Store> Directory for Stored<S> {
         now: u64,
         seal: Seal<AgentId>,
     ) -> Answer<Carried<AgentId>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |transaction| {
                 keys::rotate(transaction, handshake, &identity, &step, now).map(handshakes::Decided::Done)
             })
@@ -87,7 +106,7 @@ impl<S: Store> Directory for Stored<S> {
         now: u64,
         seal: Seal<Ended>,
     ) -> Answer<Carried<Ended>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |transaction| {
                 ending::deregister(transaction, &identity, now).map(handshakes::Decided::Done)
             })
@@ -101,7 +120,7 @@ impl<S: Store> Directory for Stored<S> {
         now: u64,
         seal: Seal<Replica>,
     ) -> Answer<Carried<Replica>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |transaction| {
                 servers::join(transaction, new, now).map(handshakes::Decided::Done)
             })
@@ -109,7 +128,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn refuse(&self, handshake: Handshake, why: Refused, now: u64, seal: Seal<()>) -> Answer<Carried<()>> {
-        self.store.write(move |transaction| {
+        write(self, move |transaction| {
             handshakes::once(transaction, handshake, now, seal, |_| Ok(handshakes::Decided::Done(Err(why))))
         })
     }
@@ -123,7 +142,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>> {
-        self.store.write(move |transaction| registering::approve(transaction, approval, now))
+        write(self, move |transaction| registering::approve(transaction, approval, now))
     }
 
     fn deny(
@@ -132,7 +151,7 @@ impl<S: Store> Directory for Stored<S> {
         block_secs: u64,
         now: u64,
     ) -> Answer<Result<Registration, Refused>> {
-        self.store.write(move |transaction| registering::deny(transaction, &registration, block_secs, now))
+        write(self, move |transaction| registering::deny(transaction, &registration, block_secs, now))
     }
 
     fn poll(&self, registration: RegistrationId, poll_hash: [u8; 32], now: u64) -> Answer<Option<Polled>> {
@@ -169,17 +188,17 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>> {
-        self.store.write(move |transaction| ending::end(transaction, &scope, &reason, &by, now))
+        write(self, move |transaction| ending::end(transaction, &scope, &reason, &by, now))
     }
 
     fn enable_agent(&self, name: &str, now: u64) -> Answer<Result<Agent, Refused>> {
         let name = name.to_owned();
-        self.store.write(move |transaction| ending::enable_agent(transaction, &name, now))
+        write(self, move |transaction| ending::enable_agent(transaction, &name, now))
     }
 
     fn enable_tool(&self, tool: &str, now: u64) -> Answer<Result<(), Refused>> {
         let tool = tool.to_owned();
-        self.store.write(move |transaction| ending::enable_tool(transaction, &tool, now))
+        write(self, move |transaction| ending::enable_tool(transaction, &tool, now))
     }
 
     fn denied_tools(&self) -> Answer<Vec<DeniedTool>> {
@@ -192,7 +211,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn invite(&self, ticket_hash: [u8; 32], invitation: Invitation) -> Answer<Result<(), Refused>> {
-        self.store.write(move |transaction| registering::invite(transaction, &ticket_hash, &invitation))
+        write(self, move |transaction| registering::invite(transaction, &ticket_hash, &invitation))
     }
 
     fn add_resource_server(
@@ -201,7 +220,7 @@ impl<S: Store> Directory for Stored<S> {
         code_hash: [u8; 32],
         expires_at: u64,
     ) -> Answer<Result<(), Refused>> {
-        self.store.write(move |transaction| servers::add(transaction, &server, &code_hash, expires_at))
+        write(self, move |transaction| servers::add(transaction, &server, &code_hash, expires_at))
     }
 
     fn resource_servers(&self) -> Answer<Vec<ResourceServer>> {
@@ -223,7 +242,37 @@ impl<S: Store> Directory for Stored<S> {
 
     fn acknowledge(&self, replica: &ReplicaId, cursor: u64, now: u64) -> Answer<()> {
         let replica = replica.clone();
-        self.store.write(move |transaction| servers::acknowledge(transaction, &replica, cursor, now))
+        write(self, move |transaction| servers::acknowledge(transaction, &replica, cursor, now))
+    }
+
+    fn remove_replica(&self, replica: &ReplicaId, now: u64) -> Answer<Result<Replica, Refused>> {
+        let replica = replica.clone();
+        write(self, move |transaction| servers::remove(transaction, &replica, now))
+    }
+
+    fn begin_stream(&self, handshake: Handshake, follows: Follows, now: u64) -> Answer<Carried<Follower>> {
+        write(self, move |transaction| {
+            // A stream cannot be kept and told again, so its answer is none.
+            let seal: Seal<Follower> = Box::new(|_| Vec::new());
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                servers::follower(transaction, follows, now).map(handshakes::Decided::Done)
+            })
+        })
+    }
+
+    fn halves(&self, audience: &str, after: Option<SessionId>) -> Answer<HalvesPage> {
+        self.store.read(|transaction| sessions::halves(transaction, audience, after))
+    }
+
+    fn incarnation(&self, fresh: [u8; 16]) -> Answer<[u8; 16]> {
+        write(self, move |transaction| {
+            if let Some(known) = transaction.get_bytes(Table::Meta, INCARNATION)? {
+                let known = known.as_slice().try_into();
+                return known.map_err(|_| Unavailable::new("its incarnation has another form"));
+            }
+            transaction.put_bytes(Table::Meta, INCARNATION, zeroize::Zeroizing::new(fresh.to_vec()));
+            Ok(fresh)
+        })
     }
 
     fn activate_policy(
@@ -232,7 +281,7 @@ impl<S: Store> Directory for Stored<S> {
         by: Human,
         now: u64,
     ) -> Answer<Result<PolicyVersion, Refused>> {
-        self.store.write(move |transaction| policy::activate(transaction, &text, by, now))
+        write(self, move |transaction| policy::activate(transaction, &text, by, now))
     }
 
     fn policies(&self) -> Answer<Vec<PolicyVersion>> {
@@ -244,7 +293,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn observe_policy(&self, other: Option<PolicyText>) -> Answer<Result<(), Refused>> {
-        self.store.write(move |transaction| policy::observe(transaction, other.as_ref()))
+        write(self, move |transaction| policy::observe(transaction, other.as_ref()))
     }
 
     fn observed_policy(&self) -> Answer<Option<PolicyText>> {
@@ -269,8 +318,12 @@ impl<S: Store> Directory for Stored<S> {
         self.store.read(|transaction| transaction.number(Number::LastEvent))
     }
 
+    fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
     fn forget(&self, now: u64) -> Answer<bool> {
-        self.store.write(move |transaction| forgetting::forget(transaction, now))
+        write(self, move |transaction| forgetting::forget(transaction, now))
     }
 
     fn health(&self) -> Answer<()> {

@@ -3,10 +3,10 @@
 use obol_handshake::IdentityPublic;
 
 use super::keys;
-use crate::directory::NewReplica;
 use crate::directory::event::Happening;
-use crate::directory::rows::{JoinCode, Replica, ResourceServer, key_digest};
+use crate::directory::rows::{AgentStatus, JoinCode, Replica, ResourceServer, key_digest};
 use crate::directory::tables::{Kept, Table, Transaction};
+use crate::directory::{Follower, Follows, KeyStanding, NewReplica};
 use crate::id::ReplicaId;
 use crate::refused::Refused;
 
@@ -81,4 +81,44 @@ pub(super) fn acknowledge(
     replica.cursor = replica.cursor.max(cursor);
     replica.seen_at = replica.seen_at.max(now);
     transaction.put(Table::Replica, id.as_str().as_bytes(), &replica)
+}
+
+/// Takes a copy off the list. The row of its key stays, so that the key never joins again.
+pub(super) fn remove(
+    transaction: &mut Transaction<'_>,
+    id: &ReplicaId,
+    now: u64,
+) -> Kept<Result<Replica, Refused>> {
+    let found: Option<Replica> = transaction.get(Table::Replica, id.as_str().as_bytes())?;
+    let Some(replica) = found else { return Ok(Err(Refused::Unknown("copy of a resource server"))) };
+    transaction.remove(Table::Replica, id.as_str().as_bytes());
+    let (id, audience) = (replica.id.clone(), replica.audience.clone());
+    transaction.emit(now, Happening::Removed { replica: id, audience })?;
+    Ok(Ok(replica))
+}
+
+/// Who follows with this key, if it may.
+pub(super) fn follower(
+    transaction: &mut Transaction<'_>,
+    follows: Follows,
+    now: u64,
+) -> Kept<Result<Follower, Refused>> {
+    match follows {
+        Follows::Replica(key) => match replica_with(transaction, &key)? {
+            None => Ok(Err(Refused::NotJoined)),
+            Some(mut replica) => {
+                replica.seen_at = replica.seen_at.max(now);
+                transaction.put(Table::Replica, replica.id.as_str().as_bytes(), &replica)?;
+                Ok(Ok(Follower::Replica(replica)))
+            }
+        },
+        // A suspended agent may listen: it hears when it is let in again. One that has ended for good need not.
+        Follows::Agent(key) => Ok(match keys::standing(transaction, &key, now)? {
+            KeyStanding::Agent(agent) if agent.status == AgentStatus::Revoked => Err(Refused::Revoked),
+            KeyStanding::Agent(agent) => Ok(Follower::Agent(agent)),
+            KeyStanding::Pending => Err(Refused::PendingApproval),
+            KeyStanding::Retired => Err(Refused::Revoked),
+            KeyStanding::Unknown => Err(Refused::NotRegistered),
+        }),
+    }
 }

@@ -8,11 +8,13 @@ use super::handshakes::Decided;
 use super::{at, keys, number_behind};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, Ending, SessionRow};
-use crate::directory::tables::{Kept, Number, Table, Transaction, Unavailable};
-use crate::directory::{ClonePolicy, MAX_LIVE_SESSIONS, Opened, SessionPlan};
+use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction, Unavailable};
+use crate::directory::{ClonePolicy, HalvesPage, MAX_LIVE_SESSIONS, MAX_PAGE, Opened, SessionPlan};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
+/// How long a session that another took the place of goes on after the last token that may be minted from it, in seconds.
+const CLOSE_GRACE_SECS: u64 = 30;
 /// How long a session that has ended can be looked at, in seconds.
 pub(super) const ENDED_KEPT_SECS: u64 = 86_400;
 
@@ -41,6 +43,9 @@ pub(super) fn open(transaction: &mut Transaction<'_>, plan: SessionPlan, now: u6
     let forked = agent.chain.is_some_and(|expected| !presents(&plan.presented, &expected));
     if forked && suspect(transaction, &mut agent, plan.clones, now)? {
         return refused(Refused::Suspended);
+    }
+    if let Some(previous) = plan.previous {
+        close_later(transaction, &agent.id, previous, now)?;
     }
     let superseded = supersede(transaction, &agent.id, now)?;
     agent.chain = Some(plan.chain);
@@ -91,6 +96,32 @@ fn keep(transaction: &mut Transaction<'_>, plan: &SessionPlan, now: u64) -> Kept
     transaction.emit(now, Happening::SessionOpen { session, agent, audiences })
 }
 
+/// Has a session of the agent closed once the tokens that may be minted from it now are over.
+fn close_later(
+    transaction: &mut Transaction<'_>,
+    agent: &AgentId,
+    previous: SessionId,
+    now: u64,
+) -> Kept<()> {
+    let number = previous.as_u64().to_be_bytes();
+    let found: Option<SessionRow> = transaction.get(Table::Session, &number)?;
+    let is_theirs = |row: &SessionRow| row.agent == *agent && row.ended.is_none() && row.closes_at.is_none();
+    let Some(mut row) = found.filter(is_theirs) else { return Ok(()) };
+    let mut longest = 0;
+    for audience in &row.audiences {
+        let half = half(transaction, previous, audience)?;
+        let ttls = half.iter().flat_map(|half| half.grants.iter().flatten()).map(|grant| grant.ttl);
+        longest = longest.max(ttls.max().unwrap_or(0));
+    }
+    let closes_at = now.saturating_add(longest).saturating_add(CLOSE_GRACE_SECS);
+    if closes_at < row.expires_at {
+        row.closes_at = Some(closes_at);
+        transaction.put(Table::Session, &number, &row)?;
+        transaction.mark(Table::SessionEnd, &at(closes_at, &number));
+    }
+    Ok(())
+}
+
 /// Ends the oldest sessions of an agent until one more has room.
 fn supersede(transaction: &mut Transaction<'_>, agent: &AgentId, now: u64) -> Kept<Vec<SessionId>> {
     let live = live(transaction, agent)?;
@@ -132,6 +163,32 @@ pub(super) fn half(
     let key = half_key(transaction, session, audience);
     let row = transaction.get_bytes(Table::SessionAudience, &key)?;
     row.map(|row| ResourceHalf::from_json(&row).map_err(Unavailable::new)).transpose()
+}
+
+/// The halves of live sessions for one resource server, of the next sessions behind `after`.
+pub(super) fn halves(
+    transaction: &Transaction<'_>,
+    audience: &str,
+    after: Option<SessionId>,
+) -> Kept<HalvesPage> {
+    let hidden = transaction.hidden(audience);
+    // Behind every audience of that session.
+    let after = after.map(|after| [&after.as_u64().to_be_bytes()[..], &[0xff; HIDDEN_BYTES]].concat());
+    let rows = transaction.scan(Table::SessionAudience, &[], after.as_deref(), MAX_PAGE)?;
+    let mut page = HalvesPage::default();
+    let is_full = rows.len() == MAX_PAGE;
+    for (key, row) in rows {
+        let (number, of) = key.split_at_checked(8).unwrap_or_default();
+        let number = number_behind(number)?;
+        // The page may have cut a session in two; its rest is read again with the next.
+        if is_full {
+            page.next = Some(SessionId::from_u64(number.as_u64().saturating_sub(1)));
+        }
+        if of == hidden {
+            page.halves.push((number, row));
+        }
+    }
+    Ok(page)
 }
 
 /// Ends a live session: its keys go, and those who verify its tokens are told.
