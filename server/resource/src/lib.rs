@@ -7,6 +7,7 @@
 //! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
 //!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
 //!   it also checks proofs of possession, opens sealed requests and seals their responses.
+//! - `provision`, with the feature of that name: sessions come from an Authentication Service that is followed.
 //! - `service`: the same as a service for APIs in other languages and for reverse proxies.
 //!
 //! # What it promises
@@ -37,6 +38,8 @@ mod gate;
 #[cfg(feature = "http")]
 mod layer;
 mod metrics;
+#[cfg(feature = "provision")]
+pub mod provision;
 #[cfg(feature = "http")]
 mod refusal;
 #[cfg(feature = "http")]
