@@ -145,8 +145,13 @@ fn rs(args: &RsRoleArgs, config: impl Fn() -> Outcome<Config>) -> Outcome {
         Some(RsCommand::Revoke(args)) => operate::rs::revoke(args),
         Some(RsCommand::Status(args)) => operate::rs::status(args),
         Some(RsCommand::Reload(args)) => operate::rs::reload(args),
+        Some(RsCommand::Join(args)) => operate::join::run(args, &config()?),
         #[cfg(feature = "authority")]
         Some(RsCommand::Invite(args)) => operate::authority::invite_server(args),
+        #[cfg(feature = "authority")]
+        Some(RsCommand::List(args)) => operate::authority::servers(args),
+        #[cfg(feature = "authority")]
+        Some(RsCommand::Remove(args)) => operate::authority::remove_copy(args),
     }
 }
 

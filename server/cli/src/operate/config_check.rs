@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::places::{environment, state_folder};
-use crate::role::authenticator;
 use crate::role::rs;
 use crate::role::stores;
 use crate::role::templates::ServerTemplates;
 use crate::role::tqs;
+use crate::role::{authenticator, followed};
 use crate::sessions::files;
 use crate::settings::args::ConfigCheckArgs;
 use crate::settings::config::{Config, Gathered, Set};
@@ -139,6 +139,7 @@ impl Check {
             ("rs.audit_key", "--audit-key", path(&rs.audit.audit_key)),
             ("rs.listen", "--listen", rs.listen.map(|listen| listen.to_string())),
             ("rs.audience", "--audience", rs.audience.clone()),
+            ("rs.authority", "--authority", rs.service.authority.clone()),
             ("rs.sessions", "--sessions", paths(&rs.sessions)),
             ("rs.session_store", "--session-store", path(&rs.session_store)),
             ("rs.session_key", "--session-key", path(&rs.session_key)),
@@ -164,7 +165,10 @@ impl Check {
         };
         named("tqs.sessions", files::agent_halves(&tqs::sessions(&args.tqs, config)).err());
         named("rs.sessions", files::resource_halves(&rs::sessions(&args.rs, config)).err());
+        // What says what is wrong names the setting itself.
+        let service = followed::service(&args.rs.service, config).err();
         named("rs.templates", ServerTemplates::open(config).err());
+        found.extend(service.map(|failure| failure.to_string()));
         #[cfg(feature = "authority")]
         found.extend(crate::role::authority::check(&config.authority).iter().map(Failure::to_string));
         found.into_iter().for_each(|problem| self.problem(problem));
@@ -263,6 +267,7 @@ impl Check {
             "authenticator.identity_key",
             "rs.audit_key",
             "rs.session_key",
+            "rs.identity_key",
             "rs.redis_password_file",
             "as.master_key",
             "as.identity_key",

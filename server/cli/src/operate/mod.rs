@@ -13,6 +13,7 @@ mod connect;
 pub(crate) mod dequeue;
 pub(crate) mod flush;
 pub(crate) mod inspect;
+pub(crate) mod join;
 mod other_user;
 pub(crate) mod rs;
 pub(crate) mod session;

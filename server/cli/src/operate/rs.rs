@@ -4,6 +4,7 @@ use obol_client::RsControlClient;
 use obol_ipc::names::{AgentInstanceId, Reason, SessionId};
 use obol_ipc::rs_control::{Kept, RevokeScope, RsStatusResult};
 use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
+use serde_json::Value;
 
 use crate::exit::{Failure, Outcome};
 use crate::operate::connect::options;
@@ -105,9 +106,13 @@ fn sessions_table(status: &RsStatusResult) -> Outcome<Table> {
 /// `obol rs status`.
 pub(crate) fn status(args: &RsOperatorArgs) -> Outcome {
     let mut client = connect(args)?;
-    let (status, health) = (client.status()?, client.health()?);
+    let (status, health, authority) = (client.status()?, client.health()?, client.authority()?);
     if args.output.json {
-        output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
+        let mut shown = serde_json::to_value(&status).map_err(Failure::other)?;
+        if let Value::Object(shown) = &mut shown {
+            shown.insert("authority".to_owned(), serde_json::to_value(&authority).map_err(Failure::other)?);
+        }
+        output::json(&shown);
         return Ok(());
     }
     let ready = health.reason.unwrap_or_else(|| "ready".to_owned());
@@ -115,6 +120,13 @@ pub(crate) fn status(args: &RsOperatorArgs) -> Outcome {
         "obol rs {}, process {}, for {}: {ready}",
         status.version, status.pid, status.audience
     ));
+    if let Some(service) = &authority.service {
+        let heard = if authority.follows { "heard" } else { "not heard" };
+        let until =
+            authority.lease_ends_at.map(|end| format!(", accepts tokens until {end}")).unwrap_or_default();
+        let problem = authority.problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+        output::line(&format!("{service} is {heard}{until}{problem}"));
+    }
     output::line("");
     sessions_table(&status)?.print();
     Ok(())

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use obol_authenticator::service::Options;
 use obol_authenticator::{Authenticator, Identity, Pinned, Wishes};
 use obol_ipc::Endpoint;
-use obol_secret::file::read_public;
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
@@ -22,8 +21,8 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::{environment, folder_of, place};
 use crate::role::master_key::Sources;
-use crate::role::sandbox;
 use crate::role::tqs::sockets::{access, beside, http_at};
+use crate::role::{pin, sandbox};
 use crate::settings::args::LogLevel;
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorRoleArgs};
 use crate::settings::config::{self, Config, Origin};
@@ -32,8 +31,6 @@ use crate::signals::{LAST_WAIT, service_manager, shutdown_signal};
 
 /// File of the HTTP listener, beside the agent's socket.
 const HTTP_SOCKET: &str = "auth-http.sock";
-/// The longest file with a pin, in bytes.
-const MAX_PIN_BYTES: usize = 1 << 10;
 /// Suites from the strongest on.
 const SUITES: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
 
@@ -135,35 +132,7 @@ fn pinned(args: &AuthenticatorArgs, config: &Config) -> Outcome<Pinned> {
     let settings = &config.authenticator;
     let url = args.url.as_ref().or(settings.url.as_ref());
     let file = args.pin_file.as_ref().or(settings.pin_file.as_ref());
-    let read = file.map(|file| read_pin(file)).transpose()?;
-    let text = match (url, read) {
-        (None, None) => {
-            return Err(Failure::usage(
-                "authenticator.url is needed: the Authentication Service and its key, https://host#KEY, as `obol as` prints it",
-            ));
-        }
-        (Some(url), None) => url.clone(),
-        (None, Some(pin)) => pin,
-        (Some(url), Some(pin)) if !url.contains('#') && !pin.contains('#') => format!("{url}#{pin}"),
-        (Some(url), Some(pin))
-            if pin == *url || pin.split_once('#').is_some_and(|(origin, _)| origin == url) =>
-        {
-            pin
-        }
-        (Some(_), Some(_)) => {
-            return Err(Failure::usage(
-                "authenticator.url and authenticator.pin_file name two services or two keys; leave one of them out",
-            ));
-        }
-    };
-    Pinned::parse(&text).map_err(|error| Failure::usage(format_args!("authenticator.url: {error}")))
-}
-
-fn read_pin(file: &Path) -> Outcome<String> {
-    let wrong = |why: &dyn core::fmt::Display| Failure::usage(format_args!("authenticator.pin_file: {why}"));
-    let bytes = read_public(file, MAX_PIN_BYTES).map_err(|error| wrong(&error))?;
-    let text = core::str::from_utf8(&bytes).map_err(|error| wrong(&error))?;
-    Ok(text.trim().to_owned())
+    pin::find("authenticator", "url", url, file)
 }
 
 /// The identity, sealed under a key from where the sidecar's master key may come from as well.

@@ -10,9 +10,9 @@ use obol_verify_redis::Server;
 
 use crate::exit::Outcome;
 use crate::places::{environment, folder_of, place};
-use crate::role::audit;
 use crate::role::stores::{self, Kept};
 use crate::role::templates;
+use crate::role::{audit, followed};
 use crate::settings::args::RsArgs;
 use crate::settings::args::atp::ServeArgs;
 use crate::settings::config::{self, AtpServe, Config, Origin};
@@ -59,17 +59,19 @@ pub(crate) fn of_authenticator(
     sockets: Vec<PathBuf>,
     origin: &Origin,
 ) -> Sandbox {
-    let mut sandbox = Sandbox::new().serve_unix().reach_unix().write(folder_of(identity));
-    if let Some((host, port)) = service.host_and_port() {
-        sandbox = sandbox.reach_tcp(port);
-        if host.parse::<core::net::IpAddr>().is_err() {
-            sandbox = sandbox.look_up_names();
-        }
-    }
+    let sandbox = Sandbox::new().serve_unix().reach_unix().write(folder_of(identity));
+    let mut sandbox = reach(sandbox, service);
     sandbox = sockets.into_iter().fold(sandbox, Sandbox::write);
     // Whose control group a process is in that connects: shares go by it.
     sandbox = sandbox.read("/proc");
     config::places(origin.file.as_deref()).iter().fold(sandbox, |sandbox, file| reread(sandbox, file))
+}
+
+/// Lets a service be reached.
+fn reach(sandbox: Sandbox, service: &Pinned) -> Sandbox {
+    let Some((host, port)) = service.host_and_port() else { return sandbox };
+    let sandbox = sandbox.reach_tcp(port);
+    if host.parse::<core::net::IpAddr>().is_ok() { sandbox } else { sandbox.look_up_names() }
 }
 
 /// The resource server: its port, what it keeps and where, the operator's socket, should it have to be made again, and the
@@ -84,6 +86,9 @@ pub(crate) fn of_resource_server(
     let (named, settings) =
         (|named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone()), &config.rs);
     let mut sandbox = Sandbox::new().serve_tcp(listen.port());
+    if let Some(service) = followed::service(&args.service, config)? {
+        sandbox = reach(sandbox, &service);
+    }
     if let Some(socket) = operator {
         sandbox = sandbox.serve_unix().write(folder_of(socket));
     }

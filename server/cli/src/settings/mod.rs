@@ -256,8 +256,18 @@ settings! {
         listen: SocketAddr = value("127.0.0.1:8700");
         /// This server's identifier, the tokens' audience.
         audience: String = otherwise("the one all sessions name", "https://api.example");
-        /// Files of sessions, or folders of which every *.json is read. Read again on SIGHUP.
-        sessions: Paths = otherwise("none, and obol rs wants --sessions or session_store", vec!["/etc/obol/rs-sessions.json"]);
+        /// The Authentication Service that sessions come from, and its key; or its address, and the key in pin_file.
+        authority: String = otherwise("none: sessions come from files", "https://as.example#KEY");
+        /// The file whose text is the service's key, or address and key.
+        pin_file: PathBuf = otherwise("none", "/etc/obol/as.pin");
+        /// The certificate authorities that are trusted for the service, and no others.
+        ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
+        /// The file with the key of this copy's identity, with which it has joined; created if it is not there.
+        identity_key: PathBuf = Usual::InState("rs-identity.key");
+        /// How long tokens are accepted while the service is not heard, in seconds.
+        lease: u64 = value(300) => 30..=900;
+        /// Files of sessions, or folders of which every *.json is read. Read again on SIGHUP. Not beside authority.
+        sessions: Paths = otherwise("none, and obol rs wants --sessions, session_store or authority", vec!["/etc/obol/rs-sessions.json"]);
         /// Where sessions are kept beyond those files: memory (not at all), a file, or the address of a Redis or Valkey.
         session_store: PathBuf = value("memory");
         /// The file with the key that kept sessions are sealed under; created if it is not there.
@@ -317,6 +327,8 @@ settings! {
         identity_key: PathBuf = Usual::InState("as-identity.key");
         /// A session's life, in seconds.
         session_life: u64 = value(900) => 60..=3_600;
+        /// How long resource servers go on that hear nothing, in seconds, where they do not decide that themselves.
+        lease: u64 = value(300) => 30..=900;
         /// How long an approval lasts, in days.
         approval_days: u64 = value(30) => 1..=366;
         /// The weakest suite that any agent may use.

@@ -2,14 +2,17 @@
 //!
 //! What matches nothing is an error, which says what there is: a misspelt name must not look like success.
 
+use core::time::Duration;
+
 use obol_client::AsControlClient;
 use obol_ipc::as_control::{
-    AgentSession, AgentStatus, DisableParams, DisableResult, DisableScope, EnableParams, EnableScope,
+    AgentSession, AgentStatus, ConfirmationsParams, ConfirmationsResult, DisableParams, DisableResult,
+    DisableScope, EnableParams, EnableScope, HoldingServer,
 };
-use obol_ipc::names::{Reason, SessionId};
+use obol_ipc::names::{Audience, Reason, SessionId};
 use serde_json::{Value, json as object};
 
-use super::{connect, json, label, or_none, tickets};
+use super::{confirmed, connect, json, label, or_none, tickets};
 use crate::exit::{Failure, Outcome};
 use crate::operate::flush::{argument, listed, revoke_commands};
 use crate::output::{self, Table, text};
@@ -112,21 +115,44 @@ fn end(scope: DisableScope, args: &EndingArgs, told: &Told<'_>) -> Outcome {
     if !done.matched {
         return Err(nothing(&mut client, &told.unmatched)?);
     }
+    let confirmed = confirmations(&mut client, &done, args.wait)?;
     let next = revoke_commands(&done.sessions);
     if args.operator.output.json {
         let mut result = serde_json::to_value(&done).map_err(Failure::other)?;
         if let Value::Object(result) = &mut result {
             result.insert("next".to_owned(), object!(next));
+            for (name, list) in
+                [("copies", object!(confirmed.copies)), ("sidecars", object!(confirmed.sidecars))]
+            {
+                result.insert(name.to_owned(), list);
+            }
         }
         output::json(&result);
         return Ok(());
     }
     output::line(&format!("{}; {} sessions ended", told.done, done.sessions_ended));
-    tell_holders(&done, &next);
+    confirmed::tell(&done, &confirmed, &next);
     if let Some(back) = &told.back {
         output::line(&format!("To let it in again: {back}"));
     }
     Ok(())
+}
+
+/// Waits a while for those who follow, and tells who has confirmed.
+fn confirmations(
+    client: &mut AsControlClient,
+    done: &DisableResult,
+    wait_secs: f64,
+) -> Outcome<ConfirmationsResult> {
+    let audience = |server: &HoldingServer| Audience::new(server.audience.as_str()).map_err(Failure::other);
+    let wait = Duration::try_from_secs_f64(wait_secs).map_err(Failure::usage)?;
+    Ok(client.confirmations(ConfirmationsParams {
+        event: done.event,
+        audiences: done.servers.iter().map(audience).collect::<Outcome<_>>()?,
+        agents: done.agents.iter().map(|agent| label(agent)).collect::<Outcome<_>>()?,
+        sessions: done.sessions.clone(),
+        wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+    })?)
 }
 
 /// What is said of an end.
@@ -135,34 +161,6 @@ struct Told<'a> {
     unmatched: String,
     /// The command that undoes it.
     back: Option<String>,
-}
-
-fn tell_holders(done: &DisableResult, next: &[String]) {
-    if done.servers.is_empty() {
-        return;
-    }
-    let (confirmed, open): (Vec<_>, Vec<_>) = done.servers.iter().partition(|server| server.confirmed);
-    for server in confirmed {
-        output::line(&format!("{} accepts their tokens no more", server.audience));
-    }
-    if open.is_empty() {
-        return;
-    }
-    output::line("");
-    output::line(
-        "These have not confirmed it. Each accepts tokens of the sessions until they end by themselves, and those",
-    );
-    output::line("issued last for a token's life longer:");
-    let mut table = Table::new(&["resource server", "sessions", "until"]);
-    for server in open {
-        table.row([server.audience.clone(), server.sessions.to_string(), server.until.to_string()]);
-    }
-    table.print();
-    if done.more_servers > 0 {
-        output::line(&format!("and {} more", done.more_servers));
-    }
-    output::line("On each of them, to end it at once:");
-    next.iter().for_each(|command| output::line(&format!("  {command}")));
 }
 
 fn disable(args: &DisableArgs) -> Outcome {

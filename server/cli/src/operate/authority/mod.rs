@@ -1,8 +1,10 @@
 //! The commands of the Authentication Service's operator.
 
 mod agents;
+mod confirmed;
 mod policies;
 mod registrations;
+mod servers;
 mod tickets;
 
 use obol_client::AsControlClient;
@@ -13,6 +15,7 @@ use serde::Serialize;
 pub(crate) use self::agents::agent;
 pub(crate) use self::policies::{activate, history};
 pub(crate) use self::registrations::{approve, deny, registrations};
+pub(crate) use self::servers::{remove_copy, servers};
 pub(crate) use self::tickets::invite_server;
 use crate::exit::{Failure, Outcome};
 use crate::operate::connect::options;

@@ -114,6 +114,9 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
     if let Some(secs) = config.session_life {
         settings = settings.session_secs(secs).map_err(Failure::usage)?;
     }
+    if let Some(secs) = config.lease {
+        settings = settings.lease_secs(secs).map_err(Failure::usage)?;
+    }
     if let Some(days) = config.approval_days {
         settings = settings.approval_secs(days.saturating_mul(DAY_SECS)).map_err(Failure::usage)?;
     }

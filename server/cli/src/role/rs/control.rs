@@ -7,11 +7,12 @@ use obol_ipc::control::{HealthResult, MAX_NAMED_SESSIONS, StatusParams};
 use obol_ipc::names::{AgentInstanceId, ValueError};
 use obol_ipc::refusal::{ErrorCode, Refusal};
 use obol_ipc::rs_control::{
-    Kept, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsControlProtocol, RsControlReply,
-    RsControlRequest, RsSessionState, RsSessionStatus, RsStatusResult,
+    AuthorityStanding, Kept, ReloadResult, RevokeParams, RevokeResult, RevokeScope, RsControlProtocol,
+    RsControlReply, RsControlRequest, RsSessionState, RsSessionStatus, RsStatusResult,
 };
 use obol_ipc::time::UtcTime;
 use obol_resource::Gate;
+use obol_resource::provision::Following;
 use obol_sidecar::{Answer, Answerer, Requester};
 use obol_verify::{Clock, Session, SessionStore, SystemClock};
 use tracing::Span;
@@ -32,6 +33,8 @@ pub(super) struct Control {
     pub(super) gate: Gate,
     pub(super) clock: Arc<SystemClock>,
     pub(super) audit: Option<Arc<AuditLog>>,
+    /// How it stands with the service that it follows, if it follows one.
+    pub(super) following: Option<Following>,
 }
 
 impl Answerer<RsControlProtocol> for Control {
@@ -53,6 +56,7 @@ impl Answerer<RsControlProtocol> for Control {
                 let page = self.page(params).map_err(Refusal::unavailable);
                 Answer::Now(page.map(RsControlReply::Status))
             }
+            RsControlRequest::Authority(_) => Answer::Now(Ok(RsControlReply::Authority(self.authority()))),
             RsControlRequest::Health(_) => {
                 let reason = self.gate.health().err().map(|denial| denial.detail.into_owned());
                 Answer::Now(Ok(RsControlReply::Health(HealthResult { ready: reason.is_none(), reason })))
@@ -135,6 +139,18 @@ impl Control {
                 reason: Some(refusal.message().into()),
                 ..entry()
             }),
+        }
+    }
+
+    fn authority(&self) -> AuthorityStanding {
+        let Some(following) = &self.following else { return AuthorityStanding::default() };
+        let standing = following.standing();
+        AuthorityStanding {
+            service: Some(following.service().to_owned()),
+            follows: standing.follows,
+            lease_ends_at: standing.lease_ends.map(UtcTime::from_unix_seconds),
+            event: following.cursor().map(|cursor| cursor.seq),
+            problem: standing.problem,
         }
     }
 

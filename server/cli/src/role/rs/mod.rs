@@ -14,9 +14,13 @@ use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
 use obol_probe::contract::Address;
 use obol_probe::stop::Stop;
 use obol_resource::Gate;
+use obol_resource::provision::{Follower, LeasedTable};
 use obol_resource::service::{Options, Service};
+use obol_sandbox::Sandbox;
 use obol_token::Audience;
-use obol_verify::{CascadeLimits, Clock as _, ResourceHalf, SessionStore, SystemClock, Templates, Verifier};
+use obol_verify::{
+    CascadeLimits, Clock as _, ResourceHalf, SessionStore, SessionTable, SystemClock, Templates, Verifier,
+};
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +30,7 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::environment;
 use crate::role::audit;
+use crate::role::followed::Followed;
 use crate::role::operator_door::OperatorDoor;
 use crate::role::sandbox;
 use crate::role::stores;
@@ -45,9 +50,7 @@ const NAME: &str = concat!("obol-rs/", env!("CARGO_PKG_VERSION"));
 pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
     let files = sessions(args, config);
-    if files.is_empty() && args.session_store.is_none() && config.rs.session_store.is_none() {
-        return Err(Failure::usage("--sessions FILE is needed; `obol session create` makes such a file"));
-    }
+    let followed = followed(args, config, &files)?;
     let halves = files::resource_halves(&files)?;
     let templates = Arc::new(ServerTemplates::open(config)?);
     let audience = audience(args.audience.as_ref().or(config.rs.audience.as_ref()), &halves)?;
@@ -57,10 +60,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     // While there is one thread: each table that is opened has some of its own.
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
-        _ => {
-            let socket = operator.as_ref().map(OperatorDoor::path);
-            Some(sandbox::of_resource_server(args, config, address(args, config), socket, &files)?)
-        }
+        _ => Some(reach(args, config, operator.as_ref(), &files)?),
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
@@ -68,8 +68,9 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let sessions = stores::sessions(args, config, &audience, &clock)?;
     templates::warn_of(&halves, config, max_ttl(config));
     stores::import(&*sessions, &halves, clock.now())?;
+    let (table, follower) = under_lease(followed, &audience, &sessions, &clock);
     let verifier =
-        verifier(args, config, audience, &sessions, Arc::<ServerTemplates>::clone(&templates), &clock)?;
+        verifier(args, config, audience, table, Arc::<ServerTemplates>::clone(&templates), &clock)?;
     let mut gate = Gate::new(verifier).log_lines_dropped(log_lines::dropped());
     let audit = audit::open_for_rs(args, config)?;
     if let Some(log) = &audit {
@@ -83,8 +84,15 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
         reading: Mutex::default(),
     });
     let kept = stores::how_sessions_last(args, config)?;
-    let control =
-        Control { sessions, kept, reloader: Arc::clone(&reloader), gate: gate.clone(), clock, audit };
+    let control = Control {
+        sessions,
+        kept,
+        reloader: Arc::clone(&reloader),
+        gate: gate.clone(),
+        clock,
+        audit,
+        following: follower.as_ref().map(Follower::following),
+    };
 
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -94,12 +102,49 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
             tracing::info!(%address, "listening");
         }
         let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
-        serve(service, operator, control).await?;
+        serve(service, operator, control, follower).await?;
         reload.abort();
         Ok(())
     });
     runtime.shutdown_timeout(LAST_WAIT);
     ended
+}
+
+/// The service that sessions come from, if they come from one. From somewhere they must come.
+fn followed(args: &RsArgs, config: &Config, files: &[PathBuf]) -> Outcome<Option<Followed>> {
+    let followed = Followed::find(args, config, files)?;
+    let has_store = args.session_store.is_some() || config.rs.session_store.is_some();
+    if files.is_empty() && !has_store && followed.is_none() {
+        return Err(Failure::usage(
+            "--sessions FILE is needed, which `obol session create` makes; or --authority, after `obol rs join`",
+        ));
+    }
+    Ok(followed)
+}
+
+/// What is left to the process.
+fn reach(
+    args: &RsArgs,
+    config: &Config,
+    operator: Option<&OperatorDoor>,
+    files: &[PathBuf],
+) -> Outcome<Sandbox> {
+    let socket = operator.map(OperatorDoor::path);
+    sandbox::of_resource_server(args, config, address(args, config), socket, files)
+}
+
+/// What tokens are looked up in, and what follows the service that sessions come from, where they come from one.
+fn under_lease(
+    followed: Option<Followed>,
+    audience: &Audience,
+    sessions: &Arc<dyn SessionStore>,
+    clock: &Arc<SystemClock>,
+) -> (Arc<dyn SessionTable>, Option<Follower>) {
+    let kept = Arc::clone(sessions);
+    let Some(followed) = followed else { return (kept, None) };
+    let lease = followed.lease(clock);
+    let table = LeasedTable::new(Arc::clone(sessions), Arc::clone(&lease));
+    (Arc::new(table), Some(followed.follower(audience.clone(), kept, lease, clock)))
 }
 
 /// Takes the operator's socket, if there is to be one. Where none was named and the usual place cannot be used, or another
@@ -129,8 +174,16 @@ fn operator_door(args: &RsArgs) -> Outcome<Option<OperatorDoor>> {
 }
 
 /// Serves callers, and the operator where there is a socket for that, until it is told to stop.
-async fn serve(service: Service, operator: Option<OperatorDoor>, control: Control) -> Outcome {
+async fn serve(
+    service: Service,
+    operator: Option<OperatorDoor>,
+    control: Control,
+    follower: Option<Follower>,
+) -> Outcome {
     let stop = Stop::new();
+    if let Some(follower) = follower {
+        tokio::spawn(follower.run(stop.clone()));
+    }
     let shutdown = shutdown_signal()?;
     let operated = operator.map(|door| door.serve(control, NAME, stop.clone())).transpose()?;
     let stopped = async {
@@ -173,6 +226,7 @@ fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience
         Some(first) if audiences.all(|other| other == first) => {
             Audience::new(first.as_str()).map_err(Failure::usage)
         }
+        None => Err(Failure::usage("no session says which resource server this is; name it with --audience")),
         _ => Err(Failure::usage(
             "the sessions do not all name one audience; name this server's with --audience",
         )),
@@ -187,7 +241,7 @@ fn verifier(
     args: &RsArgs,
     config: &Config,
     audience: Audience,
-    sessions: &Arc<dyn SessionStore>,
+    sessions: Arc<dyn SessionTable>,
     templates: Arc<dyn Templates>,
     clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
@@ -195,7 +249,7 @@ fn verifier(
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = max_ttl(config);
     let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
-    Verifier::builder(audience, Arc::<dyn SessionStore>::clone(sessions), spent)
+    Verifier::builder(audience, sessions, spent)
         .clock(Arc::<SystemClock>::clone(clock))
         .templates(templates)
         .limits(limits)

@@ -189,6 +189,9 @@ pub(crate) struct EndingArgs {
     /// Why, for the log.
     #[arg(long, value_name = "TEXT", default_value = "no reason given")]
     pub(crate) reason: String,
+    /// How long to wait for those who follow the service to confirm it, in seconds, at most 10.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) wait: f64,
     #[command(flatten)]
     pub(crate) operator: AsOperatorArgs,
 }
@@ -249,6 +252,15 @@ pub(crate) struct InviteArgs {
     /// For how many seconds it is good, at most a week.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     pub(crate) expires: u64,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveCopyArgs {
+    /// The copy's id; `obol rs list` shows it.
+    #[arg(value_name = "COPY")]
+    pub(crate) copy: String,
     #[command(flatten)]
     pub(crate) operator: AsOperatorArgs,
 }

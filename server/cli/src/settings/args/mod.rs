@@ -7,6 +7,7 @@ pub(crate) mod authority;
 pub(crate) mod install;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
+mod rs;
 
 use core::net::SocketAddr;
 use std::ffi::OsString;
@@ -15,6 +16,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
+pub(crate) use self::rs::{
+    JoinArgs, RevokeArgs, RsArgs, RsAuthorityArgs, RsCommand, RsOperatorArgs, RsRoleArgs,
+};
 use crate::settings::args::atp::{AtpArgs, AtpCommand};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
 pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, UninstallArgs};
@@ -194,96 +198,6 @@ pub(crate) struct TqsArgs {
     /// Write an audit log into this file; nothing is handed out that is not in it. Check it with `obol audit verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
-}
-
-/// The server, or what its operator asks of it.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct RsRoleArgs {
-    #[command(subcommand)]
-    pub(crate) command: Option<RsCommand>,
-    #[command(flatten)]
-    pub(crate) server: RsArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RsCommand {
-    /// Accept no token of a session, or of an agent's sessions, any more, for good.
-    Revoke(RevokeArgs),
-    /// Show the sessions whose tokens are accepted.
-    Status(RsOperatorArgs),
-    /// Read the file of sessions again, as on SIGHUP, and hear whether it is right.
-    Reload(RsOperatorArgs),
-    /// Have the Authentication Service make a code with which one copy of a resource server joins, and print it.
-    #[cfg(feature = "authority")]
-    Invite(authority::InviteServerArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RevokeArgs {
-    /// The sessions.
-    #[arg(value_name = "SESSION", required_unless_present_any = ["agent", "all"])]
-    pub(crate) sessions: Vec<String>,
-    /// All sessions of one agent.
-    #[arg(long, value_name = "NAME", conflicts_with = "sessions")]
-    pub(crate) agent: Option<String>,
-    /// Every session there is.
-    #[arg(long, conflicts_with_all = ["sessions", "agent"])]
-    pub(crate) all: bool,
-    /// Why, for the log.
-    #[arg(long, value_name = "TEXT", default_value = "no reason given")]
-    pub(crate) reason: String,
-    #[command(flatten)]
-    pub(crate) operator: RsOperatorArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RsOperatorArgs {
-    /// The resource server's control socket: a path or unix:///path. Without it: $OBOL_RS_CONTROL_SOCKET,
-    /// $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) rs_control_socket: Option<OsString>,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RsArgs {
-    /// Address to listen on.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// This resource server's identifier, the tokens' audience. Without it: the one all sessions name.
-    #[arg(long, value_name = "URI")]
-    pub(crate) audience: Option<String>,
-    /// The sessions whose tokens are accepted: a file, or a folder of which every *.json is read; may be given several times.
-    /// Read again on SIGHUP.
-    #[arg(long, value_name = "FILE|FOLDER")]
-    pub(crate) sessions: Vec<PathBuf>,
-    /// Where sessions are kept beyond those files: `memory` (not at all), a file, or the address of a Redis or Valkey.
-    #[arg(long, value_name = "memory|FILE|URL")]
-    pub(crate) session_store: Option<PathBuf>,
-    /// The file with the key that kept sessions are sealed under; created if it is not there. The same on all servers
-    /// that share a Redis.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) session_key: Option<PathBuf>,
-    /// Where spent tokens are kept: a file, created if it is not there; `memory`; or, for several servers, the address
-    /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
-    #[arg(long, value_name = "FILE|memory|URL")]
-    pub(crate) spent: Option<PathBuf>,
-    /// This is a new deployment, with no spent tokens yet. Without this, a new file or an empty Redis is taken for one
-    /// that lost them, and tokens issued up to a minute after that are refused.
-    #[arg(long)]
-    pub(crate) first_start: bool,
-    #[command(flatten)]
-    pub(crate) audit: AuditLogArgs,
-    /// Where the operator is answered (`obol rs revoke`): a path, unix:///path, or off. Without it:
-    /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) rs_control_socket: Option<OsString>,
-    /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
-    /// something in front encrypts it.
-    #[arg(long)]
-    pub(crate) allow_remote: bool,
 }
 
 /// The audit log of a server that is not the sidecar.

@@ -3,6 +3,8 @@
 mod shown;
 mod uploads;
 
+use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,9 +14,10 @@ use obol_authority::policy::Policies;
 use obol_authority::{Authority, Now, Refused, Review};
 use obol_ipc::as_control::{
     ActivateMode, ActivateParams, ActivateResult, AgentResult, AgentsResult, ApproveParams,
-    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, DenyParams, DenyTarget,
-    DisableParams, DisableResult, DisableScope, EnableResult, EnableScope, InviteParams, InviteServerParams,
-    PolicyVersionsResult, RegistrationParams, RegistrationResult, RegistrationsResult, TicketResult,
+    AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
+    ConfirmationsResult, DenyParams, DenyTarget, DisableParams, DisableResult, DisableScope, EnableResult,
+    EnableScope, InviteParams, InviteServerParams, PolicyVersionsResult, RegistrationParams,
+    RegistrationResult, RegistrationsResult, RemoveCopyResult, ServersResult, TicketResult,
     WaitingRegistration,
 };
 use obol_ipc::control::HealthResult;
@@ -32,6 +35,8 @@ use self::shown::{ANSWER_BYTES, LIST_BYTES, fitting, short};
 use self::uploads::Uploads;
 use super::now;
 
+/// How long an operator may wait for others to confirm, in milliseconds.
+const MAX_WAIT_MS: u32 = 10_000;
 /// The most roles that an agent can be given at once.
 const MAX_ROLES: usize = 64;
 
@@ -131,6 +136,18 @@ impl Control {
             AsControlRequest::Activate(params) => AsControlReply::Activate(self.activate(&params, by, now)?),
             AsControlRequest::PolicyVersions(_) => AsControlReply::PolicyVersions(self.policy_versions()?),
             AsControlRequest::Status(_) => AsControlReply::Status(self.status(now)?),
+            AsControlRequest::Confirmations(params) => {
+                AsControlReply::Confirmations(self.confirmations(params)?)
+            }
+            AsControlRequest::Servers(_) => AsControlReply::Servers(self.servers()?),
+            AsControlRequest::RemoveCopy(params) => {
+                let removed = self.authority.remove_replica(params.copy_id.as_str(), by, now);
+                AsControlReply::RemoveCopy(match removed {
+                    Ok(_) => RemoveCopyResult { matched: true },
+                    Err(Refused::Unknown(_)) => RemoveCopyResult { matched: false },
+                    Err(refused) => return Err(refusal(refused)),
+                })
+            }
             AsControlRequest::Health(_) => {
                 let reason = self.authority.health().err();
                 AsControlReply::Health(HealthResult { ready: reason.is_none(), reason })
@@ -226,6 +243,39 @@ impl Control {
             Err(Refused::Unknown(_)) => Ok(DisableResult::default()),
             Err(refused) => Err(refusal(refused)),
         }
+    }
+
+    fn confirmations(&self, params: ConfirmationsParams) -> Outcome<ConfirmationsResult> {
+        if params.wait_ms > MAX_WAIT_MS {
+            return Err(Refusal::invalid_argument(format!("waitMs: at most {MAX_WAIT_MS}")));
+        }
+        let audiences: Vec<String> =
+            params.audiences.iter().map(|audience| audience.as_str().to_owned()).collect();
+        let mut agents: BTreeSet<String> =
+            params.agents.iter().map(|agent| agent.as_str().to_owned()).collect();
+        for session in &params.sessions {
+            let row = found(self.authority.directory().session(*session))?;
+            agents.extend(row.map(|row| row.agent.to_string()));
+        }
+        let agents: Vec<String> = agents.into_iter().collect();
+        let patience = Duration::from_millis(params.wait_ms.into());
+        let told = self.authority.confirmations(params.event, &audiences, &agents, patience);
+        let (mut copies, sidecars) = found(told)?;
+        copies.sort_by_key(|copy| copy.confirmed);
+        let (copies, more_copies) = short(copies.into_iter().map(shown::copy), ANSWER_BYTES / 2);
+        let sidecars = short(sidecars.into_iter().map(shown::sidecar), ANSWER_BYTES / 4).0;
+        Ok(ConfirmationsResult { copies, more_copies, sidecars })
+    }
+
+    fn servers(&self) -> Outcome<ServersResult> {
+        let directory = self.authority.directory();
+        let servers = found(directory.resource_servers())?;
+        let audiences: Vec<String> = servers.iter().map(|server| server.audience.clone()).collect();
+        let event = found(directory.last_event())?;
+        let (copies, _) = found(self.authority.confirmations(event, &audiences, &[], Duration::ZERO))?;
+        let (servers, left) = short(servers.into_iter().map(shown::server), ANSWER_BYTES / 2);
+        let (copies, more) = short(copies.into_iter().map(shown::copy), ANSWER_BYTES / 2);
+        Ok(ServersResult { servers, copies, more: left + more })
     }
 
     fn is_offered(&self, tool: &str) -> bool {

@@ -1,13 +1,14 @@
 //! What the directory knows, as the operator is shown it. Lists are cut to what one answer holds.
 
 use obol_authority::directory::{
-    Agent, AgentStatus as Status, PolicyVersion, Registration, SessionRow, Wanted,
+    Agent, AgentStatus as Status, PolicyVersion, Registration, ResourceServer, SessionRow, Wanted,
 };
 use obol_authority::policy::Activated;
-use obol_authority::{Invited, KillReport, Review};
+use obol_authority::{Copy, Invited, KillReport, Review, Sidecar};
 use obol_ipc::as_control::{
-    AgentSession, AgentState, AgentStatus, AgentWishes, DisableResult, GrantPreview, HoldingServer,
-    PolicyImpact, PolicyVersionStatus, TicketResult, WaitingRegistration,
+    AgentSession, AgentState, AgentStatus, AgentWishes, CopyStatus, DisableResult, GrantPreview,
+    HoldingServer, PolicyImpact, PolicyVersionStatus, ServerStatus, SidecarStatus, TicketResult,
+    WaitingRegistration,
 };
 use obol_ipc::control::MAX_NAMED_SESSIONS;
 use obol_ipc::refusal::Refusal;
@@ -120,7 +121,7 @@ pub(super) fn ended(report: KillReport, matched: bool) -> DisableResult {
     let named = ended.sessions.iter().take(MAX_NAMED_SESSIONS);
     let holding = report.holders.into_iter().map(|holder| HoldingServer {
         audience: holder.audience,
-        // Nobody tells resource servers yet, so none has confirmed.
+        // A moment ago nobody had heard of it: who has confirmed is asked for afterwards.
         confirmed: false,
         sessions: holder.sessions,
         until: time(holder.until),
@@ -135,6 +136,21 @@ pub(super) fn ended(report: KillReport, matched: bool) -> DisableResult {
         servers,
         more_servers,
     }
+}
+
+pub(super) fn copy(copy: Copy) -> CopyStatus {
+    let Copy { id, audience, follows, confirmed, lease_ends } = copy;
+    CopyStatus { copy_id: id, audience, follows, confirmed, lease_ends_at: time(lease_ends) }
+}
+
+pub(super) fn sidecar(sidecar: Sidecar) -> SidecarStatus {
+    let Sidecar { agent, follows, confirmed } = sidecar;
+    SidecarStatus { agent_id: agent, follows, confirmed }
+}
+
+pub(super) fn server(server: ResourceServer) -> ServerStatus {
+    let suites = server.suites.into_iter().map(u32::from).collect();
+    ServerStatus { audience: server.audience, suites }
 }
 
 pub(super) fn version(row: PolicyVersion) -> PolicyVersionStatus {
