@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
 
-use obol_authenticator::{ConnectOptions, Identity, Pinned, service};
+use obol_authenticator::{Identity, service};
+use obol_authority::directory::AgentStatus;
 use obol_ipc::Endpoint;
 use obol_ipc::auth::AuthState;
 use obol_ipc::control::{
@@ -21,6 +22,7 @@ use obol_probe::stop::Stop;
 use obol_session::AgentHalf;
 use obol_session::clock::{Clock, SystemClock};
 use obol_sidecar::{Answer, Answerer, OperatorSocket, Requester};
+use obol_uplink::{ConnectOptions, Pinned};
 use obol_world::home::wait_until;
 use tokio::runtime::Runtime;
 
@@ -53,7 +55,13 @@ fn an_operators_flush_is_noticed_and_no_session_is_opened_before_resume() {
     assert_eq!(opened(), before, "the service was not even asked");
     assert!(world.draw(&mut tqs.client()).is_err());
 
+    // The service heard of it, and holds the agent too: both have to let it in.
+    assert_eq!(world.agent().status, AgentStatus::Suspended);
     assert!(world.obol(&["resume"]).status.success());
+    world.wait_for("it is not held here", |status| status.hold.is_none());
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(opened(), before);
+    world.enable();
     world.wait_for("a session again", |status| status.state == AuthState::Authenticated);
     let token = world.draw(&mut tqs.client()).unwrap();
     assert!(world.present(&token).is_ok());
@@ -75,7 +83,9 @@ fn a_flush_of_a_session_or_an_agent_holds_too_and_one_of_a_tool_does_not() {
     assert_eq!(world.status().session.unwrap().session_id, id);
     flush("--session", &id.to_string());
     world.wait_for("it is noticed", |status| status.state == AuthState::Held);
+    wait_until("the service hears of it", || world.agent().status == AgentStatus::Suspended);
     assert!(world.obol(&["resume"]).status.success());
+    world.enable();
     let next = world.wait_for("a session again", |status| status.session.is_some());
     assert_ne!(next.session.unwrap().session_id, id);
     flush("--agent", &world.agent().id.to_string());
@@ -91,7 +101,8 @@ fn a_disabled_agents_tokens_are_destroyed_and_an_enabled_one_comes_back() {
     world.draw(&mut tqs.client()).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     world.disable();
-    // A session that is renewed, or asked for, is where it is heard.
+    // It is heard at once, and not with the next session.
+    world.wait_for("it stops", |status| status.state == AuthState::Stopped);
     let refused = world.obol(&["authenticate", "--json"]);
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("SUSPENDED"), "{refused:?}");

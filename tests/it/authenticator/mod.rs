@@ -287,13 +287,13 @@ fn auth_socket(home: &Path) -> PathBuf {
 }
 
 /// A running `obol authenticator`, killed when dropped.
-struct Authenticator {
+pub(crate) struct Authenticator {
     child: Child,
     home: PathBuf,
 }
 
 impl Authenticator {
-    fn start(home: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(home: &Path, arguments: &[&str]) -> Self {
         let mut command = command(home);
         command.arg("authenticator").args(arguments);
         Self::run(home, &mut command)
@@ -315,12 +315,12 @@ impl Authenticator {
         running
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.home.join("authenticator.log")).unwrap_or_default()
     }
 
     /// SIGKILL, as hard as a process can end.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

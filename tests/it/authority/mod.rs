@@ -1,11 +1,17 @@
 //! `obol as` and its operator's commands as processes, with agents that speak to it by the library of their side.
 
+mod captured;
+mod follower_kills;
 mod hostile;
+mod hostile_stream;
+mod independent;
 mod kills;
+mod lease;
 mod policy;
 mod settings;
 mod starts;
 mod story;
+mod stream;
 mod users;
 
 use std::path::Path;
@@ -19,7 +25,7 @@ use tokio::runtime::Runtime;
 
 /// An agent, with a runtime to wait in.
 pub(crate) struct Agent {
-    authenticator: Authenticator,
+    pub(crate) authenticator: Authenticator,
     runtime: Runtime,
     wishes: Wishes,
 }

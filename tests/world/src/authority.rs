@@ -44,6 +44,11 @@ pub const POLICIES: &str = r#"
   when { !context.roles.contains(Obol::Role::"root") };
 "#;
 
+/// A command of the binary in a home, and what it says.
+pub fn command_in(home: &Path, arguments: &[&str]) -> Output {
+    command(home).args(arguments).output().unwrap()
+}
+
 /// Writes a folder of policies: its catalogue, and one file of policies.
 pub fn write_policy(folder: &Path, catalogue: &str, policies: &str) {
     std::fs::create_dir_all(folder).unwrap();

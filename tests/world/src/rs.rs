@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::authority::AsProcess;
 use crate::halves::resource_server_sessions;
-use crate::home::{PATIENCE, free_port, limitable, write_private};
+use crate::home::{PATIENCE, command, free_port, limitable, write_private};
 use crate::http::Http;
 
 /// Writes the sessions' file of the fixture's session into a home.
@@ -31,7 +32,7 @@ pub fn write_sessions_with(home: &Path, now: u64, fields: Value) {
 pub struct RsProcess {
     home: PathBuf,
     port: u16,
-    sessions: &'static str,
+    sessions: Option<&'static str>,
     arguments: Vec<String>,
     child: Option<Child>,
     /// The operator's socket.
@@ -54,9 +55,51 @@ impl RsProcess {
             control = home.join(format!("run/obol/rs-{port}.sock"));
             arguments.extend(["--rs-control-socket".to_owned(), control.display().to_string()]);
         }
-        let mut rs = Self { home: home.to_owned(), port, sessions, arguments, child: None, control };
+        let mut rs =
+            Self { home: home.to_owned(), port, sessions: Some(sessions), arguments, child: None, control };
         rs.start_again();
         rs
+    }
+
+    /// Starts a copy of the resource server `audience` that joins an Authentication Service and has its sessions from there,
+    /// and waits until it is ready.
+    pub fn follow(home: &Path, service: &AsProcess, audience: &str, arguments: &[&str]) -> Self {
+        let mut rs = Self::joined(home, service, audience, arguments);
+        rs.start_again();
+        rs
+    }
+
+    /// The same, without starting it.
+    pub fn joined(home: &Path, service: &AsProcess, audience: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let (identity, pin) = (format!("rs-{port}.key"), service.pin());
+        let control = home.join(format!("run/obol/rs-{port}.sock"));
+        let code = service.told(&["rs", "invite", audience])["ticket"].as_str().unwrap().to_owned();
+        let joined =
+            service.told(&["rs", "join", "--authority", &pin, "--rs-identity-key", &identity, &code]);
+        assert_eq!(joined["audience"], audience);
+        let socket = control.display().to_string();
+        let own = ["--authority", &pin, "--rs-identity-key", &identity, "--rs-control-socket", &socket];
+        // What a test names itself counts.
+        let audience = (!arguments.contains(&"--audience")).then_some(["--audience", audience]);
+        let arguments = own.iter().chain(audience.iter().flatten()).chain(arguments);
+        let arguments = arguments.map(ToString::to_string).collect();
+        Self { home: home.to_owned(), port, sessions: None, arguments, child: None, control }
+    }
+
+    /// What its operator is told.
+    pub fn operate(&self, what: &str) -> Value {
+        let socket = self.control.display().to_string();
+        let output =
+            command(&self.home).args(["rs", what, "--rs-control-socket", &socket, "--json"]).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Presents a token: `OK`, or the code of the refusal.
+    pub fn present(&self, token: &str, tool: &str) -> String {
+        Http::new(self.port).present_for(token, tool).unwrap_or_else(|| "no answer".to_owned())
     }
 
     /// Where its operator is answered.
@@ -81,11 +124,15 @@ impl RsProcess {
         }
     }
 
-    fn spawn(&mut self) {
+    /// Starts it, without waiting.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
+        let sessions = self.sessions.map(|sessions| ["--sessions", sessions]);
         let child = limitable(&self.home)
-            .args(["--log", "info", "rs", "--sessions", self.sessions, "--listen"])
+            .args(["--log", "info", "rs"])
+            .args(sessions.iter().flatten())
+            .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
             .args(&self.arguments)
             .stderr(Stdio::from(log))

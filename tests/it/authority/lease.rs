@@ -1,0 +1,76 @@
+//! A service that is dead, seen from a resource server: nothing for the length of the lease, and then everything is refused.
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use obol_handshake::IdentityKey;
+use obol_probe::stop::Stop;
+use obol_resource::provision::{Follower, Lease, LeasedTable, join};
+use obol_token::Audience;
+use obol_uplink::{Options, Pinned, Uplink};
+use obol_verify::{MemorySessionTable, SessionStore, SessionTable, SystemClock};
+use obol_world::authority::AsProcess;
+use obol_world::home::{self, wait_until};
+use obol_world::now;
+use tokio::runtime::Runtime;
+
+use super::Agent;
+use super::stream::API;
+
+/// Longer than the pause between two heartbeats, and not by much.
+const LEASE_SECS: u64 = 8;
+
+#[test]
+fn a_service_that_is_dead_stops_the_resource_server_at_the_end_of_the_lease_and_not_before() {
+    let home = home::home();
+    let mut service = AsProcess::start(home.path());
+    let runtime = Runtime::new().unwrap();
+    let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
+    let uplink = || Uplink::new(Pinned::parse(&service.pin()).unwrap(), &Options::new()).unwrap();
+    let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
+    let joined = runtime.block_on(join(&mut uplink(), &key, &code, now())).unwrap();
+    assert_eq!(joined.audience, API);
+    let clock = Arc::new(SystemClock::new());
+    let sessions: Arc<dyn SessionStore> = Arc::new(MemorySessionTable::new());
+    let lease = Arc::new(Lease::new(LEASE_SECS, Arc::clone(&clock) as Arc<_>));
+    let table = LeasedTable::new(Arc::clone(&sessions), Arc::clone(&lease));
+    let why = table.health().unwrap_err().to_string();
+    assert!(why.contains("not heard since the start"), "{why}");
+    let audience = Audience::new(API).unwrap();
+    let follower = Follower::new(uplink(), key, audience, sessions, Arc::clone(&lease), clock);
+    let following = follower.following();
+    let stop = Stop::new();
+    let running = runtime.spawn(follower.run(stop.clone()));
+    let (mut agent, _) = Agent::approved(&service, home.path(), "builder");
+    let session = agent.open().unwrap().half.session_id;
+    wait_until("it is ready", || table.health().is_ok());
+    wait_until("the session is there", || table.look_up(session).is_ok_and(|found| found.is_some()));
+
+    service.kill();
+    let killed = Instant::now();
+    wait_until("the line is cut", || !following.standing().follows);
+    assert!(table.look_up(session).unwrap().is_some(), "that costs nothing yet");
+    let asked = Duration::from_millis(100);
+    while table.health().is_ok() {
+        assert!(killed.elapsed() < Duration::from_secs(LEASE_SECS + 3), "the lease has no end");
+        std::thread::sleep(asked);
+    }
+    let refused = killed.elapsed();
+    println!("refused {} ms after the service died, lease {LEASE_SECS} s", refused.as_millis());
+    // It may have had its last heartbeat five seconds before, and clocks count whole seconds.
+    assert!(refused > Duration::from_secs(LEASE_SECS - 5 - 2), "{refused:?}");
+    let why = table.look_up(session).unwrap_err().to_string();
+    assert!(why.contains("the lease is 8 s") && why.contains("not heard for"), "{why}");
+    let standing = following.standing();
+    assert!(
+        standing.lease_ends.is_some_and(|end| end <= now()) && standing.problem.is_some(),
+        "{standing:?}"
+    );
+
+    service.start_again();
+    wait_until("it comes back by itself", || table.health().is_ok());
+    assert!(table.look_up(session).unwrap().is_some_and(|session| session.is_active()));
+    stop.say();
+    runtime.block_on(running).unwrap();
+}
