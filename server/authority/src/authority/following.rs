@@ -265,9 +265,10 @@ fn check(asked: Subscribe, now: Now) -> Result<Subscribe, Refused> {
     if asked.client.len() > MAX_TEXT_BYTES {
         return Err(Refused::Malformed(format!("client: at most {MAX_TEXT_BYTES} bytes")));
     }
-    if asked.lease_secs.is_some_and(|secs| !LEASE_SECS_ALLOWED.contains(&secs)) {
-        let rule = format!("{} to {}", LEASE_SECS_ALLOWED.start(), LEASE_SECS_ALLOWED.end());
-        return Err(Refused::Malformed(format!("lease_secs: {rule}")));
+    // A shorter one is the follower's own affair; a longer one would let it go on after whoever ends something was told.
+    let longest = *LEASE_SECS_ALLOWED.end();
+    if asked.lease_secs.is_some_and(|secs| secs == 0 || secs > longest) {
+        return Err(Refused::Malformed(format!("lease_secs: 1 to {longest}")));
     }
     match now.secs().abs_diff(asked.now) {
         skew if skew > MAX_SKEW_SECS => Err(Refused::ClockSkew(skew)),
