@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use obol_authenticator::{Authenticator, ConnectOptions, Identity, Pinned, Registered, Wishes};
+use obol_authenticator::{Authenticator, Identity, Registered, Wishes};
 use obol_benches::rows::{self, Row, Target, Unit};
+use obol_uplink::{ConnectOptions, Pinned};
 use obol_world::authority::{AsProcess, write_policy};
 use obol_world::home::write_private;
 use obol_world::{home, now};

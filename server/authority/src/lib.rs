@@ -28,6 +28,6 @@ pub use authority::{
 pub use decider::{Decided, Decider, Moment, NoPolicy, Undecided};
 pub use refused::Refused;
 pub use settings::{
-    DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS, MAX_SESSION_SECS, MAX_SKEW_SECS,
-    PREFERENCE, Settings, SettingsError,
+    DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS,
+    MAX_SESSION_SECS, MAX_SKEW_SECS, PREFERENCE, Settings, SettingsError,
 };

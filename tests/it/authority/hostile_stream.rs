@@ -7,7 +7,9 @@ use obol_handshake::{IdentityKey, Purpose};
 use obol_resource::provision::join;
 use obol_session::Suite;
 use obol_stream::{Item, Mode, Word};
-use obol_uplink::{Answer, AuthError, Caller, Connector, Greeted, Options, Pinned, Stream, Uplink, begin};
+use obol_uplink::{
+    Answer, AuthError, Caller, ConnectOptions, Connector, Greeted, Pinned, Stream, Uplink, begin,
+};
 use obol_world::authority::AsProcess;
 use obol_world::home;
 use obol_world::http::Http;
@@ -53,7 +55,7 @@ struct World {
 impl World {
     fn new(service: &AsProcess) -> Self {
         let pinned = Pinned::parse(&service.pin()).unwrap();
-        let uplink = Uplink::new(pinned.clone(), &Options::new()).unwrap();
+        let uplink = Uplink::new(pinned.clone(), &ConnectOptions::new()).unwrap();
         Self { runtime: Runtime::new().unwrap(), pinned, uplink }
     }
 

@@ -8,7 +8,7 @@ use obol_handshake::IdentityKey;
 use obol_probe::stop::Stop;
 use obol_resource::provision::{Follower, Lease, LeasedTable, join};
 use obol_token::Audience;
-use obol_uplink::{Options, Pinned, Uplink};
+use obol_uplink::{ConnectOptions, Pinned, Uplink};
 use obol_verify::{MemorySessionTable, SessionStore, SessionTable, SystemClock};
 use obol_world::authority::AsProcess;
 use obol_world::home::{self, wait_until};
@@ -27,7 +27,7 @@ fn a_service_that_is_dead_stops_the_resource_server_at_the_end_of_the_lease_and_
     let mut service = AsProcess::start(home.path());
     let runtime = Runtime::new().unwrap();
     let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
-    let uplink = || Uplink::new(Pinned::parse(&service.pin()).unwrap(), &Options::new()).unwrap();
+    let uplink = || Uplink::new(Pinned::parse(&service.pin()).unwrap(), &ConnectOptions::new()).unwrap();
     let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
     let joined = runtime.block_on(join(&mut uplink(), &key, &code, now())).unwrap();
     assert_eq!(joined.audience, API);

@@ -16,9 +16,8 @@ mod users;
 
 use std::path::Path;
 
-use obol_authenticator::{
-    AuthError, Authenticator, ConnectOptions, Identity, Pinned, Registered, Session, Wishes,
-};
+use obol_authenticator::{Authenticator, Identity, Registered, Session, Wishes};
+use obol_uplink::{AuthError, ConnectOptions, Pinned};
 use obol_world::authority::AsProcess;
 use obol_world::now;
 use tokio::runtime::Runtime;

@@ -217,9 +217,9 @@ impl Kind for Authenticator<'_> {
         let pinned = format!("http://127.0.0.1:1#{}", "ab".repeat(32));
         let (file, key) = (self.0.join("agent.identity"), self.0.join("identity.key"));
         let authenticator = obol_authenticator::Authenticator::new(
-            obol_authenticator::Pinned::parse(&pinned).unwrap(),
+            obol_uplink::Pinned::parse(&pinned).unwrap(),
             obol_authenticator::Identity::open_or_create(&file, &key).unwrap(),
-            &obol_authenticator::ConnectOptions::new(),
+            &obol_uplink::ConnectOptions::new(),
         );
         let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
         obol_authenticator::service::Options::new(at("auth.sock"), at("control.sock"))

@@ -5,11 +5,11 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use obol_session::Suite;
+use obol_uplink::ConnectOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Running, code, free_port, now};
-use crate::ConnectOptions;
 
 /// What is done to a request: `None` lets it pass with these bytes, `Some` answers in the service's place.
 type Change = dyn Fn(&str, &mut Vec<u8>) -> Option<Vec<u8>> + Send + Sync;

@@ -20,12 +20,12 @@ use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
 use obol_session::{Grant, Suite};
-use obol_uplink::{Answer, Connector, begin};
+use obol_uplink::{Answer, AuthError, ConnectOptions, Connector, Pinned, begin};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::identity::Identity;
-use crate::{AuthError, Authenticator, ConnectOptions, Pinned, Registered, RegistrationState, Wishes};
+use crate::{Authenticator, Registered, RegistrationState, Wishes};
 
 /// Grants two tools at two resource servers to whoever has the role `dev`.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use obol_authenticator::Pinned;
 use obol_sidecar::{Access, AgentUsers};
+use obol_uplink::Pinned;
 
 use super::step::Step;
 use crate::exit::{Failure, Outcome};

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_authenticator::service::Options;
-use obol_authenticator::{Authenticator, Identity, Pinned, Wishes};
+use obol_authenticator::{Authenticator, Identity, Wishes};
 use obol_ipc::Endpoint;
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
+use obol_uplink::{ConnectOptions, Pinned};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Failure, Outcome};
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
     let path = place(place_of, "authenticator/agent.identity")?;
     let _until_the_end = alone(&path)?;
     let identity = identity(&args.authenticator, config, &path)?;
-    let mut options = obol_authenticator::ConnectOptions::new().suites(&suites(settings.min_suite));
+    let mut options = ConnectOptions::new().suites(&suites(settings.min_suite));
     if let Some(file) = args.authenticator.ca_file.as_ref().or(settings.ca_file.as_ref()) {
         options = options.ca_file(file);
     }

@@ -4,11 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use obol_authenticator::Pinned;
 use obol_handshake::IdentityKey;
 use obol_resource::provision::{Follower, Lease};
 use obol_token::Audience;
-use obol_uplink::{Options, Uplink};
+use obol_uplink::{ConnectOptions, Pinned, Uplink};
 use obol_verify::{SessionStore, SystemClock};
 
 use crate::exit::{Failure, Outcome};
@@ -48,7 +47,7 @@ pub(crate) fn uplink(
     config: &Config,
     service: Pinned,
 ) -> Outcome<(Uplink, IdentityKey)> {
-    let mut options = Options::new();
+    let mut options = ConnectOptions::new();
     if let Some(file) = args.rs_ca_file.as_ref().or(config.rs.ca_file.as_ref()) {
         options = options.ca_file(file);
     }

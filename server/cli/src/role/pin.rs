@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use obol_authenticator::Pinned;
 use obol_secret::file::read_public;
+use obol_uplink::Pinned;
 
 use crate::exit::{Failure, Outcome};
 

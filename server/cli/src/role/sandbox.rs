@@ -3,9 +3,9 @@
 use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use obol_authenticator::Pinned;
 use obol_sandbox::{Measure, Sandbox};
 use obol_secret::file::folders_of_links;
+use obol_uplink::Pinned;
 use obol_verify_redis::Server;
 
 use crate::exit::Outcome;
