@@ -8,6 +8,7 @@ import os
 import time
 import traceback
 import unittest
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -153,6 +154,22 @@ class Conformance(unittest.TestCase):
 
     def test_attacks_with_asyncio(self) -> None:
         self.run_file("attacks.json", WithAsyncio)
+
+    def test_control_a_client_without_rules_is_seen(self) -> None:
+        world = World()
+        self.addCleanup(world.end)
+        places = world.open({"servers": {"A": [], "B": []}})
+        with Agent(socket=places["agentSocket"]) as agent:
+            token = agent.dequeue_token("search").authorization()
+        for name, value in (("A", token), ("B", token), ("A", "TBAC made-up")):
+            request = urllib.request.Request(places["servers"][name], headers={"Authorization": value})
+            urllib.request.urlopen(request).close()
+        elsewhere = urllib.request.Request(places["servers"]["A"], headers={"Host": "evil.test"})
+        urllib.request.urlopen(elsewhere).close()
+        counts = world.counts()
+        self.assertEqual(len(counts["violations"]), 3, counts["violations"])
+        self.assertIn("sent twice: to A, then to B", counts["violations"][0])
+        self.assertTrue(counts["servers"]["B"][0]["token"])
 
     def run_file(self, name: str, way: Any) -> None:
         world = World()
