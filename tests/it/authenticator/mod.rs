@@ -5,6 +5,7 @@ mod ends;
 mod kills;
 mod renewal;
 mod sdk;
+mod second;
 mod story;
 mod strangers;
 mod supervisor;

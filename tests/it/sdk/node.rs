@@ -27,6 +27,16 @@ fn the_node_sdk_withstands_its_attackers() {
 }
 
 #[test]
+fn the_node_sdk_sends_nothing_to_a_server_without_a_certificate_that_holds() {
+    suite("tls");
+}
+
+#[test]
+fn the_lines_of_the_readme_for_node_run_as_they_stand() {
+    suite("readme");
+}
+
+#[test]
 fn the_node_package_works_where_nothing_else_is_installed() {
     suite("package");
 }

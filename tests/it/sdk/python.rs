@@ -29,6 +29,16 @@ fn the_python_sdk_withstands_its_attackers() {
 }
 
 #[test]
+fn the_python_sdk_sends_nothing_to_a_server_without_a_certificate_that_holds() {
+    suite("test_tls");
+}
+
+#[test]
+fn the_lines_of_the_readme_for_python_run_as_they_stand() {
+    suite("test_readme");
+}
+
+#[test]
 fn the_python_sdk_gives_httpx_and_requests_a_token_for_each_request() {
     suite("test_auth");
 }
