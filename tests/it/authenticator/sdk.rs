@@ -6,18 +6,21 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use axum::routing::post;
 use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_verify::SessionStore;
+use obol_world::authority::{AsProcess, POLICIES};
 use obol_world::now;
 use obol_world::tqs;
+
 use serde_json::Value;
 
-use super::{SERVER, World, auth_socket};
+use super::{Authenticator, SERVER, World, auth_socket};
 use crate::sdk::{package, python};
 
 impl World {
@@ -117,4 +120,64 @@ fn a_python_program_registers_authenticates_and_calls_through_restarts() {
     let mut command = Command::new(python());
     command.arg("tests/real/story.py").current_dir(package("python")).env("PYTHONPATH", "src");
     the_whole_story(command);
+}
+
+/// A tool at a resource server of this machine, with a route.
+fn catalogue(server: SocketAddr) -> String {
+    format!(
+        "org = \"example\"\n[[tool]]\nname = \"search\"\naudience = \"http://{server}\"\nrisk = \"low\"\n\
+         routes = [{{ method = \"GET\", path = \"/v1/**\" }}]\n[[tool.offer]]\nname = \"read\"\naction = \"read\"\n\
+         resource = \"**\"\n"
+    )
+}
+
+/// With nothing but processes, and an agent that is told nothing: where tokens go comes from the catalogue.
+fn the_session_says_where(mut program: Command) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let server = runtime.block_on(async {
+        let noted = Arc::clone(&seen);
+        let note = move |headers: HeaderMap| {
+            noted.lock().unwrap().push(headers["authorization"].to_str().unwrap().to_owned());
+            async { "found" }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, Router::new().fallback(note)).into_future());
+        address
+    });
+    let home = obol_world::home::home();
+    let home = home.path();
+    obol_world::authority::write_policy(&home.join("policy"), &catalogue(server), POLICIES);
+    let service = AsProcess::start_with(home, &["--policy", "policy"]);
+    let _sidecar = tqs::Tqs::start(home, &[]);
+    obol_world::home::write_private(&home.join("as.pin"), &service.pin());
+    let _authenticator = Authenticator::start(home, &["--pin-file", "as.pin"]);
+
+    program.env("BASE", format!("http://{server}")).env("XDG_RUNTIME_DIR", home.join("run"));
+    program.env_remove("OBOL_ENDPOINT_SOCKET").env_remove("OBOL_AUTH_SOCKET");
+    let mut running = program.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let prompt: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    service.told(&["approve", prompt["code"].as_str().unwrap(), "--yes"]);
+    let said: Vec<String> = lines.collect();
+    assert_eq!(said, ["found", "found", "UNKNOWN_DESTINATION", "UNKNOWN_DESTINATION"]);
+    assert!(running.wait().unwrap().success());
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 2, "nothing went where no route leads");
+    assert!(seen.iter().all(|value| value.starts_with("TBAC ")) && seen[0] != seen[1]);
+}
+
+#[test]
+fn a_node_program_that_is_told_nothing_calls_where_the_catalogue_says() {
+    let mut node = Command::new("node");
+    node.arg("test/agent/real/told_nothing.js").current_dir(package("node"));
+    the_session_says_where(node);
+}
+
+#[test]
+fn a_python_program_that_is_told_nothing_calls_where_the_catalogue_says() {
+    let mut command = Command::new(python());
+    command.arg("tests/real/told_nothing.py").current_dir(package("python")).env("PYTHONPATH", "src");
+    the_session_says_where(command);
 }

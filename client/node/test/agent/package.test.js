@@ -51,3 +51,10 @@ test("it works where it is installed, by require and by import", async (t) => {
   const { violations, drawn } = await world.counts();
   assert.deepEqual([violations, drawn.length], [[], 2]);
 });
+
+test("the types that it ships are strict", (t) => {
+  const { home } = installed(t);
+  for (const file of ["use.mts", "use.cts"]) fs.copyFileSync(path.join(__dirname, "types", file), path.join(home, file));
+  const tsc = path.join(process.env.MODULES, "node_modules/typescript/bin/tsc");
+  run(process.execPath, [tsc, "--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,dom", "use.mts", "use.cts"], { cwd: home });
+});

@@ -1,0 +1,11 @@
+// Must compile in strict mode against the types that the package ships; nothing of it is run.
+import { Agent, AgentError, Token, type SessionInfo } from "@obol/agent";
+const agent = new Agent({ routes: [{ audience: "https://api.example", tools: ["search"] }] });
+const info: SessionInfo = await agent.ensureAuthenticated();
+const response: Response = await agent.fetch(new URL("https://api.example/"), { method: "POST", body: "{}", tool: "search", idempotencyKey: "k" });
+const token: Token = await agent.dequeueToken("mcp:git_push", { arguments: { a: 1 } });
+const { queueDepth, ttl, sessionActive, renewalPending } = await agent.tokenStatus();
+try { await agent.register({ name: "x", onPrompt: ({ code }) => console.log(code) }); } catch (e) { if (e instanceof AgentError) console.log(e.code); }
+console.log(info.algorithmSuite, response.status, token.authorization(), queueDepth, ttl, sessionActive, renewalPending);
+// @ts-expect-error a number is no URL
+await agent.fetch(7);
