@@ -28,6 +28,7 @@ mod incarnation;
 mod info;
 mod link;
 mod options;
+mod receipts;
 mod records;
 mod script;
 mod sessions;
@@ -41,6 +42,7 @@ pub use options::{
     InvalidOption, MAX_CLOCK_DIFFERENCE_SECS, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
     RedisOptions, Server,
 };
+pub use receipts::RedisReceipts;
 pub use records::{MAX_RECORD_BYTES, News, Record, RedisRecords};
 pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
 pub use spent::{RedisOpenError, RedisSpentSet};

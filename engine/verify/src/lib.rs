@@ -35,6 +35,7 @@ mod cascade;
 mod denial;
 mod limits;
 mod parts;
+pub mod receipt;
 #[cfg(feature = "redb")]
 mod redb_file;
 mod request;

@@ -137,6 +137,11 @@ impl Page {
         page
     }
 
+    /// A part, to stand behind a page.
+    pub const fn part() -> Self {
+        Self(String::new())
+    }
+
     /// A metric that has labels.
     pub fn series<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Series<'a> {
         heading(&mut self.0, name, kind.name(), help);

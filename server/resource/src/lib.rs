@@ -8,6 +8,7 @@
 //!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
 //!   it also checks proofs of possession, opens sealed requests and seals their responses.
 //! - `provision`, with the feature of that name: sessions come from an Authentication Service that is followed.
+//! - `Receipts`: a layer below that one, by which a call that its caller named is carried out once, however often it is sent.
 //! - `service`: the same as a service for APIs in other languages and for reverse proxies.
 //!
 //! # What it promises
@@ -41,6 +42,8 @@ mod metrics;
 #[cfg(feature = "provision")]
 pub mod provision;
 #[cfg(feature = "http")]
+mod receipts;
+#[cfg(feature = "http")]
 mod refusal;
 #[cfg(feature = "http")]
 mod request_id;
@@ -55,6 +58,8 @@ pub use call::ToolCall;
 pub use gate::{Gate, OpenedToken};
 #[cfg(feature = "http")]
 pub use layer::{TbacLayer, TbacService};
+#[cfg(feature = "http")]
+pub use receipts::{ReceiptLayer, ReceiptService, Receipts};
 #[cfg(feature = "http")]
 pub use refusal::{ServiceProblem, http_status};
 pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};

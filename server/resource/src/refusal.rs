@@ -8,7 +8,7 @@ use obol_probe::problem::type_uri;
 use obol_verify::{Code, Denial, FailedCheck};
 use serde::Serialize;
 
-/// When to try again after 503, in seconds.
+/// When to try again, in seconds.
 const RETRY_AFTER_SECS: &str = "1";
 
 /// A problem document.
@@ -90,17 +90,29 @@ pub enum ServiceProblem {
     SealingFailed,
     /// A handler asks for a token on a route without the layer.
     GuardMissing,
+    /// A call that its caller named is being carried out.
+    CallRunning,
+    /// A call that its caller named was begun, and nobody knows what became of it.
+    OutcomeUnknown,
+    /// A call that its caller named was carried out, and its answer was not kept.
+    AnswerNotKept,
+    /// The name is that of another call.
+    KeyReused,
 }
 
 impl ServiceProblem {
     /// Every one, in a stable order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Overloaded,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::ForeignHost,
         Self::SealingFailed,
         Self::GuardMissing,
+        Self::CallRunning,
+        Self::OutcomeUnknown,
+        Self::AnswerNotKept,
+        Self::KeyReused,
     ];
 
     /// The stable name. Programs may depend on it.
@@ -129,6 +141,16 @@ impl ServiceProblem {
             }
             Self::GuardMissing => {
                 ("GUARD_MISSING", StatusCode::INTERNAL_SERVER_ERROR, "This route is not guarded")
+            }
+            Self::CallRunning => ("CALL_RUNNING", StatusCode::CONFLICT, "The call is being carried out"),
+            Self::OutcomeUnknown => {
+                ("OUTCOME_UNKNOWN", StatusCode::CONFLICT, "Nobody knows what became of the call")
+            }
+            Self::AnswerNotKept => {
+                ("ANSWER_NOT_KEPT", StatusCode::CONFLICT, "The call was carried out, and its answer is gone")
+            }
+            Self::KeyReused => {
+                ("KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key is another call's")
             }
         }
     }
@@ -161,7 +183,9 @@ impl From<Problem> for Response {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(WWW_AUTHENTICATE, challenge(problem.code, problem.failed_check));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            // Of all conflicts the one that passes by itself.
+            StatusCode::CONFLICT if problem.code != ServiceProblem::CallRunning.code() => {}
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
             }
             _ => {}

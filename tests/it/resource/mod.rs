@@ -6,6 +6,7 @@ mod forged_tokens;
 mod framing;
 mod grants;
 mod proxies;
+mod receipts;
 pub(crate) mod replicas;
 pub(crate) mod revocation;
 mod running;

@@ -173,6 +173,14 @@ meanings! {
             => "Look at the server's log: the handler's response is too long, or took too long.";
         "GUARD_MISSING": "A handler asks for a token on a route without the layer."
             => "Put `TbacLayer` in front of the route.";
+        "CALL_RUNNING": "The call that this `Idempotency-Key` names is being carried out."
+            => "Ask again with the same key, after `Retry-After`.";
+        "OUTCOME_UNKNOWN": "The call that this `Idempotency-Key` names was begun, and nobody knows what became of it. It is not carried out again."
+            => "Look at what the call should have done; then make it anew with another key, or do not.";
+        "ANSWER_NOT_KEPT": "The call that this `Idempotency-Key` names was carried out; its answer was too long to be kept."
+            => "Look at what the call did, in another way.";
+        "KEY_REUSED": "This `Idempotency-Key` names another call of the same agent."
+            => "Use a key once, for one call and its repeats.";
     }
 
     /// Of the steps of the cascade.
