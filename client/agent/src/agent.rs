@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use http::Method;
-use obol_client::CallError;
+use obol_client::{AsyncClient, CallError};
 use obol_ipc::auth::{OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route};
 use obol_ipc::message::{DequeueTokenResult, SessionInfoResult, TokenStatusResult};
 use obol_ipc::names::{Audience, ToolName, WishedName};
@@ -13,10 +13,10 @@ use obol_ipc::proof::ArgumentsHash;
 use parking_lot::RwLock;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::authenticator::{Authenticator, Pause, time_over};
 use crate::destination::{Chosen, Destinations, Url, Wanted, unknown};
 use crate::error::{Code, Error};
 use crate::options::{AgentBuilder, CallOptions, Registration};
-use crate::sockets::{Authenticator, Pause, Sidecar, sidecar, time_over};
 use crate::token::Token;
 use crate::transport::Transport;
 
@@ -42,7 +42,7 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 pub struct Agent(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    sidecar: Sidecar,
+    sidecar: AsyncClient,
     /// Not there for a session made by hand.
     authenticator: Option<Authenticator>,
     known: RwLock<Option<Known>>,
@@ -81,7 +81,7 @@ impl Agent {
         AgentBuilder::default()
     }
 
-    pub(crate) async fn open(mut builder: AgentBuilder) -> Result<Self, Error> {
+    async fn open(mut builder: AgentBuilder) -> Result<Self, Error> {
         let (agent, auth, options) = builder.endpoints()?;
         let known = match builder.take_routes() {
             Some(routes) => {
@@ -91,7 +91,7 @@ impl Agent {
         };
         let transport = Transport::new(builder.ca_file.as_deref())?;
         let authenticator = auth.map(|endpoint| Authenticator::new(endpoint, options.clone()));
-        let sidecar = sidecar(agent, options).await?;
+        let sidecar = AsyncClient::connect(agent, options).await?;
         let timeout = builder.timeout;
         Ok(Self(Arc::new(Inner { sidecar, authenticator, known: RwLock::new(known), transport, timeout })))
     }
@@ -216,6 +216,17 @@ impl Agent {
     /// Those of the socket.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
         Ok(self.0.destinations(ROUTES_LAST, self.0.deadline(None)).await?.named())
+    }
+}
+
+impl AgentBuilder {
+    /// Connects to the sidecar.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::DaemonUnreachable`], [`Code::UntrustedDaemon`]; [`Code::InvalidArgument`] for what was said here.
+    pub async fn connect(self) -> Result<Agent, Error> {
+        Agent::open(self).await
     }
 }
 

@@ -1,10 +1,10 @@
-//! The two sockets beside the agent: tokens from the sidecar, sessions from the authenticator.
+//! The authenticator beside the agent, and how long to wait for what is away for a moment.
 //!
 //! Whoever needs a session at the same time gets the same one: one asks, the others wait for what that comes to.
 
 use core::time::Duration;
 
-use obol_client::{AsyncClient, AuthClient, CallError, ConnectOptions};
+use obol_client::{AuthClient, CallError, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::auth::{AuthStatusResult, OpenSession};
 use tokio::sync::Mutex;
@@ -143,12 +143,4 @@ fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
     let _without = getrandom::fill(&mut byte);
     pause + pause.mul_f64(f64::from(byte[0]) / 1_024.0)
-}
-
-/// The sidecar.
-pub(crate) type Sidecar = AsyncClient;
-
-/// The connection to the sidecar is opened when the agent is; it is opened again when it is needed.
-pub(crate) async fn sidecar(endpoint: Endpoint, options: ConnectOptions) -> Result<Sidecar, Error> {
-    Ok(AsyncClient::connect(endpoint, options).await?)
 }

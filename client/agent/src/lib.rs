@@ -30,6 +30,7 @@
 //! No session key, no identity, no database, no policy.
 
 mod agent;
+mod authenticator;
 pub mod blocking;
 mod body;
 mod destination;
@@ -37,7 +38,6 @@ mod error;
 mod fetch;
 mod layer;
 mod options;
-mod sockets;
 mod token;
 mod transport;
 

@@ -10,7 +10,6 @@ use obol_ipc::Endpoint;
 use obol_ipc::auth::{RegistrationResult, Route};
 use obol_ipc::names::{Audience, PeerName, ToolName};
 
-use crate::agent::Agent;
 use crate::error::{Code, Error};
 
 /// How long a call may take, unless told otherwise.
@@ -18,7 +17,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest idempotency key.
 const MAX_KEY_BYTES: usize = 255;
 
-/// Makes an [`Agent`].
+/// Makes an [`Agent`](crate::Agent).
 #[derive(Clone, Debug)]
 pub struct AgentBuilder {
     socket: Option<OsString>,
@@ -83,15 +82,6 @@ impl AgentBuilder {
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
-    }
-
-    /// Connects to the sidecar.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::DaemonUnreachable`], [`Code::UntrustedDaemon`]; [`Code::InvalidArgument`] for what was said here.
-    pub async fn connect(self) -> Result<Agent, Error> {
-        Agent::open(self).await
     }
 
     /// Both sockets and how to introduce oneself; no authenticator where routes are given.

@@ -301,11 +301,7 @@ async fn hold(file: &str) {
     let (mut world, mut failed, mut count) = (World::start(), Vec::new(), 0);
     for case in cases.iter().filter(|case| case["what"].as_str().unwrap().contains(&only)) {
         count += 1;
-        let began = Instant::now();
         let wrong = wrong(&mut world, case).await;
-        if began.elapsed() > Duration::from_secs(2) {
-            eprintln!("{:?} {}", began.elapsed(), case["what"]);
-        }
         if !wrong.is_empty() {
             failed.push(format!("{}\n    {}", case["what"].as_str().unwrap(), wrong.join("\n    ")));
         }
@@ -322,6 +318,66 @@ async fn every_call_goes_by_the_rule_book() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_attack_of_the_rule_book_gets_a_token_or_a_second_run() {
     hold("attacks.json").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_cut_at_any_byte_costs_a_token_and_runs_nothing_unsafe_twice() {
+    let head = "HTTP/1.1 200 Scripted\r\nContent-Length: 2\r\n\r\n".len();
+    let mut world = World::start();
+    for cut in 0..=head + 2 {
+        for (method, key) in [("GET", None), ("POST", None), ("POST", Some("order-1"))] {
+            let (is_answer, is_whole) = (cut >= head, cut == head + 2);
+            let sent = if is_answer || (method == "POST" && key.is_none()) { 1 } else { 2 };
+            let expect = match (is_answer, is_whole) {
+                (false, _) => json!({"error": "OUTCOME_UNKNOWN"}),
+                (true, false) => json!({"status": 200, "bodyError": "OUTCOME_UNKNOWN"}),
+                (true, true) => json!({"status": 200, "body": "ok"}),
+            };
+            let case = json!({
+                "world": {"servers": {"A": [{"cut": cut}]}},
+                "options": {"routes": [{"audience": "{A}", "tools": ["search"]}]},
+                "call": {"fetch": {"method": method, "url": "{A}/v1/x", "idempotencyKey": key}},
+                "expect": expect,
+                "drawn": sent,
+                "servers": {"A": sent},
+            });
+            assert_eq!(wrong(&mut world, &case).await, [""; 0], "{method} with key {key:?}, cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn threads_and_clients_of_ones_own_send_a_token_with_each_request() {
+    let mut world = World::start();
+    let opened = world.open(&json!({"servers": {"A": []}}));
+    let routes = world.filled(&json!([{"audience": "{A}", "tools": ["search"]}]));
+    let url = world.filled(&json!("{A}/v1/x")).as_str().unwrap().to_owned();
+    let builder = Agent::builder()
+        .socket(opened["agentSocket"].as_str().unwrap())
+        .routes(serde_json::from_value::<Vec<Route>>(routes).unwrap());
+    let get = || Request::get(&url).body(()).unwrap();
+
+    let agent = obol_agent::blocking::Agent::from_builder(builder.clone()).unwrap();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..4).map(|_| scope.spawn(|| agent.fetch(get()).unwrap())).collect();
+        assert!(calls.into_iter().all(|call| call.join().unwrap().body() == "ok"));
+    });
+    assert!(!format!("{:?}", agent.dequeue_token("search").unwrap()).contains("tok_"));
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use tower::{Layer as _, Service as _};
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
+        let client = client.build_http::<http_body_util::Empty<Bytes>>();
+        let mut client = obol_agent::AgentLayer::new(builder.connect().await.unwrap()).layer(client);
+        let request = |url: &str| Request::get(url).body(http_body_util::Empty::new()).unwrap();
+        assert_eq!(client.call(request(&url)).await.unwrap().status(), 200);
+        let refused = client.call(request("https://elsewhere.example/")).await.unwrap_err();
+        assert_eq!(refused.downcast_ref::<Error>().unwrap().code(), Code::UnknownDestination);
+    });
+    let counts = world.ask(&json!("close"));
+    assert_eq!((counts["drawn"].as_array().unwrap().len(), &counts["violations"]), (6, &json!([])));
+    assert!(counts["servers"]["A"].as_array().unwrap().iter().all(|request| request["token"] == true));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! How a command ends: the exit code that scripts go by, and the line that people read.
 
 use core::fmt;
+use core::time::Duration;
 use std::process::ExitCode;
 
 use obol_client::{CallError, ConnectError};
@@ -47,6 +48,8 @@ pub(crate) struct Failure {
     exit: Exit,
     /// The daemon's own word for it, where it has one.
     refused: Option<ErrorCode>,
+    /// Another word for it, and when to ask again.
+    named: Option<(&'static str, Option<Duration>)>,
     message: String,
     /// What is wrong one by one, each on a line of its own.
     details: Vec<String>,
@@ -56,7 +59,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, refused: None, message: message.to_string(), details: Vec::new() }
+        Self { exit, refused: None, named: None, message: message.to_string(), details: Vec::new() }
     }
 
     /// The same, with what is wrong one by one.
@@ -68,13 +71,19 @@ impl Failure {
     /// The same, about something that is named in front.
     #[cfg(feature = "authority")]
     pub(crate) fn about(&self, what: &str) -> Self {
-        let Self { exit, refused, message, details } = self;
+        let Self { exit, refused, named, message, details } = self;
         Self {
             exit: *exit,
             refused: *refused,
+            named: *named,
             message: format!("{what}: {message}"),
             details: details.clone(),
         }
+    }
+
+    /// The same, with a code of its own.
+    pub(crate) fn named(self, code: &'static str, retry_after: Option<Duration>) -> Self {
+        Self { named: Some((code, retry_after)), ..self }
     }
 
     /// What is wrong one by one, where that is more than the message.
@@ -102,12 +111,13 @@ impl Failure {
 
     /// The failure for programs, in one line.
     pub(crate) fn to_json(&self) -> String {
+        let (named, retry_after) = self.named.map_or((None, None), |(code, retry)| (Some(code), retry));
         let told = Told {
-            code: self.refused.map_or(self.exit.name(), ErrorCode::name),
+            code: self.refused.map(ErrorCode::name).or(named).unwrap_or(self.exit.name()),
             message: &self.message,
             details: &self.details,
             exit: self.exit as u8,
-            retry_after_ms: self.refused.and_then(ErrorCode::retry_after).map(retry_after_ms),
+            retry_after_ms: self.refused.and_then(ErrorCode::retry_after).or(retry_after).map(retry_after_ms),
             renewal_pending: match self.refused {
                 Some(ErrorCode::QueueEmpty { renewal_pending, .. }) => Some(renewal_pending),
                 _ => None,

@@ -91,6 +91,7 @@ fn run(cli: &Cli) -> Outcome {
         }
         Command::Authenticator(command) => authenticator(command, cli),
         Command::Dequeue(args) => operate::dequeue::run(args),
+        Command::Fetch(args) => operate::fetch::run(args),
         Command::Status(args) => operate::status::run(args),
         Command::Session(args) => operate::session::run(args),
         Command::Flush(args) => operate::flush::flush(args),

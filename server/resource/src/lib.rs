@@ -7,8 +7,8 @@
 //! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
 //!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
 //!   it also checks proofs of possession, opens sealed requests and seals their responses.
-//! - `provision`, with the feature of that name: sessions come from an Authentication Service that is followed.
 //! - `Receipts`: a layer below that one, by which a call that its caller named is carried out once, however often it is sent.
+//! - `provision`, with the feature of that name: sessions come from an Authentication Service that is followed.
 //! - `service`: the same as a service for APIs in other languages and for reverse proxies.
 //!
 //! # What it promises

@@ -2,6 +2,7 @@
 //! sidecar, and a resource server that knows what the service tells it and nothing else.
 
 mod ends;
+mod fetching;
 mod kills;
 mod renewal;
 mod sdk;
@@ -14,13 +15,13 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use obol_authority::directory::{Agent, EndScope, Human, RedbDirectory, SessionRow};
 use obol_authority::http::{Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Route, Settings, Undecided};
 use obol_client::{AuthClient, Client, ConnectOptions};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
@@ -42,6 +43,9 @@ use tokio::task::JoinHandle;
 
 /// The resource server that is there in these tests.
 const SERVER: &str = "https://a";
+
+/// Where requests with the tool `search` are sent, where they are.
+static GATEWAY: OnceLock<String> = OnceLock::new();
 
 /// Grants two tools to whoever has the role `dev`.
 #[derive(Debug)]
@@ -65,7 +69,17 @@ impl Decider for Plain {
             ]
         };
         let is_dev = agent.roles.iter().any(|role| role == "dev");
-        Ok(Decided { grants: if is_dev { all() } else { Vec::new() }, ..Decided::default() })
+        let route = |via: &String| Route {
+            tool: "search".to_owned(),
+            aud: SERVER.to_owned(),
+            url: None,
+            method: None,
+            path: "/v1/**".to_owned(),
+            via: Some(via.clone()),
+        };
+        let routes = GATEWAY.get().map(route).into_iter().collect();
+        let grants = if is_dev { all() } else { Vec::new() };
+        Ok(Decided { grants, routes, ..Decided::default() })
     }
 
     fn may_register(&self, _: &Human, _: &str, _: &[String], _: &str, _: u64) -> Result<bool, Undecided> {

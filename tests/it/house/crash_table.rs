@@ -26,7 +26,8 @@ fn files(module: &str) -> Vec<PathBuf> {
     let mut folders = vec![root().join("tests/it")];
     for floor in ["engine", "server", "client"] {
         for package in std::fs::read_dir(root().join(floor)).unwrap() {
-            folders.push(package.unwrap().path().join("src"));
+            let package = package.unwrap().path();
+            folders.extend(["src", "tests"].map(|folder| package.join(folder)));
         }
     }
     let endings = [".rs", "/mod.rs", "/tests.rs"];

@@ -125,18 +125,16 @@ impl Channel {
         Some(text.into())
     }
 
-    /// Opens the answer of a success; others are in the clear. The outer error: it did not come whole.
+    /// Opens an answer. One that is not a success may be in the clear, as refusals are. The outer error: it did not come whole.
     pub(super) async fn open_answer(
         &self,
         response: Response<ResponseBody>,
     ) -> Result<Result<Response<ResponseBody>, Error>, Error> {
-        if !response.status().is_success() {
-            return Ok(Ok(response));
+        if response.headers().get(CONTENT_TYPE) != Some(&SEALED) {
+            let may_be_clear = !response.status().is_success();
+            return Ok(if may_be_clear { Ok(response) } else { Err(failed("is not sealed")) });
         }
         let (mut parts, body) = response.into_parts();
-        if parts.headers.get(CONTENT_TYPE) != Some(&SEALED) {
-            return Ok(Err(failed("is not sealed")));
-        }
         let sealed = body.collect_up_to(MAX_PLAIN_BYTES + IV_BYTES + TAG_BYTES).await?;
         let Some(text) = self.open(&sealed) else { return Ok(Err(failed("does not open"))) };
         let kind = parts.headers.remove(SEALED_TYPE).unwrap_or(BYTES);

@@ -17,11 +17,11 @@ use self::arguments::{Channel, SEALED};
 use self::refusal::Looked;
 use self::tries::{Facts, Happened, Next, Tries};
 use crate::agent::{Agent, Draw, Inner};
+use crate::authenticator::sleep_within;
 use crate::body::{Body, ResponseBody};
 use crate::destination::{Chosen, Url, Wanted};
 use crate::error::{Code, Error};
 use crate::options::{CallOptions, Redirect};
-use crate::sockets::sleep_within;
 use crate::token::{Token, sensitive};
 use crate::transport::Unanswered;
 

@@ -307,6 +307,10 @@ impl Keeper {
     /// A session for somebody who asks. One that was there before is followed by another at once, where that can be had: where
     /// its tokens can go only the service knows.
     async fn session(&mut self, fresh: bool) -> Result<OpenSession, Refusal> {
+        // Whoever asks may have been told by the sidecar just now that there is none any more.
+        if self.current.is_some() {
+            self.look_at_sidecar().await;
+        }
         let now = self.now();
         if let Some(current) = self.current.as_ref().filter(|current| fresh || !current.is_adopted) {
             let good =

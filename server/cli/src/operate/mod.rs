@@ -11,6 +11,7 @@ pub(crate) mod authority;
 pub(crate) mod config_check;
 mod connect;
 pub(crate) mod dequeue;
+pub(crate) mod fetch;
 pub(crate) mod flush;
 pub(crate) mod inspect;
 pub(crate) mod join;

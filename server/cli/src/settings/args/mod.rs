@@ -4,6 +4,7 @@ pub(crate) mod atp;
 pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
+pub(crate) mod fetch;
 pub(crate) mod install;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
@@ -21,6 +22,7 @@ pub(crate) use self::rs::{
 };
 use crate::settings::args::atp::{AtpArgs, AtpCommand};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
+use crate::settings::args::fetch::FetchArgs;
 pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, UninstallArgs};
 
 /// Single-use tokens for AI agents.
@@ -107,6 +109,11 @@ pub(crate) enum Command {
     Authority(authority::AuthorityCommand),
     /// Draw one token for a tool and print it.
     Dequeue(DequeueArgs),
+    /// Send one request with a token for it and print the answer.
+    ///
+    /// A token goes only where the session says that it may, and is never sent twice. A request that was sent and not answered is sent
+    /// again if it is GET, HEAD or OPTIONS, or has an idempotency key.
+    Fetch(FetchArgs),
     /// Show what waits in the queue.
     Status(StatusArgs),
     /// Show the current session, create a session's files, or provision one.
