@@ -1,5 +1,6 @@
 //! The Authentication Service as a process of its own, over TLS on loopback, with its directory in a file: how long a session
-//! takes to open, and how many a second of its processor time opens.
+//! takes to open, how many a second of its processor time opens, how soon resource servers hear of an end, and what it
+//! holds in memory for those that only listen.
 //!
 //! `cargo bench -p obol-benches --bench authority`; with `-- --quick` a few that show only that it works. Names of
 //! [`PARTS`] run these alone.
@@ -8,17 +9,32 @@
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "what it measures is what it prints")]
 
 use core::fmt::Write as _;
+use core::time::Duration;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use obol_authenticator::{Authenticator, Identity, Registered, Wishes};
 use obol_benches::rows::{self, Row, Target, Unit};
-use obol_uplink::{ConnectOptions, Pinned};
+use obol_client::AsControlClient;
+use obol_handshake::{IdentityKey, SystemRandom};
+use obol_ipc::Endpoint;
+use obol_ipc::as_control::{DisableParams, DisableScope, InviteServerParams};
+use obol_ipc::names::{PeerName, Reason};
+use obol_probe::stop::Stop;
+use obol_resource::provision::{Follower, Lease, join};
+use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_verify::{MemorySessionTable, SessionTable as _, SystemClock};
 use obol_world::authority::{AsProcess, write_policy};
 use obol_world::home::write_private;
 use obol_world::{home, now};
 use tokio::runtime::Runtime;
+
+/// The resource server that the tools are at.
+const AUDIENCE: &str = "https://api.example";
+/// How often something is looked at that is not timed.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -28,15 +44,20 @@ struct Plan {
     /// Agents that open sessions at the same time, and how many each opens.
     agents: usize,
     each: usize,
+    /// Resource servers that follow, and sessions that are ended.
+    servers: usize,
+    ends: usize,
+    /// Resource servers that only listen.
+    idle: usize,
 }
 
-const FULL: Plan = Plan { sessions: 1_000, agents: 32, each: 100 };
-const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5 };
+const FULL: Plan = Plan { sessions: 1_000, agents: 32, each: 100, servers: 100, ends: 100, idle: 2_000 };
+const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5, servers: 4, ends: 5, idle: 20 };
 
 /// What can be run alone, and how.
 type Part = (&'static str, fn(Plan));
 
-const PARTS: [Part; 2] = [("open", open), ("rate", rate)];
+const PARTS: [Part; 4] = [("open", open), ("rate", rate), ("end", end), ("idle", idle)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -96,6 +117,42 @@ impl Service {
             Registered::Active { .. } => {}
         }
         agent
+    }
+
+    fn operator(&self) -> AsControlClient {
+        let name = PeerName::new("obol-benches/1").expect("a name");
+        let socket = Endpoint::at(self.process.control_socket()).expect("a socket's path");
+        AsControlClient::connect(socket, obol_client::ConnectOptions::new(name)).expect("the service answers")
+    }
+
+    /// A copy of the resource server that has joined and follows, and the sessions that it has heard of.
+    async fn server(&self, operator: &mut AsControlClient) -> Arc<MemorySessionTable> {
+        let audience = obol_token::Audience::new(AUDIENCE).expect("an audience");
+        let invitation = InviteServerParams { audience: audience.clone(), suites: (1..=4).collect() };
+        let code = operator.invite_server(invitation).expect("a code").ticket;
+        let service = Pinned::parse(&self.process.pin()).expect("the service's pin");
+        let options = ConnectOptions::new().ca_file(&self.certificate);
+        let mut uplink = Uplink::new(service, &options).expect("an uplink");
+        let key = IdentityKey::generate(&mut SystemRandom);
+        join(&mut uplink, &key, code.expose(), now()).await.expect("it joins");
+        let (clock, sessions) = (Arc::new(SystemClock::new()), Arc::new(MemorySessionTable::new()));
+        let lease = Arc::new(Lease::new(300, clock.clone()));
+        let follower = Follower::new(uplink, key, audience, sessions.clone(), lease, clock);
+        let following = follower.following();
+        tokio::spawn(follower.run(Stop::new()));
+        while !following.standing().follows {
+            tokio::time::sleep(LOOK).await;
+        }
+        sessions
+    }
+
+    /// Memory that the service holds, in bytes.
+    fn resident_bytes(&self) -> f64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1_024.0
     }
 
     /// Processor time that the service has used, in seconds.
@@ -160,15 +217,7 @@ fn open(plan: Plan) {
         }
         times
     });
-    times.sort_by(f64::total_cmp);
-    let at = |of_100: usize| times.get(times.len() * of_100 / 100).copied().unwrap_or(f64::NAN);
-    for (name, of_100, most) in [("p50", 50, 5e6), ("p99", 99, 20e6)] {
-        let measured = at(of_100);
-        println!("authenticate, ten grants, {name}: {:.2} ms", measured / 1e6);
-        Row::new("authority", format!("authenticate, ten grants, {name}"), Unit::Nanoseconds, measured)
-            .wants(Target::AtMost(most))
-            .record();
-    }
+    report("authenticate, ten grants", &mut times, 5e6, 20e6);
 }
 
 /// Sessions a second of the service's processor time, many agents at once, one grant each.
@@ -206,4 +255,66 @@ fn rate(plan: Plan) {
     Row::new("authority", "sessions in a second of processor time", Unit::PerSecond, measured)
         .wants(Target::AtLeast(2_500.0))
         .record();
+}
+
+/// From the operator's word, commit included, to the last of many resource servers that accepts nothing of it any more.
+fn end(plan: Plan) {
+    let service = Service::start(1);
+    let mut operator = service.operator();
+    let mut times = Runtime::new().expect("a runtime").block_on(async {
+        let mut servers = Vec::new();
+        for _ in 0..plan.servers {
+            servers.push(service.server(&mut operator).await);
+        }
+        let mut agent = service.agent("builder").await;
+        let mut times = Vec::new();
+        for _ in 0..plan.ends {
+            let id = agent.authenticate(None, now()).await.expect("a session").half.session_id;
+            let known =
+                |server: &Arc<MemorySessionTable>| server.look_up(id).is_ok_and(|found| found.is_some());
+            while !servers.iter().all(known) {
+                tokio::time::sleep(LOOK).await;
+            }
+            let scope = DisableScope::Session(id);
+            let reason = Reason::new("bench").expect("a reason");
+            let begun = Instant::now();
+            drop(operator.disable(DisableParams { scope, reason }).expect("it ends"));
+            while servers.iter().any(known) {
+                tokio::task::yield_now().await;
+            }
+            times.push(begun.elapsed().as_secs_f64() * 1e9);
+        }
+        times
+    });
+    report(&format!("an end, to the last of {} resource servers", plan.servers), &mut times, 20e6, 250e6);
+}
+
+/// What a resource server that only listens costs the service in memory.
+fn idle(plan: Plan) {
+    let service = Service::start(1);
+    let mut operator = service.operator();
+    Runtime::new().expect("a runtime").block_on(async {
+        let mut servers = vec![service.server(&mut operator).await];
+        let before = service.resident_bytes();
+        for _ in 0..plan.idle {
+            servers.push(service.server(&mut operator).await);
+        }
+        let each = (service.resident_bytes() - before) / plan.idle as f64;
+        println!("memory of a resource server that listens: {each:.0} bytes, over {} of them", plan.idle);
+        Row::new("authority", "memory of a resource server that listens", Unit::Bytes, each)
+            .wants(Target::AtMost(f64::from(400 << 20) / 10_000.0))
+            .record();
+    });
+}
+
+/// Two rows: the median and the 99th percentile of these nanoseconds.
+fn report(what: &str, times: &mut [f64], median: f64, worst: f64) {
+    times.sort_by(f64::total_cmp);
+    let at = |of_100: usize| times.get(times.len() * of_100 / 100).copied().unwrap_or(f64::NAN);
+    for (name, measured, most) in [("p50", at(50), median), ("p99", at(99), worst)] {
+        println!("{what}, {name}: {:.2} ms", measured / 1e6);
+        Row::new("authority", format!("{what}, {name}"), Unit::Nanoseconds, measured)
+            .wants(Target::AtMost(most))
+            .record();
+    }
 }
