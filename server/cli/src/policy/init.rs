@@ -30,6 +30,11 @@ when { resource.risk == "low" };
 @id("clones-get-nothing")
 forbid (principal is Obol::Agent, action, resource is Obol::Tool)
 when { principal.clone_suspected };
+
+// Who speaks on the Authentication Service's own socket says yes to agents, and gives them this role at most.
+@id("operators-let-users-in")
+permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource)
+when { [Obol::Role::"user"].containsAll(context.roles) };
 "#;
 
 /// `obol policy init`.
@@ -81,7 +86,10 @@ fn cases(tool: &str, risk: Risk) -> String {
          [agents.stranger]\nclass = \"assistant\"\n\n\
          [[case]]\nagent = \"helper\"\ntool = {tool}\nexpect = \"{expect}\"\n{per_call}policies = [{policies}]\n\n\
          [[case]]\nagent = \"copy\"\ntool = {tool}\nexpect = \"deny\"\npolicies = [\"clones-get-nothing\"]\n\n\
-         [[case]]\nagent = \"stranger\"\ntool = {tool}\nexpect = \"deny\"\npolicies = []\n"
+         [[case]]\nagent = \"stranger\"\ntool = {tool}\nexpect = \"deny\"\npolicies = []\n\n\
+         [humans.operator]\nroles = [\"operator\"]\n\n\
+         [[register]]\nhuman = \"operator\"\nclass = \"assistant\"\nroles = [\"user\"]\nexpect = \"allow\"\n\n\
+         [[register]]\nhuman = \"operator\"\nclass = \"assistant\"\nroles = [\"root\"]\nexpect = \"deny\"\n"
     )
 }
 
