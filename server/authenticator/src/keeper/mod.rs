@@ -332,7 +332,7 @@ impl Keeper {
 
     async fn new_session(&mut self, now: Reading) -> Result<OpenSession, Refusal> {
         if self.authenticator.identity().agent_id().is_none() {
-            self.ask_about_registration(POLL_SOONER_SECS).await;
+            self.ask_about_registration_soon().await;
         }
         if self.authenticator.identity().agent_id().is_none() {
             return Err(self.why_unregistered());
@@ -496,6 +496,15 @@ impl Keeper {
     }
 
     /// Asks the service what became of the registration, if one waits and nobody asked a moment ago.
+    /// Who asks for a session may know of a yes that is a moment old: the service is asked as soon as it may be again.
+    async fn ask_about_registration_soon(&mut self) {
+        if let (Some(at), Some(_)) = (self.polled, self.authenticator.waiting()) {
+            let left = POLL_SOONER_SECS.saturating_sub(self.now().since(at));
+            tokio::time::sleep(Duration::from_secs(left)).await;
+        }
+        self.ask_about_registration(0).await;
+    }
+
     async fn ask_about_registration(&mut self, pause_secs: u64) {
         let now = self.now();
         let Some(waiting) = self.authenticator.waiting() else { return };

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 use std::path::Path;
+use std::time::Instant;
 
 use obol_client::AuthClient;
 use obol_ipc::auth::{
@@ -13,7 +14,7 @@ use obol_ipc::{AUTH_SOCKET_VARIABLE, Endpoint};
 use obol_secret::file::PrivateFile;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::operate::connect::options;
+use crate::operate::connect::{CONNECT_PAUSE, options};
 use crate::operate::other_user::unconnected;
 use crate::output::{self, Table, text};
 use crate::places::environment;
@@ -23,24 +24,42 @@ use crate::settings::args::authenticator::{
 
 /// The longest file with a ticket, in bytes.
 const MAX_TICKET_BYTES: usize = 1 << 10;
+/// How long who registers or authenticates waits for an authenticator that is starting.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two questions whether the human has decided.
 const POLL_PAUSE: Duration = Duration::from_secs(2);
 
 impl AuthSocket {
+    /// A running authenticator.
     fn connect(&self) -> Outcome<AuthClient> {
-        let agent =
-            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
-        let endpoint =
-            Endpoint::auth(self.auth_socket.as_deref(), &agent, environment).map_err(Failure::usage)?;
-        let client = AuthClient::connect(endpoint, options()?);
-        client.map_err(|error| unconnected(error, AUTH_SOCKET_VARIABLE))
+        self.connect_until(Instant::now())
+    }
+
+    /// One that may still be starting.
+    fn connect_soon(&self) -> Outcome<AuthClient> {
+        self.connect_until(Instant::now() + START_PATIENCE)
+    }
+
+    fn connect_until(&self, deadline: Instant) -> Outcome<AuthClient> {
+        loop {
+            let agent =
+                Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+            let endpoint =
+                Endpoint::auth(self.auth_socket.as_deref(), &agent, environment).map_err(Failure::usage)?;
+            match AuthClient::connect(endpoint, options()?) {
+                Err(error) if error.may_pass() && Instant::now() < deadline => {
+                    std::thread::sleep(CONNECT_PAUSE);
+                }
+                connected => return connected.map_err(|error| unconnected(error, AUTH_SOCKET_VARIABLE)),
+            }
+        }
     }
 }
 
 /// `obol register`.
 pub(crate) fn register(args: &RegisterArgs) -> Outcome {
     let params = wished(args)?;
-    let mut client = args.socket.connect()?;
+    let mut client = args.socket.connect_soon()?;
     let mut seen = client.register(params)?;
     if seen.state != RegistrationState::Waiting || !args.wait {
         return tell(&seen, args);
@@ -118,7 +137,7 @@ fn tell_how(seen: &RegistrationResult) {
 
 /// `obol authenticate`.
 pub(crate) fn authenticate(args: &AuthenticateArgs) -> Outcome {
-    let mut client = args.socket.connect()?;
+    let mut client = args.socket.connect_soon()?;
     let session = if args.if_needed { client.ensure_authenticated()? } else { client.authenticate()? };
     if args.output.json {
         output::json(&serde_json::to_value(&session).map_err(Failure::other)?);

@@ -13,7 +13,7 @@ use crate::places::environment;
 use crate::settings::args::Sockets;
 
 /// Pause between two attempts to reach a sidecar that is not there yet.
-const CONNECT_PAUSE: Duration = Duration::from_millis(25);
+pub(super) const CONNECT_PAUSE: Duration = Duration::from_millis(25);
 
 impl Sockets {
     /// The agent's socket of a running sidecar.

@@ -130,7 +130,8 @@ fn end(scope: DisableScope, args: &EndingArgs, told: &Told<'_>) -> Outcome {
         output::json(&result);
         return Ok(());
     }
-    output::line(&format!("{}; {} sessions ended", told.done, done.sessions_ended));
+    let sessions = if done.sessions_ended == 1 { "session" } else { "sessions" };
+    output::line(&format!("{}; {} {sessions} ended", told.done, done.sessions_ended));
     confirmed::tell(&done, &confirmed, &next);
     if let Some(back) = &told.back {
         output::line(&format!("To let it in again: {back}"));
