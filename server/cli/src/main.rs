@@ -82,6 +82,7 @@ fn run(cli: &Cli) -> Outcome {
     }
     let config = || Config::load(cli.config.as_deref());
     match &cli.command {
+        #[cfg(feature = "authority")]
         Command::Demo(output) => role::demo::run(*output),
         Command::Rs(args) => rs(args, config),
         #[cfg(feature = "authority")]

@@ -7,6 +7,7 @@ pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
 mod companions;
+#[cfg(feature = "authority")]
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod followed;

@@ -1,9 +1,11 @@
-//! `obol demo`: the whole way of a token on this machine, told line by line.
+//! `obol demo`: the whole way of a token on this machine, from a human's yes to its end, told line by line.
 //!
-//! Real parts: the sidecar is a process of its own that is killed and restarted, the resource server listens on
-//! loopback, both keep redb files in a folder that is gone afterwards. Every line says what should happen and what did;
-//! the exit code is 0 only if all of them came out as they should.
+//! Real parts: the Authentication Service, the authenticator and the sidecar, which is killed and restarted, are processes of
+//! their own; the resource server listens on loopback; all keep redb files in a folder that is gone afterwards. Every line
+//! says what should happen and what did; the exit code is 0 only if all of them came out as they should.
 
+mod authority;
+mod home;
 mod http;
 mod report;
 mod server;

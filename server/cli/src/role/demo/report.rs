@@ -34,6 +34,8 @@ struct Latency {
 pub(crate) struct Report {
     lines: Vec<Line>,
     latencies: Vec<Latency>,
+    /// What happened once, and how long it took.
+    times: Vec<(&'static str, Duration)>,
     /// Whether lines are printed as they come.
     live: bool,
 }
@@ -41,9 +43,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(live: bool) -> Self {
         if live {
-            output::line("The way of a token, on real sockets and real files:\n");
+            output::line(
+                "The way of a token from a human's yes to its end, on real processes, sockets and files:\n",
+            );
         }
-        Self { lines: Vec::new(), latencies: Vec::new(), live }
+        Self { lines: Vec::new(), latencies: Vec::new(), times: Vec::new(), live }
     }
 
     /// Notes what was expected and what came.
@@ -65,6 +69,11 @@ impl Report {
         self.latencies.push(Latency { name, p50: at(50), p99: at(99), samples: samples.len() });
     }
 
+    /// Notes how long something took that happened once.
+    pub(crate) fn time(&mut self, name: &'static str, took: Duration) {
+        self.times.push((name, took));
+    }
+
     pub(crate) fn all_as_expected(&self) -> bool {
         !self.lines.is_empty() && self.lines.iter().all(Line::as_expected)
     }
@@ -84,6 +93,9 @@ impl Report {
                 microseconds(latency.p99),
                 latency.samples.to_string(),
             ]);
+        }
+        for (name, took) in &self.times {
+            table.row([(*name).to_owned(), milliseconds(*took), String::new(), "1".to_owned()]);
         }
         table.print();
         let good = self.lines.iter().filter(|line| line.as_expected()).count();
@@ -108,8 +120,14 @@ impl Report {
                 })
             })
             .collect();
-        json!({"ok": self.all_as_expected(), "lines": lines, "latencies": latencies})
+        let times: Vec<Value> =
+            self.times.iter().map(|(name, took)| json!({"name": name, "us": took.as_micros()})).collect();
+        json!({"ok": self.all_as_expected(), "lines": lines, "latencies": latencies, "times": times})
     }
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1e3)
 }
 
 fn microseconds(duration: Duration) -> String {

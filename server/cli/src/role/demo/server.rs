@@ -1,19 +1,29 @@
-//! The resource server of the demo: two routes, each guarded for its own tool.
+//! The resource server of the demo: three routes, each guarded for its own tool. It joins the Authentication Service once
+//! and knows the sessions that it hears of from there, and no others.
 
 use core::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use obol_handshake::{IdentityKey, SystemRandom};
+use obol_probe::stop::Stop;
+use obol_resource::provision::{Follower, Lease, LeasedTable, join};
 use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
+use obol_session::clock::Clock as _;
 use obol_token::{Audience, SessionId};
-use obol_verify::{CascadeLimits, MemorySessionTable, SystemClock, Verifier, parse_sessions};
+use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_verify::{CascadeLimits, MemorySessionTable, SessionTable as _, SystemClock, Verifier};
 use obol_verify::{NewFile, RedbSpentSetOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use super::authority::Authority;
+use super::home::Home;
 use crate::exit::{Failure, Outcome};
+
+/// How long nothing needs to be heard from the service, in seconds.
+const LEASE_SECS: u64 = 300;
 
 /// A running server; it ends with the runtime.
 pub(crate) struct Server {
@@ -24,36 +34,45 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts on a free port of loopback. Both clocks are this machine's, so no skew is allowed for: an expired token is
-    /// refused at once.
-    pub(crate) fn start(audience: &str, session_file: &[u8], spent: &Path) -> Outcome<Self> {
-        let sessions = Arc::new(MemorySessionTable::new());
-        let listed = parse_sessions(session_file).map_err(Failure::other)?;
-        sessions.replace_all(listed).map_err(Failure::other)?;
+    /// Joins, and starts on a free port of loopback. Both clocks are this machine's, so no skew is allowed for: an expired
+    /// token is refused at once.
+    pub(crate) fn start(audience: &str, authority: &Authority, home: &Home) -> Outcome<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let clock = Arc::new(SystemClock::new());
-        let spent = RedbSpentSetOptions::new(spent)
+        let sessions = Arc::new(MemorySessionTable::new());
+        let spent = RedbSpentSetOptions::new(home.path().join("spent.redb"))
             .clock_skew(0)
             .new_file(NewFile::Trusted)
             .open(clock.clone())
             .map_err(Failure::other)?;
+        let lease = Arc::new(Lease::new(LEASE_SECS, clock.clone()));
+        let leased = LeasedTable::new(sessions.clone(), Arc::clone(&lease));
         let audience = Audience::new(audience).map_err(Failure::other)?;
-        let verifier = Verifier::builder(audience, sessions.clone(), Arc::new(spent))
-            .clock(clock)
+        let verifier = Verifier::builder(audience.clone(), Arc::new(leased), Arc::new(spent))
+            .clock(clock.clone())
             .limits(CascadeLimits { clock_skew: 0, ..CascadeLimits::default() })
             .build()
             .map_err(Failure::other)?;
 
+        let service = Pinned::parse(&authority.pin).map_err(Failure::other)?;
+        let mut uplink = Uplink::new(service, &ConnectOptions::new()).map_err(Failure::other)?;
+        let key = IdentityKey::generate(&mut SystemRandom);
+        let code = authority.invite_server(audience.as_str())?;
+        let joined = runtime.block_on(join(&mut uplink, &key, &code, clock.now()));
+        joined.map_err(|error| Failure::other(format_args!("cannot join the service: {error}")))?;
+        let follower = Follower::new(uplink, key, audience, sessions.clone(), lease, clock);
+        runtime.spawn(follower.run(Stop::new()));
+
         let app = routes(&Gate::new(verifier.clone()));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
         runtime.spawn(async move { axum::serve(listener, app).await });
         Ok(Self { address, verifier, sessions, _runtime: runtime })
     }
 
-    /// Ends a session here; tokens of it that are on their way are refused from now on.
-    pub(crate) fn revoke(&self, session: &str) -> bool {
-        SessionId::parse(session).is_some_and(|id| self.sessions.revoke(id))
+    /// Whether it has heard of this session.
+    pub(crate) fn knows(&self, session: SessionId) -> bool {
+        self.sessions.look_up(session).is_ok_and(|found| found.is_some())
     }
 }
 

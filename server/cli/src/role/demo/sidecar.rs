@@ -1,75 +1,34 @@
-//! The sidecar of the demo: `obol tqs` as a process of its own, which can be killed.
+//! The agent's side of the demo: `obol tqs` and `obol authenticator`, each a process of its own that can be killed.
 
 use core::time::Duration;
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
-use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_client::{AuthClient, Client, ControlClient};
 use obol_ipc::Endpoint;
-use obol_ipc::names::{PeerName, ToolName};
+use obol_ipc::names::ToolName;
 
+use super::home::{Home, Process, options};
 use crate::exit::{Failure, Outcome};
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a draw may wait for a token.
 const DRAW_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A running sidecar; killed when dropped.
+/// A running sidecar.
 pub(crate) struct Sidecar {
-    child: Child,
+    process: Process,
     agent: Endpoint,
     control: Endpoint,
 }
 
 impl Sidecar {
-    /// Starts in a folder that belongs to us alone, on the files that may be there from before.
-    pub(crate) fn start(folder: &Path) -> Outcome<Self> {
-        let log = OpenOptions::new().create(true).append(true).open(folder.join("tqs.log"))?;
-        let agent = folder.join("agent.sock");
-        let path = |name: &str| -> PathBuf { folder.join(name) };
-        let child = Command::new(std::env::current_exe()?)
-            .args(["--log", "info", "tqs", "--socket"])
-            .arg(&agent)
-            .arg("--control-socket")
-            .arg(path("control.sock"))
-            .arg("--store")
-            .arg(path("tokens.redb"))
-            .arg("--master-key")
-            .arg(path("master.key"))
-            .arg("--session")
-            .arg(path("agent.json"))
-            // Settings of this machine are not part of the story.
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let mut sidecar = Self {
-            child,
-            agent: Endpoint::at(agent).map_err(Failure::other)?,
-            control: Endpoint::at(path("control.sock")).map_err(Failure::other)?,
-        };
-        sidecar.wait_until_it_answers(folder)?;
-        Ok(sidecar)
-    }
-
-    fn wait_until_it_answers(&mut self, folder: &Path) -> Outcome {
-        let deadline = Instant::now() + START_PATIENCE;
-        while self.client().is_err() {
-            let ended = self.child.try_wait()?.is_some();
-            if ended || Instant::now() > deadline {
-                let log = std::fs::read_to_string(folder.join("tqs.log")).unwrap_or_default();
-                return Err(Failure::unavailable(format_args!("the sidecar does not answer:\n{log}")));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+    /// Starts on the files that may be there from before.
+    pub(crate) fn start(home: &Home) -> Outcome<Self> {
+        let (agent, control) = (home.socket("agent.sock")?, home.socket("control.sock")?);
+        let process = home.start("tqs", &[], || connect(&agent).is_ok())?;
+        Ok(Self { process, agent, control })
     }
 
     pub(crate) fn client(&self) -> Outcome<Client> {
-        Ok(Client::connect(self.agent.clone(), options()?)?)
+        connect(&self.agent)
     }
 
     pub(crate) fn control(&self) -> Outcome<ControlClient> {
@@ -77,23 +36,36 @@ impl Sidecar {
     }
 
     /// Ends the process as hard as a process can end.
-    pub(crate) fn kill(mut self) -> Outcome {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+    pub(crate) fn kill(self) -> Outcome {
+        self.process.kill()
     }
 }
 
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        // Ours by its handle; that it has ended already is fine.
-        let _ended = self.child.kill();
-        let _ended = self.child.wait();
+/// A running authenticator.
+pub(crate) struct Authenticator {
+    socket: Endpoint,
+    _process: Process,
+}
+
+impl Authenticator {
+    /// One that knows the service by its pin.
+    pub(crate) fn start(home: &Home, pin: &str) -> Outcome<Self> {
+        let socket = home.socket("auth.sock")?;
+        let process = home.start("authenticator", &["--url", pin], || ask(&socket).is_ok())?;
+        Ok(Self { socket, _process: process })
+    }
+
+    pub(crate) fn client(&self) -> Outcome<AuthClient> {
+        ask(&self.socket)
     }
 }
 
-fn options() -> Outcome<ConnectOptions> {
-    Ok(ConnectOptions::new(PeerName::new("obol-demo/1").map_err(Failure::other)?))
+fn connect(socket: &Endpoint) -> Outcome<Client> {
+    Ok(Client::connect(socket.clone(), options()?)?)
+}
+
+fn ask(socket: &Endpoint) -> Outcome<AuthClient> {
+    Ok(AuthClient::connect(socket.clone(), options()?)?)
 }
 
 /// Draws one token; gives back its text.

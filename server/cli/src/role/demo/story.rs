@@ -2,26 +2,25 @@
 
 use core::time::Duration;
 use std::collections::HashSet;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use obol_client::CallError;
 use obol_client::Client;
-use obol_ipc::control::FlushScope;
-use obol_ipc::names::{EventKind, Reason, ToolName};
-use obol_verify::{Request, ResourceHalf, Unverified};
+use obol_ipc::auth::{RegisterParams, RegistrationState};
+use obol_ipc::names::{ToolName, WishedName};
+use obol_verify::{Request, Unverified};
 
+use super::authority::Authority;
+use super::home::{Home, LATER, SOON, wait_for};
 use super::http;
 use super::report::Report;
 use super::server::Server;
-use super::sidecar::{Sidecar, draw};
+use super::sidecar::{Authenticator, Sidecar, draw};
 use crate::exit::{Failure, Outcome};
-use crate::sessions::create::{self, Halves, Plan};
 
 const AUDIENCE: &str = "https://api.example/mcp";
+const AGENT: &str = "builder";
 /// Life of a token of the tool that is there to expire, in seconds.
 const BRIEF_TTL_SECS: u64 = 1;
 /// Clients that present one token at the same moment.
@@ -30,19 +29,23 @@ const RACERS: usize = 32;
 const SAMPLES: usize = 500;
 /// Pause between timed draws: an agent that makes 500 calls a second.
 const PACE: Duration = Duration::from_millis(2);
+/// How a call is told that was not refused.
+const GRANTED: &str = "granted";
+/// Tokens that are on their way when the agent is disabled: one is accepted, and gone, with each look.
+const IN_FLIGHT: usize = 200;
 
-/// Tells the story from a session to its end.
+/// Tells the story from a human's yes to the end.
 pub(crate) fn tell(report: &mut Report) -> Outcome {
-    let closed = Permissions::from_mode(0o700);
-    let folder = tempfile::Builder::new().prefix("obol-demo-").permissions(closed).tempdir()?;
-    let halves = session()?;
-    create::write_new(&folder.path().join("agent.json"), &halves.agent)?;
-    let servers = ResourceHalf::list_to_json_lines(&halves.servers);
-    let server = Server::start(AUDIENCE, &servers, &folder.path().join("spent.redb"))?;
-    let sidecar = Sidecar::start(folder.path())?;
+    let home = Home::new()?;
+    let authority = Authority::start(&home)?;
+    let server = Server::start(AUDIENCE, &authority, &home)?;
+    let sidecar = Sidecar::start(&home)?;
+    let authenticator = Authenticator::start(&home, &authority.pin)?;
     let mut client = sidecar.client()?;
     let mut drawn = HashSet::new();
 
+    register(report, &authority, &authenticator, &mut client)?;
+    authenticate(report, &authenticator, &server)?;
     mint(report, &sidecar, &mut client)?;
     let brief = Drawn { token: draw(&mut client, "brief")?, at: Instant::now() };
     spend(report, &server, &mut client, &mut drawn)?;
@@ -50,8 +53,8 @@ pub(crate) fn tell(report: &mut Report) -> Outcome {
     race(report, &server, &mut client)?;
     expire(report, &server, &brief)?;
     measure(report, &server, &mut client, &mut drawn)?;
-    let sidecar = kill(report, sidecar, folder.path(), &mut drawn)?;
-    flush(report, &server, &sidecar, &halves.session_id)
+    let sidecar = kill(report, sidecar, &home, &mut drawn)?;
+    disable(report, &authority, &authenticator, &server, &sidecar)
 }
 
 struct Drawn {
@@ -59,22 +62,46 @@ struct Drawn {
     at: Instant,
 }
 
-/// A session by hand, as `obol session create` makes it.
-fn session() -> Outcome<Halves> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    create::halves(&Plan {
-        suite: obol_token::Suite::Tbac,
-        audience: AUDIENCE,
-        agent: "demo-agent",
-        now,
-        lifetime: 600,
-        grants: vec![
-            ("search", "call", "docs/**", 60),
-            ("pay", "call", "invoices/*", 60),
-            ("brief", "call", "**", BRIEF_TTL_SECS),
-        ],
-        require_pop: false,
-    })
+fn register(
+    report: &mut Report,
+    authority: &Authority,
+    authenticator: &Authenticator,
+    client: &mut Client,
+) -> Outcome {
+    let early = outcome(client.dequeue_token(&tool("search")?, Duration::ZERO));
+    report.line("an agent that nobody has approved gets no token", "NO_SESSION", early);
+    let wish = |text: &str| WishedName::new(text).map_err(Failure::other);
+    let wishes = RegisterParams {
+        name: Some(wish(AGENT)?),
+        roles: vec![wish("developer")?],
+        ..RegisterParams::default()
+    };
+    let asked = authenticator.client()?.register(wishes)?;
+    let waits = if asked.state == RegistrationState::Waiting { "a human must say yes" } else { "no" };
+    report.line("it asks to be registered", "a human must say yes", waits);
+    let code = asked.code.ok_or_else(|| Failure::other("there is no code to approve it by"))?;
+    let seen = authority.review(&code)?;
+    let words = if seen.registration.words == asked.words { "the same" } else { "others" };
+    report.line("the words that agent and human see for its key", "the same", words);
+    authority.approve(&code, &seen)
+}
+
+fn authenticate(report: &mut Report, authenticator: &Authenticator, server: &Server) -> Outcome {
+    let mut session = None;
+    let mut client = authenticator.client()?;
+    wait_for("a session", LATER, || {
+        session = client.auth_status()?.session;
+        Ok(session.is_some())
+    })?;
+    let session = session.ok_or_else(|| Failure::other("there is no session"))?;
+    report.line(
+        "the human says yes; agent and service shake hands, post-quantum",
+        "suite 4",
+        format!("suite {}", session.algorithm_suite),
+    );
+    wait_for("the resource server to hear of the session", SOON, || Ok(server.knows(session.session_id)))?;
+    report.line("the API hears of the session over its stream", "yes", "yes");
+    Ok(())
 }
 
 fn mint(report: &mut Report, sidecar: &Sidecar, client: &mut Client) -> Outcome {
@@ -88,7 +115,7 @@ fn mint(report: &mut Report, sidecar: &Sidecar, client: &mut Client) -> Outcome 
         if minted > 1 { "yes" } else { "no" },
     );
     let unknown = outcome(client.dequeue_token(&tool("delete_everything")?, Duration::ZERO));
-    report.line("a tool that was not granted gets no token", "POLICY_DENY", unknown);
+    report.line("a tool that policy does not grant it gets no token", "POLICY_DENY", unknown);
     Ok(())
 }
 
@@ -113,7 +140,7 @@ fn refuse(report: &mut Report, server: &Server, client: &mut Client) -> Outcome 
     let wrong = http::call(server.address, "/pay", Some(&token))?;
     report.line("a token for search at /pay", "403 INSUFFICIENT_PRIVILEGE", wrong);
     let tampered = http::call(server.address, "/search", Some(&tamper(&token)))?;
-    report.line("one bit of it changed", "401 INVALID_SIGNATURE", tampered);
+    report.line("one bit of it changed", "401 DECRYPTION_FAILED", tampered);
     let after = http::call(server.address, "/search", Some(&token))?;
     report.line("the same token, unchanged, at /search: refusals burn nothing", "200", after);
     Ok(())
@@ -183,18 +210,13 @@ fn measure(
         thread::sleep(PACE);
     }
     report.latency("draw a token over the socket", draws);
-    report.latency("verify a token (suite 1), without spending it", verifications);
+    report.latency("verify a token (suite 4), without spending it", verifications);
     Ok(())
 }
 
-fn kill(
-    report: &mut Report,
-    sidecar: Sidecar,
-    folder: &Path,
-    drawn: &mut HashSet<String>,
-) -> Outcome<Sidecar> {
+fn kill(report: &mut Report, sidecar: Sidecar, home: &Home, drawn: &mut HashSet<String>) -> Outcome<Sidecar> {
     sidecar.kill()?;
-    let sidecar = Sidecar::start(folder)?;
+    let sidecar = Sidecar::start(home)?;
     let mut client = sidecar.client()?;
     let mut again = 0;
     for _ in 0..100 {
@@ -208,31 +230,48 @@ fn kill(
     Ok(sidecar)
 }
 
-fn flush(report: &mut Report, server: &Server, sidecar: &Sidecar, session: &str) -> Outcome {
+/// One verb at the service, and everything that was minted, is on its way, or is still to come is good for nothing.
+fn disable(
+    report: &mut Report,
+    authority: &Authority,
+    authenticator: &Authenticator,
+    server: &Server,
+    sidecar: &Sidecar,
+) -> Outcome {
     let mut client = sidecar.client()?;
-    let in_flight = [draw(&mut client, "search")?, draw(&mut client, "search")?];
-    let [first, second] = &in_flight;
-    let kind = EventKind::new("session-compromised").map_err(Failure::other)?;
-    let reason = Reason::new("demo: the agent was hijacked").map_err(Failure::other)?;
-    let flushed = sidecar.control()?.security_event(kind, FlushScope::All, reason)?;
-    let some = if flushed.tokens_discarded > 0 { "destroyed" } else { "nothing was there" };
-    report.line("a security event flushes what was minted ahead", "destroyed", some);
+    let in_flight = (0..IN_FLIGHT).map(|_| draw(&mut client, "search")).collect::<Outcome<Vec<_>>>()?;
+    let mut in_flight = in_flight.iter();
+    let mut present = || match in_flight.next() {
+        Some(token) => http::call(server.address, "/search", Some(token)),
+        None => Err(Failure::other("the API still accepts the agent's tokens")),
+    };
+    report.line("a token in flight, before the agent is disabled", "200", present()?);
 
+    let begun = Instant::now();
+    let ended = authority.disable(AGENT)?;
+    report.line(
+        "one verb: obol agent disable builder",
+        "1 session ended",
+        format!("{} session ended", ended.sessions_ended),
+    );
+    let mut refused = String::new();
+    wait_for("the API's refusal", SOON, || {
+        refused = present()?;
+        Ok(refused != "200")
+    })?;
+    report.time("until the API refused a token in flight", begun.elapsed());
+    report.line("a token in flight, after it", "401 SESSION_EXPIRED", refused);
+    let mut queue = String::new();
+    wait_for("the sidecar's refusal", SOON, || {
+        queue = outcome(client.dequeue_token(&tool("search")?, Duration::ZERO));
+        Ok(queue != GRANTED)
+    })?;
+    report.time("until the sidecar destroyed what was minted ahead", begun.elapsed());
+    report.line("drawing after it", "SESSION_FLUSHED", queue);
     let status = client.token_status(None)?;
     report.line("the queue after it", "0 tokens", format!("{} tokens", status.queue_depth));
-    let refused = outcome(client.dequeue_token(&tool("search")?, Duration::ZERO));
-    report.line("drawing after it", "SESSION_FLUSHED", refused);
-
-    let before = http::call(server.address, "/search", Some(first))?;
-    report.line("a token in flight, before the session is revoked", "200", before);
-    let revoked = server.revoke(session);
-    report.line(
-        "the resource server revokes the session",
-        "revoked",
-        if revoked { "revoked" } else { "unknown" },
-    );
-    let after = http::call(server.address, "/search", Some(second))?;
-    report.line("a token in flight, after it", "401 SESSION_EXPIRED", after);
+    let again = outcome(authenticator.client()?.authenticate());
+    report.line("another session for it", "SUSPENDED", again);
     Ok(())
 }
 
@@ -240,10 +279,10 @@ fn tool(name: &str) -> Outcome<ToolName> {
     ToolName::new(name).map_err(Failure::other)
 }
 
-/// A draw's outcome in one word.
-fn outcome<T>(drawn: Result<T, CallError>) -> String {
-    match drawn {
-        Ok(_) => "a token".to_owned(),
+/// A call's outcome in one word.
+fn outcome<T>(answer: Result<T, CallError>) -> String {
+    match answer {
+        Ok(_) => GRANTED.to_owned(),
         Err(error) => error.refusal().map_or_else(|| error.to_string(), |refusal| refusal.code().to_string()),
     }
 }

@@ -96,7 +96,8 @@ impl Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole way of a token on this machine: mint, store, draw, verify, refuse, flush. Needs nothing.
+    /// Show the whole way of a token on this machine: a human's yes, handshake, mint, draw, verify, refuse, end. Needs nothing.
+    #[cfg(feature = "authority")]
     Demo(Output),
     /// Run the Token Queue Service, the sidecar beside an agent.
     Tqs(TqsArgs),
