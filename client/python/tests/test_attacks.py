@@ -14,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 from world import World
 
@@ -212,6 +214,17 @@ class Attacks(unittest.TestCase):
         asyncio.run(calls(), debug=True)
         self.assertIn("a call", lines.getvalue())
         self.assertNotIn("tok_", lines.getvalue())
+
+    def test_routes_stay_what_they_are_while_the_authenticator_is_away(self) -> None:
+        routes = [[{"audience": "{A}", "tools": ["search"]}]]
+        url = self.opened({"A": []}, authenticator={"routes": routes, "authStatus": [{}, {"awayMs": 60_000}]})
+        del self.options["routes"]
+        agent = self.agent()
+        with mock.patch("obol_agent._core.ROUTES_LIFE_SECS", 0.2), mock.patch("obol_agent._core.ROUTES_RETRY_SECS", 0.2):
+            for _ in range(3):
+                self.assertEqual(agent.fetch(url, timeout=5.0).text, "ok")
+                time.sleep(0.3)
+        self.assertEqual(self.world.counts()["authenticator"]["authStatus"], 2)
 
     def test_a_token_is_over_after_its_with(self) -> None:
         self.opened({})

@@ -25,6 +25,9 @@ const UNAVAILABLE_PATIENCE_MS = 5_000;
 const YOUNG_SESSION_MS = 2_000;
 const ROUTES_LIFE_MS = 60_000;
 const ROUTES_PAUSE_MS = 1_000;
+/** How long a call waits for newer routes where it has some, and how much later they are asked for again. */
+const ROUTES_PATIENCE_MS = 1_000;
+const ROUTES_RETRY_MS = 5_000;
 const MAX_PAGES = 10_000;
 const TOOL = /^[\x21-\x7e]{1,256}$/;
 
@@ -159,12 +162,7 @@ class Agent {
       flight.catch(() => {}); // Who waits for it hears of it.
       this.#flights.set(method, flight);
     }
-    let timer;
-    const over = new Promise((_, reject) => {
-      const late = new AgentError("TIMEOUT", "no session was opened in time; see `obol auth status`");
-      timer = setTimeout(() => reject(late), deadline.left());
-    });
-    return deadline.race(Promise.race([flight, over])).finally(() => clearTimeout(timer));
+    return deadline.within(flight, () => new AgentError("TIMEOUT", "no session was opened in time; see `obol auth status`"));
   }
 
   async #open(method, deadline) {
@@ -185,11 +183,22 @@ class Agent {
   async #destination(wanted, deadline) {
     if (this.#named) return found(this.#named, wanted);
     const age = performance.now() - this.#session.askedAt;
-    if (age > ROUTES_LIFE_MS) await this.#askRoutes(deadline);
+    if (age > ROUTES_LIFE_MS) await this.#renewRoutes(deadline);
     const destination = findDestination(this.#session.routes, wanted);
     if (destination) return destination;
     if (performance.now() - this.#session.askedAt > ROUTES_PAUSE_MS) await this.#askRoutes(deadline);
     return found(this.#session.routes, wanted);
+  }
+
+  /** Asks for newer routes. While the authenticator is away, those of the session stay what they are. */
+  async #renewRoutes(deadline) {
+    if (this.#session.routes.length === 0) return this.#askRoutes(deadline);
+    try {
+      await this.#askRoutes(new Deadline(Math.max(1, Math.min(ROUTES_PATIENCE_MS, deadline.left())), deadline.signal));
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      this.#session.askedAt = performance.now() - ROUTES_LIFE_MS + ROUTES_RETRY_MS;
+    }
   }
 
   /** The session's routes from the authenticator, all pages; once for all who wait. */
@@ -203,7 +212,7 @@ class Agent {
       flight.catch(() => {}); // Who waits for it hears of it.
       this.#flights.set("routes", flight);
     }
-    await deadline.race(flight);
+    await deadline.within(flight, lateRoutes);
   }
 
   async #readRoutes(deadline) {
@@ -255,6 +264,8 @@ function drawAgainAfter({ code, retryAfterMs }, sinceMs) {
   if (code === "QUEUE_EMPTY" || code === "OVERLOADED") return Math.max(10, Number(retryAfterMs) || DEFAULT_RETRY_MS);
   return code === "UNAVAILABLE" && sinceMs < UNAVAILABLE_PATIENCE_MS ? DEFAULT_RETRY_MS : null;
 }
+
+const lateRoutes = () => new AgentError("TIMEOUT", "the authenticator did not say in time where tokens may go; see `obol auth status`");
 
 function found(routes, wanted) {
   const destination = findDestination(routes, wanted);

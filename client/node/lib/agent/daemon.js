@@ -184,11 +184,7 @@ class Daemon {
   }
 
   #within(deadline, promise) {
-    let timer;
-    const over = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(timedOut(this.#label)), deadline.left());
-    });
-    return deadline.race(Promise.race([promise, over])).finally(() => clearTimeout(timer));
+    return deadline.within(promise, () => timedOut(this.#label));
   }
 
   async #connected(deadline) {

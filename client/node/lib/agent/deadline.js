@@ -34,6 +34,15 @@ class Deadline {
     await this.race(new Promise((done) => setTimeout(done, Math.min(ms, left))));
   }
 
+  /** The promise; or what `late` makes, if the time is over first. */
+  within(promise, late) {
+    let timer;
+    const over = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(late()), this.left());
+    });
+    return this.race(Promise.race([promise, over])).finally(() => clearTimeout(timer));
+  }
+
   /** The promise, or the signal's reason if that comes first. */
   race(promise) {
     const signal = this.#signal;

@@ -72,6 +72,18 @@ test("a caller who gives up is heard, and the token that comes later goes nowher
   assert.equal((await world.counts()).servers.A.length, 1);
 });
 
+test("routes stay what they are while the authenticator is away", async (t) => {
+  const routes = [[{ audience: "{A}", tools: ["search"] }]];
+  const { world, places, url } = await opened(t, { A: [] }, { authenticator: { routes, authStatus: [{}, { awayMs: 60_000 }] } });
+  const agent = new Agent({ socket: places.agentSocket, authSocket: places.authSocket });
+  t.after(() => agent.close());
+  const now = performance.now.bind(performance);
+  let later = 0;
+  t.mock.method(performance, "now", () => now() + later);
+  for (let call = 0; call < 3; call += 1, later += 61_000) assert.equal(await (await agent.fetch(url, { timeout: 5_000 })).text(), "ok");
+  assert.equal((await world.counts()).authenticator.authStatus, 2);
+});
+
 test("a socket of another user, or where others can put one, is not connected to", async (t) => {
   if (process.getuid() !== 0) return t.diagnostic("only root can give a file away");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "obol-trust-"));

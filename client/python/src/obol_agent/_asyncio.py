@@ -377,7 +377,7 @@ class AsyncIo:
         flight = self._flights.get(key)
         if flight is None:
             flight = asyncio.ensure_future(act(Deadline(max(deadline.left(), self._timeout))))
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+            flight.add_done_callback(lambda over: self._landed(key, over))
             self._flights[key] = flight
         # It goes on for those who are still there when one gives up.
         if not await _within(flight, deadline.left()):
@@ -386,6 +386,11 @@ class AsyncIo:
         if isinstance(error, AgentError):
             raise AgentError(error.code, error.message, error.details)
         return flight.result()
+
+    def _landed(self, key: tuple[str, asyncio.AbstractEventLoop], flight: asyncio.Future[Any]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # Who waits for it hears of it; nobody may be left.
 
     def close(self) -> None:
         self.sidecar.close()

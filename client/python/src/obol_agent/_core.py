@@ -34,6 +34,9 @@ UNAVAILABLE_PATIENCE_SECS = 5.0
 YOUNG_SESSION_SECS = 2.0
 ROUTES_LIFE_SECS = 60.0
 ROUTES_PAUSE_SECS = 1.0
+#: How long a call waits for newer routes where it has some, and how much later they are asked for again.
+ROUTES_PATIENCE_SECS = 1.0
+ROUTES_RETRY_SECS = 5.0
 MAX_PAGES = 10_000
 MAX_TOOL_CHARACTERS = 256
 
@@ -188,12 +191,21 @@ class Core:
         if self._named is not None:
             return find_destination(self._named, wanted)
         if time.monotonic() - self._asked_at > ROUTES_LIFE_SECS:
-            await self._ask_routes(deadline)
+            await self._renew_routes(deadline)
         found = find_destination(self._routes, wanted)
         if found is None and time.monotonic() - self._asked_at > ROUTES_PAUSE_SECS:
             await self._ask_routes(deadline)
             found = find_destination(self._routes, wanted)
         return found
+
+    async def _renew_routes(self, deadline: Deadline) -> None:
+        """Asks for newer routes. While the authenticator is away, those of the session stay what they are."""
+        if not self._routes:
+            return await self._ask_routes(deadline)
+        try:
+            await self._ask_routes(Deadline(max(0.001, min(ROUTES_PATIENCE_SECS, deadline.left()))))
+        except AgentError:
+            self._asked_at = time.monotonic() - ROUTES_LIFE_SECS + ROUTES_RETRY_SECS
 
     async def _ask_routes(self, deadline: Deadline) -> None:
         """The session's routes from the authenticator; once for all who wait."""
