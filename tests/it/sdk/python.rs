@@ -29,6 +29,11 @@ fn the_python_sdk_withstands_its_attackers() {
 }
 
 #[test]
+fn the_python_sdk_takes_nothing_for_an_answer_that_is_none() {
+    suite("test_http");
+}
+
+#[test]
 fn the_python_sdk_sends_nothing_to_a_server_without_a_certificate_that_holds() {
     suite("test_tls");
 }
