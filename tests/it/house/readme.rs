@@ -66,8 +66,12 @@ impl Reader {
         fs::create_dir(&bin).unwrap();
         let (obol, tree) = (home::obol().display(), tree());
         let tree = tree.display();
-        // The sidecar takes a while to start, as on a machine that is busy.
-        let slow = format!("#!/bin/sh\n[ \"$1\" = tqs ] && sleep 0.5\nexec {obol} \"$@\"\n");
+        // Daemons take a while to start, as on a machine that is busy; and a human types the code that the agent shows.
+        let slow = format!(
+            "#!/bin/sh\ncase \"$1 $2\" in 'as --policy'|'rs --audience'|'sidecar '*) sleep 0.5;;\n\
+             'approve CODE') code=$({obol} auth status --json | sed -n 's/.*\"code\": *\"\\([^\"]*\\)\".*/\\1/p');\n\
+             exec {obol} approve \"$code\" --yes;; esac\nexec {obol} \"$@\"\n"
+        );
         write_program(&bin.join("slow-obol"), &slow);
         write_program(&bin.join("sudo"), "#!/bin/sh\n[ \"$1 $2 $3\" = 'apt-get install -y' ]\n");
         let git = format!(
@@ -100,6 +104,8 @@ impl Reader {
             .env("HOME", home)
             .env("XDG_RUNTIME_DIR", home.join("run"))
             .env("OBOL_RS__LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("OBOL_AS__LISTEN", format!("127.0.0.1:{}", home::free_port()))
+            .env("OBOL_AS__HTTP", "off")
             .env("PATH", format!("{0}/.cargo/bin:{0}/bin:/usr/bin:/bin", home.display()))
             .current_dir(home)
             .stdin(Stdio::null())
@@ -112,7 +118,17 @@ impl Reader {
 const SHELL: [(&str, &[&str]); 3] = [
     ("git clone", &["mint", "TOKEN_REPLAYED"]),
     ("cargo install", &[]),
-    ("obol dequeue", &["\"ok\":true", "\"code\":\"TOKEN_REPLAYED\"", "handed out", "1 sessions ended"]),
+    (
+        "obol dequeue",
+        &[
+            "approved: builder",
+            "suite 4",
+            "\"ok\":true",
+            "\"code\":\"TOKEN_REPLAYED\"",
+            "1 session ended",
+            "\"code\":\"SESSION_EXPIRED\"",
+        ],
+    ),
 ];
 
 #[test]
@@ -154,5 +170,16 @@ fn every_block_of_rust_is_a_part_of_the_example_named_below_it() {
         seen += 1;
     }
     assert_eq!(seen, 2);
-    assert!(blocks().iter().all(|block| ["sh", "rust"].contains(&block.language.as_str())));
+    // What Node and Python are shown stands in their own pages, whose lines their own tests run.
+    for (language, page) in [("js", "client/node/README.md"), ("python", "client/python/README.md")] {
+        let page = fs::read_to_string(tree().join(page)).unwrap();
+        let code = |line: &str| line.split(['#', '/']).next().unwrap_or_default().trim().to_owned();
+        let lines: Vec<_> = page.lines().map(code).collect();
+        let blocks = blocks();
+        let block = blocks.iter().find(|block| block.language == language).unwrap();
+        for line in block.text.lines().map(code).filter(|line| !line.is_empty()) {
+            assert!(lines.contains(&line), "not in the page: {line}");
+        }
+    }
+    assert!(blocks().iter().all(|block| ["sh", "rust", "js", "python"].contains(&block.language.as_str())));
 }
