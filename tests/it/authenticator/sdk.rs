@@ -17,7 +17,6 @@ use obol_verify::SessionStore;
 use obol_world::authority::{AsProcess, POLICIES};
 use obol_world::now;
 use obol_world::tqs;
-
 use serde_json::Value;
 
 use super::{Authenticator, SERVER, World, auth_socket};

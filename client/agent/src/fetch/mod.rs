@@ -235,7 +235,9 @@ impl<'a> Call<'a> {
                     Ok(given) => return given,
                     // A sealed answer that was cut is none.
                     Err(why) => match self.tries.next(&Happened::Lost, self.facts) {
-                        Next::Again(pause) if sleep_within(pause, self.deadline).await => self.unresolved = true,
+                        Next::Again(pause) if sleep_within(pause, self.deadline).await => {
+                            self.unresolved = true
+                        }
                         _ => return Err(self.unknown(&why)),
                     },
                 },
