@@ -51,7 +51,7 @@ fn whatever_is_killed_every_follower_ends_in_the_same_state_and_nothing_that_end
         let name = session.half.session_id.to_string();
         opened.insert(name.clone(), session);
         // Something ends, and is answered, before the end of whoever it is; or at the same moment.
-        let victim = random.below(3);
+        let victim = usize::try_from(random.below(3)).unwrap();
         let ends = random.pick(&opened.keys().cloned().collect::<Vec<_>>()).clone();
         let delay = Duration::from_micros(random.below(30_000));
         std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ fn whatever_is_killed_every_follower_ends_in_the_same_state_and_nothing_that_end
                     .then_some(ends)
             });
             std::thread::sleep(delay);
-            if let Some(follower) = followers.get_mut(victim as usize) {
+            if let Some(follower) = followers.get_mut(victim) {
                 follower.kill();
             }
             ended.extend(ending.join().unwrap());
@@ -76,7 +76,7 @@ fn whatever_is_killed_every_follower_ends_in_the_same_state_and_nothing_that_end
             service.start_again();
         }
         if victim < 2 {
-            followers[victim as usize].start_again();
+            followers[victim].start_again();
         }
     }
     let told = live(&service);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use obol_handshake::IdentityKey;
 use obol_probe::stop::Stop;
-use obol_resource::provision::{Follower, Lease, LeasedTable, join};
+use obol_resource::provision::{Follower, Following, Lease, LeasedTable, join};
 use obol_token::Audience;
 use obol_uplink::{ConnectOptions, Pinned, Uplink};
 use obol_verify::{MemorySessionTable, SessionStore, SessionTable, SystemClock};
@@ -14,34 +14,56 @@ use obol_world::authority::AsProcess;
 use obol_world::home::{self, wait_until};
 use obol_world::now;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use super::Agent;
 use super::stream::API;
 
 /// Longer than the pause between two heartbeats, and not by much.
-const LEASE_SECS: u64 = 8;
+pub(super) const LEASE_SECS: u64 = 8;
+
+/// A follower in this process, with a lease of [`LEASE_SECS`], that joins the service which is pinned so.
+pub(super) struct Followed {
+    pub(super) table: LeasedTable,
+    pub(super) following: Following,
+    stop: Stop,
+    running: JoinHandle<()>,
+    runtime: Runtime,
+}
+
+impl Followed {
+    pub(super) fn start(service: &AsProcess, pin: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
+        let uplink = || Uplink::new(Pinned::parse(pin).unwrap(), &ConnectOptions::new()).unwrap();
+        let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
+        let joined = runtime.block_on(join(&mut uplink(), &key, &code, now())).unwrap();
+        assert_eq!(joined.audience, API);
+        let clock = Arc::new(SystemClock::new());
+        let sessions: Arc<dyn SessionStore> = Arc::new(MemorySessionTable::new());
+        let lease = Arc::new(Lease::new(LEASE_SECS, Arc::clone(&clock) as Arc<_>));
+        let table = LeasedTable::new(Arc::clone(&sessions), Arc::clone(&lease));
+        let why = table.health().unwrap_err().to_string();
+        assert!(why.contains("not heard since the start"), "{why}");
+        let audience = Audience::new(API).unwrap();
+        let follower = Follower::new(uplink(), key, audience, sessions, lease, clock);
+        let (following, stop) = (follower.following(), Stop::new());
+        let running = runtime.spawn(follower.run(stop.clone()));
+        Self { table, following, stop, running, runtime }
+    }
+
+    pub(super) fn end(self) {
+        self.stop.say();
+        self.runtime.block_on(self.running).unwrap();
+    }
+}
 
 #[test]
 fn a_service_that_is_dead_stops_the_resource_server_at_the_end_of_the_lease_and_not_before() {
     let home = home::home();
     let mut service = AsProcess::start(home.path());
-    let runtime = Runtime::new().unwrap();
-    let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
-    let uplink = || Uplink::new(Pinned::parse(&service.pin()).unwrap(), &ConnectOptions::new()).unwrap();
-    let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
-    let joined = runtime.block_on(join(&mut uplink(), &key, &code, now())).unwrap();
-    assert_eq!(joined.audience, API);
-    let clock = Arc::new(SystemClock::new());
-    let sessions: Arc<dyn SessionStore> = Arc::new(MemorySessionTable::new());
-    let lease = Arc::new(Lease::new(LEASE_SECS, Arc::clone(&clock) as Arc<_>));
-    let table = LeasedTable::new(Arc::clone(&sessions), Arc::clone(&lease));
-    let why = table.health().unwrap_err().to_string();
-    assert!(why.contains("not heard since the start"), "{why}");
-    let audience = Audience::new(API).unwrap();
-    let follower = Follower::new(uplink(), key, audience, sessions, Arc::clone(&lease), clock);
-    let following = follower.following();
-    let stop = Stop::new();
-    let running = runtime.spawn(follower.run(stop.clone()));
+    let followed = Followed::start(&service, &service.pin());
+    let Followed { table, following, .. } = &followed;
     let (mut agent, _) = Agent::approved(&service, home.path(), "builder");
     let session = agent.open().unwrap().half.session_id;
     wait_until("it is ready", || table.health().is_ok());
@@ -63,14 +85,14 @@ fn a_service_that_is_dead_stops_the_resource_server_at_the_end_of_the_lease_and_
     let why = table.look_up(session).unwrap_err().to_string();
     assert!(why.contains("the lease is 8 s") && why.contains("not heard for"), "{why}");
     let standing = following.standing();
+    // Both clocks count whole seconds, each its own.
     assert!(
-        standing.lease_ends.is_some_and(|end| end <= now()) && standing.problem.is_some(),
+        standing.lease_ends.is_some_and(|end| end <= now() + 1) && standing.problem.is_some(),
         "{standing:?}"
     );
 
     service.start_again();
     wait_until("it comes back by itself", || table.health().is_ok());
     assert!(table.look_up(session).unwrap().is_some_and(|session| session.is_active()));
-    stop.say();
-    runtime.block_on(running).unwrap();
+    followed.end();
 }

@@ -13,6 +13,7 @@ mod starts;
 mod story;
 mod stream;
 mod users;
+mod withheld;
 
 use std::path::Path;
 
@@ -32,11 +33,16 @@ pub(crate) struct Agent {
 impl Agent {
     /// One that knows the service, with an identity of its own in `home`, and wishes for the role `dev`.
     pub(crate) fn new(service: &AsProcess, home: &Path, name: &str) -> Self {
+        Self::pinned(&service.pin(), home, name)
+    }
+
+    /// The same, that knows the service by this.
+    pub(crate) fn pinned(pin: &str, home: &Path, name: &str) -> Self {
         let identity = Identity::open_or_create(
             &home.join(format!("{name}.identity")),
             &home.join(format!("{name}.identity.key")),
         );
-        let service = Pinned::parse(&service.pin()).unwrap();
+        let service = Pinned::parse(pin).unwrap();
         let wishes = Wishes {
             name: name.to_owned(),
             class: "coding".to_owned(),

@@ -2,6 +2,7 @@
 
 mod between;
 mod kills;
+mod listening;
 mod tls;
 
 use core::net::{Ipv4Addr, SocketAddr};
