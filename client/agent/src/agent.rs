@@ -113,8 +113,9 @@ impl Agent {
         }
         while seen.state == RegistrationState::Waiting && Instant::now() + POLL_PAUSE < until {
             sleep(POLL_PAUSE).await;
-            let status =
-                authenticator.ask(self.0.deadline(None), |client| client.registration_status()).await;
+            let status = authenticator
+                .ask(self.0.deadline(None), obol_client::BlockingClient::registration_status)
+                .await;
             match status {
                 Ok(status) => seen = status,
                 // A human has to look at it all the same.

@@ -14,6 +14,9 @@ use crate::directory::{
 use crate::refused::Refused;
 use crate::settings::{PREFERENCE, strength};
 
+/// What a session grants, and where its tokens may go.
+type Granted = (Vec<Grant>, Vec<Route>);
+
 /// A session that may be opened.
 struct Decided {
     agent: Agent,
@@ -102,7 +105,7 @@ impl Authority {
         request: &SessionRequest,
         suite: Suite,
         now: Now,
-    ) -> Answer<Result<(Vec<Grant>, Vec<Route>), Refused>> {
+    ) -> Answer<Result<Granted, Refused>> {
         let decided = match decider.decide(agent, Moment { now: now.secs(), suite: suite.number() }) {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(Refused::Unavailable(error.to_string()))),

@@ -115,7 +115,7 @@ impl Hub {
                 continue;
             }
             state.dispatched = event.seq;
-            state.hand_out(Arc::new(event));
+            state.hand_out(&Arc::new(event));
         }
     }
 
@@ -181,14 +181,14 @@ impl State {
         }
     }
 
-    fn hand_out(&mut self, event: Arc<Event>) {
+    fn hand_out(&mut self, event: &Arc<Event>) {
         let mut cut = Vec::new();
         if let Happening::Removed { replica, .. } = &event.what {
             cut.extend(self.followers.remove(replica.as_str()));
         }
         for id in self.concerned(&event.what) {
             let Some(open) = self.streams.get(&id) else { continue };
-            if open.queue.try_send(Arc::clone(&event)).is_err() {
+            if open.queue.try_send(Arc::clone(event)).is_err() {
                 tracing::warn!(
                     follower = open.live.who.id(),
                     "a follower does not read in time; its stream is cut"

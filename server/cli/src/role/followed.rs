@@ -60,7 +60,7 @@ pub(crate) fn uplink(
         usual: IDENTITY_KEY,
         sealed: &[],
     };
-    Ok((uplink, IdentityKey::from_bytes(&*sources.load()?.derive(PURPOSE))))
+    Ok((uplink, IdentityKey::from_bytes(&sources.load()?.derive(PURPOSE))))
 }
 
 /// Where that identity is.

@@ -137,7 +137,7 @@ impl Control {
             AsControlRequest::PolicyVersions(_) => AsControlReply::PolicyVersions(self.policy_versions()?),
             AsControlRequest::Status(_) => AsControlReply::Status(self.status(now)?),
             AsControlRequest::Confirmations(params) => {
-                AsControlReply::Confirmations(self.confirmations(params)?)
+                AsControlReply::Confirmations(self.confirmations(&params)?)
             }
             AsControlRequest::Servers(_) => AsControlReply::Servers(self.servers()?),
             AsControlRequest::RemoveCopy(params) => {
@@ -245,7 +245,7 @@ impl Control {
         }
     }
 
-    fn confirmations(&self, params: ConfirmationsParams) -> Outcome<ConfirmationsResult> {
+    fn confirmations(&self, params: &ConfirmationsParams) -> Outcome<ConfirmationsResult> {
         if params.wait_ms > MAX_WAIT_MS {
             return Err(Refusal::invalid_argument(format!("waitMs: at most {MAX_WAIT_MS}")));
         }
