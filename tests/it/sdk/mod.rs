@@ -3,6 +3,7 @@
 mod node;
 mod python;
 mod real;
+mod receipts;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

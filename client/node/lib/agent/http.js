@@ -14,6 +14,7 @@ const MAX_SOCKETS = 256;
 /** How long a connection is kept that nothing uses: less than servers keep theirs, for a call on one that ends is ambiguous. */
 const IDLE_MS = 4_000;
 const DECODERS = { gzip: zlib.createGunzip, "x-gzip": zlib.createGunzip, deflate: zlib.createInflate, br: zlib.createBrotliDecompress };
+const NEEDS_NO_LENGTH = new Set(["GET", "HEAD", "OPTIONS", "DELETE"]);
 const NO_BODY = new Set([204, 205, 304]);
 
 /** Never connected: nobody has seen the request. */
@@ -51,8 +52,7 @@ class Connections {
         port: url.port,
         path: url.path + url.query,
         method,
-        // Beside a list of headers Node writes no Host by itself.
-        headers: ["host", originOf(url).slice(url.scheme.length + 3), ...headers],
+        headers: ["host", originOf(url).slice(url.scheme.length + 3), ...headers, ...framing(method, body)],
         ...(url.host === "localhost" ? { lookup: loopback } : {}),
       });
       let connected = false;
@@ -84,6 +84,12 @@ class Connections {
       write(outgoing, body);
     });
   }
+}
+
+/** How long the body is. Beside a list of headers Node says neither this nor the host by itself. */
+function framing(method, body) {
+  if (body !== null) return Buffer.isBuffer(body) ? ["content-length", String(body.length)] : ["transfer-encoding", "chunked"];
+  return NEEDS_NO_LENGTH.has(method) ? [] : ["content-length", "0"];
 }
 
 const lateConnection = () => new AgentError("TIMEOUT", "the server was not connected in time; nothing was sent");

@@ -158,3 +158,9 @@ test("require and import give the same, from a clone", () => {
   assert.equal(text, "function\n");
   assert.equal(require(root).Agent, Agent);
 });
+
+test("a POST without a body says that it has none", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [] });
+  await agent.fetch(url, { method: "POST" });
+  assert.equal((await world.counts()).servers.A[0].headers["content-length"], "0");
+});
