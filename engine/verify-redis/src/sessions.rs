@@ -18,10 +18,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use obol_session::Cursor;
 use obol_token::SessionId;
 use obol_verify::{
-    Clock, MemorySessionTable, ResourceHalf, Session, SessionSealKey, SessionStore, SessionStoreError,
-    SessionTable, SessionTableUnavailable,
+    Clock, MemorySessionTable, ResourceHalf, Session, SessionChange, SessionSealKey, SessionStore,
+    SessionStoreError, SessionTable, SessionTableUnavailable,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -155,37 +156,41 @@ impl SessionTable for RedisSessionTable {
 }
 
 impl SessionStore for RedisSessionTable {
-    fn add(&self, half: &ResourceHalf, now: u64) -> Result<(), SessionStoreError> {
-        let id = half.session_id;
-        if half.revoked {
-            return self.revoke(id, now).map(|_known| ());
-        }
-        let inner = &*self.inner;
-        let session = Session::from_half(half)?;
-        let mut connection = inner.connection.lock();
-        inner.change(&mut connection, |table, keeper, fence| {
-            if fence > 0 && half.window.start <= fence {
-                return Err(SessionStoreError::Fenced(fence));
-            }
-            // What somebody raised in memory is in force too.
-            let known = inner.sessions.look_up(id).ok().flatten();
-            let in_force = known.map_or(0, |known| known.policy_epoch());
-            Ok(table.add(keeper, half, in_force, MAX_SHARED_SESSIONS)?)
-        })?;
-        session.raise_policy_epoch(connection.table.policy_epoch(id));
-        inner.sessions.add(session)
+    fn add(&self, half: &ResourceHalf, _now: u64) -> Result<(), SessionStoreError> {
+        self.inner.open_session(half, None)
     }
 
     /// Also one that is not known here. When this returns `Ok`, Redis has it, and every other server within
     /// [`WATCH_INTERVAL`].
     fn revoke(&self, id: SessionId, _now: u64) -> Result<bool, SessionStoreError> {
-        let inner = &*self.inner;
-        let known = inner.sessions.revoke(id);
-        let mut connection = inner.connection.lock();
-        inner.change(&mut connection, |table, keeper, _| Ok(table.revoke(keeper, id)?))?;
-        // One that was added between the two steps.
-        let added = inner.sessions.revoke(id);
-        Ok(known || added)
+        self.inner.end_session(id, None)
+    }
+
+    /// One transaction for each change; the cursor comes with the last, so it is never ahead of what is there. What other
+    /// servers wrote of it already is not written again.
+    fn follow(
+        &self,
+        changes: &[SessionChange],
+        cursor: Option<Cursor>,
+        _now: u64,
+    ) -> Result<Vec<(SessionId, SessionStoreError)>, SessionStoreError> {
+        let mut refused = Vec::new();
+        for (place, change) in changes.iter().enumerate() {
+            let cursor = cursor.filter(|_| place + 1 == changes.len());
+            match change {
+                SessionChange::End(id) => drop(self.inner.end_session(*id, cursor)?),
+                SessionChange::Open(half) => match self.inner.open_session(half, cursor) {
+                    Ok(()) => {}
+                    Err(error) if error.leaves_others() => refused.push((half.session_id, error)),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(refused)
+    }
+
+    fn cursor(&self) -> Option<Cursor> {
+        self.inner.connection.lock().table.cursor()
     }
 
     /// They are revoked: of those a row stays that holds no keys and takes no session's room.
@@ -207,6 +212,35 @@ impl SessionStore for RedisSessionTable {
 }
 
 impl Inner {
+    fn open_session(&self, half: &ResourceHalf, cursor: Option<Cursor>) -> Result<(), SessionStoreError> {
+        let id = half.session_id;
+        if half.revoked {
+            return self.end_session(id, cursor).map(|_known| ());
+        }
+        let session = Session::from_half(half)?;
+        let mut connection = self.connection.lock();
+        self.change(&mut connection, |table, keeper, fence| {
+            if fence > 0 && half.window.start <= fence {
+                return Err(SessionStoreError::Fenced(fence));
+            }
+            // What somebody raised in memory is in force too.
+            let known = self.sessions.look_up(id).ok().flatten();
+            let in_force = known.map_or(0, |known| known.policy_epoch());
+            Ok(table.add(keeper, half, in_force, MAX_SHARED_SESSIONS, cursor)?)
+        })?;
+        session.raise_policy_epoch(connection.table.policy_epoch(id));
+        self.sessions.add(session)
+    }
+
+    fn end_session(&self, id: SessionId, cursor: Option<Cursor>) -> Result<bool, SessionStoreError> {
+        let known = self.sessions.revoke(id);
+        let mut connection = self.connection.lock();
+        self.change(&mut connection, |table, keeper, _| Ok(table.revoke(keeper, id, cursor)?))?;
+        // One that was added between the two steps.
+        let added = self.sessions.revoke(id);
+        Ok(known || added)
+    }
+
     fn run(&self) {
         while !self.closing.load(Ordering::SeqCst) {
             let _timed_out = self.closed.wait_for(&mut self.connection.lock(), WATCH_INTERVAL);

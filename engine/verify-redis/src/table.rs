@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use obol_session::Cursor;
 use obol_token::SessionId;
 use obol_verify::{ResourceHalf, Session, SessionSealError, SessionSealKey};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,8 @@ use zeroize::Zeroizing;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 const FINGERPRINT_BYTES: usize = NONCE_BYTES + TAG_BYTES;
+/// The hash of all rows.
+const DIGEST_BYTES: usize = 32;
 /// State and policy epoch, before the document.
 const HEADER_BYTES: usize = 9;
 
@@ -62,6 +65,8 @@ struct Row {
 pub(crate) struct Table {
     changes: u64,
     rows: BTreeMap<u64, Row>,
+    /// How far it has come with what a service says. It is in the manifest, so it changes with a row or not at all.
+    cursor: Option<Cursor>,
 }
 
 /// What a change came to before it was written.
@@ -102,6 +107,11 @@ impl Table {
         self.changes.to_string()
     }
 
+    /// How far it has come with what a service says.
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
     /// The oldest policy epoch that a session's row accepts.
     pub(crate) fn policy_epoch(&self, id: SessionId) -> u64 {
         self.rows.get(&id.as_u64()).map_or(0, |row| row.policy_epoch)
@@ -114,6 +124,7 @@ impl Table {
         half: &ResourceHalf,
         epoch_in_force: u64,
         max_active: usize,
+        cursor: Option<Cursor>,
     ) -> Result<Draft, SessionSealError> {
         let known = self.rows.get(&half.session_id.as_u64());
         let policy_epoch = half.policy_epoch.max(epoch_in_force).max(known.map_or(0, |row| row.policy_epoch));
@@ -130,14 +141,19 @@ impl Table {
             }
             None => {}
         }
-        self.change(keeper, half.session_id, policy_epoch, Some((&document, hash)))
+        self.change(keeper, half.session_id, policy_epoch, Some((&document, hash)), cursor)
     }
 
     /// Revokes a session, also one that is not known.
-    pub(crate) fn revoke(&self, keeper: &Keeper<'_>, id: SessionId) -> Result<Draft, SessionSealError> {
+    pub(crate) fn revoke(
+        &self,
+        keeper: &Keeper<'_>,
+        id: SessionId,
+        cursor: Option<Cursor>,
+    ) -> Result<Draft, SessionSealError> {
         match self.rows.get(&id.as_u64()) {
             Some(Row { document: None, .. }) => Ok(Draft::Known),
-            known => self.change(keeper, id, known.map_or(0, |row| row.policy_epoch), None),
+            known => self.change(keeper, id, known.map_or(0, |row| row.policy_epoch), None, cursor),
         }
     }
 
@@ -147,6 +163,7 @@ impl Table {
         id: SessionId,
         policy_epoch: u64,
         document: Option<(&[u8], [u8; 32])>,
+        cursor: Option<Cursor>,
     ) -> Result<Draft, SessionSealError> {
         let text = document.map_or(&[][..], |(text, _)| text);
         let mut plain = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + text.len()));
@@ -156,12 +173,13 @@ impl Table {
         let sealed = keeper.key.seal(&keeper.place("row"), id, &plain)?;
         let fingerprint = fingerprint(&sealed).ok_or(SessionSealError::DoesNotOpen)?;
         let row = Row { fingerprint, policy_epoch, document: document.map(|(_, hash)| hash) };
-        let mut after = Self { changes: self.changes + 1, rows: self.rows.clone() };
+        let cursor = further(self.cursor, cursor);
+        let mut after = Self { changes: self.changes + 1, rows: self.rows.clone(), cursor };
         after.rows.insert(id.as_u64(), row);
         let manifest = keeper.key.seal(
             &keeper.place("manifest"),
             SessionId::from_u64(after.changes),
-            &after.digest(),
+            &after.manifest(),
         )?;
         Ok(Draft::Change(Change { number: id.to_string(), sealed, manifest, after }))
     }
@@ -176,7 +194,7 @@ impl Table {
     ) -> Result<(Self, Vec<Session>), Unbelievable> {
         let changes: u64 = changes.parse().map_err(|_| Unbelievable::Nonsense)?;
         let (mut read, mut sessions) =
-            (Self { changes, rows: BTreeMap::new() }, Vec::with_capacity(rows.len()));
+            (Self { changes, rows: BTreeMap::new(), cursor: None }, Vec::with_capacity(rows.len()));
         for (number, sealed) in rows {
             let number = core::str::from_utf8(number).ok().and_then(SessionId::parse);
             let id = number.ok_or(Unbelievable::Nonsense)?;
@@ -190,10 +208,25 @@ impl Table {
         Ok((read, sessions))
     }
 
-    fn fits(&self, keeper: &Keeper<'_>, manifest: &[u8]) -> Result<bool, Unbelievable> {
+    /// Whether the manifest is that of these rows; it says the cursor.
+    fn fits(&mut self, keeper: &Keeper<'_>, manifest: &[u8]) -> Result<bool, Unbelievable> {
         let opened = keeper.key.open(&keeper.place("manifest"), SessionId::from_u64(self.changes), manifest);
-        let digest = opened.map_err(Unbelievable::Sealed)?;
-        Ok(*digest == self.digest())
+        let opened = opened.map_err(Unbelievable::Sealed)?;
+        let (digest, cursor) = opened.split_at_checked(DIGEST_BYTES).ok_or(Unbelievable::Nonsense)?;
+        if digest != self.digest() {
+            return Ok(false);
+        }
+        if !cursor.is_empty() {
+            let cursor = core::str::from_utf8(cursor).ok().and_then(Cursor::parse);
+            self.cursor = Some(cursor.ok_or(Unbelievable::Nonsense)?);
+        }
+        Ok(true)
+    }
+
+    /// What is sealed over the whole table: the hash of its rows, and the cursor where there is one.
+    fn manifest(&self) -> Vec<u8> {
+        let cursor = self.cursor.map(|cursor| cursor.to_string()).unwrap_or_default();
+        [&self.digest()[..], cursor.as_bytes()].concat()
     }
 
     /// The hash of all rows, in the order of their numbers.
@@ -204,6 +237,16 @@ impl Table {
             hash.update(row.fingerprint);
         }
         hash.finalize().into()
+    }
+}
+
+/// The further of two cursors. One of another incarnation takes the place of what was before it.
+fn further(known: Option<Cursor>, new: Option<Cursor>) -> Option<Cursor> {
+    match (known, new) {
+        (Some(known), Some(new)) if known.incarnation == new.incarnation && known.seq > new.seq => {
+            Some(known)
+        }
+        (known, new) => new.or(known),
     }
 }
 
@@ -295,23 +338,46 @@ mod tests {
         let mut kept = Kept::default();
         let mut table = Table::default();
         for (id, epoch, in_force) in [(1, 5, 5), (2, 0, 0), (1, 1, 5), (1, 7, 7)] {
-            table = kept.write(changed(table.add(&keeper, &half(id, epoch), 0, 10)));
+            table = kept.write(changed(table.add(&keeper, &half(id, epoch), 0, 10, None)));
             assert_eq!(table.policy_epoch(SessionId::from_u64(id)), in_force);
         }
-        assert!(matches!(table.add(&keeper, &half(1, 7), 0, 10), Ok(Draft::Known)));
-        assert!(matches!(table.add(&keeper, &half(3, 7), 0, 2), Ok(Draft::Full)));
+        assert!(matches!(table.add(&keeper, &half(1, 7), 0, 10, None), Ok(Draft::Known)));
+        assert!(matches!(table.add(&keeper, &half(3, 7), 0, 2, None), Ok(Draft::Full)));
         let (read, sessions) = kept.read(&Table::default(), &keeper).unwrap();
         assert_eq!((read.changes, &read.rows), (table.changes, &table.rows));
         let epochs: Vec<_> =
             sessions.iter().map(|session| (session.session_id().as_u64(), session.policy_epoch())).collect();
         assert_eq!(epochs, [(1, 7), (2, 0)]);
 
-        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1))));
-        assert!(matches!(table.revoke(&keeper, SessionId::from_u64(1)), Ok(Draft::Known)));
-        assert!(matches!(table.add(&keeper, &half(1, 9), 0, 10), Ok(Draft::Revoked)));
+        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1), None)));
+        assert!(matches!(table.revoke(&keeper, SessionId::from_u64(1), None), Ok(Draft::Known)));
+        assert!(matches!(table.add(&keeper, &half(1, 9), 0, 10, None), Ok(Draft::Revoked)));
         let (read, sessions) = kept.read(&read, &keeper).unwrap();
         assert_eq!(sessions.len(), 1);
-        assert!(matches!(read.add(&keeper, &half(1, 9), 0, 10), Ok(Draft::Revoked)));
+        assert!(matches!(read.add(&keeper, &half(1, 9), 0, 10, None), Ok(Draft::Revoked)));
+    }
+
+    #[test]
+    fn how_far_it_has_come_is_written_with_a_row_and_never_falls() {
+        let key = SessionSealKey::from_bytes([7; 32]);
+        let keeper = keeper(&key, "e1");
+        let at = |incarnation, seq| Some(Cursor { incarnation: [incarnation; 16], seq });
+        let mut kept = Kept::default();
+        let mut table = kept.write(changed(Table::default().add(&keeper, &half(1, 1), 0, 10, None)));
+        let read = |kept: &Kept| kept.read(&Table::default(), &keeper).unwrap().0.cursor();
+        assert_eq!(read(&kept), None);
+        for (id, cursor, expected) in [
+            (2, at(9, 5), at(9, 5)),
+            (3, None, at(9, 5)),
+            (4, at(9, 4), at(9, 5)),
+            (5, at(9, 8), at(9, 8)),
+            (6, at(1, 2), at(1, 2)),
+        ] {
+            table = kept.write(changed(table.add(&keeper, &half(id, 1), 0, 10, cursor)));
+            assert_eq!((table.cursor(), read(&kept)), (expected, expected), "{id}");
+        }
+        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(6), at(1, 3))));
+        assert_eq!((table.cursor(), read(&kept)), (at(1, 3), at(1, 3)));
     }
 
     #[test]
@@ -319,11 +385,11 @@ mod tests {
         let key = SessionSealKey::from_bytes([7; 32]);
         let keeper = keeper(&key, "e1");
         let mut kept = Kept::default();
-        let mut table = kept.write(changed(Table::default().add(&keeper, &half(1, 1), 0, 10)));
-        table = kept.write(changed(table.add(&keeper, &half(2, 1), 0, 10)));
+        let mut table = kept.write(changed(Table::default().add(&keeper, &half(1, 1), 0, 10, None)));
+        table = kept.write(changed(table.add(&keeper, &half(2, 1), 0, 10, None)));
         let before = kept.clone();
-        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1))));
-        table = kept.write(changed(table.add(&keeper, &half(2, 3), 0, 10)));
+        table = kept.write(changed(table.revoke(&keeper, SessionId::from_u64(1), None)));
+        table = kept.write(changed(table.add(&keeper, &half(2, 3), 0, 10, None)));
         let number = |id: u64| SessionId::from_u64(id).to_string().into_bytes();
         let played_back = |kept: &Kept| {
             // By a server that has seen nothing, and by one that has seen what was before.
@@ -354,7 +420,7 @@ mod tests {
         let (key, other) = (SessionSealKey::from_bytes([7; 32]), SessionSealKey::from_bytes([8; 32]));
         let here = keeper(&key, "e1");
         let mut kept = Kept::default();
-        kept.write(changed(Table::default().add(&here, &half(1, 1), 0, 10)));
+        kept.write(changed(Table::default().add(&here, &half(1, 1), 0, 10, None)));
         assert!(kept.read(&Table::default(), &here).is_ok());
         for elsewhere in
             [keeper(&key, "e2"), Keeper { namespace: "other", ..keeper(&key, "e1") }, keeper(&other, "e1")]

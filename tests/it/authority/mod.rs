@@ -9,6 +9,7 @@ mod kills;
 mod lease;
 mod policy;
 mod settings;
+mod shared;
 mod starts;
 mod story;
 mod stream;

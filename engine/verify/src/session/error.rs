@@ -54,7 +54,7 @@ impl SessionStoreError {
     }
 
     /// Whether the table is sound all the same, so that others can be changed in it.
-    pub(crate) fn leaves_others(&self) -> bool {
+    pub fn leaves_others(&self) -> bool {
         self.is_about_the_session() || matches!(self, Self::Full)
     }
 }
