@@ -236,7 +236,7 @@ impl<'a> Call<'a> {
                     // A sealed answer that was cut is none.
                     Err(why) => match self.tries.next(&Happened::Lost, self.facts) {
                         Next::Again(pause) if sleep_within(pause, self.deadline).await => {
-                            self.unresolved = true
+                            self.unresolved = true;
                         }
                         _ => return Err(self.unknown(&why)),
                     },
