@@ -79,7 +79,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// As there, and [`Code::ResponseCut`] for an answer of more than [`MAX_ANSWER_BYTES`].
+    /// As there, and [`Code::InvalidArgument`] for an answer of more than [`MAX_ANSWER_BYTES`].
     pub fn fetch<B: Into<Body>>(&self, request: Request<B>) -> Result<Response<Bytes>, Error> {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
         self.fetch_with(request, &options)
