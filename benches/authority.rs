@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(1);
 struct Plan {
     /// Sessions that are opened one after the other.
     sessions: usize,
-    /// Agents that open sessions at the same time, and how many each opens.
+    /// Agents that open sessions at the same time, no more than one human may approve in an hour, and how many each opens.
     agents: usize,
     each: usize,
     /// Resource servers that follow, and sessions that are ended.
@@ -51,7 +51,7 @@ struct Plan {
     idle: usize,
 }
 
-const FULL: Plan = Plan { sessions: 1_000, agents: 32, each: 100, servers: 100, ends: 100, idle: 2_000 };
+const FULL: Plan = Plan { sessions: 1_000, agents: 16, each: 200, servers: 100, ends: 100, idle: 2_000 };
 const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5, servers: 4, ends: 5, idle: 20 };
 
 /// What can be run alone, and how.
@@ -199,7 +199,8 @@ fn certificate(folder: &Path) -> PathBuf {
     chain
 }
 
-/// How long a session takes, one after the other, each with ten grants.
+/// How long a session takes, one after the other, each with ten grants and over a TLS connection of its own, as an
+/// authenticator opens it.
 fn open(plan: Plan) {
     let service = Service::start(10);
     let mut times = Runtime::new().expect("a runtime").block_on(async {
@@ -270,8 +271,9 @@ fn end(plan: Plan) {
         let mut times = Vec::new();
         for _ in 0..plan.ends {
             let id = agent.authenticate(None, now()).await.expect("a session").half.session_id;
-            let known =
-                |server: &Arc<MemorySessionTable>| server.look_up(id).is_ok_and(|found| found.is_some());
+            let known = |server: &Arc<MemorySessionTable>| {
+                server.look_up(id).is_ok_and(|found| found.is_some_and(|session| session.is_active()))
+            };
             while !servers.iter().all(known) {
                 tokio::time::sleep(LOOK).await;
             }
