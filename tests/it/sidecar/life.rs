@@ -64,7 +64,7 @@ fn a_client_rides_over_a_kill_a_restart_and_a_socket_made_anew() {
 
     fs::remove_file(tqs::socket(home.path())).unwrap();
     assert!(seen.insert(draw(&mut client)), "an open connection does not need the path");
-    wait_until("the daemon makes its socket anew", || tqs::socket(home.path()).exists());
+    wait_until("the daemon makes its socket anew", || tqs::is_served(&tqs::socket(home.path())));
     tqs.wait_for_log("the socket was removed; there is a new one");
     let mut other = Client::connect(endpoint(&home), options()).unwrap();
     assert!(seen.insert(draw(&mut other)));
@@ -79,7 +79,7 @@ fn a_client_rides_over_a_kill_a_restart_and_a_socket_made_anew() {
     }
     wait_until("the daemon makes its sockets anew", || {
         Client::connect(endpoint(&home), options()).is_ok()
-            && home.path().join("run/obol/control.sock").exists()
+            && tqs::is_served(&home.path().join("run/obol/control.sock"))
     });
     tqs.control().health().unwrap();
 }

@@ -115,7 +115,7 @@ fn owned_up(lines: &Receiver<String>) -> u64 {
 fn a_log_that_nobody_reads_stops_no_sidecar_and_its_lines_are_counted() {
     let home = home::home();
     let mut tqs = sidecar(home.path());
-    home::wait_until("the sidecar answers", || tqs::socket(home.path()).exists());
+    home::wait_until("the sidecar answers", || tqs::is_served(&tqs::socket(home.path())));
     ask_sidecar(home.path(), FLOOD);
     let metrics = || sidecar::get(home.path(), "/metrics").1;
     assert!(dropped(&metrics()) > 0);
@@ -144,7 +144,7 @@ fn a_log_that_nobody_reads_stops_no_resource_server_and_its_lines_are_counted() 
 fn daemons_end_when_told_to_though_nobody_ever_reads_their_log() {
     let home = home::home();
     let mut tqs = sidecar(home.path());
-    home::wait_until("the sidecar answers", || tqs::socket(home.path()).exists());
+    home::wait_until("the sidecar answers", || tqs::is_served(&tqs::socket(home.path())));
     ask_sidecar(home.path(), FLOOD);
     let port = free_port();
     let mut rs = resource_server(home.path(), port);

@@ -1,6 +1,7 @@
 //! A real `obol tqs` as a child process that a test starts, talks to and kills.
 
 use core::time::Duration;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Instant;
@@ -149,4 +150,9 @@ impl Drop for Tqs {
 /// The agent's socket of a daemon at home here.
 pub fn socket(home: &Path) -> PathBuf {
     home.join("run/obol/agent.sock")
+}
+
+/// Whether somebody listens behind a socket. Its file is there a moment earlier.
+pub fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
