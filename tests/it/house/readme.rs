@@ -66,11 +66,9 @@ impl Reader {
         fs::create_dir(&bin).unwrap();
         let (obol, tree) = (home::obol().display(), tree());
         let tree = tree.display();
-        // Daemons take a while to start, as on a machine that is busy; and a human types the code that the agent shows.
+        // Daemons take a while to start, as on a machine that is busy.
         let slow = format!(
-            "#!/bin/sh\ncase \"$1 $2\" in 'as --policy'|'rs --audience'|'sidecar '*) sleep 0.5;;\n\
-             'approve CODE') code=$({obol} auth status --json | sed -n 's/.*\"code\": *\"\\([^\"]*\\)\".*/\\1/p');\n\
-             exec {obol} approve \"$code\" --yes;; esac\nexec {obol} \"$@\"\n"
+            "#!/bin/sh\ncase \"$1 $2\" in 'as --policy'|'rs --audience'|'sidecar '*) sleep 0.5;; esac\nexec {obol} \"$@\"\n"
         );
         write_program(&bin.join("slow-obol"), &slow);
         write_program(&bin.join("sudo"), "#!/bin/sh\n[ \"$1 $2 $3\" = 'apt-get install -y' ]\n");
