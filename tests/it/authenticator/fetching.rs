@@ -1,7 +1,6 @@
 //! Agents that send requests by the SDK, with everything around them real: one authentication for a crowd, and nothing lost or done
 //! twice when what is around them is killed.
 
-use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::process::Stdio;
@@ -18,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
 use super::{GATEWAY, Server, World};
+use crate::end_to_end::api;
 
 /// An API that takes the service's tokens, behind the gateway that the session names.
 struct Api {
@@ -42,13 +42,8 @@ impl Api {
             refusals: Mutex::default(),
         });
         let runtime = Runtime::new().unwrap();
-        let address = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address: SocketAddr = listener.local_addr().unwrap();
-            let routes = Router::new().fallback(any(handle)).with_state(Arc::clone(&shared));
-            tokio::spawn(axum::serve(listener, routes).into_future());
-            address
-        });
+        let routes = Router::new().fallback(any(handle)).with_state(Arc::clone(&shared));
+        let address = runtime.block_on(api::listen(routes));
         GATEWAY.set(format!("http://{address}/gate")).unwrap();
         Self { runtime, shared }
     }
@@ -109,6 +104,14 @@ async fn together(agent: &Agent, count: usize) -> Vec<u16> {
     statuses
 }
 
+/// Has nobody in a session any more, and lets one be opened again; how many there have been.
+fn flushed(world: &World) -> usize {
+    let before = world.sessions().len();
+    assert!(world.obol(&["flush", "--all", "--reason", "a drill"]).status.success());
+    assert!(world.obol(&["resume"]).status.success());
+    before
+}
+
 #[test]
 fn a_thousand_calls_at_once_take_one_authentication_and_a_token_each() {
     let api = Api::start();
@@ -116,10 +119,7 @@ fn a_thousand_calls_at_once_take_one_authentication_and_a_token_each() {
     api.serve(&world);
     let (_tqs, _authenticator) = (world.tqs(), world.authenticator());
     world.register();
-    let before = world.sessions().len();
-    // Nobody has a session any more, and one may be opened again.
-    assert!(world.obol(&["flush", "--all", "--reason", "a drill"]).status.success());
-    assert!(world.obol(&["resume"]).status.success());
+    let before = flushed(&world);
     api.runtime.block_on(async {
         let agent = builder(&world).connect().await.unwrap();
         let statuses = together(&agent, 1_000).await;
@@ -137,9 +137,7 @@ fn fifty_processes_on_one_sidecar_take_one_authentication() {
     api.serve(&world);
     let (_tqs, _authenticator) = (world.tqs(), world.authenticator());
     world.register();
-    let before = world.sessions().len();
-    assert!(world.obol(&["flush", "--all", "--reason", "a drill"]).status.success());
-    assert!(world.obol(&["resume"]).status.success());
+    let before = flushed(&world);
     let processes: Vec<_> = (0..50)
         .map(|_| {
             let mut fetch = command(world.path());

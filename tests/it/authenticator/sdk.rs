@@ -20,10 +20,12 @@ use obol_world::tqs;
 use serde_json::Value;
 
 use super::{Authenticator, SERVER, World, auth_socket};
+use crate::end_to_end::api;
 use crate::sdk::{package, python};
 
 impl World {
-    /// Tells the resource server of the sessions that the service has for it, as the service will one day by itself.
+    /// Tells the resource server of the sessions that the service has for it. It does not follow: what is tried here is the
+    /// agent's side, whatever the server's does.
     fn tell_server(&self) {
         let directory = self.authority().directory();
         for session in self.sessions() {
@@ -50,12 +52,7 @@ impl World {
         let call = ToolCall::new("search").action("call").resource("x");
         let layer = TbacLayer::new(Gate::new(self.server.verifier.clone()), call);
         let routes = Router::new().route("/search", post(handler).layer(layer));
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, routes).into_future());
-            address
-        })
+        runtime.block_on(api::listen(routes))
     }
 }
 
@@ -134,17 +131,12 @@ fn catalogue(server: SocketAddr) -> String {
 fn the_session_says_where(mut program: Command) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let server = runtime.block_on(async {
-        let noted = Arc::clone(&seen);
-        let note = move |headers: HeaderMap| {
-            noted.lock().unwrap().push(headers["authorization"].to_str().unwrap().to_owned());
-            async { "found" }
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, Router::new().fallback(note)).into_future());
-        address
-    });
+    let noted = Arc::clone(&seen);
+    let note = move |headers: HeaderMap| {
+        noted.lock().unwrap().push(headers["authorization"].to_str().unwrap().to_owned());
+        async { "found" }
+    };
+    let server = runtime.block_on(api::listen(Router::new().fallback(note)));
     let home = obol_world::home::home();
     let home = home.path();
     obol_world::authority::write_policy(&home.join("policy"), &catalogue(server), POLICIES);

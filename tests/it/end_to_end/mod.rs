@@ -1,5 +1,6 @@
 //! Sidecar and resource server together: what leaves the one is shown to the other.
 
+pub(crate) mod api;
 mod named_calls;
 mod proofs;
 mod sealed_calls;

@@ -5,7 +5,6 @@
 
 use core::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use axum::routing::post;
@@ -15,10 +14,8 @@ use obol_ipc::Endpoint;
 use obol_ipc::codec::Codec;
 use obol_ipc::names::PeerName;
 use obol_queue::{DequeueError, Draw, FlushScope, Queue};
-use obol_resource::{Gate, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
-use obol_token::Audience;
+use obol_resource::{SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::from_base64url;
-use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, command};
 use obol_world::now;
@@ -26,7 +23,7 @@ use obol_world::tqs::{self, Tqs};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::end_to_end::AUDIENCE;
+use crate::end_to_end::{AUDIENCE, api};
 use crate::resource::{self, Answer, refusal};
 use crate::sidecar::{PATIENCE, Raw, tool};
 
@@ -108,22 +105,10 @@ fn serve(runtime: &Runtime, home: &Path) -> SocketAddr {
         assert!(token.opened_arguments().is_some());
         Json(json!({"found": arguments}))
     }
-    let clock = Arc::new(SystemClock::new());
-    let sessions = MemorySessionTable::new();
-    for session in read_session_file(&home.join("rs-sessions.json")).unwrap() {
-        sessions.add(session).unwrap();
-    }
-    let spent = MemorySpentSet::unfenced(Arc::<SystemClock>::clone(&clock), 60);
-    let verifier = Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
-    let gate = Gate::new(verifier.clock(clock).build().unwrap());
+    let gate = api::gate(home, AUDIENCE);
     let layer = TbacLayer::new(gate, ToolCall::new("search")).json_arguments();
     let routes = Router::new().route("/search", post(echo)).route_layer(layer);
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, routes).into_future());
-        address
-    })
+    runtime.block_on(api::listen(routes))
 }
 
 fn a_sealed_call_in_suite(suite: u8) {

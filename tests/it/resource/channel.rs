@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
 use super::running::Running;
+use crate::end_to_end::api;
 use crate::resource::{self, Answer, refusal};
 
 /// The private half of the fixture's session key for proofs.
@@ -42,9 +43,7 @@ impl Site {
         let server = Server::with_session(session, |builder| builder);
         let gate = Gate::new(server.verifier.clone());
         let (app, service) = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let app = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, routes(&gate)).into_future());
+            let app = api::listen(routes(&gate)).await;
             let options = Options::new("127.0.0.1:0".parse().unwrap());
             (app, Running::start(options.bind(gate).await.unwrap()))
         });

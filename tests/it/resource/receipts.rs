@@ -29,6 +29,8 @@ use obol_world::server::Server;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
+use crate::end_to_end::api;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came back, if something did.
@@ -95,12 +97,7 @@ impl Api {
                 runs.fetch_add(1, Ordering::SeqCst);
             }
         });
-        let address = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, routes).into_future());
-            address
-        });
+        let address = runtime.block_on(api::listen(routes));
         Self { _runtime: runtime, address, runs, receipts, tokens: AtomicUsize::new(0) }
     }
 

@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::{Answer, PATIENCE, fetch, post};
+use crate::end_to_end::api;
 
 /// A service that runs on the current runtime.
 pub(super) struct Running {
@@ -66,9 +67,7 @@ impl Site {
         let server = Server::new();
         let gate = gate(server.verifier.clone());
         let (app, service) = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let app = listener.local_addr().unwrap();
-            tokio::spawn(axum::serve(listener, guarded_app(gate.clone())).into_future());
+            let app = api::listen(guarded_app(gate.clone())).await;
             let options = limits(Options::new("127.0.0.1:0".parse().unwrap()));
             (app, Running::start(options.bind(gate).await.unwrap()))
         });

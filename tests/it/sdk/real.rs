@@ -11,15 +11,14 @@ use std::sync::Arc;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
-use obol_token::Audience;
-use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
+use obol_resource::{SpentToken, TbacLayer, ToolCall};
 use obol_world::home::{self, command, write_private};
 use obol_world::tqs::{self, Tqs};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{package, python};
+use crate::end_to_end::api;
 
 const AUDIENCE: &str = "https://api.example";
 
@@ -46,14 +45,7 @@ fn create_session(home: &Path, suite: u8) {
 
 /// An API whose handlers count how often they ran.
 fn serve(runtime: &Runtime, home: &Path, ran: &Arc<AtomicU64>) -> SocketAddr {
-    let clock = Arc::new(SystemClock::new());
-    let sessions = MemorySessionTable::new();
-    for session in read_session_file(&home.join("rs-sessions.json")).unwrap() {
-        sessions.add(session).unwrap();
-    }
-    let spent = MemorySpentSet::unfenced(Arc::<SystemClock>::clone(&clock), 60);
-    let verifier = Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
-    let gate = Gate::new(verifier.clock(clock).build().unwrap());
+    let gate = api::gate(home, AUDIENCE);
     let layer = |tool: &str| TbacLayer::new(gate.clone(), ToolCall::new(tool));
     let counted = Arc::clone(ran);
     let list = move |_: SpentToken| {
@@ -65,12 +57,7 @@ fn serve(runtime: &Runtime, home: &Path, ran: &Arc<AtomicU64>) -> SocketAddr {
         .route("/v1/list", get(list).layer(layer("list")))
         .route("/v1/sign", post(echo).layer(layer("sign").json_arguments()))
         .route("/v1/seal", post(echo).layer(layer("seal").json_arguments()));
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, routes).into_future());
-        address
-    })
+    runtime.block_on(api::listen(routes))
 }
 
 /// Runs an SDK's program against all that; kills the sidecar twice while it calls.

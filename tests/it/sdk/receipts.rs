@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex};
 
 use axum::routing::post;
 use axum::{Json, Router};
-use obol_resource::{Gate, Receipts, SpentToken, TbacLayer, ToolCall};
-use obol_token::Audience;
+use obol_resource::{Receipts, SpentToken, TbacLayer, ToolCall};
+use obol_verify::SystemClock;
 use obol_verify::receipt::{Limits, MemoryReceipts};
-use obol_verify::{MemorySessionTable, MemorySpentSet, SystemClock, Verifier, read_session_file};
 use obol_world::home::{self, command};
 use obol_world::tqs::{self, Tqs};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::{package, python};
+use crate::end_to_end::api;
 
 const AUDIENCE: &str = "https://bank.example";
 /// How many calls a program makes.
@@ -31,15 +31,8 @@ const CALLS: u64 = 12;
 /// An API whose handler takes a while, and counts how often it runs.
 fn serve(runtime: &Runtime, home: &Path, ran: &Arc<AtomicU64>) -> SocketAddr {
     let clock = Arc::new(SystemClock::new());
-    let sessions = MemorySessionTable::new();
-    for session in read_session_file(&home.join("rs-sessions.json")).unwrap() {
-        sessions.add(session).unwrap();
-    }
-    let spent = MemorySpentSet::unfenced(Arc::<SystemClock>::clone(&clock), 60);
-    let receipts =
-        Receipts::new(Arc::new(MemoryReceipts::new(Limits::default(), Arc::<SystemClock>::clone(&clock))));
-    let verifier = Verifier::builder(Audience::new(AUDIENCE).unwrap(), Arc::new(sessions), Arc::new(spent));
-    let gate = Gate::new(verifier.clock(clock).build().unwrap());
+    let receipts = Receipts::new(Arc::new(MemoryReceipts::new(Limits::default(), clock)));
+    let gate = api::gate(home, AUDIENCE);
     let ran = Arc::clone(ran);
     let pay = move |_: SpentToken, Json(order): Json<Value>| async move {
         ran.fetch_add(1, Ordering::Relaxed);
@@ -48,12 +41,7 @@ fn serve(runtime: &Runtime, home: &Path, ran: &Arc<AtomicU64>) -> SocketAddr {
     };
     let routes = Router::new().route("/pay", post(pay)).route_layer(receipts.layer());
     let routes = routes.route_layer(TbacLayer::new(gate, ToolCall::new("pay")).json_arguments());
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, routes).into_future());
-        address
-    })
+    runtime.block_on(api::listen(routes))
 }
 
 /// One request or answer whose head says how long it is; `None` at the end of the connection.
