@@ -4,7 +4,7 @@
 //!
 //! For a session made by hand the audience and the tool follow: where the URL is, tokens of that audience may go.
 
-#![allow(clippy::print_stdout, reason = "an example talks to whoever runs it")]
+#![expect(clippy::print_stdout, reason = "an example talks to whoever runs it")]
 
 use core::error::Error;
 

@@ -181,15 +181,16 @@ class Call {
   }
 
   async #finished(answer, channel) {
-    if (!channel || answer.status < 200 || answer.status > 299) return this.#response(answer, answer.headers(), answer.body());
+    const isSealed = answer.only("content-type") === SEALED_TYPE;
+    if (channel && !isSealed && mustBeSealed(answer.status)) throw this.#dropped(answer, failed("is not sealed"));
+    if (!channel || !isSealed) return this.#response(answer, answer.headers(), answer.body());
     let sealed;
     try {
-      sealed = answer.only("content-type") === SEALED_TYPE ? await answer.bytes(MAX_SEALED_BYTES) : null;
+      sealed = await answer.bytes(MAX_SEALED_BYTES);
     } catch (error) {
       return this.#failed(error);
     }
     answer.drop();
-    if (sealed === null) throw failed("is not sealed");
     const headers = answer.headers();
     headers.set("content-type", headers.get("tbac-sealed-type") ?? "application/octet-stream");
     headers.delete("content-length");
@@ -210,6 +211,9 @@ class Call {
     return response;
   }
 }
+
+/** A refusal comes from whoever stands in front as well, and 204 has no body. */
+const mustBeSealed = (status) => status >= 200 && status <= 299 && status !== 204;
 
 const writeOrigin = ({ scheme, host, port }) => `${scheme}://${host}:${port}`;
 

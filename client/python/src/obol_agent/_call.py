@@ -210,15 +210,22 @@ class Call:
 
     async def _finished(self, answer: Answer, channel: Channel | None) -> Done:
         headers, plain = answer.headers, None
-        if channel and 200 <= answer.status <= 299:
-            sealed = await answer.whole(MAX_SEALED_BYTES) if answer.only("content-type") == SEALED_TYPE else None
+        is_sealed = answer.only("content-type") == SEALED_TYPE
+        if channel and not is_sealed and _must_be_sealed(answer.status):
             answer.drop()
-            if sealed is None:
-                raise failed("is not sealed")
+            raise failed("is not sealed")
+        if channel and is_sealed:
+            sealed = await answer.whole(MAX_SEALED_BYTES)
+            answer.drop()
             plain = channel.open(sealed)
             kind = headers.get("tbac-sealed-type", "application/octet-stream")
             headers = headers.replaced({"content-type": kind, "content-length": None})
         return Done(self._url, self._redirects > 0, answer, headers, plain)
+
+
+def _must_be_sealed(status: int) -> bool:
+    """A refusal comes from whoever stands in front as well, and 204 has no body."""
+    return 200 <= status <= 299 and status != 204
 
 
 def _stolen() -> AgentError:
