@@ -86,10 +86,7 @@ impl Feed {
         for event in events.iter().take_while(|event| event.seq <= head) {
             items.extend(self.item(event)?);
         }
-        self.behind = match last < head {
-            true => Behind::Events { after: last, head },
-            false => Behind::Nothing,
-        };
+        self.behind = if last < head { Behind::Events { after: last, head } } else { Behind::Nothing };
         Ok(items)
     }
 
