@@ -62,12 +62,16 @@ impl Home {
         command.args(["--end-with-parent", "--log", "info", role]).args(arguments);
         let child = command.stdout(Stdio::null()).stderr(written).spawn()?;
         let mut process = Process { role, child, log };
-        wait_for("an answer", SOON, || match process.child.try_wait()? {
-            None => Ok(answers()),
-            Some(status) => Err(process.failed(&format!("ended with {status}"))),
-        })
-        .map_err(|_| process.failed("does not answer"))?;
-        Ok(process)
+        let mut ended = None;
+        let answered = wait_for("an answer", SOON, || {
+            ended = process.child.try_wait()?;
+            Ok(ended.is_some() || answers())
+        });
+        match (answered, ended) {
+            (Ok(()), None) => Ok(process),
+            (_, Some(status)) => Err(process.failed(&format!("ended with {status}"))),
+            (Err(_), None) => Err(process.failed("does not answer")),
+        }
     }
 
     /// What a command says.
