@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obol_handshake::IdentityKey;
+use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_resource::provision::{Follower, Following, Lease, LeasedTable, join};
 use obol_token::Audience;
@@ -33,6 +34,10 @@ pub(super) struct Followed {
 
 impl Followed {
     pub(super) fn start(service: &AsProcess, pin: &str) -> Self {
+        Self::with_lease(service, pin, LEASE_SECS)
+    }
+
+    fn with_lease(service: &AsProcess, pin: &str, secs: u64) -> Self {
         let runtime = Runtime::new().unwrap();
         let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
         let uplink = || Uplink::new(Pinned::parse(pin).unwrap(), &ConnectOptions::new()).unwrap();
@@ -41,7 +46,7 @@ impl Followed {
         assert_eq!(joined.audience, API);
         let clock = Arc::new(SystemClock::new());
         let sessions: Arc<dyn SessionStore> = Arc::new(MemorySessionTable::new());
-        let lease = Arc::new(Lease::new(LEASE_SECS, Arc::clone(&clock) as Arc<_>));
+        let lease = Arc::new(Lease::new(secs, Arc::clone(&clock) as Arc<_>));
         let table = LeasedTable::new(Arc::clone(&sessions), Arc::clone(&lease));
         let why = table.health().unwrap_err().to_string();
         assert!(why.contains("not heard since the start"), "{why}");
@@ -94,5 +99,30 @@ fn a_service_that_is_dead_stops_the_resource_server_at_the_end_of_the_lease_and_
     service.start_again();
     wait_until("it comes back by itself", || table.health().is_ok());
     assert!(table.look_up(session).unwrap().is_some_and(|session| session.is_active()));
+    followed.end();
+}
+
+/// Until when the service says that its only copy of a resource server accepts tokens.
+fn told_end(service: &AsProcess) -> u64 {
+    let told = service.told(&["rs", "list"])["copies"][0]["leaseEndsAt"].take();
+    serde_json::from_value::<UtcTime>(told).unwrap().unix_seconds()
+}
+
+#[test]
+fn no_earlier_end_is_told_than_that_of_the_servers_own_lease_also_when_it_is_away_and_after_a_restart() {
+    let home = home::home();
+    let mut service = AsProcess::start(home.path());
+    // Three times what the service takes where a server says nothing.
+    let followed = Followed::with_lease(&service, &service.pin(), 900);
+    wait_until("it is ready", || followed.table.health().is_ok());
+    let own_end = || followed.following.standing().lease_ends.unwrap();
+    assert!(told_end(&service) >= own_end(), "while it follows");
+    followed.stop.say();
+    wait_until("it follows no more", || service.told(&["rs", "list"])["copies"][0]["follows"] == false);
+    assert!(told_end(&service) >= own_end(), "once it is away");
+    service.kill();
+    service.start_again();
+    assert!(told_end(&service) >= own_end(), "after a restart of the service");
+    assert!(own_end() > now() + 600, "and it does go on for so long");
     followed.end();
 }

@@ -18,6 +18,9 @@ use crate::stream::{Feed, Joined, Live, Who};
 pub(crate) const HEARTBEAT_SECS: u64 = 5;
 /// How long an agent's answer waits for the resource servers to have been sent its session.
 const SENT_PATIENCE: Duration = Duration::from_millis(300);
+/// How long after it was said a heartbeat may be heard and still count, in seconds: its time may be off by so much from the
+/// follower's clock, and that clock from this one.
+const HELD_BACK_SECS: u64 = 2 * MAX_SKEW_SECS;
 /// The longest text of a follower that goes into the log, in bytes.
 const MAX_TEXT_BYTES: usize = 256;
 
@@ -46,7 +49,7 @@ pub struct Copy {
     pub follows: bool,
     /// Whether it says that it has applied the event.
     pub confirmed: bool,
-    /// When it accepts nothing any more unless it hears something, in Unix seconds.
+    /// When it accepts nothing any more unless it hears something, at the latest, in Unix seconds.
     pub lease_ends: u64,
 }
 
@@ -78,12 +81,14 @@ impl Authority {
     /// [`Rejected`] where there is nothing to seal an answer with, or this handshake was answered before.
     pub(crate) fn begin_stream(&self, purpose: Purpose, proof: &[u8], now: Now) -> Result<Begun, Rejected> {
         let proven = self.open_proof(purpose, proof, now)?;
+        let asked = payload::read::<Subscribe>(&proven.payload).and_then(|asked| check(asked, now));
+        let lease_secs =
+            asked.as_ref().ok().and_then(|asked| asked.lease_secs).unwrap_or(self.settings.lease_secs);
         let follows = match purpose {
             Purpose::AgentStream => Follows::Agent(proven.identity),
-            Purpose::ResourceStream => Follows::Replica(proven.identity),
+            Purpose::ResourceStream => Follows::Replica(proven.identity, lease_secs),
             other => return Err(Rejected::Malformed(HandshakeError::Purpose(other.number()))),
         };
-        let asked = payload::read::<Subscribe>(&proven.payload).and_then(|asked| check(asked, now));
         let handshake = handshake_of(&proven);
         // Before anything is sealed: the same message again would else be answered under the same key and numbers.
         let carried = self.directory.begin_stream(handshake, follows, now.secs())?;
@@ -93,7 +98,9 @@ impl Authority {
         };
         let established = proven.established;
         let outcome = match (asked, follower) {
-            (Ok(asked), Ok(follower)) => Ok(self.start(&asked, &follower, established.receive)?),
+            (Ok(asked), Ok(follower)) => {
+                Ok(self.start(&asked, &follower, lease_secs, established.receive)?)
+            }
             (Err(refused), _) | (_, Err(refused)) => {
                 self.auditor.refused(&proven.identity, &refused);
                 Err(refused)
@@ -106,11 +113,11 @@ impl Authority {
         &self,
         asked: &Subscribe,
         follower: &Follower,
+        lease_secs: u64,
         opener: obol_handshake::Opener,
     ) -> Answer<Started> {
         let mut id = [0; 16];
         self.random().fill(&mut id);
-        let lease_secs = asked.lease_secs.unwrap_or(self.settings.lease_secs);
         let who = Who::of(follower);
         let Joined { live, queue, head } = self.hub.join(StreamId(id), who.clone(), lease_secs, opener);
         let after = asked.after.filter(|after| after.incarnation == self.incarnation);
@@ -236,13 +243,14 @@ impl Authority {
             Some(live) if live.heard_at() > 0 => live.heard_at(),
             _ => replica.seen_at.max(self.began_at),
         };
-        let lease_secs = live.as_ref().map_or(self.settings.lease_secs, |live| live.lease_secs);
+        let kept = replica.lease_secs.unwrap_or(self.settings.lease_secs);
+        let lease_secs = live.as_ref().map_or(kept, |live| live.lease_secs);
         Copy {
             id: replica.id.to_string(),
             audience: replica.audience.clone(),
             follows: live.is_some(),
             confirmed: applied >= event,
-            lease_ends: heard_at.saturating_add(lease_secs),
+            lease_ends: heard_at.saturating_add(lease_secs).saturating_add(HELD_BACK_SECS),
         }
     }
 

@@ -264,6 +264,9 @@ pub struct Replica {
     pub cursor: u64,
     /// When it was heard of last, in Unix seconds.
     pub seen_at: u64,
+    /// How many seconds it goes on without hearing anything, as it said when it began to follow; `None` before that.
+    #[serde(default)]
+    pub lease_secs: Option<u64>,
 }
 
 /// Leave for one replica to join.

@@ -203,8 +203,8 @@ pub struct NewReplica {
 /// Who wants to follow the events, by the key that it has proven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Follows {
-    /// A copy of a resource server.
-    Replica(IdentityPublic),
+    /// A copy of a resource server, and how many seconds it goes on without hearing anything.
+    Replica(IdentityPublic, u64),
     /// An agent.
     Agent(IdentityPublic),
 }

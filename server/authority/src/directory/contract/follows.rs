@@ -28,22 +28,24 @@ fn begin(directory: &dyn Directory, number: u64, follows: Follows) -> Carried<Fo
 
 fn a_handshake_begins_one_stream_and_only_for_who_is_known(directory: &dyn Directory) {
     let (replica, builder) = (joined(directory, 1), agent(directory, 2, "builder"));
-    let follower = done(begin(directory, 50, Follows::Replica(key(1))));
+    let follower = done(begin(directory, 50, Follows::Replica(key(1), 900)));
     assert!(
         matches!(&follower, Follower::Replica(found) if found.id == replica.id && found.seen_at == NOW + 5)
     );
+    assert_eq!(replica.lease_secs, None);
+    assert_eq!(directory.replica(key(1)).unwrap().unwrap().lease_secs, Some(900), "kept while it follows");
     assert!(
-        !matches!(begin(directory, 50, Follows::Replica(key(1))), Carried::Now(..)),
+        !matches!(begin(directory, 50, Follows::Replica(key(1), 900)), Carried::Now(..)),
         "the same once more"
     );
     let follower = done(begin(directory, 51, Follows::Agent(key(2))));
     assert!(matches!(&follower, Follower::Agent(found) if found.id == builder.id));
     // Neither with a key of the other kind, nor with one that nobody knows.
     assert_eq!(refused(begin(directory, 52, Follows::Agent(key(1)))), Refused::NotRegistered);
-    assert_eq!(refused(begin(directory, 53, Follows::Replica(key(2)))), Refused::NotJoined);
-    assert_eq!(refused(begin(directory, 54, Follows::Replica(key(3)))), Refused::NotJoined);
+    assert_eq!(refused(begin(directory, 53, Follows::Replica(key(2), 900))), Refused::NotJoined);
+    assert_eq!(refused(begin(directory, 54, Follows::Replica(key(3), 900))), Refused::NotJoined);
     assert!(
-        !matches!(begin(directory, 54, Follows::Replica(key(1))), Carried::Now(..)),
+        !matches!(begin(directory, 54, Follows::Replica(key(1), 900)), Carried::Now(..)),
         "a refusal uses it up"
     );
     // A suspended agent hears when it is let in; one that has ended for good hears nothing.
@@ -58,7 +60,7 @@ fn a_removed_copy_follows_no_more_and_never_joins_again(directory: &dyn Director
     let replica = joined(directory, 1);
     assert!(directory.remove_replica(&replica.id, NOW).unwrap().is_ok());
     assert_eq!(directory.replicas().unwrap(), []);
-    assert_eq!(refused(begin(directory, 50, Follows::Replica(key(1)))), Refused::NotJoined);
+    assert_eq!(refused(begin(directory, 50, Follows::Replica(key(1), 900))), Refused::NotJoined);
     let unknown = directory.remove_replica(&replica.id, NOW).unwrap();
     assert!(matches!(unknown, Err(Refused::Unknown(_))), "{unknown:?}");
     let server = ResourceServer { audience: "https://a".to_owned(), suites: vec![1], added_at: NOW };

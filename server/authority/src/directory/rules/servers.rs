@@ -57,6 +57,7 @@ pub(super) fn join(
         joined_at: now,
         cursor: 0,
         seen_at: now,
+        lease_secs: None,
     };
     transaction.put(Table::Replica, replica.id.as_str().as_bytes(), &replica)?;
     transaction.put(Table::ReplicaKey, &digest, &replica.id)?;
@@ -104,10 +105,11 @@ pub(super) fn follower(
     now: u64,
 ) -> Kept<Result<Follower, Refused>> {
     match follows {
-        Follows::Replica(key) => match replica_with(transaction, &key)? {
+        Follows::Replica(key, lease_secs) => match replica_with(transaction, &key)? {
             None => Ok(Err(Refused::NotJoined)),
             Some(mut replica) => {
                 replica.seen_at = replica.seen_at.max(now);
+                replica.lease_secs = Some(lease_secs);
                 transaction.put(Table::Replica, replica.id.as_str().as_bytes(), &replica)?;
                 Ok(Ok(Follower::Replica(replica)))
             }
