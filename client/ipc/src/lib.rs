@@ -15,7 +15,7 @@
 //! - A `dequeueToken` of which one byte was written is never sent a second time. When its answer is lost, the caller
 //!   is told that the token may have been handed out ([`CallError::MayHaveBeenHandedOut`]).
 //! - A client talks only to a socket and a process that belong to its own user, to root, or to the user it was told to
-//!   expect ([`protocol::endpoint::DAEMON_USER_VARIABLE`]), or to the owner of a folder that only root can have put there.
+//!   expect ([`protocol::DAEMON_USER_VARIABLE`]), or to the owner of a folder that only root can have put there.
 //! - Every wait has an end.
 //!
 //! # What it must not know about

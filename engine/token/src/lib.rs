@@ -12,7 +12,7 @@
 //! - keys have no `Clone`, print as `[redacted]` and are wiped when dropped;
 //! - no input, however long or odd, makes a function here panic or take more than linear space.
 //!
-//! Without the default feature `tokens` the crate is its [`names`] alone, for programs that speak of sessions and tools and
+//! Without the default feature `tokens` the crate is its names alone, for programs that speak of sessions and tools and
 //! never look into a token.
 //!
 //! What it must not know: where sessions come from, what was already spent, what time it is.
