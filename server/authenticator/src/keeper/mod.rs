@@ -5,6 +5,7 @@
 //! before the message that may need it, and a session that did not reach the sidecar ends by itself.
 
 mod hearing;
+mod registering;
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use obol_ipc::control::{SessionState, SessionStatus};
 use obol_ipc::names::{AgentInstanceId, ToolName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
-use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
@@ -24,30 +24,23 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::hearing::Hearing;
-use crate::authenticator::{Authenticator, Registered, RegistrationState as Polled, Session, Wishes};
+use self::registering::{POLL_SECS, POLL_SOONER_SECS};
+use crate::authenticator::{Authenticator, Session, Wishes};
 use crate::known::{Place, Shared};
 use crate::listener::Heard;
 use crate::refusal::{self, Consequence};
 use crate::routes;
 use crate::schedule::{BackOff, Life, Reading};
 use crate::tqs::{Seen, Tqs, TqsError};
-use crate::wishes::merged;
 
 /// How often it is looked whether something is to be done.
 const TICK: Duration = Duration::from_millis(500);
 /// How long one thing at the service may take in all, its repeats included.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How often the service is asked what became of a registration, in seconds, and how soon again for somebody who asks.
-const POLL_SECS: u64 = 5;
-const POLL_SOONER_SECS: u64 = 2;
 /// A session younger than this is answered instead of another new one, in seconds.
 const FRESH_SECS: u64 = 2;
 /// A failure younger than this is answered instead of another attempt, in seconds.
 const FRESH_FAILURE_SECS: u64 = 1;
-/// Pause between two registrations that the service is asked for, in seconds: a human has to read each.
-const REGISTER_PAUSE_SECS: u64 = 10;
-/// How long after its end the service is still asked about a registration, in seconds.
-const ASKED_PATIENCE_SECS: u64 = 3_600;
 /// A difference between the clocks that is worth a line in the log, in seconds.
 const JUMP_SECS: u64 = 5;
 
@@ -345,15 +338,6 @@ impl Keeper {
         self.open().await
     }
 
-    fn why_unregistered(&self) -> Refusal {
-        match (self.authenticator.waiting(), self.ended) {
-            (Some(waiting), _) => refusal::pending(&waiting.code),
-            (None, Some(RegistrationState::Denied)) => refusal::denied("a human said no"),
-            (None, Some(RegistrationState::Expired)) => refusal::denied("nobody decided in time"),
-            (None, _) => refusal::not_registered(),
-        }
-    }
-
     /// Opens a session and gives it to the sidecar.
     async fn open(&mut self) -> Result<OpenSession, Refusal> {
         // Asked anew: an operator may have flushed it a moment ago.
@@ -445,112 +429,6 @@ impl Keeper {
             at: UtcTime::from_unix_seconds(now.wall),
             retry_at: pause.map(|secs| UtcTime::from_unix_seconds(now.wall.saturating_add(secs))),
         });
-    }
-
-    /// Asks to be registered, unless that is under way or done.
-    async fn register(&mut self, params: RegisterParams) -> Result<RegistrationResult, Refusal> {
-        let now = self.now();
-        if self.authenticator.waiting().is_some_and(|waiting| now.wall < waiting.expires_at) {
-            return Ok(self.registration());
-        }
-        let again =
-            matches!(self.refused.as_deref(), Some("NOT_REGISTERED" | "APPROVAL_EXPIRED" | "REVOKED"));
-        if self.authenticator.identity().agent_id().is_some() && !again {
-            return Ok(self.registration());
-        }
-        let wishes = merged(&self.wishes, &params)?;
-        if let Some(since) = self.registered
-            && now.since(since) < REGISTER_PAUSE_SECS
-        {
-            return Err(refusal::too_soon(Duration::from_secs(REGISTER_PAUSE_SECS - now.since(since))));
-        }
-        let ticket = params.ticket.as_ref().map(TicketText::expose);
-        let asking = self.authenticator.register(&wishes, ticket, now.wall);
-        let asked = timeout(PATIENCE, asking)
-            .await
-            .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
-        self.shared.known.lock().skew = self.authenticator.skew();
-        // One that did not reach the service costs nobody anything.
-        if matches!(asked, Ok(_) | Err(AuthError::Refused { .. })) {
-            self.registered = Some(now);
-        }
-        match asked {
-            Ok(Registered::Waits { .. }) => tracing::info!("a human has to approve the agent"),
-            Ok(Registered::Active { agent_id }) => self.is_active(&agent_id, None),
-            Err(error) => {
-                tracing::warn!(%error, "the agent was not registered");
-                return Err(refusal::of_service(&error, Duration::from_secs(REGISTER_PAUSE_SECS)));
-            }
-        }
-        (self.ended, self.polled) = (None, Some(now));
-        Ok(self.registration())
-    }
-
-    fn is_active(&mut self, agent_id: &str, approval_expires_at: Option<u64>) {
-        tracing::info!(agent = agent_id, "the agent is registered");
-        self.hearing.listen_again();
-        self.approval_expires_at = approval_expires_at.or(self.approval_expires_at);
-        (self.refused, self.failure, self.ended) = (None, None, None);
-        self.back_off.reset();
-        self.shared.known.lock().problem = None;
-    }
-
-    /// Asks the service what became of the registration, if one waits and nobody asked a moment ago.
-    /// Who asks for a session may know of a yes that is a moment old: the service is asked as soon as it may be again.
-    async fn ask_about_registration_soon(&mut self) {
-        if let (Some(at), Some(_)) = (self.polled, self.authenticator.waiting()) {
-            let left = POLL_SOONER_SECS.saturating_sub(self.now().since(at));
-            tokio::time::sleep(Duration::from_secs(left)).await;
-        }
-        self.ask_about_registration(0).await;
-    }
-
-    async fn ask_about_registration(&mut self, pause_secs: u64) {
-        let now = self.now();
-        let Some(waiting) = self.authenticator.waiting() else { return };
-        if self.polled.is_some_and(|at| now.since(at) < pause_secs) {
-            return;
-        }
-        self.polled = Some(now);
-        let asked = timeout(PATIENCE, self.authenticator.registration())
-            .await
-            .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
-        match asked {
-            Ok(Polled::Approved { agent_id, expires_at }) => self.is_active(&agent_id, Some(expires_at)),
-            Ok(Polled::Denied) => self.ended = Some(RegistrationState::Denied),
-            Ok(Polled::Expired) => self.ended = Some(RegistrationState::Expired),
-            Ok(Polled::Pending) => {}
-            // The service forgets it an hour after its end.
-            Err(error) if now.wall > waiting.expires_at.saturating_add(ASKED_PATIENCE_SECS) => {
-                tracing::warn!(%error, "nobody decided about the agent in time");
-                self.ended = Some(RegistrationState::Expired);
-                if let Err(error) = self.authenticator.forget_registration() {
-                    tracing::error!(%error, "the registration could not be forgotten");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "the service did not say what became of the registration"),
-        }
-    }
-
-    fn registration(&self) -> RegistrationResult {
-        let identity = self.authenticator.identity();
-        let agent_id = identity.agent_id().and_then(|id| AgentInstanceId::new(id).ok());
-        let waiting = self.authenticator.waiting();
-        let state = match (&waiting, &agent_id) {
-            (Some(_), _) => RegistrationState::Waiting,
-            (None, _) if self.refused.as_deref() == Some("NOT_REGISTERED") => RegistrationState::None,
-            (None, Some(_)) => RegistrationState::Active,
-            (None, None) => self.ended.unwrap_or(RegistrationState::None),
-        };
-        let (code, expires_at) = waiting.map(|waiting| (waiting.code, waiting.expires_at)).unzip();
-        RegistrationResult {
-            state,
-            code,
-            words: identity.public().words(),
-            expires_at: expires_at.map(UtcTime::from_unix_seconds),
-            agent_id,
-            approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
-        }
     }
 
     /// Writes down what is known, for those who ask.
