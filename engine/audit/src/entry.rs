@@ -73,6 +73,10 @@ pub enum Event {
     Join,
     /// A session would have been opened otherwise there by a policy that is only looked at.
     Observed,
+    /// The sidecar was flushed, and its authenticator opens no session until it is resumed.
+    Hold,
+    /// The Authentication Service was told of such a flush.
+    FlushTold,
 }
 
 /// Whether what was asked for was done.

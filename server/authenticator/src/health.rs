@@ -25,6 +25,9 @@ impl Health {
         if self.socket.is_lost() {
             return Some(("socket", "the socket was removed or replaced".to_owned()));
         }
+        if let Err(suspended) = self.shared.auditor.health() {
+            return Some(("audit_log", suspended.to_string()));
+        }
         self.shared.known.lock().not_ready()
     }
 }
@@ -38,6 +41,7 @@ impl health::Health for Health {
         let (mut page, shared) = (Page::new(), &self.shared);
         let reason = self.check().map(|(name, _)| name);
         page.readiness("Whether the sidecar has a session from here.", &NOT_READY, reason);
+        page.audit(shared.auditor.seen());
         let connections = u64::try_from(self.socket.connections()).unwrap_or(u64::MAX);
         page.number(
             "obol_connections",

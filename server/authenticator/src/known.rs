@@ -12,6 +12,8 @@ use obol_ipc::time::UtcTime;
 use obol_probe::metrics::Counter;
 use parking_lot::Mutex;
 
+use crate::audit::Auditor;
+
 /// Requests that are calls of a tool: all but the tool.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Place {
@@ -115,24 +117,35 @@ fn listed(routes: BTreeMap<&Place, Vec<ToolName>>) -> Vec<Route> {
 }
 
 /// Every reason for which the authenticator is not ready.
-pub(crate) const NOT_READY: [&str; 8] =
-    ["stopping", "socket", "sidecar", "unregistered", "waiting", "held", "stopped", "no_session"];
+pub(crate) const NOT_READY: [&str; 9] = [
+    "stopping",
+    "socket",
+    "audit_log",
+    "sidecar",
+    "unregistered",
+    "waiting",
+    "held",
+    "stopped",
+    "no_session",
+];
 
 /// What does not change while the process runs, and what it counts.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) known: Mutex<Known>,
     pub(crate) authority: String,
+    pub(crate) auditor: Auditor,
     pub(crate) started: std::time::Instant,
     pub(crate) opened: Counter,
     pub(crate) failed: Counter,
 }
 
 impl Shared {
-    pub(crate) fn new(known: Known, authority: String) -> Self {
+    pub(crate) fn new(known: Known, authority: String, auditor: Auditor) -> Self {
         Self {
             known: Mutex::new(known),
             authority,
+            auditor,
             started: std::time::Instant::now(),
             opened: Counter::default(),
             failed: Counter::default(),

@@ -12,10 +12,12 @@
 //! - a service without the pinned key, or one that was made to forget a better suite, is not gone on with;
 //! - a lost answer is asked for again with the same bytes, and costs neither a second session nor a false alarm;
 //! - the next session is with the sidecar before the last one ends, and a service that is away costs nothing before that;
-//! - what an operator flushed, or the service ended, gets no session until they say so.
+//! - what an operator flushed, or the service ended, gets no session until they say so;
+//! - where there is an audit log, nobody is registered and no session is opened that is not in it.
 //!
 //! It must not know: tokens, queues, what a session is used for.
 
+mod audit;
 mod authenticator;
 mod derive;
 mod health;

@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use obol_audit::Suspended;
 use obol_ipc::refusal::{ErrorCode, Refusal, retry_after_ms};
 use obol_uplink::AuthError;
 
@@ -68,6 +69,14 @@ pub(crate) fn of_service(error: &AuthError, retry_after: Duration) -> Refusal {
 /// The same for a failure at the sidecar.
 pub(crate) fn of_sidecar(error: &TqsError) -> Refusal {
     Refusal::new(ErrorCode::Unavailable, error.to_string())
+}
+
+/// What cannot be written down is not done.
+pub(crate) fn unaudited(suspended: &Suspended) -> Refusal {
+    Refusal::new(
+        ErrorCode::Unavailable,
+        format!("{suspended}; nobody is registered and no session is opened"),
+    )
 }
 
 pub(crate) fn not_registered() -> Refusal {

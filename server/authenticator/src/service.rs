@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::io;
 use std::sync::{Arc, Weak};
 
+use obol_audit::AuditLog;
 use obol_ipc::Endpoint;
 use obol_ipc::auth::{RegistrationResult, RegistrationState};
 use obol_ipc::names::PeerName;
@@ -16,6 +17,7 @@ use obol_session::clock::{Clock, SystemClock};
 use obol_sidecar::{AgentsSocket, BindError, HttpListener, HttpSocket, PeerLimits, Socket};
 use tokio::sync::mpsc;
 
+use crate::audit::Auditor;
 use crate::authenticator::{Authenticator, Wishes};
 use crate::health::Health;
 use crate::keeper::{Hearing, Keeper};
@@ -45,6 +47,7 @@ pub struct Options {
     http: Option<HttpSocket>,
     limits: PeerLimits,
     notifier: Notifier,
+    audit: Option<Arc<AuditLog>>,
     clock: Arc<dyn Clock>,
     drain_timeout: Duration,
 }
@@ -59,6 +62,7 @@ impl Options {
             http: None,
             limits: usual_limits(),
             notifier: Notifier::default(),
+            audit: None,
             clock: Arc::new(SystemClock::new()),
             drain_timeout: DRAIN_TIMEOUT,
         }
@@ -92,6 +96,13 @@ impl Options {
         self
     }
 
+    /// Also writes an audit log. Nobody is registered and no session is opened that is not in it.
+    #[must_use]
+    pub fn audit(mut self, log: Arc<AuditLog>) -> Self {
+        self.audit = Some(log);
+        self
+    }
+
     /// Where the time comes from; the machine's clocks.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -112,7 +123,7 @@ impl Options {
     ///
     /// [`BindError`]; nothing that was there before was touched.
     pub async fn bind(self, authenticator: Authenticator) -> Result<Service, BindError> {
-        let Self { auth, control, wishes, http, limits, notifier, clock, drain_timeout } = self;
+        let Self { auth, control, wishes, http, limits, notifier, audit, clock, drain_timeout } = self;
         let auth = AgentsSocket::bind(auth, limits)?;
         let http = http.map(HttpSocket::take).transpose()?;
         let name = PeerName::new(NAME)
@@ -121,8 +132,9 @@ impl Options {
             .chain(http.as_ref().and_then(HttpListener::address))
             .collect();
         let stop = Stop::new();
-        let shared =
-            Arc::new(Shared::new(nothing_known(&authenticator), authenticator.service().to_string()));
+        let known = nothing_known(&authenticator);
+        let shared = Shared::new(known, authenticator.service().to_string(), Auditor::new(audit));
+        let shared = Arc::new(shared);
         let health =
             Arc::new(Health { shared: Arc::clone(&shared), socket: auth.health(), stop: stop.clone() });
         let (orders, queue) = mpsc::channel(MAX_ORDERS);

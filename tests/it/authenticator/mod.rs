@@ -1,6 +1,7 @@
 //! An agent and everything around it, with real processes and sockets: the Authentication Service, the authenticator, the
 //! sidecar, and a resource server that knows what the service tells it and nothing else.
 
+mod audit;
 mod ends;
 mod fetching;
 mod kills;

@@ -92,7 +92,7 @@ impl Raw {
 }
 
 /// One request, and the status line's number and the body of its answer.
-fn ask(mut stream: impl Read + Write, request: &str) -> (u16, String) {
+pub(crate) fn ask(mut stream: impl Read + Write, request: &str) -> (u16, String) {
     // A server that refuses a request may close before it has read the whole of it; its answer is there all the same.
     let _refused_early =
         stream.write_all(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());

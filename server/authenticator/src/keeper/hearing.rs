@@ -118,6 +118,8 @@ impl Keeper {
 
     async fn session_ended(&mut self, session: SessionId, reason: &str) {
         tracing::warn!(%session, reason, "the service ended a session");
+        self.unended.remove(&session);
+        self.auditor.session_ended(session, reason);
         if self.current.as_ref().is_some_and(|current| current.open.session_id == session) {
             self.current = None;
         }
@@ -131,8 +133,9 @@ impl Keeper {
         self.current = None;
         self.refused = Some(code.to_owned());
         // That was what it had to be told, where it had to be told anything.
-        if let Some(Word::Flushed { since, .. }) = self.hearing.between.word.send_replace(None) {
+        if let Some(Word::Flushed { since, scope, reason }) = self.hearing.between.word.send_replace(None) {
             tracing::info!("the service knows of the flush, and holds the agent until somebody enables it");
+            self.auditor.flush_told(&scope, &reason);
             if let Err(error) = self.authenticator.set_told_flush(since) {
                 tracing::error!(%error, "that the service knows of the flush could not be kept");
             }
@@ -142,6 +145,10 @@ impl Keeper {
         }
         let now = self.now();
         self.back_off.refused(now, chance());
+        self.auditor.agent_ended(self.authenticator.identity().agent_id(), code, why);
+        for session in core::mem::take(&mut self.unended) {
+            self.auditor.session_ended(session, "the service ended the agent");
+        }
         if let Some(agent) = self.agent() {
             tracing::warn!(agent = agent.as_str(), why, "the service ended the agent");
             let kind = format!("obol:agent-{}", code.to_ascii_lowercase());
@@ -158,6 +165,7 @@ impl Keeper {
             return;
         }
         tracing::info!("the service lets the agent in again");
+        self.auditor.agent_let_in(self.authenticator.identity().agent_id());
         (self.refused, self.failure) = (None, None);
         self.back_off.reset();
     }

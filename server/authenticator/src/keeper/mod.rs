@@ -8,6 +8,7 @@ mod hearing;
 mod registering;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use obol_handshake::{Random as _, SystemRandom};
@@ -18,6 +19,7 @@ use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
 use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
+use obol_session::SessionId;
 use obol_session::clock::Clock;
 use obol_uplink::AuthError;
 use tokio::sync::{mpsc, oneshot};
@@ -25,13 +27,14 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::hearing::Hearing;
 use self::registering::{POLL_SECS, POLL_SOONER_SECS};
+use crate::audit::Auditor;
 use crate::authenticator::{Authenticator, Session, Wishes};
 use crate::known::{Place, Shared};
 use crate::listener::Heard;
 use crate::refusal::{self, Consequence};
 use crate::routes;
 use crate::schedule::{BackOff, Life, Reading};
-use crate::tqs::{Seen, Tqs, TqsError};
+use crate::tqs::{Seen, Tqs};
 
 /// How often it is looked whether something is to be done.
 const TICK: Duration = Duration::from_millis(500);
@@ -82,7 +85,10 @@ pub(crate) struct Keeper {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     orders: mpsc::Receiver<Order>,
+    auditor: Auditor,
     current: Option<Current>,
+    /// Sessions that were opened or found and whose end was not written down yet.
+    unended: BTreeSet<SessionId>,
     /// What the service said no with, until it says yes.
     refused: Option<String>,
     /// How the last registration ended, where it did not end well.
@@ -109,7 +115,7 @@ impl Keeper {
         orders: mpsc::Receiver<Order>,
         hearing: Hearing,
     ) -> Self {
-        let looked = Reading::of(&*clock);
+        let (looked, auditor) = (Reading::of(&*clock), shared.auditor.clone());
         Self {
             authenticator,
             tqs,
@@ -117,7 +123,9 @@ impl Keeper {
             shared,
             clock,
             orders,
+            auditor,
             current: None,
+            unended: BTreeSet::new(),
             refused: None,
             ended: None,
             approval_expires_at: None,
@@ -232,9 +240,11 @@ impl Keeper {
                     reason = hold.reason,
                     "an operator flushed the sidecar; no session is opened"
                 );
+                self.auditor.held(&hold.scope, &hold.reason);
             }
             (None, true) => {
                 tracing::info!("the sidecar takes sessions again");
+                self.auditor.resumed();
                 self.back_off.reset();
             }
             _ => {}
@@ -242,6 +252,7 @@ impl Keeper {
         self.shared.known.lock().hold.clone_from(&seen.hold);
         self.tell_of_flush(seen.hold.as_ref());
         self.compare(seen);
+        self.note_ends(seen);
         let now = self.now();
         let is_ours = |status: &&SessionStatus| {
             let agent = self.authenticator.identity().agent_id();
@@ -271,6 +282,22 @@ impl Keeper {
         self.knows_sidecar = true;
     }
 
+    /// Writes down which sessions are over at the sidecar.
+    fn note_ends(&mut self, seen: &Seen) {
+        let auditor = &self.auditor;
+        self.unended.retain(|id| {
+            let why =
+                match seen.sessions.iter().find(|status| status.session_id == *id).map(|found| found.state) {
+                    Some(SessionState::Active | SessionState::Held) => return true,
+                    Some(SessionState::Flushed) => "flushed",
+                    Some(_) => "its time is over",
+                    None => "the sidecar does not have it any more",
+                };
+            auditor.session_ended(*id, why);
+            false
+        });
+    }
+
     /// Takes over a session that the sidecar has: from before a restart, or one whose answer was lost. The next one is opened
     /// soon: only the service knows whether it still stands.
     fn adopt(&mut self, found: &SessionStatus, now: Reading) {
@@ -279,6 +306,10 @@ impl Keeper {
             return;
         }
         tracing::info!(session = %found.session_id, expires_at = %found.expires_at, "a session is there already");
+        if self.unended.insert(found.session_id) {
+            let (agent, end) = (found.agent_instance_id.as_str(), found.expires_at.unix_seconds());
+            self.auditor.adopted(found.session_id, agent, end);
+        }
         let open = OpenSession {
             session_id: found.session_id,
             agent_instance_id: found.agent_instance_id.clone(),
@@ -347,9 +378,14 @@ impl Keeper {
             let (scope, reason) = hold.map_or_else(Default::default, |hold| (hold.scope, hold.reason));
             return Err(refusal::held(&scope, &reason));
         }
+        let auditor = self.auditor.clone();
+        let place = match auditor.reserve() {
+            Ok(place) => place,
+            Err(suspended) => return Err(self.failed_here(refusal::unaudited(&suspended))),
+        };
         let pop_pub = match self.tqs.pop_key().await {
             Ok(public) => public,
-            Err(error) => return Err(self.failed_at_sidecar(&error)),
+            Err(error) => return Err(self.failed_here(refusal::of_sidecar(&error))),
         };
         let now = self.now();
         self.authenticator.replaces(self.current.as_ref().map(|current| current.open.session_id));
@@ -369,12 +405,16 @@ impl Keeper {
         };
         let routes = routes::of_session(&half.grants, &calls);
         self.hearing.opened(half.session_id);
+        place.opened(&auditor, &half);
         let life = Life::new(now, half.expires_at, chance());
         let document = half.to_json();
         drop(half);
         if let Err(error) = self.tqs.provision(document, pop_pub).await {
-            return Err(self.failed_at_sidecar(&error));
+            // It may have it all the same, and is then found there.
+            self.auditor.session_ended(open.session_id, "it was not given to the sidecar");
+            return Err(self.failed_here(refusal::of_sidecar(&error)));
         }
+        self.unended.insert(open.session_id);
         self.shared.opened.increment();
         tracing::info!(session = %open.session_id, expires_at = %open.expires_at, "a session is open");
         self.put(Current { open: open.clone(), life, is_adopted: false }, routes);
@@ -398,6 +438,7 @@ impl Keeper {
         let told = refusal::of_service(error, Duration::from_secs(pause));
         if consequence != Consequence::TryAgain {
             self.refused = Some(error.code().to_owned());
+            self.auditor.refused(told.code().name());
         }
         if consequence == Consequence::Ended {
             self.end(error.code(), told.message()).await;
@@ -406,10 +447,10 @@ impl Keeper {
         told
     }
 
-    fn failed_at_sidecar(&mut self, error: &TqsError) -> Refusal {
+    /// Notes a failure on this side of the service.
+    fn failed_here(&mut self, told: Refusal) -> Refusal {
         let now = self.now();
         let pause = self.back_off.failed(now, self.current.as_ref().map(|current| &current.life), chance());
-        let told = refusal::of_sidecar(error);
         self.note(now, &told, Some(pause));
         told
     }

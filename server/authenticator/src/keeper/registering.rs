@@ -41,6 +41,8 @@ impl Keeper {
         {
             return Err(refusal::too_soon(Duration::from_secs(REGISTER_PAUSE_SECS - now.since(since))));
         }
+        let auditor = self.auditor.clone();
+        let place = auditor.reserve().map_err(|suspended| refusal::unaudited(&suspended))?;
         let ticket = params.ticket.as_ref().map(TicketText::expose);
         let asking = self.authenticator.register(&wishes, ticket, now.wall);
         let asked = timeout(PATIENCE, asking)
@@ -52,8 +54,14 @@ impl Keeper {
             self.registered = Some(now);
         }
         match asked {
-            Ok(Registered::Waits { .. }) => tracing::info!("a human has to approve the agent"),
-            Ok(Registered::Active { agent_id }) => self.is_active(&agent_id, None),
+            Ok(Registered::Waits { .. }) => {
+                tracing::info!("a human has to approve the agent");
+                place.registered(&wishes.name, &self.subject(), None);
+            }
+            Ok(Registered::Active { agent_id }) => {
+                place.registered(&wishes.name, &self.subject(), Some(&agent_id));
+                self.is_active(&agent_id, None);
+            }
             Err(error) => {
                 tracing::warn!(%error, "the agent was not registered");
                 return Err(refusal::of_service(&error, Duration::from_secs(REGISTER_PAUSE_SECS)));
@@ -61,6 +69,15 @@ impl Keeper {
         }
         (self.ended, self.polled) = (None, Some(now));
         Ok(self.registration())
+    }
+
+    fn subject(&self) -> String {
+        self.authenticator.identity().public().subject()
+    }
+
+    fn is_not_approved(&mut self, how: RegistrationState, why: &str) {
+        self.auditor.not_approved(&self.subject(), why);
+        self.ended = Some(how);
     }
 
     fn is_active(&mut self, agent_id: &str, approval_expires_at: Option<u64>) {
@@ -93,14 +110,19 @@ impl Keeper {
             .await
             .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
         match asked {
-            Ok(Polled::Approved { agent_id, expires_at }) => self.is_active(&agent_id, Some(expires_at)),
-            Ok(Polled::Denied) => self.ended = Some(RegistrationState::Denied),
-            Ok(Polled::Expired) => self.ended = Some(RegistrationState::Expired),
+            Ok(Polled::Approved { agent_id, expires_at }) => {
+                self.auditor.approved(&agent_id, expires_at);
+                self.is_active(&agent_id, Some(expires_at));
+            }
+            Ok(Polled::Denied) => self.is_not_approved(RegistrationState::Denied, "a human said no"),
+            Ok(Polled::Expired) => {
+                self.is_not_approved(RegistrationState::Expired, "nobody decided in time");
+            }
             Ok(Polled::Pending) => {}
             // The service forgets it an hour after its end.
             Err(error) if now.wall > waiting.expires_at.saturating_add(ASKED_PATIENCE_SECS) => {
                 tracing::warn!(%error, "nobody decided about the agent in time");
-                self.ended = Some(RegistrationState::Expired);
+                self.is_not_approved(RegistrationState::Expired, "nobody decided in time");
                 if let Err(error) = self.authenticator.forget_registration() {
                     tracing::error!(%error, "the registration could not be forgotten");
                 }

@@ -10,20 +10,55 @@ use serde_json::json;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::places::{place, state_folder};
-use crate::role::audit::{RS_KEY, chain_key, head_of};
+use crate::role::audit::{AS_KEY, AUTHENTICATOR_KEY, RS_KEY, chain_key, head_of};
 use crate::settings::args::AuditVerifyArgs;
 use crate::settings::config::Config;
 
-/// Whether the resource server's log is meant where none is named.
-fn means_rs(args: &AuditVerifyArgs, config: &Config) -> bool {
-    args.rs || (args.files.is_empty() && config.tqs.audit_log.is_none() && config.rs.audit_log.is_some())
+/// A server's own log: what names it, and the key it is sealed under.
+struct Log<'a> {
+    setting: &'static str,
+    file: Option<&'a PathBuf>,
+    key: Option<&'a PathBuf>,
+    usual_key: &'static str,
+    /// What the note of the log's end lies beside, where that is not the key.
+    anchor: Option<(Option<&'a PathBuf>, &'static str)>,
+}
+
+/// Whose log is meant: the one that is said, or else the sidecar's, unless only the resource server has one.
+fn meant<'a>(args: &AuditVerifyArgs, config: &'a Config) -> Log<'a> {
+    let beside_key = |setting, file: &'a Option<PathBuf>, key: &'a Option<PathBuf>, usual_key| Log {
+        setting,
+        file: file.as_ref(),
+        key: key.as_ref(),
+        usual_key,
+        anchor: None,
+    };
+    let (tqs, rs) = (&config.tqs, &config.rs);
+    let only_rs = args.files.is_empty() && tqs.audit_log.is_none() && rs.audit_log.is_some();
+    if args.authenticator {
+        let of = &config.authenticator;
+        beside_key("authenticator.audit_log", &of.audit_log, &of.audit_key, AUTHENTICATOR_KEY)
+    } else if args.authority {
+        beside_key("as.audit_log", &config.authority.audit_log, &config.authority.audit_key, AS_KEY)
+    } else if args.rs || only_rs {
+        beside_key("rs.audit_log", &rs.audit_log, &rs.audit_key, RS_KEY)
+    } else {
+        Log {
+            setting: "tqs.audit_log",
+            file: tqs.audit_log.as_ref(),
+            key: tqs.master_key.as_ref(),
+            usual_key: "master.key",
+            anchor: Some((tqs.store.as_ref(), "tokens.redb")),
+        }
+    }
 }
 
 /// `obol audit verify`.
 pub(crate) fn run(args: &AuditVerifyArgs, config: &Config) -> Outcome {
-    let files = files(args, config)?;
-    let key = key(args, config)?;
-    let head = head(args, config)?;
+    let log = meant(args, config);
+    let files = files(args, &log)?;
+    let key = key(args, &log)?;
+    let head = head(args, &log)?;
     let checked = verify::verify(&files, key.as_ref(), head.as_deref());
     let report = match checked {
         // A key nobody named is a guess; without it the chain alone can be checked.
@@ -49,15 +84,16 @@ pub(crate) fn run(args: &AuditVerifyArgs, config: &Config) -> Outcome {
     ))
 }
 
-fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
+fn files(args: &AuditVerifyArgs, log: &Log<'_>) -> Outcome<Vec<PathBuf>> {
     if !args.files.is_empty() {
         return Ok(args.files.clone());
     }
-    let configured = if means_rs(args, config) { &config.rs.audit_log } else { &config.tqs.audit_log };
-    let path = configured.as_ref().ok_or_else(|| {
-        Failure::usage(
-            "name the log's files, or the one being written as tqs.audit_log or rs.audit_log in the configuration",
-        )
+    let path = log.file.ok_or_else(|| {
+        Failure::usage(format_args!(
+            "name the log's files, or the one being written as {} in the configuration; --rs, --authenticator and --as say \
+             whose log is meant",
+            log.setting
+        ))
     })?;
     let files = verify::files_of(path)
         .map_err(|error| Failure::usage(format_args!("cannot read {}: {error}", path.display())))?;
@@ -67,22 +103,17 @@ fn files(args: &AuditVerifyArgs, config: &Config) -> Outcome<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The key that was named, or the daemon's own if it is there to be read.
-fn key(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<ChainKey>> {
+/// The key that was named, or the server's own if it is there to be read.
+fn key(args: &AuditVerifyArgs, log: &Log<'_>) -> Outcome<Option<ChainKey>> {
     if let Some(named) = &args.master_key {
         return Ok(Some(chain_key(&MasterKey::load(named).map_err(Failure::usage)?)));
     }
-    let (configured, usual) = if means_rs(args, config) {
-        (&config.rs.audit_key, RS_KEY)
-    } else {
-        (&config.tqs.master_key, "master.key")
-    };
-    let path = configured.clone().unwrap_or_else(|| state_folder().join(usual));
+    let path = log.key.cloned().unwrap_or_else(|| state_folder().join(log.usual_key));
     Ok(MasterKey::load(path).ok().map(|key| chain_key(&key)))
 }
 
 /// The head that was named; or, where a server's own log is checked as a whole, the one it keeps.
-fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
+fn head(args: &AuditVerifyArgs, log: &Log<'_>) -> Outcome<Option<PathBuf>> {
     if let Some(named) = &args.head {
         if !named.exists() {
             return Err(Failure::usage(format_args!("{} does not exist", named.display())));
@@ -92,12 +123,8 @@ fn head(args: &AuditVerifyArgs, config: &Config) -> Outcome<Option<PathBuf>> {
     if !args.files.is_empty() {
         return Ok(None);
     }
-    let anchor = if means_rs(args, config) {
-        place(config.rs.audit_key.as_ref(), RS_KEY)
-    } else {
-        place(config.tqs.store.as_ref(), "tokens.redb")
-    };
-    Ok(Some(head_of(&anchor?)))
+    let (named, usual) = log.anchor.unwrap_or((log.key, log.usual_key));
+    Ok(Some(head_of(&place(named, usual)?)))
 }
 
 fn tell(report: &Report) {

@@ -252,6 +252,7 @@ impl Check {
             "tqs.audit_log",
             "authenticator.identity",
             "rs.spent",
+            "authenticator.audit_log",
             "rs.session_store",
             "rs.audit_log",
             "as.directory",
@@ -265,6 +266,7 @@ impl Check {
         for name in [
             "tqs.master_key",
             "authenticator.identity_key",
+            "authenticator.audit_key",
             "rs.audit_key",
             "rs.session_key",
             "rs.identity_key",

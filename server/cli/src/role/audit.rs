@@ -94,17 +94,17 @@ pub(crate) fn open_for_atp(path: &Path, key_file: Option<&PathBuf>) -> Outcome<A
 }
 
 /// The key of the Authentication Service's log, where none is named.
-#[cfg(feature = "authority")]
 pub(crate) const AS_KEY: &str = "as-audit.key";
 
-/// Opens the audit log of the Authentication Service.
-#[cfg(feature = "authority")]
-pub(crate) fn open_for_as(path: &Path, key_file: &Path, file_bytes: Option<u64>) -> Outcome<Arc<AuditLog>> {
-    open_beside_key(path, key_file, file_bytes)
-}
+/// The key of an authenticator's log, where none is named.
+pub(crate) const AUTHENTICATOR_KEY: &str = "authenticator/audit.key";
 
 /// Opens a log whose key is a file of its own.
-fn open_beside_key(path: &Path, key_file: &Path, file_bytes: Option<u64>) -> Outcome<Arc<AuditLog>> {
+pub(crate) fn open_beside_key(
+    path: &Path,
+    key_file: &Path,
+    file_bytes: Option<u64>,
+) -> Outcome<Arc<AuditLog>> {
     let had_key = key_file.exists();
     companions::refuse_lost_key(key_file, &[path, &head_of(key_file)])?;
     let key = MasterKey::load_or_create(key_file).map_err(Failure::usage)?;

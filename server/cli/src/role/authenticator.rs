@@ -23,9 +23,9 @@ use crate::log_lines;
 use crate::places::{environment, folder_of, place};
 use crate::role::master_key::Sources;
 use crate::role::tqs::sockets::{access, beside, http_at};
-use crate::role::{pin, sandbox};
-use crate::settings::args::LogLevel;
+use crate::role::{audit, pin, sandbox};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorRoleArgs};
+use crate::settings::args::{AuditLogArgs, LogLevel};
 use crate::settings::config::{self, Config, Origin};
 use crate::settings::log_level;
 use crate::signals::{LAST_WAIT, service_manager, shutdown_signal};
@@ -58,15 +58,20 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
         options = options.ca_file(file);
     }
     let authenticator = Authenticator::new(service.clone(), identity, &options).map_err(Failure::usage)?;
+    let audit_places = audit_places(&args.audit, config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sockets = {
         let _inside = runtime.enter();
         Sockets::bind(args, config)?
     };
-    let sandbox = (!args.no_sandbox && settings.sandbox != Some(false))
-        .then(|| sandbox::of_authenticator(&path, &service, sockets.folders(), origin));
+    let sandbox = (!args.no_sandbox && settings.sandbox != Some(false)).then(|| {
+        sandbox::of_authenticator(&path, &service, sockets.folders(), audit_places.as_ref(), origin)
+    });
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
+    // It has a thread of its own.
+    let log = audit_places.map(|(log, key)| audit::open_beside_key(&log, &key, settings.audit_file_bytes));
+    let log = log.transpose()?;
     log_lines::begin()?;
     let words = authenticator.identity().public().words();
     tracing::info!(
@@ -81,6 +86,9 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
         .notify(notifier);
     if let Some(http) = sockets.http {
         options = options.http(http);
+    }
+    if let Some(log) = log {
+        options = options.audit(log);
     }
     let ended = runtime.block_on(async {
         let service = options.bind(authenticator).await.map_err(Failure::unavailable)?;
@@ -126,6 +134,14 @@ pub(crate) fn check(args: &AuthenticatorArgs, config: &Config) -> Outcome {
     }
     pinned(args, config)?;
     wishes(config).map(drop)
+}
+
+/// The audit log, if there is to be one, and its key.
+fn audit_places(args: &AuditLogArgs, config: &Config) -> Outcome<Option<(PathBuf, PathBuf)>> {
+    let settings = &config.authenticator;
+    let Some(log) = args.audit_log.as_ref().or(settings.audit_log.as_ref()) else { return Ok(None) };
+    let key = args.audit_key.as_ref().or(settings.audit_key.as_ref());
+    Ok(Some((log.clone(), place(key, audit::AUTHENTICATOR_KEY)?)))
 }
 
 /// Which service it is, and its key.

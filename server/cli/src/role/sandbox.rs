@@ -52,15 +52,19 @@ pub(crate) fn of_sidecar<'a>(
 }
 
 /// The authenticator: the service's port, its identity's folder, the sockets, should they have to be made again, and what a
-/// reload reads. No port of its own, and nothing that the sidecar keeps.
+/// reload reads; and the audit log with its key, where there is one. No port of its own, and nothing that the sidecar keeps.
 pub(crate) fn of_authenticator(
     identity: &Path,
     service: &Pinned,
     sockets: Vec<PathBuf>,
+    audit: Option<&(PathBuf, PathBuf)>,
     origin: &Origin,
 ) -> Sandbox {
     let sandbox = Sandbox::new().serve_unix().reach_unix().write(folder_of(identity));
     let mut sandbox = reach(sandbox, service);
+    for file in audit.iter().flat_map(|(log, key)| [log, key]) {
+        sandbox = sandbox.write(folder_of(file));
+    }
     sandbox = sockets.into_iter().fold(sandbox, Sandbox::write);
     // Whose control group a process is in that connects: shares go by it.
     sandbox = sandbox.read("/proc");

@@ -244,6 +244,12 @@ settings! {
         tools: Vec<String> = otherwise("what the agent says", vec!["search"]);
         /// The weakest suite that is used, whatever the service says: 4 is the strongest, then 2 and 3, then 1.
         min_suite: u16 = value(1) => 1..=4;
+        /// The file of the audit log. Nobody is registered and no session is opened that is not in it.
+        audit_log: PathBuf = otherwise("none is written", "/var/log/obol/authenticator-audit.jsonl");
+        /// The file with the key that the audit log is sealed under; created if it is not there.
+        audit_key: PathBuf = Usual::InState("authenticator/audit.key");
+        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
         /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off.
         http: String = otherwise("auth-http.sock beside the agent's socket", "127.0.0.1:9467");
         /// Whether to give up what is not needed, by Landlock and seccomp.

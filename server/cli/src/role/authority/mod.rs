@@ -137,7 +137,7 @@ fn open(
 ) -> Outcome<(Arc<Authority>, Arc<Policies>)> {
     let directory = RedbDirectory::open(&places.directory, master).map_err(Failure::unavailable)?;
     let log = places.audit.as_ref();
-    let log = log.map(|(log, key)| audit::open_for_as(log, key, config.audit_file_bytes)).transpose()?;
+    let log = log.map(|(log, key)| audit::open_beside_key(log, key, config.audit_file_bytes)).transpose()?;
     if log.is_none() {
         tracing::warn!(
             "there is no audit log: who approved, opened and ended what is in this log alone; --audit-log names one"

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Output, Sockets};
+use super::{AuditLogArgs, Output, Sockets};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthenticatorCommand {
@@ -52,6 +52,8 @@ pub(crate) struct AuthenticatorRoleArgs {
     pub(crate) sockets: Sockets,
     #[command(flatten)]
     pub(crate) authenticator: AuthenticatorArgs,
+    #[command(flatten)]
+    pub(crate) audit: AuditLogArgs,
     /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: auth-http.sock
     /// beside the agent's socket.
     #[arg(long, value_name = "ADDRESS")]

@@ -211,7 +211,8 @@ pub(crate) struct TqsArgs {
 /// The audit log of a server that is not the sidecar.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AuditLogArgs {
-    /// Write an audit log into this file; nothing is accepted or issued that is not in it. Check it with `obol audit verify`.
+    /// Write an audit log into this file; nothing is accepted, issued or opened that is not in it. Check it with `obol audit
+    /// verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
     /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
@@ -477,9 +478,15 @@ pub(crate) struct AuditVerifyArgs {
     pub(crate) files: Vec<PathBuf>,
     /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit_log` and the master
     /// key.
-    #[arg(long)]
+    #[arg(long, group = "whose")]
     pub(crate) rs: bool,
-    /// The key the log was sealed under: the sidecar's master key, or the resource server's audit key. Without it: the
+    /// The authenticator's log: `authenticator.audit_log` and `authenticator.audit_key`.
+    #[arg(long, group = "whose")]
+    pub(crate) authenticator: bool,
+    /// The Authentication Service's log: `as.audit_log` and `as.audit_key`.
+    #[arg(long = "as", group = "whose")]
+    pub(crate) authority: bool,
+    /// The key the log was sealed under: the sidecar's master key, or another server's audit key. Without it: the
     /// configured one, if it can be read; else only the chain is checked, which who can write the file can forge.
     #[arg(long, visible_alias = "key", value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
