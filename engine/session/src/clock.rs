@@ -37,6 +37,28 @@ impl Clock for SystemClock {
     }
 }
 
+/// Both clocks at one moment: the wall's, which somebody may set, and the one that never steps but sleeps with the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// The wall's, in Unix seconds.
+    pub wall: u64,
+    /// The other, in seconds since some fixed moment.
+    pub monotonic: u64,
+}
+
+impl Reading {
+    /// What the clocks show now.
+    pub fn of(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// Seconds since then, by whichever clock says more: after a sleep that is the wall's, after somebody set the wall's clock
+    /// back it is the other.
+    pub fn since(self, then: Self) -> u64 {
+        self.wall.saturating_sub(then.wall).max(self.monotonic.saturating_sub(then.monotonic))
+    }
+}
+
 fn seconds(clock: ClockId) -> u64 {
     u64::try_from(clock_gettime(clock).tv_sec).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! When the next session is opened, and when a failure is tried again. No clock is read here and nothing is sent.
 
-use obol_session::clock::Clock;
+use obol_session::clock::Reading;
 
 /// How much earlier or later than two thirds of a session's life it is renewed, in parts of a thousand of that: so that
 /// agents which began together do not come together.
@@ -13,28 +13,9 @@ const LONGEST_PAUSE_SECS: u64 = 60;
 /// enough.
 const LEAST_LEFT_SECS: u64 = 60;
 
-/// Both clocks at one moment: the wall's, which somebody may set, and the one that never steps but sleeps with the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Reading {
-    pub(crate) wall: u64,
-    pub(crate) monotonic: u64,
-}
-
-impl Reading {
-    pub(crate) fn of(clock: &dyn Clock) -> Self {
-        Self { wall: clock.now(), monotonic: clock.monotonic() }
-    }
-
-    /// Seconds since then, by whichever clock says more: after a sleep that is the wall's, after somebody set the wall's clock
-    /// back it is the other.
-    pub(crate) fn since(self, then: Self) -> u64 {
-        self.wall.saturating_sub(then.wall).max(self.monotonic.saturating_sub(then.monotonic))
-    }
-
-    /// How far the wall's clock jumped against the other since then, in seconds: a sleep, or somebody who set it.
-    pub(crate) fn jump_since(self, then: Self) -> u64 {
-        self.wall.abs_diff(then.wall).abs_diff(self.monotonic.saturating_sub(then.monotonic))
-    }
+/// How far the wall's clock jumped against the other between two moments, in seconds: a sleep, or somebody who set it.
+pub(crate) fn jump(then: Reading, now: Reading) -> u64 {
+    now.wall.abs_diff(then.wall).abs_diff(now.monotonic.saturating_sub(then.monotonic))
 }
 
 /// The life of one session, as this side sees it.
@@ -168,11 +149,11 @@ mod tests {
         let life = Life::new(at(0), NOW + 900, 0);
         let slept = Reading { wall: NOW + 5_000, monotonic: 501 };
         assert!(life.is_due(slept) && life.is_over(slept));
-        assert_eq!(slept.jump_since(at(0)), 4_999);
+        assert_eq!(jump(at(0), slept), 4_999);
         let set_back = Reading { wall: NOW - 5_000, monotonic: 500 + 700 };
         assert!(life.is_due(set_back) && !life.is_over(set_back));
         assert!(!life.is_due(at(300)) && life.is_enough(at(300)) && !life.is_enough(at(841)));
-        assert_eq!(at(10).jump_since(at(0)), 0);
+        assert_eq!(jump(at(0), at(10)), 0);
     }
 
     #[test]

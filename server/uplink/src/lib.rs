@@ -27,4 +27,4 @@ pub use error::{AuthError, Clear};
 pub use exchange::{Begun, Greeted, Proven, begin};
 pub use pinned::{Pinned, PinnedError};
 pub use stream::{Stream, Voice};
-pub use uplink::{Caller, ConnectOptions, Uplink};
+pub use uplink::{Caller, ConnectOptions, MAX_SKEW_SECS, Uplink};

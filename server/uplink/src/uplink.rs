@@ -21,7 +21,7 @@ const PREFERENCE: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCh
 /// How often the same message is sent again after its answer was lost.
 const MAX_REPEATS: usize = 3;
 /// How far the clocks may be apart, in seconds.
-const MAX_SKEW_SECS: u64 = 30;
+pub const MAX_SKEW_SECS: u64 = 30;
 /// How often a handshake is begun anew: for another suite, or because it took too long.
 const MAX_BEGINNINGS: usize = 3;
 

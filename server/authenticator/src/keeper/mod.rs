@@ -20,7 +20,7 @@ use obol_ipc::refusal::Refusal;
 use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_session::SessionId;
-use obol_session::clock::Clock;
+use obol_session::clock::{Clock, Reading};
 use obol_uplink::AuthError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -33,7 +33,7 @@ use crate::known::{Place, Shared};
 use crate::listener::Heard;
 use crate::refusal::{self, Consequence};
 use crate::routes;
-use crate::schedule::{BackOff, Life, Reading};
+use crate::schedule::{BackOff, Life, jump};
 use crate::tqs::{Seen, Tqs};
 
 /// How often it is looked whether something is to be done.
@@ -194,9 +194,9 @@ impl Keeper {
     /// What is done without anybody asking.
     async fn look_after(&mut self) {
         let now = self.now();
-        let jump = now.jump_since(self.looked);
-        if jump > JUMP_SECS {
-            tracing::info!(seconds = jump, "the machine slept, or its clock was set");
+        let jumped = jump(self.looked, now);
+        if jumped > JUMP_SECS {
+            tracing::info!(seconds = jumped, "the machine slept, or its clock was set");
             self.back_off.reset();
         }
         self.looked = now;

@@ -5,12 +5,10 @@ use core::fmt;
 use std::sync::Arc;
 
 use obol_session::SessionId;
-use obol_session::clock::Clock;
+use obol_session::clock::{Clock, Reading};
+use obol_uplink::MAX_SKEW_SECS;
 use obol_verify::{Session, SessionStore, SessionTable, SessionTableUnavailable};
 use parking_lot::RwLock;
-
-/// How far the service's clock may be from this one for what it says to count as said now, in seconds.
-const MAX_SKEW_SECS: u64 = 30;
 
 /// How long nothing needs to be heard.
 pub struct Lease {
@@ -24,13 +22,6 @@ struct State {
     heard: Option<Reading>,
     follows: bool,
     problem: Option<String>,
-}
-
-/// Both clocks. Whichever says more has passed: a machine that slept, or a clock that was set back, makes nothing last longer.
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    wall: u64,
-    monotonic: u64,
 }
 
 /// How a resource server stands with its service.
@@ -56,7 +47,7 @@ impl Lease {
     }
 
     fn now(&self) -> Reading {
-        Reading { wall: self.clock.now(), monotonic: self.clock.monotonic() }
+        Reading::of(&*self.clock)
     }
 
     /// The service says that all it had to say was said, and that it is `service_now` there.
@@ -99,8 +90,7 @@ impl Lease {
                 because(&state)
             ));
         };
-        let now = self.now();
-        let passed = now.wall.saturating_sub(heard.wall).max(now.monotonic.saturating_sub(heard.monotonic));
+        let passed = self.now().since(heard);
         if passed < self.secs {
             return Ok(());
         }
