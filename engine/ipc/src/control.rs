@@ -47,6 +47,8 @@ protocol! {
     PopKey "popKey" (Empty) -> PopKeyResult;
     /// Give the TQS a session to mint from, in pieces.
     ProvisionPart "provisionPart" (ProvisionPartParams) -> ProvisionPartResult;
+    /// Tell the TQS that the Authentication Service was heard: the leases of its sessions begin anew.
+    Lease "lease" (LeaseParams) -> Empty;
 }
 
 /// Parameters of `provision`.
@@ -106,6 +108,15 @@ pub struct ProvisionPartResult {
     /// The session that is now there, after the last piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<ProvisionResult>,
+}
+
+/// Parameters of `lease`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LeaseParams {
+    /// How many seconds ago the service was heard.
+    #[serde(deserialize_with = "whole_number")]
+    pub heard_seconds_ago: u64,
 }
 
 scope! {
@@ -295,9 +306,13 @@ pub struct SessionStatus {
     pub expires_at: UtcTime,
     /// Whether tokens can still be drawn from it.
     pub state: SessionState,
+    /// When its lease ends unless the Authentication Service is heard. In JSON: ISO 8601, UTC. Absent where it has none, and
+    /// where the service was not heard since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ends_at: Option<UtcTime>,
 }
 
-/// What has become of a session. In JSON: `active`, `expired`, `flushed` or `held`.
+/// What has become of a session. In JSON: `active`, `expired`, `flushed`, `held` or `lapsed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -310,6 +325,8 @@ pub enum SessionState {
     Flushed,
     /// Nothing is drawn from it before `resume`: a younger session was flushed, and it must not take that one's place.
     Held,
+    /// Nothing is drawn from it while the Authentication Service is not heard: its lease is over.
+    Lapsed,
 }
 
 /// One queue in [`StatusResult`]: a tool for an audience.
@@ -363,6 +380,7 @@ binary_struct! {
     PopKeyResult { pop_pub }
     ProvisionPartParams { number, text, last, pop_pub }
     ProvisionPartResult { received, session }
+    LeaseParams { heard_seconds_ago }
     FlushParams { scope, reason }
     FlushResult { sessions_ended, partitions, tokens_discarded, sessions, held }
     ResumeResult { hold }
@@ -377,7 +395,7 @@ binary_struct! {
         version, pid, uid, agent_users, uptime_seconds, sessions, tools, denials, next, hold, denied
     }
     DeniedTool { tool, by_operator, by_policy }
-    SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state }
+    SessionStatus { session_id, agent_instance_id, algorithm_suite, expires_at, state, lease_ends_at }
     ToolStatus {
         session_id, tool, audience, ready, stored, handed_out, minted, expired, discarded, ttl, denied, renewal_pending,
         retry_after_ms
@@ -386,7 +404,7 @@ binary_struct! {
 }
 
 binary_enum! {
-    SessionState "state of a session" { Active = 0, Expired = 1, Flushed = 2, Held = 3 }
+    SessionState "state of a session" { Active = 0, Expired = 1, Flushed = 2, Held = 3, Lapsed = 4 }
 }
 
 #[cfg(test)]

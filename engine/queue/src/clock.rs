@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use obol_session::clock::Clock;
+use obol_session::clock::{Clock, Reading as Clocks};
 
 /// How far the clock may run backwards, in seconds, before it counts as a step: time services slew by less.
 const TOLERANCE_SECS: u64 = 2;
@@ -57,6 +57,11 @@ impl Timeline {
             return Reading { now: latest, era };
         }
         self.step_back(now, latest)
+    }
+
+    /// Both clocks, as they are: what counts is how long ago something was, not when.
+    pub(crate) fn both(&self) -> Clocks {
+        Clocks::of(&*self.clock)
     }
 
     /// Begins a new era, once for any number of callers that notice the same step.

@@ -88,6 +88,8 @@ impl Shared {
                     SessionState::Expired
                 } else if behind_a_flush {
                     SessionState::Held
+                } else if self.lapsed(session).is_some() {
+                    SessionState::Lapsed
                 } else {
                     SessionState::Active
                 }
@@ -134,13 +136,29 @@ impl Shared {
     pub(crate) fn why_ended(&self, session: &Session) -> Option<DequeueError> {
         let now = self.timeline.look().now;
         if session.is_active() {
-            return session.is_over(now).then_some(DequeueError::SessionEnded(session.expires_at));
+            let over = session.is_over(now).then_some(DequeueError::SessionEnded(session.expires_at));
+            return over.or_else(|| self.lapsed(session));
         }
         Some(match now < session.expires_at {
             _ if self.is_held() => DequeueError::Held,
             true => DequeueError::SessionFlushed,
             false => DequeueError::SessionEnded(session.expires_at),
         })
+    }
+
+    /// Why nothing of a session is handed out, where its lease is over.
+    pub(crate) fn lapsed(&self, session: &Session) -> Option<DequeueError> {
+        let lease_secs = session.lease_secs?;
+        let unheard_secs = self.contact.last().map(|last| self.timeline.both().since(last));
+        let lapsed = unheard_secs.is_none_or(|passed| passed >= lease_secs);
+        lapsed.then_some(DequeueError::Lapsed { unheard_secs, lease_secs })
+    }
+
+    /// When the lease of a session ends unless the service is heard, in Unix seconds; `None` where it has none, or nothing was
+    /// heard since the start.
+    pub(crate) fn lease_ends_at(&self, session: &Session) -> Option<u64> {
+        let lease_secs = session.lease_secs?;
+        Some(self.contact.last()?.wall.saturating_add(lease_secs))
     }
 
     pub(crate) fn is_held(&self) -> bool {

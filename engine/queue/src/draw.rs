@@ -217,6 +217,9 @@ impl Queue {
         act: impl FnOnce(&Arc<Session>, &Arc<Partition>) -> Result<R, DequeueError>,
     ) -> Result<R, DequeueError> {
         if session.is_active() {
+            if let Some(lapsed) = self.shared.lapsed(session) {
+                return Err(self.shared.why_ended(session).unwrap_or(lapsed));
+            }
             match session.route(draw.tool, draw.audience) {
                 Route::One(partition) => return act(session, partition),
                 Route::Ambiguous(audiences) => return Err(DequeueError::AudienceNeeded(audiences)),
@@ -276,6 +279,9 @@ impl<'q> ToolHandle<'q> {
         self.queue.shared.check()?;
         if !self.session.is_active() {
             return Err(self.queue.shared.why_ended(&self.session).unwrap_or(DequeueError::SessionFlushed));
+        }
+        if let Some(lapsed) = self.queue.shared.lapsed(&self.session) {
+            return Err(lapsed);
         }
         self.queue.take(&self.session, &self.partition)
     }

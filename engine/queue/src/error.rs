@@ -189,6 +189,13 @@ pub enum DequeueError {
     /// The last session's time is over, or what is left of it is too short for a token; it ends at this time, in Unix
     /// seconds.
     SessionEnded(u64),
+    /// The session's lease is over.
+    Lapsed {
+        /// For how many seconds the service that opened it was not heard; `None` where it was not since the start.
+        unheard_secs: Option<u64>,
+        /// The lease, in seconds.
+        lease_secs: u64,
+    },
     /// The session was ended by a flush.
     SessionFlushed,
     /// Sessions were ended by a flush, and new ones are not taken until an operator says so.
@@ -222,6 +229,15 @@ impl fmt::Display for DequeueError {
                 f,
                 "the last session gives no more tokens: it ends at {end} (Unix seconds); authenticate \
                  again, or provision the next session"
+            ),
+            Self::Lapsed { unheard_secs: None, .. } => f.write_str(
+                "the Authentication Service was not heard since the start, and nothing of its sessions is handed out \
+                 before it is; see whether `obol authenticator` runs and reaches it",
+            ),
+            Self::Lapsed { unheard_secs: Some(unheard), lease_secs } => write!(
+                f,
+                "the Authentication Service was not heard for {unheard} s, and the session's lease is {lease_secs} s; \
+                 nothing is handed out until it is heard again, see whether `obol authenticator` runs and reaches it"
             ),
             Self::SessionFlushed => {
                 f.write_str("the session was ended by a flush; authenticate again to go on")

@@ -10,6 +10,7 @@ pub(crate) struct Identity {
     pub(crate) established_at: u64,
     pub(crate) expires_at: u64,
     pub(crate) policy_epoch: u64,
+    pub(crate) lease_secs: Option<u64>,
     pub(crate) order: u64,
     pub(crate) slot: u32,
 }

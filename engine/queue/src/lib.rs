@@ -52,6 +52,7 @@ mod grant;
 mod identity;
 mod jobs;
 mod keys;
+mod lease;
 mod operate;
 mod partition;
 mod queue;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use event_listener::Listener as _;
 use obol_session::AgentHalf;
+use obol_session::clock::Reading;
 use obol_token::SessionId;
 
 use crate::error::{ProvisionError, Unavailable};
@@ -287,6 +288,16 @@ impl Queue {
         }
     }
 
+    /// The Authentication Service was heard so many seconds ago: the leases of its sessions begin anew then. After a start
+    /// nothing of them is handed out before this was said once.
+    pub fn heard(&self, secs_ago: u64) {
+        let now = self.shared.timeline.both();
+        self.shared.contact.note(Reading {
+            wall: now.wall.saturating_sub(secs_ago),
+            monotonic: now.monotonic.saturating_sub(secs_ago),
+        });
+    }
+
     /// Sets what may be handed out, whatever was granted, durably. A tool that is denied is refused from the moment
     /// this begins; one that is no longer denied is handed out once this has returned. Tokens minted under an older
     /// epoch are given up. The operator's own list ([`deny`](Self::deny)) stays as it is.
@@ -410,7 +421,9 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
     let mut fresh = fresh.into_iter();
     let (slot, secret) = fresh.next().ok_or_else(|| failed(SlotError::NotAKeyFile))?;
     let (grants, text) = (Grant::all_of(&document), document.to_json());
-    let AgentHalf { session_id: id, suite, agent, established_at, expires_at, policy_epoch, .. } = document;
+    let AgentHalf {
+        session_id: id, suite, agent, established_at, expires_at, policy_epoch, lease_secs, ..
+    } = document;
     let order = shared.next.order.fetch_add(1, Ordering::SeqCst);
     let first = shared.next.partition.fetch_add(grants.len() as u64, Ordering::SeqCst);
     let places: Vec<(PartitionPlace, SlotSecret)> =
@@ -425,8 +438,17 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
         .map_err(|_| ProvisionError::Unavailable(shared.fail(&"no randomness")))?;
 
     let agent_instance_id = agent.agent_instance_id;
-    let identity =
-        Identity { id, agent_instance_id, suite, established_at, expires_at, policy_epoch, order, slot };
+    let identity = Identity {
+        id,
+        agent_instance_id,
+        suite,
+        established_at,
+        expires_at,
+        policy_epoch,
+        lease_secs,
+        order,
+        slot,
+    };
     let partitions = places
         .iter()
         .zip(grants)

@@ -267,6 +267,7 @@ impl Recovery<'_> {
             established_at: document.established_at,
             expires_at: document.expires_at,
             policy_epoch: document.policy_epoch,
+            lease_secs: document.lease_secs,
             order: header.order,
             slot: header.slot,
         };
@@ -313,6 +314,7 @@ impl Recovery<'_> {
             established_at: 0,
             expires_at: header.expires_at,
             policy_epoch: 0,
+            lease_secs: None,
             order: header.order,
             slot: header.slot,
         };

@@ -19,6 +19,9 @@ pub enum SessionState {
     Active,
     /// Its time is over, or what is left of it is too short for a token.
     Expired,
+    /// Its lease is over: the service that opened it was not heard for so long. It goes on once that is heard again
+    /// ([`Queue::heard`](crate::Queue::heard)).
+    Lapsed,
     /// Not flushed itself, but older than one that was: it does not take that one's place before
     /// [`Queue::resume`](crate::Queue::resume).
     Held,
@@ -33,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) suite: Suite,
     pub(crate) established_at: u64,
     pub(crate) expires_at: u64,
+    /// For how many seconds it is drawn from while the service is not heard; without, to its end.
+    pub(crate) lease_secs: Option<u64>,
     /// Counts provisionings; the youngest active session is the current one.
     pub(crate) order: u64,
     pub(crate) slot: u32,
@@ -68,13 +73,24 @@ impl Session {
         }
         let is_active = AtomicBool::new(is_active);
         let least_life = partitions.iter().map(|partition| partition.min_life).min().unwrap_or(0);
-        let Identity { id, agent_instance_id, suite, established_at, expires_at, order, slot, .. } = identity;
+        let Identity {
+            id,
+            agent_instance_id,
+            suite,
+            established_at,
+            expires_at,
+            lease_secs,
+            order,
+            slot,
+            ..
+        } = identity;
         Self {
             id,
             agent_instance_id,
             suite,
             established_at,
             expires_at,
+            lease_secs,
             order,
             slot,
             least_life,

@@ -15,6 +15,7 @@ use crate::demand::DemandLimits;
 use crate::error::Unavailable;
 use crate::jobs::{Chore, Job};
 use crate::keys::Keys;
+use crate::lease::Contact;
 use crate::partition::Partition;
 use crate::refills::Refills;
 use crate::session::Sessions;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) work: CachePadded<Work>,
     pub(crate) next: Next,
     pub(crate) policy: PolicyInForce,
+    pub(crate) contact: Contact,
     /// The embedder's note.
     pub(crate) note: Mutex<Vec<u8>>,
     eras: Eras,
@@ -122,6 +124,7 @@ impl Shared {
                 min_epoch: AtomicU64::new(from.policy.epoch),
                 kept: Mutex::new(from.policy),
             },
+            contact: Contact::default(),
             note: Mutex::new(from.note),
             eras: Eras::default(),
             failed: OnceLock::new(),

@@ -41,6 +41,9 @@ pub struct SessionInfo {
     pub suite: Suite,
     /// What can be had from it.
     pub state: SessionState,
+    /// When its lease ends unless the service that opened it is heard, in Unix seconds; `None` where it has none, or nothing was
+    /// heard since the start.
+    pub lease_ends_at: Option<u64>,
 }
 
 /// Numbers about one tool in one session, for one audience.
@@ -140,7 +143,7 @@ impl Queue {
         let current = self.shared.sessions.current.load();
         let session = current.as_deref().ok_or_else(|| self.shared.why_no_session())?;
         match self.shared.why_ended(session) {
-            None => Ok(info(session, SessionState::Active)),
+            None => Ok(self.info(session, SessionState::Active)),
             Some(ended) => Err(ended),
         }
     }
@@ -149,13 +152,16 @@ impl Queue {
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let (now, sessions) = (self.shared.timeline.look().now, self.shared.sessions.by_age());
         let states = self.shared.states(&sessions, now);
-        sessions.iter().zip(states).map(|(session, state)| info(session, state)).collect()
+        sessions.iter().zip(states).map(|(session, state)| self.info(session, state)).collect()
     }
 
     /// When nothing can be handed out any more unless another session comes, in Unix seconds: the latest end of the
     /// sessions that can be drawn from or, where there are none, the end of the last. `None` if there never was any.
     pub fn last_end(&self) -> Option<u64> {
-        let open = self.sessions().into_iter().filter(|session| session.state == SessionState::Active);
+        let open = self
+            .sessions()
+            .into_iter()
+            .filter(|session| matches!(session.state, SessionState::Active | SessionState::Lapsed));
         let ended = self.shared.sessions.last_end.load(Ordering::SeqCst);
         open.map(|session| session.expires_at).max().or_else(|| Some(ended).filter(|end| *end > 0))
     }
@@ -168,16 +174,17 @@ impl Queue {
         tools.sort_by(|a, b| (a.session_id, &a.tool, &a.audience).cmp(&(b.session_id, &b.tool, &b.audience)));
         tools
     }
-}
 
-fn info(session: &Session, state: SessionState) -> SessionInfo {
-    SessionInfo {
-        session_id: session.id,
-        agent_instance_id: session.agent_instance_id.clone(),
-        established_at: session.established_at,
-        expires_at: session.expires_at,
-        suite: session.suite,
-        state,
+    fn info(&self, session: &Session, state: SessionState) -> SessionInfo {
+        SessionInfo {
+            session_id: session.id,
+            agent_instance_id: session.agent_instance_id.clone(),
+            established_at: session.established_at,
+            expires_at: session.expires_at,
+            suite: session.suite,
+            state,
+            lease_ends_at: self.shared.lease_ends_at(session),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The agent's half: what the Authentication Service hands to a token queue so that it may mint.
 //!
-//! `pop_key` and, in a grant, everything behind `resource` may be left out.
+//! `lease_secs`, `pop_key` and, in a grant, everything behind `resource` may be left out.
 //!
 //! ```json
 //! {
@@ -14,6 +14,7 @@
 //!   "established_at": 1780000000,
 //!   "expires_at": 1780003600,
 //!   "policy_epoch": 1,
+//!   "lease_secs": 300,
 //!   "pop_key": "<64 hex>",
 //!   "resource_servers": [
 //!     {"aud": "https://api.example", "K_session": "<64 hex>", "verifier_secret": "<64 hex>",
@@ -37,7 +38,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::error::{DocumentError, refuse};
 use crate::grant::{AgentIdentity, Grant};
 use crate::keys::{Hex, PopKey, ServerKeys};
-use crate::limits::{MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_NAME_BYTES, MAX_RESOURCE_SERVERS, is_name};
+use crate::limits::{
+    MAX_DOCUMENT_BYTES, MAX_GRANTS, MAX_LEASE_SECS, MAX_NAME_BYTES, MAX_RESOURCE_SERVERS, is_name,
+};
 
 /// The format this build reads and writes.
 const VERSION: u64 = 1;
@@ -59,6 +62,8 @@ pub struct AgentHalf {
     pub expires_at: u64,
     /// The policy that the grants follow from.
     pub policy_epoch: u64,
+    /// For how many seconds tokens are handed out while the service that opened it is not heard; without, to its end.
+    pub lease_secs: Option<u64>,
     /// What proofs of possession are made with.
     pub pop_key: Option<PopKey>,
     /// The keys shared with each resource server.
@@ -81,6 +86,8 @@ struct Document {
     established_at: u64,
     expires_at: u64,
     policy_epoch: u64,
+    #[serde(default)]
+    lease_secs: Option<u64>,
     #[serde(default)]
     pop_key: Option<PopKey>,
     resource_servers: Vec<ServerKeys>,
@@ -123,6 +130,7 @@ impl AgentHalf {
             established_at: document.established_at,
             expires_at: document.expires_at,
             policy_epoch: document.policy_epoch,
+            lease_secs: document.lease_secs,
             pop_key: document.pop_key,
             resource_servers: document.resource_servers,
             grants: document.grants,
@@ -171,6 +179,9 @@ impl AgentHalf {
         }
         if self.expires_at <= self.established_at {
             return refuse("expires_at", "expires_at must lie after established_at");
+        }
+        if self.lease_secs.is_some_and(|secs| secs == 0 || secs > MAX_LEASE_SECS) {
+            return refuse("lease_secs", format!("lease_secs must be 1 to {MAX_LEASE_SECS} seconds"));
         }
         if self.grants.is_empty() || self.grants.len() > MAX_GRANTS {
             return refuse("grants", format!("it must hold 1 to {MAX_GRANTS} grants"));
@@ -225,7 +236,7 @@ impl AgentHalf {
 
 impl Serialize for AgentHalf {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let fields = if self.pop_key.is_some() { 13 } else { 12 };
+        let fields = 12 + usize::from(self.pop_key.is_some()) + usize::from(self.lease_secs.is_some());
         let mut object = to.serialize_struct("AgentHalf", fields)?;
         object.serialize_field(VERSION_FIELD, &VERSION)?;
         object.serialize_field("session_id", &self.session_id)?;
@@ -237,6 +248,9 @@ impl Serialize for AgentHalf {
         object.serialize_field("established_at", &self.established_at)?;
         object.serialize_field("expires_at", &self.expires_at)?;
         object.serialize_field("policy_epoch", &self.policy_epoch)?;
+        if let Some(secs) = &self.lease_secs {
+            object.serialize_field("lease_secs", secs)?;
+        }
         if let Some(key) = &self.pop_key {
             object.serialize_field("pop_key", &Hex(key.expose()))?;
         }
@@ -291,6 +305,7 @@ mod tests {
     fn what_is_written_is_what_was_read() {
         let mut full = document();
         full["pop_key"] = json!("22".repeat(32));
+        full["lease_secs"] = json!(300);
         full["grants"][0] = json!({
             "tool": "search", "aud": "https://api", "action": ["read", "list"], "resource": "docs/**",
             "constraints": {"max_rows": 5, "allowed_parameters": {"q": "*"}}, "delegation_depth": 1,
@@ -335,6 +350,8 @@ mod tests {
             ("/agent_instance_id", json!(""), "agent_instance_id must be"),
             ("/resource_servers/0/aud", json!("a\nb"), "without control characters"),
             ("/expires_at", json!(1000), "expires_at must lie after"),
+            ("/lease_secs", json!(0), "lease_secs must be 1 to 900"),
+            ("/lease_secs", json!(901), "lease_secs must be 1 to 900"),
             ("/grants", json!([]), "1 to 4096 grants"),
             ("/resource_servers/0/K_session", json!("zz"), "64 lower-case hex digits"),
             ("/grants/0/tool", json!("two words"), "visible ASCII"),

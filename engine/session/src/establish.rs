@@ -71,6 +71,7 @@ impl Establish {
             established_at: now,
             expires_at: end,
             policy_epoch: self.policy_epoch,
+            lease_secs: None,
             pop_key: self.pop_key,
             grants,
         };

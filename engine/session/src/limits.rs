@@ -11,6 +11,8 @@ pub const MAX_LIST_BYTES: usize = 64 << 20;
 pub const MAX_GRANTS: usize = 4096;
 /// The most resource servers in one session.
 pub const MAX_RESOURCE_SERVERS: usize = 256;
+/// The longest lease of a session, in seconds: how long tokens are handed out while nobody hears the service that opened it.
+pub const MAX_LEASE_SECS: u64 = 900;
 /// A token's life where the grant does not say, in seconds.
 pub const DEFAULT_TTL_SECS: u64 = 60;
 /// The longest life a token may have, in seconds.

@@ -1,11 +1,17 @@
 //! A session as the service tells it, and the agent's half that follows from it and from the handshake.
 
+use core::ops::RangeInclusive;
+
 use obol_handshake::{IdentityKey, SekKey};
 use obol_secret::json::parse;
+use obol_session::limits::MAX_LEASE_SECS;
 use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, SessionId};
 use obol_uplink::{AuthError, Pinned, Proven};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// How long a lease may be, in seconds.
+const LEASE_SECS: RangeInclusive<u64> = 30..=MAX_LEASE_SECS;
 
 /// A session as the service tells it: all but its keys.
 #[derive(Debug, Deserialize)]
@@ -25,7 +31,7 @@ struct SessionDocument {
     #[serde(default)]
     routes: Vec<Route>,
     #[serde(rename = "lease_sec")]
-    _lease_secs: u64,
+    lease_secs: u64,
     #[serde(rename = "approval_expires_at")]
     approval_expires_at: u64,
     #[serde(rename = "as_keys")]
@@ -79,6 +85,9 @@ pub(crate) fn derive(
     let Some(lifetime_secs) = told.expires_at.checked_sub(told.established_at) else {
         return wrong("the session ends before it begins");
     };
+    if !LEASE_SECS.contains(&told.lease_secs) {
+        return wrong("the session's lease is shorter than 30 seconds or longer than 900");
+    }
     let establish = Establish {
         session_id: told.session_id,
         suite: proven.suite,
@@ -92,6 +101,7 @@ pub(crate) fn derive(
     };
     let audiences: Vec<&str> = told.audiences.iter().map(String::as_str).collect();
     let secret = &proven.established.secret;
-    let (half, _) = establish.from_secret(secret, &audiences, told.grants, told.established_at)?;
+    let (mut half, _) = establish.from_secret(secret, &audiences, told.grants, told.established_at)?;
+    half.lease_secs = Some(told.lease_secs);
     Ok(OpenedSession { half, routes: told.routes, approval_expires_at: told.approval_expires_at })
 }

@@ -43,8 +43,8 @@ pub(crate) enum News {
     AgentEnd { revoked: bool, reason: String },
     /// The agent may open sessions again.
     AgentEnabled,
-    /// Nothing more was said up to here.
-    Nothing,
+    /// Nothing more was said up to here, when it was so late at the service, in Unix seconds.
+    Nothing { service_now: u64 },
 }
 
 /// News, and how far whoever knows it has come.
@@ -167,9 +167,9 @@ impl Listener {
                         tell(news, seq).await?;
                     }
                 }
-                Item::Heartbeat { head, .. } if live.is_none() && head >= seq => {
+                Item::Heartbeat { head, now } if live.is_none() && head >= seq => {
                     seq = head;
-                    tell(News::Nothing, seq).await?;
+                    tell(News::Nothing { service_now: now }, seq).await?;
                 }
                 _ => {
                     // From the beginning, then.

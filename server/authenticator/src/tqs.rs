@@ -10,6 +10,7 @@ use obol_ipc::control::{FlushResult, FlushScope, HoldStatus, ProvisionResult, Se
 use obol_ipc::names::{EventKind, PeerName, Reason};
 use obol_ipc::proof::PopPublic;
 use obol_secret::wipe::Wiped;
+use obol_session::clock::Reading;
 
 /// Pages of sessions that are looked at. The sidecar holds 10,000 of them at the most.
 const MAX_PAGES: usize = 256;
@@ -61,11 +62,13 @@ pub(crate) struct Tqs {
     endpoint: Endpoint,
     options: Arc<ConnectOptions>,
     client: Option<ControlClient>,
+    /// When the service was heard, as whoever is at the other end of this connection knows it.
+    told: Option<Reading>,
 }
 
 impl Tqs {
     pub(crate) fn new(endpoint: Endpoint, name: PeerName) -> Self {
-        Self { endpoint, options: Arc::new(ConnectOptions::new(name)), client: None }
+        Self { endpoint, options: Arc::new(ConnectOptions::new(name)), client: None, told: None }
     }
 
     async fn call<T: Send + 'static>(
@@ -87,6 +90,10 @@ impl Tqs {
         let (client, outcome) =
             called.await.unwrap_or_else(|error| Err(TqsError::Unreachable(error.to_string())))?;
         self.client = client;
+        if self.client.is_none() {
+            // Whoever answers next may be another process.
+            self.told = None;
+        }
         Ok(outcome?)
     }
 
@@ -107,6 +114,16 @@ impl Tqs {
             Ok(seen)
         })
         .await
+    }
+
+    /// Tells it when the service was heard, and how many seconds ago that is, if it does not know: the leases of its sessions
+    /// begin anew then.
+    pub(crate) async fn heard(&mut self, at: Reading, secs_ago: u64) -> Result<(), TqsError> {
+        if self.told != Some(at) {
+            self.call(move |client| client.lease(secs_ago)).await?;
+            self.told = Some(at);
+        }
+        Ok(())
     }
 
     /// Has it make a key for proofs of possession; the public half.

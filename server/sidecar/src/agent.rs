@@ -313,7 +313,7 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
             Refusal::queue_empty(renewal_pending, retry_after)
         }
         DequeueError::PolicyDenied => Refusal::new(ErrorCode::PolicyDeny, error.to_string()),
-        DequeueError::NoSession | DequeueError::SessionEnded(_) => {
+        DequeueError::NoSession | DequeueError::SessionEnded(_) | DequeueError::Lapsed { .. } => {
             Refusal::new(ErrorCode::NoSession, why_no_session(&error))
         }
         DequeueError::SessionFlushed | DequeueError::Held => {

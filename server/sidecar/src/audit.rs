@@ -183,7 +183,9 @@ pub(crate) fn refuse(suspended: &Suspended) -> Refusal {
 pub(crate) fn denial(error: &DequeueError) -> Option<&'static str> {
     match error {
         DequeueError::PolicyDenied => Some("POLICY_DENY"),
-        DequeueError::NoSession | DequeueError::SessionEnded(_) => Some("NO_SESSION"),
+        DequeueError::NoSession | DequeueError::SessionEnded(_) | DequeueError::Lapsed { .. } => {
+            Some("NO_SESSION")
+        }
         DequeueError::SessionFlushed | DequeueError::Held => Some("SESSION_FLUSHED"),
         _ => None,
     }
@@ -252,7 +254,7 @@ impl Watch {
         for session in self.queue.sessions() {
             let id = session.session_id.as_u64();
             match session.state {
-                SessionState::Active | SessionState::Held => {
+                SessionState::Active | SessionState::Held | SessionState::Lapsed => {
                     active.insert(id);
                     if !self.active.contains(&id) {
                         self.audit.0.introduce(id, &session.agent_instance_id);

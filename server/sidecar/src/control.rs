@@ -7,7 +7,7 @@ use std::time::Instant;
 use obol_audit::Event;
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DeniedTool, DenyResult, FlushResult,
-    FlushScope, HealthResult, HoldStatus, MAX_NAMED_SESSIONS, PolicyParams, PopKeyResult,
+    FlushScope, HealthResult, HoldStatus, LeaseParams, MAX_NAMED_SESSIONS, PolicyParams, PopKeyResult,
     ProvisionPartParams, ProvisionPartResult, ProvisionResult, ResumeResult, SessionState, SessionStatus,
     StatusParams, StatusResult, ToolStatus,
 };
@@ -61,6 +61,7 @@ impl Answerer<ControlProtocol> for Control {
                 let made = self.pop_keys.make(Instant::now());
                 Answer::Now(made.map(|pop_pub| ControlReply::PopKey(PopKeyResult { pop_pub })))
             }
+            ControlRequest::Lease(params) => Answer::Now(Ok(self.heard(params))),
             ControlRequest::Flush(params) => {
                 let flushed = (queue_scope(params.scope), params.reason.as_str().to_owned());
                 self.flush(Event::Flush, requester, flushed, Queue::flush_and_hold, ControlReply::Flush)
@@ -226,6 +227,11 @@ impl Control {
             }
             outcome
         })
+    }
+
+    fn heard(&self, params: LeaseParams) -> ControlReply {
+        self.queue.heard(params.heard_seconds_ago);
+        ControlReply::Lease(Empty {})
     }
 
     fn status(&self, params: StatusParams) -> Result<StatusResult, Refusal> {
@@ -411,7 +417,9 @@ fn session_status(session: &obol_queue::SessionInfo) -> Result<SessionStatus, Va
             obol_queue::SessionState::Expired => SessionState::Expired,
             obol_queue::SessionState::Held => SessionState::Held,
             obol_queue::SessionState::Flushed => SessionState::Flushed,
+            obol_queue::SessionState::Lapsed => SessionState::Lapsed,
         },
+        lease_ends_at: session.lease_ends_at.map(UtcTime::from_unix_seconds),
     })
 }
 

@@ -15,7 +15,7 @@ const MAX_TOOLS: usize = 256;
 const OTHER_TOOLS: &str = "(other)";
 
 /// Every reason for which no token may be handed out, as metrics name it.
-pub(crate) const NOT_READY: [&str; 8] = [
+pub(crate) const NOT_READY: [&str; 9] = [
     "stopping",
     "store",
     "audit_log",
@@ -24,6 +24,7 @@ pub(crate) const NOT_READY: [&str; 8] = [
     "session_ended",
     "session_flushed",
     "sessions_held",
+    "lease_over",
 ];
 
 /// Refusals that have a counter.

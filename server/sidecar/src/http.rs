@@ -159,6 +159,7 @@ impl Health {
                 DequeueError::SessionEnded(_) => "session_ended",
                 DequeueError::SessionFlushed => "session_flushed",
                 DequeueError::Held => "sessions_held",
+                DequeueError::Lapsed { .. } => "lease_over",
                 _ => "store",
             };
             not(name, why_no_session(&error))

@@ -141,6 +141,7 @@ impl HardOfHearing {
             algorithm_suite: AlgorithmSuite::new(half.suite.number()).unwrap(),
             expires_at: UtcTime::from_unix_seconds(half.expires_at),
             state: SessionState::Active,
+            lease_ends_at: None,
         });
         let session = ProvisionResult { session_id: half.session_id, grants: half.grants.len() as u64 };
         ProvisionPartResult { received: part.text.expose().len() as u64, session: Some(session) }

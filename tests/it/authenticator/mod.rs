@@ -5,6 +5,7 @@ mod audit;
 mod ends;
 mod fetching;
 mod kills;
+mod lease;
 mod renewal;
 mod sdk;
 mod second;
@@ -105,9 +106,9 @@ struct Service {
 }
 
 impl Service {
-    fn start(folder: &Path, address: SocketAddr, session_secs: u64) -> Self {
+    fn start(folder: &Path, address: SocketAddr, session_secs: u64, lease: Duration) -> Self {
         let settings = Settings::new(&format!("http://{address}"), "example").unwrap();
-        let settings = settings.session_secs(session_secs).unwrap();
+        let settings = settings.session_secs(session_secs).unwrap().lease_secs(lease.as_secs()).unwrap();
         let key = Key32::load_or_create(folder.join("authority.key")).unwrap();
         let master = Key32::load_or_create(folder.join("authority-master.key")).unwrap();
         let parts = Parts {
@@ -175,17 +176,22 @@ struct World {
     home: tempfile::TempDir,
     address: SocketAddr,
     session_secs: u64,
+    lease: Duration,
     service: Option<Service>,
     server: Server,
 }
 
 impl World {
     fn new(session_secs: u64) -> Self {
+        Self::with_lease(session_secs, Duration::from_secs(300))
+    }
+
+    fn with_lease(session_secs: u64, lease: Duration) -> Self {
         home::obol();
         let home = home::home();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let service = Some(Service::start(home.path(), address, session_secs));
-        Self { home, address, session_secs, service, server: Server::new() }
+        let service = Some(Service::start(home.path(), address, session_secs, lease));
+        Self { home, address, session_secs, lease, service, server: Server::new() }
     }
 
     fn path(&self) -> &Path {
@@ -206,7 +212,7 @@ impl World {
     }
 
     fn start_service(&mut self) {
-        self.service = Some(Service::start(self.home.path(), self.address, self.session_secs));
+        self.service = Some(Service::start(self.home.path(), self.address, self.session_secs, self.lease));
     }
 
     fn tqs(&self) -> Tqs {

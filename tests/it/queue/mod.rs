@@ -1,6 +1,7 @@
 //! The token queue as those see it who embed it.
 
 mod files;
+mod lease;
 
 use core::time::Duration;
 use std::sync::Arc;

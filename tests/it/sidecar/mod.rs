@@ -5,6 +5,7 @@ mod cut_off;
 mod fair_shares;
 pub(crate) mod hardening;
 mod ipc_vectors;
+mod lease;
 mod life;
 mod peers;
 mod renewal;

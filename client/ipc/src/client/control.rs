@@ -2,8 +2,8 @@
 
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DenyResult, FlushParams, FlushResult,
-    FlushScope, HealthResult, PolicyParams, ProvisionParams, ProvisionPartParams, ProvisionResult,
-    ResumeResult, SecurityEventParams, StatusParams, StatusResult, ToolParams,
+    FlushScope, HealthResult, LeaseParams, PolicyParams, ProvisionParams, ProvisionPartParams,
+    ProvisionResult, ResumeResult, SecurityEventParams, StatusParams, StatusResult, ToolParams,
 };
 use obol_ipc::message::Empty;
 use obol_ipc::names::{EventKind, Reason, ToolName, ValueError};
@@ -52,6 +52,16 @@ impl ControlClient {
     pub fn pop_key(&mut self) -> Result<PopPublic, CallError> {
         let reply = self.order(&ControlRequest::PopKey(Empty {}))?;
         expect_reply!(reply, ControlReply::PopKey).map(|made| made.pop_pub)
+    }
+
+    /// The Authentication Service was heard so many seconds ago: the leases of its sessions begin anew then.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn lease(&mut self, heard_seconds_ago: u64) -> Result<(), CallError> {
+        let reply = self.order(&ControlRequest::Lease(LeaseParams { heard_seconds_ago }))?;
+        expect_reply!(reply, ControlReply::Lease).map(|Empty {}| ())
     }
 
     /// As [`provision`](Self::provision), for a document of any length, which goes in pieces; `pop_pub` names the key of

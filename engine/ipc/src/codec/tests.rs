@@ -182,6 +182,9 @@ fn control_request() -> impl Strategy<Value = ControlRequest> {
         Just(()).prop_map(|()| ControlRequest::Resume(Empty {})).boxed(),
         tool().prop_map(|tool| ControlRequest::Deny(ToolParams { tool })).boxed(),
         tool().prop_map(|tool| ControlRequest::Allow(ToolParams { tool })).boxed(),
+        any::<u64>()
+            .prop_map(|heard_seconds_ago| ControlRequest::Lease(LeaseParams { heard_seconds_ago }))
+            .boxed(),
     ])
 }
 
@@ -206,14 +209,16 @@ fn status() -> impl Strategy<Value = StatusResult> {
         SessionState::Expired,
         SessionState::Flushed,
         SessionState::Held,
+        SessionState::Lapsed,
     ]);
-    let session = (session(), agent(), suite(), time(), state).prop_map(
-        |(session_id, agent_instance_id, algorithm_suite, expires_at, state)| SessionStatus {
+    let session = (session(), agent(), suite(), time(), state, option::of(time())).prop_map(
+        |(session_id, agent_instance_id, algorithm_suite, expires_at, state, lease_ends_at)| SessionStatus {
             session_id,
             agent_instance_id,
             algorithm_suite,
             expires_at,
             state,
+            lease_ends_at,
         },
     );
     let flags = (any::<[bool; 2]>(), any::<Option<u64>>());
@@ -279,6 +284,7 @@ fn control_reply() -> impl Strategy<Value = ControlReply> {
             .prop_map(|(ready, reason)| ControlReply::Health(HealthResult { ready, reason })),
         Just(()).prop_map(|()| ControlReply::Drain(Empty {})),
         option::of(hold()).prop_map(|hold| ControlReply::Resume(ResumeResult { hold })),
+        Just(()).prop_map(|()| ControlReply::Lease(Empty {})),
         any::<bool>().prop_map(|granted| ControlReply::Deny(DenyResult { granted })),
         any::<[bool; 2]>().prop_map(|[was_denied, denied_by_policy]| {
             ControlReply::Allow(AllowResult { was_denied, denied_by_policy })

@@ -5,12 +5,14 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use obol_ipc::control::{FlushScope, HoldStatus, SessionState};
+use obol_ipc::control::{FlushScope, HoldStatus};
 use obol_ipc::names::{AgentInstanceId, EventKind, Reason};
 use obol_session::{Cursor, SessionId};
 use obol_stream::{Standing, Word};
+use obol_uplink::MAX_SKEW_SECS;
 use tokio::sync::mpsc;
 
+use super::sidecar::is_there;
 use super::{Keeper, chance};
 use crate::listener::{Between, Heard, News};
 use crate::tqs::Seen;
@@ -77,9 +79,14 @@ impl Hearing {
         }
     }
 
+    /// Whether all that follows from what was heard is done.
+    fn is_done(&self) -> bool {
+        self.owed.is_empty() && self.live.is_none()
+    }
+
     /// Confirms what was heard, once all that follows from it is done.
     fn confirm(&self) {
-        if self.owed.is_empty() && self.live.is_none() && self.cursor.is_some() {
+        if self.is_done() && self.cursor.is_some() {
             self.between.done.send_if_modified(|done| core::mem::replace(done, self.cursor) != self.cursor);
         }
     }
@@ -110,10 +117,30 @@ impl Keeper {
                 self.end(if revoked { "REVOKED" } else { "SUSPENDED" }, &reason).await;
             }
             News::AgentEnabled => self.let_in(),
-            News::Nothing => {}
+            News::Nothing { service_now } => self.heard_at(service_now),
         }
         self.hearing.cursor = Some(heard.cursor);
         self.hearing.confirm();
+        self.tell_of_contact().await;
+    }
+
+    /// The service says that it said all it had to, at this time of its own. That counts once the sidecar knows all of it, and
+    /// only if it was not held back on the way.
+    fn heard_at(&mut self, service_now: u64) {
+        let now = self.now();
+        if now.wall.abs_diff(service_now) <= MAX_SKEW_SECS && self.hearing.is_done() {
+            self.heard = Some(now);
+        }
+    }
+
+    /// Tells the sidecar when the service was heard, if it does not know. Where it cannot be told, that is seen and said when it
+    /// is looked at.
+    pub(super) async fn tell_of_contact(&mut self) {
+        if let Some(heard) = self.heard
+            && let Err(error) = self.tqs.heard(heard, self.now().since(heard)).await
+        {
+            tracing::debug!(%error, "the sidecar does not know that the service was heard");
+        }
     }
 
     async fn session_ended(&mut self, session: SessionId, reason: &str) {
@@ -197,7 +224,7 @@ impl Keeper {
         for status in &seen.sessions {
             let is_ours = agent.as_ref() == Some(&status.agent_instance_id);
             let is_over = !live.contains(&status.session_id) && self.hearing.knew(attempt, status.session_id);
-            if is_ours && is_over && status.state == SessionState::Active {
+            if is_ours && is_over && is_there(status) {
                 let scope = FlushScope::Session(status.session_id);
                 self.hearing.owe("obol:session-ended", scope, "the service does not know it", agent.clone());
             }

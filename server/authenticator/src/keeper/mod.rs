@@ -75,6 +75,8 @@ struct Current {
     life: Life,
     /// It was there before this process, so where its tokens can go is not known.
     is_adopted: bool,
+    /// Nothing is drawn from it: the service was not heard for its lease.
+    is_lapsed: bool,
 }
 
 /// See the module's header.
@@ -100,6 +102,8 @@ pub(crate) struct Keeper {
     polled: Option<Reading>,
     registered: Option<Reading>,
     looked: Reading,
+    /// When the service was heard last and the sidecar knew all that it had said.
+    heard: Option<Reading>,
     is_held: bool,
     sees_sidecar: bool,
     knows_sidecar: bool,
@@ -135,6 +139,7 @@ impl Keeper {
             polled: None,
             registered: None,
             looked,
+            heard: None,
             is_held: false,
             sees_sidecar: false,
             knows_sidecar: false,
@@ -205,7 +210,8 @@ impl Keeper {
         if self.sees_sidecar {
             self.tell_sidecar().await;
         }
-        let due = self.current.as_ref().is_none_or(|current| current.life.is_due(now));
+        // Another session is word from the service as well.
+        let due = self.current.as_ref().is_none_or(|current| current.life.is_due(now) || current.is_lapsed);
         let may = self.authenticator.identity().agent_id().is_some() && self.sees_sidecar && !self.is_held;
         let for_good = self.refused.as_deref() == Some("REVOKED");
         if due && may && !for_good && self.hearing.owes_nothing() && self.back_off.is_over(now) {
@@ -232,13 +238,15 @@ impl Keeper {
         if let Some(current) = self.current.as_ref().filter(|current| fresh || !current.is_adopted) {
             let good =
                 if fresh { current.life.is_younger(FRESH_SECS, now) } else { current.life.is_enough(now) };
-            if good && self.sees_sidecar && !self.is_held {
+            if good && self.sees_sidecar && !self.is_held && !current.is_lapsed {
                 return Ok(current.open.clone());
             }
         }
         let opened = self.new_session(now).await;
-        let adopted =
-            self.current.as_ref().filter(|current| current.is_adopted && current.life.is_enough(now));
+        let adopted = self
+            .current
+            .as_ref()
+            .filter(|current| current.is_adopted && !current.is_lapsed && current.life.is_enough(now));
         match (opened, adopted) {
             (Err(_), Some(current)) if !fresh && self.sees_sidecar && !self.is_held => {
                 Ok(current.open.clone())
@@ -302,6 +310,8 @@ impl Keeper {
         let life = Life::new(now, half.expires_at, chance());
         let document = half.to_json();
         drop(half);
+        self.heard = Some(now);
+        self.tell_of_contact().await;
         if let Err(error) = self.tqs.provision(document, pop_pub).await {
             // It may have it all the same, and is then found there.
             self.auditor.session_ended(open.session_id, "it was not given to the sidecar");
@@ -310,7 +320,7 @@ impl Keeper {
         self.unended.insert(open.session_id);
         self.shared.opened.increment();
         tracing::info!(session = %open.session_id, expires_at = %open.expires_at, "a session is open");
-        self.put(Current { open: open.clone(), life, is_adopted: false }, routes);
+        self.put(Current { open: open.clone(), life, is_adopted: false, is_lapsed: false }, routes);
         (self.refused, self.failure) = (None, None);
         self.back_off.reset();
         let mut known = self.shared.known.lock();

@@ -12,6 +12,8 @@ use crate::tqs::Seen;
 impl Keeper {
     /// What the sidecar holds: whether an operator flushed it, and whether our session is still there.
     pub(super) async fn look_at_sidecar(&mut self) {
+        // First, since it may have been started a moment ago.
+        self.tell_of_contact().await;
         match self.tqs.look().await {
             Ok(seen) => {
                 if !core::mem::replace(&mut self.sees_sidecar, true) {
@@ -53,19 +55,17 @@ impl Keeper {
         let now = self.now();
         let is_ours = |status: &&SessionStatus| {
             let agent = self.authenticator.identity().agent_id();
-            status.state == SessionState::Active && agent == Some(status.agent_instance_id.as_str())
+            is_there(status) && agent == Some(status.agent_instance_id.as_str())
         };
         let youngest = seen.sessions.iter().filter(is_ours).max_by_key(|status| status.session_id.as_u64());
         // What the service ended is not taken up again.
         let youngest = youngest.filter(|_| !self.shared.known.lock().is_stopped);
-        match (&self.current, youngest) {
+        match (&mut self.current, youngest) {
             (Some(current), found) => {
                 let id = current.open.session_id;
-                let there = seen
-                    .sessions
-                    .iter()
-                    .any(|status| status.session_id == id && status.state == SessionState::Active);
-                if !there || current.life.is_over(now) {
+                let there = seen.sessions.iter().find(|status| status.session_id == id && is_there(status));
+                current.is_lapsed = there.is_some_and(|status| status.state == SessionState::Lapsed);
+                if there.is_none() || current.life.is_over(now) {
                     tracing::info!(session = %id, "the session is over at the sidecar");
                     self.current = None;
                 } else if let Some(found) = found.filter(|found| found.session_id.as_u64() > id.as_u64()) {
@@ -85,7 +85,7 @@ impl Keeper {
         self.unended.retain(|id| {
             let why =
                 match seen.sessions.iter().find(|status| status.session_id == *id).map(|found| found.state) {
-                    Some(SessionState::Active | SessionState::Held) => return true,
+                    Some(SessionState::Active | SessionState::Held | SessionState::Lapsed) => return true,
                     Some(SessionState::Flushed) => "flushed",
                     Some(_) => "its time is over",
                     None => "the sidecar does not have it any more",
@@ -114,6 +114,12 @@ impl Keeper {
             expires_at: found.expires_at,
             approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
         };
-        self.put(Current { open, life, is_adopted: true }, Vec::new());
+        let is_lapsed = found.state == SessionState::Lapsed;
+        self.put(Current { open, life, is_adopted: true, is_lapsed }, Vec::new());
     }
+}
+
+/// Whether the sidecar has a session from which tokens are drawn, or will be once the service is heard.
+pub(super) fn is_there(status: &SessionStatus) -> bool {
+    matches!(status.state, SessionState::Active | SessionState::Lapsed)
 }

@@ -55,6 +55,12 @@ fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
             hold.scope, hold.since, hold.reason
         ));
     }
+    if status.sessions.iter().any(|session| session.state == SessionState::Lapsed) {
+        output::line(
+            "the Authentication Service is not heard and the lease is over: nothing is handed out of its sessions until it is; \
+             see `obol auth status`",
+        );
+    }
     output::line("");
     sessions_table(&status)?.print();
     output::line("");
@@ -94,7 +100,8 @@ pub(crate) fn sessions_table(status: &StatusResult) -> Outcome<Table> {
     let mut table = Table::new(&["session", "agent", "suite", "state", "expires", "ends in"]);
     for session in &status.sessions {
         let seconds = session.expires_at.unix_seconds().saturating_sub(now);
-        let is_open = matches!(session.state, SessionState::Active | SessionState::Held);
+        let is_open =
+            matches!(session.state, SessionState::Active | SessionState::Held | SessionState::Lapsed);
         table.row([
             session.session_id.to_string(),
             session.agent_instance_id.to_string(),

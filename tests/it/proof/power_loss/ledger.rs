@@ -303,7 +303,9 @@ impl Ledger {
         for (id, known) in &mut self.sessions {
             let standing = match found.get(id) {
                 None => Standing::Absent,
-                Some(SessionState::Active | SessionState::Held | SessionState::Expired) => Standing::Active,
+                Some(
+                    SessionState::Active | SessionState::Held | SessionState::Lapsed | SessionState::Expired,
+                ) => Standing::Active,
                 Some(SessionState::Flushed) => Standing::Flushed,
             };
             if !known.may_be.contains(&standing) {
