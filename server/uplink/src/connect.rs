@@ -4,6 +4,7 @@
 use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -16,7 +17,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -137,6 +138,7 @@ pub(crate) enum Opened {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+    opened: Instant,
     /// `None` once a stream has it.
     driver: Option<JoinHandle<hyper::Result<()>>>,
 }
@@ -155,7 +157,23 @@ impl Connection {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Self { sender, authority, driver: Some(tokio::spawn(connection)) })
+        let driver = Some(tokio::spawn(connection));
+        Ok(Self { sender, authority, opened: Instant::now(), driver })
+    }
+
+    /// Whether the service has not closed it, as far as is known here.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// How long ago it was opened.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.opened)
+    }
+
+    /// What closes it, unless a stream has it.
+    pub(crate) fn driver(&self) -> Option<AbortHandle> {
+        self.driver.as_ref().map(JoinHandle::abort_handle)
     }
 
     /// Sends a message.

@@ -18,6 +18,7 @@
 mod connect;
 mod error;
 mod exchange;
+mod kept;
 mod pinned;
 mod stream;
 mod uplink;

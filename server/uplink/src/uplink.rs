@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::connect::{Answer, Connection, Connector, Opened};
 use crate::error::{AuthError, Clear};
 use crate::exchange::{Greeted, Proven, Told, begin};
+use crate::kept::Kept;
 use crate::pinned::Pinned;
 use crate::stream::Stream;
 
@@ -22,6 +23,8 @@ const PREFERENCE: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCh
 const MAX_REPEATS: usize = 3;
 /// How far the clocks may be apart, in seconds.
 pub const MAX_SKEW_SECS: u64 = 30;
+/// Where message A goes.
+const HANDSHAKE: &str = "/v1/handshake";
 /// How often a handshake is begun anew: for another suite, or because it took too long.
 const MAX_BEGINNINGS: usize = 3;
 
@@ -93,6 +96,7 @@ pub struct Uplink {
     connector: Arc<Connector>,
     suites: Vec<Suite>,
     skew: Option<i64>,
+    kept: Kept,
 }
 
 /// What messages C and D came to.
@@ -116,7 +120,7 @@ impl Uplink {
     pub fn new(service: Pinned, options: &ConnectOptions) -> Result<Self, AuthError> {
         let connector = Arc::new(Connector::new(options.ca_file.as_deref())?);
         let suites = if options.suites.is_empty() { PREFERENCE.to_vec() } else { options.suites.clone() };
-        Ok(Self { service, connector, suites, skew: None })
+        Ok(Self { service, connector, suites, skew: None, kept: Kept::default() })
     }
 
     /// Another one, for what is done at the same time.
@@ -127,6 +131,7 @@ impl Uplink {
             connector: Arc::clone(&self.connector),
             suites: self.suites.clone(),
             skew: None,
+            kept: Kept::default(),
         }
     }
 
@@ -214,10 +219,13 @@ impl Uplink {
         attempts: &mut Attempts,
     ) -> Result<Option<(Connection, Greeted)>, AuthError> {
         while attempts.begin() {
-            let mut connection = self.connect().await?;
-            match self.greet(&mut connection, purpose, now, attempts).await? {
+            let (connection, greeted) = self.greet(purpose, now, attempts).await?;
+            match greeted {
                 Ok(greeted) => return Ok(Some((connection, greeted))),
-                Err(other) => attempts.suite = other,
+                Err(other) => {
+                    self.kept.put(connection);
+                    attempts.suite = other;
+                }
             }
         }
         Ok(None)
@@ -226,34 +234,47 @@ impl Uplink {
     /// Messages A and B; or another suite that both speak, where the service does not speak this one.
     async fn greet(
         &mut self,
-        connection: &mut Connection,
         purpose: Purpose,
         now: u64,
         attempts: &Attempts,
-    ) -> Result<Result<Greeted, Suite>, AuthError> {
+    ) -> Result<(Connection, Result<Greeted, Suite>), AuthError> {
         let suite = attempts.suite;
         let (begun, hello) = begin(&self.service, purpose, suite, &self.suites)?;
-        match connection.post("/v1/handshake", &hello).await? {
+        let (connection, answer) = self.say_hello(&hello).await?;
+        let greeted = match answer {
             Answer::Done(reply) => {
                 let (greeted, skew) = begun.greeted(&reply, attempts.preferred(), now)?;
                 self.skew = Some(skew);
                 if skew.unsigned_abs() > MAX_SKEW_SECS {
                     return Err(AuthError::ClockSkew(skew));
                 }
-                Ok(Ok(greeted))
+                Ok(greeted)
             }
             Answer::Refused(clear) if clear.code == "SUITE" => {
                 let other =
                     self.suites.iter().find(|own| **own != suite && clear.suites.contains(&own.number()));
-                other.copied().map(Err).ok_or(AuthError::NoSuite)
+                Err(other.copied().ok_or(AuthError::NoSuite)?)
             }
-            Answer::Refused(clear) => Err(clear.into()),
+            Answer::Refused(clear) => return Err(clear.into()),
+        };
+        Ok((connection, greeted))
+    }
+
+    /// Sends message A: over the connection that was kept, or over another where that is dead, as nothing follows from this
+    /// message.
+    async fn say_hello(&mut self, hello: &[u8]) -> Result<(Connection, Answer), AuthError> {
+        if let Some(kept) = self.kept.take() {
+            match self.send(Some(kept), HANDSHAKE, hello).await {
+                Ok(answered) => return Ok(answered),
+                Err(error) => tracing::debug!(%error, "the connection that was kept is dead"),
+            }
         }
+        self.send(None, HANDSHAKE, hello).await
     }
 
     /// Messages C and D. A lost answer is asked for again with the same bytes.
     async fn finish(
-        &self,
+        &mut self,
         connection: Connection,
         path: &str,
         mut proven: Proven,
@@ -264,15 +285,11 @@ impl Uplink {
         let mut connection = Some(connection);
         let mut repeats = 0;
         let answer = loop {
-            let sent = match connection.take() {
-                Some(mut open) => open.post(path, message).await,
-                None => match self.connect().await {
-                    Ok(mut open) => open.post(path, message).await,
-                    Err(error) => Err(error),
-                },
-            };
-            match sent {
-                Ok(answer) => break answer,
+            match self.send(connection.take(), path, message).await {
+                Ok((open, answer)) => {
+                    self.kept.put(open);
+                    break answer;
+                }
                 Err(error) if repeats >= MAX_REPEATS => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "an answer was lost; the same message is sent again");
@@ -292,6 +309,21 @@ impl Uplink {
             Told::Done(document) => Finished::Done((proven, document)),
             Told::Refused { code, detail, suite } => Finished::Refused { code, detail, suite },
         })
+    }
+
+    /// Sends a message over this connection, or a new one.
+    async fn send(
+        &self,
+        connection: Option<Connection>,
+        path: &str,
+        message: &[u8],
+    ) -> Result<(Connection, Answer), AuthError> {
+        let mut connection = match connection {
+            Some(open) => open,
+            None => self.connect().await?,
+        };
+        let answer = connection.post(path, message).await?;
+        Ok((connection, answer))
     }
 }
 

@@ -1,6 +1,7 @@
 //! An agent and a service over real sockets: what they reach together, and what somebody between them cannot do.
 
 mod between;
+mod kept;
 mod kills;
 mod listening;
 mod tls;
