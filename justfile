@@ -25,7 +25,7 @@ fuzz target seconds="60":
 bench *benches:
     scripts/bench {{benches}}
 
-# The long form of the tests that look for broken promises; parts by name: just soak power kills flips growth model
+# The long form of the tests that look for broken promises; parts by name: just soak power kills followers flips growth model
 soak *parts:
     scripts/soak {{parts}}
 

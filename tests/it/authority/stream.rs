@@ -23,12 +23,23 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn start(home: &Path, service: &AsProcess) -> Self {
+        Self::start_as(home, service, "builder")
+    }
+
+    pub(super) fn start_as(home: &Path, service: &AsProcess, name: &str) -> Self {
         let tqs = Tqs::start(home, &[]);
         let authenticator = Authenticator::start(home, &["--url", &service.pin()]);
-        let asked = told(home, &["register", "--name", "builder", "--role", "dev"]);
+        let asked = told(home, &["register", "--name", name, "--role", "dev"]);
         service.told(&["approve", asked["code"].as_str().unwrap(), "--yes"]);
         wait_until("a session", || command_in(home, &["auth", "status"]).status.success());
         Self { tqs, authenticator }
+    }
+
+    /// The authenticator is killed, and another takes its place.
+    pub(super) fn restarted(self, home: &Path, service: &AsProcess) -> Self {
+        let Self { tqs, authenticator } = self;
+        authenticator.kill();
+        Self { tqs, authenticator: Authenticator::start(home, &["--url", &service.pin()]) }
     }
 }
 
