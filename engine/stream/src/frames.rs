@@ -4,6 +4,7 @@
 //! What is read is bounded and comes from anybody on the way; whether the service said it shows when it is opened.
 
 use core::fmt;
+use core::ops::Range;
 
 use obol_secret::text::{base64url_len, from_base64url, to_base64url};
 
@@ -38,6 +39,8 @@ pub fn frame(sealed: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Frames {
     buffer: Vec<u8>,
+    /// How much of the buffer was read: it is cut off once more comes, and not line by line.
+    read: usize,
     /// How far the buffer was searched for the end of a line.
     searched: usize,
     /// The letters of the event whose end has not come yet.
@@ -50,12 +53,15 @@ impl Frames {
     /// For messages of at most so many bytes.
     pub fn new(max_bytes: usize) -> Self {
         let max_letters = base64url_len(max_bytes).unwrap_or(usize::MAX / 2);
-        Self { buffer: Vec::new(), searched: 0, data: None, max_letters, failed: None }
+        Self { buffer: Vec::new(), read: 0, searched: 0, data: None, max_letters, failed: None }
     }
 
     /// Adds what came. What was there before is to be taken out first: it is bounded by that.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {
+            self.buffer.drain(..self.read);
+            self.searched -= self.read;
+            self.read = 0;
             self.buffer.extend_from_slice(bytes);
         }
     }
@@ -69,15 +75,15 @@ impl Frames {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.read().inspect_err(|error| {
-            self.failed = Some(*error);
-            (self.buffer, self.data) = (Vec::new(), None);
+        self.next_event().inspect_err(|error| {
+            *self = Self { failed: Some(*error), ..Self::new(0) };
         })
     }
 
-    fn read(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+    fn next_event(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         while let Some(line) = self.line()? {
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
+            let line = self.buffer.get(line).unwrap_or_default();
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() {
                 let Some(letters) = self.data.take() else { continue };
                 let sealed = from_base64url(&letters, self.max_letters);
@@ -94,23 +100,20 @@ impl Frames {
         Ok(None)
     }
 
-    /// The next whole line, without its end.
-    fn line(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+    /// Where the next whole line is, without its end.
+    fn line(&mut self) -> Result<Option<Range<usize>>, FrameError> {
         let longest = self.max_letters.saturating_add(DATA.len() + 2);
         let rest = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(place) = rest.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
-            return if self.buffer.len() > longest { Err(FrameError::TooLong) } else { Ok(None) };
+            return if self.buffer.len() - self.read > longest { Err(FrameError::TooLong) } else { Ok(None) };
         };
-        let end = self.searched + place;
-        if end > longest {
+        let (start, end) = (self.read, self.searched + place);
+        if end - start > longest {
             return Err(FrameError::TooLong);
         }
-        let rest = self.buffer.split_off(end + 1);
-        let mut line = core::mem::replace(&mut self.buffer, rest);
-        line.pop();
-        self.searched = 0;
-        Ok(Some(line))
+        (self.read, self.searched) = (end + 1, end + 1);
+        Ok(Some(start..end))
     }
 }
 

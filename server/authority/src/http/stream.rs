@@ -26,9 +26,11 @@ use crate::authority::{Authority, Begun, HEARTBEAT_SECS, Started};
 use crate::directory::Event;
 use crate::stream::{Feed, Live};
 
-/// Messages that wait for the network.
-const MAX_UNSENT: usize = 32;
-/// How long a message may wait for the network.
+/// Pieces that wait for the network.
+const MAX_UNSENT: usize = 4;
+/// How much is sent in one piece where more follows at once, in bytes: what lists everything has many short messages.
+const PIECE_BYTES: usize = 16 << 10;
+/// How long a piece may wait for the network.
 const SEND_PATIENCE: Duration = Duration::from_secs(20);
 /// The most events that are turned into items at a time.
 const MAX_AT_ONCE: usize = 64;
@@ -37,14 +39,13 @@ const MAX_AT_ONCE: usize = 64;
 pub(super) fn answer(authority: Arc<Authority>, begun: Begun, keeps: Option<Keeps>, stop: Stop) -> Response {
     let (sender, unsent) = mpsc::channel(MAX_UNSENT);
     let Begun { sealer, outcome } = begun;
-    let out = Out { sealer, sender };
+    let mut out = Out { sealer, sender, piece: Vec::new() };
     tokio::spawn(async move {
         let _keeps = keeps;
         match outcome {
-            Ok(started) => run(&authority, started, out, &stop).await,
+            Ok(started) => run(&authority, started, &mut out, &stop).await,
             Err(refused) => {
                 let item = Item::Refused { code: refused.code().to_owned(), detail: refused.to_string() };
-                let mut out = out;
                 let _gone = out.send(&item.to_bytes()).await;
             }
         }
@@ -80,20 +81,39 @@ struct Gone;
 struct Out {
     sealer: Sealer,
     sender: mpsc::Sender<Bytes>,
+    /// What was sealed and not sent yet.
+    piece: Vec<u8>,
 }
 
 impl Out {
+    /// Sends a message, and what was put before it.
     async fn send(&mut self, plain: &[u8]) -> Result<(), Gone> {
+        self.put(plain).await?;
+        self.flush().await
+    }
+
+    /// Seals a message; it goes out with the next ones, once there is enough of them.
+    async fn put(&mut self, plain: &[u8]) -> Result<(), Gone> {
         let sealed = self.sealer.seal(plain).map_err(|_| Gone)?;
-        let sent = timeout(SEND_PATIENCE, self.sender.send(frame(&sealed).into())).await;
+        self.piece.extend_from_slice(&frame(&sealed));
+        if self.piece.len() >= PIECE_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends what was put.
+    async fn flush(&mut self) -> Result<(), Gone> {
+        let piece = core::mem::take(&mut self.piece);
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout(SEND_PATIENCE, self.sender.send(piece.into())).await;
         sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 }
 
-async fn run(authority: &Arc<Authority>, started: Started, mut out: Out, stop: &Stop) {
+async fn run(authority: &Arc<Authority>, started: Started, out: &mut Out, stop: &Stop) {
     let live = Arc::clone(&started.live);
     let told = async {
-        let _gone = tell(authority, started, &mut out).await;
+        let _gone = tell(authority, started, out).await;
     };
     tokio::select! {
         () = stop.said() => {}
@@ -113,8 +133,9 @@ async fn tell(authority: &Arc<Authority>, started: Started, out: &mut Out) -> Re
         feed = rest;
         let Some(items) = page else { break };
         for item in items {
-            out.send(&item).await?;
+            out.put(&item).await?;
         }
+        out.flush().await?;
         authority.hub().note_written(&live, feed.cursor());
     }
     loop {
@@ -172,8 +193,9 @@ async fn tell_events(
     })
     .await?;
     for item in items.into_iter().flatten() {
-        out.send(&item).await?;
+        out.put(&item).await?;
     }
+    out.flush().await?;
     authority.hub().note_written(live, last);
     Ok(feed)
 }
