@@ -3,7 +3,7 @@
 //!
 //! # What lives here
 //!
-//! - [`Client`], [`AuthClient`], [`ControlClient`], [`RsControlClient`], [`AsControlClient`]: blocking clients, one for each
+//! - [`Client`], [`AuthClient`], [`ControlClient`], [`RsControlClient`], [`AsControlClient`], [`AuthControlClient`]: blocking clients, one for each
 //!   socket. `AsyncClient` (feature
 //!   `tokio`): one connection to the agent's socket, shared by many tasks.
 //! - [`ConnectOptions`]: how a client introduces itself. Opening a socket makes sure who is at the other end.
@@ -39,6 +39,7 @@ pub use obol_ipc as protocol;
 #[cfg(feature = "tokio")]
 pub use self::async_client::{AsyncClient, MAX_IN_FLIGHT};
 pub use self::client::{
-    AsControlClient, AuthClient, BlockingClient, CallError, Client, ControlClient, RsControlClient,
+    AsControlClient, AuthClient, AuthControlClient, BlockingClient, CallError, Client, ControlClient,
+    RsControlClient,
 };
 pub use self::connect::{ConnectError, ConnectOptions, DEFAULT_ANSWER_TIMEOUT, Lost};

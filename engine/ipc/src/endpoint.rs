@@ -25,6 +25,8 @@ pub const AGENT_SOCKET_VARIABLE: &str = "OBOL_ENDPOINT_SOCKET";
 pub const CONTROL_SOCKET_VARIABLE: &str = "OBOL_CONTROL_SOCKET";
 /// Names the authenticator's socket: `unix:///absolute/path`.
 pub const AUTH_SOCKET_VARIABLE: &str = "OBOL_AUTH_SOCKET";
+/// Names the authenticator's control socket: `unix:///absolute/path`.
+pub const AUTH_CONTROL_SOCKET_VARIABLE: &str = "OBOL_AUTH_CONTROL_SOCKET";
 /// Names a resource server's control socket: `unix:///absolute/path`.
 pub const RS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_RS_CONTROL_SOCKET";
 /// Names the Authentication Service's control socket: `unix:///absolute/path`.
@@ -49,6 +51,7 @@ const AS_CONTROL_SOCKET: OwnPlace = OwnPlace {
 };
 const CONTROL_SOCKET_NAME: &str = "control.sock";
 const AUTH_SOCKET_NAME: &str = "auth.sock";
+const AUTH_CONTROL_SOCKET_NAME: &str = "auth-control.sock";
 const SCHEME: &[u8] = b"unix://";
 
 /// Where a control socket is that lies beside no agent's.
@@ -181,6 +184,20 @@ impl Endpoint {
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EndpointError> {
         Self::beside(agent, AUTH_SOCKET_NAME, named, AUTH_SOCKET_VARIABLE, environment)
+    }
+
+    /// The control socket of the authenticator, to bind or to connect to; `agent` is the agent's socket it lies beside when
+    /// nothing is named.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError`] when what is named is not a usable path.
+    pub fn auth_control(
+        named: Option<&OsStr>,
+        agent: &Self,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EndpointError> {
+        Self::beside(agent, AUTH_CONTROL_SOCKET_NAME, named, AUTH_CONTROL_SOCKET_VARIABLE, environment)
     }
 
     fn beside(

@@ -6,7 +6,7 @@
 //! - [`frame`]: length-prefixed frames.
 //! - [`hello`]: the first frame each way, which settles the protocol version and the codec.
 //! - [`message`]: what an agent may say on `agent.sock`, and [`auth`] on the authenticator's `auth.sock`; [`control`]: what
-//!   the operator may say on `control.sock`, [`rs_control`] on a resource server's `rs-control.sock`, and [`as_control`] on
+//!   the operator may say on `control.sock`, [`auth_control`] on the authenticator's `auth-control.sock`, [`rs_control`] on a resource server's `rs-control.sock`, and [`as_control`] on
 //!   the Authentication Service's `as-control.sock`. Each is one table of a [`Protocol`].
 //! - [`refusal`]: the errors that all answer with; [`names`], [`numbers`], [`time`], [`proof`] and [`secret`]: the checked
 //!   values they carry.
@@ -29,6 +29,7 @@
 
 pub mod as_control;
 pub mod auth;
+pub mod auth_control;
 mod binary;
 pub mod codec;
 pub mod control;
@@ -48,7 +49,8 @@ pub mod time;
 pub mod user;
 
 pub use endpoint::{
-    AGENT_SOCKET_VARIABLE, AS_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE, CONTROL_SOCKET_VARIABLE,
-    DAEMON_USER_VARIABLE, Endpoint, EndpointError, MAX_SOCKET_PATH_BYTES, RS_CONTROL_SOCKET_VARIABLE,
+    AGENT_SOCKET_VARIABLE, AS_CONTROL_SOCKET_VARIABLE, AUTH_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE,
+    CONTROL_SOCKET_VARIABLE, DAEMON_USER_VARIABLE, Endpoint, EndpointError, MAX_SOCKET_PATH_BYTES,
+    RS_CONTROL_SOCKET_VARIABLE,
 };
 pub use protocol::Protocol;

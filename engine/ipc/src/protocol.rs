@@ -6,7 +6,7 @@ use self::sealed::{BodyReader, BodyWriter};
 
 /// One socket's protocol: [`AgentProtocol`](crate::message::AgentProtocol),
 /// [`AuthProtocol`](crate::auth::AuthProtocol), [`ControlProtocol`](crate::control::ControlProtocol),
-/// [`RsControlProtocol`](crate::rs_control::RsControlProtocol) or
+/// [`AuthControlProtocol`](crate::auth_control::AuthControlProtocol), [`RsControlProtocol`](crate::rs_control::RsControlProtocol) or
 /// [`AsControlProtocol`](crate::as_control::AsControlProtocol). No others can be defined outside this crate.
 pub trait Protocol: sealed::Sealed + Sized + 'static {
     /// A method without its parameters.

@@ -118,6 +118,16 @@ impl Auditor {
         self.note(Entry { scope: Some(scope.into()), reason: Some(why.into()), ..Entry::new(Event::Hold) });
     }
 
+    /// Another identity key is in force.
+    pub(crate) fn key_rotated(&self, agent: Option<&str>, subject: &str) {
+        self.note(Entry {
+            agent: agent.map(Into::into),
+            scope: Some(subject.into()),
+            reason: Some("the new key is in use".into()),
+            ..allowed(Event::KeyRotate)
+        });
+    }
+
     pub(crate) fn resumed(&self) {
         self.note(Entry::new(Event::Resume));
     }

@@ -1,6 +1,6 @@
 //! Registers an agent and opens its sessions, over the network.
 
-use obol_handshake::{Established, IdentityKey, Purpose};
+use obol_handshake::{Established, IdentityKey, IdentityPublic, Purpose};
 use obol_secret::json::parse;
 use obol_secret::text::to_hex;
 use obol_session::{AgentHalf, Cursor, SessionId};
@@ -149,6 +149,12 @@ impl Authenticator {
         &self.identity
     }
 
+    /// The identity, to be left as a kill would leave it.
+    #[cfg(test)]
+    pub(crate) fn identity_mut(&mut self) -> &mut Identity {
+        &mut self.identity
+    }
+
     /// Asks to be registered. `ticket` is an invitation's. `now` in Unix seconds.
     ///
     /// # Errors
@@ -223,7 +229,103 @@ impl Authenticator {
 
     /// What listens to the service beside everything else.
     pub(crate) fn listening(&self) -> Listening {
-        Listening { uplink: self.uplink.another(), key: self.identity.identity_key() }
+        self.listening_as(self.identity.identity_key())
+    }
+
+    fn listening_as(&self, key: IdentityKey) -> Listening {
+        Listening { uplink: self.uplink.another(), key }
+    }
+
+    /// Replaces the identity key by a fresh one, or goes on with that where it was begun before. `now` in Unix seconds.
+    ///
+    /// A kill at any point leaves both keys in the file, and this finds out which of them the service takes.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`]. The old key may go on working, or the new one may: this is to be called again before anything else.
+    pub async fn rotate(&mut self, now: u64) -> Result<(), AuthError> {
+        if self.settle(now).await? {
+            return Ok(());
+        }
+        self.name_next(now).await?;
+        self.prove_next(now).await
+    }
+
+    /// Whether the next key may be in force already: nothing else is to be done with the old one before [`settle`](Self::settle).
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.identity.next_named_in().is_some()
+    }
+
+    /// Finds out whether a key that was named is in force, and sees to it that it is; whether it is.
+    pub(crate) async fn settle(&mut self, now: u64) -> Result<bool, AuthError> {
+        if !self.is_unsettled() {
+            return Ok(false);
+        }
+        match self.prove_next(now).await {
+            // It was proven before, or too much time has passed since it was named.
+            Err(AuthError::Refused { code, .. }) if code == "UNKNOWN" => {}
+            proven => return proven.map(|()| true),
+        }
+        let next = self.identity.next_key()?;
+        match self.listening_as(next).follow(None, now).await {
+            Err(AuthError::Refused { code, .. }) if code == "NOT_REGISTERED" => {
+                self.identity.set_next_named_in(None)?;
+                Ok(false)
+            }
+            Err(AuthError::Refused { code, detail }) if code != "REVOKED" => {
+                Err(AuthError::Refused { code, detail })
+            }
+            // Whoever is revoked is known.
+            Ok(_) | Err(AuthError::Refused { .. }) => Ok(self.identity.take_next(now).map(|()| true)?),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The old key names the new one.
+    pub(crate) async fn name_next(&mut self, now: u64) -> Result<(), AuthError> {
+        let next = self.identity.next_key()?.public();
+        let mut caller = Naming { key: self.identity.identity_key(), next };
+        let (proven, _) =
+            self.uplink.carry_out(Purpose::RotateKey, "/v1/agents/rotate", now, &mut caller).await?;
+        Ok(self.identity.set_next_named_in(Some(proven.established.hash.0))?)
+    }
+
+    /// The new key proves itself, and takes the old one's place.
+    async fn prove_next(&mut self, now: u64) -> Result<(), AuthError> {
+        let named_in = self.identity.next_named_in().ok_or(AuthError::NotAsked)?;
+        let mut caller = Proving { key: self.identity.next_key()?, named_in };
+        self.uplink.carry_out(Purpose::RotateKey, "/v1/agents/rotate", now, &mut caller).await?;
+        Ok(self.identity.take_next(now)?)
+    }
+
+    /// Has the service end the agent for good: its sessions end, and its key never returns. `now` in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub async fn deregister(&mut self, now: u64) -> Result<(), AuthError> {
+        let mut caller = Leaving { key: self.identity.identity_key() };
+        self.uplink.carry_out(Purpose::Deregister, "/v1/agents/deregister", now, &mut caller).await?;
+        Ok(())
+    }
+
+    /// Begins with another identity, where this one has ended for good.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Identity`].
+    pub(crate) fn begin_anew(&mut self) -> Result<(), AuthError> {
+        self.previous = None;
+        Ok(self.identity.begin_anew()?)
+    }
+
+    /// Notes since when the key is in use, where that is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Identity`] where that is not kept.
+    pub(crate) fn set_key_since(&mut self, now: u64) -> Result<(), AuthError> {
+        Ok(self.identity.set_key_since(now)?)
     }
 
     /// The session that the next one takes the place of: the service closes it once that one is open and its tokens are over.
@@ -254,6 +356,11 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
+    /// As whom it listens from the next beginning on.
+    pub(crate) fn set_key(&mut self, key: IdentityKey) {
+        self.key = key;
+    }
+
     /// Follows what the service says of this agent, behind a cursor. `now` in Unix seconds.
     pub(crate) async fn follow(&mut self, after: Option<Cursor>, now: u64) -> Result<Stream, AuthError> {
         let mut caller = Following { key: &self.key, after, now };
@@ -318,6 +425,53 @@ impl Caller for Opening<'_> {
 
     fn after(&mut self, established: &Established, done: bool) -> Result<(), AuthError> {
         Ok(self.identity.settle(&established.chain, done)?)
+    }
+}
+
+/// Purpose 7, by the old key.
+struct Naming {
+    key: IdentityKey,
+    next: IdentityPublic,
+}
+
+impl Caller for Naming {
+    fn key(&self) -> IdentityKey {
+        IdentityKey::from_bytes(self.key.expose())
+    }
+
+    fn payload(&self, _greeted: &Greeted) -> Result<Value, AuthError> {
+        Ok(json!({ "next": to_hex(&self.next.0) }))
+    }
+}
+
+/// Purpose 7, by the new key.
+struct Proving {
+    key: IdentityKey,
+    named_in: [u8; 32],
+}
+
+impl Caller for Proving {
+    fn key(&self) -> IdentityKey {
+        IdentityKey::from_bytes(self.key.expose())
+    }
+
+    fn payload(&self, _greeted: &Greeted) -> Result<Value, AuthError> {
+        Ok(json!({ "first": to_hex(&self.named_in) }))
+    }
+}
+
+/// Purpose 8.
+struct Leaving {
+    key: IdentityKey,
+}
+
+impl Caller for Leaving {
+    fn key(&self) -> IdentityKey {
+        IdentityKey::from_bytes(self.key.expose())
+    }
+
+    fn payload(&self, _greeted: &Greeted) -> Result<Value, AuthError> {
+        Ok(json!({}))
     }
 }
 

@@ -93,6 +93,16 @@ pub(crate) struct Asked {
     pub(crate) expires_at: u64,
 }
 
+/// An identity key that is to take the place of the one there is. Both are kept until the service has taken the new one.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Next {
+    identity: Kept,
+    /// The handshake in which the old key named it, once it was. From then on it may be in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    named_in: Option<Kept>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contents {
@@ -112,6 +122,29 @@ struct Contents {
     /// When the sidecar was flushed the last time that the service has heard of, in Unix seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told_flush: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<Next>,
+    /// Since when the identity key is known to be in use, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_since: Option<u64>,
+}
+
+impl Contents {
+    fn fresh(rng: &mut dyn Random) -> Self {
+        let (identity, sek) = (IdentityKey::generate(rng), SekKey::generate(rng));
+        Self {
+            obol_identity: 1,
+            identity: Kept::from_bytes(*identity.expose()),
+            sek: Kept::from_bytes(*sek.expose()),
+            confirmed: None,
+            unconfirmed: Vec::new(),
+            asked: None,
+            agent_id: None,
+            told_flush: None,
+            next: None,
+            key_since: None,
+        }
+    }
 }
 
 /// The identity of one agent.
@@ -163,18 +196,7 @@ impl Identity {
     }
 
     fn fresh(path: &Path, key: Key32, rng: &mut dyn Random) -> Self {
-        let (identity, sek) = (IdentityKey::generate(rng), SekKey::generate(rng));
-        let contents = Contents {
-            obol_identity: 1,
-            identity: Kept::from_bytes(*identity.expose()),
-            sek: Kept::from_bytes(*sek.expose()),
-            confirmed: None,
-            unconfirmed: Vec::new(),
-            asked: None,
-            agent_id: None,
-            told_flush: None,
-        };
-        Self { path: path.to_owned(), key, contents }
+        Self { path: path.to_owned(), key, contents: Contents::fresh(rng) }
     }
 
     /// The public half of the identity key.
@@ -246,6 +268,56 @@ impl Identity {
 
     pub(crate) fn set_told_flush(&mut self, since: u64) -> Result<(), IdentityError> {
         self.contents.told_flush = Some(since);
+        self.keep()
+    }
+
+    /// Since when the identity key is known to be in use, in Unix seconds.
+    pub(crate) fn key_since(&self) -> Option<u64> {
+        self.contents.key_since
+    }
+
+    pub(crate) fn set_key_since(&mut self, since: u64) -> Result<(), IdentityError> {
+        self.contents.key_since = Some(since);
+        self.keep()
+    }
+
+    /// The key that is to take the identity key's place: the one that was made before, or a fresh one, which is kept.
+    pub(crate) fn next_key(&mut self) -> Result<IdentityKey, IdentityError> {
+        if self.contents.next.is_none() {
+            let fresh = IdentityKey::generate(&mut SystemRandom);
+            self.contents.next = Some(Next { identity: Kept::from_bytes(*fresh.expose()), named_in: None });
+            self.keep()?;
+        }
+        let next = self.contents.next.as_ref().map(|next| IdentityKey::from_bytes(next.identity.expose()));
+        Ok(next.unwrap_or_else(|| self.identity_key()))
+    }
+
+    /// The handshake in which the next key was named: it may be in force already.
+    pub(crate) fn next_named_in(&self) -> Option<[u8; 32]> {
+        let named = self.contents.next.as_ref().and_then(|next| next.named_in.as_ref());
+        named.map(|hash| *hash.expose())
+    }
+
+    /// Keeps in which handshake the next key was named, before that key is proven; or that it has to be named anew.
+    pub(crate) fn set_next_named_in(&mut self, hash: Option<[u8; 32]>) -> Result<(), IdentityError> {
+        if let Some(next) = &mut self.contents.next {
+            next.named_in = hash.map(Kept::from_bytes);
+        }
+        self.keep()
+    }
+
+    /// The service has taken the next key: it is the identity key from here on, and the old one is gone.
+    pub(crate) fn take_next(&mut self, now: u64) -> Result<(), IdentityError> {
+        if let Some(next) = self.contents.next.take() {
+            self.contents.identity = next.identity;
+            self.contents.key_since = Some(now);
+        }
+        self.keep()
+    }
+
+    /// Another identity in the place of this one, which has ended for good.
+    pub(crate) fn begin_anew(&mut self) -> Result<(), IdentityError> {
+        self.contents = Contents::fresh(&mut SystemRandom);
         self.keep()
     }
 

@@ -9,7 +9,7 @@ use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use obol_handshake::{Random as _, SystemRandom};
+use obol_handshake::{IdentityKey, Random as _, SystemRandom};
 use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
 use obol_session::{Cursor, SessionId};
@@ -34,8 +34,6 @@ pub(crate) enum News {
         standing: Option<Standing>,
         /// The agent's live sessions, where the service named them all.
         live: Option<BTreeSet<SessionId>>,
-        /// Which attempt to listen this is.
-        attempt: u64,
     },
     /// A session was ended.
     SessionEnd { session: SessionId, reason: String },
@@ -52,6 +50,8 @@ pub(crate) enum News {
 pub(crate) struct Heard {
     pub(crate) news: News,
     pub(crate) cursor: Cursor,
+    /// In which attempt to listen.
+    pub(crate) attempt: u64,
 }
 
 /// What keeper and listener share.
@@ -61,6 +61,8 @@ pub(crate) struct Between {
     pub(crate) done: watch::Sender<Option<Cursor>>,
     /// What the service has yet to hear.
     pub(crate) word: watch::Sender<Option<Word>>,
+    /// As whom it is listened; as nobody for now, where that has to be found out first.
+    pub(crate) key: watch::Sender<Option<IdentityKey>>,
     /// How often the service was asked. A session that was opened before an attempt is known to it.
     pub(crate) attempts: AtomicU64,
     /// Something changed that makes another attempt worth while.
@@ -72,6 +74,7 @@ impl Between {
         Arc::new(Self {
             done: watch::Sender::new(None),
             word: watch::Sender::new(None),
+            key: watch::Sender::new(None),
             attempts: AtomicU64::new(0),
             again: Notify::new(),
         })
@@ -100,11 +103,19 @@ impl Listener {
     /// Listens until the word to stop is said.
     pub(crate) async fn run(mut self, stop: &Stop) {
         let mut failures: u32 = 0;
+        let mut keys = self.between.key.subscribe();
         loop {
             let began = tokio::time::Instant::now();
+            let key = tokio::select! {
+                () = stop.said() => return,
+                key = next_key(&mut keys) => key,
+            };
+            self.listening.set_key(key);
             let ended = tokio::select! {
                 () = stop.said() => return,
                 ended = self.listen() => ended,
+                // It is another's line from here on.
+                () = another_key(&mut keys) => continue,
             };
             failures = if began.elapsed() >= GOOD_AFTER { 0 } else { failures.saturating_add(1) };
             let pause = pause(failures);
@@ -126,7 +137,7 @@ impl Listener {
                 // There is no stream on which it could be said.
                 let cursor = after.unwrap_or(Cursor { incarnation: [0; 16], seq: 0 });
                 let news = News::AgentEnd { revoked: true, reason: detail.clone() };
-                let _gone = self.heard.send(Heard { news, cursor }).await;
+                let _gone = self.heard.send(Heard { news, cursor, attempt }).await;
                 return AuthError::Refused { code, detail };
             }
             Err(error) => return error,
@@ -146,10 +157,10 @@ impl Listener {
         let mut seq = after.filter(|_| live.is_none()).map_or(0, |after| after.seq);
         let tell = |news, seq| async move {
             let cursor = Cursor { incarnation, seq };
-            self.heard.send(Heard { news, cursor }).await.map_err(|_| AuthError::NotAsked)
+            self.heard.send(Heard { news, cursor, attempt }).await.map_err(|_| AuthError::NotAsked)
         };
         if live.is_none() {
-            tell(News::Began { standing, live: None, attempt }, seq).await?;
+            tell(News::Began { standing, live: None }, seq).await?;
         }
         loop {
             match stream.next().await? {
@@ -157,7 +168,7 @@ impl Listener {
                 Item::Listed { seq: head } => {
                     let live = Some(live.take().ok_or_else(gap)?);
                     seq = head;
-                    tell(News::Began { standing, live, attempt }, seq).await?;
+                    tell(News::Began { standing, live }, seq).await?;
                 }
                 Item::Happened { seq: number, prev, what }
                     if live.is_none() && prev == seq && number > prev =>
@@ -178,6 +189,32 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// As whom to listen, once that is known.
+async fn next_key(keys: &mut watch::Receiver<Option<IdentityKey>>) -> IdentityKey {
+    loop {
+        if let Some(key) = keys.borrow_and_update().as_ref() {
+            return IdentityKey::from_bytes(key.expose());
+        }
+        changed(keys).await;
+    }
+}
+
+/// Until there is another key to listen with.
+async fn another_key(keys: &mut watch::Receiver<Option<IdentityKey>>) {
+    loop {
+        changed(keys).await;
+        if keys.borrow_and_update().is_some() {
+            return;
+        }
+    }
+}
+
+async fn changed(keys: &mut watch::Receiver<Option<IdentityKey>>) {
+    if keys.changed().await.is_err() {
+        core::future::pending::<()>().await;
     }
 }
 

@@ -14,7 +14,7 @@ use obol_probe::health::{self, Health as _};
 use obol_probe::notify::Notifier;
 use obol_probe::stop::Stop;
 use obol_session::clock::{Clock, SystemClock};
-use obol_sidecar::{AgentsSocket, BindError, HttpListener, HttpSocket, PeerLimits, Socket};
+use obol_sidecar::{AgentsSocket, BindError, HttpListener, HttpSocket, OperatorSocket, PeerLimits, Socket};
 use tokio::sync::mpsc;
 
 use crate::audit::Auditor;
@@ -23,13 +23,15 @@ use crate::health::Health;
 use crate::keeper::{Hearing, Keeper};
 use crate::known::{Known, Shared};
 use crate::listener::{Between, Listener};
-use crate::socket::Agents;
+use crate::socket::{Agents, Operator, Orders};
 use crate::tqs::Tqs;
 
 /// What the daemon calls itself to those who connect, and to the sidecar.
 const NAME: &str = concat!("obol-authenticator/", env!("CARGO_PKG_VERSION"));
 /// Requests that may wait for the keeper at a time, over all connections.
 const MAX_ORDERS: usize = 64;
+/// After how many days the identity key is replaced.
+const ROTATE_DAYS: u64 = 90;
 /// How long connections may take over what is under way once the daemon stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,8 @@ pub struct Options {
     limits: PeerLimits,
     notifier: Notifier,
     audit: Option<Arc<AuditLog>>,
+    operator: Option<OperatorSocket>,
+    rotate_days: u64,
     clock: Arc<dyn Clock>,
     drain_timeout: Duration,
 }
@@ -63,6 +67,8 @@ impl Options {
             limits: usual_limits(),
             notifier: Notifier::default(),
             audit: None,
+            operator: None,
+            rotate_days: ROTATE_DAYS,
             clock: Arc::new(SystemClock::new()),
             drain_timeout: DRAIN_TIMEOUT,
         }
@@ -103,6 +109,20 @@ impl Options {
         self
     }
 
+    /// Also answers the operator, who may have the key replaced and the agent ended.
+    #[must_use]
+    pub fn operator(mut self, socket: OperatorSocket) -> Self {
+        self.operator = Some(socket);
+        self
+    }
+
+    /// After how many days the identity key is replaced without anybody asking; 90. Never where it is 0.
+    #[must_use]
+    pub fn rotate_days(mut self, days: u64) -> Self {
+        self.rotate_days = days;
+        self
+    }
+
     /// Where the time comes from; the machine's clocks.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -123,7 +143,19 @@ impl Options {
     ///
     /// [`BindError`]; nothing that was there before was touched.
     pub async fn bind(self, authenticator: Authenticator) -> Result<Service, BindError> {
-        let Self { auth, control, wishes, http, limits, notifier, audit, clock, drain_timeout } = self;
+        let Self {
+            auth,
+            control,
+            wishes,
+            http,
+            limits,
+            notifier,
+            audit,
+            operator,
+            rotate_days,
+            clock,
+            drain_timeout,
+        } = self;
         let auth = AgentsSocket::bind(auth, limits)?;
         let http = http.map(HttpSocket::take).transpose()?;
         let name = PeerName::new(NAME)
@@ -144,11 +176,15 @@ impl Options {
         let listener =
             Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
         let hearing = Hearing::new(news, between);
-        let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing);
-        let agents = Agents { shared, orders, stop: stop.clone() };
+        let keeper =
+            Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing, rotate_days);
+        let orders = Orders { orders, stop: stop.clone() };
+        let operator = operator.map(|socket| (socket, Arc::new(Operator { orders: orders.clone() })));
+        let agents = Agents { shared, orders };
         Ok(Service {
             auth,
             agents: Arc::new(agents),
+            operator,
             keeper,
             listener,
             http,
@@ -189,6 +225,7 @@ fn nothing_known(authenticator: &Authenticator) -> Known {
 pub struct Service {
     auth: AgentsSocket,
     agents: Arc<Agents>,
+    operator: Option<(OperatorSocket, Arc<Operator>)>,
     keeper: Keeper,
     listener: Listener,
     http: Option<HttpListener>,
@@ -252,7 +289,18 @@ impl Service {
     /// off.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
         let Self {
-            auth, agents, keeper, listener, http, health, name, notifier, stop, drain_timeout, ..
+            auth,
+            agents,
+            operator,
+            keeper,
+            listener,
+            http,
+            health,
+            name,
+            notifier,
+            stop,
+            drain_timeout,
+            ..
         } = self;
         tracing::info!(auth = %auth.path().display(), "listening");
         let aside = async {
@@ -277,8 +325,15 @@ impl Service {
                 stop.said().await;
                 notifier.stopping();
             };
-            let served = auth.serve(agents, name, &stop, drain_timeout);
-            let (cut_off, (), (), ()) = tokio::join!(served, keeper.run(&stop), listener.run(&stop), goodbye);
+            let operated = async {
+                if let Some((socket, answerer)) = operator {
+                    tracing::info!(control = %socket.path().display(), "the operator is answered");
+                    socket.serve(answerer, name.clone(), &stop).await;
+                }
+            };
+            let served = auth.serve(agents, name.clone(), &stop, drain_timeout);
+            let (cut_off, (), (), (), ()) =
+                tokio::join!(served, operated, keeper.run(&stop), listener.run(&stop), goodbye);
             Ended { cut_off }
         };
         let ended = tokio::select! {

@@ -1,9 +1,11 @@
-//! What the methods of `auth.sock` do: they ask the keeper, or read what it knows.
+//! What the methods of `auth.sock` and `auth-control.sock` do: they ask the keeper, or read what it knows.
 
 use core::time::Duration;
 use std::sync::Arc;
 
+use obol_ipc::Protocol;
 use obol_ipc::auth::{AuthProtocol, AuthReply, AuthRequest};
+use obol_ipc::auth_control::{AuthControlProtocol, AuthControlReply, AuthControlRequest};
 use obol_ipc::refusal::Refusal;
 use obol_probe::stop::Stop;
 use obol_sidecar::{Answer, Answerer, Requester};
@@ -18,11 +20,22 @@ use crate::refusal;
 /// When whoever finds too many before it should ask again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The way to the keeper.
+#[derive(Clone)]
+pub(crate) struct Orders {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) stop: Stop,
+}
+
 /// Answers agents.
 pub(crate) struct Agents {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) orders: mpsc::Sender<Order>,
-    pub(crate) stop: Stop,
+    pub(crate) orders: Orders,
+}
+
+/// Answers the operator.
+pub(crate) struct Operator {
+    pub(crate) orders: Orders,
 }
 
 impl Answerer<AuthProtocol> for Agents {
@@ -33,13 +46,15 @@ impl Answerer<AuthProtocol> for Agents {
                 Answer::Now(Ok(AuthReply::AuthStatus(self.shared.status(params))))
             }
             AuthRequest::Register(params) => {
-                self.ask(|reply| Order::Register(params, reply), AuthReply::Register)
+                self.orders.give(|reply| Order::Register(params, reply), AuthReply::Register)
             }
             AuthRequest::RegistrationStatus(_) => {
-                self.ask(Order::Registration, AuthReply::RegistrationStatus)
+                self.orders.give(Order::Registration, AuthReply::RegistrationStatus)
             }
-            AuthRequest::Authenticate(_) => self.ask(open(true), AuthReply::Authenticate),
-            AuthRequest::EnsureAuthenticated(_) => self.ask(open(false), AuthReply::EnsureAuthenticated),
+            AuthRequest::Authenticate(_) => self.orders.give(open(true), AuthReply::Authenticate),
+            AuthRequest::EnsureAuthenticated(_) => {
+                self.orders.give(open(false), AuthReply::EnsureAuthenticated)
+            }
         }
     }
 
@@ -48,13 +63,32 @@ impl Answerer<AuthProtocol> for Agents {
     }
 }
 
-impl Agents {
+impl Answerer<AuthControlProtocol> for Operator {
+    fn answer(
+        self: &Arc<Self>,
+        call: AuthControlRequest,
+        _requester: &Requester,
+    ) -> Answer<AuthControlProtocol> {
+        match call {
+            AuthControlRequest::Rotate(_) => self.orders.give(Order::Rotate, AuthControlReply::Rotate),
+            AuthControlRequest::Deregister(_) => {
+                self.orders.give(Order::Deregister, AuthControlReply::Deregister)
+            }
+        }
+    }
+
+    fn span(&self, requester: &Requester) -> Span {
+        tracing::info_span!("request", id = %requester.tag, client = &*requester.client)
+    }
+}
+
+impl Orders {
     /// Has the keeper do it, in its turn.
-    fn ask<T: Send + 'static>(
+    fn give<P: Protocol, T: Send + 'static>(
         &self,
         order: impl FnOnce(Reply<T>) -> Order,
-        reply: impl FnOnce(T) -> AuthReply + Send + 'static,
-    ) -> Answer<AuthProtocol> {
+        reply: impl FnOnce(T) -> P::Reply + Send + 'static,
+    ) -> Answer<P> {
         let (answer, answered) = oneshot::channel();
         if self.orders.try_send(order(answer)).is_err() {
             return Answer::Now(Err(Refusal::overloaded(RETRY_AFTER)));

@@ -28,6 +28,15 @@ impl OperatorSocket {
         Listener::bind(endpoint, Access::OwnUser).map(Self)
     }
 
+    /// The same in a folder that may be the agents' too, beside a socket with this access: they reach the folder, and not this.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; nothing that was there before was touched.
+    pub fn bind_beside(endpoint: &Endpoint, agents: &Access) -> Result<Self, BindError> {
+        Listener::bind(endpoint, agents.own_user_beside()).map(Self)
+    }
+
     /// Where it listens.
     pub fn path(&self) -> &Path {
         self.0.path()

@@ -6,6 +6,7 @@ mod ends;
 mod fetching;
 mod kills;
 mod lease;
+mod leaving;
 mod renewal;
 mod sdk;
 mod second;

@@ -8,6 +8,7 @@
 mod agent;
 mod as_control;
 mod auth;
+mod auth_control;
 mod caller;
 mod control;
 mod error;
@@ -19,6 +20,7 @@ pub use self::agent::Client;
 pub(crate) use self::agent::dequeue_params;
 pub use self::as_control::AsControlClient;
 pub use self::auth::AuthClient;
+pub use self::auth_control::AuthControlClient;
 pub use self::caller::BlockingClient;
 pub use self::control::ControlClient;
 pub use self::error::CallError;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 
 use super::*;
+use crate::auth_control::*;
 use crate::control::*;
 use crate::frame::MAX_BODY_BYTES;
 use crate::message::*;
@@ -379,6 +380,21 @@ proptest! {
     #[test]
     fn every_control_request_survives_both_codecs(id in id(), request in control_request()) {
         assert_request_survives::<ControlProtocol>(&id, &request)?;
+    }
+
+    #[test]
+    fn what_an_authenticators_operator_says_and_hears_survives_both_codecs(
+        id in id(), agent_id in agent(), words in "[a-z -]{0,80}", rotate in any::<bool>()
+    ) {
+        let (request, reply) = if rotate {
+            let done = RotateResult { agent_id, words };
+            (AuthControlRequest::Rotate(Empty {}), AuthControlReply::Rotate(done))
+        } else {
+            let done = DeregisterResult { agent_id, words };
+            (AuthControlRequest::Deregister(Empty {}), AuthControlReply::Deregister(done))
+        };
+        assert_request_survives::<AuthControlProtocol>(&id, &request)?;
+        assert_reply_survives::<AuthControlProtocol>(&id, &reply)?;
     }
 
     #[test]

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use obol_handshake::IdentityKey;
 use obol_ipc::control::{FlushScope, HoldStatus};
 use obol_ipc::names::{AgentInstanceId, EventKind, Reason};
 use obol_session::{Cursor, SessionId};
@@ -36,16 +37,41 @@ pub(crate) struct Hearing {
     opened: VecDeque<(SessionId, u64)>,
     /// How far it has come once nothing is owed any more.
     cursor: Option<Cursor>,
+    /// What was heard in attempts up to this one is about another agent.
+    others: u64,
 }
 
 impl Hearing {
     pub(crate) fn new(news: mpsc::Receiver<Heard>, between: Arc<Between>) -> Self {
-        Self { news, between, owed: VecDeque::new(), live: None, opened: VecDeque::new(), cursor: None }
+        Self {
+            news,
+            between,
+            owed: VecDeque::new(),
+            live: None,
+            opened: VecDeque::new(),
+            cursor: None,
+            others: 0,
+        }
     }
 
     /// Something changed that makes another attempt to listen worth while.
     pub(super) fn listen_again(&self) {
         self.between.again.notify_one();
+    }
+
+    /// As whom the service is listened to from here on; as nobody for now, if that is not known.
+    pub(super) fn listen_as(&self, key: Option<IdentityKey>) {
+        self.between.key.send_replace(key);
+    }
+
+    /// There is another agent from here on: nothing that was heard is about it.
+    pub(super) fn begin_anew(&mut self) {
+        self.others = self.between.attempts.load(Ordering::SeqCst);
+        (self.live, self.cursor) = (None, None);
+        self.owed.clear();
+        self.opened.clear();
+        self.between.word.send_replace(None);
+        self.between.done.send_replace(None);
     }
 
     pub(super) fn owes_nothing(&self) -> bool {
@@ -93,15 +119,18 @@ impl Hearing {
 }
 
 impl Keeper {
-    fn agent(&self) -> Option<AgentInstanceId> {
+    pub(super) fn agent(&self) -> Option<AgentInstanceId> {
         self.authenticator.identity().agent_id().and_then(|id| AgentInstanceId::new(id).ok())
     }
 
     /// Does what follows from what the service says.
     pub(super) async fn hear(&mut self, heard: Heard) {
+        if heard.attempt <= self.hearing.others {
+            return;
+        }
         match heard.news {
-            News::Began { standing, live, attempt } => {
-                self.hearing.live = live.map(|live| (live, attempt));
+            News::Began { standing, live } => {
+                self.hearing.live = live.map(|live| (live, heard.attempt));
                 match standing {
                     Some(Standing::Suspended) => {
                         self.end("SUSPENDED", "the service says that the agent is suspended").await;

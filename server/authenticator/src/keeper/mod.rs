@@ -5,6 +5,7 @@
 //! before the message that may need it, and a session that did not reach the sidecar ends by itself.
 
 mod hearing;
+mod leaving;
 mod registering;
 mod sidecar;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use obol_handshake::{Random as _, SystemRandom};
 use obol_ipc::auth::{OpenSession, Problem, RegisterParams, RegistrationResult, RegistrationState};
+use obol_ipc::auth_control::{DeregisterResult, RotateResult};
 use obol_ipc::names::{AgentInstanceId, ToolName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::refusal::Refusal;
@@ -49,7 +51,7 @@ const JUMP_SECS: u64 = 5;
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// What somebody on the socket asks for.
+/// What somebody on one of the sockets asks for.
 #[derive(Debug)]
 pub(crate) enum Order {
     Register(RegisterParams, Reply<RegistrationResult>),
@@ -59,6 +61,10 @@ pub(crate) enum Order {
         fresh: bool,
         reply: Reply<OpenSession>,
     },
+    /// The operator alone may say this.
+    Rotate(Reply<RotateResult>),
+    /// The operator alone may say this.
+    Deregister(Reply<DeregisterResult>),
 }
 
 /// What is done next.
@@ -101,6 +107,10 @@ pub(crate) struct Keeper {
     hearing: Hearing,
     polled: Option<Reading>,
     registered: Option<Reading>,
+    /// After how many days the key is replaced; 0 for never.
+    rotate_days: u64,
+    /// When it was last tried, without anybody asking.
+    rotated: Option<Reading>,
     looked: Reading,
     /// When the service was heard last and the sidecar knew all that it had said.
     heard: Option<Reading>,
@@ -118,6 +128,7 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         orders: mpsc::Receiver<Order>,
         hearing: Hearing,
+        rotate_days: u64,
     ) -> Self {
         let (looked, auditor) = (Reading::of(&*clock), shared.auditor.clone());
         Self {
@@ -138,6 +149,8 @@ impl Keeper {
             hearing,
             polled: None,
             registered: None,
+            rotate_days,
+            rotated: None,
             looked,
             heard: None,
             is_held: false,
@@ -151,6 +164,7 @@ impl Keeper {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.tell();
+        self.tell_listener();
         loop {
             // What the service says comes first: an end must not wait behind those who ask.
             let next = tokio::select! {
@@ -193,6 +207,12 @@ impl Keeper {
                 let _gone = reply.send(self.session(fresh).await);
             }
             Order::Open { .. } => {}
+            Order::Rotate(reply) => {
+                let _gone = reply.send(self.rotate().await);
+            }
+            Order::Deregister(reply) => {
+                let _gone = reply.send(self.deregister().await);
+            }
         }
     }
 
@@ -217,6 +237,12 @@ impl Keeper {
         if due && may && !for_good && self.hearing.owes_nothing() && self.back_off.is_over(now) {
             let _noted = self.open().await;
         }
+        if self.authenticator.is_unsettled() && self.back_off.is_over(now) {
+            if let Err(error) = self.settle_key().await {
+                let _noted = self.failed(&error).await;
+            }
+        }
+        self.look_after_key().await;
     }
 
     fn put(&mut self, current: Current, routes: Vec<(Place, ToolName)>) {
@@ -272,6 +298,9 @@ impl Keeper {
 
     /// Opens a session and gives it to the sidecar.
     async fn open(&mut self) -> Result<OpenSession, Refusal> {
+        if let Err(error) = self.settle_key().await {
+            return Err(self.failed(&error).await);
+        }
         // Asked anew: an operator may have flushed it a moment ago.
         self.look_at_sidecar().await;
         if self.is_held {

@@ -4,6 +4,7 @@ mod between;
 mod kept;
 mod kills;
 mod listening;
+mod rotating;
 mod tls;
 
 use core::net::{Ipv4Addr, SocketAddr};

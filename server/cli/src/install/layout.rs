@@ -21,7 +21,7 @@ const MAX_NAME_BYTES: usize = 31;
 /// A user that no user has: what is installed is checked for a sidecar whose user does not exist yet.
 const NOBODY_YET: u32 = u32::MAX;
 /// What the daemons keep in their state folder. What else is there was put there by somebody.
-const STATE: [&str; 7] = [
+const STATE: [&str; 9] = [
     "tokens.redb",
     "tokens.redb.keys",
     "tokens.redb.audit",
@@ -29,9 +29,11 @@ const STATE: [&str; 7] = [
     "authenticator/agent.identity",
     "authenticator/agent.identity.lock",
     "authenticator/identity.key",
+    "authenticator/audit.key",
+    "authenticator/audit.key.audit",
 ];
 /// What the daemons leave in the folder of their sockets.
-const SOCKETS: [&str; 9] = [
+const SOCKETS: [&str; 11] = [
     "agent.sock",
     "control.sock",
     "http.sock",
@@ -41,6 +43,8 @@ const SOCKETS: [&str; 9] = [
     "auth.sock.lock",
     "auth-http.sock",
     "auth-http.sock.lock",
+    "auth-control.sock",
+    "auth-control.sock.lock",
 ];
 /// Whom the daemons serve: both units read it, so that both say the same.
 const AGENTS: &str = "agents.conf";

@@ -4,13 +4,13 @@ use core::time::Duration;
 use std::path::Path;
 use std::time::Instant;
 
-use obol_client::AuthClient;
+use obol_client::{AuthClient, AuthControlClient};
 use obol_ipc::auth::{
     AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route,
 };
 use obol_ipc::names::{ToolName, WishedName};
 use obol_ipc::secret::TicketText;
-use obol_ipc::{AUTH_SOCKET_VARIABLE, Endpoint};
+use obol_ipc::{AUTH_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE, Endpoint};
 use obol_secret::file::PrivateFile;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -19,7 +19,7 @@ use crate::operate::other_user::unconnected;
 use crate::output::{self, Table, text};
 use crate::places::environment;
 use crate::settings::args::authenticator::{
-    AuthArgs, AuthCommand, AuthSocket, AuthenticateArgs, RegisterArgs,
+    AuthArgs, AuthCommand, AuthOperatorArgs, AuthSocket, AuthenticateArgs, RegisterArgs,
 };
 
 /// The longest file with a ticket, in bytes.
@@ -53,6 +53,18 @@ impl AuthSocket {
                 connected => return connected.map_err(|error| unconnected(error, AUTH_SOCKET_VARIABLE)),
             }
         }
+    }
+}
+
+impl AuthOperatorArgs {
+    /// The operator's socket of a running authenticator.
+    fn connect(&self) -> Outcome<AuthControlClient> {
+        let agent =
+            Endpoint::agent_to_connect(self.socket.as_deref(), environment).map_err(Failure::usage)?;
+        let endpoint = Endpoint::auth_control(self.auth_control_socket.as_deref(), &agent, environment)
+            .map_err(Failure::usage)?;
+        AuthControlClient::connect(endpoint, options()?)
+            .map_err(|error| unconnected(error, AUTH_CONTROL_SOCKET_VARIABLE))
     }
 }
 
@@ -153,9 +165,42 @@ fn told(session: &OpenSession) -> String {
 
 /// `obol auth …`.
 pub(crate) fn auth(args: &AuthArgs) -> Outcome {
-    let AuthCommand::Status { socket, output } = &args.command;
+    match &args.command {
+        AuthCommand::Status { socket, output } => status(socket, output.json),
+        AuthCommand::Rotate(args) => rotate(args),
+        AuthCommand::Deregister { operator, .. } => deregister(operator),
+    }
+}
+
+fn rotate(args: &AuthOperatorArgs) -> Outcome {
+    let done = args.connect()?.rotate()?;
+    if args.output.json {
+        output::json(&serde_json::to_value(&done).map_err(Failure::other)?);
+    } else {
+        output::line(&format!(
+            "The key of {} was replaced. The new one in words:\n\n  {}",
+            done.agent_id, done.words
+        ));
+    }
+    Ok(())
+}
+
+fn deregister(args: &AuthOperatorArgs) -> Outcome {
+    let done = args.connect()?.deregister()?;
+    if args.output.json {
+        output::json(&serde_json::to_value(&done).map_err(Failure::other)?);
+    } else {
+        let id = &done.agent_id;
+        output::line(&format!(
+            "{id} is ended for good. The next agent here has another key: `obol register`"
+        ));
+    }
+    Ok(())
+}
+
+fn status(socket: &AuthSocket, json: bool) -> Outcome {
     let status = socket.connect()?.auth_status()?;
-    if output.json {
+    if json {
         output::json(&serde_json::to_value(&status).map_err(Failure::other)?);
     } else {
         show(&status)?;

@@ -14,7 +14,7 @@ use obol_authenticator::{Authenticator, Identity, Wishes};
 use obol_ipc::Endpoint;
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
-use obol_sidecar::{Access, HttpAddress, HttpListener, Listener};
+use obol_sidecar::{Access, HttpAddress, HttpListener, Listener, OperatorSocket};
 use obol_uplink::{ConnectOptions, Pinned};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,6 +38,7 @@ const SUITES: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20P
 /// What it listens on.
 struct Sockets {
     auth: Listener,
+    operator: OperatorSocket,
     http: Option<HttpListener>,
     control: Endpoint,
 }
@@ -82,6 +83,8 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
     );
     let mut options = Options::new(sockets.auth, sockets.control)
         .wishes(wishes(config)?)
+        .operator(sockets.operator)
+        .rotate_days(settings.rotate_days.unwrap_or(90))
         .clock(Arc::new(SystemClock::new()))
         .notify(notifier);
     if let Some(http) = sockets.http {
@@ -226,6 +229,10 @@ impl Sockets {
         let at = Endpoint::auth(args.authenticator.auth_socket.as_deref(), &agent, environment)
             .map_err(Failure::usage)?;
         let auth = Listener::bind(&at, access.clone()).map_err(Failure::unavailable)?;
+        let own = Endpoint::auth_control(args.auth_control_socket.as_deref(), &agent, environment)
+            .map_err(Failure::usage)?;
+        let operator =
+            OperatorSocket::bind_beside(&own, &beside(&access, &at, &own)).map_err(Failure::unavailable)?;
         let named = args.http.as_deref().or(config.authenticator.http.as_deref());
         let http = match http_at(named, HTTP_SOCKET, &agent)? {
             None => None,
@@ -237,13 +244,17 @@ impl Sockets {
                 Some(address.bind(access).map_err(Failure::unavailable)?)
             }
         };
-        Ok(Self { auth, http, control })
+        Ok(Self { auth, operator, http, control })
     }
 
     /// Folders in which sockets may have to be made again, or removed at the end.
     fn folders(&self) -> Vec<PathBuf> {
         let http = self.http.as_ref().and_then(HttpListener::path);
-        [Some(self.auth.path()), http].into_iter().flatten().map(|path| folder_of(path).to_owned()).collect()
+        [Some(self.auth.path()), Some(self.operator.path()), http]
+            .into_iter()
+            .flatten()
+            .map(|path| folder_of(path).to_owned())
+            .collect()
     }
 }
 

@@ -244,6 +244,8 @@ settings! {
         tools: Vec<String> = otherwise("what the agent says", vec!["search"]);
         /// The weakest suite that is used, whatever the service says: 4 is the strongest, then 2 and 3, then 1.
         min_suite: u16 = value(1) => 1..=4;
+        /// After how many days the identity key is replaced by a fresh one; 0 for never.
+        rotate_days: u64 = value(90) => 0..=3_650;
         /// The file of the audit log. Nobody is registered and no session is opened that is not in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/authenticator-audit.jsonl");
         /// The file with the key that the audit log is sealed under; created if it is not there.

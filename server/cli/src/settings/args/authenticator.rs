@@ -52,6 +52,9 @@ pub(crate) struct AuthenticatorRoleArgs {
     pub(crate) sockets: Sockets,
     #[command(flatten)]
     pub(crate) authenticator: AuthenticatorArgs,
+    /// The operator's socket. Without it: $OBOL_AUTH_CONTROL_SOCKET, or auth-control.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) auth_control_socket: Option<OsString>,
     #[command(flatten)]
     pub(crate) audit: AuditLogArgs,
     /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: auth-http.sock
@@ -148,4 +151,32 @@ pub(crate) enum AuthCommand {
         #[command(flatten)]
         output: Output,
     },
+    /// Replace the agent's identity key by a fresh one. Nobody has to approve the agent again.
+    ///
+    /// It happens by itself as well: authenticator.rotate_days.
+    Rotate(AuthOperatorArgs),
+    /// End the agent for good: its sessions end, what was minted ahead is destroyed, and its key never returns.
+    ///
+    /// Whoever registers here afterwards is another agent, with another key, which a human has to approve.
+    Deregister {
+        /// That there is no way back.
+        #[arg(long, required = true)]
+        yes: bool,
+        #[command(flatten)]
+        operator: AuthOperatorArgs,
+    },
+}
+
+/// Where the authenticator's operator is answered.
+#[derive(Debug, Args)]
+pub(crate) struct AuthOperatorArgs {
+    /// The agent's socket, which the operator's is beside: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET,
+    /// $XDG_RUNTIME_DIR/obol/agent.sock, /run/obol/agent.sock.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) socket: Option<OsString>,
+    /// The operator's socket of the authenticator. Without it: $OBOL_AUTH_CONTROL_SOCKET, or auth-control.sock beside the agent's.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) auth_control_socket: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
