@@ -16,6 +16,8 @@ pub mod server;
 #[cfg(feature = "processes")]
 pub mod authority;
 #[cfg(feature = "processes")]
+pub mod canary;
+#[cfg(feature = "processes")]
 pub mod home;
 #[cfg(feature = "processes")]
 pub mod http;
