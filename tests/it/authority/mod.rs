@@ -7,6 +7,7 @@ mod hostile_stream;
 mod independent;
 mod kills;
 mod lease;
+mod memory;
 mod policy;
 mod settings;
 mod shared;

@@ -186,6 +186,11 @@ impl AsProcess {
         Http::new(self.probes).get(path).map_or(0, |(status, _)| status)
     }
 
+    /// What `/metrics` says.
+    pub fn metrics(&self) -> String {
+        Http::new(self.probes).get("/metrics").map_or_else(String::new, |(_, text)| text)
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }

@@ -8,6 +8,7 @@ use core::fmt;
 use core::ops::Bound;
 use std::collections::BTreeMap;
 
+use obol_secret::wipe::Wiped;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -197,8 +198,10 @@ impl<'a> Transaction<'a> {
     }
 
     pub(crate) fn put<T: Serialize>(&mut self, table: Table, key: &[u8], row: &T) -> Kept<()> {
-        let bytes = serde_json::to_vec(row).map_err(Unavailable::new)?;
-        self.put_bytes(table, key, Zeroizing::new(bytes));
+        // What a `Vec` leaves behind as it grows is not wiped.
+        let mut bytes = Wiped::default();
+        serde_json::to_writer(&mut bytes, row).map_err(Unavailable::new)?;
+        self.put_bytes(table, key, Zeroizing::new(bytes.to_vec()));
         Ok(())
     }
 
