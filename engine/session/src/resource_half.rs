@@ -80,7 +80,7 @@ struct VersionOnly {
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(rename = "obol_rs_sessions")]
-    _version: u64,
+    version: u64,
     sessions: Vec<Entry>,
 }
 
@@ -132,6 +132,20 @@ enum Status {
     Revoked,
 }
 
+/// Reads a document once, as there may be a hundred thousand of them. Only where something is wrong the version counts first:
+/// a newer document may have fields that would only confuse.
+fn read(text: &[u8]) -> Result<Document, DocumentError> {
+    let read = json::parse::<Document>(text);
+    let version = match &read {
+        Ok(document) => document.version,
+        Err(_) => json::parse::<VersionOnly>(text)?.obol_rs_sessions,
+    };
+    match version {
+        VERSION => Ok(read?),
+        other => Err(DocumentError::Version(VERSION_FIELD, other)),
+    }
+}
+
 impl ResourceHalf {
     /// Reads and checks a document that lists halves.
     ///
@@ -142,12 +156,7 @@ impl ResourceHalf {
         if text.len() > MAX_LIST_BYTES {
             return Err(DocumentError::TooLong(MAX_LIST_BYTES));
         }
-        // The version first: a newer document may have fields that would only confuse.
-        let version: VersionOnly = json::parse(text)?;
-        if version.obol_rs_sessions != VERSION {
-            return Err(DocumentError::Version(VERSION_FIELD, version.obol_rs_sessions));
-        }
-        let document: Document = json::parse(text)?;
+        let document = read(text)?;
         let mut seen = HashSet::new();
         let mut halves = Vec::with_capacity(document.sessions.len());
         for (index, entry) in document.sessions.into_iter().enumerate() {
