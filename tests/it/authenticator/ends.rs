@@ -13,6 +13,7 @@ use obol_ipc::control::{
     ProvisionPartParams, ProvisionPartResult, ProvisionResult, SecurityEventParams, SessionState,
     SessionStatus, StatusResult,
 };
+use obol_ipc::message::Empty;
 use obol_ipc::names::{AgentInstanceId, PeerName};
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_ipc::proof::PopPublic;
@@ -124,12 +125,19 @@ fn a_disabled_agents_tokens_are_destroyed_and_an_enabled_one_comes_back() {
     assert!(world.present(&token).is_ok());
 }
 
+/// How often the sidecar below does not hear of an end.
+const DEAF_FOR: usize = 3;
+
 /// A sidecar's operator's socket that takes sessions, and does not hear the first times that one ended.
 #[derive(Debug)]
 struct HardOfHearing {
     sessions: Mutex<Vec<SessionStatus>>,
     deaf_for: AtomicUsize,
     heard: Mutex<Vec<SecurityEventParams>>,
+    /// How often it was told that the service was heard, and how often since it was told of an end for the first time.
+    leases: AtomicUsize,
+    leases_since: AtomicUsize,
+    leases_when_it_heard: AtomicUsize,
 }
 
 impl HardOfHearing {
@@ -158,13 +166,22 @@ impl Answerer<ControlProtocol> for HardOfHearing {
             ControlRequest::ProvisionPart(part) => Ok(ControlReply::ProvisionPart(self.taken(&part))),
             ControlRequest::SecurityEvent(event) => {
                 let hears = self.deaf_for.fetch_update(SeqCst, SeqCst, |times| times.checked_sub(1)).is_err();
+                if self.deaf_for.load(SeqCst) + 1 == DEAF_FOR && !hears {
+                    self.leases_since.store(0, SeqCst);
+                }
                 if hears {
+                    self.leases_when_it_heard.store(self.leases_since.load(SeqCst), SeqCst);
                     self.sessions.lock().unwrap().clear();
                     self.heard.lock().unwrap().push(event);
                     Ok(ControlReply::SecurityEvent(FlushResult::default()))
                 } else {
                     Err(Refusal::unavailable("the store failed"))
                 }
+            }
+            ControlRequest::Lease(_) => {
+                self.leases.fetch_add(1, SeqCst);
+                self.leases_since.fetch_add(1, SeqCst);
+                Ok(ControlReply::Lease(Empty {}))
             }
             ControlRequest::Status(_) => Ok(ControlReply::Status(StatusResult {
                 version: "test".into(),
@@ -194,8 +211,11 @@ fn a_sidecar_that_did_not_hear_that_its_agent_was_ended_is_told_until_it_does() 
     let runtime = Runtime::new().unwrap();
     let sidecar = Arc::new(HardOfHearing {
         sessions: Mutex::default(),
-        deaf_for: AtomicUsize::new(3),
+        deaf_for: AtomicUsize::new(DEAF_FOR),
         heard: Mutex::default(),
+        leases: AtomicUsize::new(0),
+        leases_since: AtomicUsize::new(0),
+        leases_when_it_heard: AtomicUsize::new(usize::MAX),
     });
     let (stop, name) = (Stop::new(), PeerName::new("test/1").unwrap());
     let at = Endpoint::at(world.path().join("run/obol/control.sock")).unwrap();
@@ -207,7 +227,10 @@ fn a_sidecar_that_did_not_hear_that_its_agent_was_ended_is_told_until_it_does() 
     std::thread::sleep(Duration::from_secs(3));
     world.disable();
     assert_eq!(world.obol(&["authenticate"]).status.code(), Some(3));
+    assert!(sidecar.leases.load(SeqCst) > 0, "it was told that the service was heard");
     wait_until("it is told", || !sidecar.heard.lock().unwrap().is_empty());
+    let told = sidecar.leases_when_it_heard.load(SeqCst);
+    assert_eq!(told, 0, "nothing prolongs a lease while an end is owed");
     let heard = sidecar.heard.lock().unwrap().clone();
     assert_eq!(heard[0].subject, FlushScope::Agent(session.agent_instance_id));
     assert!(heard[0].kind.as_str().contains("suspended"), "{heard:?}");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use obol_handshake::IdentityKey;
 use obol_ipc::control::{FlushScope, HoldStatus};
 use obol_ipc::names::{AgentInstanceId, EventKind, Reason};
+use obol_session::clock::Reading;
 use obol_session::{Cursor, SessionId};
 use obol_stream::{Standing, Word};
 use obol_uplink::MAX_SKEW_SECS;
@@ -157,8 +158,15 @@ impl Keeper {
     /// only if it was not held back on the way.
     fn heard_at(&mut self, service_now: u64) {
         let now = self.now();
-        if now.wall.abs_diff(service_now) <= MAX_SKEW_SECS && self.hearing.is_done() {
-            self.heard = Some(now);
+        if now.wall.abs_diff(service_now) <= MAX_SKEW_SECS {
+            self.note_contact(now);
+        }
+    }
+
+    /// The service was heard then. While the sidecar has yet to be told of an end, nothing prolongs its leases.
+    pub(super) fn note_contact(&mut self, at: Reading) {
+        if self.hearing.is_done() {
+            self.heard = Some(at);
         }
     }
 

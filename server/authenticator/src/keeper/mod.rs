@@ -339,7 +339,7 @@ impl Keeper {
         let life = Life::new(now, half.expires_at, chance());
         let document = half.to_json();
         drop(half);
-        self.heard = Some(now);
+        self.note_contact(now);
         self.tell_of_contact().await;
         if let Err(error) = self.tqs.provision(document, pop_pub).await {
             // It may have it all the same, and is then found there.
