@@ -226,6 +226,34 @@ class Attacks(unittest.TestCase):
                 time.sleep(0.3)
         self.assertEqual(self.world.counts()["authenticator"]["authStatus"], 2)
 
+    def test_who_cannot_seal_asks_once_for_all_who_wait_and_draws_nothing(self) -> None:
+        url = self.opened({"A": []}, tqs={"dequeueToken": [{"token": {"channel": "AES-256-GCM"}}], "tokenStatus": [{"afterMs": 200}]})
+
+        async def calls() -> set[str]:
+            async def one(agent: AsyncAgent) -> str:
+                with self.assertRaises(AgentError) as raised:
+                    await agent.fetch(url)
+                return raised.exception.code
+
+            async with AsyncAgent(**self.options) as agent:
+                return set(await asyncio.gather(*(one(agent) for _ in range(100))))
+
+        with mock.patch("obol_agent._call.is_supported", return_value=False):
+            self.assertEqual(asyncio.run(calls()), {"CHANNEL_UNSUPPORTED"})
+        counts = self.world.counts()
+        self.assertEqual((counts["tqs"], counts["drawn"], counts["servers"]["A"]), ({"tokenStatus": 1}, [], []))
+
+    def test_a_session_that_is_opened_by_the_draw_is_asked_about_as_well(self) -> None:
+        routes = [[{"audience": "{A}", "tools": ["search"]}]]
+        none = {"queueDepth": 0, "ttl": 0, "sessionActive": False, "renewalPending": False}
+        tqs = {"dequeueToken": [{"error": {"code": "NO_SESSION"}}, {"token": {"channel": "AES-256-GCM"}}], "tokenStatus": [{"result": none}, {}]}
+        url = self.opened({"A": []}, authenticator={"routes": routes}, tqs=tqs)
+        del self.options["routes"]
+        with mock.patch("obol_agent._call.is_supported", return_value=False), self.assertRaises(AgentError) as raised:
+            self.agent().fetch(url)
+        counts = self.world.counts()
+        self.assertEqual((raised.exception.code, counts["drawn"], counts["tqs"]["tokenStatus"]), ("CHANNEL_UNSUPPORTED", [], 2))
+
     def test_a_token_is_over_after_its_with(self) -> None:
         self.opened({})
         with self.agent().token("search") as token:

@@ -68,13 +68,17 @@ class Package(unittest.TestCase):
     def test_it_works_where_nothing_else_is_installed(self) -> None:
         said, counts = self.used()
         self.assertEqual((said, len(counts["drawn"]), counts["violations"]), ("ok\nok\n", 2, []))
+        self.assertEqual(counts["tqs"], {"tokenStatus": 1, "dequeueToken": 2})
 
     def test_a_tool_with_sealed_bodies_is_refused_before_anything_is_drawn(self) -> None:
-        sealed = {"tqs": {"dequeueToken": [{"token": {"channel": "AES-256-GCM"}}]}}
-        said, counts = self.used("sealed", **sealed)
-        self.assertEqual((said, counts["drawn"]), ("CHANNEL_UNSUPPORTED True\n" * 2, []))
-        # Where the route does not say so, one draw finds out.
-        said, counts = self.used(**sealed)
+        tqs: dict[str, Any] = {"dequeueToken": [{"token": {"channel": "AES-256-GCM"}}]}
+        said, counts = self.used("sealed", tqs=tqs)
+        self.assertEqual((said, counts["drawn"], counts["tqs"]), ("CHANNEL_UNSUPPORTED True\n" * 2, [], {}))
+        # Where the route does not say so, the sidecar does; it is asked once.
+        said, counts = self.used(tqs=tqs)
+        self.assertEqual((said, counts["drawn"], counts["tqs"]), ("CHANNEL_UNSUPPORTED True\n" * 2, [], {"tokenStatus": 1}))
+        # Where it cannot say so, one draw finds out.
+        said, counts = self.used(tqs={**tqs, "tokenStatus": [{"error": {"code": "INVALID_ARGUMENT"}}]})
         self.assertEqual((said, len(counts["drawn"]), counts["servers"]["A"]), ("CHANNEL_UNSUPPORTED True\n" * 2, 1, []))
 
     def test_importing_it_takes_little_time(self) -> None:

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
 use crate::control::{HoldStatus, StatusParams};
 use crate::frame::EncodeError;
-use crate::message::Empty;
+use crate::message::{Empty, is_false};
 use crate::names::{AgentInstanceId, Audience, SessionId, ToolName, WishedName, either_case};
 use crate::numbers::AlgorithmSuite;
 use crate::protocol::protocol;
@@ -167,11 +167,6 @@ pub struct Route {
     /// Their bodies are sealed: their tokens ask for channel encryption.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sealed: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Result of `authStatus`.

@@ -107,6 +107,9 @@ pub struct TokenStatusParams {
     /// Where the page of tools begins: `next` of the page before; the first page if absent.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_whole_number")]
     pub from: Option<u64>,
+    /// The resource server, where a tool is named that is granted for several; all of them if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Audience>,
 }
 
 /// Result of `tokenStatus`.
@@ -131,6 +134,15 @@ pub struct TokenStatusResult {
     /// Where the next page of tools begins; absent on the last. What comes or goes between two pages may be missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
+    /// The tool's bodies are sealed: its tokens ask for channel encryption, so who cannot seal need not draw one. Only when a tool
+    /// was asked about; of several resource servers where one asks for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sealed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+pub(crate) fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Result of `sessionInfo`.
@@ -156,7 +168,7 @@ binary_struct! {
     DequeueTokenResult { token, tool, expires_at, channel, pop }
     TokenProof { alg, sig }
     TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }
-    TokenStatusParams { tool, from }
-    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next }
+    TokenStatusParams { tool, from, audience }
+    TokenStatusResult { queue_depth, ttl, session_active, renewal_pending, retry_after_ms, tools, next, sealed }
     SessionInfoResult { session_id, agent_instance_id, established_at, algorithm_suite, expires_at }
 }

@@ -24,6 +24,8 @@ pub struct Status {
     /// Where a renewal is pending: when it makes sense to ask again. Long, up to 45 s, where minting fails; the longest of
     /// all tools where none was named.
     pub retry_after: Option<Duration>,
+    /// Whether tokens of one tool that was named ask for calls and answers to be sealed; of several resource servers, at one of them.
+    pub sealed: bool,
 }
 
 /// What identifies a session.
@@ -86,6 +88,15 @@ impl Queue {
     ///
     /// [`DequeueError::PolicyDenied`] for a tool that is not granted; [`DequeueError::Unavailable`] where the store failed.
     pub fn status(&self, tool: Option<&str>) -> Result<Status, DequeueError> {
+        self.status_at(tool, None)
+    }
+
+    /// The same, at one resource server alone where one is named.
+    ///
+    /// # Errors
+    ///
+    /// As for [`status`](Self::status).
+    pub fn status_at(&self, tool: Option<&str>, audience: Option<&str>) -> Result<Status, DequeueError> {
         self.shared.check()?;
         self.shared.elect_if_over();
         let Some(session) = self.shared.sessions.current.load_full() else {
@@ -95,6 +106,7 @@ impl Queue {
                 session_active: false,
                 renewal_pending: false,
                 retry_after: None,
+                sealed: false,
             });
         };
         let now = self.shared.timeline.look().now;
@@ -102,6 +114,7 @@ impl Queue {
             .partitions
             .iter()
             .filter(|partition| tool.is_none_or(|tool| partition.tool() == tool))
+            .filter(|partition| audience.is_none_or(|audience| partition.audience() == audience))
             .peekable();
         if tool.is_some() && self.shared.why_ended(&session).is_none() && partitions.peek().is_none() {
             return Err(DequeueError::PolicyDenied);
@@ -112,6 +125,7 @@ impl Queue {
             session_active: self.shared.why_ended(&session).is_none(),
             renewal_pending: false,
             retry_after: None,
+            sealed: false,
         };
         Ok(partitions.fold(none, |sum, partition| {
             let renewal = partition.renewal();
@@ -120,6 +134,7 @@ impl Queue {
                 ttl: sum.ttl.max(partition.life_left(now)),
                 renewal_pending: sum.renewal_pending || renewal.is_some(),
                 retry_after: sum.retry_after.max(renewal),
+                sealed: sum.sealed || (tool.is_some() && partition.grant.asks_for_channel()),
                 ..sum
             }
         }))

@@ -194,7 +194,11 @@ impl Agent {
 
     fn status(&self, params: &TokenStatusParams) -> Result<TokenStatusResult, Refusal> {
         let tool = params.tool.as_ref().map(ToolName::as_str);
-        let status = self.queue.status(tool).map_err(refuse)?;
+        let audience = params.audience.as_ref().map(AsRef::as_ref);
+        if audience.is_some() && tool.is_none() {
+            return Err(Refusal::invalid_argument("audience: say the tool as well"));
+        }
+        let status = self.queue.status_at(tool, audience).map_err(refuse)?;
         let (tools, next) = match tool {
             Some(_) => (None, None),
             None => {
@@ -210,6 +214,7 @@ impl Agent {
             retry_after_ms: status.retry_after.map(retry_after_ms),
             tools,
             next,
+            sealed: status.sealed,
         })
     }
 

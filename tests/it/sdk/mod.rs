@@ -4,6 +4,7 @@ mod node;
 mod python;
 mod real;
 mod receipts;
+mod sealed_tools;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

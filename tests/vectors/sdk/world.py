@@ -347,7 +347,7 @@ class HttpServer:
         token = drawn["token"] if drawn else ""
         step = json.loads(json.dumps(step).replace("{token}", token))
         status, headers = step.get("status", 200), dict(step.get("headers", {}))
-        body = step.get("body", "ok").encode()
+        body = step.get("body", "ok").encode() * step.get("times", 1)
         if "problem" in step:
             body = json.dumps({"type": "about:blank", "status": status, "code": step["problem"]}).encode()
             headers.setdefault("Content-Type", "application/problem+json")
@@ -390,12 +390,14 @@ class World:
     def sidecar(self, script):
         scripts = {method: Script(script.get(method), {}) for method in ("dequeueToken", "tokenStatus", "sessionInfo")}
         established = time.time() - script.get("establishedSecondsAgo", 600)
+        seals = any("channel" in step.get("token", {}) for step in script.get("dequeueToken") or [])
 
         def answer(method, step, params):
             if method == "dequeueToken":
                 return step.get("result") or self.ledger.draw(step, params)
             if method == "tokenStatus":
-                return step.get("result") or {"queueDepth": 9, "ttl": 60, "sessionActive": True, "renewalPending": False}
+                sealed = {"sealed": True} if "tool" in params and seals else {}
+                return step.get("result") or {"queueDepth": 9, "ttl": 60, "sessionActive": True, "renewalPending": False, **sealed}
             return step.get("result") or {
                 "sessionId": "0000019d00000001", "agentInstanceId": "agt_scripted", "establishedAt": utc(established),
                 "algorithmSuite": 2, "expiresAt": utc(time.time() + 900)}

@@ -136,7 +136,12 @@ impl Channel {
             return Ok(if may_be_clear { Ok(response) } else { Err(failed("is not sealed")) });
         }
         let (mut parts, body) = response.into_parts();
-        let sealed = body.collect_up_to(MAX_PLAIN_BYTES + IV_BYTES + TAG_BYTES).await?;
+        let sealed = match body.collect_up_to(MAX_PLAIN_BYTES + IV_BYTES + TAG_BYTES).await {
+            Err(error) if error.code() == Code::InvalidArgument => {
+                return Ok(Err(failed("is longer than a sealed one may be")));
+            }
+            sealed => sealed?,
+        };
         let Some(text) = self.open(&sealed) else { return Ok(Err(failed("does not open"))) };
         let kind = parts.headers.remove(SEALED_TYPE).unwrap_or(BYTES);
         parts.headers.insert(CONTENT_TYPE, kind);

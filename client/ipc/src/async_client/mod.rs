@@ -147,7 +147,8 @@ impl AsyncClient {
         tool: Option<&ToolName>,
         from: Option<u64>,
     ) -> Result<TokenStatusResult, CallError> {
-        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from });
+        let request =
+            AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from, audience: None });
         expect_reply!(self.0.call(request, Duration::ZERO).await?, AgentReply::TokenStatus)
     }
 

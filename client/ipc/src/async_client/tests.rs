@@ -29,6 +29,7 @@ fn status(queue_depth: u64) -> AgentReply {
         retry_after_ms: None,
         tools: None,
         next: None,
+        sealed: false,
     })
 }
 

@@ -117,7 +117,8 @@ impl Client {
         tool: Option<&ToolName>,
         from: Option<u64>,
     ) -> Result<TokenStatusResult, CallError> {
-        let request = AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from });
+        let request =
+            AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from, audience: None });
         expect_reply!(self.order(&request)?, AgentReply::TokenStatus)
     }
 

@@ -191,6 +191,7 @@ class Call {
       return this.#failed(error);
     }
     answer.drop();
+    if (!sealed) throw failed("is longer than a sealed one may be");
     const headers = answer.headers();
     headers.set("content-type", headers.get("tbac-sealed-type") ?? "application/octet-stream");
     headers.delete("content-length");

@@ -88,10 +88,7 @@ class ObolAuth(_Base):
         if destination.sealed:
             raise _sealed(destination.tool)
         pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
-        token = await core.draw(destination.tool, destination.audience, pop_for, deadline)
-        if token.channel:
-            raise _sealed(destination.tool)
-        return token
+        return await core.draw(destination.tool, destination.audience, pop_for, deadline, cannot_seal=_sealed)
 
     @staticmethod
     def _put(request: Any, token: Token) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 from ._canonical import arguments_hash, is_json_object
-from ._channel import MAX_SEALED_BYTES, SEALED_TYPE, Channel, failed
+from ._channel import MAX_SEALED_BYTES, SEALED_TYPE, Channel, failed, is_supported, unsupported
 from ._deadline import Deadline
 from ._destination import Destination, Wanted
 from ._errors import AgentError, Unanswered, Unsent, wrong
@@ -32,7 +33,10 @@ class Agent(Protocol):
 
     async def destination(self, wanted: Wanted, deadline: Deadline) -> Destination: ...
 
-    async def draw(self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline) -> Token: ...
+    async def draw(
+        self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline, *,
+        cannot_seal: Callable[[str], AgentError] | None,
+    ) -> Token: ...
 
     async def send(self, request: Prepared, deadline: Deadline) -> Answer: ...
 
@@ -94,8 +98,9 @@ class Call:
         body = self._request.body
         pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
         destination = self._destination
-        token = await self._agent.draw(destination.tool, destination.audience, pop_for, self._deadline)
-        channel = Channel(token.channel, destination.tool) if token.channel else None
+        cannot_seal = None if is_supported() else unsupported
+        token = await self._agent.draw(destination.tool, destination.audience, pop_for, self._deadline, cannot_seal=cannot_seal)
+        channel = Channel(token.channel) if token.channel else None
         return await self._agent.send(self._prepared(token, channel), self._deadline), channel
 
     def _prepared(self, token: Token, channel: Channel | None) -> Prepared:
@@ -217,6 +222,8 @@ class Call:
         if channel and is_sealed:
             sealed = await answer.whole(MAX_SEALED_BYTES)
             answer.drop()
+            if sealed is None:
+                raise failed("is longer than a sealed one may be")
             plain = channel.open(sealed)
             kind = headers.get("tbac-sealed-type", "application/octet-stream")
             headers = headers.replaced({"content-type": kind, "content-length": None})

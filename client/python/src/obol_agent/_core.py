@@ -50,6 +50,10 @@ class Daemon(Protocol):
     def close(self) -> None: ...
 
 
+#: Refuses a tool whose bodies cannot be sealed.
+CannotSeal = Callable[[str], AgentError]
+
+
 class Io(Protocol):
     """How an agent waits."""
 
@@ -86,8 +90,8 @@ class Core:
         self._routes: list[Route] = []
         self._asked_at = float("-inf")
         self._authenticator_seen = False
-        #: Tools whose tokens came with keys that nothing here can use.
-        self._sealed_tools: set[tuple[str, str | None]] = set()
+        #: Whether the bodies of a tool at an audience are sealed, and when the sidecar said so.
+        self._sealed: dict[tuple[str, str | None], tuple[bool, float]] = {}
 
     def deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
@@ -172,6 +176,7 @@ class Core:
             try:
                 opened = await self._io.authenticator.call(method, {}, deadline, repeat=True)
                 self._asked_at = float("-inf")
+                self._sealed.clear()
                 return {**opened, "establishedAt": (await self.session_info(deadline)).get("establishedAt")}
             except AgentError as error:
                 wait = _retry_ms(error) / 1_000
@@ -183,7 +188,7 @@ class Core:
         found = await self._find(wanted, deadline)
         if found is None:
             raise unknown_destination(wanted.url)
-        if (found.sealed or (found.tool, found.audience) in self._sealed_tools) and not is_supported():
+        if found.sealed and not is_supported():
             raise unsupported(found.tool)
         return found
 
@@ -235,9 +240,14 @@ class Core:
         return routes
 
     async def draw(
-        self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline, *, alone: bool = False
+        self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline, *, alone: bool = False,
+        cannot_seal: CannotSeal | None = None,
     ) -> Token:
-        """Draws a token as the rules say. ``alone``: for a caller who wants a token, and decides what follows a lost answer."""
+        """Draws a token as the rules say.
+
+        ``alone``: for a caller who wants a token, and decides what follows a lost answer. ``cannot_seal``: what a tool with sealed
+        bodies is refused with, before anything is drawn.
+        """
         if not isinstance(tool, str) or not 1 <= len(tool) <= MAX_TOOL_CHARACTERS or not all("!" <= sign <= "~" for sign in tool):
             raise wrong("tool: 1 to 256 visible ASCII characters")
         began, may_authenticate = time.monotonic(), self.can_authenticate()
@@ -245,8 +255,14 @@ class Core:
             wait_ms = int(min(MAX_WAIT_MS, max(0.0, deadline.left() - ANSWER_SECS) * 1_000))
             params = {"tool": tool, "waitMs": wait_ms, "audience": audience, "popFor": pop_for}
             params = {name: value for name, value in params.items() if value is not None}
+            if cannot_seal and await self._is_sealed(tool, audience, deadline):
+                raise cannot_seal(tool)
             try:
-                return self._known(read_token(await self._io.sidecar.call("dequeueToken", params, deadline, repeat=not alone)), audience)
+                token = read_token(await self._io.sidecar.call("dequeueToken", params, deadline, repeat=not alone))
+                if cannot_seal and token.channel:
+                    self._sealed[tool, audience] = True, time.monotonic()
+                    raise cannot_seal(tool)
+                return token
             except Lost:
                 raise _ambiguous_draw() from None
             except AgentError as error:
@@ -260,10 +276,26 @@ class Core:
             else:
                 await self.pause(wait, deadline)
 
-    def _known(self, token: Token, audience: str | None) -> Token:
-        if token.channel and not is_supported():
-            self._sealed_tools.add((token.tool, audience))
-        return token
+    async def _is_sealed(self, tool: str, audience: str | None, deadline: Deadline) -> bool:
+        """Whether a tool's bodies are sealed, as the sidecar says: asked once for all who wait, and not for each draw."""
+        sealed, said_at = self._sealed.get((tool, audience), (False, float("-inf")))
+        if time.monotonic() - said_at < ROUTES_LIFE_SECS:
+            return sealed
+        params = {"tool": tool} if audience is None else {"tool": tool, "audience": audience}
+
+        async def ask(until: Deadline) -> bool:
+            status = await self._io.sidecar.call("tokenStatus", params, until, repeat=True)
+            is_sealed = status.get("sealed") is True
+            # Without a session nothing is known yet.
+            if status.get("sessionActive") is True:
+                self._sealed[tool, audience] = is_sealed, time.monotonic()
+            return is_sealed
+
+        try:
+            found: bool = await self._io.shared(f"tokenStatus {tool} {audience}", ask, deadline)
+            return found
+        except AgentError:
+            return False  # The draw says what is wrong.
 
 
 def _retry_ms(error: AgentError) -> float:

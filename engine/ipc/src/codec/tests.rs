@@ -97,8 +97,9 @@ fn agent_request() -> impl Strategy<Value = AgentRequest> {
                 AgentRequest::DequeueToken(DequeueTokenParams { tool, wait_ms, audience, pop_for })
             }
         ),
-        (option::of(tool()), option::of(any::<u64>()))
-            .prop_map(|(tool, from)| AgentRequest::TokenStatus(TokenStatusParams { tool, from })),
+        (option::of(tool()), option::of(any::<u64>()), option::of(audience())).prop_map(
+            |(tool, from, audience)| AgentRequest::TokenStatus(TokenStatusParams { tool, from, audience })
+        ),
         Just(()).prop_map(|()| AgentRequest::SessionInfo(Empty {})),
     ]
 }
@@ -139,6 +140,7 @@ fn agent_reply() -> impl Strategy<Value = AgentReply> {
                     retry_after_ms,
                     tools,
                     next: None,
+                    sealed: ttl % 2 == 0,
                 })
             }
         ),
@@ -499,6 +501,7 @@ fn a_message_as_long_as_a_frame_passes_and_one_byte_more_does_not() {
             retry_after_ms: None,
             tools: Some(map),
             next: None,
+            sealed: false,
         })
     };
     for codec in CODECS {
