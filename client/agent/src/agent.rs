@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use http::Method;
 use obol_client::{AsyncClient, CallError};
-use obol_ipc::auth::{OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route};
+use obol_ipc::auth::{
+    OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route, TokenStolenParams,
+};
 use obol_ipc::message::{DequeueTokenResult, SessionInfoResult, TokenStatusResult};
 use obol_ipc::names::{Audience, ToolName, WishedName};
 use obol_ipc::proof::ArgumentsHash;
@@ -32,6 +34,8 @@ const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// What an answer of the sidecar takes on its way.
 const ON_THE_WAY: Duration = Duration::from_millis(50);
+/// How long each of two steps may take when it is told that a token was stolen, before the call ends with that error.
+const TELL_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a human's decision is asked about.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -330,6 +334,17 @@ impl Inner {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Tells the authenticator that somebody else spent a token. Nothing depends on whether that arrives.
+    pub(crate) async fn tell_stolen(&self, tool: ToolName, audience: Audience) {
+        let Some(authenticator) = &self.authenticator else { return };
+        let session = timeout_at(Instant::now() + TELL_PATIENCE, self.session_info()).await;
+        let session_id = session.ok().and_then(Result::ok).map(|session| session.session_id);
+        let stolen = TokenStolenParams { tool, audience, session_id };
+        let told =
+            authenticator.ask(Instant::now() + TELL_PATIENCE, move |client| client.token_stolen(stolen));
+        let _whether_or_not = told.await;
     }
 
     fn forget_routes(&self) {

@@ -291,6 +291,9 @@ fn counted(case: &Value, counts: &Value) -> Vec<String> {
             found.push(format!("said popFor {said:?}"));
         }
     }
+    if case.get("told").is_some_and(|expected| *expected != counts["told"]) {
+        found.push(format!("told {}", counts["told"]));
+    }
     for (name, requests) in counts["servers"].as_object().unwrap() {
         let expected = case.pointer(&format!("/servers/{name}")).and_then(Value::as_u64).unwrap_or(0);
         let seen = requests.as_array().unwrap();

@@ -172,7 +172,7 @@ class Conformance(unittest.TestCase):
         self.assertTrue(counts["servers"]["B"][0]["token"])
 
     def run_file(self, name: str, way: Any) -> None:
-        world = World()
+        self.world = world = World()
         self.addCleanup(world.end)
         for one in read(name):
             if ONLY in one["what"]:
@@ -241,6 +241,8 @@ class Conformance(unittest.TestCase):
                         self.assertEqual(seen[member], value, member)
         for method, times in one.get("authenticator", {}).items():
             self.assertEqual(counts["authenticator"].get(method, 0), times, method)
+        if "told" in one:
+            self.assertEqual(counts["told"], self.world.filled(one["told"]))
         if "popFor" in one:
             self.assertEqual([drawn.get("popFor") for drawn in counts["drawn"]], one["popFor"])
 

@@ -69,6 +69,8 @@ pub enum Event {
     KeyRotate,
     /// An agent's identity key seems to have a copy.
     CloneSuspected,
+    /// An agent says that somebody else spent a token of its.
+    TokenStolen,
     /// A resource server's copy joined.
     Join,
     /// A session would have been opened otherwise there by a policy that is only looked at.

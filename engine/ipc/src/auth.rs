@@ -7,7 +7,9 @@ use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_stru
 use crate::control::{HoldStatus, StatusParams};
 use crate::frame::EncodeError;
 use crate::message::{Empty, is_false};
-use crate::names::{AgentInstanceId, Audience, SessionId, ToolName, WishedName, either_case};
+use crate::names::{
+    AgentInstanceId, Audience, SessionId, ToolName, WishedName, either_case, maybe_in_either_case,
+};
 use crate::numbers::AlgorithmSuite;
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
@@ -29,6 +31,9 @@ protocol! {
     EnsureAuthenticated "ensureAuthenticated" (Empty) -> OpenSession;
     /// How the authenticator is, a page at a time.
     AuthStatus "authStatus" (StatusParams) -> AuthStatusResult;
+    /// Tell that a resource server says of a token that it was spent, which this agent had not sent before. It is told to the service,
+    /// and nothing else follows from it.
+    TokenStolen "tokenStolen" (TokenStolenParams) -> Empty;
 }
 
 /// Parameters of `register`. What the operator set in the authenticator's settings need not be said, and cannot be said
@@ -210,7 +215,21 @@ pub struct AuthStatusResult {
     pub next: Option<u64>,
 }
 
+/// Parameters of `tokenStolen`. The token itself is not said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenStolenParams {
+    /// The tool that the token was for.
+    pub tool: ToolName,
+    /// The resource server that it was for.
+    pub audience: Audience,
+    /// The session that it was from, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "maybe_in_either_case")]
+    pub session_id: Option<SessionId>,
+}
+
 binary_struct! {
+    TokenStolenParams { tool, audience, session_id }
     RegisterParams { name, class, roles, tools, ticket }
     RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at }
     OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }

@@ -59,6 +59,16 @@ pub(crate) fn either_case<'de, D: Deserializer<'de>>(from: D) -> Result<SessionI
     deserialize_text(from)
 }
 
+/// The same for one that may be absent.
+pub(crate) fn maybe_in_either_case<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<SessionId>, D::Error> {
+    #[derive(Deserialize)]
+    struct Item(#[serde(deserialize_with = "either_case")] SessionId);
+
+    Ok(Option::<Item>::deserialize(from)?.map(|Item(id)| id))
+}
+
 /// The same for a list of them.
 pub(crate) fn list_in_either_case<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SessionId>, D::Error> {
     #[derive(Deserialize)]

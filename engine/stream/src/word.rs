@@ -8,7 +8,7 @@ use core::fmt;
 
 use obol_secret::json::{Bounds, parse_within};
 use obol_secret::text::{from_hex, to_hex};
-use obol_session::Cursor;
+use obol_session::{Cursor, SessionId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The most values in a word, and how deep it may be nested.
@@ -72,6 +72,18 @@ pub enum Word {
         /// Why.
         reason: String,
     },
+    /// An agent says that somebody else spent a token of its. It may be lying: it is an alarm, and no more.
+    TokenStolen {
+        /// The session that the token was from, where the agent knows it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<SessionId>,
+        /// The resource server that it was for.
+        audience: String,
+        /// The tool that it was for.
+        tool: String,
+        /// How often it was said since the last such word, beyond what is told one by one.
+        unsaid: u64,
+    },
 }
 
 /// The bytes are not a word.
@@ -123,11 +135,17 @@ impl Word {
 mod tests {
     use super::*;
 
+    fn stolen(session: Option<SessionId>) -> Word {
+        Word::TokenStolen { session, audience: "https://a".to_owned(), tool: "pay".to_owned(), unsaid: 2 }
+    }
+
     #[test]
     fn words_are_read_as_they_are_written_and_nothing_else_is() {
         for word in [
             Word::Applied { seq: 7 },
             Word::Flushed { since: 9, scope: "all".to_owned(), reason: "drill".to_owned() },
+            stolen(Some(SessionId::from_u64(7))),
+            stolen(None),
         ] {
             assert_eq!(Word::read(&word.to_bytes()), Ok(word));
         }
@@ -139,6 +157,8 @@ mod tests {
             r#"{"kind":"x","seq":1}"#,
             r#"{"kind":"applied","seq":1,"more":2}"#,
             r#"{"kind":"applied","seq":-1}"#,
+            r#"{"kind":"token_stolen","audience":"a","tool":"t"}"#,
+            r#"{"kind":"token_stolen","audience":"a","tool":"t","unsaid":0,"token":"x"}"#,
         ] {
             assert_eq!(Word::read(bad.as_bytes()), Err(WordError), "{bad}");
         }

@@ -1,6 +1,7 @@
 //! What is known at a moment, for those who ask: the keeper alone writes it, and nobody who reads it waits for the network.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use obol_ipc::auth::{
     AuthState, AuthStatusResult, OpenSession, Problem, RegistrationResult, RegistrationState, Route,
@@ -10,9 +11,11 @@ use obol_ipc::frame::MAX_BODY_BYTES;
 use obol_ipc::names::{Audience, ToolName};
 use obol_ipc::time::UtcTime;
 use obol_probe::metrics::Counter;
+use obol_uplink::Outbox;
 use parking_lot::Mutex;
 
 use crate::audit::Auditor;
+use crate::stolen::Stolen;
 
 /// Requests that are calls of a tool: all but the tool.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -138,10 +141,11 @@ pub(crate) struct Shared {
     pub(crate) started: std::time::Instant,
     pub(crate) opened: Counter,
     pub(crate) failed: Counter,
+    pub(crate) stolen: Stolen,
 }
 
 impl Shared {
-    pub(crate) fn new(known: Known, authority: String, auditor: Auditor) -> Self {
+    pub(crate) fn new(known: Known, authority: String, auditor: Auditor, outbox: Arc<Outbox>) -> Self {
         Self {
             known: Mutex::new(known),
             authority,
@@ -149,6 +153,7 @@ impl Shared {
             started: std::time::Instant::now(),
             opened: Counter::default(),
             failed: Counter::default(),
+            stolen: Stolen::new(outbox),
         }
     }
 

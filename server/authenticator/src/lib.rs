@@ -30,6 +30,7 @@ mod routes;
 mod schedule;
 pub mod service;
 mod socket;
+mod stolen;
 #[cfg(test)]
 mod tests;
 mod tqs;

@@ -1,5 +1,5 @@
 //! Listens to what the service says of this agent, so that an end is known at once and not with the next session; and tells it
-//! that an operator flushed the sidecar.
+//! that an operator flushed the sidecar, or that an agent says that a token of its was stolen.
 //!
 //! What is heard goes to the keeper, which does what follows from it. Only when that is done is it confirmed; until then it is
 //! told again after every new beginning.
@@ -14,7 +14,7 @@ use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
 use obol_session::{Cursor, SessionId};
 use obol_stream::{Item, Mode, Standing, What, Word};
-use obol_uplink::{AuthError, Stream};
+use obol_uplink::{AuthError, Outbox, Stream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -63,6 +63,8 @@ pub(crate) struct Between {
     pub(crate) word: watch::Sender<Option<Word>>,
     /// As whom it is listened; as nobody for now, where that has to be found out first.
     pub(crate) key: watch::Sender<Option<IdentityKey>>,
+    /// What it is told once each.
+    pub(crate) outbox: Arc<Outbox>,
     /// How often the service was asked. A session that was opened before an attempt is known to it.
     pub(crate) attempts: AtomicU64,
     /// Something changed that makes another attempt worth while.
@@ -75,6 +77,7 @@ impl Between {
             done: watch::Sender::new(None),
             word: watch::Sender::new(None),
             key: watch::Sender::new(None),
+            outbox: Arc::default(),
             attempts: AtomicU64::new(0),
             again: Notify::new(),
         })
@@ -145,7 +148,8 @@ impl Listener {
         tracing::info!(mode = ?stream.hello().mode, "listening to the service");
         let mut speaking = JoinSet::new();
         if let Some(voice) = stream.voice() {
-            speaking.spawn(voice.speak(self.between.done.subscribe(), self.between.word.subscribe()));
+            let Between { done, word, outbox, .. } = &*self.between;
+            speaking.spawn(voice.speak(done.subscribe(), word.subscribe(), Arc::clone(outbox)));
         }
         self.read(&mut stream, after, attempt).await.err().unwrap_or(AuthError::NotAsked)
     }

@@ -164,15 +164,16 @@ impl Options {
             .chain(http.as_ref().and_then(HttpListener::address))
             .collect();
         let stop = Stop::new();
+        let between = Between::new();
         let known = nothing_known(&authenticator);
-        let shared = Shared::new(known, authenticator.service().to_string(), Auditor::new(audit));
+        let service = authenticator.service().to_string();
+        let shared = Shared::new(known, service, Auditor::new(audit), Arc::clone(&between.outbox));
         let shared = Arc::new(shared);
         let health =
             Arc::new(Health { shared: Arc::clone(&shared), socket: auth.health(), stop: stop.clone() });
         let (orders, queue) = mpsc::channel(MAX_ORDERS);
         let tqs = Tqs::new(control, name.clone());
         let (heard, news) = mpsc::channel(1);
-        let between = Between::new();
         let listener =
             Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
         let hearing = Hearing::new(news, between);

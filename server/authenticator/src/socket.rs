@@ -6,6 +6,7 @@ use std::sync::Arc;
 use obol_ipc::Protocol;
 use obol_ipc::auth::{AuthProtocol, AuthReply, AuthRequest};
 use obol_ipc::auth_control::{AuthControlProtocol, AuthControlReply, AuthControlRequest};
+use obol_ipc::message::Empty;
 use obol_ipc::refusal::Refusal;
 use obol_probe::stop::Stop;
 use obol_sidecar::{Answer, Answerer, Requester};
@@ -39,7 +40,7 @@ pub(crate) struct Operator {
 }
 
 impl Answerer<AuthProtocol> for Agents {
-    fn answer(self: &Arc<Self>, call: AuthRequest, _requester: &Requester) -> Answer<AuthProtocol> {
+    fn answer(self: &Arc<Self>, call: AuthRequest, requester: &Requester) -> Answer<AuthProtocol> {
         let open = |fresh| move |reply| Order::Open { fresh, reply };
         match call {
             AuthRequest::AuthStatus(params) => {
@@ -54,6 +55,10 @@ impl Answerer<AuthProtocol> for Agents {
             AuthRequest::Authenticate(_) => self.orders.give(open(true), AuthReply::Authenticate),
             AuthRequest::EnsureAuthenticated(_) => {
                 self.orders.give(open(false), AuthReply::EnsureAuthenticated)
+            }
+            AuthRequest::TokenStolen(stolen) => {
+                let heard = self.shared.stolen.hear(stolen, requester);
+                Answer::Now(heard.map(|()| AuthReply::TokenStolen(Empty {})).map_err(Refusal::overloaded))
             }
         }
     }

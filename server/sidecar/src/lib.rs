@@ -42,4 +42,5 @@ pub use http::{HttpAddress, HttpListener};
 pub use limits::PeerLimits;
 pub use listener::{BindError, Listener};
 pub use operator::OperatorSocket;
+pub use owner::Owner;
 pub use service::{Handle, HttpSocket, Options, Service, Socket};

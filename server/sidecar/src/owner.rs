@@ -21,7 +21,7 @@ const MAX_GROUP_BYTES: u64 = 4 << 10;
 
 /// See the module's header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct Owner {
+pub struct Owner {
     uid: u32,
     group: u64,
     pid: i32,

@@ -6,7 +6,7 @@
 //! | [`Uplink`] | carries out one purpose by a mutual handshake, over a connection of its own |
 //! | [`Caller`] | who does so: its key, and what it says |
 //! | [`Connector`], [`begin`] | the steps of that, one by one |
-//! | [`Stream`], [`Voice`] | what the service says from then on, and what is answered |
+//! | [`Stream`], [`Voice`], [`Outbox`] | what the service says from then on, and what is answered |
 //!
 //! What it promises:
 //! - a service without the pinned key, or one that was made to forget a better suite, is not gone on with;
@@ -19,6 +19,7 @@ mod connect;
 mod error;
 mod exchange;
 mod kept;
+mod outbox;
 mod pinned;
 mod stream;
 mod uplink;
@@ -26,6 +27,7 @@ mod uplink;
 pub use connect::{Answer, Connection, Connector};
 pub use error::{AuthError, Clear};
 pub use exchange::{Begun, Greeted, Proven, begin};
+pub use outbox::Outbox;
 pub use pinned::{Pinned, PinnedError};
 pub use stream::{Stream, Voice};
 pub use uplink::{Caller, ConnectOptions, MAX_SKEW_SECS, Uplink};

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::connect::{Answer, Body, Connection, Connector};
 use crate::error::AuthError;
 use crate::exchange::Proven;
+use crate::outbox::Outbox;
 use crate::pinned::Pinned;
 
 /// What sealing adds to a message, in bytes.
@@ -151,12 +152,13 @@ impl Voice {
         self.taken(open, answer)
     }
 
-    /// Says how far its follower has come as often as that changes, and a word as often as there is another. Goes on until
-    /// nobody changes either any more.
+    /// Says how far its follower has come as often as that changes, a word as often as there is another, and what is in the
+    /// outbox. Goes on until nobody changes either of the first two any more.
     pub async fn speak(
         mut self,
         mut cursor: watch::Receiver<Option<Cursor>>,
         mut word: watch::Receiver<Option<Word>>,
+        outbox: Arc<Outbox>,
     ) {
         cursor.mark_changed();
         word.mark_changed();
@@ -170,15 +172,28 @@ impl Voice {
                     Ok(()) => cursor.borrow_and_update().map(|cursor| Word::Applied { seq: cursor.seq }),
                     Err(_) => return,
                 },
+                first = outbox.first() => Some(first),
             };
             let Some(said) = said else { continue };
+            let is_first = matches!(said, Word::TokenStolen { .. });
             match self.say(&said).await {
-                Ok(()) => sleep(SAY_EVERY).await,
+                Ok(()) => {
+                    if is_first {
+                        outbox.done();
+                    }
+                    sleep(SAY_EVERY).await;
+                }
+                // An older service does not know the word, and never will.
+                Err(AuthError::Rejected { code, .. }) if is_first && code == "MALFORMED" => {
+                    tracing::warn!("the service does not know what a stolen token is; it is not told");
+                    outbox.done();
+                }
                 Err(error) => {
                     tracing::debug!(%error, "a word did not arrive; it is said again");
                     match said {
                         Word::Applied { .. } => cursor.mark_changed(),
                         Word::Flushed { .. } => word.mark_changed(),
+                        Word::TokenStolen { .. } => {}
                     }
                     sleep(SAY_AGAIN).await;
                 }

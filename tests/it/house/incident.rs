@@ -170,6 +170,22 @@ fn the_agent_was_hijacked() {
 }
 
 #[test]
+fn a_token_was_stolen() {
+    let mut operator = Operator::new();
+    let mut steps = steps("A token was stolen").into_iter();
+    let (stolen, next) = (operator.draw().unwrap(), operator.draw().unwrap());
+    assert_eq!(operator.present(&stolen), "OK", "the thief was faster");
+    assert_eq!(operator.present(&stolen), "TOKEN_REPLAYED");
+    operator.take(&steps.next().unwrap());
+    assert_eq!(operator.draw().unwrap_err(), "SESSION_FLUSHED");
+    assert_eq!(operator.present(&next), "SESSION_EXPIRED", "what else was stolen is worth nothing");
+    let said = operator.take(&steps.next().unwrap());
+    assert!(said.contains("agent-1"), "{said}");
+    operator.finish(steps);
+    assert_eq!(operator.draw().unwrap_err(), "NO_SESSION", "the next session is taken again");
+}
+
+#[test]
 fn a_key_leaked() {
     let mut operator = Operator::new();
     let mut steps = steps("A key leaked").into_iter();

@@ -5,6 +5,7 @@ mod python;
 mod real;
 mod receipts;
 mod sealed_tools;
+mod stolen;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

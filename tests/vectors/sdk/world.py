@@ -144,7 +144,7 @@ class Daemon:
 
     def __init__(self, path, scripts, special):
         self.scripts, self.special = scripts, special
-        self.lock, self.calls = threading.Lock(), {}
+        self.lock, self.calls, self.told = threading.Lock(), {}, []
         self.listener = Listener(unix(path), self.serve)
 
     def serve(self, connection):
@@ -161,6 +161,8 @@ class Daemon:
         method, params = request["method"], request.get("params") or {}
         with self.lock:
             self.calls[method] = self.calls.get(method, 0) + 1
+            if method == "tokenStolen":
+                self.told.append(params)
         script = self.scripts.get(method)
         step = script.next() if script else {"error": {"code": "METHOD_NOT_ALLOWED"}}
         time.sleep(step.get("afterMs", 0) / 1000)
@@ -405,13 +407,15 @@ class World:
         return Daemon(os.path.join(self.folder, "agent.sock"), scripts, answer)
 
     def with_authenticator(self, script):
-        methods = ("register", "registrationStatus", "authenticate", "ensureAuthenticated", "authStatus")
+        methods = ("register", "registrationStatus", "authenticate", "ensureAuthenticated", "authStatus", "tokenStolen")
         scripts = {method: Script(script.get(method), {}) for method in methods}
         pages = [self.filled(page) for page in script.get("routes", [[]])]
 
         def answer(method, step, params):
             if "result" in step:
                 return self.filled(step["result"])
+            if method == "tokenStolen":
+                return {}
             session = {"sessionId": "0000019d00000001", "agentInstanceId": "agt_scripted", "algorithmSuite": 2,
                        "expiresAt": utc(time.time() + 900)}
             registration = {"state": "active", "words": "babad-dabab-fafas-gajat-hobum", "agentId": "agt_scripted",
@@ -439,6 +443,7 @@ class World:
             "drawn": [drawn["params"] for drawn in self.ledger.drawn.values()],
             "tqs": self.tqs.calls,
             "authenticator": self.authenticator.calls if self.authenticator else {},
+            "told": self.authenticator.told if self.authenticator else [],
             "servers": {name: [{**request} for request in server.requests] for name, server in self.servers.items()},
             "violations": self.ledger.violations,
         }

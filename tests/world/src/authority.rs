@@ -148,6 +148,11 @@ impl AsProcess {
         self.child.as_ref().unwrap().id()
     }
 
+    /// Where its probes answer.
+    pub fn probes(&self) -> u16 {
+        self.probes
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -229,7 +229,7 @@ impl<'a> Call<'a> {
     async fn exchange(&mut self, chosen: &Chosen) -> Result<Response<ResponseBody>, Error> {
         loop {
             let sent = self.send(chosen).await?;
-            let next = self.decide(&sent).await?;
+            let next = self.decide(&sent, chosen).await?;
             match next {
                 Next::Stop => match self.give(sent).await {
                     Ok(given) => return given,
@@ -257,10 +257,13 @@ impl<'a> Call<'a> {
     }
 
     /// What is next, by the table.
-    async fn decide(&mut self, sent: &Sent) -> Result<Next, Error> {
+    async fn decide(&mut self, sent: &Sent, chosen: &Chosen) -> Result<Next, Error> {
         let happened = match sent {
             Sent::Answered(looked, _) => match looked.happened() {
-                Happened::Refused("TOKEN_REPLAYED") => return Err(stolen()),
+                Happened::Refused("TOKEN_REPLAYED") => {
+                    self.agent.tell_stolen(chosen.tool.clone(), chosen.audience.clone()).await;
+                    return Err(stolen());
+                }
                 Happened::Refused("SESSION_NOT_FOUND") if self.agent.is_young(self.deadline).await => {
                     Happened::TooEarly
                 }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use obol_ipc::auth::{
     AuthProtocol, AuthReply, AuthRequest, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult,
+    TokenStolenParams,
 };
 use obol_ipc::control::StatusParams;
 use obol_ipc::message::Empty;
@@ -73,6 +74,16 @@ impl AuthClient {
             pages.add(self.auth_status_page(Some(from))?);
         }
         Ok(pages.whole())
+    }
+
+    /// Tells that somebody else spent a token that this agent drew.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn token_stolen(&mut self, stolen: TokenStolenParams) -> Result<(), CallError> {
+        let request = AuthRequest::TokenStolen(stolen);
+        expect_reply!(self.order(&request)?, AuthReply::TokenStolen).map(|Empty {}| ())
     }
 
     fn auth_status_page(&mut self, from: Option<u64>) -> Result<AuthStatusResult, CallError> {

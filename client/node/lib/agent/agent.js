@@ -28,6 +28,8 @@ const ROUTES_PAUSE_MS = 1_000;
 /** How long a call waits for newer routes where it has some, and how much later they are asked for again. */
 const ROUTES_PATIENCE_MS = 1_000;
 const ROUTES_RETRY_MS = 5_000;
+/** How long a call waits to tell that a token of its was stolen, before it ends with that error. */
+const TELL_MS = 1_000;
 const MAX_PAGES = 10_000;
 const TOOL = /^[\x21-\x7e]{1,256}$/;
 
@@ -119,6 +121,7 @@ class Agent {
       authenticate: (until) => this.#shared("ensureAuthenticated", until),
       canAuthenticate: () => this.#canAuthenticate(),
       isYoung: (until) => this.#isYoung(until),
+      tellStolen: (destination) => this.#tellStolen(destination),
       send: (prepared, until) => this.#connections.send(prepared, until),
     };
     return new Call(own, request, deadline).run();
@@ -151,6 +154,14 @@ class Agent {
   async #isYoung(deadline) {
     const age = Date.now() - Date.parse((await this.#sessionInfo(deadline)).establishedAt);
     return Math.abs(age) < YOUNG_SESSION_MS;
+  }
+
+  /** Tells the authenticator that somebody else spent a token. Nothing depends on whether that arrives. */
+  async #tellStolen({ tool, audience }) {
+    if (!this.#canAuthenticate()) return;
+    const session = await this.#sessionInfo(new Deadline(TELL_MS / 2)).catch(() => null);
+    const params = { tool, audience, ...(session?.sessionId && { sessionId: session.sessionId }) };
+    await this.#authenticator.call("tokenStolen", params, new Deadline(TELL_MS / 2), { repeat: false }).catch(() => {});
   }
 
   /** One such request under way for all who ask. It goes on for those who are still there when one gives up. */

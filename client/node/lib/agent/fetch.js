@@ -26,7 +26,7 @@ class Call {
   /** It was sent before, and what came of that is not known. */
   #unresolved = false;
 
-  /** `agent`: what the call asks of it, `destination`, `draw`, `authenticate`, `isYoung`, `send`. */
+  /** `agent`: what the call asks of it, `destination`, `draw`, `authenticate`, `isYoung`, `tellStolen`, `send`. */
   constructor(agent, request, deadline) {
     this.#agent = agent;
     this.#request = request;
@@ -116,7 +116,11 @@ class Call {
   async #take(answer, channel) {
     const code = await refusalCode(answer);
     const decision = this.#rules.answered(answer.status, code, answer.only("retry-after"));
-    if (decision?.stolen) throw this.#dropped(answer, stolen());
+    if (decision?.stolen) {
+      answer.drop();
+      await this.#agent.tellStolen(this.#destination);
+      throw stolen();
+    }
     if (decision?.redirect) return this.#redirected(answer, channel);
     if (answer.status === 409 && code === "OUTCOME_UNKNOWN" && this.#request.idempotencyKey !== undefined) {
       throw this.#dropped(answer, this.#unknown({ why: "the server began it under this key, and does not know what became of it" }));

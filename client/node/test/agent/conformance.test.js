@@ -78,7 +78,7 @@ async function check(expect, outcome, name, echoes) {
   for (const [member, wanted] of Object.entries(expect.result ?? {})) assert.deepEqual(value[member], wanted, `${name}: ${member}`);
 }
 
-function checkCounts(one, counts, name) {
+function checkCounts(one, counts, name, told) {
   assert.deepEqual(counts.violations, [], name);
   if (one.drawn !== undefined) assert.equal(counts.drawn.length, one.drawn, `${name}: drawn`);
   for (const [server, requests] of Object.entries(counts.servers)) {
@@ -91,6 +91,7 @@ function checkCounts(one, counts, name) {
     });
   }
   for (const [method, times] of Object.entries(one.authenticator ?? {})) assert.equal(counts.authenticator[method] ?? 0, times, `${name}: ${method}`);
+  if (told) assert.deepEqual(counts.told, told, `${name}: told`);
   if (one.popFor) assert.deepEqual(counts.drawn.map(({ popFor }) => popFor ?? null), one.popFor, `${name}: popFor`);
 }
 
@@ -108,7 +109,8 @@ async function run(world, one) {
   const took = performance.now() - began;
   if (one.atLeastMs) assert.ok(took >= one.atLeastMs, `${name}: ${took} ms`);
   if (one.withinMs) assert.ok(took <= one.withinMs, `${name}: ${took} ms`);
-  checkCounts(one, await world.close(), name);
+  const told = one.told && world.filled(one.told);
+  checkCounts(one, await world.close(), name, told);
   assertSilent(agent, name);
   await agent.close();
 }

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ._agent import Agent, AsyncAgent
 from ._blocking import run
+from ._call import STOLEN, challenge
 from ._canonical import arguments_hash
-from ._destination import Wanted
+from ._destination import Destination, Wanted
 from ._errors import AgentError, wrong
-from ._token import Token
 from ._url import read_url
 
 if TYPE_CHECKING or find_spec("httpx") is None:
@@ -42,15 +42,20 @@ class ObolAuth(_Base):
         """As requests calls it."""
         body = request.body
         plain = body.encode() if isinstance(body, str) else body
-        self._put(request, run(self._draw(request, plain)))
-        request.register_hook("response", lambda response, *_, **__: _take_off(response.request.headers))
+        destination = run(self._authorize(request, plain))
+
+        def answered(response: Any, *_: Any, **__: Any) -> None:
+            _take_off(response.request.headers)
+            run(self._look_at(response, destination))
+
+        request.register_hook("response", answered)
         return request
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """As httpx calls it."""
         if isinstance(self._agent, AsyncAgent):
             raise wrong("ObolAuth: an httpx.Client takes an Agent, an httpx.AsyncClient an AsyncAgent")
-        self._put(request, run(self._draw(request, request.read() or None)))
+        destination = run(self._authorize(request, request.read() or None))
         trace = request.extensions.get("trace")
 
         def sent(event: str, info: Any) -> None:
@@ -60,13 +65,14 @@ class ObolAuth(_Base):
                 trace(event, info)
 
         request.extensions = {**request.extensions, "trace": sent}
-        yield request
+        response = yield request
+        run(self._look_at(response, destination))
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """As httpx.AsyncClient calls it."""
         if isinstance(self._agent, Agent):
             raise wrong("ObolAuth: an httpx.Client takes an Agent, an httpx.AsyncClient an AsyncAgent")
-        self._put(request, await self._draw(request, await request.aread() or None))
+        destination = await self._authorize(request, await request.aread() or None)
         trace = request.extensions.get("trace")
 
         async def sent(event: str, info: Any) -> None:
@@ -76,9 +82,10 @@ class ObolAuth(_Base):
                 await trace(event, info)
 
         request.extensions = {**request.extensions, "trace": sent}
-        yield request
+        response = yield request
+        await self._look_at(response, destination)
 
-    async def _draw(self, request: Any, body: Any) -> Token:
+    async def _authorize(self, request: Any, body: Any) -> Destination:
         core = self._agent._core
         deadline = core.deadline(None)
         url = read_url(str(request.url))
@@ -88,13 +95,16 @@ class ObolAuth(_Base):
         if destination.sealed:
             raise _sealed(destination.tool)
         pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
-        return await core.draw(destination.tool, destination.audience, pop_for, deadline, cannot_seal=_sealed)
-
-    @staticmethod
-    def _put(request: Any, token: Token) -> None:
+        token = await core.draw(destination.tool, destination.audience, pop_for, deadline, cannot_seal=_sealed)
         request.headers["Authorization"] = token.authorization()
         if token.proof:
             request.headers["TBAC-PoP"] = token.proof
+        return destination
+
+    async def _look_at(self, response: Any, destination: Destination) -> None:
+        """Has it told where somebody else spent the token; the answer is given all the same."""
+        if response.status_code == 401 and challenge(response.headers.get("WWW-Authenticate")) == STOLEN:
+            await self._agent._core.tell_stolen(destination.tool, destination.audience)
 
 
 def _take_off(headers: Any) -> None:

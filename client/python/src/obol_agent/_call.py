@@ -26,6 +26,7 @@ MAX_PROBLEM_BYTES = 65_536
 #: Refusals ahead of the action, by the guard or something before it.
 NOT_SO_FAR = frozenset({401, 403, 429, 503})
 _CHALLENGE = re.compile(r'TBAC (?:.*[ ,])?error="([A-Z_]{1,64})"')
+STOLEN = "TOKEN_REPLAYED"
 
 
 class Agent(Protocol):
@@ -47,6 +48,8 @@ class Agent(Protocol):
     def can_authenticate(self) -> bool: ...
 
     async def is_young(self, deadline: Deadline) -> bool: ...
+
+    async def tell_stolen(self, tool: str, audience: str) -> None: ...
 
 
 class Done:
@@ -151,6 +154,7 @@ class Call:
         decision = self._rules.answered(answer.status, code, answer.only("retry-after"))
         if decision.verb == "stolen":
             answer.drop()
+            await self._agent.tell_stolen(self._destination.tool, self._destination.audience)
             raise _stolen()
         if decision.verb == "redirect":
             return await self._redirected(answer, channel)
@@ -243,13 +247,18 @@ def _stolen() -> AgentError:
     )
 
 
+def challenge(header: str | None) -> str | None:
+    """The code in a challenge of the guard."""
+    found = _CHALLENGE.match(header or "")
+    return found[1] if found else None
+
+
 async def _refusal_code(answer: Answer) -> str | None:
     """The code of a refusal, if it names one."""
     if answer.status not in (401, 409, 503):
         return None
-    challenge = _CHALLENGE.match(answer.only("www-authenticate") or "")
-    if answer.status == 401 and challenge:
-        return challenge[1]
+    if answer.status == 401 and (challenged := challenge(answer.only("www-authenticate"))):
+        return challenged
     if (answer.only("content-type") or "").partition(";")[0].strip().lower() != "application/problem+json":
         return None
     try:

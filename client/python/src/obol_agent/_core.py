@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ._call import Call, Done
@@ -37,6 +38,8 @@ ROUTES_PAUSE_SECS = 1.0
 #: How long a call waits for newer routes where it has some, and how much later they are asked for again.
 ROUTES_PATIENCE_SECS = 1.0
 ROUTES_RETRY_SECS = 5.0
+#: How long a call waits to tell that a token of its was stolen, before it ends with that error.
+TELL_SECS = 1.0
 MAX_PAGES = 10_000
 MAX_TOOL_CHARACTERS = 256
 
@@ -275,6 +278,16 @@ class Core:
                 await self.open_session(deadline)
             else:
                 await self.pause(wait, deadline)
+
+    async def tell_stolen(self, tool: str, audience: str) -> None:
+        """Tells the authenticator that somebody else spent a token. Nothing depends on whether that arrives."""
+        if not self.can_authenticate():
+            return
+        params = {"tool": tool, "audience": audience}
+        with suppress(AgentError, KeyError):
+            params["sessionId"] = (await self.session_info(Deadline(TELL_SECS / 2)))["sessionId"]
+        with suppress(AgentError, Lost):
+            await self._io.authenticator.call("tokenStolen", params, Deadline(TELL_SECS / 2), repeat=False)
 
     async def _is_sealed(self, tool: str, audience: str | None, deadline: Deadline) -> bool:
         """Whether a tool's bodies are sealed, as the sidecar says: asked once for all who wait, and not for each draw."""

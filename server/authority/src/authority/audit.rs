@@ -6,7 +6,9 @@ use std::sync::Arc;
 use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation};
 use obol_handshake::IdentityPublic;
 use obol_secret::text::plain;
+use obol_session::SessionId;
 
+use super::alarms::Stolen;
 use crate::directory::{Agent, Answer, Ended, Human, Opened, Registered, Registration, Replica, Unavailable};
 use crate::id::AgentId;
 use crate::refused::Refused;
@@ -49,6 +51,25 @@ impl Auditor {
             agent: Some(agent.as_str().into()),
             reason: Some(change.into()),
             ..Entry::new(Event::Observed)
+        });
+    }
+
+    /// Writes that an agent says that somebody else spent a token of its.
+    pub(super) fn token_stolen(&self, agent: &AgentId, stolen: &Stolen) {
+        let Stolen { session, audience, tool, times } = stolen;
+        let session_id = session.map(tracing::field::display);
+        tracing::error!(
+            %agent, tool, audience, session = session_id, times,
+            "the agent says that somebody else spent a token of its; `obol agent disable` ends what it has"
+        );
+        let Some(log) = &self.log else { return };
+        log.note(Entry {
+            agent: Some(agent.as_str().into()),
+            session: session.map(SessionId::as_u64),
+            audience: Some(audience.as_str().into()),
+            tool: Some(tool.as_str().into()),
+            count: Some(*times).filter(|times| *times > 1),
+            ..Entry::new(Event::TokenStolen)
         });
     }
 

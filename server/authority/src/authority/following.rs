@@ -8,6 +8,7 @@ use obol_handshake::{HandshakeError, Purpose, Random as _, Sealer};
 use obol_stream::{Hello, Mode, Standing, StreamId, Subscribe, Word};
 use tokio::sync::mpsc;
 
+use super::alarms::Stolen;
 use super::{Authority, Now, Rejected, handshake_of, payload};
 use crate::directory::{AgentStatus, Answer, Carried, EndScope, Event, Follower, Follows, Human, Replica};
 use crate::refused::Refused;
@@ -195,8 +196,16 @@ impl Authority {
                     Err(refused) => Err(NotTaken::Unavailable(refused.to_string())),
                 }
             }
+            (Word::TokenStolen { session, audience, tool, unsaid }, Who::Agent(agent)) => {
+                let said = Stolen { session, audience, tool, times: unsaid.saturating_add(1) };
+                self.token_stolen(agent, said)
+                    .map(|_in_a_line| ())
+                    .map_err(|error| NotTaken::Unavailable(error.to_string()))
+            }
             // It has no sidecar.
-            (Word::Flushed { .. }, Who::Replica { .. }) => Err(NotTaken::Malformed),
+            (Word::Flushed { .. } | Word::TokenStolen { .. }, Who::Replica { .. }) => {
+                Err(NotTaken::Malformed)
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! Nothing about a stranger is kept before the third message. Nothing is opened, approved or ended without a place in the
 //! audit log, where there is one.
 
+mod alarms;
 mod audit;
 mod following;
 mod open;
@@ -25,6 +26,7 @@ use obol_handshake::{
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
+use self::alarms::Alarms;
 use self::audit::Auditor;
 pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
@@ -67,6 +69,7 @@ pub struct Authority {
     ring: Mutex<CookieRing>,
     numbers: SessionNumbers,
     auditor: Auditor,
+    alarms: Alarms,
     hub: Hub,
     /// Which life of the directory the events' numbers belong to.
     incarnation: [u8; 16],
@@ -164,6 +167,7 @@ impl Authority {
             ring,
             numbers,
             auditor,
+            alarms: Alarms::default(),
             hub,
             incarnation,
             began_at,

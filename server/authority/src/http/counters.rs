@@ -17,7 +17,12 @@ impl Counters {
     }
 
     /// The text that Prometheus reads.
-    pub(super) fn text(&self, is_ready: bool, (replicas, agents): (usize, usize)) -> String {
+    pub(super) fn text(
+        &self,
+        is_ready: bool,
+        (replicas, agents): (usize, usize),
+        stolen_tokens: u64,
+    ) -> String {
         let mut page = Page::new();
         let help = "Answers to agents and resource servers, by code.";
         let mut answers = page.series("obol_authority_answers_total", Kind::Counter, help);
@@ -26,6 +31,8 @@ impl Counters {
         }
         let help = "Whether sessions can be opened and ended.";
         page.number("obol_authority_ready", Kind::Gauge, help, u64::from(is_ready));
+        let help = "How often agents said that somebody else spent a token of theirs.";
+        page.number("obol_authority_stolen_tokens_total", Kind::Counter, help, stolen_tokens);
         let help = "Streams that are open, by who follows.";
         let mut streams = page.series("obol_authority_streams", Kind::Gauge, help);
         streams.value(&[("of", "resource_servers")], replicas);

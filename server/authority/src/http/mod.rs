@@ -283,7 +283,8 @@ impl Health for Watched {
     }
 
     fn metrics(&self) -> String {
-        self.counters.text(self.authority.health().is_ok(), self.authority.hub().count())
+        let (is_ready, streams) = (self.authority.health().is_ok(), self.authority.hub().count());
+        self.counters.text(is_ready, streams, self.authority.stolen_tokens())
     }
 }
 

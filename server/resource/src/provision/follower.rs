@@ -158,7 +158,11 @@ impl Follower {
             Ok((mut stream, reading)) => {
                 let mut confirming = JoinSet::new();
                 if let Some(voice) = stream.voice() {
-                    confirming.spawn(voice.speak(self.cursor.subscribe(), self.silence.subscribe()));
+                    confirming.spawn(voice.speak(
+                        self.cursor.subscribe(),
+                        self.silence.subscribe(),
+                        Arc::default(),
+                    ));
                 }
                 self.read(&mut stream, reading).await
             }

@@ -80,6 +80,11 @@ impl Requester {
     pub fn uid(&self) -> u32 {
         self.owner.uid()
     }
+
+    /// Whose process it is, to be fair to each.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
 }
 
 /// An answer, now or later.

@@ -16,6 +16,7 @@ use crate::directory::{
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 
+mod alarms;
 mod ending;
 mod opening;
 mod registering;

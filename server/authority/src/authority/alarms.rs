@@ -1,0 +1,74 @@
+//! Alarms that agents raise. They may be lies, so each agent raises only so many, and nothing is done about one but to say it.
+
+use obol_probe::metrics::Counter;
+use obol_probe::rate::{Limiter, Rate, Start};
+use obol_session::SessionId;
+
+use super::Authority;
+use crate::directory::Answer;
+use crate::id::AgentId;
+
+/// How often an agent is heard at once; then once a second.
+const BURST: u32 = 10;
+/// The longest name that is written, in bytes.
+const MAX_NAME_BYTES: usize = 256;
+
+/// What an agent said of a token that somebody else spent.
+#[derive(Debug)]
+pub(super) struct Stolen {
+    /// The session, where it is the agent's.
+    pub(super) session: Option<SessionId>,
+    pub(super) audience: String,
+    pub(super) tool: String,
+    /// How often it was said, this time included.
+    pub(super) times: u64,
+}
+
+/// How often alarms were raised, and by whom.
+#[derive(Debug)]
+pub(super) struct Alarms {
+    stolen_tokens: Counter,
+    agents: Limiter<AgentId>,
+    start: Start,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        let rate = Rate::new(1).map(|rate| rate.with_burst(BURST));
+        Self { stolen_tokens: Counter::default(), agents: Limiter::new(rate), start: Start::now() }
+    }
+}
+
+impl Authority {
+    /// How often agents said that somebody else spent a token of theirs.
+    pub(crate) fn stolen_tokens(&self) -> u64 {
+        self.alarms.stolen_tokens.get()
+    }
+
+    /// Takes an agent's word that somebody else spent a token of its. Whether it has a line of its own: there may be too many.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read.
+    pub(super) fn token_stolen(&self, agent: &AgentId, said: Stolen) -> Answer<bool> {
+        let session = self.session_of(agent, said.session)?;
+        self.alarms.stolen_tokens.add(said.times);
+        if self.alarms.agents.take(agent.clone(), self.alarms.start.nanoseconds()).is_err() {
+            return Ok(false);
+        }
+        let (audience, tool) = (short(&said.audience), short(&said.tool));
+        self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..said });
+        Ok(true)
+    }
+
+    /// The session that an agent names, if it is its own.
+    pub(super) fn session_of(&self, agent: &AgentId, said: Option<SessionId>) -> Answer<Option<SessionId>> {
+        let Some(id) = said else { return Ok(None) };
+        Ok(self.directory.session(id)?.filter(|row| row.agent == *agent).map(|_| id))
+    }
+}
+
+/// As it may be written.
+fn short(name: &str) -> String {
+    obol_secret::text::plain(name).chars().take(MAX_NAME_BYTES / 4).collect()
+}
