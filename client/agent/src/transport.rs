@@ -11,7 +11,8 @@ use core::time::Duration;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -89,7 +90,8 @@ impl Transport {
     ) -> Result<Response<Incoming>, Unanswered> {
         let connection = capture_connection(&mut request);
         match timeout_at(deadline, self.0.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) if is_http(&response) => Ok(response),
+            Ok(Ok(_)) => Err(Unanswered::Sent("the answer is not one of HTTP".to_owned())),
             Ok(Err(error)) if was_not_sent(&error) => Err(Unanswered::NotSent(told(&error))),
             Ok(Err(error)) => Err(Unanswered::Sent(told(&error))),
             Err(_) if connection.connection_metadata().is_none() => Err(Unanswered::TimeOverBefore),
@@ -102,6 +104,22 @@ impl core::fmt::Debug for Transport {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Transport")
     }
+}
+
+/// What some read as one thing and others as another: a status that HTTP does not have, several lengths, a length beside a coding, and
+/// a coding that is not chunked alone.
+fn is_http(response: &Response<Incoming>) -> bool {
+    let headers = response.headers();
+    let lengths: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+    let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    let is_number = |length: &&HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_framed = match (lengths.as_slice(), codings.as_slice()) {
+        ([], []) => true,
+        ([length], []) => is_number(length),
+        ([], [coding]) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    is_framed && response.status().as_u16() < 600
 }
 
 /// hyper calls a request cancelled only while none of it was written.

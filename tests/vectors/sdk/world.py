@@ -348,6 +348,8 @@ class HttpServer:
         """The answer as bytes."""
         token = drawn["token"] if drawn else ""
         step = json.loads(json.dumps(step).replace("{token}", token))
+        if "raw" in step:
+            return self.fill(step["raw"]).encode("latin-1")
         status, headers = step.get("status", 200), dict(step.get("headers", {}))
         body = step.get("body", "ok").encode() * step.get("times", 1)
         if "problem" in step:

@@ -89,7 +89,7 @@ impl Url {
 
     /// What `Location` leads to from here, as text that has yet to be read. `None` where there is no telling.
     pub(crate) fn resolved(&self, location: &str) -> Option<String> {
-        let is_plain = location.bytes().all(|byte| byte.is_ascii_graphic() || byte >= 0xa0);
+        let is_plain = location.bytes().all(|byte| byte.is_ascii_graphic());
         if location.is_empty() || !is_plain || location.contains('\\') {
             return None;
         }
@@ -150,8 +150,11 @@ fn origin(authority: &str, is_tls: bool) -> Option<Origin> {
 
 fn read_host(host: &str) -> Option<String> {
     if let Some(inside) = host.strip_prefix('[') {
-        let address: Ipv6Addr = inside.strip_suffix(']')?.parse().ok()?;
-        return Some(format!("[{address}]"));
+        let inside = inside.strip_suffix(']')?;
+        let address: Ipv6Addr = inside.parse().ok()?;
+        // Some write one that stands for an IPv4 address so, and others so.
+        let is_plain = !inside.contains('.') && address.to_ipv4_mapped().is_none();
+        return is_plain.then(|| format!("[{address}]"));
     }
     let is_label = |label: &str| {
         (1..=MAX_LABEL_BYTES).contains(&label.len())
@@ -173,16 +176,32 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 fn read_path(text: &str) -> Result<String, Error> {
     let path = unescaped(&escaped(text))?;
+    if !is_utf8(&path) {
+        return Err(wrong("has a path that is not UTF-8 once it is decoded"));
+    }
     let mut segments = path.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         if segment.is_empty() && segments.peek().is_some() {
             return Err(wrong("has an empty segment in its path"));
         }
-        if matches!(segment.split([';', ':']).next(), Some("." | "..")) {
+        let front = segment.split([';', ':']).next().and_then(|front| front.split("%3A").next());
+        if matches!(front.and_then(|front| front.split("%3B").next()), Some("." | "..")) {
             return Err(wrong("has a segment . or .. in its path, or one that could be read as such"));
         }
     }
     Ok(path)
+}
+
+/// Whether a path is text once its `%XX` are decoded.
+fn is_utf8(path: &str) -> bool {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or_default();
+        bytes.extend(u8::from_str_radix(digits, 16));
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    core::str::from_utf8(&bytes).is_ok()
 }
 
 /// Each `%XX` in its only form.

@@ -35,7 +35,8 @@ class Connections {
 
   constructor() {
     const options = { keepAlive: true, maxSockets: MAX_SOCKETS, scheduling: "lifo", timeout: IDLE_MS };
-    this.#agents = { http: new http.Agent(options), https: new https.Agent(options) };
+    // Said here, so that no variable of the environment says otherwise.
+    this.#agents = { http: new http.Agent(options), https: new https.Agent({ ...options, rejectUnauthorized: true }) };
   }
 
   close() {
@@ -52,6 +53,7 @@ class Connections {
         port: url.port,
         path: url.path + url.query,
         method,
+        insecureHTTPParser: false,
         headers: ["host", originOf(url).slice(url.scheme.length + 3), ...headers, ...framing(method, body)],
         ...(url.host === "localhost" ? { lookup: loopback } : {}),
       });
@@ -69,21 +71,39 @@ class Connections {
         clearTimeout(timer);
         deadline.signal?.removeEventListener("abort", gaveUp);
       };
-      outgoing.on("error", (error) => {
+      const failed = (error) => {
         settled();
         if (deadline.signal?.aborted) return reject(deadline.signal.reason);
         const failure = connected ? new Unanswered() : timedOut ? lateConnection() : new Unsent();
         failure.timedOut = timedOut;
         failure.why = whyOf(error, timedOut);
         reject(failure);
-      });
+      };
+      outgoing.on("error", failed);
       outgoing.on("response", (incoming) => {
+        if (!isHttp(incoming)) return outgoing.destroy(notHttp());
         settled();
         resolve(new Answer(incoming, deadline));
+      });
+      outgoing.on("upgrade", (_incoming, socket) => {
+        socket.destroy();
+        failed(notHttp());
       });
       write(outgoing, body);
     });
   }
+}
+
+const notHttp = () => Object.assign(new Error(), { code: "NOT_HTTP" });
+
+/**
+ * What some read as one thing and others as another is not an answer: a version or a status that HTTP does not have, several lengths, a length
+ * beside a coding, and a coding that is not chunked alone.
+ */
+function isHttp({ httpVersion, statusCode, headersDistinct }) {
+  const { "content-length": lengths = [], "transfer-encoding": codings = [] } = headersDistinct;
+  const isFramed = codings.length === 0 ? lengths.length <= 1 : lengths.length === 0 && codings.length === 1 && codings[0].toLowerCase() === "chunked";
+  return isFramed && ["1.0", "1.1"].includes(httpVersion) && statusCode <= 599;
 }
 
 /** How long the body is. Beside a list of headers Node says neither this nor the host by itself. */

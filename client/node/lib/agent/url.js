@@ -9,7 +9,9 @@ const MAX_CHARACTERS = 8_192;
 const FORM = /^(https?):\/\/([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?$/is;
 const AUTHORITY = /^(\[[0-9a-fA-F:]+\]|[0-9A-Za-z._-]+)(?::([1-9][0-9]{0,4}))?$/;
 const DEFAULT_PORTS = { http: 80, https: 443 };
-const LIKE_DOTS = /^\.{1,2}(?:$|[;:])/;
+const LIKE_DOTS = /^\.{1,2}(?:$|[;:]|%3[AB])/;
+/** Some write an address that stands for an IPv4 one so, and others so. */
+const FOR_IPV4 = /^\[::ffff:[0-9a-f]{1,4}:[0-9a-f]{1,4}\]$/;
 const ESCAPED = new RegExp("%(?:2F|5C|25|[01][0-9A-F]|7F)");
 
 const wrong = (what) => new AgentError("INVALID_ARGUMENT", `the URL ${what}`);
@@ -38,7 +40,10 @@ function readAuthority(text, scheme) {
 
 /** Null for what is not a host. */
 function readHost(host) {
-  if (host.startsWith("[")) return net.isIPv6(host.slice(1, -1)) ? new URL(`http://${host}`).hostname : null;
+  if (host.startsWith("[")) {
+    const address = net.isIPv6(host.slice(1, -1)) ? new URL(`http://${host}`).hostname : null;
+    return address && !FOR_IPV4.test(address) ? address : null;
+  }
   const labels = host.split(".");
   if (host.length > 253 || !labels.every((label) => label.length >= 1 && label.length <= 63)) return null;
   const last = labels.at(-1);
@@ -47,11 +52,21 @@ function readHost(host) {
 
 function readPath(text) {
   const path = escaped(text || "/").replace(/%(?:[0-9A-Fa-f]{2})?/g, unescape);
+  if (!isUtf8(path)) throw wrong("has a path that is not UTF-8 once it is decoded");
   if (ESCAPED.test(path)) throw wrong("holds an encoded slash, backslash, percent sign or control character in its path");
   const segments = path.split("/").slice(1);
   if (segments.slice(0, -1).includes("")) throw wrong("has an empty segment in its path");
   if (segments.some((segment) => LIKE_DOTS.test(segment))) throw wrong("has a segment . or .. in its path, or one that could be read as such");
   return path;
+}
+
+function isUtf8(path) {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** One `%XX` in its only form. */
@@ -73,8 +88,7 @@ const writeUrl = (url) => `${originOf(url)}${url.path}${url.query}`;
 
 /** What `Location` leads to from here, as text that has yet to be read. Null where there is no telling. */
 function resolve(location, from) {
-  // eslint-disable-next-line no-control-regex
-  if (!location || /[\u0000-\u0020\u007f-\u009f\\]/.test(location)) return null;
+  if (!location || !/^[!-[\]-~]+$/.test(location)) return null;
   if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(location)) return location;
   if (location.startsWith("//")) return `${from.scheme}:${location}`;
   if (location.startsWith("/")) return originOf(from) + location;

@@ -19,7 +19,7 @@ MAX_HEAD_BYTES = 65_536
 MAX_LINE_BYTES = 1_024
 MAX_INTERIM = 10
 READ_BYTES = 65_536
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([^\r\n]*))?")
+_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
 _NO_BODY = frozenset({204, 205, 304})
 
@@ -186,7 +186,7 @@ class Answer:
 
     def frame(self, method: str, persistent: bool) -> None:
         """How long the body is."""
-        lengths, codings = set(self.headers.get_all("content-length")), self.headers.get_all("transfer-encoding")
+        lengths, codings = self.headers.get_all("content-length"), self.headers.get_all("transfer-encoding")
         options = {option.strip().lower() for value in self.headers.get_all("connection") for option in value.split(",")}
         self._keep = persistent and "close" not in options
         if method == "HEAD" or self.status in _NO_BODY or self.status < 200:
@@ -196,14 +196,13 @@ class Answer:
                 raise Unanswered("the answer is not one of HTTP")
             self._left = None
         elif lengths:
-            length = lengths.pop()
-            if lengths or not re.fullmatch(r"[0-9]{1,18}", length):
+            if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
                 raise Unanswered("the answer is not one of HTTP")
-            self._left = int(length)
+            self._left = int(lengths[0])
         else:
             self._left, self._keep = -1, False
         coding = ",".join(self.headers.get_all("content-encoding")).lower()
-        if coding in ("gzip", "x-gzip", "deflate"):
+        if coding in ("gzip", "x-gzip", "deflate") and self._left != 0:
             self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
     def begin(self, rest: bytes) -> None:
@@ -226,6 +225,7 @@ class Answer:
 
     def drop(self) -> None:
         """Lets go of it."""
+        self._decoder = None
         if not self._over:
             self._over = True
             self._stream.close()
@@ -237,11 +237,9 @@ class Answer:
         return await self._read()
 
     async def _read(self) -> bytes:
-        while not self._over:
+        while not self._over or self._is_packed():
             try:
-                piece = await self._raw()
-                if self._decoder is not None:
-                    piece = self._decoder.decompress(piece) if piece else self._decoder.flush()
+                piece = await (self._decoded() if self._decoder is not None else self._raw())
             except (Unanswered, zlib.error):
                 self.drop()
                 raise Unanswered("the answer was cut or stood still") from None
@@ -251,6 +249,23 @@ class Answer:
             if piece:
                 return piece
         return b""
+
+    async def _decoded(self) -> bytes:
+        """The next piece of what was packed, never much at once however little it was packed into."""
+        while self._is_packed():
+            packed = self._decoder.unconsumed_tail or (b"" if self._over else await self._raw())
+            piece: bytes = self._decoder.decompress(packed, READ_BYTES)
+            if piece:
+                return piece
+            if not packed and self._is_packed():
+                raise Unanswered("the answer was cut")
+        # What stands behind it belongs to nothing.
+        while not self._over and await self._raw():
+            pass
+        return b""
+
+    def _is_packed(self) -> bool:
+        return self._decoder is not None and not self._decoder.eof
 
     async def whole(self, limit: int) -> bytes | None:
         """All of the body, or None if it is longer than this."""

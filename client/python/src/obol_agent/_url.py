@@ -11,13 +11,14 @@ from typing import NamedTuple
 from ._errors import wrong
 
 MAX_CHARACTERS = 8_192
-_FORM = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.DOTALL)
+_FORM = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", re.IGNORECASE | re.ASCII | re.DOTALL)
 _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9A-Za-z._-]+)(?::([1-9][0-9]{0,4}))?")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
 _NOT_PLAIN = re.compile(r"[^!$%&'()*+,\-./0-9:;=?@A-Z_a-z~]")
 _ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
 _REFUSED_ESCAPE = re.compile(r"%(?:2F|5C|25|[01][0-9A-F]|7F)")
-_LIKE_DOTS = re.compile(r"\.{1,2}(?:\Z|[;:])")
+_LIKE_DOTS = re.compile(r"\.{1,2}(?:\Z|[;:]|%3[AB])")
+_FOR_IPV4 = re.compile(r"::ffff:[0-9a-f]{1,4}:[0-9a-f]{1,4}|::ffff:[0-9.]+")
 _UNRESERVED = re.compile(r"[0-9A-Za-z._~-]")
 _QUAD = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.|\Z)){4}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,9 +74,11 @@ def _read_host(host: str) -> str | None:
         import ipaddress
 
         try:
-            return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
+            address = ipaddress.IPv6Address(host[1:-1]).compressed
         except ValueError:
             return None
+        # Some write one that stands for an IPv4 address so, and others so.
+        return None if _FOR_IPV4.fullmatch(address) else f"[{address}]"
     labels = host.split(".")
     if len(host) > 253 or not all(1 <= len(label) <= 63 for label in labels):
         return None
@@ -85,6 +88,8 @@ def _read_host(host: str) -> str | None:
 
 def _read_path(text: str) -> str:
     path = _ESCAPE.sub(_one_form, _escaped(text or "/"))
+    if not _is_utf8(path):
+        raise wrong("the URL has a path that is not UTF-8 once it is decoded")
     if _REFUSED_ESCAPE.search(path):
         raise wrong("the URL holds an encoded slash, backslash, percent sign or control character in its path")
     segments = path.split("/")[1:]
@@ -93,6 +98,15 @@ def _read_path(text: str) -> str:
     if any(_LIKE_DOTS.match(segment) for segment in segments):
         raise wrong("the URL has a segment . or .. in its path, or one that could be read as such")
     return path
+
+
+def _is_utf8(path: str) -> bool:
+    from urllib.parse import unquote_to_bytes
+
+    try:
+        return bool(unquote_to_bytes(path).decode()) if "%" in path else True
+    except UnicodeDecodeError:
+        return False
 
 
 def _one_form(found: re.Match[str]) -> str:
@@ -113,7 +127,7 @@ def is_loopback(host: str) -> bool:
 
 def resolve(location: str, start: Url) -> str | None:
     """What ``Location`` leads to from here, as text that has yet to be read. None where there is no telling."""
-    if not location or re.search(r"[\x00-\x20\x7f-\x9f\\]", location):
+    if not location or not re.fullmatch(r"[!-\[\]-~]+", location):
         return None
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", location):
         return location
