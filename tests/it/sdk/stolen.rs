@@ -21,11 +21,14 @@ const API: &str = "https://api.example";
 /// What the agent asks for; the header is what a reverse proxy says to the resource server.
 const URL: &str = "https://api.example/v1/authorize";
 
-/// One request to the server, and its answer.
+/// One request to the server, and its answer, on a connection that ends with it.
 fn asked(port: u16, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.write_all(request).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let text = core::str::from_utf8(request).unwrap().trim_end();
+    for line in text.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")) {
+        write!(stream, "{line}\r\n").unwrap();
+    }
+    write!(stream, "Connection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     answer
