@@ -11,6 +11,8 @@ export interface Route {
   path?: string;
   /** A gateway that the request goes to instead. */
   via?: string;
+  /** Bodies of these tools are sealed. */
+  sealed?: boolean;
 }
 
 export interface AgentOptions {
@@ -77,7 +79,10 @@ export interface TokenStatus {
   sessionActive: boolean;
   renewalPending: boolean;
   retryAfterMs?: number;
+  /** Of each tool, where all were asked about. */
   tools?: Record<string, number>;
+  /** Bodies of the tool that was asked about are sealed. */
+  sealed?: boolean;
 }
 
 export interface DequeueOptions extends CallOptions {
@@ -88,7 +93,9 @@ export interface DequeueOptions extends CallOptions {
   popFor?: string;
 }
 
-export interface FetchInit extends RequestInit {
+/** As the platform's; `body` may also be an async iterable, which is sent once. */
+export interface FetchInit extends Omit<RequestInit, "body"> {
+  body?: RequestInit["body"] | AsyncIterable<Uint8Array | string>;
   tool?: string;
   audience?: string;
   /** Sent as `Idempotency-Key`: the server runs the call once, however often it is sent. */

@@ -254,6 +254,36 @@ class Attacks(unittest.TestCase):
         counts = self.world.counts()
         self.assertEqual((raised.exception.code, counts["drawn"], counts["tqs"]["tokenStatus"]), ("CHANNEL_UNSUPPORTED", [], 2))
 
+    def test_bodies_and_queries_in_every_form_that_people_use(self) -> None:
+        url = self.opened({"A": []})
+        agent = self.agent()
+        agent.fetch(url, params={"q": "a b", "n": [1, 2]})
+        agent.fetch(url + "?a=1#part", params=[("b", "&=")])
+        agent.fetch(url, method="POST", data={"a": "b c"})
+        agent.fetch(url, method="post", json={"a": "ü"})
+        with tempfile.TemporaryFile() as file:
+            file.write(b"a file")
+            file.seek(0)
+            agent.fetch(url, method="PUT", body=file)
+        for body in ("text", b"bytes", bytearray(b"bytes"), memoryview(b"bytes"), ["te", b"xt"], iter(["te", "xt"]), (piece for piece in (b"te", b"", b"xt"))):
+            agent.fetch(url, method="POST", body=body)
+        seen = [(one["target"], one["headers"].get("content-type"), one["body"]) for one in self.world.counts()["servers"]["A"]]
+        self.assertEqual(seen[:5], [
+            ("/x?q=a+b&n=1&n=2", None, ""), ("/x?a=1&b=%26%3D", None, ""), ("/x", "application/x-www-form-urlencoded", "a=b+c"),
+            ("/x", "application/json", '{"a":"ü"}'), ("/x", None, "a file"),
+        ])
+        self.assertEqual([body for _, _, body in seen[5:]], ["text", "bytes", "bytes", "bytes", "text", "text", "text"])
+        wrong: list[dict[str, Any]] = [
+            {"body": {"a": 1}}, {"body": 7}, {"body": "a", "json": {}}, {"json": {}, "data": {"a": 1}}, {"data": 7}, {"params": "q=1"}, {"method": None},
+            {"headers": {b"X-A": "1"}}, {"headers": {"X-A": "1\r\nX-B: 2"}}, {"headers": {"X-\u00fc": "1"}}, {"headers": {"X-A": "\u20ac"}},
+            {"idempotency_key": "a b"}, {"timeout": "5"}, {"timeout": float("nan")}, {"redirect": "maybe"}, {"method": "GET\r\nX: y"},
+        ]
+        for options in wrong:
+            with self.subTest(options=options), self.assertRaises(AgentError) as raised:
+                agent.fetch(url, **{"method": "POST", **options})
+            self.assertEqual(raised.exception.code, "INVALID_ARGUMENT")
+        self.assertEqual(len(self.world.counts()["drawn"]), len(seen), "nothing was drawn for what cannot be sent")
+
     def test_a_token_is_over_after_its_with(self) -> None:
         self.opened({})
         with self.agent().token("search") as token:

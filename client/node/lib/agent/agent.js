@@ -87,6 +87,9 @@ class Agent {
     if (options.arguments !== undefined && options.popFor === undefined) {
       const { argumentsHash } = require("./canonical");
       options = { ...options, popFor: argumentsHash(Buffer.from(JSON.stringify(options.arguments))) };
+      if (options.popFor === undefined) {
+        throw new AgentError("INVALID_ARGUMENT", "arguments: an object without whole numbers beyond 2^53; send such numbers as text");
+      }
     }
     return this.#draw({ tool, audience: options.audience }, options.popFor, this.#deadline(options), { alone: true });
   }
@@ -112,7 +115,8 @@ class Agent {
   }
 
   /** As the platform's `fetch`, with a token; `init` may also have `tool`, `audience`, `idempotencyKey` and `timeout`. */
-  async fetch(input, init = {}) {
+  async fetch(input, init) {
+    init ??= {};
     const deadline = this.#deadline({ timeout: init.timeout, signal: init.signal ?? input?.signal });
     const request = await readRequest(input, init);
     const own = {

@@ -52,15 +52,21 @@ class Link {
     if (this.#waiting.size === 0) this.#socket.unref();
   }
 
+  /** `{ answer, forget }`: the answer, and how to say that nobody waits for it any more, so that it does not keep the process alive. */
   request(method, params) {
-    return new Promise((resolve, reject) => {
+    let id;
+    const answer = new Promise((resolve, reject) => {
       if (this.over) return reject(new Lost("the connection ended"));
-      const id = this.#next++;
+      id = this.#next++;
       const frame = encode({ jsonrpc: "2.0", id, method, params });
       this.#waiting.set(id, { resolve, reject });
       this.#socket.ref();
       this.#socket.write(frame);
     });
+    const forget = () => {
+      if (this.#waiting.delete(id)) this.rest();
+    };
+    return { answer, forget };
   }
 
   close() {
@@ -137,9 +143,11 @@ class Daemon {
     try {
       for (;;) {
         const link = await this.#connected(deadline);
+        const { answer, forget } = link.request(method, params);
         try {
-          return await this.#within(deadline, link.request(method, params));
+          return await this.#within(deadline, answer);
         } catch (error) {
+          forget();
           if (error instanceof RangeError) throw new AgentError("INVALID_ARGUMENT", `${method}: ${error.message}`);
           if (!(error instanceof Lost) || !repeat) throw error;
           await deadline.pause(FIRST_PAUSE_MS);

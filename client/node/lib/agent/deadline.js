@@ -31,7 +31,10 @@ class Deadline {
   /** Waits so long, at most until the end. */
   async pause(ms) {
     const left = this.left();
-    await this.race(new Promise((done) => setTimeout(done, Math.min(ms, left))));
+    let timer;
+    const over = new Promise((done) => (timer = setTimeout(done, Math.min(ms, left))));
+    // Nothing is left that keeps the process where the caller gave up.
+    await this.race(over).finally(() => clearTimeout(timer));
   }
 
   /** The promise; or what `late` makes, if the time is over first. */

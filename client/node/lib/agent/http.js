@@ -146,6 +146,12 @@ class Answer {
     this.#signal = deadline.signal;
     this.status = incoming.statusCode;
     this.statusText = incoming.statusMessage ?? "";
+    // Who gives up while the body comes gives up the body.
+    if (this.#signal) {
+      const gaveUp = () => incoming.destroy();
+      this.#signal.addEventListener("abort", gaveUp, { once: true });
+      incoming.once("close", () => this.#signal.removeEventListener("abort", gaveUp));
+    }
     this.noBody = NO_BODY.has(this.status) || incoming.req.method === "HEAD";
   }
 

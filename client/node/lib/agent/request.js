@@ -15,6 +15,9 @@ async function readBody(body) {
   if (body === undefined || body === null) return { body: null };
   if (typeof body === "string") return { body: Buffer.from(body, "utf8"), type: "text/plain;charset=UTF-8" };
   if (ArrayBuffer.isView(body)) return { body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) };
+  if ([Object.prototype, Array.prototype, null].includes(Object.getPrototypeOf(body))) {
+    throw wrong("body: an object is not one; write it with JSON.stringify, or as URLSearchParams or FormData");
+  }
   if (typeof body[Symbol.asyncIterator] === "function" && !(body instanceof Blob)) return { body, stream: true };
   // Forms, blobs, buffers: the platform knows how they are written.
   const written = new Response(body);
@@ -42,7 +45,9 @@ function setDefault(headers, name, value) {
 
 /** `{ url, method, headers, body, stream, redirect, idempotencyKey, tool, audience, timeout, signal }`; `url` as text. */
 async function readRequest(input, init) {
-  const request = typeof input === "object" && input instanceof Request ? input : null;
+  // Also one of another library, or of another realm.
+  const isRequest = typeof input?.url === "string" && typeof input.arrayBuffer === "function";
+  const request = isRequest ? input : null;
   const url = request ? request.url : String(input);
   const method = String(init.method ?? request?.method ?? "GET").toUpperCase();
   if (!/^[A-Z]{1,20}$/.test(method) || ["CONNECT", "TRACE", "TRACK"].includes(method)) throw wrong("method: GET, POST and the like");

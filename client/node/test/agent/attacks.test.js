@@ -151,6 +151,49 @@ test("fifty processes on one sidecar", async (t) => {
   assert.deepEqual([violations, servers.A.length], [[], 100]);
 });
 
+test("a process ends although a daemon owes it an answer", async (t) => {
+  const { places } = await opened(t, {}, { tqs: { sessionInfo: [{ silent: true }] } });
+  const script = `const { Agent } = require(${JSON.stringify(path.join(__dirname, "../.."))});
+    new Agent({ timeout: 200 }).sessionInfo().catch(({ code }) => console.log(code));
+    new Agent().sessionInfo({ signal: AbortSignal.timeout(100) }).catch(({ name }) => console.log(name));`;
+  const env = { ...process.env, OBOL_ENDPOINT_SOCKET: places.agentSocket };
+  const { status, stdout } = spawnSync(process.execPath, ["-e", script], { env, timeout: 10_000, encoding: "utf8" });
+  assert.deepEqual([status, stdout], [0, "TimeoutError\nTIMEOUT\n"]);
+});
+
+test("who gives up gives up the body as well, with the reason that they gave", async (t) => {
+  const { agent, url } = await opened(t, { A: [{ body: "0123456789", dripMs: 100 }] });
+  const given = new AbortController();
+  const response = await agent.fetch(url, { signal: given.signal });
+  const reason = new Error("enough");
+  setTimeout(() => given.abort(reason), 50);
+  await assert.rejects(response.text(), reason);
+  const before = new AbortController();
+  before.abort(reason);
+  await assert.rejects(agent.fetch(url, { signal: before.signal }), reason);
+});
+
+test("bodies and requests in every form that the platform takes", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [] });
+  const form = new FormData();
+  form.set("a", "b");
+  const bodies = ["a=b", new URLSearchParams({ a: "b" }), form, new Blob(["a=b"], { type: "text/x" }), Buffer.from("a=b"), new Uint8Array([97]).buffer, new DataView(new ArrayBuffer(2)), new Blob(["a"]).stream()];
+  for (const body of bodies) await agent.fetch(url, { method: "POST", body, duplex: "half" });
+  await agent.fetch(new Request(url, { method: "PUT", body: "a=b", headers: [["X-A", "1"]] }));
+  await agent.fetch(new URL(url), { headers: new Headers({ "x-a": "1" }) });
+  await agent.fetch({ url, method: "DELETE", headers: { "x-a": "1" }, arrayBuffer() {} });
+  await agent.fetch(url, null);
+  const seen = (await world.counts()).servers.A.map(({ method, headers, body }) => [method, (headers["content-type"] ?? headers["x-a"] ?? "-").split(";")[0], body.slice(0, 3)]);
+  assert.deepEqual(seen, [
+    ["POST", "text/plain", "a=b"], ["POST", "application/x-www-form-urlencoded", "a=b"], ["POST", "multipart/form-data", "---"], ["POST", "text/x", "a=b"],
+    ["POST", "-", "a=b"], ["POST", "-", "a"], ["POST", "-", "\0\0"], ["POST", "-", "a"],
+    ["PUT", "text/plain", "a=b"], ["GET", "1", ""], ["DELETE", "1", ""], ["GET", "-", ""],
+  ]);
+  for (const body of [{ a: 1 }, [1], Object.create(null)]) await assert.rejects(agent.fetch(url, { method: "POST", body }), { code: "INVALID_ARGUMENT", message: /JSON\.stringify/ });
+  await assert.rejects(agent.dequeueToken("search", { arguments: { n: 2 ** 60 } }), { code: "INVALID_ARGUMENT" });
+  assert.equal((await world.counts()).drawn.length, seen.length, "nothing was drawn for what cannot be sent");
+});
+
 test("require and import give the same, from a clone", () => {
   const root = path.join(__dirname, "../..");
   const byImport = `import { Agent } from ${JSON.stringify(path.join(root, "lib/index.mjs"))}; console.log(typeof Agent.prototype.fetch)`;

@@ -11,7 +11,7 @@ from ._canonical import arguments_hash
 from ._core import CLIENT, DEFAULT_TIMEOUT_SECS, Core, Places
 from ._errors import wrong
 from ._register import Prompt, Registering
-from ._request import HeadersLike, Redirect, read_request
+from ._request import HeadersLike, Pairs, Redirect, read_request
 from ._response import AsyncResponse, Response
 from ._token import Token
 
@@ -46,6 +46,8 @@ class TokenStatus(NamedTuple):
     retry_after_ms: int | None = None
     #: The depth for each tool, where all were asked for.
     tools: Mapping[str, int] | None = None
+    #: Whether bodies of the tool that was asked about are sealed.
+    sealed: bool = False
 
 
 def _session(answer: dict[str, Any]) -> SessionInfo:
@@ -55,7 +57,8 @@ def _session(answer: dict[str, Any]) -> SessionInfo:
 
 def _status(answer: dict[str, Any]) -> TokenStatus:
     names = ("queueDepth", "ttl", "sessionActive", "renewalPending", "retryAfterMs", "tools")
-    return TokenStatus(*(answer.get(name) for name in names))  # type: ignore[arg-type]
+    status = TokenStatus(*(answer.get(name) for name in names))  # type: ignore[arg-type]
+    return status._replace(sealed=answer.get("sealed") is True)
 
 
 def _registration(answer: dict[str, Any]) -> Registration:
@@ -127,13 +130,18 @@ class Agent:
         return _session(run(self._core.session_info(self._core.deadline(timeout))))
 
     def fetch(
-        self, url: Any, *, method: str = "GET", headers: HeadersLike | None = None, body: Any = None, json: Any = None,
+        self, url: Any, *, method: str = "GET", params: Pairs | None = None, headers: HeadersLike | None = None, body: Any = None,
+        json: Any = None, data: Pairs | None = None,
         tool: str | None = None, audience: str | None = None, idempotency_key: str | None = None, redirect: Redirect = "follow",
         timeout: float | None = None,
     ) -> Response:
-        """Sends a request with a token."""
+        """Sends a request with a token.
+
+        ``params`` goes behind the URL's query. The body is ``json``, ``data`` as a form, or ``body`` as it is: bytes, text, or something to
+        iterate over, which is sent once.
+        """
         request = read_request(
-            url, method, headers=headers, body=body, json=json, tool=tool, audience=audience, idempotency_key=idempotency_key,
+            url, method, params=params, headers=headers, body=body, json=json, data=data, tool=tool, audience=audience, idempotency_key=idempotency_key,
             redirect=redirect,
         )
         return Response(run(self._core.fetch(request, self._core.deadline(timeout))))
@@ -208,13 +216,18 @@ class AsyncAgent:
         return _session(await self._core.session_info(self._core.deadline(timeout)))
 
     async def fetch(
-        self, url: Any, *, method: str = "GET", headers: HeadersLike | None = None, body: Any = None, json: Any = None,
+        self, url: Any, *, method: str = "GET", params: Pairs | None = None, headers: HeadersLike | None = None, body: Any = None,
+        json: Any = None, data: Pairs | None = None,
         tool: str | None = None, audience: str | None = None, idempotency_key: str | None = None, redirect: Redirect = "follow",
         timeout: float | None = None,
     ) -> AsyncResponse:
-        """Sends a request with a token."""
+        """Sends a request with a token.
+
+        ``params`` goes behind the URL's query. The body is ``json``, ``data`` as a form, or ``body`` as it is: bytes, text, or something to
+        iterate over, which is sent once.
+        """
         request = read_request(
-            url, method, headers=headers, body=body, json=json, tool=tool, audience=audience, idempotency_key=idempotency_key,
+            url, method, params=params, headers=headers, body=body, json=json, data=data, tool=tool, audience=audience, idempotency_key=idempotency_key,
             redirect=redirect,
         )
         return AsyncResponse(await self._core.fetch(request, self._core.deadline(timeout)))

@@ -23,7 +23,7 @@ _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([^\r\n]*))?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
 _NO_BODY = frozenset({204, 205, 304})
 
-Body = bytes | None | Iterable[bytes] | AsyncIterable[bytes]
+Body = bytes | None | Iterable[bytes | str] | AsyncIterable[bytes | str]
 
 
 class Stream(Protocol):
@@ -109,7 +109,7 @@ async def exchange(stream: Stream, request: Prepared, deadline: Deadline) -> Ans
         raise
 
 
-async def _write_chunks(stream: Stream, body: Iterable[bytes] | AsyncIterable[bytes], deadline: Deadline) -> None:
+async def _write_chunks(stream: Stream, body: Iterable[bytes | str] | AsyncIterable[bytes | str], deadline: Deadline) -> None:
     if isinstance(body, AsyncIterable):
         async for piece in body:
             await _write_chunk(stream, piece, deadline)
@@ -119,7 +119,9 @@ async def _write_chunks(stream: Stream, body: Iterable[bytes] | AsyncIterable[by
     await stream.write(b"0\r\n\r\n", deadline.left())
 
 
-async def _write_chunk(stream: Stream, piece: bytes, deadline: Deadline) -> None:
+async def _write_chunk(stream: Stream, piece: bytes | str, deadline: Deadline) -> None:
+    if isinstance(piece, str):
+        piece = piece.encode()
     if piece:
         await stream.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)), deadline.left())
 

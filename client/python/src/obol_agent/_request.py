@@ -20,6 +20,8 @@ _METHOD = re.compile(r"[A-Z]{1,20}")
 
 Redirect = Literal["follow", "manual", "error"]
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+#: Of a query or a form; several values of one name as a list.
+Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
 
 
 class Request(NamedTuple):
@@ -44,7 +46,7 @@ def _read_headers(given: HeadersLike | None) -> list[tuple[str, str]]:
     items = given.items() if isinstance(given, Mapping) else (given or ())
     headers = []
     for name, value in items:
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(str(value)):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or not _VALUE.fullmatch(str(value)):
             raise wrong("headers: names of letters, digits and -, values without line breaks")
         name = name.lower()
         if _NOT_THE_CALLERS.fullmatch(name):
@@ -58,25 +60,46 @@ def _read_headers(given: HeadersLike | None) -> list[tuple[str, str]]:
     return headers
 
 
-def _read_body(body: Any, json_value: Any) -> tuple[Body, str | None]:
+def _urlencoded(pairs: Pairs) -> str:
+    from urllib.parse import urlencode
+
+    try:
+        return urlencode(list(pairs.items()) if isinstance(pairs, Mapping) else list(pairs), doseq=True)
+    except (TypeError, ValueError):
+        raise wrong("params and data: a dict, or pairs of a name and a value") from None
+
+
+def _with_params(url: str, params: Pairs | None) -> str:
+    """With a query behind that which is there."""
+    if not params:
+        return url
+    place, _, _ = url.partition("#")
+    return f"{place}{'&' if '?' in place else '?'}{_urlencoded(params)}"
+
+
+def _read_body(body: Any, json_value: Any, data: Pairs | None) -> tuple[Body, str | None]:
+    if sum(given is not None for given in (body, json_value, data)) > 1:
+        raise wrong("one of body, json and data, not several")
+    if data is not None:
+        return _urlencoded(data).encode(), "application/x-www-form-urlencoded"
     if json_value is not None:
-        if body is not None:
-            raise wrong("body or json, not both")
         return json.dumps(json_value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(), "application/json"
     if isinstance(body, str):
         return body.encode(), "text/plain;charset=UTF-8"
     if isinstance(body, (bytearray, memoryview)):
         return bytes(body), None
+    if isinstance(body, Mapping):
+        raise wrong("body: bytes, text, or something to iterate over; a dict goes into json, or into data as a form")
     if body is None or isinstance(body, (bytes, AsyncIterable, Iterable)):
         return body, None
     raise wrong("body: bytes, text, or something to iterate over")
 
 
 def read_request(
-    url: Any, method: str, *, headers: HeadersLike | None, body: Any, json: Any, tool: str | None, audience: str | None,
+    url: Any, method: str, *, params: Pairs | None, headers: HeadersLike | None, body: Any, json: Any, data: Pairs | None, tool: str | None, audience: str | None,
     idempotency_key: str | None, redirect: Redirect,
 ) -> Request:
-    method = method.upper()
+    method = method.upper() if isinstance(method, str) else ""
     if not _METHOD.fullmatch(method) or method in ("CONNECT", "TRACE", "TRACK"):
         raise wrong("method: GET, POST and the like")
     if redirect not in ("follow", "manual", "error"):
@@ -84,7 +107,7 @@ def read_request(
     if idempotency_key is not None and not (isinstance(idempotency_key, str) and _KEY.fullmatch(idempotency_key)):
         raise wrong("idempotency_key: 1 to 255 visible ASCII characters")
     written = _read_headers(headers)
-    read, kind = _read_body(body, json)
+    read, kind = _read_body(body, json, data)
     if read is not None and method in ("GET", "HEAD"):
         raise wrong(f"a {method} has no body")
     given = {name for name, _ in written}
@@ -92,4 +115,4 @@ def read_request(
     written += [(name, value) for name, value in defaults.items() if value and name not in given]
     if idempotency_key is not None:
         written.append(("idempotency-key", idempotency_key))
-    return Request(str(url), method, written, read, redirect, idempotency_key is not None, tool, audience)
+    return Request(_with_params(str(url), params), method, written, read, redirect, idempotency_key is not None, tool, audience)

@@ -7,5 +7,8 @@ const token: Token = await agent.dequeueToken("mcp:git_push", { arguments: { a: 
 const { queueDepth, ttl, sessionActive, renewalPending } = await agent.tokenStatus();
 try { await agent.register({ name: "x", onPrompt: ({ code }) => console.log(code) }); } catch (e) { if (e instanceof AgentError) console.log(e.code); }
 console.log(info.algorithmSuite, response.status, token.authorization(), queueDepth, ttl, sessionActive, renewalPending);
+await agent.fetch(new Request("https://api.example/"), { body: (async function* () { yield "piece"; })(), signal: AbortSignal.timeout(9) });
+const sealed: boolean | undefined = (await agent.tokenStatus("x")).sealed;
+console.log(sealed);
 // @ts-expect-error a number is no URL
 await agent.fetch(7);
