@@ -90,14 +90,14 @@ fn fill(state: &Path, origin: &str, sessions: usize) {
     directory.invite(TICKET, invitation).expect("it answers").expect("it is taken");
     // As the service numbers them: by the time, so that those it opens later are higher.
     let next =
-        AtomicU64::new(directory.last_session().expect("it answers").as_u64().max(now() * 1_000 << 22));
+        AtomicU64::new(directory.last_session().expect("it answers").as_u64().max((now() * 1_000) << 22));
     let (next, directory) = (&next, &directory);
     let write = |writer: usize| {
         for agent in (writer..agents).step_by(WRITERS) {
             let of_agent = MAX_LIVE_SESSIONS.min(sessions - agent * MAX_LIVE_SESSIONS);
             let agent = registered(directory, agent as u64);
             for number in 0..of_agent {
-                let presented = if number > 0 { vec![CHAIN] } else { Vec::new() };
+                let presented: &[_] = if number > 0 { &[CHAIN] } else { &[] };
                 open(directory, &agent, origin, epoch, presented, next);
             }
         }
@@ -112,7 +112,7 @@ fn fill(state: &Path, origin: &str, sessions: usize) {
 /// Hashes that nothing else has.
 fn hash(kind: u8, number: u64) -> [u8; 32] {
     let mut bytes = [kind; 32];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes.iter_mut().zip(number.to_be_bytes()).for_each(|(place, byte)| *place = byte);
     bytes
 }
 
@@ -144,7 +144,7 @@ fn registered(directory: &RedbDirectory, number: u64) -> Agent {
     let seal = Box::new(|_: &_| Vec::new());
     match directory.register(handshake(10, number), new, now(), seal).expect("it answers") {
         Carried::Now(Ok(Registered::Active(agent)), _) => *agent,
-        other => panic!("an invited agent: {other:?}"),
+        other => unreachable!("an invited agent: {other:?}"),
     }
 }
 
@@ -154,17 +154,17 @@ fn open(
     agent: &Agent,
     origin: &str,
     epoch: u64,
-    presented: Vec<[u8; 32]>,
+    presented: &[[u8; 32]],
     next: &AtomicU64,
 ) {
     loop {
         let number = next.fetch_add(1, Ordering::SeqCst) + 1;
-        let plan = plan(agent, origin, epoch, presented.clone(), SessionId::from_u64(number));
+        let plan = plan(agent, origin, epoch, presented.to_vec(), SessionId::from_u64(number));
         let seal = Box::new(|_: &_| Vec::new());
         match directory.open_session(handshake(20, number), plan, now(), seal).expect("it answers") {
             Carried::Now(Ok(_), _) => return,
             Carried::Stale => {}
-            other => panic!("a session: {other:?}"),
+            other => unreachable!("a session: {other:?}"),
         }
     }
 }
