@@ -1,6 +1,7 @@
 //! A token as it is kept, and when it is due.
 
 use obol_atp::{Endpoint, ScopeSet};
+use obol_secret::json;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -63,7 +64,7 @@ struct Issued {
 impl Entry {
     /// Reads an answer; `None` if it holds no token of the right form with an end and scopes.
     pub(crate) fn from_answer(method: Method, endpoint: &Endpoint, body: &[u8], now: u64) -> Option<Self> {
-        let issued: Issued = serde_json::from_slice(body).ok()?;
+        let issued: Issued = json::parse(body).ok()?;
         let granted = issued.scopes_granted.or(issued.scopes)?;
         let granted = ScopeSet::from_texts(granted.iter().map(String::as_str))?;
         let plain = !issued.token.is_empty() && issued.token.bytes().all(|byte| byte.is_ascii_graphic());

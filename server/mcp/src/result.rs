@@ -127,7 +127,7 @@ impl ToolResult {
             return Err(unreadable());
         }
         let plaintext = keys.open_response(sealed.iv(), sealed.ciphertext()).map_err(|_| unreadable())?;
-        let opened: Self = serde_json::from_slice(&plaintext).map_err(|_| unreadable())?;
+        let opened: Self = obol_secret::json::parse(&plaintext).map_err(|_| unreadable())?;
         let meta = (!meta.is_empty()).then_some(meta);
         Ok(Self { is_error: self.is_error, meta, ..opened })
     }

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use obol_secret::json;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -257,7 +258,7 @@ impl Connection {
 }
 
 fn clear(status: StatusCode, body: &[u8]) -> Clear {
-    let mut clear: Clear = serde_json::from_slice(body).unwrap_or_default();
+    let mut clear: Clear = json::parse(body).unwrap_or_default();
     if clear.code.is_empty() {
         clear.code = status.to_string();
     }

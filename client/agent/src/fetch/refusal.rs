@@ -5,6 +5,7 @@ use core::time::Duration;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
+use obol_secret::json;
 use serde::Deserialize;
 
 use super::arguments::media_type;
@@ -23,7 +24,7 @@ fn problem(body: &[u8]) -> Option<String> {
         code: String,
     }
 
-    serde_json::from_slice(body).ok().map(|Problem { code }| code)
+    json::parse(body).ok().map(|Problem { code }| code)
 }
 
 /// The code in a challenge of the guard: `TBAC error="CODE"`.

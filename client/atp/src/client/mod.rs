@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_atp::discovery::Discovered;
 use obol_atp::{AgentId, Host};
+use obol_secret::json;
 use obol_secret::text::to_base64url;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -165,8 +166,7 @@ impl Client {
         let outgoing =
             Outgoing { method: http::Method::POST, path: endpoints.verify.path(), headers, body: Vec::new() };
         let answer = self.send(endpoints.verify.host(), outgoing).await?;
-        let verdict: Option<Verdict> =
-            serde_json::from_slice(&answer.body).ok().filter(|_| answer.status == 200);
+        let verdict: Option<Verdict> = json::parse(&answer.body).ok().filter(|_| answer.status == 200);
         match verdict {
             Some(verdict) if verdict.valid => Ok(verdict),
             Some(_) => Ok(Verdict { valid: false, scopes: None, expires_at: None, agent_id: None }),
@@ -332,11 +332,11 @@ pub(crate) fn now_ms() -> u64 {
 fn issuer(token: &str) -> Option<String> {
     let claims = token.split('.').nth(1)?;
     let claims = obol_secret::text::from_base64url(claims.as_bytes(), obol_atp::jwt::MAX_TOKEN_BYTES).ok()?;
-    serde_json::from_slice::<Issuer>(&claims).ok().map(|claims| claims.iss)
+    json::parse::<Issuer>(&claims).ok().map(|claims| claims.iss)
 }
 
 fn code(answer: &Answer) -> String {
-    let named = serde_json::from_slice::<Refused>(&answer.body).ok().map(|body| body.error);
+    let named = json::parse::<Refused>(&answer.body).ok().map(|body| body.error);
     let plain = |code: &String| {
         (1..=40).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };

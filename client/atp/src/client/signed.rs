@@ -3,6 +3,7 @@
 use http::Method as HttpMethod;
 use obol_atp::discovery::SignedEndpoints;
 use obol_atp::{AgentId, Endpoint, Host, RevokeBody, Secret, TokenBody};
+use obol_secret::json;
 use obol_secret::text::to_base64url;
 use serde::Deserialize;
 
@@ -69,8 +70,7 @@ impl Client {
             body.signed_with(secret)
         };
         let answer = self.signed(host, &endpoints.revoke, sign).await?;
-        Ok(answer.status == 200
-            && serde_json::from_slice::<Revoked>(&answer.body).is_ok_and(|body| body.revoked))
+        Ok(answer.status == 200 && json::parse::<Revoked>(&answer.body).is_ok_and(|body| body.revoked))
     }
 
     /// Signs and sends; once more with the clock corrected, or with a secret that was changed meanwhile.
