@@ -1,12 +1,13 @@
 //! Sessions end in the open: an older one takes over, nothing is minted for nobody, and whoever asks hears the same.
 
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
 use obol_ipc::refusal::ErrorCode;
 use obol_ipc::time::UtcTime;
-use obol_queue::{DequeueError, FlushScope, ProvisionError, Queue, SessionId, SessionState};
+use obol_queue::{DequeueError, FlushScope, ProvisionError, Queue, SessionId, SessionState, ToolStatus};
 use obol_world::ManualClock;
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, Store, wait_until};
@@ -213,25 +214,42 @@ fn a_session_is_followed_without_a_gap_for_who_draws_and_does_not_wait() {
     let queue = open_at(&store, &clock);
     queue.provision(session(1, 3600).document()).unwrap();
     queue.dequeue_within("search", PATIENCE).unwrap();
-    let stop = core::sync::atomic::AtomicBool::new(false);
+    let (stop, drawn) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let drawing = scope.spawn(|| {
             let mut last = 0;
-            while !stop.load(core::sync::atomic::Ordering::SeqCst) {
+            while !stop.load(Ordering::SeqCst) {
+                // No faster than they are made: what is ready is there for whoever asks, also where another session is the
+                // current one by then.
+                let current = queue.session_info().unwrap().session_id;
+                let is_ready = |tool: ToolStatus| tool.session_id == current && tool.ready > 0;
+                if !queue.tools().into_iter().any(is_ready) {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
                 let token = queue.dequeue("search").expect("a token without waiting");
                 assert!(token.session_id().as_u64() >= last, "an older session came back");
                 last = token.session_id().as_u64();
-                // Slow enough for the few tokens that are made ahead.
-                std::thread::sleep(Duration::from_millis(20));
+                drawn.fetch_add(1, Ordering::SeqCst);
             }
             last
         });
         for number in 2..=20 {
             queue.provision(session(number, 3600).document()).unwrap();
             assert_eq!(queue.session_info().unwrap().session_id, SessionId::from_u64(number));
-            std::thread::sleep(Duration::from_millis(60));
+            let before = drawn.load(Ordering::SeqCst);
+            eventually("tokens are drawn on", || {
+                drawing.is_finished() || drawn.load(Ordering::SeqCst) >= before + 3
+            });
         }
-        stop.store(true, core::sync::atomic::Ordering::SeqCst);
+        eventually("the last session serves", || {
+            drawing.is_finished()
+                || queue
+                    .tools()
+                    .iter()
+                    .any(|tool| tool.session_id == SessionId::from_u64(20) && tool.handed_out > 0)
+        });
+        stop.store(true, Ordering::SeqCst);
         assert_eq!(drawing.join().unwrap(), 20);
     });
 }
