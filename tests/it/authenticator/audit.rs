@@ -125,6 +125,9 @@ fn what_an_agent_goes_through_is_in_its_log_and_no_secret_is() {
     assert_eq!(nth(home, "enable", 1)["agent"], agent);
     let third = nth(home, "session_open", 3)["session"].clone();
 
+    // It is written down before the sidecar has it.
+    world.wait_for("the sidecar has it", |status| status.state == AuthState::Authenticated);
+
     // An operator flushes the sidecar: the service is told, and nothing is opened until both resume.
     assert!(world.obol(&["flush", "--all", "--reason", "a drill"]).status.success());
     assert_eq!(nth(home, "hold", 1)["reason"], "a drill");
