@@ -95,10 +95,22 @@ impl Connector {
             false => Connection::over(stream, authority).await,
             true => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-                let stream = self.tls.connect(name, stream).await.map_err(|error| error.to_string())?;
+                let stream = self.tls.connect(name, stream).await.map_err(|error| not_over_tls(&error))?;
                 Connection::over(stream, authority).await
             }
         }
+    }
+}
+
+/// Why there is no connection over TLS, and what to do where that is the certificate.
+fn not_over_tls(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => format!(
+            "its certificate is not trusted ({why}); where a certificate authority of your own issued it, name that one's \
+             certificate as ca_file (--ca-file, of a resource server --rs-ca-file); else somebody may be between"
+        ),
+        _ => error.to_string(),
     }
 }
 

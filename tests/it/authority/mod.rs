@@ -9,6 +9,7 @@ mod kills;
 mod lease;
 mod memory;
 mod policy;
+mod private_ca;
 mod settings;
 mod shared;
 mod starts;

@@ -75,8 +75,10 @@ impl RsProcess {
         let (identity, pin) = (format!("rs-{port}.key"), service.pin());
         let control = home.join(format!("run/obol/rs-{port}.sock"));
         let code = service.told(&["rs", "invite", audience])["ticket"].as_str().unwrap().to_owned();
-        let joined =
-            service.told(&["rs", "join", "--authority", &pin, "--rs-identity-key", &identity, &code]);
+        let trusted = arguments.iter().position(|argument| *argument == "--rs-ca-file");
+        let trusted = trusted.map_or(&[][..], |at| &arguments[at..at + 2]);
+        let join = ["rs", "join", "--authority", &pin, "--rs-identity-key", &identity, &code];
+        let joined = service.told(&[&join, trusted].concat());
         assert_eq!(joined["audience"], audience);
         let socket = control.display().to_string();
         let own = ["--authority", &pin, "--rs-identity-key", &identity, "--rs-control-socket", &socket];

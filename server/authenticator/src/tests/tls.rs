@@ -64,6 +64,7 @@ async fn an_agent_registers_over_tls_and_trusts_one_certificate_alone() {
     };
     let error = agent(&other).register(&wishes("builder"), None, now()).await.unwrap_err();
     assert_eq!(code(&error), "AUTHORITY_UNREACHABLE", "{error}");
+    assert!(error.to_string().contains("--ca-file"), "it says what to do: {error}");
     let registered = agent(&chain).register(&wishes("builder"), None, now()).await.unwrap();
     assert!(matches!(registered, Registered::Waits { .. }));
 }

@@ -1,0 +1,105 @@
+//! Joining and registering over TLS by real processes, where a certificate authority of one's own issued the service's certificate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use obol_world::authority::{AsProcess, CATALOGUE, POLICIES, command_in, write_policy};
+use obol_world::home::{self, wait_until};
+use obol_world::rs::RsProcess;
+use obol_world::tqs::Tqs;
+use serde_json::Value;
+
+use super::stream::API;
+use crate::authenticator::Authenticator;
+
+fn openssl(folder: &Path, arguments: &str) {
+    let made = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
+    let made = made.expect("openssl is installed by scripts/install");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+
+/// A certificate authority of this name: its certificate's file. The key is beside it.
+fn certificate_authority(folder: &Path, name: &str) -> PathBuf {
+    openssl(
+        folder,
+        &format!(
+            "req -x509 {NEW_KEY} -days 1 -subj /CN={name} -addext basicConstraints=critical,CA:TRUE \
+             -addext keyUsage=critical,keyCertSign -keyout {name}.key -out {name}.crt"
+        ),
+    );
+    folder.join(format!("{name}.crt"))
+}
+
+/// A certificate for localhost that this authority issued, and its key.
+fn certificate(folder: &Path, issuer: &str) {
+    openssl(folder, &format!("req {NEW_KEY} -subj /CN=localhost -keyout as.key -out as.csr"));
+    fs::write(folder.join("as.ext"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
+    openssl(
+        folder,
+        &format!(
+            "x509 -req -in as.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial -days 1 -extfile as.ext -out as.crt"
+        ),
+    );
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(folder.join("as.key"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// An `obol as` that serves TLS with a certificate of the authority `ours`.
+fn service(folder: &Path) -> AsProcess {
+    certificate(folder, "ours");
+    write_policy(&folder.join("policy"), CATALOGUE, POLICIES);
+    let mut service = AsProcess::unstarted(folder, &["--policy", "policy"]);
+    let origin = format!("https://localhost:{}", service.port());
+    service.call_it(&origin, &["--tls-cert", "as.crt", "--tls-key", "as.key"]);
+    service.start_again();
+    service
+}
+
+#[test]
+fn agent_and_resource_server_come_in_by_the_authority_that_was_named_and_by_no_other() {
+    let home = home::home();
+    let folder = home.path();
+    let (ours, others) = (certificate_authority(folder, "ours"), certificate_authority(folder, "others"));
+    let (ours, others) = (ours.to_str().unwrap(), others.to_str().unwrap());
+    let service = service(folder);
+    let pin = service.pin();
+    assert!(pin.starts_with("https://localhost:"), "{pin}");
+
+    // With another authority, and with the system's alone, neither comes in, and each says what to do.
+    let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
+    let join = ["rs", "join", "--authority", &pin, "--rs-identity-key", "stranger.key", &code];
+    for trusted in [&["--rs-ca-file", others][..], &[]] {
+        let refused = command_in(folder, &[&join, trusted].concat());
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(4), "{told}");
+        assert!(told.contains("is not trusted") && told.contains("--rs-ca-file"), "{told}");
+    }
+    let tqs = Tqs::start(folder, &[]);
+    let register = ["register", "--name", "builder", "--role", "dev", "--json"];
+    let authenticator = Authenticator::start(folder, &["--url", &pin, "--ca-file", others]);
+    let refused = command_in(folder, &register);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{told}");
+    assert!(told.contains("AUTHORITY_UNREACHABLE") && told.contains("--ca-file"), "{told}");
+    authenticator.kill();
+
+    // With the right one both do: the code was not used up, and a token goes the whole way.
+    assert!(command_in(folder, &[&join, &["--rs-ca-file", ours][..]].concat()).status.success());
+    let arguments = ["--spent", "memory", "--first-start", "--rs-ca-file", ours];
+    let rs = RsProcess::follow(folder, &service, API, &arguments);
+    let authenticator = Authenticator::start(folder, &["--url", &pin, "--ca-file", ours]);
+    let asked = command_in(folder, &register);
+    assert!(asked.status.success(), "{asked:?}");
+    let asked: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    service.told(&["approve", asked["code"].as_str().unwrap(), "--yes"]);
+    wait_until("a session", || command_in(folder, &["authenticate", "--if-needed"]).status.success());
+    let drawn = command_in(folder, &["dequeue", "search", "--wait", "5000"]);
+    assert!(drawn.status.success(), "{drawn:?} {}", authenticator.log());
+    let token = String::from_utf8(drawn.stdout).unwrap();
+    assert_eq!(rs.present(token.trim(), "search"), "OK", "{}", rs.log());
+    assert_eq!(rs.present(token.trim(), "search"), "TOKEN_REPLAYED");
+    drop(tqs);
+}
