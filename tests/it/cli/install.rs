@@ -10,36 +10,36 @@ use std::process::{Command, Output};
 use obol_world::home::{self, command};
 
 /// A folder that stands for a machine.
-struct Machine {
-    home: tempfile::TempDir,
+pub(super) struct Machine {
+    pub(super) home: tempfile::TempDir,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { home: home::home() }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.home.path().join("machine")
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(super) fn at(&self, path: &str) -> PathBuf {
         self.root().join(path)
     }
 
     /// A command of the binary on this machine.
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         command(self.home.path()).args(arguments).arg("--prefix").arg(self.root()).output().unwrap()
     }
 
     /// What it said, which must have worked.
-    fn says(&self, arguments: &[&str]) -> String {
+    pub(super) fn says(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.root()];
         while let Some(folder) = folders.pop() {
@@ -51,11 +51,11 @@ impl Machine {
         found
     }
 
-    fn mode(&self, path: &str) -> u32 {
+    pub(super) fn mode(&self, path: &str) -> u32 {
         fs::metadata(self.at(path)).unwrap().mode() & 0o7777
     }
 
-    fn text(&self, path: &str) -> String {
+    pub(super) fn text(&self, path: &str) -> String {
         fs::read_to_string(self.at(path)).unwrap()
     }
 }
@@ -67,7 +67,7 @@ const SOCKET: &str = "etc/systemd/system/obol-tqs.socket";
 const USERS: &str = "etc/sysusers.d/obol.conf";
 const FOLDERS: &str = "etc/tmpfiles.d/obol.conf";
 const KEY: &str = "etc/obol/master.key";
-const PROGRAM: &str = "usr/local/bin/obol";
+pub(super) const PROGRAM: &str = "usr/local/bin/obol";
 
 #[test]
 fn install_lays_out_user_folders_and_units_and_uninstall_takes_them_away() {
@@ -254,7 +254,7 @@ fn what_cannot_be_installed_is_refused_before_anything_is_done() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("sudo obol install"), "{refused:?}");
 }
 
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED IN PART: there is no {program} here; install Debian's package systemd");
@@ -262,7 +262,7 @@ fn has(program: &str) -> bool {
     found
 }
 
-fn must_work(command: &mut Command) {
+pub(super) fn must_work(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("obol-"), "{command:?}: {said}");

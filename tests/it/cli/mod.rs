@@ -5,6 +5,7 @@ mod config_check;
 mod dev;
 mod hostile_text;
 mod install;
+mod install_servers;
 mod jsonl;
 mod policy;
 mod private_files;

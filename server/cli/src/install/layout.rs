@@ -13,9 +13,9 @@ use crate::man;
 const SERVICE: &str = include_str!("../../../sidecar/systemd/obol-tqs.service");
 const SOCKET: &str = include_str!("../../../sidecar/systemd/obol-tqs.socket");
 const AUTHENTICATOR: &str = include_str!("../../../authenticator/systemd/obol-authenticator.service");
-const PROGRAM: &str = "/usr/local/bin/obol";
+pub(super) const PROGRAM: &str = "/usr/local/bin/obol";
 /// The user, and the first part of every other name.
-const NAME: &str = "obol";
+pub(super) const NAME: &str = "obol";
 /// The longest name of a user on Linux, in bytes.
 const MAX_NAME_BYTES: usize = 31;
 /// A user that no user has: what is installed is checked for a sidecar whose user does not exist yet.
@@ -55,24 +55,20 @@ const IDENTITY_KEY: &str = "identity.key";
 /// The Authentication Service that the authenticator speaks to.
 #[derive(Debug)]
 pub(super) struct Service {
-    pin: Pinned,
-    ca_file: Option<PathBuf>,
+    pub(super) pin: Pinned,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Service {
     /// Both end up in lines of a unit, which has its own meanings for some characters.
     pub(super) fn new(pin: &str, ca_file: Option<&Path>) -> Outcome<Self> {
         let wrong = |error: &dyn core::fmt::Display| Failure::usage(format_args!("--as {pin:?}: {error}"));
-        let strange = |text: &str| {
-            text.contains(['%', '"', '\\', '\''])
-                || text.contains(|c: char| c.is_whitespace() || c.is_control())
-        };
         let parsed = Pinned::parse(pin).map_err(|error| wrong(&error))?;
-        if strange(pin) {
+        if is_strange(pin) {
             return Err(wrong(&"a unit cannot hold blanks, quotes, % and \\"));
         }
         if let Some(file) = ca_file {
-            let fits = file.is_absolute() && file.to_str().is_some_and(|text| !strange(text));
+            let fits = file.is_absolute() && file.to_str().is_some_and(|text| !is_strange(text));
             if !fits {
                 return Err(Failure::usage(format_args!(
                     "--ca-file {}: name it from the root, without blanks, quotes, % and \\",
@@ -85,12 +81,32 @@ impl Service {
         Ok(Self { pin: parsed, ca_file: ca_file.map(Path::to_owned) })
     }
 
-    fn fill(&self, template: &str) -> String {
+    /// Fills in what a unit says of it; `section` is that of the role's settings.
+    pub(super) fn fill(&self, template: &str, section: &str) -> String {
         let ca_file = self.ca_file.as_ref().map_or_else(String::new, |file| {
-            format!("Environment=OBOL_AUTHENTICATOR__CA_FILE={}\n", file.display())
+            format!("Environment=OBOL_{section}__CA_FILE={}\n", file.display())
         });
         template.replace("@SERVICE@", &self.pin.to_string()).replace("@CA_FILE@\n", &ca_file)
     }
+}
+
+/// Whether a text would mean something else in a line of a unit.
+pub(super) fn is_strange(text: &str) -> bool {
+    text.contains(['%', '"', '\\', '\'']) || text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+/// What user, units and folders are called: `first`, or `first-own`.
+pub(super) fn named(first: &str, own: Option<&str>) -> Outcome<String> {
+    let Some(own) = own else { return Ok(first.to_owned()) };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let name = format!("{first}-{own}");
+    if own.is_empty() || name.len() > MAX_NAME_BYTES || !own.chars().all(plain) {
+        return Err(Failure::usage(format_args!(
+            "--name is 1 to {} lower-case letters, digits and hyphens, not {own:?}",
+            MAX_NAME_BYTES - first.len() - 1
+        )));
+    }
+    Ok(name)
 }
 
 /// Names and places of one sidecar.
@@ -102,16 +118,15 @@ pub(super) struct Layout {
 impl Layout {
     /// Of the machine's one sidecar, or of one more with a name of its own.
     pub(super) fn new(name: Option<&str>) -> Outcome<Self> {
-        let Some(own) = name else { return Ok(Self { name: NAME.to_owned() }) };
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let name = format!("{NAME}-{own}");
-        if own.is_empty() || name.len() > MAX_NAME_BYTES || !own.chars().all(plain) {
+        // Those are the other roles'.
+        if let Some(own) =
+            name.filter(|own| ["as", "rs"].iter().any(|role| own.split('-').next() == Some(role)))
+        {
             return Err(Failure::usage(format_args!(
-                "a sidecar's name is 1 to {} lower-case letters, digits and hyphens, not {own:?}",
-                MAX_NAME_BYTES - NAME.len() - 1
+                "--name {own}: a sidecar's name does not begin with as or rs"
             )));
         }
-        Ok(Self { name })
+        Ok(Self { name: named(NAME, name)? })
     }
 
     /// The agents' users, who must exist.
@@ -209,7 +224,7 @@ impl Layout {
         let mut units = vec![socket.as_str(), tqs];
         if let Some(service) = service {
             steps.push(Step::Key { path: self.at("/etc", IDENTITY_KEY) });
-            steps.push(file(Self::unit_file(authenticator), &service.fill(AUTHENTICATOR)));
+            steps.push(file(Self::unit_file(authenticator), &service.fill(AUTHENTICATOR, "AUTHENTICATOR")));
             units.push(authenticator);
         }
         steps.push(run("systemctl", &["daemon-reload"]));

@@ -1,24 +1,36 @@
-//! `obol install` and `obol uninstall`: the sidecar, and its authenticator, as services of this machine, as a user of their own.
+//! `obol install` and `obol uninstall`: the sidecar and its authenticator, an Authentication Service or a resource server as
+//! services of this machine, as a user of their own.
 //!
 //! Both are a list of steps that is made first and then carried out or, with `--dry-run`, only told. With `--prefix` files
 //! are laid out in another folder, as packagers do, and what changes the running machine is left out, in the open.
 
 mod layout;
+mod server;
 mod step;
 
 use std::path::Path;
 
 use self::layout::{Layout, Service};
+use self::server::{Follows, Kind, Server};
 use self::step::{Stage, Step};
 use crate::exit::{Failure, Outcome};
 use crate::output;
-use crate::settings::args::{InstallArgs, InstallPlace, UninstallArgs};
+use crate::settings::args::{InstallArgs, InstallPlace, InstallRole, UninstallArgs};
 
 /// Where systemd runs, this is there (`sd_booted(3)`).
 const SYSTEMD_RUNS: &str = "/run/systemd/system";
 
 /// `obol install`.
 pub(crate) fn install(args: &InstallArgs) -> Outcome {
+    if args.place.role != InstallRole::Sidecar {
+        return install_server(args);
+    }
+    if args.agent_user.is_empty() || args.audience.is_some() {
+        return Err(Failure::usage(
+            "a sidecar needs --agent-user, whose processes are agents, and has no --audience; --role as and --role rs set up \
+             other servers",
+        ));
+    }
     let stage = stage(&args.place, "install")?;
     let layout = Layout::new(args.place.name.as_deref())?;
     let agents = layout.agents(&args.agent_user)?;
@@ -30,9 +42,45 @@ pub(crate) fn install(args: &InstallArgs) -> Outcome {
     Ok(())
 }
 
+fn install_server(args: &InstallArgs) -> Outcome {
+    if !args.agent_user.is_empty() {
+        return Err(Failure::usage(
+            "--agent-user is a sidecar's; agents do not connect to this server's sockets",
+        ));
+    }
+    let stage = stage(&args.place, "install")?;
+    let service =
+        args.service.as_deref().map(|pin| Service::new(pin, args.ca_file.as_deref())).transpose()?;
+    let (kind, follows) = match (args.place.role, &args.audience, &service) {
+        (InstallRole::Rs, Some(audience), Some(service)) => {
+            (Kind::Resource, Some(Follows::new(audience, service)?))
+        }
+        (InstallRole::Rs, ..) => {
+            return Err(Failure::usage(
+                "a resource server needs --audience URI, and --as ORIGIN#KEY, as `obol as key --pin` prints it",
+            ));
+        }
+        (_, None, None) => (Kind::Authority, None),
+        _ => return Err(Failure::usage("--as and --audience are a resource server's: --role rs")),
+    };
+    let server = Server::new(kind, args.place.name.as_deref())?;
+    carry_out(&stage, &server.install(follows.as_ref(), &std::env::current_exe()?))?;
+    output::line(&server.next(follows.as_ref()));
+    Ok(())
+}
+
 /// `obol uninstall`.
 pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
     let stage = stage(&args.place, "uninstall")?;
+    let kind = match args.place.role {
+        InstallRole::Sidecar => None,
+        InstallRole::As => Some(Kind::Authority),
+        InstallRole::Rs => Some(Kind::Resource),
+    };
+    if let Some(kind) = kind {
+        let server = Server::new(kind, args.place.name.as_deref())?;
+        return carry_out(&stage, &server.uninstall());
+    }
     let layout = Layout::new(args.place.name.as_deref())?;
     carry_out(&stage, &layout.uninstall())
 }

@@ -1,19 +1,22 @@
-//! Setting the sidecar up as a service of the machine, and taking that away.
+//! Setting the sidecar, an Authentication Service or a resource server up as a service of the machine, and taking that away.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times.
-    #[arg(long, required = true, value_name = "NAME")]
+    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times. A sidecar needs one.
+    #[arg(long, value_name = "NAME")]
     pub(crate) agent_user: Vec<String>,
+    /// Of a resource server: its identifier, the tokens' audience.
+    #[arg(long, value_name = "URI")]
+    pub(crate) audience: Option<String>,
     /// The Authentication Service and its key, as `obol as` prints them: the sidecar gets an authenticator, which opens its
-    /// sessions there.
+    /// sessions there; a resource server has its sessions from there.
     #[arg(long = "as", value_name = "ORIGIN#KEY")]
     pub(crate) service: Option<String>,
-    /// The certificate authorities that the authenticator trusts, and no others, as a file. Without it: the system's.
+    /// The certificate authorities that are trusted for the service, and no others, as a file. Without it: the system's.
     #[arg(long, value_name = "FILE", requires = "service")]
     pub(crate) ca_file: Option<PathBuf>,
     #[command(flatten)]
@@ -26,9 +29,23 @@ pub(crate) struct UninstallArgs {
     pub(crate) place: InstallPlace,
 }
 
+/// What can be a service of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum InstallRole {
+    /// The sidecar beside an agent, and its authenticator.
+    Sidecar,
+    /// The Authentication Service.
+    As,
+    /// A resource server.
+    Rs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InstallPlace {
-    /// One more sidecar beside the machine's first: its user, units and folders are called obol-NAME.
+    /// What it is about.
+    #[arg(long, value_enum, default_value = "sidecar")]
+    pub(crate) role: InstallRole,
+    /// One more beside the machine's first: its user, units and folders are called obol-NAME, obol-as-NAME or obol-rs-NAME.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Work on the files in this folder, and leave the running machine as it is.

@@ -23,7 +23,7 @@ pub(crate) use self::rs::{
 use crate::settings::args::atp::{AtpArgs, AtpCommand};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
 use crate::settings::args::fetch::FetchArgs;
-pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, UninstallArgs};
+pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, InstallRole, UninstallArgs};
 
 /// Single-use tokens for AI agents.
 ///
@@ -135,7 +135,7 @@ pub(crate) enum Command {
     Config(ConfigArgs),
     /// Run the sidecar and a resource server on this machine, with a session made for them, until Ctrl-C.
     Dev(DevArgs),
-    /// Set the sidecar up as a service of this machine, as a user of its own.
+    /// Set the sidecar, an Authentication Service or a resource server up as a service of this machine, as a user of its own.
     ///
     /// Makes a system user, folders, a master key and systemd units, and starts the service. Says each step; doing it again
     /// changes what is different, such as the agents' users.

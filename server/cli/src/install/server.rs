@@ -1,0 +1,199 @@
+//! What the installation of an Authentication Service or of a resource server consists of: a user, a key, and a unit. systemd makes
+//! the folders.
+
+use std::path::{Path, PathBuf};
+
+use super::layout::{PROGRAM, Service, is_strange, named};
+use super::step::Step;
+use crate::exit::{Failure, Outcome};
+use crate::man;
+
+const AS_UNIT: &str = include_str!("../../../authority/systemd/obol-as.service");
+const RS_UNIT: &str = include_str!("../../../resource/systemd/obol-rs.service");
+
+/// Which of the two it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Authority,
+    Resource,
+}
+
+impl Kind {
+    /// The first part of every name.
+    fn first(self) -> &'static str {
+        match self {
+            Self::Authority => "obol-as",
+            Self::Resource => "obol-rs",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Authority => "Obol Authentication Service",
+            Self::Resource => "Obol resource server",
+        }
+    }
+
+    /// The key that root alone reads, and systemd hands to the daemon.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Authority => "master.key",
+            Self::Resource => "identity.key",
+        }
+    }
+
+    /// What the daemon keeps in its state folder, and leaves in that of its socket.
+    fn leaves(self) -> (&'static [&'static str], [&'static str; 2]) {
+        match self {
+            Self::Authority => (
+                &["authority.redb", "as-identity.key", "as-audit.key", "as-audit.key.audit"],
+                ["as-control.sock", "as-control.sock.lock"],
+            ),
+            Self::Resource => (
+                &["spent.redb", "rs-audit.key", "rs-audit.key.audit"],
+                ["rs-control.sock", "rs-control.sock.lock"],
+            ),
+        }
+    }
+}
+
+/// Names and places of one server.
+#[derive(Debug)]
+pub(super) struct Server {
+    kind: Kind,
+    name: String,
+}
+
+/// What a resource server's unit says: its audience, and where its sessions come from.
+#[derive(Debug)]
+pub(super) struct Follows<'a> {
+    pub(super) audience: &'a str,
+    pub(super) service: &'a Service,
+}
+
+impl<'a> Follows<'a> {
+    pub(super) fn new(audience: &'a str, service: &'a Service) -> Outcome<Self> {
+        if audience.is_empty() || is_strange(audience) {
+            return Err(Failure::usage(format_args!(
+                "--audience {audience:?}: a unit cannot hold blanks, quotes, % and \\"
+            )));
+        }
+        Ok(Self { audience, service })
+    }
+}
+
+impl Server {
+    pub(super) fn new(kind: Kind, own: Option<&str>) -> Outcome<Self> {
+        Ok(Self { kind, name: named(kind.first(), own)? })
+    }
+
+    fn at(&self, folder: &str, file: &str) -> PathBuf {
+        Path::new(folder).join(&self.name).join(file)
+    }
+
+    fn unit(&self) -> String {
+        format!("{}.service", self.name)
+    }
+
+    fn unit_file(&self) -> PathBuf {
+        Path::new("/etc/systemd/system").join(self.unit())
+    }
+
+    fn users_file(&self) -> PathBuf {
+        Path::new("/etc/sysusers.d").join(format!("{}.conf", self.name))
+    }
+
+    fn fill(&self, follows: Option<&Follows<'_>>) -> String {
+        let text = match (self.kind, follows) {
+            (Kind::Resource, Some(follows)) => {
+                follows.service.fill(RS_UNIT, "RS").replace("@AUDIENCE@", follows.audience)
+            }
+            _ => AS_UNIT.to_owned(),
+        };
+        text.replace("@NAME@", &self.name).replace("@PROGRAM@", PROGRAM).replace(
+            "# A template: `obol install` fills in what stands between @ signs.",
+            "# Made by `obol install`.",
+        )
+    }
+
+    /// The steps of an installation. A resource server is not started: it has to join first.
+    pub(super) fn install(&self, follows: Option<&Follows<'_>>, program: &Path) -> Vec<Step> {
+        let run = |program, arguments: &[&str]| Step::Run {
+            program,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            required: !arguments.contains(&"try-restart"),
+        };
+        let (users, unit) = (self.users_file(), self.unit());
+        let user = format!(
+            "# Made by `obol install`.\nu {} - \"{}\" /var/lib/{}\n",
+            self.name,
+            self.kind.title(),
+            self.name
+        );
+        let again = if self.kind == Kind::Authority { "restart" } else { "try-restart" };
+        vec![
+            Step::Program { from: program.to_owned(), to: PROGRAM.into() },
+            Step::Manual { folder: man::FOLDER.into() },
+            Step::File { path: users.clone(), mode: 0o644, text: user },
+            run("systemd-sysusers", &[&users.display().to_string()]),
+            Step::Folder { path: self.at("/etc", ""), mode: 0o755 },
+            Step::Key { path: self.at("/etc", self.kind.key()) },
+            Step::File { path: self.unit_file(), mode: 0o644, text: self.fill(follows) },
+            run("systemctl", &["daemon-reload"]),
+            run("systemctl", &["enable", &unit]),
+            run("systemctl", &[again, &unit]),
+        ]
+    }
+
+    /// The steps that take an installation away. The program stays for other roles; so does what nobody installed.
+    pub(super) fn uninstall(&self) -> Vec<Step> {
+        let run = |arguments: &[&str]| Step::Run {
+            program: "systemctl",
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            required: false,
+        };
+        let (state, sockets) = self.kind.leaves();
+        let files = [self.unit_file(), self.users_file(), self.at("/etc", self.kind.key())]
+            .into_iter()
+            .chain(state.iter().map(|name| self.at("/var/lib", name)))
+            .chain(sockets.iter().map(|name| self.at("/run", name)));
+        let mut steps = vec![run(&["disable", "--now", &self.unit()])];
+        steps.extend(files.map(|path| Step::Remove { path }));
+        let folders = ["/run", "/var/lib", "/var/log", "/etc"].map(|folder| self.at(folder, ""));
+        steps.extend(folders.map(|path| Step::RemoveFolder { path }));
+        steps.push(run(&["daemon-reload"]));
+        steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
+        steps
+    }
+
+    /// What is left to do for whoever installed.
+    pub(super) fn next(&self, follows: Option<&Follows<'_>>) -> String {
+        let settings = self.at("/etc", "settings.conf");
+        let key = self.at("/etc", self.kind.key());
+        let socket = |name| format!("unix://{}", self.at("/run", name).display());
+        match follows {
+            None => format!(
+                "\nAddress, origin, certificate and policy (OBOL_AS__LISTEN=… and so on) are set in {}; then\n  \
+                 sudo systemctl restart {}\nIts operator is root:\n  sudo obol approve CODE --as-control-socket {}",
+                settings.display(),
+                self.unit(),
+                socket("as-control.sock")
+            ),
+            Some(Follows { audience, service }) => format!(
+                "\nIt has to join, once, with a code that `obol rs invite {}` makes at the service:\n  \
+                 sudo obol rs join --authority '{}' --rs-identity-key {}{} CODE\n  sudo systemctl start {}\nOther settings \
+                 (OBOL_RS__LISTEN=… and so on) are in {}. Its operator is root:\n  sudo obol rs status --rs-control-socket {}",
+                audience,
+                service.pin,
+                key.display(),
+                service
+                    .ca_file
+                    .as_ref()
+                    .map_or_else(String::new, |file| format!(" --rs-ca-file {}", file.display())),
+                self.unit(),
+                settings.display(),
+                socket("rs-control.sock")
+            ),
+        }
+    }
+}
