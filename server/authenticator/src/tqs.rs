@@ -126,6 +126,11 @@ impl Tqs {
         Ok(())
     }
 
+    /// It may be another process by now, which was told nothing.
+    pub(crate) fn forget_what_it_was_told(&mut self) {
+        self.told = None;
+    }
+
     /// Has it make a key for proofs of possession; the public half.
     pub(crate) async fn pop_key(&mut self) -> Result<PopPublic, TqsError> {
         self.call(ControlClient::pop_key).await

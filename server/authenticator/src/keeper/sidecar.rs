@@ -14,7 +14,15 @@ impl Keeper {
     pub(super) async fn look_at_sidecar(&mut self) {
         // First, since it may have been started a moment ago.
         self.tell_of_contact().await;
-        match self.tqs.look().await {
+        let mut looked = self.tqs.look().await;
+        let has_lapsed = |seen: &Seen| seen.sessions.iter().any(|one| one.state == SessionState::Lapsed);
+        if looked.as_ref().is_ok_and(has_lapsed) {
+            // One that was started a moment ago knows nothing of what its predecessor was told.
+            self.tqs.forget_what_it_was_told();
+            self.tell_of_contact().await;
+            looked = self.tqs.look().await;
+        }
+        match looked {
             Ok(seen) => {
                 if !core::mem::replace(&mut self.sees_sidecar, true) {
                     tracing::info!("the sidecar answers");

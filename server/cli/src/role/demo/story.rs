@@ -218,6 +218,8 @@ fn kill(report: &mut Report, sidecar: Sidecar, home: &Home, drawn: &mut HashSet<
     sidecar.kill()?;
     let sidecar = Sidecar::start(home)?;
     let mut client = sidecar.client()?;
+    // Nothing of the session is handed out before the sidecar was told that the service is heard still.
+    wait_for("word of the service at the sidecar", SOON, || Ok(client.session_info().is_ok()))?;
     let mut again = 0;
     // It knows of no service that is heard before the authenticator has told it, within a moment.
     wait_for("the sidecar to hand out again", SOON, || match draw(&mut client, "search") {
