@@ -284,6 +284,20 @@ class Attacks(unittest.TestCase):
             self.assertEqual(raised.exception.code, "INVALID_ARGUMENT")
         self.assertEqual(len(self.world.counts()["drawn"]), len(seen), "nothing was drawn for what cannot be sent")
 
+    def test_no_proxy_of_the_environment_sees_a_request(self) -> None:
+        url = self.opened({"A": [], "B": []})
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+        with mock.patch.dict(os.environ, {**dict.fromkeys(names, self.places["servers"]["B"]), "NO_PROXY": "", "no_proxy": ""}):
+            self.assertEqual(self.agent().fetch(url).text, "ok")
+
+            async def call() -> str:
+                async with AsyncAgent(**self.options) as agent:
+                    return await (await agent.fetch(url)).text()
+
+            self.assertEqual(asyncio.run(call()), "ok")
+        counts = self.world.counts()
+        self.assertEqual((len(counts["servers"]["A"]), counts["servers"]["B"], counts["violations"]), (2, [], []))
+
     def test_a_token_is_over_after_its_with(self) -> None:
         self.opened({})
         with self.agent().token("search") as token:

@@ -151,6 +151,16 @@ test("fifty processes on one sidecar", async (t) => {
   assert.deepEqual([violations, servers.A.length], [[], 100]);
 });
 
+test("no proxy of the environment sees a request", async (t) => {
+  const { world, places, url } = await opened(t, { A: [], B: [] });
+  const script = path.join(__dirname, "caller.js");
+  const proxies = Object.fromEntries(["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"].flatMap((name) => [[name, places.servers.B], [name.toLowerCase(), places.servers.B]]));
+  const env = { ...process.env, ...proxies, NODE_USE_ENV_PROXY: "1", NO_PROXY: "", no_proxy: "", OBOL_ENDPOINT_SOCKET: places.agentSocket };
+  execFileSync(process.execPath, [script, places.servers.A, url], { env });
+  const { servers, violations } = await world.counts();
+  assert.deepEqual([servers.A.length, servers.B.length, violations], [2, 0, []]);
+});
+
 test("a process ends although a daemon owes it an answer", async (t) => {
   const { places } = await opened(t, {}, { tqs: { sessionInfo: [{ silent: true }] } });
   const script = `const { Agent } = require(${JSON.stringify(path.join(__dirname, "../.."))});

@@ -34,9 +34,9 @@ test("certificates decide who is sent a token", async (t) => {
   const world = new World();
   t.after(() => world.end());
   const { agentSocket } = await world.open({ servers: {} });
-  const outcomes = (host, trusted) =>
+  const outcomes = (host, trusted, more = {}) =>
     new Promise((resolve, reject) => {
-      const env = { ...process.env, OBOL_ENDPOINT_SOCKET: agentSocket, ...(trusted ? { NODE_EXTRA_CA_CERTS: cert } : {}) };
+      const env = { ...process.env, OBOL_ENDPOINT_SOCKET: agentSocket, ...(trusted ? { NODE_EXTRA_CA_CERTS: cert } : {}), ...more };
       const args = ["-e", SCRIPT, `https://${host}:${server.address().port}`];
       execFile(process.execPath, args, { env, encoding: "utf8" }, (error, stdout) => (error ? reject(error) : resolve(stdout.split("\n").slice(0, 2))));
     });
@@ -44,5 +44,7 @@ test("certificates decide who is sent a token", async (t) => {
   assert.equal(new Set(tokens).size, 2);
   assert.deepEqual(await outcomes("localhost", false), ["UNREACHABLE", "UNREACHABLE"], "nobody vouches for it");
   assert.deepEqual(await outcomes("127.0.0.1", true), ["UNREACHABLE", "UNREACHABLE"], "it is of another name");
+  const off = { NODE_TLS_REJECT_UNAUTHORIZED: "0", NODE_NO_WARNINGS: "1" };
+  assert.deepEqual(await outcomes("localhost", false, off), ["UNREACHABLE", "UNREACHABLE"], "no variable switches that off");
   assert.equal(tokens.length, 2);
 });
