@@ -177,8 +177,8 @@ impl Options {
         let listener =
             Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
         let hearing = Hearing::new(news, between);
-        let keeper =
-            Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing, rotate_days);
+        let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing)
+            .rotating_after(rotate_days);
         let orders = Orders { orders, stop: stop.clone() };
         let operator = operator.map(|socket| (socket, Arc::new(Operator { orders: orders.clone() })));
         let agents = Agents { shared, orders };

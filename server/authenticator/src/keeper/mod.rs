@@ -128,7 +128,6 @@ impl Keeper {
         clock: Arc<dyn Clock>,
         orders: mpsc::Receiver<Order>,
         hearing: Hearing,
-        rotate_days: u64,
     ) -> Self {
         let (looked, auditor) = (Reading::of(&*clock), shared.auditor.clone());
         Self {
@@ -149,7 +148,7 @@ impl Keeper {
             hearing,
             polled: None,
             registered: None,
-            rotate_days,
+            rotate_days: 0,
             rotated: None,
             looked,
             heard: None,
@@ -157,6 +156,11 @@ impl Keeper {
             sees_sidecar: false,
             knows_sidecar: false,
         }
+    }
+
+    /// Replaces the key after so many days; 0 for never.
+    pub(crate) fn rotating_after(self, rotate_days: u64) -> Self {
+        Self { rotate_days, ..self }
     }
 
     /// Goes on until the word to stop is said. What is under way then is given up, as a kill would.
@@ -237,10 +241,11 @@ impl Keeper {
         if due && may && !for_good && self.hearing.owes_nothing() && self.back_off.is_over(now) {
             let _noted = self.open().await;
         }
-        if self.authenticator.is_unsettled() && self.back_off.is_over(now) {
-            if let Err(error) = self.settle_key().await {
-                let _noted = self.failed(&error).await;
-            }
+        if self.authenticator.is_unsettled()
+            && self.back_off.is_over(now)
+            && let Err(error) = self.settle_key().await
+        {
+            let _noted = self.failed(&error).await;
         }
         self.look_after_key().await;
     }

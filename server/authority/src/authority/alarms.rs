@@ -50,14 +50,14 @@ impl Authority {
     /// # Errors
     ///
     /// Where the directory cannot be read.
-    pub(super) fn token_stolen(&self, agent: &AgentId, said: Stolen) -> Answer<bool> {
+    pub(super) fn token_stolen(&self, agent: &AgentId, said: &Stolen) -> Answer<bool> {
         let session = self.session_of(agent, said.session)?;
         self.alarms.stolen_tokens.add(said.times);
         if self.alarms.agents.take(agent.clone(), self.alarms.start.nanoseconds()).is_err() {
             return Ok(false);
         }
         let (audience, tool) = (short(&said.audience), short(&said.tool));
-        self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..said });
+        self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..*said });
         Ok(true)
     }
 

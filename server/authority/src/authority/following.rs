@@ -198,7 +198,7 @@ impl Authority {
             }
             (Word::TokenStolen { session, audience, tool, unsaid }, Who::Agent(agent)) => {
                 let said = Stolen { session, audience, tool, times: unsaid.saturating_add(1) };
-                self.token_stolen(agent, said)
+                self.token_stolen(agent, &said)
                     .map(|_in_a_line| ())
                     .map_err(|error| NotTaken::Unavailable(error.to_string()))
             }
