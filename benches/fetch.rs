@@ -13,7 +13,7 @@ mod daemon;
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,8 +36,10 @@ use crate::daemon::Daemon;
 const TOOL: &str = "search";
 /// A suite whose tokens are minted fast.
 const FAST: u8 = 2;
-/// Tokens that are there before anything is measured. No more than a fifth is drawn, so none is minted meanwhile.
+/// Tokens that are there before anything is measured. No more than half is drawn, so none is minted meanwhile.
 const READY: u16 = 60_000;
+/// The most connections to the server: one for each client of each caller, and as many again.
+const MOST_CONNECTIONS: f64 = 12.0;
 /// Calls of one kind that are not counted, and those of a block.
 const WARM: usize = 500;
 const BLOCK: usize = 500;
@@ -60,25 +62,69 @@ fn main() {
     let daemon = Daemon::start(folder.path(), FAST, &[TOOL], READY);
     daemon.wait_until_ready(u64::from(READY));
     let server = Server::start();
-    let runtime = Runtime::new().expect("a runtime");
-    let (plain, fetched) = runtime.block_on(measure(&daemon, server.address, calls));
-    let added = percentile(&fetched, 50) - percentile(&plain, 50);
-    println!(
-        "fetch p50 {:.1} µs, p99 {:.1} µs; without a token p50 {:.1} µs, p99 {:.1} µs; {} connections",
-        percentile(&fetched, 50) / 1e3,
-        percentile(&fetched, 99) / 1e3,
-        percentile(&plain, 50) / 1e3,
-        percentile(&plain, 99) / 1e3,
-        server.connections.load(Ordering::SeqCst),
-    );
-    let row = Row::new("fetch", "what a token adds to a request, p50", Unit::Nanoseconds, added);
-    row.wants(Target::AtMost(MOST_ADDED)).record();
-    let row = Row::new("fetch", "a request with a token, p50", Unit::Nanoseconds, percentile(&fetched, 50));
-    row.beside("the same client without", percentile(&plain, 50)).record();
+    for kind in Caller::ALL {
+        let (plain, fetched) = kind.calls(&daemon, server.address, calls);
+        record(kind, &plain, &fetched);
+    }
     let connections = server.connections.load(Ordering::SeqCst);
     #[expect(clippy::cast_precision_loss, reason = "there are a few")]
-    let row = Row::new("fetch", "connections of both clients together", Unit::Count, connections as f64);
-    row.wants(Target::AtMost(4.0)).record();
+    let row = Row::new("fetch", "connections of all clients together", Unit::Count, connections as f64);
+    row.wants(Target::AtMost(MOST_CONNECTIONS)).record();
+}
+
+/// Who calls. Waking a thread of another core is most of what a call costs, and how many are woken depends on this.
+#[derive(Clone, Copy)]
+enum Caller {
+    /// A task of a runtime with several threads: a handler of a server, or what was spawned.
+    Task,
+    /// The future that such a runtime was started with, as `#[tokio::main]` does: on a thread that has no part in the I/O.
+    Main,
+    /// A runtime with one thread.
+    OneThread,
+}
+
+impl Caller {
+    const ALL: [Self; 3] = [Self::Task, Self::Main, Self::OneThread];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "a task",
+            Self::Main => "the main future",
+            Self::OneThread => "a runtime of one thread",
+        }
+    }
+
+    /// Times of calls, in nanoseconds: without a token, and with one.
+    fn calls(self, daemon: &Daemon, server: SocketAddr, calls: usize) -> (Vec<u64>, Vec<u64>) {
+        let measure = measure(daemon.socket(), server, calls);
+        let many = || Runtime::new().expect("a runtime");
+        match self {
+            Self::Task => many().block_on(async { tokio::spawn(measure).await.expect("an end") }),
+            Self::Main => many().block_on(measure),
+            Self::OneThread => {
+                let one = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                one.expect("a runtime").block_on(measure)
+            }
+        }
+    }
+}
+
+fn record(kind: Caller, plain: &[u64], fetched: &[u64]) {
+    let name = kind.name();
+    println!(
+        "{name}: fetch p50 {:.1} µs, p99 {:.1} µs; without a token p50 {:.1} µs, p99 {:.1} µs",
+        percentile(fetched, 50) / 1e3,
+        percentile(fetched, 99) / 1e3,
+        percentile(plain, 50) / 1e3,
+        percentile(plain, 99) / 1e3,
+    );
+    let added = percentile(fetched, 50) - percentile(plain, 50);
+    let row =
+        Row::new("fetch", format!("what a token adds to a request of {name}, p50"), Unit::Nanoseconds, added);
+    row.wants(Target::AtMost(MOST_ADDED)).record();
+    let with = percentile(fetched, 50);
+    let row = Row::new("fetch", format!("a request of {name} with a token, p50"), Unit::Nanoseconds, with);
+    row.beside("the same client without", percentile(plain, 50)).record();
 }
 
 /// An HTTP server on threads of its own, which counts its connections.
@@ -122,8 +168,7 @@ impl axum::serve::Listener for Counting {
     }
 }
 
-/// Times of calls, in nanoseconds: without a token, and with one.
-async fn measure(daemon: &Daemon, server: SocketAddr, calls: usize) -> (Vec<u64>, Vec<u64>) {
+async fn measure(socket: PathBuf, server: SocketAddr, calls: usize) -> (Vec<u64>, Vec<u64>) {
     let url = format!("http://{server}/v1/query?q=rain");
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -132,13 +177,13 @@ async fn measure(daemon: &Daemon, server: SocketAddr, calls: usize) -> (Vec<u64>
         "audience": AUDIENCE, "tools": [TOOL], "url": format!("http://{server}"), "path": "/v1/**",
     }))
     .expect("a route");
-    let agent = Agent::builder().socket(daemon.socket()).routes([route]).connect().await.expect("a sidecar");
-    let plain = async || {
+    let agent = Agent::builder().socket(socket).routes([route]).connect().await.expect("a sidecar");
+    let plain = || async {
         let request = Request::get(&url).body(Empty::new()).expect("a request");
         let answer = client.request(request).await.expect("an answer");
         assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "rain");
     };
-    let fetched = async || {
+    let fetched = || async {
         let request = Request::get(&url).body(()).expect("a request");
         let answer = agent.fetch(request).await.expect("an answer");
         assert_eq!(answer.into_body().collect_up_to(1 << 10).await.expect("a body"), "rain");
@@ -150,18 +195,18 @@ async fn measure(daemon: &Daemon, server: SocketAddr, calls: usize) -> (Vec<u64>
     let (mut without, mut with) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
     while with.len() < calls {
         for _ in 0..BLOCK {
-            without.push(timed(&plain).await);
+            without.push(timed(plain()).await);
         }
         for _ in 0..BLOCK {
-            with.push(timed(&fetched).await);
+            with.push(timed(fetched()).await);
         }
     }
     (without, with)
 }
 
-async fn timed(call: impl AsyncFn()) -> u64 {
+async fn timed(call: impl Future<Output = ()>) -> u64 {
     let began = Instant::now();
-    call().await;
+    call.await;
     u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
