@@ -225,3 +225,27 @@ fn nothing_is_opened_that_cannot_be_written_down() {
     assert_eq!(authenticator.terminate(), Some(0));
     assert_eq!(verify(home).0, Some(0));
 }
+
+#[test]
+fn its_audit_key_is_not_made_anew_beside_its_log() {
+    let world = World::new(900);
+    let home = world.path();
+    let pinned = world.pinned();
+    let arguments = ["--url", &pinned, "--audit-log", "auth-audit.jsonl", "--audit-key", "audit.key"];
+    let authenticator = Authenticator::start(home, &arguments);
+    wait_until("its log begins", || !lines(home).is_empty());
+    authenticator.kill();
+    std::fs::rename(home.join("audit.key"), home.join("aside")).unwrap();
+    for left in ["auth-audit.jsonl", "audit.key.audit"] {
+        let again = command(home).arg("authenticator").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&again.stderr);
+        assert_eq!(again.status.code(), Some(2), "{said}");
+        assert!(said.contains(left) && !home.join("audit.key").exists(), "{said}");
+        std::fs::remove_file(home.join(left)).unwrap();
+    }
+    // A key that was there while log and head are gone is said.
+    std::fs::rename(home.join("aside"), home.join("audit.key")).unwrap();
+    let authenticator = Authenticator::start(home, &arguments);
+    let warning = "a new audit log begins beside a key that was there";
+    wait_until("it is said", || authenticator.log().contains(warning));
+}
