@@ -6,7 +6,7 @@ test:
 
 # The whole story on this machine.
 demo:
-    cargo run --release -p obol -- demo
+    cargo run -p obol -- demo
 
 # Everything CI checks.
 ci:

@@ -81,7 +81,7 @@ impl Reader {
             "#!/bin/sh\ncase \"$*\" in *https://sh.rustup.rs) echo :;; *) exec /usr/bin/curl \"$@\";; esac\n";
         write_program(&bin.join("curl"), curl);
         let cargo = format!(
-            "#!/bin/sh\ncase \"$*\" in\n'run --release -p obol -- '*) [ -f Cargo.toml ] || exit 1; shift 5; exec {obol} \"$@\";;\n\
+            "#!/bin/sh\ncase \"$*\" in\n'run -p obol -- '*) [ -f Cargo.toml ] || exit 1; shift 4; exec {obol} \"$@\";;\n\
              'install --path server/cli') cp {}/bin/slow-obol $HOME/.cargo/bin/obol && [ -f {tree}/server/cli/Cargo.toml ];;\n\
              *) exit 64;;\nesac\n",
             home.path().display()
