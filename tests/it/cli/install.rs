@@ -58,6 +58,31 @@ impl Machine {
     pub(super) fn text(&self, path: &str) -> String {
         fs::read_to_string(self.at(path)).unwrap()
     }
+
+    /// systemd's own check finds nothing wrong with these units; and, for control, that this setting of one of them is misspelt.
+    pub(super) fn units_hold(&self, units: &[&str], unit: &str, setting: &str) {
+        let system = Path::new("/usr/lib/systemd/system");
+        if !has("systemd-analyze") || !system.exists() {
+            return;
+        }
+        fs::create_dir_all(self.at("usr/lib/systemd")).unwrap();
+        must_work(Command::new("cp").arg("-r").arg(system).arg(self.at("usr/lib/systemd")));
+        fs::create_dir(self.at("usr/bin")).unwrap();
+        fs::copy("/bin/kill", self.at("usr/bin/kill")).unwrap();
+        symlink("usr/bin", self.at("bin")).unwrap();
+        let root = format!("--root={}", self.root().display());
+        let verify = || {
+            let mut verify = Command::new("systemd-analyze");
+            verify.args(["verify", &root]).args(units);
+            verify
+        };
+        must_work(&mut verify());
+        let misspelt = format!("{setting}s");
+        let text = self.text(unit).replace(&format!("{setting}="), &format!("{misspelt}="));
+        fs::write(self.at(unit), text).unwrap();
+        let found = verify().output().unwrap();
+        assert!(String::from_utf8_lossy(&found.stderr).contains(&misspelt), "{found:?}");
+    }
 }
 
 const AUTHENTICATOR: &str = "etc/systemd/system/obol-authenticator.service";
@@ -254,7 +279,7 @@ fn what_cannot_be_installed_is_refused_before_anything_is_done() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("sudo obol install"), "{refused:?}");
 }
 
-pub(super) fn has(program: &str) -> bool {
+fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
         eprintln!("SKIPPED IN PART: there is no {program} here; install Debian's package systemd");
@@ -262,7 +287,7 @@ pub(super) fn has(program: &str) -> bool {
     found
 }
 
-pub(super) fn must_work(command: &mut Command) {
+fn must_work(command: &mut Command) {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("obol-"), "{command:?}: {said}");
@@ -273,32 +298,9 @@ fn systemd_finds_nothing_wrong_with_what_is_laid_out() {
     let machine = Machine::new();
     let pin = format!("https://as.example#{}", "ab".repeat(32));
     machine.says(&["install", "--agent-user", "54002", "--as", &pin]);
+    let units = ["obol-tqs.service", "obol-tqs.socket", "obol-authenticator.service"];
+    machine.units_hold(&units, SERVICE, "WatchdogSec");
     let root = format!("--root={}", machine.root().display());
-    let system = Path::new("/usr/lib/systemd/system");
-    if has("systemd-analyze") && system.exists() {
-        fs::create_dir_all(machine.at("usr/lib/systemd")).unwrap();
-        must_work(Command::new("cp").arg("-r").arg(system).arg(machine.at("usr/lib/systemd")));
-        fs::create_dir(machine.at("usr/bin")).unwrap();
-        fs::copy("/bin/kill", machine.at("usr/bin/kill")).unwrap();
-        symlink("usr/bin", machine.at("bin")).unwrap();
-        let verify = || {
-            let mut verify = Command::new("systemd-analyze");
-            verify.args([
-                "verify",
-                &root,
-                "obol-tqs.service",
-                "obol-tqs.socket",
-                "obol-authenticator.service",
-            ]);
-            verify
-        };
-        must_work(&mut verify());
-        // The control: it does find what is wrong.
-        let service = machine.text(SERVICE);
-        fs::write(machine.at(SERVICE), service.replace("WatchdogSec=", "WatchdogSecs=")).unwrap();
-        let found = verify().output().unwrap();
-        assert!(String::from_utf8_lossy(&found.stderr).contains("WatchdogSecs"), "{found:?}");
-    }
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED IN PART: only root can make users and give folders away; run this test as root");
         return;

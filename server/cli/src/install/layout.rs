@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use obol_sidecar::{Access, AgentUsers};
 use obol_uplink::Pinned;
 
-use super::step::Step;
+use super::step::{Step, UNITS};
 use crate::exit::{Failure, Outcome};
 use crate::man;
 
@@ -158,7 +158,7 @@ impl Layout {
     }
 
     fn unit_file(unit: &str) -> PathBuf {
-        Path::new("/etc/systemd/system").join(unit)
+        Path::new(UNITS).join(unit)
     }
 
     fn users_file(&self) -> PathBuf {
@@ -195,12 +195,6 @@ impl Layout {
         program: &Path,
     ) -> Vec<Step> {
         let file = |path, text: &str| Step::File { path, mode: 0o644, text: self.fill(text, agents) };
-        let run = |program, arguments: &[&str]| Step::Run {
-            program,
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            // Where there is none, there is nothing to do.
-            required: !arguments.contains(&"try-restart"),
-        };
         let [socket, tqs, authenticator] = &self.units();
         let mut steps = vec![
             Step::Program { from: program.to_owned(), to: PROGRAM.into() },
@@ -209,12 +203,12 @@ impl Layout {
                 self.users_file(),
                 "# Made by `obol install`.\nu @NAME@ - \"Obol Token Queue Service\" /var/lib/@NAME@\n",
             ),
-            run("systemd-sysusers", &[&self.users_file().display().to_string()]),
+            Step::run("systemd-sysusers", &[&self.users_file().display().to_string()]),
             file(
                 self.folders_file(),
                 "# Made by `obol install`.\nd /run/@NAME@ @FOLDER_MODE@ @NAME@ @SOCKET_GROUP@ -\n",
             ),
-            run("systemd-tmpfiles", &["--create", &self.folders_file().display().to_string()]),
+            Step::run("systemd-tmpfiles", &["--create", &self.folders_file().display().to_string()]),
             Step::Folder { path: self.at("/etc", ""), mode: 0o755 },
             file(self.at("/etc", AGENTS), "# Made by `obol install`.\nOBOL_TQS__AGENT_USERS=@AGENT_USERS@\n"),
             Step::Key { path: self.at("/etc", MASTER_KEY) },
@@ -227,40 +221,32 @@ impl Layout {
             steps.push(file(Self::unit_file(authenticator), &service.fill(AUTHENTICATOR, "AUTHENTICATOR")));
             units.push(authenticator);
         }
-        steps.push(run("systemctl", &["daemon-reload"]));
-        steps.extend(["enable", "restart"].map(|verb| run("systemctl", &[&[verb], &units[..]].concat())));
+        steps.push(Step::run("systemctl", &["daemon-reload"]));
+        steps.extend(
+            ["enable", "restart"].map(|verb| Step::run("systemctl", &[&[verb], &units[..]].concat())),
+        );
         if service.is_none() {
-            steps.push(run("systemctl", &["try-restart", authenticator]));
+            steps.push(Step::try_systemctl(&["try-restart", authenticator]));
         }
         steps
     }
 
     /// The steps that take an installation away. What nobody installed stays, and so does the user whose files it is.
     pub(super) fn uninstall(&self) -> Vec<Step> {
-        let run = |arguments: Vec<String>, required| Step::Run { program: "systemctl", arguments, required };
         // One at a time: where one was never installed, the others are still to be stopped.
-        let mut steps: Vec<_> = self
-            .units()
-            .iter()
-            .rev()
-            .map(|unit| run(["disable", "--now", unit].map(str::to_owned).to_vec(), false))
-            .collect();
+        let mut steps: Vec<_> =
+            self.units().iter().rev().map(|unit| Step::try_systemctl(&["disable", "--now", unit])).collect();
         let mut files: Vec<_> = self.units().iter().map(|unit| Self::unit_file(unit)).collect();
         files.extend([self.folders_file(), self.users_file()]);
         files.extend(SOCKETS.map(|name| self.at("/run", name)));
         files.extend(STATE.map(|name| self.at("/var/lib", name)));
         files.extend([AGENTS, MASTER_KEY, IDENTITY_KEY].map(|name| self.at("/etc", name)));
-        if self.name == NAME {
-            files.push(PROGRAM.into());
-        }
         steps.extend(files.into_iter().map(|path| Step::Remove { path }));
-        if self.name == NAME {
-            steps.push(Step::RemoveManual { folder: man::FOLDER.into() });
-        }
+        steps.push(Step::RemoveProgram { path: PROGRAM.into(), manual: man::FOLDER.into() });
         let folders = [("/run", ""), ("/var/lib", "authenticator"), ("/var/lib", ""), ("/etc", "")];
         let folders = folders.map(|(folder, below)| self.at(folder, below));
         steps.extend(folders.map(|path| Step::RemoveFolder { path }));
-        steps.push(run(vec!["daemon-reload".to_owned()], false));
+        steps.push(Step::try_systemctl(&["daemon-reload"]));
         steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
         steps
     }

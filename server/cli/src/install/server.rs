@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::layout::{PROGRAM, Service, is_strange, named};
-use super::step::Step;
+use super::step::{Step, UNITS};
 use crate::exit::{Failure, Outcome};
 use crate::man;
+use crate::output::quote;
 
 const AS_UNIT: &str = include_str!("../../../authority/systemd/obol-as.service");
 const RS_UNIT: &str = include_str!("../../../resource/systemd/obol-rs.service");
@@ -96,7 +97,7 @@ impl Server {
     }
 
     fn unit_file(&self) -> PathBuf {
-        Path::new("/etc/systemd/system").join(self.unit())
+        Path::new(UNITS).join(self.unit())
     }
 
     fn users_file(&self) -> PathBuf {
@@ -118,11 +119,6 @@ impl Server {
 
     /// The steps of an installation. A resource server is not started: it has to join first.
     pub(super) fn install(&self, follows: Option<&Follows<'_>>, program: &Path) -> Vec<Step> {
-        let run = |program, arguments: &[&str]| Step::Run {
-            program,
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            required: !arguments.contains(&"try-restart"),
-        };
         let (users, unit) = (self.users_file(), self.unit());
         let user = format!(
             "# Made by `obol install`.\nu {} - \"{}\" /var/lib/{}\n",
@@ -130,38 +126,37 @@ impl Server {
             self.kind.title(),
             self.name
         );
-        let again = if self.kind == Kind::Authority { "restart" } else { "try-restart" };
+        let again = match self.kind {
+            Kind::Authority => Step::run("systemctl", &["restart", &unit]),
+            Kind::Resource => Step::try_systemctl(&["try-restart", &unit]),
+        };
         vec![
             Step::Program { from: program.to_owned(), to: PROGRAM.into() },
             Step::Manual { folder: man::FOLDER.into() },
             Step::File { path: users.clone(), mode: 0o644, text: user },
-            run("systemd-sysusers", &[&users.display().to_string()]),
+            Step::run("systemd-sysusers", &[&users.display().to_string()]),
             Step::Folder { path: self.at("/etc", ""), mode: 0o755 },
             Step::Key { path: self.at("/etc", self.kind.key()) },
             Step::File { path: self.unit_file(), mode: 0o644, text: self.fill(follows) },
-            run("systemctl", &["daemon-reload"]),
-            run("systemctl", &["enable", &unit]),
-            run("systemctl", &[again, &unit]),
+            Step::run("systemctl", &["daemon-reload"]),
+            Step::run("systemctl", &["enable", &unit]),
+            again,
         ]
     }
 
-    /// The steps that take an installation away. The program stays for other roles; so does what nobody installed.
+    /// The steps that take an installation away. What nobody installed stays.
     pub(super) fn uninstall(&self) -> Vec<Step> {
-        let run = |arguments: &[&str]| Step::Run {
-            program: "systemctl",
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            required: false,
-        };
         let (state, sockets) = self.kind.leaves();
         let files = [self.unit_file(), self.users_file(), self.at("/etc", self.kind.key())]
             .into_iter()
             .chain(state.iter().map(|name| self.at("/var/lib", name)))
             .chain(sockets.iter().map(|name| self.at("/run", name)));
-        let mut steps = vec![run(&["disable", "--now", &self.unit()])];
+        let mut steps = vec![Step::try_systemctl(&["disable", "--now", &self.unit()])];
         steps.extend(files.map(|path| Step::Remove { path }));
+        steps.push(Step::RemoveProgram { path: PROGRAM.into(), manual: man::FOLDER.into() });
         let folders = ["/run", "/var/lib", "/var/log", "/etc"].map(|folder| self.at(folder, ""));
         steps.extend(folders.map(|path| Step::RemoveFolder { path }));
-        steps.push(run(&["daemon-reload"]));
+        steps.push(Step::try_systemctl(&["daemon-reload"]));
         steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
         steps
     }
@@ -183,13 +178,13 @@ impl Server {
                 "\nIt has to join, once, with a code that `obol rs invite {}` makes at the service:\n  \
                  sudo obol rs join --authority '{}' --rs-identity-key {}{} CODE\n  sudo systemctl start {}\nOther settings \
                  (OBOL_RS__LISTEN=… and so on) are in {}. Its operator is root:\n  sudo obol rs status --rs-control-socket {}",
-                audience,
+                quote(audience),
                 service.pin,
                 key.display(),
-                service
-                    .ca_file
-                    .as_ref()
-                    .map_or_else(String::new, |file| format!(" --rs-ca-file {}", file.display())),
+                service.ca_file.as_ref().map_or_else(String::new, |file| format!(
+                    " --rs-ca-file {}",
+                    quote(&file.display().to_string())
+                )),
                 self.unit(),
                 settings.display(),
                 socket("rs-control.sock")

@@ -9,6 +9,9 @@ use std::process::Command;
 
 use crate::man;
 
+/// Where units of the machine's own are.
+pub(super) const UNITS: &str = "/etc/systemd/system";
+
 /// One step.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -26,12 +29,26 @@ pub(super) enum Step {
     Run { program: &'static str, arguments: Vec<String>, required: bool },
     /// A file goes away.
     Remove { path: PathBuf },
-    /// The manual goes away.
-    RemoveManual { folder: PathBuf },
+    /// The program and its manual go away, with the last unit that runs the program.
+    RemoveProgram { path: PathBuf, manual: PathBuf },
     /// A folder goes away, if nothing is in it.
     RemoveFolder { path: PathBuf },
     /// A user goes away, if this folder, which held what is the user's, did.
     RemoveUser { name: String, unless: PathBuf },
+}
+
+impl Step {
+    /// A change to the running machine that must work.
+    pub(super) fn run(program: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self::Run { program, arguments, required: true }
+    }
+
+    /// What systemd is told to do where there is something to do.
+    pub(super) fn try_systemctl(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self::Run { program: "systemctl", arguments, required: false }
+    }
 }
 
 impl fmt::Display for Step {
@@ -41,10 +58,15 @@ impl fmt::Display for Step {
             Self::File { path, mode, .. } => write!(f, "write {} ({mode:04o})", path.display()),
             Self::Program { from, to } => write!(f, "copy {} to {} (0755)", from.display(), to.display()),
             Self::Manual { folder } => write!(f, "write manual pages into {} (0644)", folder.display()),
-            Self::RemoveManual { folder } => write!(f, "remove manual pages from {}", folder.display()),
             Self::Key { path } => write!(f, "make master key {} (0600), unless there is one", path.display()),
             Self::Run { program, arguments, .. } => write!(f, "run {program} {}", arguments.join(" ")),
             Self::Remove { path } => write!(f, "remove {}", path.display()),
+            Self::RemoveProgram { path, manual } => write!(
+                f,
+                "remove {} and its manual in {}, unless another unit runs it",
+                path.display(),
+                manual.display()
+            ),
             Self::RemoveFolder { path } => write!(f, "remove folder {}, if it is empty", path.display()),
             Self::RemoveUser { name, .. } => write!(f, "remove user {name}"),
         }
@@ -101,14 +123,6 @@ impl Stage {
                     .iter()
                     .try_for_each(|page| self.put(&folder.join(&page.name), 0o644, &page.text))?;
             }
-            Step::RemoveManual { folder } => {
-                for page in man::pages() {
-                    match fs::remove_file(self.at(&folder.join(page.name))) {
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                        _ => {}
-                    }
-                }
-            }
             Step::Key { path } => {
                 let path = self.at(path);
                 let there = path.exists();
@@ -118,10 +132,14 @@ impl Stage {
                 }
             }
             Step::Run { program, arguments, required } => return run(program, arguments, *required),
-            Step::Remove { path } => match fs::remove_file(self.at(path)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("it was not there"),
-                removed => removed?,
-            },
+            Step::Remove { path } => return self.remove(path),
+            Step::RemoveProgram { .. } if self.has_unit()? => return Ok("STAYS: another unit runs it"),
+            Step::RemoveProgram { path, manual } => {
+                for page in man::pages() {
+                    let _done = self.remove(&manual.join(page.name))?;
+                }
+                return self.remove(path);
+            }
             Step::RemoveFolder { path } => match fs::remove_dir(self.at(path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("it was not there"),
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
@@ -137,6 +155,24 @@ impl Stage {
             Step::RemoveUser { name, .. } => return run("userdel", core::slice::from_ref(name), false),
         }
         Ok("done")
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<&'static str> {
+        match fs::remove_file(self.at(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("it was not there"),
+            removed => removed.map(|()| "done"),
+        }
+    }
+
+    /// Whether a unit that this program installed is left, of whatever role.
+    fn has_unit(&self) -> io::Result<bool> {
+        let folder = match fs::read_dir(self.at(Path::new(UNITS))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            folder => folder?,
+        };
+        let names = folder.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<io::Result<Vec<_>>>()?;
+        Ok(names.iter().any(|name| name.starts_with("obol") && name.ends_with(".service")))
     }
 
     /// Writes a file whole, in place of the one that was there.
