@@ -261,9 +261,8 @@ fn disable(
     let ended = authority.disable(AGENT)?;
     report.line(
         "one verb: obol agent disable builder",
-        "its sessions ended",
-        // One, or another beside it that was opened since the sidecar was killed.
-        if ended.sessions_ended > 0 { "its sessions ended" } else { "none ended" },
+        "1 session ended",
+        format!("{} session ended", ended.sessions_ended),
     );
     let mut refused = String::new();
     wait_for("the API's refusal", SOON, || {
