@@ -5,7 +5,7 @@ use core::fmt;
 use obol_session::Grant;
 use serde::Serialize;
 
-use crate::directory::{Agent, Human};
+use crate::directory::{Agent, Person};
 
 /// When, and how strongly protected, a session would be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,12 +63,12 @@ impl core::error::Error for Undecided {}
 
 /// Decides what an agent is granted.
 pub trait Decider: Send + Sync + fmt::Debug {
-    /// The grants of a session that this agent would open now.
+    /// The grants of a session that this agent would open now, for which `owner` answers.
     ///
     /// # Errors
     ///
     /// [`Undecided`]; nothing is granted then.
-    fn decide(&self, agent: &Agent, moment: Moment) -> Result<Decided, Undecided>;
+    fn decide(&self, agent: &Agent, owner: &Person, moment: Moment) -> Result<Decided, Undecided>;
 
     /// Whether this human may approve an agent of this class, with these roles, by this flow, for so many days.
     ///
@@ -77,12 +77,28 @@ pub trait Decider: Send + Sync + fmt::Debug {
     /// [`Undecided`]; nothing is approved then.
     fn may_register(
         &self,
-        human: &Human,
+        human: &Person,
         class: &str,
         roles: &[String],
         flow: &str,
         days: u64,
     ) -> Result<bool, Undecided>;
+
+    /// Whether this human may do this to the organisation, in the console: the verb of an operator.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]; nothing is done then.
+    fn may_operate(&self, human: &Person, verb: &str) -> Result<Verdict, Undecided>;
+}
+
+/// What policy says to somebody who asks to do something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// Whether they may.
+    pub allowed: bool,
+    /// The policies that decided it.
+    pub decided_by: Vec<String>,
 }
 
 /// Decides where no policy can: nothing is granted, and nobody approves anything.
@@ -93,18 +109,22 @@ pub struct NoPolicy(
 );
 
 impl Decider for NoPolicy {
-    fn decide(&self, _agent: &Agent, _moment: Moment) -> Result<Decided, Undecided> {
+    fn decide(&self, _agent: &Agent, _owner: &Person, _moment: Moment) -> Result<Decided, Undecided> {
         Err(Undecided(self.0.clone()))
     }
 
     fn may_register(
         &self,
-        _human: &Human,
+        _human: &Person,
         _class: &str,
         _roles: &[String],
         _flow: &str,
         _days: u64,
     ) -> Result<bool, Undecided> {
+        Err(Undecided(self.0.clone()))
+    }
+
+    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
         Err(Undecided(self.0.clone()))
     }
 }

@@ -25,7 +25,7 @@ mod stream;
 pub use authority::{
     Authority, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
 };
-pub use decider::{Decided, Decider, Moment, NoPolicy, Route, Undecided};
+pub use decider::{Decided, Decider, Moment, NoPolicy, Route, Undecided, Verdict};
 pub use refused::Refused;
 pub use settings::{
     DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS,

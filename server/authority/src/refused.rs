@@ -33,6 +33,8 @@ pub enum Refused {
     TooManyPending,
     /// Policy does not let this human approve such an agent.
     ApprovalDenied,
+    /// Whoever knows the human who answers for the agent said that they may not any more.
+    OwnerDisabled,
     /// Another agent has this name.
     NameTaken,
     /// The human has approved too many agents within an hour.
@@ -84,6 +86,7 @@ impl Refused {
             Self::ClockSkew(_) => "CLOCK_SKEW",
             Self::TooManyPending => "TOO_MANY_PENDING",
             Self::ApprovalDenied => "APPROVAL_DENIED",
+            Self::OwnerDisabled => "OWNER_DISABLED",
             Self::NameTaken => "NAME_TAKEN",
             Self::TooManyApprovals => "TOO_MANY_APPROVALS",
             Self::Invitation => "INVITATION",
@@ -147,6 +150,9 @@ impl fmt::Display for Refused {
             Self::ApprovalDenied => {
                 f.write_str("policy does not let you approve an agent of this class with these roles, for so long")
             }
+            Self::OwnerDisabled => f.write_str(
+                "whoever knows you said that you may not answer for agents any more; log in anew once that is settled",
+            ),
             Self::NameTaken => f.write_str("another agent has this name; choose one of its own"),
             Self::TooManyApprovals => f.write_str("too many agents were approved within an hour; wait"),
             Self::Invitation => {

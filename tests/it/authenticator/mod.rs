@@ -21,10 +21,10 @@ use std::process::{Child, Command, Output};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use obol_authority::directory::{Agent, EndScope, Human, RedbDirectory, SessionRow};
+use obol_authority::directory::{Agent, EndScope, Human, Person, RedbDirectory, SessionRow};
 use obol_authority::http::{Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Route, Settings, Undecided};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Route, Settings, Undecided, Verdict};
 use obol_client::{AuthClient, Client, ConnectOptions};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
@@ -55,7 +55,7 @@ static GATEWAY: OnceLock<String> = OnceLock::new();
 struct Plain;
 
 impl Decider for Plain {
-    fn decide(&self, agent: &Agent, _moment: Moment) -> Result<Decided, Undecided> {
+    fn decide(&self, agent: &Agent, _owner: &Person, _moment: Moment) -> Result<Decided, Undecided> {
         let grant = |tool: &str, audience: &str, pop: bool| -> Grant {
             let fields = json!({
                 "tool": tool, "aud": audience, "action": "call", "resource": "**", "trust_level": 2, "require_pop": pop,
@@ -85,8 +85,12 @@ impl Decider for Plain {
         Ok(Decided { grants, routes, ..Decided::default() })
     }
 
-    fn may_register(&self, _: &Human, _: &str, _: &[String], _: &str, _: u64) -> Result<bool, Undecided> {
+    fn may_register(&self, _: &Person, _: &str, _: &[String], _: &str, _: u64) -> Result<bool, Undecided> {
         Ok(true)
+    }
+
+    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
+        Ok(Verdict { allowed: true, decided_by: Vec::new() })
     }
 }
 

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use obol_authority::directory::{Agent, EndScope, Human, RedbDirectory};
+use obol_authority::directory::{Agent, EndScope, Human, Person, RedbDirectory};
 use obol_authority::http::{Ended, Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided, Verdict};
 use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
@@ -35,7 +35,7 @@ use crate::{Authenticator, Registered, RegistrationState, Wishes};
 struct Plain;
 
 impl Decider for Plain {
-    fn decide(&self, agent: &Agent, _moment: Moment) -> Result<Decided, Undecided> {
+    fn decide(&self, agent: &Agent, _owner: &Person, _moment: Moment) -> Result<Decided, Undecided> {
         let grant = |tool: &str, audience: &str| -> Grant {
             let fields = json!({
                 "tool": tool, "aud": audience, "action": "call", "resource": "**", "trust_level": 2,
@@ -49,13 +49,17 @@ impl Decider for Plain {
 
     fn may_register(
         &self,
-        _human: &Human,
+        _human: &Person,
         _class: &str,
         _roles: &[String],
         _flow: &str,
         _days: u64,
     ) -> Result<bool, Undecided> {
         Ok(true)
+    }
+
+    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
+        Ok(Verdict { allowed: true, decided_by: Vec::new() })
     }
 }
 

@@ -9,7 +9,7 @@ use super::payload::{self, SessionRequest, Told};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
 use crate::decider::{Decider, Moment, Route};
 use crate::directory::{
-    Agent, AgentStatus, Answer, Carried, KeyStanding, ResourceServer, SessionPlan, SessionRow,
+    Agent, AgentStatus, Answer, Carried, KeyStanding, PersonStatus, ResourceServer, SessionPlan, SessionRow,
 };
 use crate::refused::Refused;
 use crate::settings::{PREFERENCE, strength};
@@ -106,7 +106,11 @@ impl Authority {
         suite: Suite,
         now: Now,
     ) -> Answer<Result<Granted, Refused>> {
-        let decided = match decider.decide(agent, Moment { now: now.secs(), suite: suite.number() }) {
+        let owner = self.person(&agent.owner)?;
+        if owner.status == PersonStatus::Disabled {
+            return Ok(Err(Refused::Suspended));
+        }
+        let decided = match decider.decide(agent, &owner, Moment { now: now.secs(), suite: suite.number() }) {
             Ok(decided) => decided,
             Err(error) => return Ok(Err(Refused::Unavailable(error.to_string()))),
         };

@@ -8,7 +8,7 @@ use obol_session::{Grant, Suite};
 use super::{Authority, Deciding, Now};
 use crate::decider::{Decider, Moment, Undecided};
 use crate::directory::{
-    Agent, Approval, EndScope, Ended, Human, Invitation, PolicyText, PolicyVersion, Polled, Registration,
+    Agent, Answer, Approval, EndScope, Ended, Human, Invitation, Person, PolicyText, PolicyVersion, Polled, Registration,
     ResourceServer, approved_agent,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
@@ -129,6 +129,16 @@ impl Authority {
         Ok(secs)
     }
 
+    /// A human as last known.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](crate::directory::Unavailable).
+    pub(crate) fn person(&self, human: &Human) -> Answer<Person> {
+        let known = if human.is_local() { None } else { self.directory.person(human)? };
+        Ok(known.unwrap_or_else(|| Person::unknown(human.clone())))
+    }
+
     /// What would follow from approving a registration with these roles, for so many seconds. Nothing is changed.
     ///
     /// # Errors
@@ -146,8 +156,9 @@ impl Authority {
         let undecided = |error: Undecided| Refused::Unavailable(error.to_string());
         let decider = self.deciding.read().decider.clone();
         let class = &review.registration.wanted.class;
+        let person = self.person(by)?;
         let allowed =
-            decider.may_register(by, class, roles, "local", secs.div_ceil(86_400)).map_err(undecided)?;
+            decider.may_register(&person, class, roles, "local", secs.div_ceil(86_400)).map_err(undecided)?;
         let approval = Approval {
             registration: review.registration.id.clone(),
             agent: AgentId::generate(&mut self.random()),
@@ -159,7 +170,7 @@ impl Authority {
             approved_agent(&review.registration, &approval, "local", review.before.as_ref(), now.secs());
         let best = PREFERENCE.into_iter().find(|suite| self.settings.suites.contains(suite));
         let suite = best.unwrap_or(Suite::HybridAesGcm).number();
-        let decided = decider.decide(&agent, Moment { now: now.secs(), suite }).map_err(undecided)?;
+        let decided = decider.decide(&agent, &person, Moment { now: now.secs(), suite }).map_err(undecided)?;
         let denied = self.directory.denied_tools()?;
         let mut grants = decided.grants;
         grants.retain(|grant| !denied.iter().any(|denied| denied.tool == grant.tool));
@@ -176,7 +187,7 @@ impl Authority {
     ) -> Result<(), Refused> {
         let decider = self.deciding.read().decider.clone();
         let allowed = decider
-            .may_register(by, class, roles, flow, secs.div_ceil(86_400))
+            .may_register(&self.person(by)?, class, roles, flow, secs.div_ceil(86_400))
             .map_err(|error| Refused::Unavailable(error.to_string()))?;
         if allowed { Ok(()) } else { Err(Refused::ApprovalDenied) }
     }
@@ -396,5 +407,6 @@ fn name_of(scope: &EndScope) -> String {
         EndScope::Revoke(name) => format!("agent {name}, for good"),
         EndScope::Session(id) => format!("session {id}"),
         EndScope::Tool(tool) => format!("tool {tool}"),
+        EndScope::Owner(owner, _) => format!("agents of {owner}"),
     }
 }

@@ -32,14 +32,14 @@ pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
 pub use self::redb::RedbDirectory;
 pub use self::rows::{
-    Agent, AgentStatus, DeniedTool, Ending, Human, Invitation, PolicyText, PolicyVersion, Registration,
-    RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
+    Agent, AgentStatus, DeniedTool, Ending, Human, Invitation, Person, PersonStatus, PolicyText, PolicyVersion,
+    Registration, RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
 };
 pub(crate) use self::rules::approved_agent;
 pub use self::tables::Unavailable;
 pub use self::transactions::{
     Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, KeyStanding,
-    NewRegistration, NewReplica, Opened, Polled, Registered, RotateStep, Seal, SessionPlan,
+    NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal, SessionPlan,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -56,6 +56,8 @@ pub const MAX_PENDING_PER_SOURCE: usize = 5;
 pub const MAX_PENDING: u64 = 10_000;
 /// The most approvals by one human within an hour.
 pub const MAX_APPROVALS_PER_HOUR: usize = 20;
+/// The most humans that are known.
+pub const MAX_PERSONS: u64 = 1_000_000;
 /// The most agents, revoked ones included.
 pub const MAX_AGENTS: u64 = 1_000_000;
 /// How long the key that an agent replaced is still taken, in seconds.
@@ -253,6 +255,21 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>>;
+
+    /// What is known of a human, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn person(&self, human: &Human) -> Answer<Option<Person>>;
+
+    /// Notes what is known of a human now. Sessions end of agents that had a role through them which they have lost; call it
+    /// again where it says that there is more.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn know_person(&self, person: Person, now: u64) -> Answer<Result<Ended, Refused>>;
 
     /// Lets a suspended agent open sessions again. What was ended stays ended.
     ///

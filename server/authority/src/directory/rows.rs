@@ -1,6 +1,7 @@
 //! What the directory knows: agents, registrations, sessions, resource servers, policy versions.
 
 use core::fmt;
+use std::collections::BTreeSet;
 
 use obol_handshake::{IdentityPublic, SekPublic};
 use obol_secret::text::{hex_array, hex_option};
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::{AgentId, RegistrationId, ReplicaId};
+
+/// Who knows the users of this machine. No identity provider is called so: theirs are URLs.
+const LOCAL: &str = "local";
 
 /// A human, or another who answers for agents: who vouches for them, and under which name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -22,13 +26,76 @@ pub struct Human {
 impl Human {
     /// A user of this machine.
     pub fn local(user: impl Into<String>) -> Self {
-        Self { issuer: "local".to_owned(), subject: user.into() }
+        Self { issuer: LOCAL.to_owned(), subject: user.into() }
+    }
+
+    /// Whether it is a user of this machine.
+    pub fn is_local(&self) -> bool {
+        self.issuer == LOCAL
     }
 }
 
 impl fmt::Display for Human {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.issuer, self.subject)
+    }
+}
+
+/// Whether a human may answer for agents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PersonStatus {
+    /// They may.
+    Active,
+    /// Whoever knows them said that they may not any more. A login after that says otherwise.
+    Disabled,
+}
+
+/// A human as last known: what their identity provider said at a login, or later.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Person {
+    /// Who it is, for ever.
+    pub human: Human,
+    /// What to call them. Nothing is decided by it.
+    pub name: String,
+    /// Their roles.
+    pub roles: BTreeSet<String>,
+    /// Whether the last login took a second factor.
+    pub mfa: bool,
+    /// When they last logged in, in Unix seconds; 0 if they never did.
+    pub login_at: u64,
+    /// Since when this is known, in Unix seconds.
+    pub known_at: u64,
+    /// When they last lost a role, in Unix seconds. The directory notes it.
+    #[serde(default)]
+    pub(crate) narrowed_at: u64,
+    /// Whether they may answer for agents.
+    pub status: PersonStatus,
+}
+
+impl Person {
+    /// Somebody of whom nothing is known but who they are: they have no role. A user of this machine needs none.
+    pub fn unknown(human: Human) -> Self {
+        Self {
+            name: human.subject.clone(),
+            human,
+            roles: BTreeSet::new(),
+            mfa: false,
+            login_at: 0,
+            known_at: 0,
+            narrowed_at: 0,
+            status: PersonStatus::Active,
+        }
+    }
+
+    /// Those of these roles that somebody may have whom this person answers for. An agent never outranks its human. A user of
+    /// this machine, who speaks on the operator's socket, may give away all that policy lets them.
+    pub fn bounds(&self, roles: &[String]) -> Vec<String> {
+        let has = |role: &&String| self.human.is_local() || self.roles.contains(*role);
+        match self.status {
+            PersonStatus::Active => roles.iter().filter(has).cloned().collect(),
+            PersonStatus::Disabled => Vec::new(),
+        }
     }
 }
 

@@ -81,6 +81,10 @@ pub(crate) enum Table {
     PolicyText = 28,
     /// The digest of the policy that is looked at beside the one in force; one row, without a key.
     ObservedPolicy = 29,
+    /// Nothing, by hidden owner ‖ agent: agents that are active.
+    OwnerAgent = 30,
+    /// `Person` by hidden human.
+    Person = 31,
 }
 
 /// The directory cannot do what was asked, and neither did nor will. Whoever asked may ask again.
@@ -304,6 +308,8 @@ pub(crate) enum Number {
     PolicyVersion,
     /// Agents, revoked ones included.
     Agents,
+    /// Humans that are known.
+    Persons,
 }
 
 impl Number {
@@ -317,6 +323,7 @@ impl Number {
             Self::PolicyEpoch => b"policy_epoch",
             Self::PolicyVersion => b"policy_version",
             Self::Agents => b"agents",
+            Self::Persons => b"persons",
         }
     }
 }

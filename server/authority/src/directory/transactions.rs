@@ -165,6 +165,19 @@ pub enum EndScope {
     Session(SessionId),
     /// A tool: nobody is granted it, and sessions that grant it end.
     Tool(String),
+    /// What a human answers for. Who is told to end more than their sessions may answer for nothing more, until they log in again.
+    Owner(Human, OwnerEnd),
+}
+
+/// What becomes of the agents of a human.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerEnd {
+    /// Their sessions end; they may open others.
+    Sessions,
+    /// They are suspended.
+    Suspend,
+    /// They end for good.
+    Revoke,
 }
 
 /// What was ended.

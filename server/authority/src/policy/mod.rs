@@ -12,8 +12,8 @@ use obol_policy::{
 use obol_session::Grant;
 
 pub use self::policies::{Activated, KeptPolicy, Policies};
-use crate::decider::{Decided, Decider, Moment, Route, Undecided};
-use crate::directory::{Agent, Human};
+use crate::decider::{Decided, Decider, Moment, Route, Undecided, Verdict};
+use crate::directory::{Agent, Person, PersonStatus};
 
 /// The role of whoever speaks on the operator's socket of this machine.
 pub const OPERATOR_ROLE: &str = "operator";
@@ -85,21 +85,24 @@ fn in_words(observed: &Observed) -> String {
     format!("version {}: {}", observed.version, named.join(", "))
 }
 
-fn human(human: &Human) -> HumanFacts {
-    let roles = match human.issuer.as_str() {
+fn human(person: &Person) -> HumanFacts {
+    let Person { human, roles, mfa, status, .. } = person;
+    let roles = match status {
         // Nobody else reaches the socket on which local humans decide.
-        "local" => BTreeSet::from([OPERATOR_ROLE.to_owned()]),
-        _ => BTreeSet::new(),
+        PersonStatus::Active if human.is_local() => BTreeSet::from([OPERATOR_ROLE.to_owned()]),
+        PersonStatus::Active => roles.clone(),
+        PersonStatus::Disabled => BTreeSet::new(),
     };
-    HumanFacts { id: human.to_string(), issuer: human.issuer.clone(), mfa: false, roles }
+    HumanFacts { id: human.to_string(), issuer: human.issuer.clone(), mfa: *mfa, roles }
 }
 
-fn facts(agent: &Agent, now: u64) -> AgentFacts {
+/// The agent as it is with this owner: it has no role that they lack.
+fn facts(agent: &Agent, owner: &Person, now: u64) -> AgentFacts {
     AgentFacts {
         id: agent.id.to_string(),
         class: agent.wanted.class.clone(),
-        roles: agent.roles.iter().cloned().collect(),
-        owner: human(&agent.owner),
+        roles: owner.bounds(&agent.roles).into_iter().collect(),
+        owner: human(owner),
         flow: agent.flow.clone(),
         registered_days: now.saturating_sub(agent.registered_at) / DAY_SECS,
         clone_suspected: agent.clone_suspected,
@@ -108,15 +111,15 @@ fn facts(agent: &Agent, now: u64) -> AgentFacts {
 }
 
 impl Decider for CedarDecider {
-    fn decide(&self, agent: &Agent, moment: Moment) -> Result<Decided, Undecided> {
+    fn decide(&self, agent: &Agent, owner: &Person, moment: Moment) -> Result<Decided, Undecided> {
         let moment = PolicyMoment {
             now: moment.now,
             suite: moment.suite,
-            owner_auth_age_secs: moment.now.saturating_sub(agent.approved_at),
+            owner_auth_age_secs: moment.now.saturating_sub(agent.approved_at.max(owner.login_at)),
         };
         let (decision, observed) = self
             .in_force
-            .decide(&self.cache, &facts(agent, moment.now), &moment)
+            .decide(&self.cache, &facts(agent, owner, moment.now), &moment)
             .map_err(|error| Undecided(error.to_string()))?;
         let alert = |alert: &obol_policy::Alert| {
             format!("policy {} on {} ({}): {}", alert.policy, alert.tool, alert.offer, alert.message)
@@ -133,7 +136,7 @@ impl Decider for CedarDecider {
 
     fn may_register(
         &self,
-        by: &Human,
+        by: &Person,
         class: &str,
         roles: &[String],
         flow: &str,
@@ -151,6 +154,19 @@ impl Decider for CedarDecider {
         }
         Ok(verdict.allowed)
     }
+
+    fn may_operate(&self, by: &Person, verb: &str) -> Result<Verdict, Undecided> {
+        let verdict = self
+            .in_force
+            .version()
+            .may_operate(&human(by), verb)
+            .map_err(|error| Undecided(error.to_string()))?;
+        for error in &verdict.errors {
+            tracing::error!(?error, "a rule could not be evaluated, and so denies");
+        }
+        let decided_by = verdict.decided_by.iter().map(ToString::to_string).collect();
+        Ok(Verdict { allowed: verdict.allowed, decided_by })
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +175,7 @@ mod tests {
     use obol_policy::PolicySource;
 
     use super::*;
-    use crate::directory::{AgentStatus, Wanted};
+    use crate::directory::{AgentStatus, Human, Wanted};
     use crate::id::{AgentId, SystemRandom};
 
     const CATALOGUE: &str = r#"
@@ -222,24 +238,55 @@ risk = "low"
     #[test]
     fn roles_and_suspicion_decide_what_is_granted() {
         let (decider, moment) = (decider(), Moment { now: 100_000, suite: 4 });
-        let granted = decider.decide(&agent("dev"), moment).unwrap().grants;
+        let owner = Person::unknown(Human::local("anna"));
+        let decide = |agent: &Agent, moment| decider.decide(agent, &owner, moment);
+        let granted = decide(&agent("dev"), moment).unwrap().grants;
         assert_eq!(granted.len(), 1);
         assert_eq!((granted[0].tool.as_str(), granted[0].resource.as_str()), ("search", "docs/**"));
-        assert!(decider.decide(&agent("other"), moment).unwrap().grants.is_empty());
+        assert!(decide(&agent("other"), moment).unwrap().grants.is_empty());
         let copied = Agent { clone_suspected: true, ..agent("dev") };
-        assert!(decider.decide(&copied, moment).unwrap().grants.is_empty());
+        assert!(decide(&copied, moment).unwrap().grants.is_empty());
     }
 
     #[test]
     fn only_an_operator_of_this_machine_approves_and_not_everything() {
         let decider = decider();
         let may = |by: &Human, role: &str, days| {
-            decider.may_register(by, "coding", &[role.to_owned()], "local", days).unwrap()
+            let by = Person::unknown(by.clone());
+            decider.may_register(&by, "coding", &[role.to_owned()], "local", days).unwrap()
         };
         let elsewhere = Human { issuer: "https://idp.example".into(), subject: "anna".into() };
         assert!(may(&Human::local("anna"), "dev", 30));
         assert!(!may(&Human::local("anna"), "dev", 31));
         assert!(!may(&Human::local("anna"), "root", 1));
         assert!(!may(&elsewhere, "dev", 1), "by default nobody may");
+    }
+
+    #[test]
+    fn an_agent_has_no_role_that_its_owner_lacks() {
+        let (decider, moment) = (decider(), Moment { now: 100_000, suite: 4 });
+        let human = Human { issuer: "https://idp.example".into(), subject: "anna".into() };
+        let of_anna = Agent { owner: human.clone(), ..agent("dev") };
+        let granted = |owner: &Person| decider.decide(&of_anna, owner, moment).unwrap().grants.len();
+        let anna = Person { roles: BTreeSet::from(["dev".to_owned()]), ..Person::unknown(human) };
+        assert_eq!(granted(&anna), 1);
+        assert_eq!(granted(&Person { roles: BTreeSet::new(), ..anna.clone() }), 0);
+        assert_eq!(granted(&Person { status: PersonStatus::Disabled, ..anna }), 0);
+    }
+
+    #[test]
+    fn who_may_operate_is_said_by_policy_and_by_default_nobody() {
+        let catalogue = format!("org = \"example\"\n{CATALOGUE}");
+        let rule = r#"@id("ops") permit (principal in Obol::Role::"ops", action == Obol::Action::"operate", resource)
+            when { context.verb == "agent.disable" };"#;
+        let policies = [("a.cedar".to_owned(), rule.to_owned())].into();
+        let version = PolicyVersion::load(PolicySource { catalogue, policies }).unwrap();
+        let decider = CedarDecider::new(Arc::new(version), None);
+        let human = Human { issuer: "https://idp.example".into(), subject: "anna".into() };
+        let anna = Person { roles: BTreeSet::from(["ops".to_owned()]), ..Person::unknown(human.clone()) };
+        let verdict = decider.may_operate(&anna, "agent.disable").unwrap();
+        assert_eq!(verdict, Verdict { allowed: true, decided_by: vec!["ops".to_owned()] });
+        assert!(!decider.may_operate(&anna, "policy.activate").unwrap().allowed);
+        assert!(!decider.may_operate(&Person::unknown(human), "agent.disable").unwrap().allowed);
     }
 }

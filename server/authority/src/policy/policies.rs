@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{CedarDecider, facts};
 use crate::authority::{Authority, Now};
 use crate::decider::{Decider, NoPolicy};
-use crate::directory::{Agent, AgentStatus, Directory, Human, PolicyText, PolicyVersion, Unavailable};
+use crate::directory::{Agent, AgentStatus, Directory, Human, Person, PolicyText, PolicyVersion, Unavailable};
 use crate::refused::Refused;
 
 /// Agents that are looked at to say what a version changes: enough to see a mistake by, and not for ever.
@@ -164,7 +164,8 @@ impl Policies {
             for agent in live.take(MAX_AGENTS_ASKED.saturating_sub(agents)) {
                 agents += 1;
                 if let Some(before) = &before {
-                    weigh_one(before, version, agent, now.secs(), &mut impact)?;
+                    let owner = self.authority.person(&agent.owner)?;
+                    weigh_one(before, version, (agent, &owner), now.secs(), &mut impact)?;
                 }
             }
             if agents >= MAX_AGENTS_ASKED {
@@ -229,13 +230,13 @@ fn gets_sessions(agent: &Agent, now: u64) -> bool {
 fn weigh_one(
     before: &Loaded,
     after: &Loaded,
-    agent: &Agent,
+    (agent, owner): (&Agent, &Person),
     now: u64,
     impact: &mut Impact,
 ) -> Result<(), Refused> {
     let moment =
         PolicyMoment { now, suite: USUAL_SUITE, owner_auth_age_secs: now.saturating_sub(agent.approved_at) };
-    let facts = facts(agent, now);
+    let facts = facts(agent, owner, now);
     let undecided =
         |error: obol_policy::FactsError| Refused::Malformed(format!("agent {}: {error}", agent.id));
     let (old, new) = (
@@ -352,9 +353,10 @@ risk = "low"
         let one = agent(&*directory, 1, "builder");
         let moment = crate::decider::Moment { now: NOW, suite: 4 };
         let role = one.roles[0].as_str();
-        let alone = CedarDecider::new(version(role), None).decide(&one, moment).unwrap();
+        let owner = Person::unknown(one.owner.clone());
+        let alone = CedarDecider::new(version(role), None).decide(&one, &owner, moment).unwrap();
         let looking = CedarDecider::new(version(role), Some(version("nobody")));
-        let beside = looking.decide(&one, moment).unwrap();
+        let beside = looking.decide(&one, &owner, moment).unwrap();
         assert_eq!((alone.grants.len(), &beside.grants), (1, &alone.grants));
         assert!(alone.otherwise.is_empty());
         let [told] = beside.otherwise.as_slice() else { panic!("{beside:?}") };
@@ -370,8 +372,9 @@ risk = "low"
         assert!(kept.undecided().unwrap().contains("cannot be read"));
         let one = agent(&*directory, 1, "builder");
         let moment = crate::decider::Moment { now: NOW, suite: 4 };
-        assert!(kept.decider().decide(&one, moment).is_err());
-        assert!(kept.decider().may_register(&one.owner, "coding", &[], "local", 1).is_err());
+        let owner = Person::unknown(one.owner.clone());
+        assert!(kept.decider().decide(&one, &owner, moment).is_err());
+        assert!(kept.decider().may_register(&owner, "coding", &[], "local", 1).is_err());
         // Another text than the one it is known by is none either.
         let swapped =
             PolicyText { digest: version("a").digest().to_string(), ..text_of(&version("b")).unwrap() };

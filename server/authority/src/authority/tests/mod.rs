@@ -10,9 +10,9 @@ use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, PopKey, SessionId
 use serde::Deserialize;
 
 use super::*;
-use crate::decider::{Decided, Moment, Undecided};
+use crate::decider::{Decided, Moment, Undecided, Verdict};
 use crate::directory::{
-    Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, PolicyText, Polled, Wanted,
+    Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, Person, PolicyText, Polled, Wanted,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 
@@ -33,7 +33,7 @@ fn at(secs: u64) -> Now {
 struct ByRole(BTreeMap<&'static str, Vec<Grant>>);
 
 impl Decider for ByRole {
-    fn decide(&self, agent: &Agent, _moment: Moment) -> Result<Decided, Undecided> {
+    fn decide(&self, agent: &Agent, _owner: &Person, _moment: Moment) -> Result<Decided, Undecided> {
         if agent.roles.iter().any(|role| role == "undecided") {
             return Err(Undecided("the rule does not evaluate".to_owned()));
         }
@@ -43,13 +43,17 @@ impl Decider for ByRole {
 
     fn may_register(
         &self,
-        _human: &Human,
+        _human: &Person,
         _class: &str,
         roles: &[String],
         _flow: &str,
         _days: u64,
     ) -> Result<bool, Undecided> {
         Ok(!roles.iter().any(|role| role == "root"))
+    }
+
+    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
+        Ok(Verdict { allowed: true, decided_by: Vec::new() })
     }
 }
 

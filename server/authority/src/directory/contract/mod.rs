@@ -12,6 +12,7 @@ use crate::id::SystemRandom;
 mod ends;
 mod follows;
 mod kept;
+mod people;
 mod registers;
 mod sessions;
 
@@ -29,6 +30,7 @@ pub(crate) fn all(make: Make<'_>) {
         .chain(ends::TESTS)
         .chain(follows::TESTS)
         .chain(kept::TESTS)
+        .chain(people::TESTS)
     {
         let (name, test) = test;
         println!("contract: {name}");

@@ -3,7 +3,7 @@
 use obol_handshake::IdentityPublic;
 use obol_session::SessionId;
 
-use super::{keys, number_behind, sessions};
+use super::{keys, number_behind, people, sessions};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, DeniedTool, Human, SessionRow};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
@@ -26,6 +26,7 @@ pub(super) fn end(
         EndScope::Revoke(name) => end_agent(transaction, name, true, reason, now),
         EndScope::Session(id) => end_session(transaction, *id, reason, now),
         EndScope::Tool(tool) => end_tool(transaction, tool, reason, by, now),
+        EndScope::Owner(owner, end) => people::end(transaction, owner, *end, reason, now),
     }
 }
 
@@ -49,7 +50,7 @@ fn end_agent(
     whole(transaction, vec![agent.id], ended, false).map(Ok)
 }
 
-fn whole(
+pub(super) fn whole(
     transaction: &Transaction<'_>,
     agents: Vec<AgentId>,
     sessions: Vec<SessionId>,
@@ -68,7 +69,7 @@ pub(super) fn suspend(
     close(transaction, agent, AgentStatus::Suspended, reason, now)
 }
 
-fn revoke(
+pub(super) fn revoke(
     transaction: &mut Transaction<'_>,
     agent: &mut Agent,
     reason: &str,

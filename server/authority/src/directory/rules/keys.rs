@@ -15,7 +15,14 @@ pub(super) fn agent(transaction: &Transaction<'_>, id: &AgentId) -> Kept<Agent> 
 }
 
 pub(super) fn put(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
-    transaction.put(Table::Agent, agent.id.as_str().as_bytes(), agent)
+    let id = agent.id.as_str().as_bytes();
+    if let Some(before) = transaction.get::<Agent>(Table::Agent, id)? {
+        transaction.remove(Table::OwnerAgent, &transaction.under(&before.owner.to_string(), id));
+    }
+    if agent.status == AgentStatus::Active {
+        transaction.mark(Table::OwnerAgent, &transaction.under(&agent.owner.to_string(), id));
+    }
+    transaction.put(Table::Agent, id, agent)
 }
 
 /// The agent with this name, which is not revoked, or with this id.

@@ -5,6 +5,7 @@ mod ending;
 mod forgetting;
 mod handshakes;
 mod keys;
+mod people;
 mod policy;
 mod registering;
 mod servers;
@@ -18,7 +19,7 @@ use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
     Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower, Follows,
     HalvesPage, Handshake, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration,
-    NewReplica, Opened, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer,
+    NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer,
     RotateStep, Seal, SessionPlan, SessionRow, Stored,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
@@ -189,6 +190,14 @@ impl<S: Store> Directory for Stored<S> {
 
     fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>> {
         write(self, move |transaction| ending::end(transaction, &scope, &reason, &by, now))
+    }
+
+    fn person(&self, human: &Human) -> Answer<Option<Person>> {
+        self.store.read(|transaction| people::person(transaction, human))
+    }
+
+    fn know_person(&self, person: Person, now: u64) -> Answer<Result<Ended, Refused>> {
+        write(self, move |transaction| people::know(transaction, &person, now))
     }
 
     fn enable_agent(&self, name: &str, now: u64) -> Answer<Result<Agent, Refused>> {

@@ -7,7 +7,8 @@ use super::handshakes::Decided;
 use super::{at, keys};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
-    Agent, AgentStatus, Human, Invitation, KeyOwner, Registration, RegistrationState, key_digest,
+    Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
+    key_digest,
 };
 use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
 use crate::directory::{
@@ -206,6 +207,9 @@ pub(super) fn approve(
     {
         return Ok(Err(refused));
     }
+    if !may_give(transaction, &approval)? {
+        return Ok(Err(Refused::ApprovalDenied));
+    }
     let by = approval.by.to_string();
     let recent =
         transaction.keys(Table::ApprovalTime, &transaction.hidden(&by), None, MAX_APPROVALS_PER_HOUR)?;
@@ -230,6 +234,16 @@ pub(super) fn approve(
     transaction.put(Table::Registration, registration.id.as_str().as_bytes(), &registration)?;
     keep(transaction, &made, renewed.as_ref(), now)?;
     Ok(Ok(made))
+}
+
+/// Whether whoever approves has the roles that they give, as last known.
+fn may_give(transaction: &Transaction<'_>, approval: &Approval) -> Kept<bool> {
+    if approval.by.is_local() {
+        return Ok(true);
+    }
+    let person = super::people::person(transaction, &approval.by)?;
+    let has_all = |person: Person| person.bounds(&approval.roles).len() == approval.roles.len();
+    Ok(person.filter(|person| person.status == PersonStatus::Active).is_some_and(has_all))
 }
 
 /// The agent that an approval makes: a new one, or `renewed` with what changed.
