@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use obol_authority::directory::{
-    Agent, Carried, ClonePolicy, Directory as _, Handshake, Human, Invitation, MAX_LIVE_SESSIONS,
+    Agent, Carried, ClonePolicy, Directory as _, Flow, Handshake, Human, Invitation, MAX_LIVE_SESSIONS,
     NewRegistration, RedbDirectory, Registered, SessionPlan, SessionRow, Wanted,
 };
 use obol_authority::id::{AgentId, RegistrationId, SystemRandom};
@@ -140,6 +140,7 @@ fn registered(directory: &RedbDirectory, number: u64) -> Agent {
         poll_hash: hash(2, number),
         code_hash: hash(3, number),
         ticket_hash: Some(TICKET),
+        flow: Flow::Local,
     };
     let seal = Box::new(|_: &_| Vec::new());
     match directory.register(handshake(10, number), new, now(), seal).expect("it answers") {

@@ -100,20 +100,25 @@ impl IdentityPublic {
     /// The key in words that people can say and compare, 80 bits of SHA-256(`obol-words-v1` ‖ public half): five proquints
     /// (Wilkerson, arXiv:0901.4016), such as `lusab-babad-gutih-tugad-bisog`.
     pub fn words(&self) -> String {
-        const CONSONANTS: [char; 16] =
-            ['b', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'r', 's', 't', 'v', 'z'];
-        const VOWELS: [char; 4] = ['a', 'i', 'o', 'u'];
-        const WORDS: usize = 5;
+        const BYTES: usize = 10;
         let digest = Sha256::new().chain_update(b"obol-words-v1").chain_update(self.0).finalize();
-        let word = |pair: &[u8; 2]| {
-            let bits = u16::from_be_bytes(*pair);
-            let consonant = |shift: u16| CONSONANTS.get(usize::from((bits >> shift) & 15)).copied();
-            let vowel = |shift: u16| VOWELS.get(usize::from((bits >> shift) & 3)).copied();
-            let letters = [consonant(12), vowel(10), consonant(6), vowel(4), consonant(0)];
-            letters.into_iter().flatten().collect::<String>()
-        };
-        digest.as_chunks::<2>().0.iter().take(WORDS).map(word).collect::<Vec<_>>().join("-")
+        words(digest.first_chunk::<BYTES>().map_or(&[], |bytes| &bytes[..]))
     }
+}
+
+/// Bytes in words that people can say and type, two in each: proquints.
+pub fn words(bytes: &[u8]) -> String {
+    const CONSONANTS: [char; 16] =
+        ['b', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'r', 's', 't', 'v', 'z'];
+    const VOWELS: [char; 4] = ['a', 'i', 'o', 'u'];
+    let word = |pair: &[u8; 2]| {
+        let bits = u16::from_be_bytes(*pair);
+        let consonant = |shift: u16| CONSONANTS.get(usize::from((bits >> shift) & 15)).copied();
+        let vowel = |shift: u16| VOWELS.get(usize::from((bits >> shift) & 3)).copied();
+        let letters = [consonant(12), vowel(10), consonant(6), vowel(4), consonant(0)];
+        letters.into_iter().flatten().collect::<String>()
+    };
+    bytes.as_chunks::<2>().0.iter().map(word).collect::<Vec<_>>().join("-")
 }
 
 /// The name of one of the service's static keys: the first 8 bytes of SHA-256 over its public half.

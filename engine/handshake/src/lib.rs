@@ -42,6 +42,7 @@ pub use header::{Header, MAX_ORIGIN_BYTES, Offer, Prologue, Purpose, VERSION};
 pub use initiator::{AwaitsReply, Initiator, ReadyToProve};
 pub use keys::{
     AuthorityKey, AuthoritySecret, IdentityKey, IdentityPublic, KeyId, Random, SharedSecret, StaticAgreement,
+    words,
 };
 pub use message::{MAX_MESSAGE_BYTES, Proof, reply};
 pub use pattern::{hello_bytes, reply_overhead_bytes};

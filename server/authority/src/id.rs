@@ -152,6 +152,48 @@ impl fmt::Debug for UserCode {
     }
 }
 
+/// What a human reads on the page after a yes and types into the agent's terminal: three words, 48 bits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReturnCode(String);
+
+impl ReturnCode {
+    /// Makes a new one.
+    pub fn generate(rng: &mut dyn Random) -> Self {
+        let mut bytes = [0; 6];
+        rng.fill(&mut bytes);
+        Self(obol_handshake::words(&bytes))
+    }
+
+    /// Reads what somebody typed: in either case, with spaces or dashes between the words.
+    pub fn parse(typed: &str) -> Option<Self> {
+        let words: Vec<String> = typed
+            .split(|between: char| between == '-' || between.is_whitespace())
+            .filter(|word| !word.is_empty())
+            .take(4)
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let is_word = |word: &String| word.len() == 5 && word.bytes().all(|byte| byte.is_ascii_lowercase());
+        (words.len() == 3 && words.iter().all(is_word)).then(|| Self(words.join("-")))
+    }
+
+    /// What is kept of it.
+    pub(crate) fn hash(&self, key: &[u8; 32]) -> [u8; 32] {
+        keyed_hash(key, format!("return {}", self.0).as_bytes())
+    }
+}
+
+impl fmt::Display for ReturnCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ReturnCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReturnCode([redacted])")
+    }
+}
+
 /// 256 random bits that whoever holds them presents: to ask for a registration's state, to register with an invitation,
 /// to join as a resource server. The service keeps the hash alone.
 pub struct Bearer(Zeroizing<[u8; 32]>);
@@ -218,6 +260,20 @@ mod tests {
             assert!(UserCode::parse(bad).is_none(), "{bad}");
         }
         assert!(!format!("{code:?}").contains(&shown[..4]));
+    }
+
+    #[test]
+    fn a_return_code_is_read_as_people_type_it() {
+        let code = ReturnCode::generate(&mut SystemRandom);
+        let shown = code.to_string();
+        for typed in [shown.clone(), shown.to_uppercase(), format!(" {} \n", shown.replace('-', "  "))] {
+            assert_eq!(ReturnCode::parse(&typed), Some(code.clone()));
+        }
+        for bad in ["", "babad-babad", "babad-babad-babad-babad", "babad babad bab4d", "babadbabadbabad"] {
+            assert!(ReturnCode::parse(bad).is_none(), "{bad}");
+        }
+        assert!(!format!("{code:?}").contains(&shown[..5]));
+        assert_ne!(code.hash(&[1; 32]), code.hash(&[2; 32]));
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod settings;
 mod stream;
 
 pub use authority::{
-    Authority, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
+    Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
 };
 pub use decider::{Decided, Decider, Moment, NoPolicy, Route, Undecided, Verdict};
 pub use refused::Refused;

@@ -47,6 +47,8 @@ pub enum Refused {
     NotJoined,
     /// There is no registration with this code that waits.
     NoSuchCode,
+    /// What was shown is not what the human was told, and may be wrong so many times more.
+    WrongCode(u8),
     /// The registration is not the one that was shown.
     Changed,
     /// The policy is in force already.
@@ -92,6 +94,7 @@ impl Refused {
             Self::Invitation => "INVITATION",
             Self::JoinCode => "JOIN_CODE",
             Self::NotJoined => "NOT_JOINED",
+            Self::WrongCode(_) => "WRONG_CODE",
             Self::NoSuchCode => "NO_SUCH_CODE",
             Self::Changed => "CHANGED",
             Self::PolicyInForce => "POLICY_IN_FORCE",
@@ -167,6 +170,12 @@ impl fmt::Display for Refused {
             Self::NoSuchCode => f.write_str(
                 "no registration with this code waits; codes are good for ten minutes, so register again for a new one",
             ),
+            Self::WrongCode(0) => f.write_str(
+                "that is not the return code, and was the last try; the registration has ended, so register again",
+            ),
+            Self::WrongCode(left) => {
+                write!(f, "that is not the return code that the page showed; {left} more may be tried")
+            }
             Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
             Self::PolicyInForce => f.write_str("this version of the policy is in force already"),
             Self::PolicyTakesTooMuch { lost, held } => write!(

@@ -37,6 +37,7 @@ pub struct Settings {
     pub(crate) lease_secs: u64,
     pub(crate) clones: ClonePolicy,
     pub(crate) node: u16,
+    pub(crate) has_pages: bool,
 }
 
 /// A setting that cannot be.
@@ -81,6 +82,7 @@ impl Settings {
             lease_secs: DEFAULT_LEASE_SECS,
             clones: ClonePolicy::default(),
             node: 0,
+            has_pages: false,
         })
     }
 
@@ -162,6 +164,13 @@ impl Settings {
         }
         self.node = node;
         Ok(self)
+    }
+
+    /// Humans decide in a browser, on the service's own pages.
+    #[must_use]
+    pub fn with_pages(mut self) -> Self {
+        self.has_pages = true;
+        self
     }
 
     /// A session's life, in seconds.

@@ -163,6 +163,17 @@ impl Reserved<'_> {
         });
     }
 
+    /// A human said yes; the agent has yet to show that it heard so.
+    pub(super) fn confirmed(self, registration: &Registration, by: &Human) {
+        tracing::info!(name = registration.wanted.name, source = registration.source, %by, "a human said yes in a browser");
+        self.put(Entry {
+            client: Some(by.to_string().into()),
+            scope: Some(format!("{} {}", registration.wanted.name, registration.identity.subject()).into()),
+            reason: Some(format!("the yes has to come back by {}", registration.flow.name()).into()),
+            ..allowed(Event::Approve)
+        });
+    }
+
     pub(super) fn denied(self, registration: &Registration, by: &Human) {
         tracing::warn!(name = registration.wanted.name, source = registration.source, %by, "a registration was denied");
         self.put(Entry {

@@ -10,6 +10,7 @@ mod following;
 mod open;
 mod operate;
 mod payload;
+mod people;
 mod register;
 mod small;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use self::audit::Auditor;
 pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
+pub use self::people::Confirmed;
 use crate::decider::Decider;
 use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
@@ -224,8 +226,12 @@ impl Authority {
                 "words": "/v1/stream/words",
             },
             "stream": { "lease_sec": self.settings.lease_secs, "heartbeat_sec": HEARTBEAT_SECS },
-            "registration": { "flows": ["local", "invite"] },
+            "registration": { "flows": self.flows() },
         })
+    }
+
+    fn flows(&self) -> &'static [&'static str] {
+        if self.settings.has_pages { &["local", "invite", "loopback", "code"] } else { &["local", "invite"] }
     }
 
     /// Answers message A with message B. Keeps nothing.

@@ -8,8 +8,8 @@ use obol_session::{Grant, Suite};
 use super::{Authority, Deciding, Now};
 use crate::decider::{Decider, Moment, Undecided};
 use crate::directory::{
-    Agent, Answer, Approval, EndScope, Ended, Human, Invitation, Person, PolicyText, PolicyVersion, Polled, Registration,
-    ResourceServer, approved_agent,
+    Agent, Answer, Approval, EndScope, Ended, Flow, Human, Invitation, Person, PolicyText, PolicyVersion,
+    Polled, Registration, ResourceServer, approved_agent,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::refused::Refused;
@@ -83,7 +83,20 @@ impl Authority {
     /// [`Refused::NoSuchCode`] if none waits.
     pub fn review(&self, code: &UserCode, now: Now) -> Result<Review, Refused> {
         let found = self.directory.registration(code.hash(&self.code_key), now.secs())?;
-        let registration = found.ok_or(Refused::NoSuchCode)?;
+        self.reviewed(found.ok_or(Refused::NoSuchCode)?)
+    }
+
+    /// The registration with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::NoSuchCode`] if none waits.
+    pub fn review_named(&self, id: &RegistrationId, now: Now) -> Result<Review, Refused> {
+        let found = self.directory.registration_named(id, now.secs())?;
+        self.reviewed(found.ok_or(Refused::NoSuchCode)?)
+    }
+
+    fn reviewed(&self, registration: Registration) -> Result<Review, Refused> {
         let words = registration.identity.words();
         let before = match &registration.renews {
             Some(id) => self.directory.agent(id.as_str())?,
@@ -114,13 +127,14 @@ impl Authority {
             by,
             roles: roles.to_vec(),
             secs,
+            flow: "local",
         };
         let agent = self.directory.approve(approval, now.secs())??;
         place.approved(&agent);
         Ok(agent)
     }
 
-    fn approval_secs(&self, asked: Option<u64>) -> Result<u64, Refused> {
+    pub(super) fn approval_secs(&self, asked: Option<u64>) -> Result<u64, Refused> {
         let secs = asked.unwrap_or(self.settings.approval_secs);
         if secs == 0 || secs > MAX_APPROVAL_SECS {
             let rule = format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds");
@@ -150,6 +164,7 @@ impl Authority {
         roles: &[String],
         secs: Option<u64>,
         by: &Human,
+        flow: Flow,
         now: Now,
     ) -> Result<Preview, Refused> {
         let secs = self.approval_secs(secs)?;
@@ -157,27 +172,29 @@ impl Authority {
         let decider = self.deciding.read().decider.clone();
         let class = &review.registration.wanted.class;
         let person = self.person(by)?;
-        let allowed =
-            decider.may_register(&person, class, roles, "local", secs.div_ceil(86_400)).map_err(undecided)?;
+        let allowed = decider
+            .may_register(&person, class, roles, flow.name(), secs.div_ceil(86_400))
+            .map_err(undecided)?;
         let approval = Approval {
             registration: review.registration.id.clone(),
             agent: AgentId::generate(&mut self.random()),
             by: by.clone(),
             roles: roles.to_vec(),
             secs,
+            flow: flow.name(),
         };
-        let agent =
-            approved_agent(&review.registration, &approval, "local", review.before.as_ref(), now.secs());
+        let agent = approved_agent(&review.registration, &approval, review.before.as_ref(), now.secs());
         let best = PREFERENCE.into_iter().find(|suite| self.settings.suites.contains(suite));
         let suite = best.unwrap_or(Suite::HybridAesGcm).number();
-        let decided = decider.decide(&agent, &person, Moment { now: now.secs(), suite }).map_err(undecided)?;
+        let decided =
+            decider.decide(&agent, &person, Moment { now: now.secs(), suite }).map_err(undecided)?;
         let denied = self.directory.denied_tools()?;
         let mut grants = decided.grants;
         grants.retain(|grant| !denied.iter().any(|denied| denied.tool == grant.tool));
         Ok(Preview { allowed, grants })
     }
 
-    fn may_register(
+    pub(super) fn may_register(
         &self,
         by: &Human,
         class: &str,

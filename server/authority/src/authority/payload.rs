@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Authority;
 use crate::decider::Route;
-use crate::directory::{Opened, Wanted};
+use crate::directory::{Flow, Opened, Wanted};
 use crate::refused::Refused;
 use crate::settings::MAX_SKEW_SECS;
 
@@ -64,6 +64,28 @@ pub(super) struct RegisterRequest {
     pub(super) sek_proof: [u8; 64],
     #[serde(default)]
     pub(super) ticket: Option<String>,
+    /// How the agent could hear of a human's word in a browser; without it, a human of the service's machine decides.
+    #[serde(default)]
+    pub(super) flow: Option<AskedFlow>,
+}
+
+/// How an agent could hear of a human's word.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum AskedFlow {
+    /// It listens on this port of loopback, on the machine with the browser.
+    Loopback { port: core::num::NonZeroU16 },
+    /// The human types the code that it shows.
+    Code,
+}
+
+impl From<AskedFlow> for Flow {
+    fn from(asked: AskedFlow) -> Self {
+        match asked {
+            AskedFlow::Loopback { port } => Self::Loopback(port.get()),
+            AskedFlow::Code => Self::Code,
+        }
+    }
 }
 
 /// Purpose 3.

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::payload::{self, RegisterRequest};
 use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
-use crate::directory::{Answer, Carried, NewRegistration, PENDING_SECS, Registered};
+use crate::directory::{Answer, Carried, Flow, NewRegistration, PENDING_SECS, Registered};
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::refused::Refused;
 
@@ -21,9 +21,11 @@ impl Authority {
                 return Err(Refused::SekProof);
             }
             let ticket = request.ticket.map(|ticket| Bearer::parse(&ticket).ok_or(Refused::Invitation));
-            Ok((sek, payload::clean(request.wanted)?, ticket.transpose()?))
+            // Without pages nobody could decide on one.
+            let flow = request.flow.filter(|_| self.settings.has_pages).map_or(Flow::Local, Flow::from);
+            Ok((sek, payload::clean(request.wanted)?, ticket.transpose()?, flow))
         });
-        let (sek, wanted, ticket) = match checked {
+        let (sek, wanted, ticket, flow) = match checked {
             Ok(checked) => checked,
             Err(refused) => return self.refuse(proven, refused, now),
         };
@@ -37,13 +39,16 @@ impl Authority {
             identity,
             sek,
             source: source.to_owned(),
+            flow,
             poll_hash: poll.hash(),
             code_hash: code.hash(&self.code_key),
             ticket_hash: ticket.map(|ticket| ticket.hash()),
         };
         let place = self.auditor.reserve()?;
         let handshake = handshake_of(&proven);
-        let seal = seal_with(proven, move |done| told(done, &poll.to_text(), &code));
+        let origin = self.settings.origin.clone();
+        let seal =
+            seal_with(proven, move |done| told(done, &poll.to_text(), &code, page(&origin, flow, done)));
         let carried = self.directory.register(handshake, new, now.secs(), seal)?;
         match &carried {
             Carried::Now(Ok(done), _) => place.registered(&identity, &name, source, done),
@@ -55,15 +60,32 @@ impl Authority {
 }
 
 /// Message D of purpose 2.
-fn told(done: &Registered, poll: &Zeroizing<String>, code: &UserCode) -> Value {
+fn told(done: &Registered, poll: &Zeroizing<String>, code: &UserCode, page: Option<Value>) -> Value {
     match done {
-        Registered::Waits(id) => json!({
-            "registration_id": id,
-            "poll_token": poll.as_str(),
-            "user_code": code.to_string(),
-            "interval": POLL_INTERVAL_SECS,
-            "expires_in": PENDING_SECS,
-        }),
+        Registered::Waits(id) => {
+            let mut told = json!({
+                "registration_id": id,
+                "poll_token": poll.as_str(),
+                "user_code": code.to_string(),
+                "interval": POLL_INTERVAL_SECS,
+                "expires_in": PENDING_SECS,
+            });
+            if let (Some(page), Some(told)) = (page, told.as_object_mut()) {
+                told.insert("page".to_owned(), page);
+            }
+            told
+        }
         Registered::Active(agent) => json!({ "agent_id": agent.id, "expires_at": agent.expires_at }),
     }
+}
+
+/// Where a human decides in a browser. By code, the address says nothing: a link that somebody mailed shows nothing either.
+fn page(origin: &str, flow: Flow, done: &Registered) -> Option<Value> {
+    let Registered::Waits(id) = done else { return None };
+    let url = match flow {
+        Flow::Local => return None,
+        Flow::Loopback(_) => format!("{origin}/activate/{id}"),
+        Flow::Code => format!("{origin}/activate"),
+    };
+    Some(json!({ "flow": flow.name(), "url": url }))
 }

@@ -32,8 +32,8 @@ pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
 pub use self::redb::RedbDirectory;
 pub use self::rows::{
-    Agent, AgentStatus, DeniedTool, Ending, Human, Invitation, Person, PersonStatus, PolicyText, PolicyVersion,
-    Registration, RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
+    Agent, AgentStatus, Confirming, DeniedTool, Ending, Flow, Human, Invitation, Person, PersonStatus,
+    PolicyText, PolicyVersion, Registration, RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
 };
 pub(crate) use self::rules::approved_agent;
 pub use self::tables::Unavailable;
@@ -52,6 +52,8 @@ pub const MAX_LIVE_SESSIONS: usize = 16;
 pub const PENDING_SECS: u64 = 600;
 /// The most registrations that wait from one source.
 pub const MAX_PENDING_PER_SOURCE: usize = 5;
+/// How often what shows that a human's yes came back may be wrong.
+pub const MAX_WRONG_CODES: u8 = 3;
 /// The most registrations that wait in all.
 pub const MAX_PENDING: u64 = 10_000;
 /// The most approvals by one human within an hour.
@@ -180,6 +182,33 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>>;
+
+    /// The registration with this id, if it waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn registration_named(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>>;
+
+    /// Notes a human's yes in a browser. The agent is none until whoever holds the poll token shows what the hash is of.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>>;
+
+    /// Makes a registration an agent that a human said yes to. After [`MAX_WRONG_CODES`] wrong codes it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn complete(
+        &self,
+        registration: RegistrationId,
+        poll_hash: [u8; 32],
+        code_hash: [u8; 32],
+        now: u64,
+    ) -> Answer<Result<Agent, Refused>>;
 
     /// Ends a registration. `block_secs`: how long nothing more is taken from where it came from.
     ///

@@ -197,12 +197,38 @@ pub(crate) struct KeyOwner {
     pub(crate) until: Option<u64>,
 }
 
+/// How the word of a human who decides in a browser comes back to the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flow {
+    /// It does not: a human of the service's machine decides.
+    #[default]
+    Local,
+    /// The browser goes on to this port of the machine that it runs on: the agent's, or the agent never becomes active.
+    Loopback(u16),
+    /// The human types a code here, and another one there.
+    Code,
+}
+
+impl Flow {
+    /// What policies call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Loopback(_) => "loopback",
+            Self::Code => "code",
+        }
+    }
+}
+
 /// What became of a registration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum RegistrationState {
     /// It waits for a human.
     Pending,
+    /// A human said yes in a browser, and the agent has yet to show that it heard so.
+    Confirming(Confirming),
     /// It was approved.
     Approved {
         /// The agent.
@@ -212,6 +238,24 @@ pub enum RegistrationState {
     },
     /// It was denied.
     Denied,
+}
+
+/// A human's yes that has not come back to the agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Confirming {
+    /// Whose yes.
+    pub by: Human,
+    /// With which roles.
+    pub roles: Vec<String>,
+    /// For how many seconds.
+    pub secs: u64,
+    /// Which agent it would be, should there be a new one.
+    pub(crate) agent: AgentId,
+    /// Hash of what the agent has to show.
+    #[serde(with = "hex_array")]
+    pub(crate) code_hash: [u8; 32],
+    /// How often it may still be wrong.
+    pub tries_left: u8,
 }
 
 /// A registration.
@@ -235,6 +279,9 @@ pub struct Registration {
     pub expires_at: u64,
     /// The agent that has this key already: an approval of it renews that agent's.
     pub renews: Option<AgentId>,
+    /// How a human's word comes back.
+    #[serde(default)]
+    pub flow: Flow,
     /// What became of it.
     pub state: RegistrationState,
     #[serde(with = "hex_array")]

@@ -3,7 +3,7 @@
 use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
 use obol_session::{ResourceHalf, SessionId};
 
-use super::rows::{Agent, Human, Replica, SessionRow, Wanted};
+use super::rows::{Agent, Flow, Human, Replica, SessionRow, Wanted};
 use super::tables::Bytes;
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -49,6 +49,8 @@ pub struct NewRegistration {
     pub sek: SekPublic,
     /// Where it comes from.
     pub source: String,
+    /// How a human's word comes back.
+    pub flow: Flow,
     /// Hash of what it will ask with.
     pub poll_hash: [u8; 32],
     /// Hash of the code that a human will type.
@@ -79,6 +81,8 @@ pub struct Approval {
     pub roles: Vec<String>,
     /// For how many seconds.
     pub secs: u64,
+    /// How it was said, in the words of policies.
+    pub flow: &'static str,
 }
 
 /// What an agent hears that asks for its registration.
@@ -86,6 +90,8 @@ pub struct Approval {
 pub enum Polled {
     /// A human has yet to decide.
     Pending,
+    /// A human said yes, and the agent has to show that it heard so.
+    Confirming,
     /// A human said no.
     Denied,
     /// Nobody decided in time.

@@ -14,7 +14,9 @@ use http_body_util::{BodyExt as _, Limited};
 use obol_handshake::{MAX_MESSAGE_BYTES, Purpose};
 use obol_probe::rate::{Limiter, Rate, Start};
 use obol_probe::stop::Stop;
+use obol_secret::json;
 use obol_stream::Word;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::counters::Counters;
@@ -26,9 +28,12 @@ use super::stream::answer;
 use crate::authority::{Authority, NotTaken};
 use crate::directory::Polled;
 use crate::id::{Bearer, RegistrationId};
+use crate::refused::Refused;
 
 /// How long a message may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest word on a registration that came back, in bytes.
+const MAX_SHOWN_BYTES: usize = 512;
 const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
 /// The scheme of the header with which a registration is asked about.
 const POLL_SCHEME: &str = "Obol-Poll ";
@@ -123,6 +128,13 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
                 counted(&shared, poll(&shared, asked).await)
             }),
         )
+        .route(
+            "/v1/agents/registrations/{id}/complete",
+            post(async |State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request| {
+                let asked = asked(&shared, &id, &request);
+                counted(&shared, complete(&shared, asked, request).await)
+            }),
+        )
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD", "method not allowed on this route")
@@ -162,12 +174,17 @@ async fn message(request: Request) -> Result<Vec<u8>, Problem> {
             format!("a handshake message has the content type {HANDSHAKE_TYPE}"),
         ));
     }
-    let body = Limited::new(request.into_body(), MAX_MESSAGE_BYTES).collect();
+    whole(request, MAX_MESSAGE_BYTES).await
+}
+
+/// The body, if it is short enough and comes in time.
+async fn whole(request: Request, most_bytes: usize) -> Result<Vec<u8>, Problem> {
+    let body = Limited::new(request.into_body(), most_bytes).collect();
     let body = tokio::time::timeout(BODY_PATIENCE, body)
         .await
         .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "TOO_SLOW", "the message took too long"))?;
     let body = body.map_err(|_| {
-        let detail = format!("a handshake message has at most {MAX_MESSAGE_BYTES} bytes");
+        let detail = format!("a message of this kind has at most {most_bytes} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail)
     })?;
     Ok(body.to_bytes().to_vec())
@@ -280,12 +297,42 @@ async fn poll(shared: &Shared, asked: Result<(RegistrationId, Bearer), Problem>)
     shared.polls.take(id, shared.start.nanoseconds()).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
     Ok(document(&match polled {
         Polled::Pending => json!({ "state": "pending" }),
+        Polled::Confirming => json!({ "state": "confirming" }),
         Polled::Denied => json!({ "state": "denied" }),
         Polled::Expired => json!({ "state": "expired" }),
         Polled::Approved { agent, expires_at } => {
             json!({ "state": "approved", "agent_id": agent, "expires_at": expires_at })
         }
     }))
+}
+
+/// What comes back with a human's yes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shown {
+    code: String,
+}
+
+/// A human's yes came back: the registration becomes an agent.
+async fn complete(
+    shared: &Shared,
+    asked: Result<(RegistrationId, Bearer), Problem>,
+    request: Request,
+) -> Served {
+    let (id, token) = asked?;
+    let body = whole(request, MAX_SHOWN_BYTES).await?;
+    let shown: Shown = json::parse(&body).map_err(|error| Problem::malformed(error.to_string()))?;
+    let authority = Arc::clone(&shared.authority);
+    let act = move || authority.complete(id, &token, &shown.code, now());
+    let agent = shared.proofs.run(act).await?.map_err(|refused| match refused {
+        Refused::NoSuchCode => unknown(),
+        Refused::Unavailable(why) => {
+            tracing::error!(why, "a registration could not be completed");
+            Problem::overloaded()
+        }
+        refused => Problem::new(StatusCode::FORBIDDEN, refused.code(), refused.to_string()),
+    })?;
+    Ok(document(&json!({ "state": "approved", "agent_id": agent.id, "expires_at": agent.expires_at })))
 }
 
 fn poll_token(headers: &HeaderMap) -> Option<Bearer> {

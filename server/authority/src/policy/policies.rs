@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use super::{CedarDecider, facts};
 use crate::authority::{Authority, Now};
 use crate::decider::{Decider, NoPolicy};
-use crate::directory::{Agent, AgentStatus, Directory, Human, Person, PolicyText, PolicyVersion, Unavailable};
+use crate::directory::{
+    Agent, AgentStatus, Directory, Human, Person, PolicyText, PolicyVersion, Unavailable,
+};
 use crate::refused::Refused;
 
 /// Agents that are looked at to say what a version changes: enough to see a mistake by, and not for ever.

@@ -96,6 +96,7 @@ pub(crate) fn new_registration(number: u64, name: &str) -> NewRegistration {
         poll_hash: key(number ^ 0xF000).0,
         code_hash: key(number ^ 0x0F00_0000).0,
         ticket_hash: None,
+        flow: Flow::Local,
     }
 }
 
@@ -120,6 +121,7 @@ pub(crate) fn approval(registration: &RegistrationId, by: &str) -> Approval {
         by: Human::local(by),
         roles: vec!["dev".to_owned()],
         secs: MONTH,
+        flow: "local",
     }
 }
 

@@ -13,6 +13,9 @@ tests![
     more_agents_than_one_transaction_ends_are_ended_by_the_next,
     who_loses_a_role_has_the_sessions_ended_that_follow_from_it_and_no_others,
     an_agent_that_changes_hands_is_not_ended_with_its_first_owner,
+    a_yes_in_a_browser_makes_no_agent_until_it_came_back,
+    who_guesses_what_came_back_has_three_tries_and_no_other_has_any,
+    a_yes_that_does_not_come_back_in_time_is_none,
 ];
 
 fn human(name: &str) -> Human {
@@ -73,8 +76,10 @@ fn the_agents_of_a_human_end_and_those_of_others_go_on(directory: &dyn Directory
     for name in ["anna", "bert"] {
         know(directory, person(name, &["dev"], NOW)).unwrap();
     }
-    let (one, two) =
-        (agent_of(directory, "anna", 1, &["dev"]).unwrap(), agent_of(directory, "anna", 2, &["dev"]).unwrap());
+    let (one, two) = (
+        agent_of(directory, "anna", 1, &["dev"]).unwrap(),
+        agent_of(directory, "anna", 2, &["dev"]).unwrap(),
+    );
     let other = agent_of(directory, "bert", 3, &["dev"]).unwrap();
     for (agent, number) in [(&one, 100), (&two, 101), (&other, 102)] {
         open(directory, agent, number);
@@ -84,7 +89,10 @@ fn the_agents_of_a_human_end_and_those_of_others_go_on(directory: &dyn Directory
     assert_eq!(agents, BTreeSet::from([&one.id, &two.id]));
     assert_eq!((ended.sessions.len(), ended.more), (2, false));
     assert_eq!(ended.event, directory.last_event().unwrap());
-    assert_eq!((status(directory, &one), status(directory, &other)), (AgentStatus::Suspended, AgentStatus::Active));
+    assert_eq!(
+        (status(directory, &one), status(directory, &other)),
+        (AgentStatus::Suspended, AgentStatus::Active)
+    );
     assert!(half_of(directory, 100, "https://a").is_none() && half_of(directory, 102, "https://a").is_some());
     assert!(end(directory, "anna", OwnerEnd::Suspend).agents.is_empty(), "again it finds nothing");
     end(directory, "bert", OwnerEnd::Revoke);
@@ -170,4 +178,57 @@ fn an_agent_that_changes_hands_is_not_ended_with_its_first_owner(directory: &dyn
     directory.approve(Approval { by: human("bert"), ..approval(&id, "bert") }, NOW).unwrap().unwrap();
     assert!(end(directory, "anna", OwnerEnd::Suspend).agents.is_empty());
     assert_eq!(end(directory, "bert", OwnerEnd::Suspend).agents, [one.id]);
+}
+
+const SHOWN: [u8; 32] = [0x51; 32];
+
+/// A registration by code that Anna said yes to; and the hash of its poll token.
+fn confirmed(directory: &dyn Directory) -> (Registration, [u8; 32]) {
+    know(directory, person("anna", &["dev"], NOW)).unwrap();
+    let new = NewRegistration { flow: Flow::Code, ..new_registration(1, "builder") };
+    let (poll_hash, code_hash) = (new.poll_hash, new.code_hash);
+    let Registered::Waits(id) = done(directory.register(handshake(1), new, NOW, seal(1)).unwrap()) else {
+        panic!("nobody was invited")
+    };
+    assert_eq!(directory.registration_named(&id, NOW).unwrap().unwrap().flow, Flow::Code);
+    let asked = directory.complete(id.clone(), poll_hash, SHOWN, NOW).unwrap();
+    assert_eq!(asked.unwrap_err(), Refused::PendingApproval, "before anybody said yes");
+    let yes = Approval { by: human("anna"), ..approval(&id, "anna") };
+    let registration = directory.confirm(yes, SHOWN, NOW).unwrap().unwrap();
+    assert!(directory.registration(code_hash, NOW).unwrap().is_none(), "its code finds it no more");
+    assert!(directory.registration_named(&id, NOW).unwrap().is_none(), "nor does its name");
+    (registration, poll_hash)
+}
+
+fn a_yes_in_a_browser_makes_no_agent_until_it_came_back(directory: &dyn Directory) {
+    let (registration, poll_hash) = confirmed(directory);
+    let id = registration.id;
+    assert!(!matches!(directory.standing(key(1), NOW).unwrap(), KeyStanding::Agent(_)));
+    assert_eq!(directory.poll(id.clone(), poll_hash, NOW).unwrap(), Some(Polled::Confirming));
+    let other = directory.complete(id.clone(), [1; 32], SHOWN, NOW).unwrap();
+    assert_eq!(other.unwrap_err(), Refused::NoSuchCode, "of whoever has not asked for it");
+    let agent = directory.complete(id.clone(), poll_hash, SHOWN, NOW).unwrap().unwrap();
+    assert_eq!((agent.flow.as_str(), &agent.owner), ("code", &human("anna")));
+    assert!(matches!(directory.poll(id.clone(), poll_hash, NOW).unwrap(), Some(Polled::Approved { .. })));
+    let again = directory.complete(id, poll_hash, SHOWN, NOW).unwrap();
+    assert_eq!(again.unwrap_err(), Refused::PendingApproval, "once");
+}
+
+fn who_guesses_what_came_back_has_three_tries_and_no_other_has_any(directory: &dyn Directory) {
+    let (registration, poll_hash) = confirmed(directory);
+    for left in [2, 1, 0] {
+        let guess = directory.complete(registration.id.clone(), poll_hash, [left; 32], NOW).unwrap();
+        assert_eq!(guess.unwrap_err(), Refused::WrongCode(left));
+    }
+    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, NOW).unwrap();
+    assert_eq!(late.unwrap_err(), Refused::PendingApproval);
+    assert_eq!(directory.poll(registration.id, poll_hash, NOW).unwrap(), Some(Polled::Denied));
+}
+
+fn a_yes_that_does_not_come_back_in_time_is_none(directory: &dyn Directory) {
+    let (registration, poll_hash) = confirmed(directory);
+    let later = registration.expires_at;
+    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, later).unwrap();
+    assert_eq!(late.unwrap_err(), Refused::NoSuchCode);
+    assert_eq!(directory.poll(registration.id, poll_hash, later).unwrap(), Some(Polled::Expired));
 }

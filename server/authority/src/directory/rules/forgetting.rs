@@ -57,7 +57,7 @@ fn registrations(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
         let id = key.get(8..).unwrap_or_default();
         let found: Option<Registration> = transaction.get(Table::Registration, id)?;
         let Some(registration) = found else { continue };
-        if registration.state == RegistrationState::Pending {
+        if matches!(registration.state, RegistrationState::Pending | RegistrationState::Confirming(_)) {
             no_longer_waits(transaction, &registration)?;
         }
         let end = registration.expires_at.saturating_add(REGISTRATION_KEPT_SECS);

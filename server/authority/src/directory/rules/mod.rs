@@ -1,6 +1,7 @@
 //! The rules, written once for every store: each function is what happens inside one transaction. It looks first and
 //! writes then, so that what it refuses has changed nothing.
 
+mod confirming;
 mod ending;
 mod forgetting;
 mod handshakes;
@@ -19,8 +20,8 @@ use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
     Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower, Follows,
     HalvesPage, Handshake, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration,
-    NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer,
-    RotateStep, Seal, SessionPlan, SessionRow, Stored,
+    NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica,
+    ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -144,6 +145,26 @@ impl<S: Store> Directory for Stored<S> {
 
     fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>> {
         write(self, move |transaction| registering::approve(transaction, approval, now))
+    }
+
+    fn registration_named(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>> {
+        self.store.read(|transaction| registering::waiting_named(transaction, id, now))
+    }
+
+    fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>> {
+        write(self, move |transaction| confirming::confirm(transaction, yes, code_hash, now))
+    }
+
+    fn complete(
+        &self,
+        registration: RegistrationId,
+        poll_hash: [u8; 32],
+        code_hash: [u8; 32],
+        now: u64,
+    ) -> Answer<Result<Agent, Refused>> {
+        write(self, move |transaction| {
+            confirming::complete(transaction, &registration, &poll_hash, &code_hash, now)
+        })
     }
 
     fn deny(

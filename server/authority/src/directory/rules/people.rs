@@ -36,8 +36,7 @@ fn agents_of(
 ) -> Kept<Vec<Agent>> {
     let owner = human.to_string();
     let after = after.map(|after| transaction.under(&owner, after.as_str().as_bytes()));
-    let found =
-        transaction.keys(Table::OwnerAgent, &transaction.hidden(&owner), after.as_deref(), limit)?;
+    let found = transaction.keys(Table::OwnerAgent, &transaction.hidden(&owner), after.as_deref(), limit)?;
     let agent = |key: &Vec<u8>| {
         let id = key.get(HIDDEN_BYTES..).and_then(|id| core::str::from_utf8(id).ok());
         let id = id.and_then(AgentId::parse);

@@ -64,6 +64,7 @@ pub(super) fn register(
         created_at: now,
         expires_at: now.saturating_add(PENDING_SECS),
         renews: renews.map(|agent| agent.id),
+        flow: new.flow,
         state: RegistrationState::Pending,
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
@@ -131,12 +132,26 @@ fn has_room(transaction: &mut Transaction<'_>, source: &str, in_its_place: bool,
     Ok(freed && transaction.number(Number::Pending)? < MAX_PENDING)
 }
 
-fn registration(transaction: &Transaction<'_>, id: &RegistrationId) -> Kept<Option<Registration>> {
+pub(super) fn registration(transaction: &Transaction<'_>, id: &RegistrationId) -> Kept<Option<Registration>> {
     transaction.get(Table::Registration, id.as_str().as_bytes())
+}
+
+/// Whether it may still become an agent: nobody has decided, or the yes has not come back.
+fn is_open(found: &Registration, now: u64) -> bool {
+    matches!(found.state, RegistrationState::Pending | RegistrationState::Confirming(_))
+        && now < found.expires_at
 }
 
 fn if_it_waits(found: Option<Registration>, now: u64) -> Option<Registration> {
     found.filter(|found| found.state == RegistrationState::Pending && now < found.expires_at)
+}
+
+pub(super) fn waiting_named(
+    transaction: &Transaction<'_>,
+    id: &RegistrationId,
+    now: u64,
+) -> Kept<Option<Registration>> {
+    Ok(if_it_waits(registration(transaction, id)?, now))
 }
 
 pub(super) fn waiting_with_code(
@@ -176,7 +191,7 @@ pub(super) fn waiting_with_key(
 ) -> Kept<Option<Registration>> {
     let id: Option<RegistrationId> = transaction.get(Table::RegistrationKey, &key_digest(key))?;
     let found = id.map(|id| registration(transaction, &id)).transpose()?.flatten();
-    Ok(if_it_waits(found, now))
+    Ok(found.filter(|found| is_open(found, now)))
 }
 
 pub(super) fn poll(
@@ -189,8 +204,11 @@ pub(super) fn poll(
     Ok(found.map(|found| match found.state {
         RegistrationState::Approved { agent, expires_at } => Polled::Approved { agent, expires_at },
         RegistrationState::Denied => Polled::Denied,
-        RegistrationState::Pending if now >= found.expires_at => Polled::Expired,
+        RegistrationState::Pending | RegistrationState::Confirming(_) if now >= found.expires_at => {
+            Polled::Expired
+        }
         RegistrationState::Pending => Polled::Pending,
+        RegistrationState::Confirming(_) => Polled::Confirming,
     }))
 }
 
@@ -200,40 +218,73 @@ pub(super) fn approve(
     approval: Approval,
     now: u64,
 ) -> Kept<Result<Agent, Refused>> {
-    let found = if_it_waits(registration(transaction, &approval.registration)?, now);
-    let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
+    match if_it_waits(registration(transaction, &approval.registration)?, now) {
+        None => Ok(Err(Refused::NoSuchCode)),
+        Some(registration) => make_agent(transaction, registration, &approval, now),
+    }
+}
+
+/// Whether this human may say yes to this registration now; the agent whose approval it renews.
+pub(super) fn may_approve(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+    approval: &Approval,
+    now: u64,
+) -> Kept<Result<Option<Agent>, Refused>> {
     if let Some(refused) =
         name_is_taken(transaction, &registration.wanted.name, registration.renews.as_ref())?
     {
         return Ok(Err(refused));
     }
-    if !may_give(transaction, &approval)? {
+    if !may_give(transaction, approval)? {
         return Ok(Err(Refused::ApprovalDenied));
     }
     let by = approval.by.to_string();
+    let since = transaction.under(&by, &now.saturating_sub(HOUR_SECS).to_be_bytes());
     let recent =
         transaction.keys(Table::ApprovalTime, &transaction.hidden(&by), None, MAX_APPROVALS_PER_HOUR)?;
-    let since = transaction.under(&by, &now.saturating_sub(HOUR_SECS).to_be_bytes());
-    let (old, recent): (Vec<_>, Vec<_>) = recent.into_iter().partition(|key| *key < since);
-    if recent.len() >= MAX_APPROVALS_PER_HOUR {
+    if recent.iter().filter(|key| **key >= since).count() >= MAX_APPROVALS_PER_HOUR {
         return Ok(Err(Refused::TooManyApprovals));
     }
     let renewed = registration.renews.as_ref().map(|id| keys::agent(transaction, id)).transpose()?;
     if renewed.as_ref().is_some_and(|agent| agent.status != AgentStatus::Active) {
         return Ok(Err(Refused::Suspended));
     }
-    let made = make(&registration, &approval, "local", renewed.as_ref(), now);
     if renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS {
         return Ok(Err(Refused::Full("agent")));
     }
-    old.iter().for_each(|key| transaction.remove(Table::ApprovalTime, key));
-    let time = transaction.under(&by, &at(now, registration.id.as_str().as_bytes()));
-    transaction.mark(Table::ApprovalTime, &time);
+    Ok(Ok(renewed))
+}
+
+/// Makes a registration an agent, if this human may say yes to it.
+pub(super) fn make_agent(
+    transaction: &mut Transaction<'_>,
+    mut registration: Registration,
+    approval: &Approval,
+    now: u64,
+) -> Kept<Result<Agent, Refused>> {
+    let renewed = match may_approve(transaction, &registration, approval, now)? {
+        Ok(renewed) => renewed,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let made = make(&registration, approval, renewed.as_ref(), now);
+    count(transaction, &registration.id, &approval.by.to_string(), now)?;
     no_longer_waits(transaction, &registration)?;
     registration.state = RegistrationState::Approved { agent: made.id.clone(), expires_at: made.expires_at };
     transaction.put(Table::Registration, registration.id.as_str().as_bytes(), &registration)?;
     keep(transaction, &made, renewed.as_ref(), now)?;
     Ok(Ok(made))
+}
+
+/// Counts an approval, and forgets those that are older than an hour.
+fn count(transaction: &mut Transaction<'_>, id: &RegistrationId, by: &str, now: u64) -> Kept<()> {
+    let since = transaction.under(by, &now.saturating_sub(HOUR_SECS).to_be_bytes());
+    let known =
+        transaction.keys(Table::ApprovalTime, &transaction.hidden(by), None, MAX_APPROVALS_PER_HOUR)?;
+    known.iter().filter(|key| **key < since).for_each(|key| transaction.remove(Table::ApprovalTime, key));
+    let time = transaction.under(by, &at(now, id.as_str().as_bytes()));
+    transaction.mark(Table::ApprovalTime, &time);
+    Ok(())
 }
 
 /// Whether whoever approves has the roles that they give, as last known.
@@ -250,7 +301,6 @@ fn may_give(transaction: &Transaction<'_>, approval: &Approval) -> Kept<bool> {
 pub(crate) fn make(
     registration: &Registration,
     approval: &Approval,
-    flow: &str,
     renewed: Option<&Agent>,
     now: u64,
 ) -> Agent {
@@ -262,7 +312,7 @@ pub(crate) fn make(
         sek: registration.sek,
         roles: approval.roles.clone(),
         status: AgentStatus::Active,
-        flow: flow.to_owned(),
+        flow: approval.flow.to_owned(),
         registered_at: renewed.map_or(now, |agent| agent.registered_at),
         approved_at: now,
         approved_by: approval.by.clone(),
@@ -306,7 +356,7 @@ pub(super) fn deny(
     block_secs: u64,
     now: u64,
 ) -> Kept<Result<Registration, Refused>> {
-    let found = if_it_waits(registration(transaction, id)?, now);
+    let found = registration(transaction, id)?.filter(|found| is_open(found, now));
     let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
     no_longer_waits(transaction, &registration)?;
     registration.state = RegistrationState::Denied;
@@ -360,6 +410,7 @@ fn invited(
         by: Human::clone(&invitation.by),
         roles: invitation.roles.clone(),
         secs: invitation.approval_secs,
+        flow: "invite",
     };
     let registration = Registration {
         id: new.id,
@@ -370,11 +421,12 @@ fn invited(
         created_at: now,
         expires_at: now,
         renews: None,
+        flow: new.flow,
         state: RegistrationState::Pending,
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
     };
-    let made = make(&registration, &approval, "invite", renewed.as_ref(), now);
+    let made = make(&registration, &approval, renewed.as_ref(), now);
     keep(transaction, &made, renewed.as_ref(), now)?;
     Ok(Ok(Registered::Active(Box::new(made))))
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use obol_authority::directory::{Agent, EndScope, Human, MAX_PAGE};
+use obol_authority::directory::{Agent, EndScope, Flow, Human, MAX_PAGE};
 use obol_authority::id::{AgentId, RegistrationId, UserCode};
 use obol_authority::policy::Policies;
 use obol_authority::{Authority, Now, Refused, Review};
@@ -172,7 +172,8 @@ impl Control {
             Some(roles) => roles_of(roles)?,
             None => review.registration.wanted.roles.clone(),
         };
-        let preview = found(self.authority.preview(&review, &roles, params.lifetime_seconds, by, now))?;
+        let preview =
+            found(self.authority.preview(&review, &roles, params.lifetime_seconds, by, Flow::Local, now))?;
         let mut shown = RegistrationResult {
             registration: shown::reviewed(&review),
             renews: review.before.map(|before| shown::agent(before, now.secs())),

@@ -1,0 +1,117 @@
+//! What a human says in a browser: yes or no to an agent, and what is known of them.
+
+use super::{Authority, Now, Review};
+use crate::decider::Verdict;
+use crate::directory::{Agent, Approval, Ended, Flow, Human, Person};
+use crate::id::{AgentId, Bearer, RegistrationId, ReturnCode};
+use crate::refused::Refused;
+
+/// What has to come back to the agent after a yes.
+#[derive(Debug)]
+pub enum Confirmed {
+    /// The browser carries it to this port of its own machine.
+    Loopback(u16, Bearer),
+    /// The human types it into the agent's terminal.
+    Code(ReturnCode),
+}
+
+impl Authority {
+    /// Notes a human's yes to a registration, with these roles, for so many seconds. The agent is none until what is given here came
+    /// back to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn confirm(
+        &self,
+        review: &Review,
+        roles: &[String],
+        secs: Option<u64>,
+        by: Human,
+        now: Now,
+    ) -> Result<Confirmed, Refused> {
+        let registration = &review.registration;
+        let secs = self.approval_secs(secs)?;
+        self.may_register(&by, &registration.wanted.class, roles, registration.flow.name(), secs)?;
+        let rng = &mut self.random();
+        let (confirmed, code_hash) = match registration.flow {
+            Flow::Local => return Err(Refused::ApprovalDenied),
+            Flow::Loopback(port) => {
+                let code = Bearer::generate(rng);
+                let hash = code.hash();
+                (Confirmed::Loopback(port, code), hash)
+            }
+            Flow::Code => {
+                let code = ReturnCode::generate(rng);
+                let hash = code.hash(&self.code_key);
+                (Confirmed::Code(code), hash)
+            }
+        };
+        let place = self.auditor.reserve()?;
+        let yes = Approval {
+            registration: registration.id.clone(),
+            agent: AgentId::generate(rng),
+            by: by.clone(),
+            roles: roles.to_vec(),
+            secs,
+            flow: registration.flow.name(),
+        };
+        let registration = self.directory.confirm(yes, code_hash, now.secs())??;
+        place.confirmed(&registration, &by);
+        Ok(confirmed)
+    }
+
+    /// Makes an agent of a registration that a human said yes to, for whoever holds its poll token and what came back.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn complete(
+        &self,
+        id: RegistrationId,
+        token: &Bearer,
+        shown: &str,
+        now: Now,
+    ) -> Result<Agent, Refused> {
+        let bearer = Bearer::parse(shown).map(|code| code.hash());
+        let hash = bearer.or_else(|| ReturnCode::parse(shown).map(|code| code.hash(&self.code_key)));
+        let hash = hash.ok_or_else(|| {
+            Refused::Malformed(
+                "a return code is three words of five letters, as the page shows them".to_owned(),
+            )
+        })?;
+        let place = self.auditor.reserve()?;
+        let agent = self.directory.complete(id, token.hash(), hash, now.secs())??;
+        place.approved(&agent);
+        Ok(agent)
+    }
+
+    /// Notes what is known of a human now; sessions end that follow from roles which they have lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn know_person(&self, person: &Person, now: Now) -> Result<(), Refused> {
+        loop {
+            let place = self.auditor.reserve()?;
+            let part: Ended = self.directory.know_person(person.clone(), now.secs())??;
+            if !part.agents.is_empty() {
+                let human = person.human.to_string();
+                place.ended(&format!("agents of {human}"), "their owner has fewer roles", &human, &part);
+            }
+            if !part.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether policy lets this human do what an operator does, by the verb's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`] where it cannot be decided.
+    pub fn may_operate(&self, by: &Human, verb: &str) -> Result<Verdict, Refused> {
+        let decider = self.deciding.read().decider.clone();
+        decider.may_operate(&self.person(by)?, verb).map_err(|error| Refused::Unavailable(error.to_string()))
+    }
+}
