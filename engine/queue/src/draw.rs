@@ -185,10 +185,7 @@ impl Queue {
         if partition.ask_refill() {
             self.shared.work.refills.ask(partition);
         }
-        DequeueError::Empty {
-            renewal_pending: partition.renewal().is_some(),
-            retry_after: partition.retry_after(),
-        }
+        DequeueError::Empty { retry_after: partition.retry_after() }
     }
 
     fn with_partition<R>(

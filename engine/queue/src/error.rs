@@ -175,10 +175,8 @@ impl From<Unavailable> for ProvisionError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DequeueError {
-    /// No token is ready at the moment.
+    /// No token is ready at the moment. New ones were asked for, by this draw or by one before it.
     Empty {
-        /// Whether new ones are being minted.
-        renewal_pending: bool,
         /// When it makes sense to ask again.
         retry_after: Duration,
     },
@@ -211,11 +209,8 @@ pub enum DequeueError {
 impl fmt::Display for DequeueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty { renewal_pending: true, retry_after } => {
+            Self::Empty { retry_after } => {
                 write!(f, "no token is ready; new ones are being minted, ask again in {retry_after:?}")
-            }
-            Self::Empty { renewal_pending: false, retry_after } => {
-                write!(f, "no token is ready; ask again in {retry_after:?}")
             }
             Self::PolicyDenied => f.write_str(
                 "this session may not use the tool; check the tool's name, or have it granted and establish a new \

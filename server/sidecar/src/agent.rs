@@ -314,9 +314,8 @@ fn describe(session: &SessionInfo) -> Result<SessionInfoResult, ValueError> {
 /// The queue's refusal in the protocol's words.
 pub(crate) fn refuse(error: DequeueError) -> Refusal {
     match error {
-        DequeueError::Empty { renewal_pending, retry_after } => {
-            Refusal::queue_empty(renewal_pending, retry_after)
-        }
+        // A draw that finds nothing has asked for more.
+        DequeueError::Empty { retry_after } => Refusal::queue_empty(true, retry_after),
         DequeueError::PolicyDenied => Refusal::new(ErrorCode::PolicyDeny, error.to_string()),
         DequeueError::NoSession | DequeueError::SessionEnded(_) | DequeueError::Lapsed { .. } => {
             Refusal::new(ErrorCode::NoSession, why_no_session(&error))
