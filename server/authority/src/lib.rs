@@ -7,6 +7,7 @@
 //! | [`Authority`] | what each message and each request of an operator brings about; no sockets |
 //! | [`Decider`] | who decides what is granted; [`policy`] decides it by Cedar |
 //! | `stream` | who follows the events, and how far each has come |
+//! | `ssf` | what others say of humans, and what follows for their agents |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
@@ -16,18 +17,23 @@ mod decider;
 pub mod directory;
 pub mod http;
 pub mod id;
+mod jws;
 mod numbers;
+mod outbound;
 pub mod policy;
 mod refused;
 mod settings;
+mod ssf;
 mod stream;
 
 pub use authority::{
     Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
 };
 pub use decider::{Decided, Decider, Moment, NoPolicy, Route, Undecided, Verdict};
+pub use outbound::Outbound;
 pub use refused::Refused;
 pub use settings::{
     DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS,
     MAX_SESSION_SECS, MAX_SKEW_SECS, PREFERENCE, Settings, SettingsError,
 };
+pub use ssf::{EventSettings, EventSettingsError, Events, TransmitterStatus, Trial, trial};

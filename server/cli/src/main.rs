@@ -164,6 +164,7 @@ fn authority(command: &AuthorityCommand, config: impl Fn() -> Outcome<Config>) -
             None => role::authority::run(&args.server, &config()?.authority),
             Some(AsCommand::Key(args)) => role::authority::key(args, &config()?.authority),
             Some(AsCommand::Status(args)) => operate::authority::status(args),
+            Some(AsCommand::Events { command }) => operate::authority::events(command),
         },
         AuthorityCommand::Registrations(args) => operate::authority::registrations(args),
         AuthorityCommand::Approve(args) => operate::authority::approve(args),

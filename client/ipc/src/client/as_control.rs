@@ -3,10 +3,10 @@
 use obol_ipc::as_control::{
     ActivateParams, ActivateResult, AgentParams, AgentResult, AgentStatus, AgentsParams, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
-    ConfirmationsResult, DenyParams, DisableParams, DisableResult, EnableParams, EnableResult, InviteParams,
-    InviteServerParams, PolicyPartParams, PolicyVersionsResult, RegistrationParams, RegistrationResult,
-    RegistrationsResult, RemoveCopyParams, RemoveCopyResult, ServersResult, TicketResult,
-    WaitingRegistration,
+    ConfirmationsResult, DenyParams, DisableParams, DisableResult, EnableParams, EnableResult, EventsResult,
+    InviteParams, InviteServerParams, PolicyPartParams, PolicyVersionsResult, RegistrationParams,
+    RegistrationResult, RegistrationsResult, RemoveCopyParams, RemoveCopyResult, ServersResult,
+    TestEventParams, TicketResult, WaitingRegistration,
 };
 use obol_ipc::control::HealthResult;
 use obol_ipc::message::Empty;
@@ -126,6 +126,24 @@ impl AsControlClient {
     pub fn remove_copy(&mut self, copy_id: Label) -> Result<RemoveCopyResult, CallError> {
         let request = AsControlRequest::RemoveCopy(RemoveCopyParams { copy_id });
         expect_reply!(self.order(&request)?, AsControlReply::RemoveCopy)
+    }
+
+    /// Who is listened to about security events, and who is told.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn events(&mut self) -> Result<EventsResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Events(Empty {}))?, AsControlReply::Events)
+    }
+
+    /// Says a security event as if somebody else had, which is carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn test_event(&mut self, params: TestEventParams) -> Result<DisableResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::TestEvent(params))?, AsControlReply::TestEvent)
     }
 
     /// Lets an agent or a tool in again.

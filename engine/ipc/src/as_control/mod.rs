@@ -1,6 +1,7 @@
 //! The Authentication Service's control protocol: what its operator may say on `as-control.sock`.
 
 mod agents;
+mod events;
 mod policies;
 mod registrations;
 mod servers;
@@ -12,6 +13,7 @@ pub use self::agents::{
     AgentParams, AgentResult, AgentSession, AgentState, AgentStatus, AgentWishes, AgentsParams, AgentsResult,
     DisableParams, DisableResult, DisableScope, EnableParams, EnableResult, EnableScope, HoldingServer,
 };
+pub use self::events::{EventsResult, OutletState, TestEventParams, TransmitterState};
 pub use self::policies::{
     ActivateMode, ActivateParams, ActivateResult, PolicyImpact, PolicyPartParams, PolicyVersionStatus,
     PolicyVersionsResult,
@@ -72,6 +74,10 @@ protocol! {
     Servers "servers" (Empty) -> ServersResult;
     /// Let a copy of a resource server follow no more, for good.
     RemoveCopy "removeCopy" (RemoveCopyParams) -> RemoveCopyResult;
+    /// Who is listened to about security events, and who is told.
+    Events "events" (Empty) -> EventsResult;
+    /// Say a security event as if somebody else had: it is carried out.
+    TestEvent "testEvent" (TestEventParams) -> DisableResult;
 }
 
 /// Result of `status`.

@@ -9,7 +9,9 @@ use obol_secret::text::plain;
 use obol_session::SessionId;
 
 use super::alarms::Stolen;
-use crate::directory::{Agent, Answer, Ended, Human, Opened, Registered, Registration, Replica, Unavailable};
+use crate::directory::{
+    Agent, Answer, Ended, HeardSet, Human, Opened, Registered, Registration, Replica, TakenSet, Unavailable,
+};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
@@ -70,6 +72,19 @@ impl Auditor {
             tool: Some(tool.as_str().into()),
             count: Some(*times).filter(|times| *times > 1),
             ..Entry::new(Event::TokenStolen)
+        });
+    }
+
+    /// Writes that a security event of somebody who is listened to was refused: it may be one that should have had an effect.
+    pub(super) fn event_refused(&self, issuer: &str, why: &str) {
+        tracing::error!(issuer, why, "a security event was refused");
+        let Some(log) = &self.log else { return };
+        log.refusal(Party::Known, "SECURITY_EVENT", || Entry {
+            decision: Some(Decision::Deny),
+            client: Some(issuer.into()),
+            code: Some("SECURITY_EVENT"),
+            reason: Some(why.into()),
+            ..Entry::new(Event::SecurityEvent)
         });
     }
 
@@ -194,6 +209,34 @@ impl Reserved<'_> {
             sessions_ended: Some(ended.sessions.len() as u64),
             session: ended.sessions.first().filter(|_| ended.sessions.len() == 1).map(|id| id.as_u64()),
             ..allowed(Event::Disable)
+        });
+    }
+
+    /// A security event, whether or not it had an effect.
+    pub(super) fn heard(self, set: &HeardSet, events: &str, about: &str, taken: &TakenSet) {
+        let issuer = set.issuer.as_str();
+        let (what, ended) = match taken {
+            TakenSet::Again => ("heard before: nothing was done again", None),
+            TakenSet::Unknown => ("nobody whom it is about has agents here", None),
+            TakenSet::Done(ended) if ended.agents.is_empty() && ended.sessions.is_empty() => {
+                ("nothing to do", None)
+            }
+            TakenSet::Done(ended) => ("carried out", Some(ended)),
+        };
+        let sessions = ended.map(|ended| ended.sessions.len() as u64);
+        match ended {
+            Some(_) => tracing::warn!(issuer, events, about, sessions, what, "a security event was heard"),
+            None => tracing::info!(issuer, events, about, what, "a security event was heard"),
+        }
+        self.put(Entry {
+            agent: ended.and_then(|ended| ended.agents.first()).map(|agent| agent.as_str().into()),
+            client: Some(plain(issuer).as_ref().into()),
+            token_id: Some(set.jti.as_str().into()),
+            scope: Some(format!("{}: {}", plain(events), plain(about)).into()),
+            reason: Some(what.into()),
+            sessions_ended: sessions,
+            count: ended.map(|ended| ended.agents.len() as u64).filter(|agents| *agents > 1),
+            ..allowed(Event::SecurityEvent)
         });
     }
 

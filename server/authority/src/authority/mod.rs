@@ -7,6 +7,8 @@
 mod alarms;
 mod audit;
 mod following;
+mod hear;
+mod keys;
 mod open;
 mod operate;
 mod payload;
@@ -36,6 +38,7 @@ pub use self::people::Confirmed;
 use crate::decider::Decider;
 use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
+use crate::jws::SigningKeys;
 use crate::numbers::SessionNumbers;
 use crate::refused::Refused;
 use crate::settings::Settings;
@@ -77,6 +80,8 @@ pub struct Authority {
     incarnation: [u8; 16],
     /// When this service was put together, in Unix seconds.
     began_at: u64,
+    /// What it signs with for others, once that was needed.
+    signing_keys: Mutex<Option<Arc<SigningKeys>>>,
 }
 
 /// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
@@ -173,6 +178,7 @@ impl Authority {
             hub,
             incarnation,
             began_at,
+            signing_keys: Mutex::default(),
         })
     }
 

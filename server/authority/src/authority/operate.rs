@@ -301,7 +301,7 @@ impl Authority {
     }
 
     /// Who holds what was ended, and until when.
-    fn report(&self, ended: Ended) -> Result<KillReport, Refused> {
+    pub(crate) fn report(&self, ended: Ended) -> Result<KillReport, Refused> {
         let mut latest_end = None;
         let mut holders: BTreeMap<String, Holder> = BTreeMap::new();
         for id in &ended.sessions {

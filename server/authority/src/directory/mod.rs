@@ -35,11 +35,13 @@ pub use self::rows::{
     Agent, AgentStatus, Confirming, DeniedTool, Ending, Flow, Human, Invitation, Person, PersonStatus,
     PolicyText, PolicyVersion, Registration, RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
 };
-pub(crate) use self::rules::approved_agent;
+pub(crate) use self::rules::{approved_agent, index_owners};
+pub use self::tables::Bytes;
 pub use self::tables::Unavailable;
 pub use self::transactions::{
-    Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, KeyStanding,
-    NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal, SessionPlan,
+    Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, HeardSet,
+    KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal,
+    SessionPlan, Subject, TakenSet,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -72,6 +74,11 @@ pub const MAX_ANSWERS: u64 = 500_000;
 pub const EVENT_KEPT_SECS: u64 = 3_600;
 /// The most events that are kept.
 pub const MAX_EVENTS: u64 = 200_000;
+
+/// How long it is remembered that a security event was heard, in seconds: 30 days.
+pub const SET_KEPT_SECS: u64 = 30 * 86_400;
+/// The most security events that are remembered.
+pub const MAX_SETS: u64 = 500_000;
 
 /// The most versions of the policy whose texts are kept, so that there is a way back to them.
 pub const MAX_POLICY_TEXTS: u64 = 50;
@@ -300,6 +307,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn know_person(&self, person: Person, now: u64) -> Answer<Result<Ended, Refused>>;
 
+    /// Takes a security event from outside: that it was heard and what it brings about are one.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn take_set(&self, set: HeardSet, now: u64) -> Answer<TakenSet>;
+
     /// Lets a suspended agent open sessions again. What was ended stays ended.
     ///
     /// # Errors
@@ -396,6 +410,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn incarnation(&self, fresh: [u8; 16]) -> Answer<[u8; 16]>;
+
+    /// The private keys with which the service signs for others, as it keeps them. `fresh` become them where there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn signing_keys(&self, fresh: Option<Bytes>) -> Answer<Option<Bytes>>;
 
     /// Puts a policy in force, also one that was before: the next version, and a higher epoch. Its text is kept, so that a
     /// restart finds it and there is a way back.

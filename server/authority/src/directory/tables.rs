@@ -17,7 +17,7 @@ use super::event::{Event, Happening};
 use crate::id::keyed_hash;
 
 /// A row's bytes. Some hold secrets, so all are wiped.
-pub(crate) type Bytes = Zeroizing<Vec<u8>>;
+pub type Bytes = Zeroizing<Vec<u8>>;
 
 /// The tables. The numbers are on disk and never change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -81,10 +81,14 @@ pub(crate) enum Table {
     PolicyText = 28,
     /// The digest of the policy that is looked at beside the one in force; one row, without a key.
     ObservedPolicy = 29,
-    /// Nothing, by hidden owner ‖ agent: agents that are active.
+    /// Nothing, by hidden owner ‖ agent: agents that are not revoked.
     OwnerAgent = 30,
     /// `Person` by hidden human.
     Person = 31,
+    /// Unix seconds until when its `iat` would be taken, by hidden issuer ‖ SHA-256 of its `jti`: security events that were heard.
+    Set = 32,
+    /// Nothing, by time ‖ key of a heard security event: when it is forgotten.
+    SetTime = 33,
 }
 
 /// The directory cannot do what was asked, and neither did nor will. Whoever asked may ask again.
@@ -310,6 +314,8 @@ pub(crate) enum Number {
     Agents,
     /// Humans that are known.
     Persons,
+    /// Security events that are remembered.
+    Sets,
 }
 
 impl Number {
@@ -324,6 +330,7 @@ impl Number {
             Self::PolicyVersion => b"policy_version",
             Self::Agents => b"agents",
             Self::Persons => b"persons",
+            Self::Sets => b"sets",
         }
     }
 }

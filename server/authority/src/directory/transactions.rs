@@ -175,8 +175,8 @@ pub enum EndScope {
     Owner(Human, OwnerEnd),
 }
 
-/// What becomes of the agents of a human.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What becomes of the agents of a human; each does what those before it do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum OwnerEnd {
     /// Their sessions end; they may open others.
     Sessions,
@@ -184,6 +184,45 @@ pub enum OwnerEnd {
     Suspend,
     /// They end for good.
     Revoke,
+}
+
+/// Whom a security event is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject {
+    /// The human.
+    pub human: Human,
+    /// Only this agent of theirs.
+    pub agent: Option<AgentId>,
+    /// Only this session of theirs.
+    pub session: Option<SessionId>,
+}
+
+/// A security event that was heard and checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeardSet {
+    /// Who says it.
+    pub issuer: String,
+    /// Its name there.
+    pub jti: String,
+    /// Until when it would be taken as new were it not remembered, in Unix seconds.
+    pub replayable_until: u64,
+    /// Whom it is about, if that is somebody who can have agents.
+    pub subject: Option<Subject>,
+    /// What it brings about, if anything.
+    pub deed: Option<OwnerEnd>,
+    /// Why, for those who look at what was ended.
+    pub reason: String,
+}
+
+/// What became of a security event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TakenSet {
+    /// It was heard before, and has no effect again.
+    Again,
+    /// Nobody whom it is about has anything here. It is remembered.
+    Unknown,
+    /// This was ended. Where there is more, it is not remembered yet: take it again.
+    Done(Ended),
 }
 
 /// What was ended.

@@ -5,6 +5,7 @@
 
 mod counters;
 mod error;
+mod events;
 mod lasting;
 mod load;
 mod problem;
@@ -36,6 +37,7 @@ pub use self::error::BindError;
 use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
 use crate::authority::{Authority, Now};
+use crate::ssf::Events;
 pub use obol_probe::contract::Ended;
 pub use obol_probe::rate::Rate;
 pub use obol_probe::tls::{Certificate, TLS13};
@@ -70,13 +72,14 @@ pub struct Options {
     probes: Option<SocketAddr>,
     max_connections: usize,
     rate: Option<Rate>,
+    events: Option<Arc<Events>>,
 }
 
 impl Options {
     /// On this address; without TLS it must be loopback.
     pub fn new(listen: SocketAddr) -> Self {
         let rate = Rate::new(RATE.0).map(|rate| rate.with_burst(RATE.1));
-        Self { listen, certificate: None, probes: None, max_connections: MAX_CONNECTIONS, rate }
+        Self { listen, certificate: None, probes: None, max_connections: MAX_CONNECTIONS, rate, events: None }
     }
 
     /// With TLS.
@@ -108,6 +111,13 @@ impl Options {
         self
     }
 
+    /// Listens to security events, and fetches the keys they are signed with.
+    #[must_use]
+    pub fn events(mut self, events: Arc<Events>) -> Self {
+        self.events = Some(events);
+        self
+    }
+
     /// Whether these addresses may be taken at all.
     ///
     /// # Errors
@@ -135,7 +145,9 @@ impl Options {
         };
         let counters = Arc::new(Counters::default());
         let stop = Stop::new();
-        let shared = Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone());
+        let events = self.events.clone();
+        let shared =
+            Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone(), events);
         Ok(Service {
             routes: routes::router(Arc::new(shared)),
             public,
@@ -217,6 +229,8 @@ impl Service {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
         let forgetting = tokio::spawn(forget(Arc::clone(&self.authority)));
         let dispatching = tokio::spawn(dispatch(Arc::clone(&self.authority)));
+        let events = self.options.events.clone();
+        let listening = events.map(|events| tokio::spawn(events.run(Arc::clone(&self.authority), now)));
         let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
         let (probes, stop) = (self.probes.take(), self.stop.clone());
         let watched = async {
@@ -227,6 +241,9 @@ impl Service {
         let (ended, ()) = tokio::join!(self.serve(shutdown), watched);
         forgetting.abort();
         dispatching.abort();
+        if let Some(listening) = listening {
+            listening.abort();
+        }
         ended
     }
 
@@ -289,7 +306,7 @@ impl Health for Watched {
 }
 
 /// The time, read once for each request.
-fn now() -> Now {
+pub(crate) fn now() -> Now {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }

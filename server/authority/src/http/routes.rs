@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::counters::Counters;
+use super::events;
 use super::lasting::Lasting;
 use super::load::{Turnstile, source_of};
 use super::now;
@@ -29,6 +30,7 @@ use crate::authority::{Authority, NotTaken};
 use crate::directory::Polled;
 use crate::id::{Bearer, RegistrationId};
 use crate::refused::Refused;
+use crate::ssf::Events;
 
 /// How long a message may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -61,6 +63,7 @@ pub(super) struct Shared {
     sources: [Limiter<IpAddr>; 3],
     polls: Limiter<RegistrationId>,
     start: Start,
+    events: events::Desk,
 }
 
 impl Shared {
@@ -69,6 +72,7 @@ impl Shared {
         counters: Arc<Counters>,
         rate: Option<Rate>,
         stop: Stop,
+        events: Option<Arc<Events>>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         Self {
@@ -82,6 +86,7 @@ impl Shared {
             sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
             polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
             start: Start::now(),
+            events: events::Desk::new(events),
         }
     }
 }
@@ -133,6 +138,15 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
             post(async |State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request| {
                 let asked = asked(&shared, &id, &request);
                 counted(&shared, complete(&shared, asked, request).await)
+            }),
+        )
+        .route(
+            "/v1/events",
+            post(async |State(shared): State<Arc<Shared>>, request: Request| {
+                let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
+                let (code, response) = shared.events.take(&shared.authority, peer, request).await;
+                shared.counters.answered(code);
+                response
             }),
         )
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"))

@@ -123,6 +123,8 @@ pub(crate) struct AuthorityReach<'a> {
     pub(crate) written: Vec<&'a Path>,
     /// Files and folders that it reads again.
     pub(crate) read: Vec<&'a Path>,
+    /// Ports of others that it connects to.
+    pub(crate) reached: Vec<u16>,
 }
 
 /// The Authentication Service: its ports, what it keeps, and what a reload reads.
@@ -131,6 +133,10 @@ pub(crate) fn of_authority(reach: &AuthorityReach<'_>) -> Sandbox {
     let ports =
         reach.ports.iter().fold(Sandbox::new().serve_unix(), |sandbox, port| sandbox.serve_tcp(*port));
     let written = reach.written.iter().fold(ports, |sandbox, file| sandbox.write(folder_of(file)));
+    let written = match reach.reached.as_slice() {
+        [] => written,
+        ports => ports.iter().fold(written.look_up_names(), |sandbox, port| sandbox.reach_tcp(*port)),
+    };
     // By these a user's number has a name: who an operator is.
     let named = written.read("/etc/passwd").read("/etc/nsswitch.conf");
     reach.read.iter().fold(named, |sandbox, file| reread(sandbox, file))

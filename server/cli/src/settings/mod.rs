@@ -349,6 +349,10 @@ settings! {
         audit_key: PathBuf = Usual::InState("as-audit.key");
         /// The size at which a file of the audit log is closed and the next one begun, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
+        /// A private JSON file that says whose security events are heard, and who is told. Read again on SIGHUP.
+        events: PathBuf = otherwise("none: nobody is listened to", "/etc/obol/as-events.json");
+        /// The certificate authorities that are trusted where the service asks or tells others, and no others.
+        ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
         /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
         http: String = value("off");
         /// Messages of one kind a second from one address, of which twice as many may come at once; 0 for no limit.

@@ -23,6 +23,7 @@ pub(super) const PLAIN: &[(&str, &str)] = &[
     ("server/atp/src/store/file.rs", "a row of its own, sealed"),
     ("server/atp/src/store/shared.rs", "a row of its own, sealed"),
     ("server/authority/src/directory/tables.rs", "a row of its own"),
+    ("server/authority/src/jws/key.rs", "parts of a set that the strict reader has read, each on its own"),
     ("server/authority/src/policy/policies.rs", "a row of its own, known by its digest"),
     ("server/cli/src/operate/atp/secret.rs", "the strict reader has read it; now it is kept as it is"),
     ("server/cli/src/role/demo/http.rs", "the demo's own server"),

@@ -10,6 +10,7 @@ use super::*;
 use crate::id::SystemRandom;
 
 mod ends;
+mod events;
 mod follows;
 mod kept;
 mod people;
@@ -28,6 +29,7 @@ pub(crate) fn all(make: Make<'_>) {
         .iter()
         .chain(sessions::TESTS)
         .chain(ends::TESTS)
+        .chain(events::TESTS)
         .chain(follows::TESTS)
         .chain(kept::TESTS)
         .chain(people::TESTS)

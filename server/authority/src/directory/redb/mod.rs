@@ -69,7 +69,20 @@ impl Stored<RedbStore> {
         let seal = Arc::new(SealKey { rows: master.derive(PURPOSE), names: master.derive(NAMES_PURPOSE) });
         check_key(&database, &seal)?;
         let writer = Writer::start(Arc::clone(&database), Arc::clone(&seal))?;
-        Ok(Self { store: RedbStore { database, seal, writer }, head: watch::Sender::new(0) })
+        let store = RedbStore { database, seal, writer };
+        index_owners(&store)?;
+        Ok(Self { store, head: watch::Sender::new(0) })
+    }
+}
+
+/// Makes the index of agents by owner for a file that was written before there was one.
+fn index_owners(store: &RedbStore) -> Kept<()> {
+    let mut after = None;
+    loop {
+        after = store.write(move |transaction| super::index_owners(transaction, after.as_ref()))?;
+        if after.is_none() {
+            return Ok(());
+        }
     }
 }
 

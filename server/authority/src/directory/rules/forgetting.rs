@@ -24,6 +24,7 @@ pub(super) fn forget(transaction: &mut Transaction<'_>, now: u64) -> Kept<bool> 
         registrations(transaction, now)?,
         sessions(transaction, now)?,
         events(transaction, now)?,
+        sets(transaction, now)?,
     ];
     codes(transaction, now)?;
     Ok(most.into_iter().any(|forgotten| forgotten >= MAX_AT_ONCE))
@@ -114,6 +115,19 @@ fn events(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
         transaction.set_number(Number::ForgottenEvents, newest)?;
     }
     Ok(count)
+}
+
+/// Security events that nobody could send again with effect.
+fn sets(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
+    let due = due(transaction, Table::SetTime, now)?;
+    for key in &due {
+        super::sets::forget(transaction, key);
+    }
+    if !due.is_empty() {
+        let kept = transaction.number(Number::Sets)?;
+        transaction.set_number(Number::Sets, kept.saturating_sub(due.len() as u64))?;
+    }
+    Ok(due.len())
 }
 
 /// Invitations, join codes and blocked sources that are over. There are few.

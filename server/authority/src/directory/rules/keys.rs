@@ -2,6 +2,7 @@
 
 use obol_handshake::{HandshakeHash, IdentityPublic};
 
+use super::people;
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, KeyOwner, KeyRotation, key_digest};
 use crate::directory::tables::{Kept, Table, Transaction, Unavailable};
@@ -15,14 +16,8 @@ pub(super) fn agent(transaction: &Transaction<'_>, id: &AgentId) -> Kept<Agent> 
 }
 
 pub(super) fn put(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
-    let id = agent.id.as_str().as_bytes();
-    if let Some(before) = transaction.get::<Agent>(Table::Agent, id)? {
-        transaction.remove(Table::OwnerAgent, &transaction.under(&before.owner.to_string(), id));
-    }
-    if agent.status == AgentStatus::Active {
-        transaction.mark(Table::OwnerAgent, &transaction.under(&agent.owner.to_string(), id));
-    }
-    transaction.put(Table::Agent, id, agent)
+    people::note(transaction, agent)?;
+    transaction.put(Table::Agent, agent.id.as_str().as_bytes(), agent)
 }
 
 /// The agent with this name, which is not revoked, or with this id.

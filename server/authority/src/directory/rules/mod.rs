@@ -11,6 +11,7 @@ mod policy;
 mod registering;
 mod servers;
 mod sessions;
+mod sets;
 
 use obol_handshake::IdentityPublic;
 use obol_session::{ResourceHalf, SessionId};
@@ -18,18 +19,21 @@ use tokio::sync::watch;
 
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
-    Agent, Answer, Approval, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower, Follows,
-    HalvesPage, Handshake, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewRegistration,
-    NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica,
-    ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored,
+    Agent, Answer, Approval, Bytes, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower,
+    Follows, HalvesPage, Handshake, HeardSet, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS,
+    NewRegistration, NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration,
+    Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored, TakenSet,
 };
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
+pub(crate) use self::people::index as index_owners;
 pub(crate) use self::registering::make as approved_agent;
 
 /// Where the incarnation is, among the single values.
 const INCARNATION: &[u8] = b"incarnation";
+/// Where the keys are that sign for others, among them.
+const SIGNING_KEYS: &[u8] = b"signing_keys";
 
 /// `time ‖ rest`: an index by time.
 fn at(time: u64, rest: &[u8]) -> Vec<u8> {
@@ -221,6 +225,10 @@ impl<S: Store> Directory for Stored<S> {
         write(self, move |transaction| people::know(transaction, &person, now))
     }
 
+    fn take_set(&self, set: HeardSet, now: u64) -> Answer<TakenSet> {
+        write(self, move |transaction| sets::take(transaction, &set, now))
+    }
+
     fn enable_agent(&self, name: &str, now: u64) -> Answer<Result<Agent, Refused>> {
         let name = name.to_owned();
         write(self, move |transaction| ending::enable_agent(transaction, &name, now))
@@ -302,6 +310,16 @@ impl<S: Store> Directory for Stored<S> {
             }
             transaction.put_bytes(Table::Meta, INCARNATION, zeroize::Zeroizing::new(fresh.to_vec()));
             Ok(fresh)
+        })
+    }
+
+    fn signing_keys(&self, fresh: Option<Bytes>) -> Answer<Option<Bytes>> {
+        write(self, move |transaction| {
+            let known = transaction.get_bytes(Table::Meta, SIGNING_KEYS)?;
+            if let (None, Some(fresh)) = (&known, &fresh) {
+                transaction.put_bytes(Table::Meta, SIGNING_KEYS, fresh.clone());
+            }
+            Ok(known.or(fresh))
         })
     }
 

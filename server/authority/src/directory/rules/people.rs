@@ -1,21 +1,70 @@
 //! Humans: what is known of each, and what follows for the agents that they answer for.
 
 use super::{ending, keys, sessions};
-use crate::directory::rows::{Agent, Human, Person, PersonStatus};
+use crate::directory::rows::{Agent, AgentStatus, Human, Invitation, Person, PersonStatus};
 use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction, Unavailable};
-use crate::directory::{Ended, MAX_PERSONS, OwnerEnd};
+use crate::directory::{Ended, MAX_PAGE, MAX_PERSONS, OwnerEnd};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
 /// The most agents that one transaction ends, or whose sessions it does.
 const MAX_AT_ONCE: usize = 100;
+/// Whether the index was made for what was there before it.
+const INDEXED: &[u8] = b"owners_indexed";
+
+/// A human as an index has them. The issuer's length keeps two names from reading as one.
+fn name(human: &Human) -> String {
+    format!("{}:{}{}", human.issuer.len(), human.issuer, human.subject)
+}
+
+/// Keeps the index true for an agent that is about to be written.
+pub(super) fn note(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
+    let id = agent.id.as_str().as_bytes();
+    if let Some(before) = transaction.get::<Agent>(Table::Agent, id)? {
+        transaction.remove(Table::OwnerAgent, &transaction.under(&name(&before.owner), id));
+    }
+    if agent.status != AgentStatus::Revoked {
+        transaction.mark(Table::OwnerAgent, &transaction.under(&name(&agent.owner), id));
+    }
+    Ok(())
+}
+
+/// Makes the index for agents behind `after` that were there before it; where the next page begins, if there is more.
+pub(crate) fn index(transaction: &mut Transaction<'_>, after: Option<&AgentId>) -> Kept<Option<AgentId>> {
+    if transaction.get_bytes(Table::Meta, INDEXED)?.is_some() {
+        return Ok(None);
+    }
+    let after = after.map(|id| id.as_str().as_bytes());
+    let agents: Vec<Agent> = transaction.list(Table::Agent, after, MAX_PAGE)?;
+    for agent in &agents {
+        note(transaction, agent)?;
+    }
+    match agents.last().filter(|_| agents.len() == MAX_PAGE) {
+        Some(last) => Ok(Some(last.id.clone())),
+        None => {
+            transaction.mark(Table::Meta, INDEXED);
+            Ok(None)
+        }
+    }
+}
+
+/// Whether this human is known, or answers for an agent.
+pub(super) fn is_known(transaction: &Transaction<'_>, human: &Human) -> Kept<bool> {
+    Ok(person(transaction, human)?.is_some() || !agents_of(transaction, human, None, 1)?.is_empty())
+}
+
+/// The agent with this id, if this human answers for it.
+pub(super) fn agent_of(transaction: &Transaction<'_>, human: &Human, id: &AgentId) -> Kept<Option<Agent>> {
+    let found = keys::agent_called(transaction, id.as_str())?;
+    Ok(found.filter(|agent| agent.owner == *human))
+}
 
 pub(super) fn person(transaction: &Transaction<'_>, human: &Human) -> Kept<Option<Person>> {
-    transaction.get(Table::Person, &transaction.hidden(&human.to_string()))
+    transaction.get(Table::Person, &transaction.hidden(&name(human)))
 }
 
 fn put(transaction: &mut Transaction<'_>, person: &Person) -> Kept<Result<(), Refused>> {
-    let key = transaction.hidden(&person.human.to_string());
+    let key = transaction.hidden(&name(&person.human));
     if transaction.get_bytes(Table::Person, &key)?.is_none() {
         let known = transaction.number(Number::Persons)?;
         if known >= MAX_PERSONS {
@@ -27,14 +76,14 @@ fn put(transaction: &mut Transaction<'_>, person: &Person) -> Kept<Result<(), Re
     Ok(Ok(()))
 }
 
-/// The active agents that a human answers for, those behind `after`.
+/// The agents that a human answers for and that are not revoked, those behind `after`.
 fn agents_of(
     transaction: &Transaction<'_>,
     human: &Human,
     after: Option<&AgentId>,
     limit: usize,
 ) -> Kept<Vec<Agent>> {
-    let owner = human.to_string();
+    let owner = name(human);
     let after = after.map(|after| transaction.under(&owner, after.as_str().as_bytes()));
     let found = transaction.keys(Table::OwnerAgent, &transaction.hidden(&owner), after.as_deref(), limit)?;
     let agent = |key: &Vec<u8>| {
@@ -45,7 +94,7 @@ fn agents_of(
     found.iter().map(agent).collect()
 }
 
-/// Those of a human's active agents for which `concerns` says so, as many as one transaction should; whether there are more.
+/// Those of a human's agents for which `concerns` says so, as many as one transaction should; whether there are more.
 fn some_of(
     transaction: &Transaction<'_>,
     human: &Human,
@@ -82,22 +131,51 @@ pub(super) fn end(
         if let Err(refused) = put(transaction, &known)? {
             return Ok(Err(refused));
         }
+        withdraw_invitations(transaction, owner)?;
     }
-    let has_sessions = |agent: &Agent| sessions::live(transaction, &agent.id).map(|live| !live.is_empty());
-    let (agents, more) = match how {
-        OwnerEnd::Sessions => some_of(transaction, owner, has_sessions)?,
-        OwnerEnd::Suspend | OwnerEnd::Revoke => some_of(transaction, owner, |_| Ok(true))?,
-    };
+    let (agents, more) = some_of(transaction, owner, |agent| concerns(transaction, agent, how))?;
     let (mut ids, mut ended) = (Vec::new(), Vec::new());
-    for mut agent in agents {
-        match how {
-            OwnerEnd::Sessions => ended.extend(end_sessions(transaction, &mut agent, reason, now)?),
-            OwnerEnd::Suspend => ended.extend(ending::suspend(transaction, &mut agent, reason, now)?),
-            OwnerEnd::Revoke => ended.extend(ending::revoke(transaction, &mut agent, reason, now)?),
-        }
-        ids.push(agent.id);
+    for agent in agents {
+        let id = agent.id.clone();
+        ended.extend(end_agent(transaction, agent, how, reason, now)?);
+        ids.push(id);
     }
     ending::whole(transaction, ids, ended, more).map(Ok)
+}
+
+/// Whether there is anything to do about an agent.
+pub(super) fn concerns(transaction: &Transaction<'_>, agent: &Agent, how: OwnerEnd) -> Kept<bool> {
+    Ok(match how {
+        OwnerEnd::Sessions => !sessions::live(transaction, &agent.id)?.is_empty(),
+        OwnerEnd::Suspend => agent.status == AgentStatus::Active,
+        OwnerEnd::Revoke => agent.status != AgentStatus::Revoked,
+    })
+}
+
+/// Ends one agent, or what it has open.
+pub(super) fn end_agent(
+    transaction: &mut Transaction<'_>,
+    mut agent: Agent,
+    how: OwnerEnd,
+    reason: &str,
+    now: u64,
+) -> Kept<Vec<obol_session::SessionId>> {
+    match how {
+        OwnerEnd::Sessions => end_sessions(transaction, &mut agent, reason, now),
+        OwnerEnd::Suspend => ending::suspend(transaction, &mut agent, reason, now),
+        OwnerEnd::Revoke => ending::revoke(transaction, &mut agent, reason, now),
+    }
+}
+
+/// Whoever answers for nothing any more invites nobody: an open invitation would let further agents in.
+fn withdraw_invitations(transaction: &mut Transaction<'_>, human: &Human) -> Kept<()> {
+    for (key, row) in transaction.scan(Table::Invitation, &[], None, MAX_PAGE)? {
+        let invitation: Invitation = super::read_row(Table::Invitation, &row)?;
+        if invitation.by == *human {
+            transaction.remove(Table::Invitation, &key);
+        }
+    }
+    Ok(())
 }
 
 /// Ends the sessions of an agent. One that is being opened by what was true before is decided anew.

@@ -115,10 +115,22 @@ fn end(scope: DisableScope, args: &EndingArgs, told: &Told<'_>) -> Outcome {
     if !done.matched {
         return Err(nothing(&mut client, &told.unmatched)?);
     }
-    let confirmed = confirmations(&mut client, &done, args.wait)?;
+    report(&mut client, &done, args.wait, &args.operator, told.done, told.back.as_deref())
+}
+
+/// Waits a while for those who follow, and tells what was ended and who has confirmed it.
+pub(super) fn report(
+    client: &mut AsControlClient,
+    done: &DisableResult,
+    wait_secs: f64,
+    operator: &AsOperatorArgs,
+    said: &str,
+    back: Option<&str>,
+) -> Outcome {
+    let confirmed = confirmations(client, done, wait_secs)?;
     let next = revoke_commands(&done.sessions);
-    if args.operator.output.json {
-        let mut result = serde_json::to_value(&done).map_err(Failure::other)?;
+    if operator.output.json {
+        let mut result = serde_json::to_value(done).map_err(Failure::other)?;
         if let Value::Object(result) = &mut result {
             result.insert("next".to_owned(), object!(next));
             for (name, list) in
@@ -131,9 +143,9 @@ fn end(scope: DisableScope, args: &EndingArgs, told: &Told<'_>) -> Outcome {
         return Ok(());
     }
     let sessions = if done.sessions_ended == 1 { "session" } else { "sessions" };
-    output::line(&format!("{}; {} {sessions} ended", told.done, done.sessions_ended));
-    confirmed::tell(&done, &confirmed, &next);
-    if let Some(back) = &told.back {
+    output::line(&format!("{said}; {} {sessions} ended", done.sessions_ended));
+    confirmed::tell(done, &confirmed, &next);
+    if let Some(back) = back {
         output::line(&format!("To let it in again: {back}"));
     }
     Ok(())

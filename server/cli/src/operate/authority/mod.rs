@@ -2,6 +2,7 @@
 
 mod agents;
 mod confirmed;
+mod events;
 mod policies;
 mod registrations;
 mod servers;
@@ -13,6 +14,7 @@ use obol_ipc::{AS_CONTROL_SOCKET_VARIABLE, Endpoint};
 use serde::Serialize;
 
 pub(crate) use self::agents::agent;
+pub(crate) use self::events::events;
 pub(crate) use self::policies::{activate, history};
 pub(crate) use self::registrations::{approve, deny, registrations};
 pub(crate) use self::servers::{remove_copy, servers};

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use obol_authority::directory::RedbDirectory;
 use obol_authority::http::{Certificate, Service};
 use obol_authority::policy::{KeptPolicy, Policies};
-use obol_authority::{Authority, Now, Parts, Settings};
+use obol_authority::{Authority, Events, Now, Parts, Settings};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
 use obol_probe::notify::Notifier;
@@ -49,14 +49,17 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let settings = setup::settings(args, config)?;
     let places = Places::find(args, config)?;
     let certificate = setup::certificate(places.certificate.as_ref())?;
-    let options = setup::options(args, config, certificate.as_ref())?;
+    let heard = setup::events(places.events.as_ref(), settings.origin())?;
+    let reached = heard.ports();
+    let events = Arc::new(Events::new(heard, setup::outbound(config)?));
+    let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
     // Outside the sandbox, as the keyring is. Without the socket nobody could approve or end anything, so there is no service
     // without it.
     let operator = operator_door(args)?;
     let master = master_key(args, config, &places)?;
     let secret = key::load(&places.identity_key, &places.directory)?;
     let sandbox = (!args.no_sandbox && config.sandbox != Some(false))
-        .then(|| sandbox::of_authority(&reach(args, config, &places, operator.path())));
+        .then(|| sandbox::of_authority(&reach(args, config, &places, operator.path(), reached)));
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
     let (authority, policies) = open(settings, &places, &master, secret, config)?;
@@ -70,10 +73,13 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
         let (pin, words) =
             (key::pin(authority.settings().origin(), &authority.key()), key::words(&authority.key()));
         tracing::info!(words, pin, "the key that agents pin");
-        let control = Control::new(Arc::clone(&authority), Arc::clone(&policies), pin, words);
+        let control =
+            Control::new(Arc::clone(&authority), Arc::clone(&policies), Arc::clone(&events), pin, words);
         let stop = Stop::new();
         let operated = operator.serve(control, NAME, stop.clone())?;
-        let reload = Reload { policies, folder: places.policy, certificate };
+        let origin = authority.settings().origin().to_owned();
+        let events = (events, places.events, origin);
+        let reload = Reload { policies, folder: places.policy, certificate, events };
         serve(service, &authority, notifier, reloads, reload).await?;
         stop.say();
         let _panicked = tokio::task::block_in_place(|| operated.join());
@@ -108,6 +114,7 @@ fn reach<'a>(
     config: &As,
     places: &'a Places,
     socket: &'a Path,
+    reached: Vec<u16>,
 ) -> sandbox::AuthorityReach<'a> {
     let audit = places.audit.iter().flat_map(|(log, key)| [log, key]);
     let certificate = places.certificate.iter().flat_map(|(chain, key)| [chain, key]);
@@ -123,7 +130,8 @@ fn reach<'a>(
             .map(PathBuf::as_path)
             .chain([socket])
             .collect(),
-        read: certificate.chain(&places.policy).map(PathBuf::as_path).collect(),
+        read: certificate.chain(&places.policy).chain(&places.events).map(PathBuf::as_path).collect(),
+        reached,
     }
 }
 
@@ -171,6 +179,8 @@ struct Reload {
     policies: Arc<Policies>,
     folder: Option<PathBuf>,
     certificate: Option<Arc<Certificate>>,
+    /// Who is listened to, the file that says so, and what the service is known as.
+    events: (Arc<Events>, Option<PathBuf>, String),
 }
 
 impl Reload {
@@ -184,6 +194,11 @@ impl Reload {
                     None => {}
                     Some(Ok(())) => tracing::info!("the certificate was read again"),
                     Some(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
+                }
+                let (events, file, origin) = &self.events;
+                match setup::events(file.as_ref(), origin) {
+                    Ok(settings) => events.replace(settings),
+                    Err(error) => tracing::error!(%error, "who is listened to stays as it was"),
                 }
             });
             notifier.ready();

@@ -4,9 +4,10 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use obol_authority::Settings;
 use obol_authority::directory::ClonePolicy;
 use obol_authority::http::{Certificate, Options, Rate, TLS13};
+use obol_authority::{EventSettings, Outbound, Settings};
+use obol_secret::file::PrivateFile;
 use obol_session::Suite;
 
 use crate::exit::{Failure, Outcome};
@@ -21,6 +22,9 @@ const DAY_SECS: u64 = 86_400;
 /// Messages of one kind a second from one address, unless told otherwise.
 const DEFAULT_RATE: u32 = 20;
 
+/// The longest file of security events, in bytes.
+const MAX_EVENTS_BYTES: usize = 256 << 10;
+
 /// A certificate chain, and its private key.
 pub(super) type CertificateFiles = (PathBuf, PathBuf);
 
@@ -33,6 +37,8 @@ pub(super) struct Places {
     pub(super) audit: Option<(PathBuf, PathBuf)>,
     pub(super) policy: Option<PathBuf>,
     pub(super) certificate: Option<CertificateFiles>,
+    /// The file of security events.
+    pub(super) events: Option<PathBuf>,
 }
 
 impl Places {
@@ -47,6 +53,7 @@ impl Places {
             audit: log.map(|log| Ok::<_, Failure>((log, place(key.as_ref(), AS_KEY)?))).transpose()?,
             policy: either(&args.policy, &config.policy),
             certificate: certificate_files(args, config)?,
+            events: config.events.clone(),
         })
     }
 }
@@ -162,11 +169,28 @@ pub(super) fn options(
     Ok(options)
 }
 
+/// Reads the file of security events, where there is one.
+pub(super) fn events(file: Option<&PathBuf>, origin: &str) -> Outcome<EventSettings> {
+    let Some(file) = file else { return Ok(EventSettings::default()) };
+    let text = PrivateFile::read(file, MAX_EVENTS_BYTES).map_err(Failure::usage)?;
+    EventSettings::from_json(&text, origin)
+        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
+}
+
+/// What the service asks and tells others with.
+pub(super) fn outbound(config: &As) -> Outcome<Outbound> {
+    Outbound::new(config.ca_file.as_deref()).map_err(Failure::usage)
+}
+
 /// Everything that is wrong with the settings, for `obol config check`.
 pub(crate) fn check(config: &As) -> Vec<Failure> {
     let args = AsArgs::default();
     let mut found = Vec::new();
-    found.extend(settings(&args, config).err());
+    match settings(&args, config) {
+        Ok(settings) => found.extend(events(config.events.as_ref(), settings.origin()).err()),
+        Err(failure) => found.push(failure),
+    }
+    found.extend(outbound(config).err());
     let files = certificate_files(&args, config).and_then(|files| certificate(files.as_ref()));
     match files {
         Err(failure) => found.push(failure),

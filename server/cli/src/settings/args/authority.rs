@@ -46,6 +46,41 @@ pub(crate) enum AsCommand {
     Key(AsKeyArgs),
     /// Show the service that runs: its key, the policy in force, what waits, and what is denied.
     Status(AsOperatorArgs),
+    /// Show who is listened to about security events and who is told; or try the way of one.
+    Events {
+        #[command(subcommand)]
+        command: EventsCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EventsCommand {
+    /// Show who is listened to, who is told, and what came of it.
+    Status(AsOperatorArgs),
+    /// Say a security event of a user or an agent, as an identity provider would, and show who has confirmed what it ends. It is
+    /// carried out: sessions end.
+    Test(TestEventArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestEventArgs {
+    /// The agent that it is about, by name or id.
+    #[arg(long, value_name = "NAME", conflicts_with = "user", required_unless_present = "user")]
+    pub(crate) agent: Option<String>,
+    /// The user that it is about, by the name that their issuer gives them: all of their agents.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Who knows the user: an identity provider's issuer. Without it: this machine's user list.
+    #[arg(long, value_name = "URL", requires = "user")]
+    pub(crate) issuer: Option<String>,
+    /// The event: session-revoked ends sessions, account-disabled suspends agents as well.
+    #[arg(long, value_name = "EVENT", default_value = "session-revoked", value_parser = ["session-revoked", "account-disabled"])]
+    pub(crate) event: String,
+    /// For how many seconds to wait for those who follow to confirm it, at most 10.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) wait: f64,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
 }
 
 #[derive(Debug, Default, Args)]

@@ -1,5 +1,6 @@
 //! What the operator of the Authentication Service may ask for on `as-control.sock`.
 
+mod events;
 mod shown;
 mod uploads;
 
@@ -11,7 +12,7 @@ use std::time::Instant;
 use obol_authority::directory::{Agent, EndScope, Flow, Human, MAX_PAGE};
 use obol_authority::id::{AgentId, RegistrationId, UserCode};
 use obol_authority::policy::Policies;
-use obol_authority::{Authority, Now, Refused, Review};
+use obol_authority::{Authority, Events, Now, Refused, Review};
 use obol_ipc::as_control::{
     ActivateMode, ActivateParams, ActivateResult, AgentResult, AgentsResult, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
@@ -51,6 +52,7 @@ pub(super) struct Control {
     pub(super) pin: String,
     /// The key in words.
     pub(super) words: String,
+    events: Arc<Events>,
     uploads: Mutex<Uploads>,
 }
 
@@ -99,10 +101,11 @@ impl Control {
     pub(super) fn new(
         authority: Arc<Authority>,
         policies: Arc<Policies>,
+        events: Arc<Events>,
         pin: String,
         words: String,
     ) -> Self {
-        Self { authority, policies, pin, words, uploads: Mutex::default() }
+        Self { authority, policies, pin, words, events, uploads: Mutex::default() }
     }
 
     fn act(&self, call: AsControlRequest, by: &Human) -> Outcome<AsControlReply> {
@@ -148,6 +151,8 @@ impl Control {
                     Err(refused) => return Err(refusal(refused)),
                 })
             }
+            AsControlRequest::Events(_) => AsControlReply::Events(self.events()),
+            AsControlRequest::TestEvent(params) => AsControlReply::TestEvent(self.test_event(&params, now)?),
             AsControlRequest::Health(_) => {
                 let reason = self.authority.health().err();
                 AsControlReply::Health(HealthResult { ready: reason.is_none(), reason })

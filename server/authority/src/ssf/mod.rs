@@ -1,0 +1,33 @@
+//! Security events: what others say of humans and their sessions (Shared Signals Framework 1.0, CAEP 1.0, RISC), and what
+//! follows from it for their agents.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`EventSettings`] | who is listened to, from a file |
+//! | `set`, `subject`, `effect` | what a security event token says, and what it brings about; no I/O |
+//! | `keys` | the keys of those who are listened to, fetched off the way of requests |
+//! | `receive` | takes a token: checks it, and has the directory remember it with its effect |
+//! | [`trial`](mod@trial) | the service says an event to itself, for whoever wants to see what follows |
+//! | `poll` | fetches tokens (RFC 8936) where nobody can reach this service |
+//!
+//! Nothing here lets anybody in: an event can only end, suspend or revoke.
+
+mod effect;
+mod keys;
+mod live;
+mod poll;
+mod receive;
+mod refusal;
+mod set;
+mod settings;
+mod subject;
+#[cfg(test)]
+mod tests;
+mod transmitter;
+mod trial;
+
+pub use self::live::Events;
+pub(crate) use self::refusal::{Refusal, Wrong};
+pub use self::settings::{EventSettings, EventSettingsError};
+pub use self::transmitter::TransmitterStatus;
+pub use self::trial::{Trial, trial};

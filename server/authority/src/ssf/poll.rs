@@ -1,0 +1,113 @@
+//! Fetches security events from who keeps them (RFC 8936), where nobody can reach this service. What was carried out is
+//! confirmed with the next request, and what cannot be is said to be wrong; what could not be yet is neither.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::sleep;
+
+use super::refusal::Refusal;
+use super::settings::{PollSettings, TransmitterSettings};
+use crate::directory::TakenSet;
+use crate::outbound::Outbound;
+
+/// The most events of one answer.
+const MAX_EVENTS: usize = 100;
+/// The pause between questions where nothing waits, and the longest after failures.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+
+/// What is said of the events of the last answer.
+#[derive(Debug, Default)]
+struct Said {
+    done: Vec<String>,
+    wrong: Map<String, Value>,
+}
+
+/// Events that wait, by name, and whether there are more.
+#[derive(Debug, Deserialize)]
+struct Waiting {
+    #[serde(default)]
+    sets: BTreeMap<String, String>,
+    #[serde(default, rename = "moreAvailable")]
+    more: bool,
+}
+
+/// Asks, and remembers what to say of the last answer.
+#[derive(Debug, Default)]
+pub(super) struct Poller {
+    said: Said,
+    failures: u32,
+    /// Whether nothing is to be asked for a while.
+    is_idle: bool,
+}
+
+impl Poller {
+    /// The next tokens, each with its name; waits where there are none.
+    pub(super) async fn next(
+        &mut self,
+        by: &TransmitterSettings,
+        outbound: &Outbound,
+    ) -> Vec<(String, Vec<u8>)> {
+        let Some(place) = &by.poll else { return core::future::pending().await };
+        if core::mem::take(&mut self.is_idle) {
+            let pause = PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures.min(8)));
+            sleep(pause.min(PAUSES.1)).await;
+        }
+        match ask(place, outbound, &self.said).await {
+            Ok(waiting) => {
+                self.failures = 0;
+                self.said = Said::default();
+                // What was done is confirmed at once, so that nobody waits for a pause to end.
+                self.is_idle = waiting.sets.is_empty() && !waiting.more;
+                let sets = waiting.sets.into_iter().take(MAX_EVENTS);
+                sets.map(|(name, token)| (name, token.into_bytes())).collect()
+            }
+            Err(error) => {
+                tracing::warn!(issuer = by.issuer, error, "security events could not be fetched");
+                (self.failures, self.is_idle) = (self.failures.saturating_add(1), true);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Notes what came of a token.
+    pub(super) fn note(&mut self, name: String, taken: &Result<TakenSet, Refusal>) {
+        match taken {
+            Ok(_) => self.said.done.push(name),
+            Err(Refusal::Wrong(wrong, why)) => {
+                self.said.wrong.insert(name, json!({ "err": wrong.code(), "description": why }));
+            }
+            // It stays there, and comes again.
+            Err(Refusal::Later(..)) => self.is_idle = true,
+        }
+    }
+}
+
+async fn ask(place: &PollSettings, outbound: &Outbound, said: &Said) -> Result<Waiting, String> {
+    let mut question = json!({ "maxEvents": MAX_EVENTS, "returnImmediately": true });
+    if !said.done.is_empty() {
+        question["ack"] = json!(said.done);
+    }
+    if !said.wrong.is_empty() {
+        question["setErrs"] = json!(said.wrong);
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if let Some(token) = &place.token {
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {}", token.as_str())).map_err(|error| error.to_string())?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let answer = outbound.post(&place.url, headers, question.to_string().into_bytes()).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    if !answer.status.is_success() {
+        return Err(answer.status.to_string());
+    }
+    obol_secret::json::parse(&answer.body).map_err(|error| error.to_string())
+}

@@ -1,0 +1,48 @@
+//! Security events, as the operator is shown them and may try them.
+
+use obol_authority::directory::Human;
+use obol_authority::{Now, Refused, Trial, trial};
+use obol_ipc::as_control::{DisableResult, EventsResult, TestEventParams, TransmitterState};
+use obol_ipc::refusal::Refusal;
+
+use super::shown::{self, ANSWER_BYTES, short, time};
+use super::{Control, Outcome, found};
+
+impl Control {
+    pub(super) fn events(&self) -> EventsResult {
+        let transmitters = self.events.status().into_iter().map(|one| TransmitterState {
+            issuer: one.issuer,
+            keys: u32::try_from(one.keys).unwrap_or(u32::MAX),
+            keys_fetched_at: one.keys_fetched_at.map(time),
+            error: one.error,
+            taken: one.taken,
+            again: one.again,
+            unknown: one.unknown,
+            refused: one.refused,
+            heard_at: one.heard_at.map(time),
+        });
+        EventsResult { transmitters: short(transmitters, ANSWER_BYTES / 2).0, outlets: Vec::new() }
+    }
+
+    pub(super) fn test_event(&self, params: &TestEventParams, now: Now) -> Outcome<DisableResult> {
+        let event = Trial::named(params.event.as_str())
+            .ok_or_else(|| Refusal::invalid_argument("event: session-revoked or account-disabled"))?;
+        let (human, agent) = match (&params.agent, &params.user) {
+            (Some(name), None) => {
+                let agent = found(self.authority.directory().agent(name.as_str()))?;
+                let Some(agent) = agent else { return Ok(DisableResult::default()) };
+                (agent.owner, Some(agent.id))
+            }
+            (None, Some(user)) => {
+                let issuer = params.issuer.as_ref().map_or("local", |issuer| issuer.as_str());
+                (Human { issuer: issuer.to_owned(), subject: user.as_str().to_owned() }, None)
+            }
+            _ => return Err(Refusal::invalid_argument("name an agent or a user, and not both")),
+        };
+        match trial(&self.authority, event, &human, agent.as_ref(), now) {
+            Ok(Some(report)) => Ok(shown::ended(report, true)),
+            Ok(None) | Err(Refused::Unknown(_)) => Ok(DisableResult::default()),
+            Err(refused) => Err(super::refusal(refused)),
+        }
+    }
+}
