@@ -17,6 +17,8 @@ mod decider;
 pub mod directory;
 pub mod http;
 pub mod id;
+#[cfg(feature = "people")]
+pub mod identity;
 mod jws;
 mod numbers;
 mod outbound;
