@@ -8,6 +8,8 @@ mod error;
 mod events;
 mod lasting;
 mod load;
+#[cfg(feature = "people")]
+mod pages;
 mod problem;
 mod routes;
 mod stream;
@@ -73,13 +75,32 @@ pub struct Options {
     max_connections: usize,
     rate: Option<Rate>,
     events: Option<Arc<Events>>,
+    #[cfg(feature = "people")]
+    provider: Option<crate::identity::Provider>,
 }
 
 impl Options {
     /// On this address; without TLS it must be loopback.
     pub fn new(listen: SocketAddr) -> Self {
         let rate = Rate::new(RATE.0).map(|rate| rate.with_burst(RATE.1));
-        Self { listen, certificate: None, probes: None, max_connections: MAX_CONNECTIONS, rate, events: None }
+        Self {
+            listen,
+            certificate: None,
+            probes: None,
+            max_connections: MAX_CONNECTIONS,
+            rate,
+            events: None,
+            #[cfg(feature = "people")]
+            provider: None,
+        }
+    }
+
+    /// Serves the pages where humans decide, who log in with this provider.
+    #[cfg(feature = "people")]
+    #[must_use]
+    pub fn provider(mut self, provider: crate::identity::Provider) -> Self {
+        self.provider = Some(provider);
+        self
     }
 
     /// With TLS.
@@ -135,7 +156,8 @@ impl Options {
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
-    pub async fn bind(self, authority: Arc<Authority>) -> Result<Service, BindError> {
+    #[cfg_attr(not(feature = "people"), expect(unused_mut, reason = "the pages take the provider"))]
+    pub async fn bind(mut self, authority: Arc<Authority>) -> Result<Service, BindError> {
         self.check()?;
         let (public, local_addr) = bind(self.listen).await?;
         let probes = self.probes.map(Loopback::bind).transpose()?;
@@ -148,8 +170,17 @@ impl Options {
         let events = self.events.clone();
         let shared =
             Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone(), events);
+        let routes = routes::router(Arc::new(shared));
+        #[cfg(feature = "people")]
+        let routes = match self.provider.take() {
+            None => routes,
+            Some(provider) => {
+                let pages = pages::Pages::new(Arc::clone(&authority), provider, self.rate);
+                routes.merge(pages::router(Arc::new(pages)))
+            }
+        };
         Ok(Service {
-            routes: routes::router(Arc::new(shared)),
+            routes,
             public,
             probes,
             counters,

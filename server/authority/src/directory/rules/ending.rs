@@ -3,34 +3,18 @@
 use obol_handshake::IdentityPublic;
 use obol_session::SessionId;
 
-use super::{keys, number_behind, people, sessions};
+use super::{keys, number_behind, sessions};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, DeniedTool, Human, SessionRow};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
-use crate::directory::{EndScope, Ended, KeyStanding, MAX_PAGE};
+use crate::directory::{Ended, KeyStanding, MAX_PAGE};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
 /// The most tools that can be denied.
 pub(super) const MAX_DENIED_TOOLS: usize = 1_000;
 
-pub(super) fn end(
-    transaction: &mut Transaction<'_>,
-    scope: &EndScope,
-    reason: &str,
-    by: &Human,
-    now: u64,
-) -> Kept<Result<Ended, Refused>> {
-    match scope {
-        EndScope::Agent(name) => end_agent(transaction, name, false, reason, now),
-        EndScope::Revoke(name) => end_agent(transaction, name, true, reason, now),
-        EndScope::Session(id) => end_session(transaction, *id, reason, now),
-        EndScope::Tool(tool) => end_tool(transaction, tool, reason, by, now),
-        EndScope::Owner(owner, end) => people::end(transaction, owner, *end, reason, now),
-    }
-}
-
-fn end_agent(
+pub(super) fn end_agent(
     transaction: &mut Transaction<'_>,
     name: &str,
     for_good: bool,
@@ -101,7 +85,7 @@ fn close(
     Ok(ended)
 }
 
-fn end_session(
+pub(super) fn end_session(
     transaction: &mut Transaction<'_>,
     id: SessionId,
     reason: &str,
@@ -118,7 +102,7 @@ fn end_session(
 }
 
 /// Denies the tool first, so that no new session has it; of the sessions that grant it as many as one transaction should.
-fn end_tool(
+pub(super) fn end_tool(
     transaction: &mut Transaction<'_>,
     tool: &str,
     reason: &str,

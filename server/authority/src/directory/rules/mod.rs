@@ -214,7 +214,13 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn end(&self, scope: EndScope, reason: String, by: Human, now: u64) -> Answer<Result<Ended, Refused>> {
-        write(self, move |transaction| ending::end(transaction, &scope, &reason, &by, now))
+        write(self, move |transaction| match &scope {
+            EndScope::Agent(name) => ending::end_agent(transaction, name, false, &reason, now),
+            EndScope::Revoke(name) => ending::end_agent(transaction, name, true, &reason, now),
+            EndScope::Session(id) => ending::end_session(transaction, *id, &reason, now),
+            EndScope::Tool(tool) => ending::end_tool(transaction, tool, &reason, &by, now),
+            EndScope::Owner(owner, how) => people::end(transaction, owner, *how, &reason, now),
+        })
     }
 
     fn person(&self, human: &Human) -> Answer<Option<Person>> {
