@@ -439,6 +439,7 @@ fn params(wishes: &Registration) -> Result<RegisterParams, Error> {
         roles: wishes.roles.iter().map(WishedName::new).collect::<Result<_, _>>().map_err(wrong)?,
         tools: wishes.tools.iter().map(ToolName::new).collect::<Result<_, _>>().map_err(wrong)?,
         ticket: None,
+        flow: None,
     })
 }
 

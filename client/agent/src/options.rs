@@ -288,9 +288,12 @@ impl fmt::Debug for Registration {
 fn prompt_on_stderr(seen: &RegistrationResult) {
     use std::io::Write as _;
     let code = seen.code.as_deref().unwrap_or("-");
+    let how = match &seen.page {
+        Some(page) => format!("In a browser on this machine:\n\n  {page}"),
+        None => format!("Where the service runs:\n\n  obol approve {code}"),
+    };
     let text = format!(
-        "A human has to approve this agent. Where the service runs:\n\n  obol approve {code}\n\nThey see the agent's key in words, \
-         and must see these:\n\n  {}\n\n",
+        "A human has to approve this agent. {how}\n\nThey see the agent's key in words, and must see these:\n\n  {}\n\n",
         seen.words
     );
     // Nobody may be there to read it.

@@ -42,6 +42,8 @@ export interface Prompt {
   /** The agent's key; the human must see the same. */
   words: string;
   expiresAt: string;
+  /** Where they decide in a browser on this machine; absent where whoever runs the service decides. */
+  page?: string;
 }
 
 export interface RegisterOptions extends CallOptions {

@@ -34,6 +34,27 @@ protocol! {
     /// Tell that a resource server says of a token that it was spent, which this agent had not sent before. It is told to the service,
     /// and nothing else follows from it.
     TokenStolen "tokenStolen" (TokenStolenParams) -> Empty;
+    /// Give the return code that the service's page showed after a human's yes. A wrong one may be tried again, twice.
+    CompleteRegistration "completeRegistration" (CompleteRegistrationParams) -> RegistrationResult;
+}
+
+/// How a human's word in a browser comes back to the agent. In JSON: `loopback` or `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum RegistrationFlow {
+    /// The browser runs on this machine, and brings it.
+    Loopback,
+    /// The browser runs elsewhere: the human types a code there, and another one here.
+    Code,
+}
+
+/// Parameters of `completeRegistration`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompleteRegistrationParams {
+    /// The three words, with dashes between them.
+    pub code: WishedName,
 }
 
 /// Parameters of `register`. What the operator set in the authenticator's settings need not be said, and cannot be said
@@ -56,6 +77,9 @@ pub struct RegisterParams {
     /// An invitation's ticket, which stands in for the human.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<TicketText>,
+    /// How a human's word in a browser should come back, where the service has pages for that; `loopback` if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow: Option<RegistrationFlow>,
 }
 
 /// What has become of a registration. In JSON: `none`, `waiting`, `denied`, `expired` or `active`.
@@ -95,6 +119,12 @@ pub struct RegistrationResult {
     /// When a human has to approve the agent again, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_expires_at: Option<UtcTime>,
+    /// While it waits: where a human decides in a browser. Without it, whoever runs the service decides, on its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// While it waits: the human has to type the return code here, by `completeRegistration`, once the page shows it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub return_code: bool,
 }
 
 /// Result of `authenticate` and `ensureAuthenticated`: a session that the TQS mints from.
@@ -230,8 +260,9 @@ pub struct TokenStolenParams {
 
 binary_struct! {
     TokenStolenParams { tool, audience, session_id }
-    RegisterParams { name, class, roles, tools, ticket }
-    RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at }
+    RegisterParams { name, class, roles, tools, ticket, flow }
+    CompleteRegistrationParams { code }
+    RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at, page, return_code }
     OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }
     Problem { code, message, at, retry_at }
     Route { audience, tools, url, method, path, via, sealed }
@@ -242,6 +273,7 @@ binary_struct! {
 }
 
 binary_enum! {
+    RegistrationFlow "way of a registration" { Loopback = 0, Code = 1 }
     RegistrationState "state of a registration" { None = 0, Waiting = 1, Denied = 2, Expired = 3, Active = 4 }
     AuthState "state of an authenticator" {
         Unregistered = 0, Waiting = 1, Registered = 2, Authenticated = 3, Held = 4, Stopped = 5

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::derive::{OpenedSession, Route, derive};
-use crate::identity::{Asked, Identity};
+use crate::identity::{Asked, Identity, Page};
 
 /// What it calls itself to the service.
 const CLIENT: &str = concat!("obol-authenticator/", env!("CARGO_PKG_VERSION"));
@@ -61,6 +61,8 @@ pub enum Registered {
 pub enum RegistrationState {
     /// A human has yet to decide.
     Pending,
+    /// A human said yes in a browser, and it has yet to come back.
+    Confirming,
     /// A human said no.
     Denied,
     /// Nobody decided in time.
@@ -81,6 +83,17 @@ pub struct Waiting {
     pub code: String,
     /// Until when, in Unix seconds.
     pub expires_at: u64,
+    /// Where they decide in a browser, and how that comes back.
+    pub(crate) page: Option<Page>,
+}
+
+/// How a human's word in a browser could come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// To this port of loopback.
+    Loopback(u16),
+    /// Typed by the human.
+    Code,
 }
 
 /// A session that was opened.
@@ -105,8 +118,18 @@ pub struct Authenticator {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RegisterDocument {
-    Waits { registration_id: String, poll_token: String, user_code: String, interval: u64, expires_in: u64 },
-    Active { agent_id: String },
+    Waits {
+        registration_id: String,
+        poll_token: String,
+        user_code: String,
+        interval: u64,
+        expires_in: u64,
+        #[serde(default)]
+        page: Option<Page>,
+    },
+    Active {
+        agent_id: String,
+    },
 }
 
 impl Authenticator {
@@ -132,7 +155,11 @@ impl Authenticator {
     /// The registration that waits for a human, if one does.
     pub fn waiting(&self) -> Option<Waiting> {
         let asked = self.identity.asked()?;
-        Some(Waiting { code: asked.user_code.clone(), expires_at: asked.expires_at })
+        Some(Waiting {
+            code: asked.user_code.clone(),
+            expires_at: asked.expires_at,
+            page: asked.page.clone(),
+        })
     }
 
     /// Forgets a registration of which the service knows nothing any more.
@@ -166,15 +193,33 @@ impl Authenticator {
         ticket: Option<&str>,
         now: u64,
     ) -> Result<Registered, AuthError> {
+        self.register_by(wishes, ticket, None, now).await
+    }
+
+    /// As [`register`](Self::register), where a human's word in a browser could come back.
+    pub(crate) async fn register_by(
+        &mut self,
+        wishes: &Wishes,
+        ticket: Option<&str>,
+        way: Option<Way>,
+        now: u64,
+    ) -> Result<Registered, AuthError> {
         let wanted = serde_json::to_value(wishes).map_err(|error| AuthError::System(error.to_string()))?;
-        let mut caller = Registering { identity: &self.identity, wanted, ticket };
+        let mut caller = Registering { identity: &self.identity, wanted, ticket, way };
         let (_, document) = self.uplink.carry_out(Purpose::Register, "/v1/agents", now, &mut caller).await?;
         match parse(&document).map_err(|error| AuthError::Answer(error.to_string()))? {
             RegisterDocument::Active { agent_id } => {
                 self.identity.set_agent_id(&agent_id)?;
                 Ok(Registered::Active { agent_id })
             }
-            RegisterDocument::Waits { registration_id, poll_token, user_code, interval, expires_in } => {
+            RegisterDocument::Waits {
+                registration_id,
+                poll_token,
+                user_code,
+                interval,
+                expires_in,
+                page,
+            } => {
                 let code = user_code.clone();
                 let expires_at = now.saturating_add(expires_in);
                 self.identity.set_asked(Some(Asked {
@@ -182,6 +227,7 @@ impl Authenticator {
                     poll_token,
                     user_code,
                     expires_at,
+                    page,
                 }))?;
                 let words = self.identity.public().words();
                 Ok(Registered::Waits { code, words, expires_in_secs: expires_in, interval_secs: interval })
@@ -206,9 +252,32 @@ impl Authenticator {
         match &state {
             RegistrationState::Approved { agent_id, .. } => self.identity.set_agent_id(agent_id)?,
             RegistrationState::Denied | RegistrationState::Expired => self.identity.set_asked(None)?,
-            RegistrationState::Pending => {}
+            RegistrationState::Pending | RegistrationState::Confirming => {}
         }
         Ok(state)
+    }
+
+    /// Shows the service what came back with a human's yes; the agent's id, and when its approval ends, in Unix seconds.
+    pub(crate) async fn complete(&mut self, shown: &str) -> Result<(String, u64), AuthError> {
+        let asked = self.identity.asked().cloned().ok_or(AuthError::NotAsked)?;
+        let path = format!("/v1/agents/registrations/{}/complete", asked.registration_id);
+        let mut connection = self.uplink.connect().await?;
+        let body = match connection.tell(&path, &asked.poll_token, &json!({ "code": shown })).await? {
+            Answer::Done(body) => body,
+            Answer::Refused(clear) => return Err(clear.into()),
+        };
+        match parse(&body).map_err(|error| AuthError::Answer(error.to_string()))? {
+            RegistrationState::Approved { agent_id, expires_at } => {
+                self.identity.set_agent_id(&agent_id)?;
+                Ok((agent_id, expires_at))
+            }
+            other => Err(AuthError::Answer(format!("{other:?} is not what a completed registration is"))),
+        }
+    }
+
+    /// What whoever brings a human's yes names.
+    pub(crate) fn registration_id(&self) -> Option<&str> {
+        self.identity.asked().map(|asked| asked.registration_id.as_str())
     }
 
     /// Opens a session. `pop_pub` is the public half of the key that its proofs of possession will be made with. `now` in Unix
@@ -373,6 +442,7 @@ struct Registering<'a> {
     identity: &'a Identity,
     wanted: Value,
     ticket: Option<&'a str>,
+    way: Option<Way>,
 }
 
 impl Caller for Registering<'_> {
@@ -385,6 +455,15 @@ impl Caller for Registering<'_> {
         request.insert("wanted".to_owned(), self.wanted.clone());
         if let Some(ticket) = self.ticket {
             request.insert("ticket".to_owned(), json!(ticket));
+        }
+        match self.way {
+            Some(Way::Loopback(port)) => {
+                request.insert("flow".to_owned(), json!({ "loopback": { "port": port } }));
+            }
+            Some(Way::Code) => {
+                request.insert("flow".to_owned(), json!("code"));
+            }
+            None => {}
         }
         Ok(Value::Object(request))
     }

@@ -91,6 +91,25 @@ pub(crate) struct Asked {
     /// Until when a human can decide, in Unix seconds.
     #[serde(default)]
     pub(crate) expires_at: u64,
+    /// Where a human decides in a browser, and how their word comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) page: Option<Page>,
+}
+
+/// Where a human decides in a browser.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Page {
+    pub(crate) flow: Flow,
+    pub(crate) url: String,
+}
+
+/// How a human's word comes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Flow {
+    Loopback,
+    Code,
 }
 
 /// An identity key that is to take the place of the one there is. Both are kept until the service has taken the new one.

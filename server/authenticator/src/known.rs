@@ -203,6 +203,8 @@ mod tests {
                 expires_at: None,
                 agent_id: None,
                 approval_expires_at: None,
+                page: None,
+                return_code: false,
             },
             session: None,
             routes: Vec::new(),

@@ -11,6 +11,9 @@ use obol_uplink::AuthError;
 
 use crate::tqs::TqsError;
 
+/// When what could not be done now may be tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// What a failure means for what happens next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Consequence {
@@ -63,6 +66,20 @@ pub(crate) fn of_service(error: &AuthError, retry_after: Duration) -> Refusal {
         // The service's own code comes first where the socket has none for it.
         ErrorCode::AuthorityRefused => Refusal::new(code, format!("{}: {words}", error.code())),
         _ => Refusal::new(code, words),
+    }
+}
+
+/// The same for a human's yes that did not come back as it should. The service says this in clear, to whoever holds the poll token.
+pub(crate) fn of_completion(error: &AuthError) -> Refusal {
+    match error {
+        AuthError::Rejected { code, detail } if code == "WRONG_CODE" || code == "MALFORMED" => {
+            Refusal::invalid_argument(format_args!("{detail}"))
+        }
+        AuthError::Rejected { code, .. } if code == "PENDING_APPROVAL" => Refusal::new(
+            ErrorCode::ApprovalPending,
+            "no human has said yes on the page yet, or the registration is over; the return code comes after that",
+        ),
+        error => of_service(error, RETRY_AFTER),
     }
 }
 

@@ -178,7 +178,8 @@ impl Options {
             Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
         let hearing = Hearing::new(news, between);
         let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing)
-            .rotating_after(rotate_days);
+            .rotating_after(rotate_days)
+            .hearing_browsers(orders.downgrade());
         let orders = Orders { orders, stop: stop.clone() };
         let operator = operator.map(|socket| (socket, Arc::new(Operator { orders: orders.clone() })));
         let agents = Agents { shared, orders };
@@ -208,6 +209,8 @@ fn nothing_known(authenticator: &Authenticator) -> Known {
         expires_at: None,
         agent_id: None,
         approval_expires_at: None,
+        page: None,
+        return_code: false,
     };
     Known {
         registration,

@@ -52,6 +52,10 @@ impl Answerer<AuthProtocol> for Agents {
             AuthRequest::RegistrationStatus(_) => {
                 self.orders.give(Order::Registration, AuthReply::RegistrationStatus)
             }
+            AuthRequest::CompleteRegistration(params) => self.orders.give(
+                |reply| Order::Complete(params.code.as_str().to_owned(), reply),
+                AuthReply::CompleteRegistration,
+            ),
             AuthRequest::Authenticate(_) => self.orders.give(open(true), AuthReply::Authenticate),
             AuthRequest::EnsureAuthenticated(_) => {
                 self.orders.give(open(false), AuthReply::EnsureAuthenticated)

@@ -16,6 +16,7 @@ use obol_secret::json;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -245,6 +246,25 @@ impl Connection {
             .header(HOST, &self.authority)
             .header(AUTHORIZATION, value)
             .body(Full::default());
+        self.send(request.map_err(|error| AuthError::System(error.to_string()))?).await
+    }
+
+    /// Says something with a bearer secret of the scheme `Obol-Poll`.
+    ///
+    /// # Errors
+    ///
+    /// As [`post`](Self::post).
+    pub async fn tell(&mut self, path: &str, token: &str, body: &Value) -> Result<Answer, AuthError> {
+        let mut value = HeaderValue::try_from(format!("Obol-Poll {token}"))
+            .map_err(|error| AuthError::System(error.to_string()))?;
+        value.set_sensitive(true);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, &self.authority)
+            .header(AUTHORIZATION, value)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.to_string())));
         self.send(request.map_err(|error| AuthError::System(error.to_string()))?).await
     }
 

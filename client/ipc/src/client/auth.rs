@@ -3,11 +3,12 @@
 use core::time::Duration;
 
 use obol_ipc::auth::{
-    AuthProtocol, AuthReply, AuthRequest, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult,
-    TokenStolenParams,
+    AuthProtocol, AuthReply, AuthRequest, AuthStatusResult, CompleteRegistrationParams, OpenSession,
+    RegisterParams, RegistrationResult, TokenStolenParams,
 };
 use obol_ipc::control::StatusParams;
 use obol_ipc::message::Empty;
+use obol_ipc::names::WishedName;
 
 use super::caller::BlockingClient;
 use super::error::CallError;
@@ -41,6 +42,17 @@ impl AuthClient {
     pub fn registration_status(&mut self) -> Result<RegistrationResult, CallError> {
         let reply = self.call(&AuthRequest::RegistrationStatus(Empty {}), AUTHORITY_PATIENCE)?;
         expect_reply!(reply, AuthReply::RegistrationStatus)
+    }
+
+    /// Gives the return code that the service's page showed after a human's yes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn complete_registration(&mut self, code: WishedName) -> Result<RegistrationResult, CallError> {
+        let params = CompleteRegistrationParams { code };
+        let reply = self.call(&AuthRequest::CompleteRegistration(params), AUTHORITY_PATIENCE)?;
+        expect_reply!(reply, AuthReply::CompleteRegistration)
     }
 
     /// Has a session opened; returns once the TQS mints from it.

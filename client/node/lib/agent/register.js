@@ -6,9 +6,9 @@ const { AgentError } = require("./errors");
 const POLL_MS = 1_000;
 
 /** What is shown where nothing else is asked for. */
-function prompt({ code, words, expiresAt }) {
+function prompt({ code, words, expiresAt, page }) {
   process.stderr.write(
-    `A human has to approve this agent before ${expiresAt}:\n    obol approve ${code}\n` +
+    `A human has to approve this agent before ${expiresAt}:\n    ${page ?? `obol approve ${code}`}\n` +
       `The key they see must read: ${words}\n`,
   );
 }
@@ -31,8 +31,8 @@ const failure = (state, registration) =>
 async function register(authenticator, options, deadline) {
   let answer = await authenticator.call("register", wanted(options), deadline, { repeat: true });
   if (answer.state === "waiting" && options.wait !== false) {
-    const { code, words, expiresAt } = answer;
-    await (options.onPrompt ?? prompt)({ code, words, expiresAt });
+    const { code, words, expiresAt, page } = answer;
+    await (options.onPrompt ?? prompt)({ code, words, expiresAt, ...(page && { page }) });
     while (answer.state === "waiting" && deadline.left() > POLL_MS) {
       await deadline.pause(POLL_MS);
       answer = await authenticator.call("registrationStatus", {}, deadline, { repeat: true });

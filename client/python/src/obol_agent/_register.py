@@ -15,11 +15,13 @@ class Prompt(NamedTuple):
     #: The agent's key; the human must see the same.
     words: str
     expires_at: str
+    #: Where they decide in a browser on this machine; empty where whoever runs the service decides.
+    page: str = ""
 
 
 def _print(prompt: Prompt) -> None:
     print(
-        f"A human has to approve this agent before {prompt.expires_at}:\n    obol approve {prompt.code}\n"
+        f"A human has to approve this agent before {prompt.expires_at}:\n    {prompt.page or f'obol approve {prompt.code}'}\n"
         f"The key they see must read: {prompt.words}",
         file=sys.stderr,
     )
@@ -57,4 +59,4 @@ class Registering:
 
 
 def _prompt(answer: dict[str, Any]) -> Prompt:
-    return Prompt(*(str(answer.get(name, "")) for name in ("code", "words", "expiresAt")))
+    return Prompt(*(str(answer.get(name, "")) for name in ("code", "words", "expiresAt", "page")))

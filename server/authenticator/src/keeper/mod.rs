@@ -5,6 +5,7 @@
 //! before the message that may need it, and a session that did not reach the sidecar ends by itself.
 
 mod hearing;
+mod landing;
 mod leaving;
 mod registering;
 mod sidecar;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::hearing::Hearing;
+use self::landing::Landing;
 use self::registering::{POLL_SECS, POLL_SOONER_SECS};
 use crate::audit::Auditor;
 use crate::authenticator::{Authenticator, Session, Wishes};
@@ -56,6 +58,8 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(crate) enum Order {
     Register(RegisterParams, Reply<RegistrationResult>),
     Registration(Reply<RegistrationResult>),
+    /// What came back with a human's yes: from their browser, or typed by them.
+    Complete(String, Reply<RegistrationResult>),
     /// A session: a new one, or the one there is if enough of it is left.
     Open {
         fresh: bool,
@@ -107,6 +111,9 @@ pub(crate) struct Keeper {
     hearing: Hearing,
     polled: Option<Reading>,
     registered: Option<Reading>,
+    /// Where a browser brings a human's yes, while one is waited for; and how it gets to the keeper.
+    landing: Option<Landing>,
+    browsers: Option<mpsc::WeakSender<Order>>,
     /// After how many days the key is replaced; 0 for never.
     rotate_days: u64,
     /// When it was last tried, without anybody asking.
@@ -148,6 +155,8 @@ impl Keeper {
             hearing,
             polled: None,
             registered: None,
+            landing: None,
+            browsers: None,
             rotate_days: 0,
             rotated: None,
             looked,
@@ -161,6 +170,11 @@ impl Keeper {
     /// Replaces the key after so many days; 0 for never.
     pub(crate) fn rotating_after(self, rotate_days: u64) -> Self {
         Self { rotate_days, ..self }
+    }
+
+    /// Browsers on this machine may bring a human's yes.
+    pub(crate) fn hearing_browsers(self, orders: mpsc::WeakSender<Order>) -> Self {
+        Self { browsers: Some(orders), ..self }
     }
 
     /// Goes on until the word to stop is said. What is under way then is given up, as a kill would.
@@ -206,6 +220,9 @@ impl Keeper {
             Order::Registration(reply) => {
                 self.ask_about_registration(POLL_SOONER_SECS).await;
                 let _gone = reply.send(Ok(self.registration()));
+            }
+            Order::Complete(shown, reply) => {
+                let _gone = reply.send(self.complete(&shown).await);
             }
             Order::Open { fresh, reply } if !reply.is_closed() => {
                 let _gone = reply.send(self.session(fresh).await);

@@ -1,17 +1,21 @@
 //! How the agent is registered: asked for once, then asked about until a human, an invitation or time has decided.
 
+use core::net::Ipv4Addr;
 use core::time::Duration;
 
-use obol_ipc::auth::{RegisterParams, RegistrationResult, RegistrationState};
+use obol_ipc::auth::{RegisterParams, RegistrationFlow, RegistrationResult, RegistrationState};
 use obol_ipc::names::AgentInstanceId;
 use obol_ipc::refusal::Refusal;
 use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
 use obol_uplink::AuthError;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use super::landing::Landing;
 use super::{Keeper, PATIENCE};
-use crate::authenticator::{Registered, RegistrationState as Polled};
+use crate::authenticator::{Registered, RegistrationState as Polled, Way};
+use crate::identity::Flow;
 use crate::refusal;
 use crate::wishes::merged;
 
@@ -27,7 +31,7 @@ impl Keeper {
     /// Asks to be registered, unless that is under way or done.
     pub(super) async fn register(&mut self, params: RegisterParams) -> Result<RegistrationResult, Refusal> {
         let now = self.now();
-        if self.authenticator.waiting().is_some_and(|waiting| now.wall < waiting.expires_at) {
+        if self.still_waits(params.flow, now.wall) {
             return Ok(self.registration());
         }
         let again =
@@ -44,7 +48,9 @@ impl Keeper {
         let auditor = self.auditor.clone();
         let place = auditor.reserve().map_err(|suspended| refusal::unaudited(&suspended))?;
         let ticket = params.ticket.as_ref().map(TicketText::expose);
-        let asking = self.authenticator.register(&wishes, ticket, now.wall);
+        // Whoever has a ticket needs no human.
+        let (way, bound) = if ticket.is_some() { (None, None) } else { way(params.flow).await };
+        let asking = self.authenticator.register_by(&wishes, ticket, way, now.wall);
         let asked = timeout(PATIENCE, asking)
             .await
             .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));
@@ -56,6 +62,7 @@ impl Keeper {
         match asked {
             Ok(Registered::Waits { .. }) => {
                 tracing::info!("a human has to approve the agent");
+                self.landing = self.land(bound);
                 place.registered(&wishes.name, &self.subject(), None);
             }
             Ok(Registered::Active { agent_id }) => {
@@ -69,6 +76,49 @@ impl Keeper {
         }
         (self.ended, self.polled) = (None, Some(now));
         Ok(self.registration())
+    }
+
+    /// Whether a registration waits that a human's word can come back to, in the way that is asked for.
+    fn still_waits(&self, asked: Option<RegistrationFlow>, now: u64) -> bool {
+        let Some(waiting) = self.authenticator.waiting().filter(|waiting| now < waiting.expires_at) else {
+            return false;
+        };
+        match waiting.page.map(|page| page.flow) {
+            None => true,
+            Some(Flow::Code) => asked != Some(RegistrationFlow::Loopback),
+            // Nobody listens any more where this process was started anew since.
+            Some(Flow::Loopback) => {
+                asked != Some(RegistrationFlow::Code) && self.landing.as_ref().is_some_and(Landing::is_open)
+            }
+        }
+    }
+
+    /// Waits for the browser, if the service has pages.
+    fn land(&self, bound: Option<TcpListener>) -> Option<Landing> {
+        let page = self.authenticator.waiting().and_then(|waiting| waiting.page);
+        let is_awaited = page.is_some_and(|page| page.flow == Flow::Loopback);
+        let registration = self.authenticator.registration_id()?;
+        let orders = self.browsers.clone()?;
+        bound.filter(|_| is_awaited).map(|bound| Landing::open(bound, registration, orders))
+    }
+
+    /// A human's yes came back.
+    pub(super) async fn complete(&mut self, shown: &str) -> Result<RegistrationResult, Refusal> {
+        let completing = timeout(PATIENCE, self.authenticator.complete(shown)).await;
+        match completing.unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned()))) {
+            Ok((agent_id, expires_at)) => {
+                self.auditor.approved(&agent_id, expires_at);
+                self.is_active(&agent_id, Some(expires_at));
+                self.landing = None;
+                Ok(self.registration())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what was shown as a human's yes was not taken");
+                // It may have been the last try.
+                self.ask_about_registration(0).await;
+                Err(refusal::of_completion(&error))
+            }
+        }
     }
 
     fn subject(&self) -> String {
@@ -118,7 +168,7 @@ impl Keeper {
             Ok(Polled::Expired) => {
                 self.is_not_approved(RegistrationState::Expired, "nobody decided in time");
             }
-            Ok(Polled::Pending) => {}
+            Ok(Polled::Pending | Polled::Confirming) => {}
             // The service forgets it an hour after its end.
             Err(error) if now.wall > waiting.expires_at.saturating_add(ASKED_PATIENCE_SECS) => {
                 tracing::warn!(%error, "nobody decided about the agent in time");
@@ -141,6 +191,7 @@ impl Keeper {
             (None, Some(_)) => RegistrationState::Active,
             (None, None) => self.ended.unwrap_or(RegistrationState::None),
         };
+        let page = waiting.as_ref().and_then(|waiting| waiting.page.clone());
         let (code, expires_at) = waiting.map(|waiting| (waiting.code, waiting.expires_at)).unzip();
         RegistrationResult {
             state,
@@ -149,6 +200,8 @@ impl Keeper {
             expires_at: expires_at.map(UtcTime::from_unix_seconds),
             agent_id,
             approval_expires_at: self.approval_expires_at.map(UtcTime::from_unix_seconds),
+            return_code: page.as_ref().is_some_and(|page| page.flow == Flow::Code),
+            page: page.map(|page| page.url),
         }
     }
 
@@ -158,6 +211,22 @@ impl Keeper {
             (None, Some(RegistrationState::Denied)) => refusal::denied("a human said no"),
             (None, Some(RegistrationState::Expired)) => refusal::denied("nobody decided in time"),
             (None, _) => refusal::not_registered(),
+        }
+    }
+}
+
+/// How a human's word in a browser could come back, and where it is listened for.
+async fn way(asked: Option<RegistrationFlow>) -> (Option<Way>, Option<TcpListener>) {
+    if asked == Some(RegistrationFlow::Code) {
+        return (Some(Way::Code), None);
+    }
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let bound = bound.and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
+    match bound {
+        Ok((port, listener)) => (Some(Way::Loopback(port)), Some(listener)),
+        Err(error) => {
+            tracing::warn!(%error, "no browser can come back here; the human types codes instead");
+            (Some(Way::Code), None)
         }
     }
 }
