@@ -1,12 +1,14 @@
 //! What an agent, or its human, asks of the authenticator: register, authenticate, status.
 
 use core::time::Duration;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
 use obol_client::{AuthClient, AuthControlClient};
 use obol_ipc::auth::{
-    AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route,
+    AuthState, AuthStatusResult, OpenSession, RegisterParams, RegistrationFlow, RegistrationResult,
+    RegistrationState, Route,
 };
 use obol_ipc::names::{ToolName, WishedName};
 use obol_ipc::secret::TicketText;
@@ -72,6 +74,9 @@ impl AuthOperatorArgs {
 pub(crate) fn register(args: &RegisterArgs) -> Outcome {
     let params = wished(args)?;
     let mut client = args.socket.connect_soon()?;
+    if let Some(typed) = &args.return_code {
+        return tell(&complete(&mut client, typed)?, args);
+    }
     let mut seen = client.register(params)?;
     if seen.state != RegistrationState::Waiting || !args.wait {
         return tell(&seen, args);
@@ -83,11 +88,43 @@ pub(crate) fn register(args: &RegisterArgs) -> Outcome {
         tell_how(&seen);
         output::line("\nWaiting for the human …");
     }
+    if seen.return_code && std::io::stdin().is_terminal() {
+        seen = return_code(&mut client)?;
+    }
     while seen.state == RegistrationState::Waiting {
         std::thread::sleep(POLL_PAUSE);
         seen = client.registration_status()?;
     }
     tell(&seen, args)
+}
+
+/// Asks for the words that the page shows after a yes, until they are right or there is nothing to complete any more.
+fn return_code(client: &mut AuthClient) -> Outcome<RegistrationResult> {
+    loop {
+        let mut prompt = std::io::stderr();
+        prompt.write_all(b"Return code (three words, from the page): ").and_then(|()| prompt.flush())?;
+        let mut typed = String::new();
+        if std::io::stdin().lock().read_line(&mut typed)? == 0 {
+            return Ok(client.registration_status()?);
+        }
+        match complete(client, &typed) {
+            Ok(seen) => return Ok(seen),
+            Err(failure) => output::line(&failure.to_string()),
+        }
+        let seen = client.registration_status()?;
+        if seen.state != RegistrationState::Waiting {
+            return Ok(seen);
+        }
+    }
+}
+
+fn complete(client: &mut AuthClient, typed: &str) -> Outcome<RegistrationResult> {
+    let words: Vec<String> =
+        typed.split([' ', '-', '\t', '\n']).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    let code = WishedName::new(words.join("-")).map_err(|_| {
+        Failure::usage("a return code is three words of five letters, as the page shows them after the yes")
+    })?;
+    Ok(client.complete_registration(code)?)
 }
 
 fn wished(args: &RegisterArgs) -> Outcome<RegisterParams> {
@@ -99,6 +136,7 @@ fn wished(args: &RegisterArgs) -> Outcome<RegisterParams> {
         roles: args.role.iter().map(WishedName::new).collect::<Result<_, _>>().map_err(Failure::usage)?,
         tools: args.tool.iter().map(ToolName::new).collect::<Result<_, _>>().map_err(Failure::usage)?,
         ticket: args.ticket_file.as_deref().map(ticket).transpose()?,
+        flow: args.remote.then_some(RegistrationFlow::Code),
     })
 }
 
@@ -141,8 +179,27 @@ fn tell(seen: &RegistrationResult, args: &RegisterArgs) -> Outcome {
 fn tell_how(seen: &RegistrationResult) {
     let code = seen.code.as_deref().unwrap_or("-");
     let until = seen.expires_at.map(|end| format!(" until {end}")).unwrap_or_default();
-    output::line(&format!("A human has to approve this agent{until}. Where the service runs:\n"));
-    output::line(&format!("  obol approve {code}\n"));
+    match &seen.page {
+        None => {
+            output::line(&format!("A human has to approve this agent{until}. Where the service runs:\n"));
+            output::line(&format!("  obol approve {code}\n"));
+        }
+        Some(page) if seen.return_code => {
+            output::line(&format!(
+                "A human has to approve this agent{until}. In a browser on any machine:\n"
+            ));
+            output::line(&format!("  {page}\n\nand there the code\n\n  {code}\n"));
+            output::line("After the yes the page shows three words, the return code. They belong in here:\n");
+            output::line("  obol register --return-code \"WORD WORD WORD\"\n");
+        }
+        Some(page) => {
+            output::line(&format!(
+                "A human has to approve this agent{until}. In a browser on this machine:\n"
+            ));
+            output::line(&format!("  {page}\n"));
+            output::line("Where there is none, as over SSH: `obol register --remote`.\n");
+        }
+    }
     output::line("They see the agent's key in words, and must see these:\n");
     output::line(&format!("  {}", seen.words));
 }
@@ -232,7 +289,8 @@ fn show(status: &AuthStatusResult) -> Outcome {
     row("registration", text(&registration.state)?);
     row("key in words", registration.words.clone());
     if let Some(code) = &registration.code {
-        row("to approve", format!("obol approve {code}"));
+        let how = registration.page.as_ref().map(|page| format!("{page} ({code})"));
+        row("to approve", how.unwrap_or_else(|| format!("obol approve {code}")));
     }
     if let Some(end) = registration.approval_expires_at {
         row("approved until", end.to_string());

@@ -60,7 +60,8 @@ pub(crate) fn of_authenticator(
     audit: Option<&(PathBuf, PathBuf)>,
     origin: &Origin,
 ) -> Sandbox {
-    let sandbox = Sandbox::new().serve_unix().reach_unix().write(folder_of(identity));
+    // A port that the system chooses, while a browser is to bring a human's yes.
+    let sandbox = Sandbox::new().serve_unix().reach_unix().serve_tcp(0).write(folder_of(identity));
     let mut sandbox = reach(sandbox, service);
     for file in audit.iter().flat_map(|(log, key)| [log, key]) {
         sandbox = sandbox.write(folder_of(file));

@@ -325,6 +325,24 @@ settings! {
         tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/as.crt");
         /// The certificate's private key, PEM.
         tls_key: PathBuf = otherwise("none", "/etc/obol/as.key");
+        /// The identity provider with which humans log in to approve agents: its issuer URL.
+        provider: String = otherwise("none: a human of this machine approves", "https://idp.example");
+        /// What the service is registered as at the provider.
+        provider_client_id: String = otherwise("none", "obol");
+        /// The file with what the service proves itself with at the provider.
+        provider_client_secret: PathBuf = otherwise("none: a public client, by PKCE alone", "/etc/obol/client-secret");
+        /// Scopes that the provider is asked for, beside openid.
+        provider_scopes: Vec<String> = value(vec!["profile"]);
+        /// The claim of the provider's ID token that names a human's roles; a path with dots leads through objects.
+        provider_roles_claim: String = value("groups");
+        /// Which role each value of that claim stands for, as "value=role"; other values then stand for none.
+        provider_roles: Vec<String> = otherwise("each value is the role of that name", vec!["obol-developers=dev"]);
+        /// Kinds of login (acr) that the provider is asked for, of which one must be what it says the login was.
+        provider_acr_values: Vec<String> = otherwise("any", vec!["phr"]);
+        /// Whether the provider asks for the password at each login, also of somebody whom it knows already.
+        provider_always_ask: bool = value(false);
+        /// Whether the provider does not say when somebody logged in. How fresh a login is is then not known.
+        provider_lacks_auth_time: bool = value(false);
         /// The file of agents, sessions, policies and events.
         directory: PathBuf = Usual::InState("authority.redb");
         /// The file with the master key that the directory is sealed under; created if it is not there.

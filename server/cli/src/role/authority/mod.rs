@@ -6,6 +6,7 @@
 mod control;
 mod key;
 mod policy;
+mod provider;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -47,12 +48,20 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
     let notifier = service_manager();
     let settings = setup::settings(args, config)?;
+    provider::check(args, config)?;
     let places = Places::find(args, config)?;
     let certificate = setup::certificate(places.certificate.as_ref())?;
     let heard = setup::events(places.events.as_ref(), settings.origin())?;
-    let reached = heard.ports();
+    let mut reached = heard.ports();
+    reached.extend(provider::port(args, config));
     let events = Arc::new(Events::new(heard, setup::outbound(config)?));
     let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
+    #[cfg(feature = "people")]
+    let (settings, options) = match provider::open(args, config, settings.origin(), setup::outbound(config)?)?
+    {
+        Some(provider) => (settings.with_pages(), options.provider(provider)),
+        None => (settings, options),
+    };
     // Outside the sandbox, as the keyring is. Without the socket nobody could approve or end anything, so there is no service
     // without it.
     let operator = operator_door(args)?;

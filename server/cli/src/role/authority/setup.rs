@@ -191,6 +191,7 @@ pub(crate) fn check(config: &As) -> Vec<Failure> {
         Err(failure) => found.push(failure),
     }
     found.extend(outbound(config).err());
+    found.extend(super::provider::check(&args, config).err());
     let files = certificate_files(&args, config).and_then(|files| certificate(files.as_ref()));
     match files {
         Err(failure) => found.push(failure),

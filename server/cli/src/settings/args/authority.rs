@@ -98,6 +98,15 @@ pub(crate) struct AsArgs {
     /// last stays in force.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policy: Option<PathBuf>,
+    /// The identity provider with which humans log in to approve agents: its issuer URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) provider: Option<String>,
+    /// What the service is registered as at the provider.
+    #[arg(long, value_name = "ID")]
+    pub(crate) provider_client_id: Option<String>,
+    /// The file with what the service proves itself with at the provider. Without it, a public client.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) provider_client_secret: Option<PathBuf>,
     /// The certificate chain, PEM. Read again on SIGHUP.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
