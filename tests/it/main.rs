@@ -18,6 +18,7 @@ mod end_to_end;
 mod handshake;
 mod house;
 mod mcp;
+mod people;
 mod proof;
 mod queue;
 mod resource;

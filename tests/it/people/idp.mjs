@@ -1,0 +1,132 @@
+// An identity provider for tests: the published `oidc-provider`, with people who log in without being asked, and a front that can change
+// the ID tokens it makes. Usage: node idp.mjs FOLDER-WITH-NODE_MODULES REDIRECT-URI. Prints its issuer URL.
+import { createServer, request as httpRequest } from "node:http";
+import { createHmac } from "node:crypto";
+import { pathToFileURL } from "node:url";
+
+const [folder, redirectUri] = process.argv.slice(2);
+const load = (path) => import(pathToFileURL(`${folder}/node_modules/${path}`));
+const { Provider } = await load("oidc-provider/lib/index.js");
+const jose = await load("jose/dist/webapi/index.js");
+
+const SECRET = "a-client-secret-of-the-tests-0123456789";
+const people = { anna: ["dev", "ops"], bert: ["dev"], carl: [], dora: ["dev", "privileged"] };
+// What the next logins do: who logs in, how the ID token is changed, and when they last logged in.
+const control = { account: "anna", spoil: null, ageSecs: 0 };
+
+const key = async (kid) => {
+  const { privateKey } = await jose.generateKeyPair("RS256", { extractable: true });
+  return { ...(await jose.exportJWK(privateKey)), kid, alg: "RS256", use: "sig" };
+};
+
+const front = createServer();
+await new Promise((resolve) => front.listen(0, "127.0.0.1", resolve));
+const issuer = `http://127.0.0.1:${front.address().port}`;
+let current;
+
+async function begin(kid) {
+  const jwk = await key(kid);
+  const provider = new Provider(issuer, {
+    clients: [{ client_id: "obol", client_secret: SECRET, redirect_uris: [redirectUri] }],
+    jwks: { keys: [jwk] },
+    claims: { openid: ["sub"], profile: ["name", "groups"] },
+    conformIdTokenClaims: false,
+    cookies: { keys: ["the-cookies-of-the-tests"] },
+    features: { devInteractions: { enabled: false } },
+    interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
+    ttl: { Interaction: 600, Session: 600, Grant: 600, IdToken: 600, AccessToken: 600 },
+    findAccount: (_context, id) => ({
+      accountId: id,
+      claims: async () => ({ sub: id, name: `${id} <b>of</b> the tests`, groups: people[id] }),
+    }),
+    async loadExistingGrant(context) {
+      const grant = new context.oidc.provider.Grant({
+        clientId: context.oidc.client.clientId,
+        accountId: context.oidc.session.accountId,
+      });
+      grant.addOIDCScope("openid profile");
+      await grant.save();
+      return grant;
+    },
+  });
+  const answer = provider.callback();
+  const inner = createServer(async (request, response) => {
+    if (!request.url.startsWith("/interaction/")) return answer(request, response);
+    const ts = Math.floor(Date.now() / 1000) - control.ageSecs;
+    const result = { login: { accountId: control.account, remember: false, ts } };
+    await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: false });
+  });
+  await new Promise((resolve) => inner.listen(0, "127.0.0.1", resolve));
+  current = { jwk, port: inner.address().port };
+}
+
+const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+const sign = async (claims, jwk) =>
+  new jose.SignJWT(claims).setProtectedHeader({ alg: "RS256", kid: jwk.kid }).sign(await jose.importJWK(jwk, "RS256"));
+const hmac = (claims, secret) => {
+  const text = `${base64url({ alg: "HS256", kid: current.jwk.kid })}.${base64url(claims)}`;
+  return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`;
+};
+const now = () => Math.floor(Date.now() / 1000);
+
+// Each is a token that an honest provider would not make, but for the first.
+const spoilers = {
+  none_at_all: (claims) => sign(claims, current.jwk),
+  nonce: (claims) => sign({ ...claims, nonce: "another" }, current.jwk),
+  no_nonce: ({ nonce, ...claims }) => sign(claims, current.jwk),
+  audience: (claims) => sign({ ...claims, aud: "another" }, current.jwk),
+  more_audiences: (claims) => sign({ ...claims, aud: ["obol", "another"] }, current.jwk),
+  authorized_party: (claims) => sign({ ...claims, azp: "another" }, current.jwk),
+  issuer: (claims) => sign({ ...claims, iss: "https://another.example" }, current.jwk),
+  expired: (claims) => sign({ ...claims, exp: now() - 120 }, current.jwk),
+  old_login: (claims) => sign({ ...claims, auth_time: now() - 3600 }, current.jwk),
+  no_auth_time: ({ auth_time, ...claims }) => sign(claims, current.jwk),
+  old_token: (claims) => sign({ ...claims, iat: now() - 3600 }, current.jwk),
+  unknown_key: async (claims) => sign(claims, await key("unknown")),
+  forged_key: async (claims) => sign(claims, await key(current.jwk.kid)),
+  unsigned: (claims) => `${base64url({ alg: "none" })}.${base64url(claims)}.`,
+  symmetric_by_secret: (claims) => hmac(claims, SECRET),
+  symmetric_by_public_key: async (claims) => {
+    const { d, p, q, dp, dq, qi, ...open } = current.jwk;
+    return hmac(claims, await jose.exportSPKI(await jose.importJWK(open, "RS256", { extractable: true })));
+  },
+  empty_subject: (claims) => sign({ ...claims, sub: "" }, current.jwk),
+  hostile_subject: (claims) => sign({ ...claims, sub: "anna\u202e" }, current.jwk),
+  groups_of_another_kind: (claims) => sign({ ...claims, groups: { dev: true } }, current.jwk),
+};
+
+async function changed(body) {
+  const answer = JSON.parse(body);
+  if (!control.spoil || !answer.id_token) return body;
+  answer.id_token = await spoilers[control.spoil](jose.decodeJwt(answer.id_token));
+  return JSON.stringify(answer);
+}
+
+const whole = async (stream) => {
+  const parts = [];
+  for await (const part of stream) parts.push(part);
+  return Buffer.concat(parts);
+};
+
+front.on("request", async (request, response) => {
+  const body = await whole(request);
+  if (request.url === "/control") {
+    const asked = JSON.parse(body);
+    if (asked.rotate) await begin(asked.rotate);
+    Object.assign(control, asked);
+    return response.end("{}");
+  }
+  const { method, url, headers } = request;
+  const passed = httpRequest({ port: current.port, method, path: url, headers }, async (inner) => {
+    let answered = await whole(inner);
+    if (url === "/token") answered = Buffer.from(await changed(answered.toString()));
+    const kept = { ...inner.headers, "content-length": answered.length };
+    delete kept["transfer-encoding"];
+    response.writeHead(inner.statusCode, kept);
+    response.end(answered);
+  });
+  passed.end(body);
+});
+
+await begin("first");
+console.log(issuer);

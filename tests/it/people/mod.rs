@@ -1,0 +1,192 @@
+//! Humans and their browsers: a published identity provider as a process, the service with its pages, the authenticator as a process,
+//! and whoever would like to be somebody else.
+
+mod browser;
+mod pages;
+mod provider;
+mod registers;
+
+use core::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use obol_authority::directory::{Agent, MemoryDirectory, Person};
+use obol_authority::http::{Handle, Options};
+use obol_authority::identity::{Provider, ProviderSettings};
+use obol_authority::{
+    Authority, Decided, Decider, Moment, Now, Outbound, Parts, Settings, Undecided, Verdict,
+};
+use obol_handshake::AuthoritySecret;
+use obol_secret::text::to_hex;
+use obol_session::Grant;
+use obol_world::home::{self, command, free_port};
+use obol_world::{now, tqs};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+use self::browser::Browser;
+use crate::authenticator::Authenticator;
+
+const SECRET: &str = "a-client-secret-of-the-tests-0123456789";
+
+/// Grants one tool to whoever has the role `dev`; lets everybody approve everything, but privileged agents by a typed code.
+#[derive(Debug)]
+struct Plain;
+
+impl Decider for Plain {
+    fn decide(&self, agent: &Agent, owner: &Person, _moment: Moment) -> Result<Decided, Undecided> {
+        let grant = json!({
+            "tool": "search", "aud": "https://a", "action": "call", "resource": "docs/**", "trust_level": 2, "ttl": 4,
+        });
+        let grant: Grant = serde_json::from_value(grant).unwrap();
+        let is_dev = owner.bounds(&agent.roles).iter().any(|role| role == "dev");
+        Ok(Decided { grants: is_dev.then_some(grant).into_iter().collect(), ..Decided::default() })
+    }
+
+    fn may_register(
+        &self,
+        _: &Person,
+        _: &str,
+        roles: &[String],
+        flow: &str,
+        _: u64,
+    ) -> Result<bool, Undecided> {
+        Ok(flow != "code" || !roles.iter().any(|role| role == "privileged"))
+    }
+
+    fn may_operate(&self, _: &Person, _: &str) -> Result<Verdict, Undecided> {
+        Ok(Verdict { allowed: true, decided_by: Vec::new() })
+    }
+}
+
+/// The identity provider, killed when dropped.
+struct Idp {
+    child: Child,
+    issuer: String,
+}
+
+impl Idp {
+    fn start(redirect: &str) -> Self {
+        let modules = root().join("target/npm");
+        let library = modules.join("node_modules/oidc-provider");
+        assert!(library.exists(), "{} is missing: scripts/test installs it", library.display());
+        let mut child = Command::new("node")
+            .arg(root().join("tests/it/people/idp.mjs"))
+            .args([modules.to_str().unwrap(), redirect])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut issuer = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut issuer).unwrap();
+        let issuer = issuer.trim().to_owned();
+        assert!(issuer.starts_with("http://127.0.0.1:"), "the provider did not start: {issuer:?}");
+        Self { child, issuer }
+    }
+
+    /// Has it behave like this from now on.
+    fn control(&self, how: Value) {
+        let page =
+            Browser::default().send("POST", &format!("{}/control", self.issuer), &[], &how.to_string());
+        assert_eq!(page.status, 200, "{page:?}");
+    }
+}
+
+impl Drop for Idp {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All of it, in a home of its own.
+struct World {
+    home: tempfile::TempDir,
+    idp: Idp,
+    origin: String,
+    authority: Arc<Authority>,
+    handle: Handle,
+    _runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|settings| settings)
+    }
+
+    fn with(set: impl FnOnce(ProviderSettings) -> ProviderSettings) -> Self {
+        home::obol();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let origin = format!("http://{address}");
+        let idp = Idp::start(&format!("{origin}/callback"));
+        let provider = ProviderSettings::new(&idp.issuer, "obol").unwrap();
+        let provider = set(provider.client_secret(Zeroizing::new(SECRET.to_owned())));
+        let provider = Provider::new(provider, &origin, Outbound::new(None).unwrap()).unwrap();
+        let parts = Parts {
+            settings: Settings::new(&origin, "example").unwrap().with_pages(),
+            directory: Arc::new(MemoryDirectory::new()),
+            decider: Arc::new(Plain),
+            key: AuthoritySecret::from_bytes(&[7; 32]),
+            code_key: [3; 32],
+            audit: None,
+        };
+        let authority = Arc::new(Authority::new(parts, Now { ms: now() * 1_000 }).unwrap());
+        let runtime = Runtime::new().unwrap();
+        let options = Options::new(address).rate(None).provider(provider);
+        let service = runtime.block_on(options.bind(Arc::clone(&authority))).unwrap();
+        let handle = service.handle();
+        runtime.spawn(service.run(core::future::pending()));
+        Self { home: home::home(), idp, origin, authority, handle, _runtime: runtime }
+    }
+
+    /// An authenticator beside a sidecar.
+    fn agent(&self) -> (tqs::Tqs, Authenticator) {
+        let pinned = format!("{}#{}", self.origin, to_hex(&self.authority.key().0));
+        let sidecar = tqs::Tqs::start(self.home.path(), &[]);
+        (sidecar, Authenticator::start(self.home.path(), &["--url", &pinned]))
+    }
+
+    /// Runs a command of the agent.
+    fn obol(&self, arguments: &[&str]) -> Value {
+        let output = command(self.home.path()).args(arguments).arg("--json").output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    }
+
+    /// Runs a command of the agent that fails: what it says.
+    fn obol_failing(&self, arguments: &[&str]) -> String {
+        let output = command(self.home.path()).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    /// A browser in which this human has logged in a moment ago.
+    fn logged_in(&self, account: &str) -> Browser {
+        self.idp.control(json!({ "account": account }));
+        let mut browser = Browser::default();
+        let page = browser.open(&self.url("/activate"));
+        assert_eq!(page.status, 200, "{page:?}");
+        assert!(page.body.contains(&format!("({account} at ")), "{page:?}");
+        browser
+    }
+
+    fn agent_row(&self) -> Option<Agent> {
+        self.authority.directory().agent("builder").unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.handle.stop();
+    }
+}
