@@ -2,7 +2,7 @@
 
 use obol_handshake::{HandshakeHash, IdentityPublic};
 
-use super::people;
+use super::humans;
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, KeyOwner, KeyRotation, key_digest};
 use crate::directory::tables::{Kept, Table, Transaction, Unavailable};
@@ -16,7 +16,7 @@ pub(super) fn agent(transaction: &Transaction<'_>, id: &AgentId) -> Kept<Agent> 
 }
 
 pub(super) fn put(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
-    people::note(transaction, agent)?;
+    humans::note(transaction, agent)?;
     transaction.put(Table::Agent, agent.id.as_str().as_bytes(), agent)
 }
 

@@ -5,6 +5,7 @@ mod confirming;
 mod ending;
 mod forgetting;
 mod handshakes;
+mod humans;
 mod keys;
 mod people;
 mod policy;
@@ -27,7 +28,7 @@ use super::{
 use crate::id::{AgentId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
-pub(crate) use self::people::index as index_owners;
+pub(crate) use self::humans::index as index_owners;
 pub(crate) use self::registering::make as approved_agent;
 
 /// Where the incarnation is, among the single values.
@@ -224,7 +225,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn person(&self, human: &Human) -> Answer<Option<Person>> {
-        self.store.read(|transaction| people::person(transaction, human))
+        self.store.read(|transaction| humans::person(transaction, human))
     }
 
     fn know_person(&self, person: Person, now: u64) -> Answer<Result<Ended, Refused>> {

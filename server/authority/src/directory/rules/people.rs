@@ -1,79 +1,23 @@
 //! Humans: what is known of each, and what follows for the agents that they answer for.
 
-use super::{ending, keys, sessions};
+use super::{ending, humans, keys, sessions};
 use crate::directory::rows::{Agent, AgentStatus, Human, Invitation, Person, PersonStatus};
-use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction, Unavailable};
-use crate::directory::{Ended, MAX_PAGE, MAX_PERSONS, OwnerEnd};
+use crate::directory::tables::{HIDDEN_BYTES, Kept, Table, Transaction, Unavailable};
+use crate::directory::{Ended, MAX_PAGE, OwnerEnd};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
 /// The most agents that one transaction ends, or whose sessions it does.
 const MAX_AT_ONCE: usize = 100;
-/// Whether the index was made for what was there before it.
-const INDEXED: &[u8] = b"owners_indexed";
-
-/// A human as an index has them. The issuer's length keeps two names from reading as one.
-fn name(human: &Human) -> String {
-    format!("{}:{}{}", human.issuer.len(), human.issuer, human.subject)
-}
-
-/// Keeps the index true for an agent that is about to be written.
-pub(super) fn note(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
-    let id = agent.id.as_str().as_bytes();
-    if let Some(before) = transaction.get::<Agent>(Table::Agent, id)? {
-        transaction.remove(Table::OwnerAgent, &transaction.under(&name(&before.owner), id));
-    }
-    if agent.status != AgentStatus::Revoked {
-        transaction.mark(Table::OwnerAgent, &transaction.under(&name(&agent.owner), id));
-    }
-    Ok(())
-}
-
-/// Makes the index for agents behind `after` that were there before it; where the next page begins, if there is more.
-pub(crate) fn index(transaction: &mut Transaction<'_>, after: Option<&AgentId>) -> Kept<Option<AgentId>> {
-    if transaction.get_bytes(Table::Meta, INDEXED)?.is_some() {
-        return Ok(None);
-    }
-    let after = after.map(|id| id.as_str().as_bytes());
-    let agents: Vec<Agent> = transaction.list(Table::Agent, after, MAX_PAGE)?;
-    for agent in &agents {
-        note(transaction, agent)?;
-    }
-    match agents.last().filter(|_| agents.len() == MAX_PAGE) {
-        Some(last) => Ok(Some(last.id.clone())),
-        None => {
-            transaction.mark(Table::Meta, INDEXED);
-            Ok(None)
-        }
-    }
-}
-
 /// Whether this human is known, or answers for an agent.
 pub(super) fn is_known(transaction: &Transaction<'_>, human: &Human) -> Kept<bool> {
-    Ok(person(transaction, human)?.is_some() || !agents_of(transaction, human, None, 1)?.is_empty())
+    Ok(humans::person(transaction, human)?.is_some() || !agents_of(transaction, human, None, 1)?.is_empty())
 }
 
 /// The agent with this id, if this human answers for it.
 pub(super) fn agent_of(transaction: &Transaction<'_>, human: &Human, id: &AgentId) -> Kept<Option<Agent>> {
     let found = keys::agent_called(transaction, id.as_str())?;
     Ok(found.filter(|agent| agent.owner == *human))
-}
-
-pub(super) fn person(transaction: &Transaction<'_>, human: &Human) -> Kept<Option<Person>> {
-    transaction.get(Table::Person, &transaction.hidden(&name(human)))
-}
-
-fn put(transaction: &mut Transaction<'_>, person: &Person) -> Kept<Result<(), Refused>> {
-    let key = transaction.hidden(&name(&person.human));
-    if transaction.get_bytes(Table::Person, &key)?.is_none() {
-        let known = transaction.number(Number::Persons)?;
-        if known >= MAX_PERSONS {
-            return Ok(Err(Refused::Full("human")));
-        }
-        transaction.set_number(Number::Persons, known + 1)?;
-    }
-    transaction.put(Table::Person, &key, person)?;
-    Ok(Ok(()))
 }
 
 /// The agents that a human answers for and that are not revoked, those behind `after`.
@@ -83,7 +27,7 @@ fn agents_of(
     after: Option<&AgentId>,
     limit: usize,
 ) -> Kept<Vec<Agent>> {
-    let owner = name(human);
+    let owner = humans::name(human);
     let after = after.map(|after| transaction.under(&owner, after.as_str().as_bytes()));
     let found = transaction.keys(Table::OwnerAgent, &transaction.hidden(&owner), after.as_deref(), limit)?;
     let agent = |key: &Vec<u8>| {
@@ -126,9 +70,9 @@ pub(super) fn end(
     now: u64,
 ) -> Kept<Result<Ended, Refused>> {
     if how != OwnerEnd::Sessions {
-        let known = person(transaction, owner)?.unwrap_or_else(|| Person::unknown(owner.clone()));
+        let known = humans::person(transaction, owner)?.unwrap_or_else(|| Person::unknown(owner.clone()));
         let known = Person { status: PersonStatus::Disabled, known_at: now, ..known };
-        if let Err(refused) = put(transaction, &known)? {
+        if let Err(refused) = humans::put(transaction, &known)? {
             return Ok(Err(refused));
         }
         withdraw_invitations(transaction, owner)?;
@@ -201,7 +145,7 @@ pub(super) fn know(
     known: &Person,
     now: u64,
 ) -> Kept<Result<Ended, Refused>> {
-    let before = person(transaction, &known.human)?;
+    let before = humans::person(transaction, &known.human)?;
     let mut narrowed_at = before.as_ref().map_or(0, |before| before.narrowed_at);
     if let Some(before) = &before {
         let is_back = known.status == PersonStatus::Active && before.status == PersonStatus::Disabled;
@@ -213,7 +157,7 @@ pub(super) fn know(
         }
     }
     let known = Person { narrowed_at, ..known.clone() };
-    if let Err(refused) = put(transaction, &known)? {
+    if let Err(refused) = humans::put(transaction, &known)? {
         return Ok(Err(refused));
     }
     // Sessions that were opened since then follow from what is known now.

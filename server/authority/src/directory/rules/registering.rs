@@ -4,7 +4,7 @@ use obol_handshake::IdentityPublic;
 use obol_secret::compare::ct_eq_32;
 
 use super::handshakes::Decided;
-use super::{at, keys};
+use super::{at, humans, keys};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
     Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
@@ -292,7 +292,7 @@ fn may_give(transaction: &Transaction<'_>, approval: &Approval) -> Kept<bool> {
     if approval.by.is_local() {
         return Ok(true);
     }
-    let person = super::people::person(transaction, &approval.by)?;
+    let person = humans::person(transaction, &approval.by)?;
     let has_all = |person: Person| person.bounds(&approval.roles).len() == approval.roles.len();
     Ok(person.filter(|person| person.status == PersonStatus::Active).is_some_and(has_all))
 }
