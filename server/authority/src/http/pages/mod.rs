@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `login` | to the identity provider and back |
 //! | `activate` | an agent that asks to be approved |
+//! | `console` | agents, and ending them; resource servers |
 //! | `browser` | who is logged in with which browser |
 //! | `guard` | what a request must show before it changes anything |
 //! | `answer` | the headers of every page, and its text |
@@ -15,6 +16,7 @@
 mod activate;
 mod answer;
 mod browser;
+mod console;
 mod guard;
 mod login;
 
@@ -131,7 +133,7 @@ macro_rules! page {
 
 pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
     axum::Router::new()
-        .route("/", get(async || answer::see_other("/activate")))
+        .route("/", get(async || answer::see_other("/console")))
         .route("/style.css", get(style))
         .route("/login", page!(get, login::begin))
         .route("/callback", page!(get, login::finish))
@@ -140,6 +142,11 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
         .route(
             "/activate/{id}",
             page!(get, activate::show, named).merge(page!(post, activate::decide, named)),
+        )
+        .route("/console", page!(get, console::overview))
+        .route(
+            "/console/agents/{id}",
+            page!(get, console::agent, named).merge(page!(post, console::decide, named)),
         )
         .with_state(pages)
 }
