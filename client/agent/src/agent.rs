@@ -193,6 +193,20 @@ impl Agent {
         self.0.draw_for(&draw, self.0.deadline(options.timeout), 0).await.map(Token)
     }
 
+    /// Tells the authenticator that somebody else spent a token of this tool before it was presented, so that the operator hears
+    /// of it. Nothing depends on whether that arrives.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InvalidArgument`] for what is no name.
+    pub async fn report_stolen(&self, tool: &str, audience: &str) -> Result<(), Error> {
+        let options = CallOptions::new().tool(tool).audience(audience);
+        if let (Some(tool), Some(audience)) = (options.tool_name()?, options.audience_name()?) {
+            self.0.tell_stolen(tool, audience).await;
+        }
+        Ok(())
+    }
+
     /// How many tokens are ready: for a tool, or for all and each of them.
     ///
     /// # Errors

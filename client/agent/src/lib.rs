@@ -30,6 +30,7 @@
 //! No session key, no identity, no database, no policy.
 
 mod agent;
+mod arguments;
 mod authenticator;
 pub mod blocking;
 mod body;
@@ -45,11 +46,12 @@ mod transport;
 pub use obol_ipc::auth::Route;
 
 pub use self::agent::Agent;
+pub use self::arguments::Channel;
 pub use self::body::{Body, ResponseBody};
 pub use self::destination::read_url;
 pub use self::error::{Code, Error};
 pub use self::layer::{AgentLayer, AgentService};
 pub use self::options::{AgentBuilder, CallOptions, Redirect, Registration};
-pub use self::token::Token;
+pub use self::token::{Token, arguments_hash};
 /// What the sockets answer.
 pub use obol_client::protocol;

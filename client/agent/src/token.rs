@@ -2,9 +2,12 @@
 
 use core::fmt;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use obol_ipc::message::DequeueTokenResult;
+use obol_ipc::proof::ArgumentsHash;
 
+use crate::arguments::{Channel, hash};
 use crate::error::{Code, Error};
 
 /// A token: good for one request. It prints as a redaction and is wiped when dropped.
@@ -31,6 +34,15 @@ impl Token {
         &self.0
     }
 
+    /// What seals the arguments and opens the answer, where it asks for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::ProtocolError`] for what no sidecar gives.
+    pub fn channel(&self) -> Result<Option<Channel>, Error> {
+        self.0.channel.as_ref().map(Channel::of).transpose()
+    }
+
     /// The `Authorization` header, marked as one that is not to be printed.
     ///
     /// # Errors
@@ -39,6 +51,12 @@ impl Token {
     pub fn authorization(&self) -> Result<HeaderValue, Error> {
         sensitive(&format!("TBAC {}", self.expose()))
     }
+}
+
+/// What a proof of possession is asked over: the hash of arguments, one JSON object. `None` where they have no canonical form: it
+/// is no object, or has a number that not everybody reads alike.
+pub fn arguments_hash(arguments: &[u8]) -> Option<ArgumentsHash> {
+    hash(&Bytes::copy_from_slice(arguments))
 }
 
 pub(crate) fn sensitive(text: &str) -> Result<HeaderValue, Error> {

@@ -1,6 +1,5 @@
 //! One request, sent with a token: drawn for it, sent once, and drawn anew for each time it is sent again.
 
-mod arguments;
 mod refusal;
 mod tries;
 
@@ -13,10 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use obol_ipc::message::DequeueTokenResult;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::arguments::{Channel, SEALED};
 use self::refusal::Looked;
 use self::tries::{Facts, Happened, Next, Tries};
 use crate::agent::{Agent, Draw, Inner};
+use crate::arguments::{self, Channel, SEALED};
 use crate::authenticator::sleep_within;
 use crate::body::{Body, ResponseBody};
 use crate::destination::{Chosen, Url, Wanted};

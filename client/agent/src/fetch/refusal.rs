@@ -8,8 +8,8 @@ use hyper::body::Incoming;
 use obol_secret::json;
 use serde::Deserialize;
 
-use super::arguments::media_type;
 use super::tries::Happened;
+use crate::arguments::media_type;
 use crate::body::ResponseBody;
 
 /// The longest problem document that is read.

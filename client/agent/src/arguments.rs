@@ -1,5 +1,7 @@
 //! Bodies that are a call's arguments: what a proof is asked over, and what is sealed.
 
+use core::fmt;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -17,7 +19,7 @@ use crate::body::ResponseBody;
 use crate::error::{Code, Error};
 
 /// The type of a sealed body.
-pub(super) const SEALED: HeaderValue = HeaderValue::from_static("application/vnd.obol.sealed");
+pub(crate) const SEALED: HeaderValue = HeaderValue::from_static("application/vnd.obol.sealed");
 /// In a sealed answer: the type of what is sealed.
 const SEALED_TYPE: HeaderName = HeaderName::from_static("tbac-sealed-type");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -43,14 +45,14 @@ fn read(body: &Bytes) -> Option<ReadArguments> {
 }
 
 /// What a proof is asked over: SHA-256 of the arguments in canonical form, where they have one.
-pub(super) fn hash(body: &Bytes) -> Option<ArgumentsHash> {
+pub(crate) fn hash(body: &Bytes) -> Option<ArgumentsHash> {
     let arguments = read(body).filter(|arguments| !arguments.rounded)?;
     let canonical = canonical(&arguments.map)?;
     Some(ArgumentsHash::from_bytes(Sha256::digest(canonical).into()))
 }
 
-/// The channel of one token, read.
-pub(super) struct Channel {
+/// The channel of one token: seals the arguments of its call, and opens what is answered.
+pub struct Channel {
     suite: Suite,
     request: Keys,
     response: Keys,
@@ -87,8 +89,36 @@ fn failed(why: &str) -> Error {
     Error::new(Code::ChannelFailed, message)
 }
 
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Channel([redacted])")
+    }
+}
+
 impl Channel {
-    pub(super) fn of(channel: &TokenChannel) -> Result<Self, Error> {
+    /// The AEAD's name, as it stands beside what is sealed.
+    pub const fn algorithm(&self) -> &'static str {
+        match self.suite {
+            Suite::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            _ => "AES-256-GCM",
+        }
+    }
+
+    /// Seals the arguments of the call, once: nonce, ciphertext, tag.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InvalidArgument`] where they are no object of JSON of at most 1 MiB.
+    pub fn seal_arguments(&self, arguments: &[u8]) -> Result<Bytes, Error> {
+        self.seal(Some(&Bytes::copy_from_slice(arguments)), "the tool")
+    }
+
+    /// Opens what was answered: nonce, ciphertext, tag. `None` where it was not sealed for this token.
+    pub fn open_result(&self, sealed: &[u8]) -> Option<Bytes> {
+        self.open(sealed)
+    }
+
+    pub(crate) fn of(channel: &TokenChannel) -> Result<Self, Error> {
         let suite = match channel.alg {
             ChannelAlgorithm::ChaCha20Poly1305 => Suite::ChaCha20Poly1305,
             _ => Suite::AesGcm,
@@ -101,7 +131,7 @@ impl Channel {
     }
 
     /// Seals a body: nonce, ciphertext, tag. `body` is `None` for a stream.
-    pub(super) fn seal(&self, body: Option<&Bytes>, tool: &str) -> Result<Bytes, Error> {
+    pub(crate) fn seal(&self, body: Option<&Bytes>, tool: &str) -> Result<Bytes, Error> {
         let body = body.filter(|body| read(body).is_some()).ok_or_else(|| {
             let message = format!("the body: {tool} takes sealed arguments, a JSON object or nothing");
             Error::new(Code::InvalidArgument, message)
@@ -126,7 +156,7 @@ impl Channel {
     }
 
     /// Opens an answer. One that is not a success may be in the clear, as refusals are. The outer error: it did not come whole.
-    pub(super) async fn open_answer(
+    pub(crate) async fn open_answer(
         &self,
         response: Response<ResponseBody>,
     ) -> Result<Result<Response<ResponseBody>, Error>, Error> {
@@ -151,6 +181,6 @@ impl Channel {
 }
 
 /// The type without its parameters, in lower case where it is a usual one.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(CONTENT_TYPE)?.as_bytes().split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
 }
