@@ -154,6 +154,25 @@ impl Gate {
         opened.map_err(|denial| self.refuse_about(denial, &about))
     }
 
+    /// Whether a token is good for a call, without spending it: for a call that is several at once, of which the last one
+    /// [spends](Self::admit) it. Nothing may be done for this answer alone.
+    ///
+    /// # Errors
+    ///
+    /// The denial to answer with.
+    pub fn check(&self, token: &[u8], call: &ToolCall) -> Result<(), Denial> {
+        let mut about = About { tool: Some(call.tool()), ..About::default() };
+        let verified = Unverified::from_text(token).and_then(|token| {
+            about.session = Some(token.claimed_session_id());
+            about.jti = Some(*token.claimed_jti().as_bytes());
+            token.verify(&self.verifier, &call.as_request())
+        });
+        verified
+            .and_then(check_encryption_wanted)
+            .map(drop)
+            .map_err(|denial| self.refuse_about(denial, &about))
+    }
+
     /// Counts and logs a refusal that needed no token to be looked at, and makes it fit to be told.
     #[must_use]
     pub fn refuse(&self, denial: Denial) -> Denial {

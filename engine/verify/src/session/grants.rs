@@ -37,6 +37,10 @@ impl Grants {
         Self(scopes.into_iter().map(|scope| (scope.tool.as_str().into(), scope)).collect())
     }
 
+    pub(crate) fn names(&self, tool: &str) -> bool {
+        self.0.contains_key(tool)
+    }
+
     pub(crate) fn check(&self, scope: &Scope) -> Result<(), Excess> {
         let grant = self.0.get(scope.tool.as_str()).ok_or(Excess::Tool)?;
         check_granted(scope, grant).map_err(Excess::Field)

@@ -187,6 +187,11 @@ impl Session {
         self.live.policy_epoch.fetch_max(epoch, Ordering::SeqCst);
     }
 
+    /// Whether the session was granted a tool; true where it says nothing of grants.
+    pub fn may_use(&self, tool: &str) -> bool {
+        self.grants.as_ref().is_none_or(|grants| grants.names(tool))
+    }
+
     /// Whether the session still counts.
     pub fn is_active(&self) -> bool {
         !self.live.revoked.load(Ordering::SeqCst)
