@@ -200,7 +200,7 @@ pub enum Position {
 }
 
 impl Position {
-    fn key(self) -> &'static str {
+    pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Extensions => EXTENSIONS,
             Self::Experimental => EXPERIMENTAL,

@@ -11,7 +11,7 @@ use crate::message::RequestMeta;
 use crate::result::{Denied, ToolResult};
 
 type Arguments = Map<String, Value>;
-type CallOf = dyn Fn(&Arguments) -> Result<ToolCall, Denial> + Send + Sync;
+type CallsOf = dyn Fn(&Arguments) -> Result<Vec<ToolCall>, Denial> + Send + Sync;
 
 /// Admits calls of tools. A tool that it was told nothing about needs a token for its name, of any action and resource.
 pub struct ToolGuard {
@@ -22,7 +22,7 @@ pub struct ToolGuard {
 enum Rule {
     Open,
     Fixed(ToolCall),
-    Of(Box<CallOf>),
+    Of(Box<CallsOf>),
 }
 
 impl fmt::Debug for ToolGuard {
@@ -55,11 +55,21 @@ impl ToolGuard {
     /// What a call of one tool stands for, where that follows from the arguments. An `Err` refuses the call.
     #[must_use]
     pub fn tool_with(
-        mut self,
+        self,
         name: impl Into<String>,
         call: impl Fn(&Arguments) -> Result<ToolCall, Denial> + Send + Sync + 'static,
     ) -> Self {
-        self.tools.insert(name.into(), Rule::Of(Box::new(call)));
+        self.tool_with_each(name, move |arguments| Ok(vec![call(arguments)?]))
+    }
+
+    /// The same for a tool that touches several resources in one call: its token must be good for each of them.
+    #[must_use]
+    pub fn tool_with_each(
+        mut self,
+        name: impl Into<String>,
+        calls: impl Fn(&Arguments) -> Result<Vec<ToolCall>, Denial> + Send + Sync + 'static,
+    ) -> Self {
+        self.tools.insert(name.into(), Rule::Of(Box::new(calls)));
         self
     }
 
@@ -114,43 +124,55 @@ impl ToolGuard {
             None => call,
         };
         let Some(sealed) = meta.sealed_arguments().map_err(refuse)? else {
-            let call = self.call(name, &arguments).map_err(refuse)?.arguments(arguments.clone());
-            let token = self.gate.admit(token, &with_proof(call)).await?;
+            let calls = self.calls(name, &arguments).map_err(refuse)?;
+            let calls = calls.into_iter().map(|call| with_proof(call.arguments(arguments.clone())));
+            let token = self.admit_all(token, calls.collect()).await?;
             return Ok(Admitted { token, arguments, sealed: false });
         };
         if !arguments.is_empty() {
             let detail = "there are arguments in the clear beside sealed ones";
             return Err(refuse(Denial::malformed_request(detail)));
         }
-        let mut call =
-            self.call_of_sealed(name, token, &|call| with_proof(call).sealed_arguments(sealed.clone()))?;
-        call = with_proof(call).sealed_arguments(sealed);
-        let token = self.gate.admit(token, &call).await?;
+        let seal = |call| with_proof(call).sealed_arguments(sealed.clone());
+        let calls = self.calls_of_sealed(name, token, &seal)?.into_iter().map(seal).collect();
+        let token = self.admit_all(token, calls).await?;
         let arguments = token.opened_arguments().cloned().unwrap_or_default();
         Ok(Admitted { token, arguments, sealed: true })
     }
 
-    fn call(&self, name: &str, arguments: &Arguments) -> Result<ToolCall, Denial> {
+    /// Spends the token for the last call, if it is good for all of them.
+    async fn admit_all(&self, token: &[u8], mut calls: Vec<ToolCall>) -> Result<SpentToken, Denial> {
+        let nothing = || self.gate.refuse(Denial::malformed_request("the arguments name nothing"));
+        let last = calls.pop().ok_or_else(nothing)?;
+        for call in calls {
+            self.gate.check(token, &call)?;
+        }
+        self.gate.admit(token, &last).await
+    }
+
+    fn calls(&self, name: &str, arguments: &Arguments) -> Result<Vec<ToolCall>, Denial> {
         match self.tools.get(name) {
-            Some(Rule::Fixed(call)) => Ok(call.clone()),
-            Some(Rule::Of(call_of)) => same_tool(name, call_of(arguments)?),
-            Some(Rule::Open) | None => Ok(ToolCall::new(name)),
+            Some(Rule::Fixed(call)) => Ok(vec![call.clone()]),
+            Some(Rule::Of(calls_of)) => {
+                calls_of(arguments)?.into_iter().map(|call| same_tool(name, call)).collect()
+            }
+            Some(Rule::Open) | None => Ok(vec![ToolCall::new(name)]),
         }
     }
 
     /// Where the call follows from arguments that are sealed, the token is verified once to open them, and then again
     /// for what they ask.
-    fn call_of_sealed(
+    fn calls_of_sealed(
         &self,
         name: &str,
         token: &[u8],
         seal: &dyn Fn(ToolCall) -> ToolCall,
-    ) -> Result<ToolCall, Denial> {
+    ) -> Result<Vec<ToolCall>, Denial> {
         if !matches!(self.tools.get(name), Some(Rule::Of(_))) {
-            return self.call(name, &Arguments::new());
+            return self.calls(name, &Arguments::new());
         }
         let arguments = self.gate.open_arguments(token, &seal(ToolCall::new(name)))?;
-        self.call(name, &arguments).map_err(|denial| self.gate.refuse(denial))
+        self.calls(name, &arguments).map_err(|denial| self.gate.refuse(denial))
     }
 }
 

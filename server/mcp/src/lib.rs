@@ -7,9 +7,11 @@
 //! - [`ToolResult`] and [`Denied`]: refusals as MCP wants them, inside a result and not as an error of the protocol.
 //! - [`ToolGuard`]: from the name of a tool to a spent token: verifies it for the tool and its arguments, opens sealed
 //!   arguments and seals the result.
+//! - [`front`] and [`Rules`]: the guard in front of a server in any language, line by line.
+//! - [`wrap`]: the other side, in front of a client in any language.
 //! - `rmcp`, with the feature of that name: the guard around a server of the official SDK.
 //!
-//! All but the last is plain data and one `async` function; it fits any server that has the JSON of a request.
+//! All but the last is plain data and an `async` function or two; it fits any server that has the JSON of a request.
 //!
 //! # What it promises
 //!
@@ -24,15 +26,22 @@
 //! Transports, and what the tools do.
 
 pub mod capability;
+mod fold;
+pub mod front;
 mod guard;
+mod jsonrpc;
 mod message;
+mod raw;
 mod result;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
+mod rules;
+pub mod wrap;
 
 pub use guard::{Admitted, ToolGuard};
 pub use message::{CallReadError, RequestMeta, TokenText, ToolsCall};
 pub use result::{Denied, ToolResult};
+pub use rules::Rules;
 
 /// The extension's name: a key of capabilities and of `_meta`.
 pub const EXTENSION: &str = "io.modelcontextprotocol/tbac";
