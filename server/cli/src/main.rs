@@ -28,6 +28,7 @@ use crate::exit::Outcome;
 use crate::settings::args::authenticator::AuthenticatorCommand;
 #[cfg(feature = "authority")]
 use crate::settings::args::authority::{AsCommand, AuthorityCommand};
+use crate::settings::args::mcp::McpCommand;
 use crate::settings::args::{
     AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, RsRoleArgs, TokenCommand,
 };
@@ -100,6 +101,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Policy(args) => policies(&args.command),
         Command::Token(args) => match &args.command {
             TokenCommand::Inspect { token, output } => operate::inspect::run(token, *output),
+        },
+        Command::Mcp(args) => match &args.command {
+            McpCommand::Wrap(args) => role::mcp::wrap(args),
+            McpCommand::Guard(args) => role::mcp::guard(args, &config()?),
         },
         Command::Atp(args) => operate::atp::run(&args.command, config),
         Command::Audit(args) => match &args.command {

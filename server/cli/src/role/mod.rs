@@ -12,6 +12,7 @@ pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod followed;
 pub(crate) mod master_key;
+pub(crate) mod mcp;
 mod operator_door;
 mod pin;
 pub(crate) mod rs;

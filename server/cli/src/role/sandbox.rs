@@ -84,13 +84,16 @@ fn reach(sandbox: Sandbox, service: &Pinned) -> Sandbox {
 pub(crate) fn of_resource_server(
     args: &RsArgs,
     config: &Config,
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     operator: Option<&Path>,
     sessions: &[PathBuf],
 ) -> Outcome<Sandbox> {
     let (named, settings) =
         (|named: &Option<PathBuf>, set: &Option<PathBuf>| named.clone().or(set.clone()), &config.rs);
-    let mut sandbox = Sandbox::new().serve_tcp(listen.port());
+    let mut sandbox = Sandbox::new();
+    if let Some(listen) = listen {
+        sandbox = sandbox.serve_tcp(listen.port());
+    }
     if let Some(service) = followed::service(&args.service, config)? {
         sandbox = reach(sandbox, &service);
     }

@@ -25,8 +25,8 @@ const PAGE_BYTES: usize = obol_ipc::frame::MAX_BODY_BYTES / 2;
 const ITEM_BYTES: usize = 160;
 
 /// Answers the operator.
-pub(super) struct Control {
-    pub(super) sessions: Arc<dyn SessionStore>,
+pub(crate) struct Control {
+    pub(crate) sessions: Arc<dyn SessionStore>,
     /// Where those are kept.
     pub(super) kept: Kept,
     pub(super) reloader: Arc<Reloader>,

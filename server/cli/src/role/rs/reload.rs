@@ -13,7 +13,7 @@ use crate::role::templates::ServerTemplates;
 use crate::sessions::files;
 
 /// Where sessions and templates come from, and who takes them.
-pub(super) struct Reloader {
+pub(crate) struct Reloader {
     pub(super) files: Vec<PathBuf>,
     pub(super) sessions: Arc<dyn SessionStore>,
     pub(super) templates: Arc<ServerTemplates>,
@@ -43,7 +43,7 @@ impl Reloader {
     }
 
     /// Reads them whenever asked to.
-    pub(super) async fn read_on(self: Arc<Self>, mut asked: Signal) {
+    pub(crate) async fn read_on(self: Arc<Self>, mut asked: Signal) {
         while asked.recv().await.is_some() {
             if let Err(failure) = tokio::task::block_in_place(|| self.read_again()) {
                 tracing::error!(%failure, "the sessions stay as they were, and so do the templates");

@@ -6,6 +6,7 @@ pub(crate) mod authenticator;
 pub(crate) mod authority;
 pub(crate) mod fetch;
 pub(crate) mod install;
+pub(crate) mod mcp;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
 mod rs;
@@ -24,6 +25,7 @@ use crate::settings::args::atp::{AtpArgs, AtpCommand};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
 use crate::settings::args::fetch::FetchArgs;
 pub(crate) use crate::settings::args::install::{InstallArgs, InstallPlace, InstallRole, UninstallArgs};
+use crate::settings::args::mcp::{McpArgs, McpCommand};
 
 /// Single-use tokens for AI agents.
 ///
@@ -79,6 +81,7 @@ impl Command {
             }
             #[cfg(feature = "authority")]
             Self::Authority(command) if command.serves() => LogLevel::Info,
+            Self::Mcp(McpArgs { command: McpCommand::Guard(_) }) => LogLevel::Info,
             _ => LogLevel::Warn,
         }
     }
@@ -90,7 +93,10 @@ impl Command {
         let atp = atp || matches!(self, Self::Authority(command) if command.serves());
         let auth = matches!(self, Self::Authenticator(command) if command.serves());
         atp || auth
-            || matches!(self, Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_))
+            || matches!(
+                self,
+                Self::Mcp(_) | Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_)
+            )
     }
 }
 
@@ -127,6 +133,8 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Look into a token.
     Token(TokenArgs),
+    /// Put tokens between MCP clients and servers that know nothing of them.
+    Mcp(McpArgs),
     /// Both sides of the Agent Token Protocol: scoped tokens of an API's provider.
     Atp(AtpArgs),
     /// Check an audit log.
@@ -209,7 +217,7 @@ pub(crate) struct TqsArgs {
 }
 
 /// The audit log of a server that is not the sidecar.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AuditLogArgs {
     /// Write an audit log into this file; nothing is accepted, issued or opened that is not in it. Check it with `obol audit
     /// verify`.

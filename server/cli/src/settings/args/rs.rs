@@ -44,7 +44,7 @@ pub(crate) enum RsCommand {
 }
 
 /// Which Authentication Service a resource server follows, and as whom.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RsAuthorityArgs {
     /// The Authentication Service and its key, as `obol as key --pin` prints them: https://host#KEY. Without #KEY: --rs-pin-file.
     #[arg(long, value_name = "URL")]
@@ -103,7 +103,7 @@ pub(crate) struct RsOperatorArgs {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct RsArgs {
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS")]
