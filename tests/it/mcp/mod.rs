@@ -1,3 +1,6 @@
-//! Tools of the Model Context Protocol.
+//! MCP: tokens between clients and servers.
 
 mod guard;
+mod pair;
+mod pipe;
+mod reference;

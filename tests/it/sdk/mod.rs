@@ -25,6 +25,11 @@ pub(crate) fn python() -> PathBuf {
     fetched("python/bin/python", "what the SDKs are tested with")
 }
 
+/// The folder with packages for Node.
+pub(crate) fn modules() -> PathBuf {
+    fetched("npm/node_modules", "libraries for Node").parent().unwrap().to_owned()
+}
+
 /// A package of `client`.
 pub(crate) fn package(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client")).join(name)
@@ -35,7 +40,7 @@ fn succeeds(command: &mut Command) -> String {
     command
         .env("OBOL", obol())
         .env("PYTHON", python())
-        .env("MODULES", fetched("npm/node_modules", "libraries for Node").parent().unwrap())
+        .env("MODULES", modules())
         .env_remove("OBOL_ENDPOINT_SOCKET")
         .env_remove("OBOL_AUTH_SOCKET");
     let run = command.output().expect("its interpreter is installed by scripts/install");

@@ -28,6 +28,7 @@ pub(super) const PLAIN: &[(&str, &str)] = &[
     ("server/cli/src/operate/atp/secret.rs", "the strict reader has read it; now it is kept as it is"),
     ("server/cli/src/role/demo/http.rs", "the demo's own server"),
     ("server/mcp/src/message.rs", "a part of what the strict reader has read"),
+    ("server/mcp/src/raw.rs", "names and texts, read no further; refuses by itself a name that stands twice"),
     ("server/mcp/src/result.rs", "a part of what the caller has read"),
 ];
 
