@@ -117,6 +117,7 @@ fn run(cli: &Cli) -> Outcome {
                 Ok(())
             }
         },
+        #[cfg(feature = "authority")]
         Command::Dev(args) => role::dev::run(args),
         Command::Install(args) => install::install(args),
         Command::Uninstall(args) => install::uninstall(args),

@@ -62,18 +62,23 @@ fn has_curl() -> bool {
     Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// What a shell says to lines that were printed.
+fn pasted(dev: &Dev, lines: &str) -> String {
+    let script = format!("{}\n{lines}\n", dev.lines("export OBOL_"));
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat()
+}
+
 #[test]
 fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
     let home = home::home();
     let dev = Dev::start(home.path(), &[]);
     let exports = dev.lines("export OBOL_");
-    assert_eq!(exports.lines().count(), 3, "{exports}");
+    assert_eq!(exports.lines().count(), 4, "{exports}");
     let folder = exports.split("unix://").nth(1).unwrap().split("/agent.sock").next().unwrap().to_owned();
     if has_curl() {
-        let script = format!("{exports}\n{}\n", dev.lines("curl"));
-        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(answer.contains("\"ok\":true"), "{answer} {}", String::from_utf8_lossy(&output.stderr));
+        let answer = pasted(&dev, &dev.lines("curl"));
+        assert!(answer.contains("\"ok\":true"), "{answer}");
     } else {
         eprintln!("SKIPPED: the printed line needs curl; install Debian's package curl");
     }
@@ -82,6 +87,33 @@ fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
     assert!(threads.len() >= 2 && threads.iter().all(|filters| filters == "4"), "itself too: {threads:?}");
     assert_eq!(dev.interrupt(), Some(0));
     assert!(!std::path::Path::new(&folder).exists(), "a folder of its own is gone at the end");
+}
+
+#[test]
+fn the_printed_verb_ends_the_agent_for_this_start_and_the_next_until_the_other_lets_it_in() {
+    let home = home::home();
+    let dev = Dev::start(home.path(), &["--dir", "here", "--tool", "lookup"]);
+    assert!(dev.lines("session is of").contains("suite 4"), "{:?}", dev.said);
+    let draw = format!("{} dequeue lookup", home::obol().display());
+    assert!(pasted(&dev, &draw).len() > 100);
+    let ended = pasted(&dev, &dev.lines("agent disable"));
+    assert!(ended.contains("accepts their tokens no more"), "{ended}");
+    let refused = pasted(&dev, &draw);
+    assert!(refused.contains("SESSION_FLUSHED"), "{refused}");
+    assert_eq!(dev.interrupt(), Some(0));
+
+    let dev = Dev::start(home.path(), &["--dir", "here"]);
+    assert!(dev.lines("gets no session").contains("dev-agent"), "{:?}", dev.said);
+    let enabled = pasted(&dev, &dev.lines("obol agent enable dev-agent"));
+    home::wait_until(&format!("a token after {enabled}"), || {
+        !pasted(&dev, &draw).contains("SESSION_FLUSHED")
+    });
+    assert!(pasted(&dev, &draw).len() > 100);
+    assert_eq!(dev.interrupt(), Some(0));
+
+    let output = command(home.path()).args(["dev", "--dir", "here", "--tool", "other"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("policy/catalogue.toml"), "{output:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod authority;
 mod companions;
 #[cfg(feature = "authority")]
 pub(crate) mod demo;
+#[cfg(feature = "authority")]
 pub(crate) mod dev;
 pub(crate) mod followed;
 pub(crate) mod master_key;

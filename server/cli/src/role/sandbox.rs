@@ -193,6 +193,7 @@ fn keep(sandbox: Sandbox, kept: &Kept) -> Sandbox {
 }
 
 /// `obol dev` itself: its roles, to ask whether they answer and to end them, and its folder, to remove it.
+#[cfg(feature = "authority")]
 pub(crate) fn of_dev(resource_server: SocketAddr, temporary: Option<&Path>) -> Sandbox {
     let sandbox = Sandbox::new().reach_tcp(resource_server.port()).reach_unix().signal();
     match temporary {

@@ -57,7 +57,7 @@ impl Server {
         let service = Pinned::parse(&authority.pin).map_err(Failure::other)?;
         let mut uplink = Uplink::new(service, &ConnectOptions::new()).map_err(Failure::other)?;
         let key = IdentityKey::generate(&mut SystemRandom);
-        let code = authority.invite_server(audience.as_str())?;
+        let code = authority.operator.invite_server(audience.as_str())?;
         let joined = runtime.block_on(join(&mut uplink, &key, &code, clock.now()));
         joined.map_err(|error| Failure::other(format_args!("cannot join the service: {error}")))?;
         let follower = Follower::new(uplink, key, audience, sessions.clone(), lease, clock);

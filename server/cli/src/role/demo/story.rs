@@ -80,10 +80,10 @@ fn register(
     let waits = if asked.state == RegistrationState::Waiting { "a human must say yes" } else { "no" };
     report.line("it asks to be registered", "a human must say yes", waits);
     let code = asked.code.ok_or_else(|| Failure::other("there is no code to approve it by"))?;
-    let seen = authority.review(&code)?;
+    let seen = authority.operator.review(&code)?;
     let words = if seen.registration.words == asked.words { "the same" } else { "others" };
     report.line("the words that agent and human see for its key", "the same", words);
-    authority.approve(&code, &seen)
+    authority.operator.approve(&code, &seen)
 }
 
 fn authenticate(report: &mut Report, authenticator: &Authenticator, server: &Server) -> Outcome {
@@ -258,7 +258,7 @@ fn disable(
     report.line("a token in flight, before the agent is disabled", "200", present()?);
 
     let begun = Instant::now();
-    let ended = authority.disable(AGENT)?;
+    let ended = authority.operator.disable(AGENT)?;
     report.line(
         "one verb: obol agent disable builder",
         "1 session ended",

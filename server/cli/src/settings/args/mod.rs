@@ -90,13 +90,12 @@ impl Command {
     pub(crate) fn serves(&self) -> bool {
         let atp = matches!(self, Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)));
         #[cfg(feature = "authority")]
-        let atp = atp || matches!(self, Self::Authority(command) if command.serves());
+        let atp = atp
+            || matches!(self, Self::Authority(command) if command.serves())
+            || matches!(self, Self::Dev(_));
         let auth = matches!(self, Self::Authenticator(command) if command.serves());
         atp || auth
-            || matches!(
-                self,
-                Self::Mcp(_) | Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) | Self::Dev(_)
-            )
+            || matches!(self, Self::Mcp(_) | Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }))
     }
 }
 
@@ -141,7 +140,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Look into the configuration.
     Config(ConfigArgs),
-    /// Run the sidecar and a resource server on this machine, with a session made for them, until Ctrl-C.
+    /// Run all roles on this machine, with an agent that is registered, approved and has a session, until Ctrl-C.
+    #[cfg(feature = "authority")]
     Dev(DevArgs),
     /// Set the sidecar, an Authentication Service or a resource server up as a service of this machine, as a user of its own.
     ///
@@ -448,6 +448,7 @@ pub(crate) struct ConfigCheckArgs {
     pub(crate) output: Output,
 }
 
+#[cfg(feature = "authority")]
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// Where files and sockets go; created if it is not there, kept at the end. Without it: a folder that is gone at the
@@ -457,12 +458,9 @@ pub(crate) struct DevArgs {
     /// The resource server's address; loopback only. Without it: port 8700, or another if that is taken.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
-    /// A tool to grant; may be given several times.
-    #[arg(long, value_name = "NAME", default_values_t = ["search".to_owned(), "pay".to_owned()])]
+    /// A tool of a new folder; may be given several times. Without it: search and pay.
+    #[arg(long, value_name = "NAME")]
     pub(crate) tool: Vec<String>,
-    /// The session's life, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
-    pub(crate) lifetime: u64,
 }
 
 #[derive(Debug, Args)]
