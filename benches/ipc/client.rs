@@ -89,7 +89,13 @@ pub(crate) struct ObolPeer {
 impl ObolPeer {
     pub(crate) fn new(tool: &str) -> Self {
         let tool = ToolName::new(tool).expect("a name");
-        let params = DequeueTokenParams { tool, wait_ms: WaitMs::default(), audience: None, pop_for: None };
+        let params = DequeueTokenParams {
+            tool,
+            wait_ms: WaitMs::default(),
+            audience: None,
+            pop_for: None,
+            approval_id: None,
+        };
         let request = AgentRequest::DequeueToken(params);
         Self { decoder: FrameDecoder::new(), request, out: Frames::new(), next: 0 }
     }

@@ -9,6 +9,7 @@
     reason = "a test that cannot go on fails by panicking, and says on screen what it skipped"
 )]
 
+mod approvals;
 mod atp;
 mod audit;
 mod authenticator;

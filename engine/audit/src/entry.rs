@@ -57,6 +57,10 @@ pub enum Event {
     Register,
     /// A human approved an agent there, or denied it.
     Approve,
+    /// An agent asked there for a human's yes to calls.
+    ApprovalAsked,
+    /// A human said yes to calls there, or no.
+    ApprovalGiven,
     /// An invitation, or a code to join with, was made there.
     Invite,
     /// A session was opened there.

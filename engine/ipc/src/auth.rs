@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approvals::{ApprovalResult, ApprovalStatusParams, RequestApprovalParams};
 use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
 use crate::control::{HoldStatus, StatusParams};
 use crate::frame::EncodeError;
@@ -36,6 +37,10 @@ protocol! {
     TokenStolen "tokenStolen" (TokenStolenParams) -> Empty;
     /// Give the return code that the service's page showed after a human's yes. A wrong one may be tried again, twice.
     CompleteRegistration "completeRegistration" (CompleteRegistrationParams) -> RegistrationResult;
+    /// Ask a human for a yes to calls that are granted with one alone. Not repeatable: each is another request.
+    RequestApproval "requestApproval" (RequestApprovalParams) -> ApprovalResult;
+    /// How such a request stands.
+    ApprovalStatus "approvalStatus" (ApprovalStatusParams) -> ApprovalResult;
 }
 
 /// How a human's word in a browser comes back to the agent. In JSON: `loopback` or `code`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::approvals::MintApprovedParams;
 use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_struct};
 use crate::frame::EncodeError;
 use crate::message::Empty;
@@ -49,6 +50,8 @@ protocol! {
     ProvisionPart "provisionPart" (ProvisionPartParams) -> ProvisionPartResult;
     /// Tell the TQS that the Authentication Service was heard: the leases of its sessions begin anew.
     Lease "lease" (LeaseParams) -> Empty;
+    /// Note calls that a human said yes to, whose tokens are minted when they are drawn.
+    MintApproved "mintApproved" (MintApprovedParams) -> Empty;
 }
 
 /// Parameters of `provision`.

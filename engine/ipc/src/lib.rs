@@ -8,6 +8,7 @@
 //! - [`message`]: what an agent may say on `agent.sock`, and [`auth`] on the authenticator's `auth.sock`; [`control`]: what
 //!   the operator may say on `control.sock`, [`auth_control`] on the authenticator's `auth-control.sock`, [`rs_control`] on a resource server's `rs-control.sock`, and [`as_control`] on
 //!   the Authentication Service's `as-control.sock`. Each is one table of a [`Protocol`].
+//! - [`approvals`]: a human's yes to a call, on three of these sockets.
 //! - [`refusal`]: the errors that all answer with; [`names`], [`numbers`], [`time`], [`proof`] and [`secret`]: the checked
 //!   values they carry.
 //! - [`codec`]: messages to frame bodies and back, as JSON-RPC 2.0 or as bincode.
@@ -27,6 +28,7 @@
 //!
 //! No sockets, no keys, no token format, no database, no HTTP, no configuration files. A token is opaque text here.
 
+pub mod approvals;
 pub mod as_control;
 pub mod auth;
 pub mod auth_control;

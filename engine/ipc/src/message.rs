@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::binary::{Binary, BinaryError, Input, Output, binary_struct};
 use crate::frame::EncodeError;
-use crate::names::{AgentInstanceId, Audience, ChannelAlgorithm, SessionId, ToolName, either_case};
+use crate::names::{AgentInstanceId, Audience, ChannelAlgorithm, Label, SessionId, ToolName, either_case};
 use crate::numbers::{AlgorithmSuite, WaitMs, optional_whole_number};
 use crate::proof::{ArgumentsHash, ProofAlgorithm, ProofSignature};
 use crate::protocol::protocol;
@@ -46,6 +46,9 @@ pub struct DequeueTokenParams {
     /// What the call's arguments hash to, where the grant asks for a proof of possession.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pop_for: Option<ArgumentsHash>,
+    /// What the call's tokens are drawn by, where a human said yes to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_id: Option<Label>,
 }
 
 /// Result of `dequeueToken`: a token that no one else has been given or will be.
@@ -164,7 +167,7 @@ pub struct SessionInfoResult {
 
 binary_struct! {
     Empty {}
-    DequeueTokenParams { tool, wait_ms, audience, pop_for }
+    DequeueTokenParams { tool, wait_ms, audience, pop_for, approval_id }
     DequeueTokenResult { token, tool, expires_at, channel, pop }
     TokenProof { alg, sig }
     TokenChannel { alg, request_key, request_aad, response_key, response_iv, response_aad }

@@ -35,6 +35,7 @@ pub const MAX_MESSAGE_BYTES: usize = 512;
 /// | `AUTHORITY_UNREACHABLE` | -32013 |
 /// | `AUTHORITY_REFUSED` | -32014 |
 /// | `CLOCK_SKEW` | -32015 |
+/// | `APPROVAL_REQUIRED` | -32016 |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -87,11 +88,13 @@ pub enum ErrorCode {
     AuthorityRefused,
     /// The clocks of this machine and of the Authentication Service are too far apart.
     ClockSkew,
+    /// A human says yes to each call of the tool, and no such yes waits for its token.
+    ApprovalRequired,
 }
 
 impl ErrorCode {
     /// Every code, with nothing in it.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotAllowed,
@@ -111,6 +114,7 @@ impl ErrorCode {
         Self::AuthorityUnreachable { retry_after_ms: 0 },
         Self::AuthorityRefused,
         Self::ClockSkew,
+        Self::ApprovalRequired,
     ];
 
     /// The stable name, as `data.code` carries it.
@@ -133,6 +137,7 @@ impl ErrorCode {
             Self::AuthorityUnreachable { .. } => "AUTHORITY_UNREACHABLE",
             Self::AuthorityRefused => "AUTHORITY_REFUSED",
             Self::ClockSkew => "CLOCK_SKEW",
+            Self::ApprovalRequired => "APPROVAL_REQUIRED",
         }
     }
 
@@ -158,6 +163,7 @@ impl ErrorCode {
             Self::AuthorityUnreachable { .. } => -32_013,
             Self::AuthorityRefused => -32_014,
             Self::ClockSkew => -32_015,
+            Self::ApprovalRequired => -32_016,
         }
     }
 
@@ -202,6 +208,7 @@ impl ErrorCode {
             (Some("AUTHORITY_UNREACHABLE"), _) => Some(Self::AuthorityUnreachable { retry_after_ms }),
             (Some("AUTHORITY_REFUSED"), _) => Some(Self::AuthorityRefused),
             (Some("CLOCK_SKEW"), _) => Some(Self::ClockSkew),
+            (Some("APPROVAL_REQUIRED"), _) => Some(Self::ApprovalRequired),
             _ => None,
         }
     }
@@ -341,6 +348,7 @@ impl Binary for ErrorCode {
             Self::AuthorityUnreachable { .. } => 16,
             Self::AuthorityRefused => 17,
             Self::ClockSkew => 18,
+            Self::ApprovalRequired => 19,
         };
         number.put(output)?;
         match self {
@@ -376,6 +384,7 @@ impl Binary for ErrorCode {
             16 => Self::AuthorityUnreachable { retry_after_ms: u64::take(input)? },
             17 => Self::AuthorityRefused,
             18 => Self::ClockSkew,
+            19 => Self::ApprovalRequired,
             other => return unknown_variant("error code this version knows", other),
         })
     }
@@ -433,6 +442,7 @@ mod tests {
             ErrorCode::Revoked,
             ErrorCode::AuthorityRefused,
             ErrorCode::ClockSkew,
+            ErrorCode::ApprovalRequired,
         ] {
             let back = ErrorCode::from_parts(Some(code.name()), code.number().into(), Some(true), Some(9));
             assert_eq!(back, Some(code));

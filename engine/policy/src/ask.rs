@@ -7,6 +7,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request,
     RestrictedExpression,
 };
+use obol_session::{Approval, Grant};
 
 use crate::catalogue::{Catalogue, Offer, Tool};
 use crate::decision::{Alert, Chosen, OfferDecision, PolicyError, ToolDecision, Verdict};
@@ -135,15 +136,16 @@ impl<'a> Session<'a> {
             }
             let answer = self.offer(offer, record, asked, &entities)?;
             if decision.ahead.is_none() {
-                let chosen = |answer: &OfferDecision| Chosen {
+                let chosen = |grant| Chosen {
                     offer: Arc::clone(&offer.name),
-                    grant: Arc::clone(&offer.grant),
+                    grant,
                     decided_by: answer.decided_by().into_iter().cloned().collect(),
                 };
                 if answer.is_ahead() {
-                    decision.ahead = Some(chosen(&answer));
+                    decision.ahead = Some(chosen(Arc::clone(&offer.grant)));
                 } else if answer.is_per_call() {
-                    decision.per_call.push(chosen(&answer));
+                    let grant = Grant { approval: Approval::PerCall, ..Grant::clone(&offer.grant) };
+                    decision.per_call.push(chosen(Arc::new(grant)));
                 }
             }
             decision.offers.push(answer);

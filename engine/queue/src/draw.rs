@@ -220,6 +220,7 @@ impl Queue {
             match session.route(draw.tool, draw.audience) {
                 Route::One(partition) => return act(session, partition),
                 Route::Ambiguous(audiences) => return Err(DequeueError::AudienceNeeded(audiences)),
+                Route::PerCall => return Err(DequeueError::ApprovalRequired),
                 Route::NotGranted => {}
             }
         }

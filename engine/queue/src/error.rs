@@ -171,6 +171,32 @@ impl From<Unavailable> for ProvisionError {
     }
 }
 
+/// Why a human's yes was not noted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ApproveError {
+    /// Its time is over.
+    Expired,
+    /// The current session does not grant the tool in that way.
+    NotGranted,
+    /// As many wait as may.
+    TooMany,
+}
+
+impl fmt::Display for ApproveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired => f.write_str("the approval is over; ask for another"),
+            Self::NotGranted => f.write_str(
+                "the current session does not grant this tool with a human's yes to each call; open a new one",
+            ),
+            Self::TooMany => f.write_str("too many approved calls wait for their tokens; draw those first"),
+        }
+    }
+}
+
+impl core::error::Error for ApproveError {}
+
 /// Why no token was handed out. None was used up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -200,6 +226,10 @@ pub enum DequeueError {
     Held,
     /// The tool is granted for several audiences and none was named.
     AudienceNeeded(Vec<String>),
+    /// The tool is granted with a human's yes to each call: nothing is minted ahead for it.
+    ApprovalRequired,
+    /// No yes of this name waits for its token: it was used, or is over, or never came here.
+    NotApproved,
     /// The tool's tokens are worth nothing without a proof of possession, and it was not said over which arguments.
     ProofNeeded,
     /// The store failed; nothing is handed out any more.
@@ -215,6 +245,12 @@ impl fmt::Display for DequeueError {
             Self::PolicyDenied => f.write_str(
                 "this session may not use the tool; check the tool's name, or have it granted and establish a new \
                  session",
+            ),
+            Self::ApprovalRequired => f.write_str(
+                "a human says yes to each call of this tool; ask for an approval, and draw with its id",
+            ),
+            Self::NotApproved => f.write_str(
+                "no approval of this id waits here: it was used, is over, or was flushed; ask for another",
             ),
             Self::ProofNeeded => f.write_str(
                 "calls of this tool need a proof of possession; give the SHA-256 of their canonical arguments (RFC 8785)",

@@ -19,9 +19,9 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// The grants of a session, in its order. One that names no resource server of the session is left out; a half that
-    /// was checked has none.
-    pub(crate) fn all_of(half: &AgentHalf) -> Vec<Self> {
+    /// The grants of a session that are minted ahead, and those that take a human's yes to each call; each in the session's
+    /// order. One that names no resource server of the session is left out; a half that was checked has none.
+    pub(crate) fn of(half: &AgentHalf) -> (Vec<Self>, Vec<Self>) {
         let servers: HashMap<&str, (Audience, Arc<SessionMaterial>)> = half
             .resource_servers
             .iter()
@@ -41,7 +41,9 @@ impl Grant {
                 pop_key: pop_key.clone().filter(|_| grant.require_pop),
             })
         };
-        half.grants.iter().filter_map(ready).collect()
+        let (per_call, ahead): (Vec<_>, Vec<_>) = half.grants.iter().partition(|grant| grant.is_per_call());
+        let all = |grants: Vec<_>| grants.into_iter().filter_map(ready).collect();
+        (all(ahead), all(per_call))
     }
 
     /// Tokens with less life left than this are not handed out, in seconds: what the settings say, and a quarter of the

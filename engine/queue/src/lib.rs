@@ -42,6 +42,8 @@
 //! # }
 //! ```
 
+mod approvals;
+mod approved;
 mod builder;
 mod clock;
 mod current;
@@ -73,9 +75,11 @@ pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
 
+pub use self::approvals::{ApprovedCall, MAX_APPROVED};
+pub use self::approved::DrawnCall;
 pub use self::builder::QueueBuilder;
 pub use self::draw::{Draw, Ready, ToolHandle};
-pub use self::error::{DequeueError, ProvisionError, StoreOpenError, Unavailable};
+pub use self::error::{ApproveError, DequeueError, ProvisionError, StoreOpenError, Unavailable};
 pub use self::keys::MasterKey;
 pub use self::operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};
 pub use self::queue::Queue;

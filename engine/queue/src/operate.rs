@@ -278,14 +278,19 @@ impl Queue {
         *flushes += 1;
         tracing::warn!(%scope, reason, "flush");
         let sessions = shared.sessions.by_age();
-        match scope {
+        let done = match scope {
             FlushScope::All => flush_all(shared, &sessions),
             FlushScope::Session(id) => end_where(shared, &sessions, |session| session.id == *id),
             FlushScope::Agent(agent) => {
                 end_where(shared, &sessions, |session| session.agent_instance_id == *agent)
             }
             FlushScope::Tool(tool) => flush_tool(shared, &sessions, tool),
-        }
+        };
+        shared.approved.forget(match scope {
+            FlushScope::Tool(tool) => Some(tool),
+            FlushScope::All | FlushScope::Session(_) | FlushScope::Agent(_) => None,
+        });
+        done
     }
 
     /// The Authentication Service was heard so many seconds ago: the leases of its sessions begin anew then. After a start
@@ -414,13 +419,14 @@ impl Queue {
 /// Writes a new session's secrets into slots and seals its row under them. Nobody uses it yet.
 fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>), ProvisionError> {
     let failed = |error: SlotError| ProvisionError::Unavailable(shared.fail(&error));
+    let (grants, per_call) = Grant::of(&document);
     let fresh = {
         let mut slots = shared.keys.slots.lock();
-        slots.allocate(&shared.keys.slots_key, 1 + document.grants.len()).map_err(failed)?
+        slots.allocate(&shared.keys.slots_key, 1 + grants.len()).map_err(failed)?
     };
     let mut fresh = fresh.into_iter();
     let (slot, secret) = fresh.next().ok_or_else(|| failed(SlotError::NotAKeyFile))?;
-    let (grants, text) = (Grant::all_of(&document), document.to_json());
+    let text = document.to_json();
     let AgentHalf {
         session_id: id, suite, agent, established_at, expires_at, policy_epoch, lease_secs, ..
     } = document;
@@ -458,7 +464,7 @@ fn draft(shared: &Shared, document: AgentHalf) -> Result<(Arc<Session>, Vec<u8>)
             Arc::new(Partition::new(place.id, &identity, grant, shared.settings.min_life, key))
         })
         .collect();
-    Ok((Arc::new(Session::new(identity, partitions, true)), row))
+    Ok((Arc::new(Session::new(identity, partitions, per_call, true)), row))
 }
 
 /// Ends every session: one new root secret, and nothing that was sealed before opens any more.

@@ -272,7 +272,8 @@ impl Recovery<'_> {
             slot: header.slot,
         };
         let mut partitions = Vec::with_capacity(places.len());
-        for (place, grant) in places.iter().zip(Grant::all_of(&document)) {
+        let (ahead, per_call) = Grant::of(&document);
+        for (place, grant) in places.iter().zip(ahead) {
             let own = match slots.load(&shared.keys.slots_key, place.slot)? {
                 Some(own) => own,
                 None => fresh_secret(&mut slots, &shared.keys.slots_key, place.slot)?,
@@ -285,7 +286,7 @@ impl Recovery<'_> {
             partition.count.stored.store(stored, Ordering::Relaxed);
             partitions.push(Arc::new(partition));
         }
-        Ok(Some(Session::new(identity, partitions, true)))
+        Ok(Some(Session::new(identity, partitions, per_call, true)))
     }
 
     /// Counts the tokens of a partition that are of use. The others were flushed, or are of an older policy, and the crash
@@ -318,7 +319,7 @@ impl Recovery<'_> {
             order: header.order,
             slot: header.slot,
         };
-        Session::new(identity, Vec::new(), false)
+        Session::new(identity, Vec::new(), Vec::new(), false)
     }
 
     fn adopt(&self, session: Arc<Session>) {

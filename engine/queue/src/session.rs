@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 use obol_token::{SessionId, Suite};
 use parking_lot::{Mutex, RwLock};
 
+use crate::grant::Grant;
 use crate::identity::Identity;
 use crate::partition::Partition;
 
@@ -44,6 +45,10 @@ pub(crate) struct Session {
     /// The shortest of its tools' least lives, in seconds.
     pub(crate) least_life: u64,
     pub(crate) partitions: Vec<Arc<Partition>>,
+    /// The policy epoch that it was established under.
+    pub(crate) policy_epoch: u64,
+    /// What takes a human's yes to each call; nothing once the session has ended.
+    per_call: Mutex<Vec<Grant>>,
     by_tool: HashMap<Box<str>, Granted, foldhash::fast::RandomState>,
     is_active: AtomicBool,
 }
@@ -57,13 +62,20 @@ struct Granted {
 /// A partition for each grant, or why there is none.
 pub(crate) enum Route<'a> {
     One(&'a Arc<Partition>),
+    /// It is granted with a human's yes to each call, and not otherwise.
+    PerCall,
     NotGranted,
     Ambiguous(Vec<String>),
 }
 
 impl Session {
     /// A session whose keys are there; or, without any, one that was flushed.
-    pub(crate) fn new(identity: Identity, partitions: Vec<Arc<Partition>>, is_active: bool) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        partitions: Vec<Arc<Partition>>,
+        per_call: Vec<Grant>,
+        is_active: bool,
+    ) -> Self {
         let mut by_tool = HashMap::<Box<str>, Granted, _>::default();
         for partition in &partitions {
             by_tool
@@ -79,10 +91,10 @@ impl Session {
             suite,
             established_at,
             expires_at,
+            policy_epoch,
             lease_secs,
             order,
             slot,
-            ..
         } = identity;
         Self {
             id,
@@ -95,9 +107,20 @@ impl Session {
             slot,
             least_life,
             partitions,
+            policy_epoch,
+            per_call: Mutex::new(per_call),
             by_tool,
             is_active,
         }
+    }
+
+    /// The grants that a call of this tool can be approved under; at this resource server alone where one is named.
+    pub(crate) fn per_call(&self, tool: &str, audience: Option<&str>) -> impl Iterator<Item = Grant> {
+        let is_it = |grant: &&Grant| {
+            grant.scope.tool == tool && audience.is_none_or(|audience| grant.audience.as_str() == audience)
+        };
+        let found: Vec<Grant> = self.per_call.lock().iter().filter(is_it).cloned().collect();
+        found.into_iter()
     }
 
     /// Whether no flush has ended it.
@@ -108,6 +131,7 @@ impl Session {
     /// Ends the session for good: nothing of it is handed out from here on. Gives back how many tokens waited.
     pub(crate) fn end(&self) -> u64 {
         self.is_active.store(false, Ordering::SeqCst);
+        self.per_call.lock().clear();
         let discarded = self.partitions.iter().map(|partition| partition.seal_off(|| u64::MAX)).sum();
         for partition in &self.partitions {
             partition.available.notify(usize::MAX);
@@ -116,13 +140,17 @@ impl Session {
     }
 
     pub(crate) fn route(&self, tool: &str, audience: Option<&str>) -> Route<'_> {
-        let Some(Granted { first, others }) = self.by_tool.get(tool) else { return Route::NotGranted };
+        let otherwise = || match self.per_call(tool, audience).next() {
+            Some(_) => Route::PerCall,
+            None => Route::NotGranted,
+        };
+        let Some(Granted { first, others }) = self.by_tool.get(tool) else { return otherwise() };
         let mut all = core::iter::once(first).chain(others);
         match audience {
             None if others.is_empty() => Route::One(first),
             None => Route::Ambiguous(all.map(|partition| partition.audience().to_owned()).collect()),
             Some(audience) => {
-                all.find(|partition| partition.audience() == audience).map_or(Route::NotGranted, Route::One)
+                all.find(|partition| partition.audience() == audience).map_or_else(otherwise, Route::One)
             }
         }
     }

@@ -10,6 +10,7 @@ use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::approvals::ApprovedCalls;
 use crate::clock::Timeline;
 use crate::demand::DemandLimits;
 use crate::error::Unavailable;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) next: Next,
     pub(crate) policy: PolicyInForce,
     pub(crate) contact: Contact,
+    /// What a human said yes to.
+    pub(crate) approved: ApprovedCalls,
     /// The embedder's note.
     pub(crate) note: Mutex<Vec<u8>>,
     eras: Eras,
@@ -125,6 +128,7 @@ impl Shared {
                 kept: Mutex::new(from.policy),
             },
             contact: Contact::default(),
+            approved: ApprovedCalls::default(),
             note: Mutex::new(from.note),
             eras: Eras::default(),
             failed: OnceLock::new(),

@@ -141,7 +141,7 @@ impl TokenSource for Tbac {
         let grant = order.grant;
         let minter =
             Minter::new(&grant.material, &grant.scope, order.policy_epoch).map_err(SourceError::new)?;
-        let seeds = seeds(order)?;
+        let seeds = seeds(order.instance, order.first_number, order.count)?;
         let mut tokens = minter.mint(order.validity, &seeds).map_err(SourceError::new)?;
         let pushed = tokens.iter().try_for_each(|token| out.push(token));
         tokens.iter_mut().for_each(|token| wipe(token));
@@ -149,12 +149,31 @@ impl TokenSource for Tbac {
     }
 }
 
-fn seeds(order: &Order<'_>) -> Result<Vec<TokenSeed>, SourceError> {
-    let mut random = Zeroizing::new(vec![0; RANDOM_BYTES * usize::from(order.count)]);
+/// What makes a token unlike every other of this store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenNumber {
+    pub(crate) instance: [u8; 4],
+    pub(crate) number: u64,
+}
+
+/// One TBAC token of the grant's scope.
+pub(crate) fn mint_one(
+    grant: &Grant,
+    policy_epoch: u64,
+    validity: Validity,
+    TokenNumber { instance, number }: TokenNumber,
+) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let minter = Minter::new(&grant.material, &grant.scope, policy_epoch).map_err(SourceError::new)?;
+    let mut tokens = minter.mint(validity, &seeds(instance, number, 1)?).map_err(SourceError::new)?;
+    tokens.pop().map(Zeroizing::new).ok_or_else(|| SourceError::new("no token was made"))
+}
+
+fn seeds(instance: [u8; 4], first_number: u64, count: u16) -> Result<Vec<TokenSeed>, SourceError> {
+    let mut random = Zeroizing::new(vec![0; RANDOM_BYTES * usize::from(count)]);
     getrandom::fill(&mut random).map_err(|_| SourceError::new(BatchError::Randomness))?;
     let (chunks, _) = random.as_chunks::<RANDOM_BYTES>();
-    let numbered = (order.first_number..).zip(chunks);
-    Ok(numbered.map(|(number, chunk)| seed(order.instance, number, chunk)).collect())
+    let numbered = (first_number..).zip(chunks);
+    Ok(numbered.map(|(number, chunk)| seed(instance, number, chunk)).collect())
 }
 
 fn seed(instance: [u8; 4], number: u64, random: &[u8; RANDOM_BYTES]) -> TokenSeed {

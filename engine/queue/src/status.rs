@@ -6,6 +6,7 @@ use core::time::Duration;
 use obol_token::{SessionId, Suite};
 
 use crate::error::DequeueError;
+use crate::grant::Grant;
 use crate::partition::Partition;
 use crate::queue::Queue;
 use crate::session::{Session, SessionState};
@@ -116,16 +117,18 @@ impl Queue {
             .filter(|partition| tool.is_none_or(|tool| partition.tool() == tool))
             .filter(|partition| audience.is_none_or(|audience| partition.audience() == audience))
             .peekable();
-        if tool.is_some() && self.shared.why_ended(&session).is_none() && partitions.peek().is_none() {
+        let per_call: Vec<_> = tool.into_iter().flat_map(|tool| session.per_call(tool, audience)).collect();
+        let is_live = self.shared.why_ended(&session).is_none();
+        if tool.is_some() && is_live && partitions.peek().is_none() && per_call.is_empty() {
             return Err(DequeueError::PolicyDenied);
         }
         let none = Status {
             queue_depth: 0,
             ttl: 0,
-            session_active: self.shared.why_ended(&session).is_none(),
+            session_active: is_live,
             renewal_pending: false,
             retry_after: None,
-            sealed: false,
+            sealed: per_call.iter().any(Grant::asks_for_channel),
         };
         Ok(partitions.fold(none, |sum, partition| {
             let renewal = partition.renewal();

@@ -68,7 +68,7 @@ pub struct AgentHalf {
     pub pop_key: Option<PopKey>,
     /// The keys shared with each resource server.
     pub resource_servers: Vec<ServerKeys>,
-    /// What may be minted; each for one of the resource servers.
+    /// What may be minted; each for one of the resource servers. A tool has one grant at most that is minted ahead, at each.
     pub grants: Vec<Grant>,
 }
 
@@ -160,7 +160,7 @@ impl AgentHalf {
         self.session_id
     }
 
-    /// How many grants the document holds.
+    /// How many grants the document holds, those included that nothing is minted ahead for.
     pub fn grants(&self) -> usize {
         self.grants.len()
     }
@@ -216,7 +216,8 @@ impl AgentHalf {
         for (index, grant) in self.grants.iter().enumerate() {
             let field = format!("grants[{index}]");
             let (tool, aud) = (grant.tool.as_str(), grant.aud.as_str());
-            if !seen.entry(tool).or_default().insert(aud) {
+            // Beside it there may be stronger ones that a human is asked about.
+            if !grant.is_per_call() && !seen.entry(tool).or_default().insert(aud) {
                 return refuse(field, format!("tool {tool:?} is granted twice for {aud:?}"));
             }
             if !servers.contains(aud) {

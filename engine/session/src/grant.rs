@@ -18,6 +18,23 @@ pub struct AgentIdentity {
     pub sub: String,
 }
 
+/// What a grant takes besides itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approval {
+    /// Nothing: its tokens are minted ahead.
+    #[default]
+    None,
+    /// A human's yes to each call. Nothing is minted ahead; the tokens are of trust level 3.
+    PerCall,
+}
+
+impl Approval {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// The right to mint tokens of one scope for one resource server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +60,9 @@ pub struct Grant {
     /// 0 to 3; tokens of 3 are not minted ahead.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trust_level: u64,
+    /// Whether a human is asked about each call.
+    #[serde(default, skip_serializing_if = "Approval::is_none")]
+    pub approval: Approval,
     /// Why calls are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
@@ -71,6 +91,11 @@ impl Grant {
     /// Whether its tokens ask for calls and answers to be sealed.
     pub fn asks_for_channel(&self) -> bool {
         self.constraints.as_ref().is_some_and(|limits| limits.require_channel_encryption == Some(true))
+    }
+
+    /// Whether a human is asked about each call.
+    pub fn is_per_call(&self) -> bool {
+        self.approval == Approval::PerCall
     }
 
     /// The scope of the tokens that this grant allows to mint for an agent of an organisation.

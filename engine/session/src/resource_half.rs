@@ -242,7 +242,7 @@ impl ResourceHalf {
             if grant.aud != self.keys.aud {
                 return refuse(format!("{field}.aud"), "a grant for another resource server");
             }
-            if !tools.insert(grant.tool.as_str()) {
+            if !grant.is_per_call() && !tools.insert(grant.tool.as_str()) {
                 return refuse(format!("{field}.tool"), format!("tool {:?} is granted twice", grant.tool));
             }
         }

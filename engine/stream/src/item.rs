@@ -4,7 +4,7 @@
 use core::fmt;
 
 use obol_secret::json::{Bounds, parse_within};
-use obol_secret::text::hex_array;
+use obol_secret::text::{hex_array, hex_option};
 use obol_session::{ResourceHalf, SessionId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -65,6 +65,26 @@ pub struct Hello {
     pub standing: Option<Standing>,
 }
 
+/// A transaction that a human said yes to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Transaction(#[serde(with = "hex_array")] pub [u8; 16]);
+
+/// One use of a call that a human said yes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovedUse {
+    /// The transaction.
+    #[serde(with = "hex_array")]
+    pub txn_id: [u8; 16],
+    /// What was approved (TBAC r41, section 3.2).
+    #[serde(with = "hex_array")]
+    pub digest: [u8; 32],
+    /// SHA-256 of the canonical arguments, where the human saw them: a call with others is refused.
+    #[serde(default, with = "hex_option", skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<[u8; 32]>,
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum What {
@@ -91,6 +111,25 @@ pub enum What {
     },
     /// The agent may open sessions again.
     AgentEnabled,
+    /// A human said yes to calls at this resource server.
+    Approval {
+        /// Each use of each of them.
+        uses: Vec<ApprovedUse>,
+        /// When the human said so, in Unix seconds.
+        confirmed_at: u64,
+        /// Until when they may be made, in Unix seconds.
+        expires_at: u64,
+    },
+    /// They may not be made any more.
+    ApprovalEnd {
+        /// Which.
+        transactions: Vec<Transaction>,
+    },
+    /// Something became of a request of the agent for a human's yes.
+    CallsDecided {
+        /// The request.
+        approval: String,
+    },
 }
 
 /// One thing that the service says.
@@ -147,6 +186,9 @@ enum Head {
     SessionEnd { seq: u64, prev: u64, session: SessionId, reason: String },
     AgentEnd { seq: u64, prev: u64, revoked: bool, reason: String },
     AgentEnabled { seq: u64, prev: u64 },
+    Approval { seq: u64, prev: u64, uses: Vec<ApprovedUse>, confirmed_at: u64, expires_at: u64 },
+    ApprovalEnd { seq: u64, prev: u64, transactions: Vec<Transaction> },
+    CallsDecided { seq: u64, prev: u64, approval: String },
     Heartbeat { head: u64, now: u64 },
 }
 
@@ -200,6 +242,19 @@ impl Item {
                         Head::AgentEnd { seq, prev, revoked: *revoked, reason: reason.clone() }
                     }
                     What::AgentEnabled => Head::AgentEnabled { seq, prev },
+                    What::Approval { uses, confirmed_at, expires_at } => Head::Approval {
+                        seq,
+                        prev,
+                        uses: uses.clone(),
+                        confirmed_at: *confirmed_at,
+                        expires_at: *expires_at,
+                    },
+                    What::ApprovalEnd { transactions } => {
+                        Head::ApprovalEnd { seq, prev, transactions: transactions.clone() }
+                    }
+                    What::CallsDecided { approval } => {
+                        Head::CallsDecided { seq, prev, approval: approval.clone() }
+                    }
                 }
             }
         }
@@ -270,6 +325,15 @@ impl Head {
                 happened(seq, prev, What::AgentEnd { revoked, reason })
             }
             Self::AgentEnabled { seq, prev } => happened(seq, prev, What::AgentEnabled),
+            Self::Approval { seq, prev, uses, confirmed_at, expires_at } => {
+                happened(seq, prev, What::Approval { uses, confirmed_at, expires_at })
+            }
+            Self::ApprovalEnd { seq, prev, transactions } => {
+                happened(seq, prev, What::ApprovalEnd { transactions })
+            }
+            Self::CallsDecided { seq, prev, approval } => {
+                happened(seq, prev, What::CallsDecided { approval })
+            }
         }
     }
 }
@@ -287,6 +351,16 @@ mod tests {
             "window":{{"start":1,"end":2}}}}]}}"#
         );
         ResourceHalf::from_json(text.as_bytes()).unwrap()
+    }
+
+    /// As many as one approval has at the most.
+    fn uses(count: u8) -> Vec<ApprovedUse> {
+        let one = |number| ApprovedUse {
+            txn_id: [number; 16],
+            digest: [number; 32],
+            arguments: (number % 2 == 0).then_some([number; 32]),
+        };
+        (0..count).map(one).collect()
     }
 
     fn items() -> Vec<Item> {
@@ -314,6 +388,9 @@ mod tests {
             happened(What::SessionEnd { session, reason: "disabled".to_owned() }),
             happened(What::AgentEnd { revoked: false, reason: "a\nb".to_owned() }),
             happened(What::AgentEnabled),
+            happened(What::Approval { uses: uses(32), confirmed_at: 5, expires_at: 305 }),
+            happened(What::ApprovalEnd { transactions: vec![Transaction([7; 16])] }),
+            happened(What::CallsDecided { approval: "apr_x".to_owned() }),
         ]
     }
 

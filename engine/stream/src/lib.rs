@@ -19,5 +19,5 @@ mod item;
 mod word;
 
 pub use frames::{FrameError, Frames, frame};
-pub use item::{Hello, Item, ItemError, MAX_ITEM_BYTES, Mode, Standing, What};
+pub use item::{ApprovedUse, Hello, Item, ItemError, MAX_ITEM_BYTES, Mode, Standing, Transaction, What};
 pub use word::{StreamId, Subscribe, Word, WordError};

@@ -31,6 +31,15 @@ pub(crate) struct Link {
     wait: Option<(u32, u128)>,
 }
 
+/// A mark, and its end in Unix milliseconds.
+pub(crate) type KeptMark = ([u8; 16], u64);
+
+/// A token's mark, and that of what it stands on: both are set, or none.
+pub(crate) struct Spend {
+    pub(crate) mark: KeptMark,
+    pub(crate) with: Option<KeptMark>,
+}
+
 /// A session's number and its sealed row.
 pub(crate) type Row = (Vec<u8>, Vec<u8>);
 
@@ -74,16 +83,14 @@ impl Link {
         self.common.eval(script, &self.keys, now, &self.id, &self.fence)
     }
 
-    /// Spends marks: each, and its end in Unix milliseconds. `now` in Unix seconds. Answers with the server's time and a
-    /// digit for each.
-    pub(crate) fn spend(
-        &mut self,
-        marks: &[([u8; 16], u64)],
-        now: u64,
-    ) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
+    /// Spends. `now` in Unix seconds. Answers with the server's time and a digit for each.
+    pub(crate) fn spend(&mut self, marks: &[Spend], now: u64) -> Result<Answer<(u64, Vec<u8>)>, Unfit> {
         let mut eval = self.eval(script::SPEND, now);
-        for (mark, end) in marks {
+        for Spend { mark: (mark, end), with } in marks {
             eval.arg(*end).arg(mark.as_slice());
+            if let Some((with, end)) = with {
+                eval.arg(format!("&{end}")).arg(with.as_slice());
+            }
         }
         match parse(self.write(eval)?, now)? {
             Answer::IncarnationIsOver => Ok(Answer::IncarnationIsOver),

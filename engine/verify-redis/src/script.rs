@@ -87,8 +87,9 @@ end
     };
 }
 
-/// Spends marks. Further arguments: each mark's end (Unix milliseconds) and the mark. Answers `done`, the server's time,
-/// and a character for each mark: 1 spent now, 0 spent before, 2 too old to tell.
+/// Spends marks. Further arguments: each mark's end (Unix milliseconds) and the mark. An end that begins with `&` is of a mark
+/// that is spent with the one before it: both, or none. Answers `done`, the server's time, and a character for each that has
+/// no `&`: 1 spent now, 0 spent before, 2 too old to tell.
 pub(crate) const SPEND: &str = concat!(
     prologue!(),
     forget!(),
@@ -97,18 +98,26 @@ local marks = {}
 for i = 9, #ARGV, 2 do marks[#marks + 1] = ARGV[i] end
 local known = redis.call('ZMSCORE', KEYS[2], unpack(marks))
 local out, taken, new = {}, {}, {}
-for i, mark in ipairs(marks) do
+local function used(i) return known[i] or taken[marks[i]] end
+local function take(i, last)
+  taken[marks[i]] = true
+  new[#new + 1] = last
+  new[#new + 1] = marks[i]
+end
+local i = 1
+while i <= #marks do
   local last = ARGV[6 + 2 * i]
-  if tonumber(last) <= now then
-    out[i] = '2'
-  elseif known[i] or taken[mark] then
-    out[i] = '0'
+  local with = marks[i + 1] and string.match(ARGV[8 + 2 * i], '^&(.+)$')
+  if tonumber(last) <= now or (with and tonumber(with) <= now) then
+    out[#out + 1] = '2'
+  elseif used(i) or (with and (used(i + 1) or marks[i] == marks[i + 1])) then
+    out[#out + 1] = '0'
   else
-    out[i] = '1'
-    taken[mark] = true
-    new[#new + 1] = last
-    new[#new + 1] = mark
+    out[#out + 1] = '1'
+    take(i, last)
+    if with then take(i + 1, with) end
   end
+  i = i + (with and 2 or 1)
 end
 if #new > 0 then redis.call('ZADD', KEYS[2], unpack(new)) end
 local gone = forget(2 * #marks)

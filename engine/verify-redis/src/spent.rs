@@ -78,8 +78,8 @@ impl SpentSet for RedisSpentSet {
         self.health().map(|()| false)
     }
 
-    fn spend(&self, mark: Mark) -> SpendTicket {
-        self.writer.inbox().spend(mark, |contact| contact.check())
+    fn spend_with(&self, mark: Mark, with: Option<Mark>) -> SpendTicket {
+        self.writer.inbox().spend(mark, with, |contact| contact.check())
     }
 
     fn fence(&self) -> Option<u64> {

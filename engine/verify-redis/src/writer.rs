@@ -13,7 +13,7 @@ use obol_verify::inbox::{Content, Inbox, Waiting, refuse};
 use obol_verify::{Clock, Mark, SpendError};
 
 use crate::incarnation::{MARKS, Memory, check_clock};
-use crate::link::{Answer, Link};
+use crate::link::{Answer, Link, Spend};
 use crate::options::RedisOptions;
 use crate::unfit::Unfit;
 
@@ -139,7 +139,9 @@ impl Work {
         link: &mut Link,
         waiting: Vec<Waiting>,
     ) -> Result<(), String> {
-        let marks: Vec<_> = waiting.iter().map(|one| (*one.mark().id(), self.end(one.mark()))).collect();
+        let kept = |mark: &Mark| (*mark.id(), self.end(mark));
+        let marks: Vec<_> =
+            waiting.iter().map(|one| Spend { mark: kept(one.mark()), with: one.with().map(kept) }).collect();
         let outcome = link.spend(&marks, self.clock.now()).and_then(|answer| match answer {
             Answer::IncarnationIsOver => Ok(None),
             Answer::Done((now, digits)) => self.answered(inbox, now).map(|()| Some(digits)),

@@ -31,6 +31,7 @@
 //! - Arguments that the server cannot see are not assumed to be absent (see [`Arguments`]).
 //! - A signature scalar that is not reduced, R = identity, and bytes that are not canonical are refused.
 
+mod approvals;
 mod cascade;
 mod denial;
 mod limits;
@@ -47,6 +48,7 @@ mod verifier;
 pub use obol_session::clock::{Clock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 
+pub use approvals::{Approval, Approvals, MAX_APPROVALS};
 pub use cascade::parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SECS};
 pub use cascade::possession::{arguments_hash, transcript as possession_transcript};
 pub use cascade::template::{Ceiling, Template, TemplateTable, Templates};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use obol_session::clock::Clock;
 use obol_token::{Audience, SessionId, Suite};
 
+use crate::approvals::Approvals;
 use crate::cascade::parents::ConsumedParents;
 use crate::cascade::template::Templates;
 use crate::denial::{Code, Denial, FailedCheck};
@@ -23,6 +24,8 @@ pub(crate) struct Parts {
     pub(crate) spent: Arc<dyn SpentSet>,
     pub(crate) templates: Arc<dyn Templates>,
     pub(crate) parents: Arc<ConsumedParents>,
+    /// What humans said yes to, where a service tells of that.
+    pub(crate) approvals: Option<Arc<Approvals>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: CascadeLimits,
     pub(crate) policy_epoch: AtomicU64,

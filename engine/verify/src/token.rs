@@ -11,6 +11,7 @@ use obol_token::{Body, ChannelKeys, Envelope, FramingError, Jti, Scope, SessionI
 use serde_json::{Map, Value};
 
 use crate::cascade;
+use crate::cascade::approval::StandsOn;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::parts::Parts;
 use crate::request::Request;
@@ -139,6 +140,8 @@ impl fmt::Debug for Opened {
 pub struct Verified {
     pub(crate) parts: Arc<Parts>,
     pub(crate) mark: Mark,
+    /// The human's yes that is used up with it.
+    pub(crate) stands_on: Option<StandsOn>,
     pub(crate) issued_at: u64,
     pub(crate) policy_epoch: u64,
     pub(crate) facts: Box<Facts>,
@@ -177,7 +180,8 @@ impl Verified {
     /// Spends the token (cascade step 15). The answer is in the [`Spending`]; from here on the token may be burned,
     /// also if nobody waits for the answer.
     pub fn spend(self) -> Spending {
-        let ticket = self.still_valid().map(|()| self.parts.spent.spend(self.mark));
+        let with = self.stands_on.as_ref().map(StandsOn::mark);
+        let ticket = self.still_valid().map(|()| self.parts.spent.spend_with(self.mark, with));
         Spending { ticket, verified: Some(self) }
     }
 
@@ -187,7 +191,8 @@ impl Verified {
         session.check_active()?;
         cascade::check_not_expired(parts, self.mark.expires_at())?;
         cascade::check_window(parts, session, self.issued_at)?;
-        cascade::check_policy_epoch(parts, session, self.policy_epoch)
+        cascade::check_policy_epoch(parts, session, self.policy_epoch)?;
+        self.stands_on.map_or(Ok(()), |stands_on| stands_on.check_still_holds(parts))
     }
 
     fn finish(self) -> Result<Spent, Denial> {
@@ -195,6 +200,9 @@ impl Verified {
         self.facts.session.check_active()?;
         // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
         cascade::check_fence(&self.parts, self.issued_at)?;
+        if let Some(stands_on) = &self.stands_on {
+            stands_on.check_fence(&self.parts)?;
+        }
         let Self { parts, facts, .. } = self;
         parts.parents.remember(&facts.scope.scope, facts.body.scope_tlv(), parts.clock.now());
         Ok(Spent { facts, channel_taken: false })

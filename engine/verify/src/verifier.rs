@@ -7,6 +7,7 @@ use std::sync::Arc;
 use obol_session::clock::{Clock, SystemClock};
 use obol_token::Audience;
 
+use crate::approvals::Approvals;
 use crate::cascade::parents::ConsumedParents;
 use crate::cascade::template::{Template, Templates};
 use crate::denial::{Code, Denial, FailedCheck};
@@ -66,6 +67,7 @@ impl Verifier {
                 spent,
                 templates: Arc::new(Template::default()),
                 parents: Arc::default(),
+                approvals: None,
                 clock: Arc::new(SystemClock::new()),
                 limits: CascadeLimits::default(),
                 policy_epoch: AtomicU64::new(0),
@@ -131,6 +133,14 @@ impl VerifierBuilder {
     #[must_use]
     pub fn parents(mut self, parents: Arc<ConsumedParents>) -> Self {
         self.parts.parents = parents;
+        self
+    }
+
+    /// What humans said yes to, as an Authentication Service tells it: tokens of trust level 3 are accepted for these alone, each
+    /// once. Without it, they are accepted as TBAC r41 has it, where the session's grants do not say that a human is asked.
+    #[must_use]
+    pub fn approvals(mut self, approvals: Arc<Approvals>) -> Self {
+        self.parts.approvals = Some(approvals);
         self
     }
 

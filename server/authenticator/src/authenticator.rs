@@ -13,7 +13,7 @@ use crate::derive::{OpenedSession, Route, derive};
 use crate::identity::{Asked, Identity, Page};
 
 /// What it calls itself to the service.
-const CLIENT: &str = concat!("obol-authenticator/", env!("CARGO_PKG_VERSION"));
+pub(crate) const CLIENT: &str = concat!("obol-authenticator/", env!("CARGO_PKG_VERSION"));
 
 /// What an agent says of itself and asks for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -299,6 +299,11 @@ impl Authenticator {
     /// What listens to the service beside everything else.
     pub(crate) fn listening(&self) -> Listening {
         self.listening_as(self.identity.identity_key())
+    }
+
+    /// Another way to the service, for what is done at the same time.
+    pub(crate) fn another_uplink(&self) -> Uplink {
+        self.uplink.another()
     }
 
     fn listening_as(&self, key: IdentityKey) -> Listening {

@@ -17,6 +17,7 @@
 //!
 //! It must not know: tokens, queues, what a session is used for.
 
+mod approvals;
 mod audit;
 mod authenticator;
 mod derive;

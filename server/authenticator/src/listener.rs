@@ -69,6 +69,8 @@ pub(crate) struct Between {
     pub(crate) attempts: AtomicU64,
     /// Something changed that makes another attempt worth while.
     pub(crate) again: Notify,
+    /// Something became of a request for a human's yes.
+    pub(crate) decided: Notify,
 }
 
 impl Between {
@@ -80,6 +82,7 @@ impl Between {
             outbox: Arc::default(),
             attempts: AtomicU64::new(0),
             again: Notify::new(),
+            decided: Notify::new(),
         })
     }
 }
@@ -178,6 +181,9 @@ impl Listener {
                     if live.is_none() && prev == seq && number > prev =>
                 {
                     seq = number;
+                    if let What::CallsDecided { .. } = what {
+                        self.between.decided.notify_waiters();
+                    }
                     if let Some(news) = news(what) {
                         tell(news, seq).await?;
                     }
@@ -227,7 +233,10 @@ fn news(what: What) -> Option<News> {
         What::SessionEnd { session, reason } => Some(News::SessionEnd { session, reason }),
         What::AgentEnd { revoked, reason } => Some(News::AgentEnd { revoked, reason }),
         What::AgentEnabled => Some(News::AgentEnabled),
-        What::SessionOpen { .. } => None,
+        What::SessionOpen { .. }
+        | What::Approval { .. }
+        | What::ApprovalEnd { .. }
+        | What::CallsDecided { .. } => None,
     }
 }
 

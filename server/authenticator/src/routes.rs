@@ -10,6 +10,8 @@ use crate::known::Place;
 pub(crate) fn of_session(grants: &[Grant], routes: &[Route]) -> Vec<(Place, ToolName)> {
     let mut all: Vec<_> = grants.iter().filter_map(|grant| of_grant(grant, routes)).flatten().collect();
     all.sort();
+    // A tool may be granted in several ways.
+    all.dedup();
     all
 }
 

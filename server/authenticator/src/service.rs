@@ -17,6 +17,7 @@ use obol_session::clock::{Clock, SystemClock};
 use obol_sidecar::{AgentsSocket, BindError, HttpListener, HttpSocket, OperatorSocket, PeerLimits, Socket};
 use tokio::sync::mpsc;
 
+use crate::approvals::Approvals;
 use crate::audit::Auditor;
 use crate::authenticator::{Authenticator, Wishes};
 use crate::health::Health;
@@ -176,13 +177,19 @@ impl Options {
         let (heard, news) = mpsc::channel(1);
         let listener =
             Listener::new(authenticator.listening(), Arc::clone(&clock), Arc::clone(&between), heard);
+        let approvals = Approvals::new(
+            authenticator.another_uplink(),
+            Tqs::new(tqs.endpoint(), name.clone()),
+            Arc::clone(&between),
+            Arc::clone(&clock),
+        );
         let hearing = Hearing::new(news, between);
         let keeper = Keeper::new(authenticator, tqs, wishes, Arc::clone(&shared), clock, queue, hearing)
             .rotating_after(rotate_days)
             .hearing_browsers(orders.downgrade());
         let orders = Orders { orders, stop: stop.clone() };
         let operator = operator.map(|socket| (socket, Arc::new(Operator { orders: orders.clone() })));
-        let agents = Agents { shared, orders };
+        let agents = Agents { shared, approvals, orders };
         Ok(Service {
             auth,
             agents: Arc::new(agents),

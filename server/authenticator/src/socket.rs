@@ -1,5 +1,6 @@
 //! What the methods of `auth.sock` and `auth-control.sock` do: they ask the keeper, or read what it knows.
 
+use core::future::Future;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use crate::approvals::Approvals;
 use crate::keeper::{Order, Reply};
 use crate::known::Shared;
 use crate::refusal;
@@ -31,6 +33,7 @@ pub(crate) struct Orders {
 /// Answers agents.
 pub(crate) struct Agents {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) approvals: Arc<Approvals>,
     pub(crate) orders: Orders,
 }
 
@@ -60,6 +63,18 @@ impl Answerer<AuthProtocol> for Agents {
             AuthRequest::EnsureAuthenticated(_) => {
                 self.orders.give(open(false), AuthReply::EnsureAuthenticated)
             }
+            AuthRequest::RequestApproval(params) => {
+                let agents = Arc::clone(self);
+                self.beside(
+                    async move { agents.approvals.request(params).await.map(AuthReply::RequestApproval) },
+                )
+            }
+            AuthRequest::ApprovalStatus(params) => {
+                let agents = Arc::clone(self);
+                self.beside(
+                    async move { agents.approvals.status(params).await.map(AuthReply::ApprovalStatus) },
+                )
+            }
             AuthRequest::TokenStolen(stolen) => {
                 let heard = self.shared.stolen.hear(stolen, requester);
                 Answer::Now(heard.map(|()| AuthReply::TokenStolen(Empty {})).map_err(Refusal::overloaded))
@@ -69,6 +84,22 @@ impl Answerer<AuthProtocol> for Agents {
 
     fn span(&self, requester: &Requester) -> Span {
         tracing::debug_span!("request", id = %requester.tag, client = &*requester.client)
+    }
+}
+
+impl Agents {
+    /// Does it at once, beside the keeper.
+    fn beside(
+        &self,
+        act: impl Future<Output = Result<AuthReply, Refusal>> + Send + 'static,
+    ) -> Answer<AuthProtocol> {
+        let stop = self.orders.stop.clone();
+        Answer::later(async move {
+            tokio::select! {
+                outcome = act => outcome,
+                () = stop.said() => Err(refusal::stopping()),
+            }
+        })
     }
 }
 

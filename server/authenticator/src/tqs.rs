@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use obol_client::{CallError, ConnectError, ConnectOptions, ControlClient};
 use obol_ipc::Endpoint;
+use obol_ipc::approvals::MintApprovedParams;
 use obol_ipc::control::{FlushResult, FlushScope, HoldStatus, ProvisionResult, SessionStatus};
 use obol_ipc::names::{EventKind, PeerName, Reason};
 use obol_ipc::proof::PopPublic;
@@ -71,6 +72,11 @@ impl Tqs {
         Self { endpoint, options: Arc::new(ConnectOptions::new(name)), client: None, told: None }
     }
 
+    /// Where it is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
     async fn call<T: Send + 'static>(
         &mut self,
         act: impl FnOnce(&mut ControlClient) -> Result<T, CallError> + Send + 'static,
@@ -134,6 +140,11 @@ impl Tqs {
     /// Has it make a key for proofs of possession; the public half.
     pub(crate) async fn pop_key(&mut self) -> Result<PopPublic, TqsError> {
         self.call(ControlClient::pop_key).await
+    }
+
+    /// Tells it of a call that a human said yes to.
+    pub(crate) async fn mint_approved(&mut self, call: MintApprovedParams) -> Result<(), TqsError> {
+        self.call(move |client| client.mint_approved(call)).await
     }
 
     /// Gives it a session.

@@ -21,12 +21,23 @@ pub struct Moment {
 pub struct Decided {
     /// The grants, minted ahead; none where nothing is granted.
     pub grants: Vec<Grant>,
+    /// What takes a human's yes to each call, strongest first for each tool.
+    pub per_call: Vec<PerCall>,
     /// The requests that are calls of the tools granted, where that is known.
     pub routes: Vec<Route>,
     /// What whoever runs the service should look at: rules that could not be evaluated, and so denied.
     pub alerts: Vec<String>,
     /// What would be otherwise if what is only looked at decided.
     pub otherwise: Vec<String>,
+}
+
+/// A way of using a tool that takes a human's yes to each call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PerCall {
+    /// What policy knows it by.
+    pub offer: String,
+    /// What it grants, marked as what it is.
+    pub grant: Grant,
 }
 
 /// Requests that are calls of a tool, as agents are told it.
@@ -90,6 +101,20 @@ pub trait Decider: Send + Sync + fmt::Debug {
     ///
     /// [`Undecided`]; nothing is done then.
     fn may_operate(&self, human: &Person, verb: &str) -> Result<Verdict, Undecided>;
+
+    /// Whether this human may say yes to one call that the agent makes under an offer.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]; nothing is approved then.
+    fn may_approve_call(
+        &self,
+        human: &Person,
+        agent: &Agent,
+        owner: &Person,
+        offer: &PerCall,
+        now: u64,
+    ) -> Result<bool, Undecided>;
 }
 
 /// What policy says to somebody who asks to do something.
@@ -125,6 +150,17 @@ impl Decider for NoPolicy {
     }
 
     fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
+        Err(Undecided(self.0.clone()))
+    }
+
+    fn may_approve_call(
+        &self,
+        _human: &Person,
+        _agent: &Agent,
+        _owner: &Person,
+        _offer: &PerCall,
+        _now: u64,
+    ) -> Result<bool, Undecided> {
         Err(Undecided(self.0.clone()))
     }
 }

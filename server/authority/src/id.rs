@@ -60,6 +60,10 @@ name! {
     RegistrationId, "reg_"
 }
 name! {
+    /// A request for a human's yes to calls: `apr_…`.
+    ApprovalId, "apr_"
+}
+name! {
     /// One running copy of a resource server: `rsr_…`.
     ReplicaId, "rsr_"
 }

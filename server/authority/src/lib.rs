@@ -29,13 +29,15 @@ mod ssf;
 mod stream;
 
 pub use authority::{
-    Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected, Review, Sidecar,
+    AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected,
+    Review, Sidecar,
 };
-pub use decider::{Decided, Decider, Moment, NoPolicy, Route, Undecided, Verdict};
+pub use decider::{Decided, Decider, Moment, NoPolicy, PerCall, Route, Undecided, Verdict};
 pub use outbound::Outbound;
 pub use refused::Refused;
 pub use settings::{
-    DEFAULT_APPROVAL_SECS, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS,
-    MAX_SESSION_SECS, MAX_SKEW_SECS, PREFERENCE, Settings, SettingsError,
+    DEFAULT_APPROVAL_SECS, DEFAULT_CALL_APPROVALS_PER_HOUR, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS,
+    LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS, MAX_CALL_APPROVALS_PER_HOUR, MAX_SESSION_SECS, MAX_SKEW_SECS,
+    PREFERENCE, Settings, SettingsError,
 };
 pub use ssf::{EventSettings, EventSettingsError, Events, TransmitterStatus, Trial, trial};

@@ -49,6 +49,14 @@ pub enum Refused {
     NoSuchCode,
     /// What was shown is not what the human was told, and may be wrong so many times more.
     WrongCode(u8),
+    /// Policy offers the agent no such call with a human's yes.
+    NotOffered(String),
+    /// Policy does not let this human say yes to this call.
+    CallDenied,
+    /// The agent has asked for as many as it may within an hour.
+    TooManyAsked,
+    /// There is no request of this id that waits.
+    NoSuchApproval,
     /// The registration is not the one that was shown.
     Changed,
     /// The policy is in force already.
@@ -96,6 +104,10 @@ impl Refused {
             Self::NotJoined => "NOT_JOINED",
             Self::WrongCode(_) => "WRONG_CODE",
             Self::NoSuchCode => "NO_SUCH_CODE",
+            Self::NotOffered(_) => "NOT_OFFERED",
+            Self::CallDenied => "APPROVAL_DENIED",
+            Self::TooManyAsked => "TOO_MANY",
+            Self::NoSuchApproval => "NO_SUCH_APPROVAL",
             Self::Changed => "CHANGED",
             Self::PolicyInForce => "POLICY_IN_FORCE",
             Self::PolicyTakesTooMuch { .. } => "POLICY_TAKES_TOO_MUCH",
@@ -122,6 +134,26 @@ impl Refused {
             _ => {}
         }
         json!({ "error": error })
+    }
+}
+
+impl Refused {
+    /// What is said about a human's yes to calls.
+    fn of_calls(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOffered(what) => write!(
+                f,
+                "policy offers this agent no such call with a human's yes: {what}; see `obol policy explain`"
+            ),
+            Self::CallDenied => f.write_str("policy does not let you say yes to this call of this agent"),
+            Self::TooManyAsked => {
+                f.write_str("this agent has asked for a human's yes as often as it may within an hour; wait")
+            }
+            Self::NoSuchApproval => f.write_str(
+                "no request of this id waits: it was decided, or its five minutes are over; the agent can ask again",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -176,6 +208,7 @@ impl fmt::Display for Refused {
             Self::WrongCode(left) => {
                 write!(f, "that is not the return code that the page showed; {left} more may be tried")
             }
+            Self::NotOffered(_) | Self::CallDenied | Self::TooManyAsked | Self::NoSuchApproval => self.of_calls(f),
             Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
             Self::PolicyInForce => f.write_str("this version of the policy is in force already"),
             Self::PolicyTakesTooMuch { lost, held } => write!(

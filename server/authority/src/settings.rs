@@ -16,6 +16,10 @@ pub const MAX_SESSION_SECS: u64 = 3_600;
 pub const DEFAULT_APPROVAL_SECS: u64 = 30 * 86_400;
 /// How long an approval may last, in seconds: a year.
 pub const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
+/// How often one agent may ask for a human's yes to calls within an hour, if not said.
+pub const DEFAULT_CALL_APPROVALS_PER_HOUR: usize = 10;
+/// How often that may be at most.
+pub const MAX_CALL_APPROVALS_PER_HOUR: usize = 1_000;
 /// How far the clocks of agent and service may be apart, in seconds.
 pub const MAX_SKEW_SECS: u64 = 30;
 /// How long who hears nothing goes on if not said, in seconds.
@@ -34,6 +38,7 @@ pub struct Settings {
     pub(crate) min_suite: Suite,
     pub(crate) session_secs: u64,
     pub(crate) approval_secs: u64,
+    pub(crate) call_approvals_per_hour: usize,
     pub(crate) lease_secs: u64,
     pub(crate) clones: ClonePolicy,
     pub(crate) node: u16,
@@ -79,6 +84,7 @@ impl Settings {
             min_suite: Suite::Tbac,
             session_secs: DEFAULT_SESSION_SECS,
             approval_secs: DEFAULT_APPROVAL_SECS,
+            call_approvals_per_hour: DEFAULT_CALL_APPROVALS_PER_HOUR,
             lease_secs: DEFAULT_LEASE_SECS,
             clones: ClonePolicy::default(),
             node: 0,
@@ -129,6 +135,19 @@ impl Settings {
             return wrong(format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds"));
         }
         self.approval_secs = secs;
+        Ok(self)
+    }
+
+    /// How often one agent may ask for a human's yes to calls, within an hour.
+    ///
+    /// # Errors
+    ///
+    /// Where it is 0 or more than [`MAX_CALL_APPROVALS_PER_HOUR`].
+    pub fn call_approvals_per_hour(mut self, count: usize) -> Result<Self, SettingsError> {
+        if count == 0 || count > MAX_CALL_APPROVALS_PER_HOUR {
+            return wrong(format!("an agent asks 1 to {MAX_CALL_APPROVALS_PER_HOUR} times an hour"));
+        }
+        self.call_approvals_per_hour = count;
         Ok(self)
     }
 

@@ -186,6 +186,7 @@ impl From<CallError> for Failure {
 pub(crate) fn exit_of(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::PolicyDeny
+        | ErrorCode::ApprovalRequired
         | ErrorCode::ApprovalDenied
         | ErrorCode::Suspended
         | ErrorCode::Revoked

@@ -173,6 +173,7 @@ fn authority(command: &AuthorityCommand, config: impl Fn() -> Outcome<Config>) -
             Some(AsCommand::Events { command }) => operate::authority::events(command),
         },
         AuthorityCommand::Registrations(args) => operate::authority::registrations(args),
+        AuthorityCommand::Approvals(args) => operate::authority::approvals(args),
         AuthorityCommand::Approve(args) => operate::authority::approve(args),
         AuthorityCommand::Deny(args) => operate::authority::deny(args),
         AuthorityCommand::Agent(args) => operate::authority::agent(&args.command),

@@ -69,7 +69,8 @@ impl Answerer<AgentProtocol> for Agent {
 impl Agent {
     fn dequeue(self: &Arc<Self>, params: DequeueTokenParams, requester: &Requester) -> Answer<AgentProtocol> {
         let patience = params.wait_ms.as_duration();
-        let outcome = if self.turns.anyone_waits() {
+        // A call that was approved has a token of its own: nobody else waits for it.
+        let outcome = if params.approval_id.is_none() && self.turns.anyone_waits() {
             self.draw_in_turn(&params, requester)
         } else {
             self.draw(&params, requester)
@@ -89,10 +90,16 @@ impl Agent {
     fn draw(&self, params: &DequeueTokenParams, requester: &Requester) -> Result<Drawn, Denied> {
         let place = self.audit.as_ref().map(Auditor::reserve).transpose().map_err(Denied::Audit)?;
         let over = params.pop_for.as_ref().map(ArgumentsHash::as_bytes);
-        let outcome = self.queue.dequeue_proven(draw(params), over).and_then(|(token, proof)| {
-            let channel = self.queue.channel_keys(draw(params), &token)?;
-            Ok(Drawn { token, channel, proof })
-        });
+        let outcome = match &params.approval_id {
+            Some(approval) => self
+                .queue
+                .dequeue_approved(draw(params), approval.as_str(), over)
+                .map(|(token, channel, proof)| Drawn { token, channel, proof }),
+            None => self.queue.dequeue_proven(draw(params), over).and_then(|(token, proof)| {
+                let channel = self.queue.channel_keys(draw(params), &token)?;
+                Ok(Drawn { token, channel, proof })
+            }),
+        };
         if let Some((audit, place)) = self.audit.as_ref().zip(place) {
             audit.drawn(place, params, requester, outcome.as_ref().map(|drawn| &drawn.token));
         }
@@ -317,6 +324,9 @@ pub(crate) fn refuse(error: DequeueError) -> Refusal {
         // A draw that finds nothing has asked for more.
         DequeueError::Empty { retry_after } => Refusal::queue_empty(true, retry_after),
         DequeueError::PolicyDenied => Refusal::new(ErrorCode::PolicyDeny, error.to_string()),
+        DequeueError::ApprovalRequired | DequeueError::NotApproved => {
+            Refusal::new(ErrorCode::ApprovalRequired, error.to_string())
+        }
         DequeueError::NoSession | DequeueError::SessionEnded(_) | DequeueError::Lapsed { .. } => {
             Refusal::new(ErrorCode::NoSession, why_no_session(&error))
         }

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use obol_audit::{AuditLog, Decision, Entry, Event, Party, Reservation, Suspended};
+use obol_ipc::approvals::MintApprovedParams;
 use obol_ipc::control::{FlushResult, ProvisionResult, ResumeResult};
 use obol_ipc::message::{DequeueTokenParams, Empty};
 use obol_ipc::names::ToolName;
@@ -140,6 +141,23 @@ impl Auditor {
         });
     }
 
+    /// A human said yes to a call, whose tokens can be drawn now.
+    pub(crate) fn approved(
+        &self,
+        requester: &Requester,
+        call: &MintApprovedParams,
+        outcome: &Result<Empty, Refusal>,
+    ) {
+        self.0.note(Entry {
+            tool: Some(call.tool.as_str().into()),
+            audience: Some(call.audience.as_str().into()),
+            scope: Some(call.approval_id.as_str().into()),
+            tokens: Some(call.uses.len() as u64),
+            expires_at: Some(call.expires_at),
+            ..by(Event::ApprovalGiven, requester, outcome)
+        });
+    }
+
     pub(crate) fn policy(
         &self,
         requester: &Requester,
@@ -183,6 +201,7 @@ pub(crate) fn refuse(suspended: &Suspended) -> Refusal {
 pub(crate) fn denial(error: &DequeueError) -> Option<&'static str> {
     match error {
         DequeueError::PolicyDenied => Some("POLICY_DENY"),
+        DequeueError::ApprovalRequired | DequeueError::NotApproved => Some("APPROVAL_REQUIRED"),
         DequeueError::NoSession | DequeueError::SessionEnded(_) | DequeueError::Lapsed { .. } => {
             Some("NO_SESSION")
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obol_audit::Event;
+use obol_ipc::approvals::MintApprovedParams;
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DeniedTool, DenyResult, FlushResult,
     FlushScope, HealthResult, HoldStatus, LeaseParams, MAX_NAMED_SESSIONS, PolicyParams, PopKeyResult,
@@ -22,6 +23,7 @@ use obol_queue::{AgentHalf, DenyError, Flushed, Hold, ProvisionError, Queue, Una
 use obol_session::PopKey;
 use tracing::Span;
 
+use crate::approved;
 use crate::audit::Auditor;
 use crate::connection::{Answer, Answerer, Requester};
 use crate::counters::Counters;
@@ -78,6 +80,7 @@ impl Answerer<ControlProtocol> for Control {
                     ControlReply::SecurityEvent,
                 )
             }
+            ControlRequest::MintApproved(params) => self.mint_approved(requester, &params),
             ControlRequest::Policy(params) => {
                 let (audit, requester) = (self.audit.clone(), requester.clone());
                 self.on_disk(move |queue| {
@@ -135,6 +138,15 @@ impl Control {
                 .await
                 .unwrap_or_else(|_| Err(Refusal::unavailable("internal error; see the daemon's log")))
         })
+    }
+
+    /// Notes calls that a human said yes to. Nothing waits for a disk: they are held in memory alone.
+    fn mint_approved(&self, requester: &Requester, params: &MintApprovedParams) -> Answer<ControlProtocol> {
+        let outcome = approved::note(&self.queue, params);
+        if let Some(audit) = &self.audit {
+            audit.approved(requester, params, &outcome);
+        }
+        Answer::Now(outcome.map(ControlReply::MintApproved))
     }
 
     /// Flushes a scope for a reason, counts it and writes it down.

@@ -17,6 +17,7 @@
 mod access;
 mod agent;
 mod agents_socket;
+mod approved;
 mod audit;
 mod connection;
 mod control;

@@ -230,7 +230,7 @@ impl SpentSet for Silent {
         Ok(false)
     }
 
-    fn spend(&self, _mark: Mark) -> SpendTicket {
+    fn spend_with(&self, _mark: Mark, _with: Option<Mark>) -> SpendTicket {
         let (sender, ticket) = SpendTicket::pending();
         self.0.lock().unwrap().push(sender);
         ticket

@@ -24,7 +24,9 @@ use std::time::Instant;
 use obol_authority::directory::{Agent, EndScope, Human, Person, RedbDirectory, SessionRow};
 use obol_authority::http::{Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Route, Settings, Undecided, Verdict};
+use obol_authority::{
+    Authority, Decided, Decider, Moment, Now, Parts, PerCall, Route, Settings, Undecided, Verdict,
+};
 use obol_client::{AuthClient, Client, ConnectOptions};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
@@ -91,6 +93,17 @@ impl Decider for Plain {
 
     fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
         Ok(Verdict { allowed: true, decided_by: Vec::new() })
+    }
+
+    fn may_approve_call(
+        &self,
+        _human: &Person,
+        _agent: &Agent,
+        _owner: &Person,
+        _offer: &PerCall,
+        _now: u64,
+    ) -> Result<bool, Undecided> {
+        Ok(true)
     }
 }
 

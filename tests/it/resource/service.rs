@@ -326,7 +326,7 @@ fn a_server_that_cannot_spend_is_not_ready() {
         fn is_spent(&self, _mark: &Mark) -> Result<bool, SpendError> {
             Ok(false)
         }
-        fn spend(&self, _mark: Mark) -> SpendTicket {
+        fn spend_with(&self, _mark: Mark, _with: Option<Mark>) -> SpendTicket {
             SpendTicket::ready(Err(SpendError::Unavailable("no disk".into())))
         }
         fn fence(&self) -> Option<u64> {

@@ -286,9 +286,9 @@ impl SpentSet for Watched {
         self.inner.is_spent(mark)
     }
 
-    fn spend(&self, mark: Mark) -> SpendTicket {
+    fn spend_with(&self, mark: Mark, with: Option<Mark>) -> SpendTicket {
         self.note();
-        self.inner.spend(mark)
+        self.inner.spend_with(mark, with)
     }
 
     fn fence(&self) -> Option<u64> {

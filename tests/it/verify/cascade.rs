@@ -452,8 +452,8 @@ fn a_session_revoked_while_its_token_is_being_spent_yields_nothing() {
         fn is_spent(&self, mark: &obol_verify::Mark) -> Result<bool, SpendError> {
             self.0.is_spent(mark)
         }
-        fn spend(&self, mark: obol_verify::Mark) -> SpendTicket {
-            let ticket = self.0.spend(mark);
+        fn spend_with(&self, mark: obol_verify::Mark, with: Option<obol_verify::Mark>) -> SpendTicket {
+            let ticket = self.0.spend_with(mark, with);
             self.1.revoke(SESSION);
             ticket
         }
@@ -522,7 +522,7 @@ fn a_spent_set_that_fails_refuses() {
         fn is_spent(&self, _mark: &obol_verify::Mark) -> Result<bool, SpendError> {
             if self.looks { Ok(false) } else { Err(SpendError::Unavailable("down".into())) }
         }
-        fn spend(&self, _mark: obol_verify::Mark) -> SpendTicket {
+        fn spend_with(&self, _mark: obol_verify::Mark, _with: Option<obol_verify::Mark>) -> SpendTicket {
             SpendTicket::ready(Err(SpendError::Unavailable("down".into())))
         }
         fn fence(&self) -> Option<u64> {

@@ -74,7 +74,7 @@ impl SpentSet for LosesMarks {
         Ok(false)
     }
 
-    fn spend(&self, _mark: Mark) -> SpendTicket {
+    fn spend_with(&self, _mark: Mark, _with: Option<Mark>) -> SpendTicket {
         self.fence.store(NOW, core::sync::atomic::Ordering::SeqCst);
         SpendTicket::ready(Ok(()))
     }

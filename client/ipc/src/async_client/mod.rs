@@ -18,10 +18,10 @@ use std::sync::Arc;
 use obol_ipc::Endpoint;
 use obol_ipc::Protocol;
 use obol_ipc::message::{
-    AgentProtocol, AgentReply, AgentRequest, DequeueTokenResult, Empty, SessionInfoResult, TokenStatusParams,
-    TokenStatusResult,
+    AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, Empty,
+    SessionInfoResult, TokenStatusParams, TokenStatusResult,
 };
-use obol_ipc::names::{Audience, ToolName};
+use obol_ipc::names::{Audience, Label, ToolName};
 use obol_ipc::proof::ArgumentsHash;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
@@ -109,6 +109,23 @@ impl AsyncClient {
         self.dequeue(tool, audience, Some(arguments), wait).await
     }
 
+    /// Draws the token of a call that a human said yes to, by what it is drawn by; `arguments` where the grant asks for a proof
+    /// of possession.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dequeue_token`](Self::dequeue_token).
+    pub async fn dequeue_approved(
+        &self,
+        tool: &ToolName,
+        audience: Option<&Audience>,
+        approval: Label,
+        arguments: Option<ArgumentsHash>,
+    ) -> Result<DequeueTokenResult, CallError> {
+        let params = dequeue_params(tool, audience, arguments, Duration::ZERO)?;
+        self.draw(DequeueTokenParams { approval_id: Some(approval), ..params }).await
+    }
+
     async fn dequeue(
         &self,
         tool: &ToolName,
@@ -116,7 +133,10 @@ impl AsyncClient {
         pop_for: Option<ArgumentsHash>,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        let params = dequeue_params(tool, audience, pop_for, wait)?;
+        self.draw(dequeue_params(tool, audience, pop_for, wait)?).await
+    }
+
+    async fn draw(&self, params: DequeueTokenParams) -> Result<DequeueTokenResult, CallError> {
         let wait = params.wait_ms.as_duration();
         let reply = self.0.call(AgentRequest::DequeueToken(params), wait).await;
         reply

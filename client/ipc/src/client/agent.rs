@@ -6,7 +6,7 @@ use obol_ipc::message::{
     AgentProtocol, AgentReply, AgentRequest, DequeueTokenParams, DequeueTokenResult, Empty,
     SessionInfoResult, TokenStatusParams, TokenStatusResult,
 };
-use obol_ipc::names::{Audience, ToolName};
+use obol_ipc::names::{Audience, Label, ToolName};
 use obol_ipc::numbers::WaitMs;
 use obol_ipc::proof::ArgumentsHash;
 
@@ -79,6 +79,23 @@ impl Client {
         self.dequeue(tool, audience, Some(arguments), wait)
     }
 
+    /// Draws the token of a call that a human said yes to, by what it is drawn by; `arguments` where the grant asks for a proof
+    /// of possession.
+    ///
+    /// # Errors
+    ///
+    /// As for [`dequeue_token`](Self::dequeue_token).
+    pub fn dequeue_approved(
+        &mut self,
+        tool: &ToolName,
+        audience: Option<&Audience>,
+        approval: Label,
+        arguments: Option<ArgumentsHash>,
+    ) -> Result<DequeueTokenResult, CallError> {
+        let params = dequeue_params(tool, audience, arguments, Duration::ZERO)?;
+        self.draw(DequeueTokenParams { approval_id: Some(approval), ..params })
+    }
+
     fn dequeue(
         &mut self,
         tool: &ToolName,
@@ -86,7 +103,10 @@ impl Client {
         pop_for: Option<ArgumentsHash>,
         wait: Duration,
     ) -> Result<DequeueTokenResult, CallError> {
-        let params = dequeue_params(tool, audience, pop_for, wait)?;
+        self.draw(dequeue_params(tool, audience, pop_for, wait)?)
+    }
+
+    fn draw(&mut self, params: DequeueTokenParams) -> Result<DequeueTokenResult, CallError> {
         let wait = params.wait_ms.as_duration();
         let reply = self
             .call(&AgentRequest::DequeueToken(params), wait)
@@ -140,5 +160,11 @@ pub(crate) fn dequeue_params(
     wait: Duration,
 ) -> Result<DequeueTokenParams, CallError> {
     let wait_ms = WaitMs::try_from(wait).map_err(CallError::Argument)?;
-    Ok(DequeueTokenParams { tool: tool.clone(), wait_ms, audience: audience.cloned(), pop_for })
+    Ok(DequeueTokenParams {
+        tool: tool.clone(),
+        wait_ms,
+        audience: audience.cloned(),
+        pop_for,
+        approval_id: None,
+    })
 }

@@ -1,5 +1,6 @@
 //! The client of the Authentication Service's operator.
 
+use obol_ipc::approvals::{ApprovalParams, ApprovalsResult, AskedApproval, DecideApprovalParams};
 use obol_ipc::as_control::{
     ActivateParams, ActivateResult, AgentParams, AgentResult, AgentStatus, AgentsParams, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
@@ -24,6 +25,36 @@ use super::pages::MAX_PAGES;
 pub type AsControlClient = BlockingClient<AsControlProtocol>;
 
 impl AsControlClient {
+    /// The requests of agents for a human's yes to calls, as many as one answer holds.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn approvals(&mut self) -> Result<ApprovalsResult, CallError> {
+        let request = AsControlRequest::Approvals(Empty {});
+        expect_reply!(self.order(&request)?, AsControlReply::Approvals)
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn approval(&mut self, approval_id: Label) -> Result<AskedApproval, CallError> {
+        let request = AsControlRequest::Approval(ApprovalParams { approval_id });
+        expect_reply!(self.order(&request)?, AsControlReply::Approval)
+    }
+
+    /// Says yes or no to one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn decide_approval(&mut self, decision: DecideApprovalParams) -> Result<AskedApproval, CallError> {
+        let request = AsControlRequest::DecideApproval(decision);
+        expect_reply!(self.order(&request)?, AsControlReply::DecideApproval)
+    }
+
     /// The registrations that wait for a human.
     ///
     /// # Errors

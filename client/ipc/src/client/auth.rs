@@ -2,13 +2,15 @@
 
 use core::time::Duration;
 
+use obol_ipc::approvals::{ApprovalResult, ApprovalStatusParams, RequestApprovalParams};
 use obol_ipc::auth::{
     AuthProtocol, AuthReply, AuthRequest, AuthStatusResult, CompleteRegistrationParams, OpenSession,
     RegisterParams, RegistrationResult, TokenStolenParams,
 };
 use obol_ipc::control::StatusParams;
 use obol_ipc::message::Empty;
-use obol_ipc::names::WishedName;
+use obol_ipc::names::{Label, WishedName};
+use obol_ipc::numbers::WaitMs;
 
 use super::caller::BlockingClient;
 use super::error::CallError;
@@ -96,6 +98,27 @@ impl AuthClient {
     pub fn token_stolen(&mut self, stolen: TokenStolenParams) -> Result<(), CallError> {
         let request = AuthRequest::TokenStolen(stolen);
         expect_reply!(self.order(&request)?, AuthReply::TokenStolen).map(|Empty {}| ())
+    }
+
+    /// Asks a human for a yes to calls.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. After [`CallError::Unanswered`] the request may wait for a human.
+    pub fn request_approval(&mut self, wanted: RequestApprovalParams) -> Result<ApprovalResult, CallError> {
+        let reply = self.call(&AuthRequest::RequestApproval(wanted), AUTHORITY_PATIENCE)?;
+        expect_reply!(reply, AuthReply::RequestApproval)
+    }
+
+    /// How such a request stands, at once or after at most so long.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn approval_status(&mut self, approval: Label, wait: Duration) -> Result<ApprovalResult, CallError> {
+        let wait_ms = WaitMs::try_from(wait).map_err(CallError::Argument)?;
+        let request = AuthRequest::ApprovalStatus(ApprovalStatusParams { approval_id: approval, wait_ms });
+        expect_reply!(self.call(&request, wait + AUTHORITY_PATIENCE)?, AuthReply::ApprovalStatus)
     }
 
     fn auth_status_page(&mut self, from: Option<u64>) -> Result<AuthStatusResult, CallError> {

@@ -1,5 +1,6 @@
 //! The operator's client.
 
+use obol_ipc::approvals::MintApprovedParams;
 use obol_ipc::control::{
     AllowResult, ControlProtocol, ControlReply, ControlRequest, DenyResult, FlushParams, FlushResult,
     FlushScope, HealthResult, LeaseParams, PolicyParams, ProvisionParams, ProvisionPartParams,
@@ -52,6 +53,16 @@ impl ControlClient {
     pub fn pop_key(&mut self) -> Result<PopPublic, CallError> {
         let reply = self.order(&ControlRequest::PopKey(Empty {}))?;
         expect_reply!(reply, ControlReply::PopKey).map(|made| made.pop_pub)
+    }
+
+    /// Notes a call that a human said yes to: its tokens can be drawn then.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn mint_approved(&mut self, call: MintApprovedParams) -> Result<(), CallError> {
+        let reply = self.order(&ControlRequest::MintApproved(call))?;
+        expect_reply!(reply, ControlReply::MintApproved).map(|Empty {}| ())
     }
 
     /// The Authentication Service was heard so many seconds ago: the leases of its sessions begin anew then.

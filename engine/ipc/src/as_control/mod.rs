@@ -27,6 +27,7 @@ pub use self::servers::{
     ServersResult, SidecarStatus,
 };
 pub use self::ticket::{InviteParams, InviteServerParams, TicketResult};
+use crate::approvals::{ApprovalParams, ApprovalsResult, AskedApproval, DecideApprovalParams};
 use crate::binary::{Binary, BinaryError, Input, Output, binary_struct};
 use crate::control::HealthResult;
 use crate::frame::EncodeError;
@@ -78,6 +79,12 @@ protocol! {
     Events "events" (Empty) -> EventsResult;
     /// Say a security event as if somebody else had: it is carried out.
     TestEvent "testEvent" (TestEventParams) -> DisableResult;
+    /// The requests of agents for a human's yes to calls, those that wait.
+    Approvals "approvals" (Empty) -> ApprovalsResult;
+    /// One of them.
+    Approval "approval" (ApprovalParams) -> AskedApproval;
+    /// Say yes or no.
+    DecideApproval "decideApproval" (DecideApprovalParams) -> AskedApproval;
 }
 
 /// Result of `status`.

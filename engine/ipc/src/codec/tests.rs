@@ -90,13 +90,25 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 
 fn agent_request() -> impl Strategy<Value = AgentRequest> {
     prop_oneof![
-        (tool(), 0..=MAX_WAIT_MS, option::of(audience()), option::of(any::<[u8; 32]>())).prop_map(
-            |(tool, wait, audience, hash)| {
+        (
+            tool(),
+            0..=MAX_WAIT_MS,
+            option::of(audience()),
+            option::of(any::<[u8; 32]>()),
+            option::of("[!-~]{1,40}")
+        )
+            .prop_map(|(tool, wait, audience, hash, approval)| {
                 let wait_ms = WaitMs::new(wait).unwrap();
                 let pop_for = hash.map(ArgumentsHash::from_bytes);
-                AgentRequest::DequeueToken(DequeueTokenParams { tool, wait_ms, audience, pop_for })
-            }
-        ),
+                let approval_id = approval.map(|id| Label::new(id).unwrap());
+                AgentRequest::DequeueToken(DequeueTokenParams {
+                    tool,
+                    wait_ms,
+                    audience,
+                    pop_for,
+                    approval_id,
+                })
+            }),
         (option::of(tool()), option::of(any::<u64>()), option::of(audience())).prop_map(
             |(tool, from, audience)| AgentRequest::TokenStatus(TokenStatusParams { tool, from, audience })
         ),

@@ -241,6 +241,12 @@ pub(crate) struct OpenBatch {
 /// cheaper than a piece for each, made by one thread and freed by another.
 pub(crate) struct TokenBytes(BytesMut);
 
+impl From<&[u8]> for TokenBytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(BytesMut::from(bytes))
+    }
+}
+
 impl Deref for TokenBytes {
     type Target = [u8];
 

@@ -33,6 +33,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) request: &'a Request<'a>,
     /// The request's arguments, opened where they came sealed.
     pub(crate) arguments: Arguments<'a>,
+    /// Whether a number among them was rounded when they were read.
+    pub(crate) rounded: bool,
 }
 
 pub(crate) fn run(subject: &Subject<'_>) -> Result<(), Denial> {

@@ -3,6 +3,7 @@
 //! Step 1 makes an [`Unverified`], steps 2 to 12 an [`Opened`], 13 and 14 a [`Verified`], and step 15 a
 //! [`crate::Spent`]. Steps 16 and 17 belong to the consumer profile, whose tokens are refused in step 1.
 
+pub(crate) mod approval;
 mod evaluation;
 pub(crate) mod parents;
 pub(crate) mod possession;
@@ -58,7 +59,7 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
     let opened = open_arguments(request, &session, &envelope, &body)?;
     let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(&opened.map)));
     let rounded = opened.as_ref().map_or(request.rounded, |opened| opened.rounded);
-    evaluation::run(&Subject {
+    let subject = Subject {
         parts: &parts,
         session: &session,
         envelope: &envelope,
@@ -66,13 +67,16 @@ pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified
         known: &scope,
         request,
         arguments,
-    })?;
+        rounded,
+    };
+    evaluation::run(&subject)?;
+    let stands_on = approval::check(&subject)?;
     possession::check(&session, &envelope, &scope.scope, arguments, rounded, request.proof)?;
 
     let (jti, issued_at, policy_epoch) = (envelope.jti(), envelope.issued_at(), envelope.policy_epoch());
     let opened = opened.map(|opened| opened.map);
     let facts = Box::new(Facts { session, body, scope, jti, opened });
-    Ok(Verified { parts, mark, issued_at, policy_epoch, facts })
+    Ok(Verified { parts, mark, stands_on, issued_at, policy_epoch, facts })
 }
 
 fn stale(detail: &'static str) -> Denial {

@@ -93,9 +93,11 @@ impl Session {
             window: Some(half.window),
             pop_key,
             agent: half.agent.clone(),
-            grants: half.agent.as_ref().zip(half.grants.as_ref()).map(|(agent, grants)| {
-                Grants::new(grants.iter().map(|grant| grant.scope(agent, &half.org_id)))
-            }),
+            grants: half
+                .agent
+                .as_ref()
+                .zip(half.grants.as_ref())
+                .map(|(agent, grants)| Grants::of(grants, agent, &half.org_id)),
             ..Self::new(material, half.keys.audience()?, half.org_id.as_str())
         };
         session.raise_policy_epoch(half.policy_epoch);

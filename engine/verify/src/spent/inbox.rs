@@ -25,6 +25,7 @@ use super::{Mark, SpendError, SpendTicket, Spender};
 #[derive(Debug)]
 pub struct Waiting {
     mark: Mark,
+    with: Option<Mark>,
     spender: Spender,
 }
 
@@ -32,6 +33,16 @@ impl Waiting {
     /// What is to be spent.
     pub fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// What is to be spent with it, in the same step.
+    pub fn with(&self) -> Option<&Mark> {
+        self.with.as_ref()
+    }
+
+    /// All that is to be spent.
+    pub fn marks(&self) -> impl Iterator<Item = &Mark> {
+        core::iter::once(&self.mark).chain(&self.with)
     }
 
     /// Answers.
@@ -115,8 +126,13 @@ impl<S> Inbox<S> {
         Self { content: Mutex::new(content), news: Condvar::new(), max_waiting }
     }
 
-    /// Leaves a mark, if there is room and the set admits it.
-    pub fn spend(&self, mark: Mark, admit: impl FnOnce(&mut S) -> Result<(), SpendError>) -> SpendTicket {
+    /// Leaves a mark, and another that is spent with it or not at all, if there is room and the set admits it.
+    pub fn spend(
+        &self,
+        mark: Mark,
+        with: Option<Mark>,
+        admit: impl FnOnce(&mut S) -> Result<(), SpendError>,
+    ) -> SpendTicket {
         let mut content = self.content.lock();
         let admitted = content.check().and_then(|()| {
             if content.waiting.len() >= self.max_waiting {
@@ -128,7 +144,7 @@ impl<S> Inbox<S> {
             return SpendTicket::ready(Err(error));
         }
         let (spender, ticket) = SpendTicket::pending();
-        content.waiting.push(Waiting { mark, spender });
+        content.waiting.push(Waiting { mark, with, spender });
         // Whoever serves looks again before it waits, so it needs waking only for the first.
         if content.waiting.len() == 1 {
             self.news.notify_one();
@@ -272,7 +288,7 @@ mod tests {
     }
 
     fn spend(inbox: &Inbox<()>, byte: u8) -> SpendTicket {
-        inbox.spend(mark(byte), |()| Ok(()))
+        inbox.spend(mark(byte), None, |()| Ok(()))
     }
 
     fn unavailable(result: &Result<(), SpendError>) -> bool {
@@ -322,7 +338,7 @@ mod tests {
         takes.recv().unwrap();
         let waiting = [1, 2, 3, 4].map(|byte| spend(writer.inbox(), byte));
         let mut asked = false;
-        let one_too_many = writer.inbox().spend(mark(5), |()| {
+        let one_too_many = writer.inbox().spend(mark(5), None, |()| {
             asked = true;
             Ok(())
         });
@@ -335,7 +351,7 @@ mod tests {
     #[test]
     fn what_the_set_does_not_admit_never_waits() {
         let (writer, takes, _go) = led();
-        let refused = writer.inbox().spend(mark(1), |()| Err(SpendError::AlreadySpent));
+        let refused = writer.inbox().spend(mark(1), None, |()| Err(SpendError::AlreadySpent));
         assert_eq!(refused.wait(), Err(SpendError::AlreadySpent));
         assert!(takes.recv_timeout(Duration::from_millis(50)).is_err());
     }

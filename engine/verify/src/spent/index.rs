@@ -109,15 +109,18 @@ impl Index {
         Ok(self.buckets.values().any(|bucket| bucket.contains(mark.id())))
     }
 
-    /// Adds a mark that is not there yet.
-    pub(crate) fn insert(&mut self, mark: &Mark) -> Result<(), SpendError> {
-        if self.is_spent(mark)? {
+    /// Adds a mark that is not there yet, and with it another that is not either: both, or none.
+    pub(crate) fn insert(&mut self, mark: &Mark, with: Option<&Mark>) -> Result<(), SpendError> {
+        let with_spent = with.map_or(Ok(false), |with| self.is_spent(with));
+        if self.is_spent(mark)? || with_spent? {
             return Err(SpendError::AlreadySpent);
         }
-        if self.count >= self.max_marks {
+        if self.count.saturating_add(usize::from(with.is_some())) >= self.max_marks {
             return Err(SpendError::Unavailable("it is full; see max_marks".into()));
         }
-        self.place(bucket_of(mark), *mark.id());
+        for one in core::iter::once(mark).chain(with) {
+            self.place(bucket_of(one), *one.id());
+        }
         Ok(())
     }
 
@@ -188,19 +191,23 @@ mod tests {
     #[test]
     fn a_mark_goes_in_once() {
         let mut index = Index::new(10);
-        assert_eq!(index.insert(&mark(1, 100)), Ok(()));
-        assert_eq!(index.insert(&mark(1, 100)), Err(SpendError::AlreadySpent));
-        assert_eq!(index.insert(&mark(2, 100)), Ok(()));
+        assert_eq!(index.insert(&mark(1, 100), None), Ok(()));
+        assert_eq!(index.insert(&mark(1, 100), None), Err(SpendError::AlreadySpent));
+        assert_eq!(index.insert(&mark(2, 100), None), Ok(()));
         assert_eq!(index.len(), 2);
     }
 
     #[test]
     fn a_name_is_spent_whenever_the_token_of_that_name_ends() {
         let mut index = Index::new(10);
-        assert_eq!(index.insert(&mark(1, 100)), Ok(()));
+        assert_eq!(index.insert(&mark(1, 100), None), Ok(()));
         for expires_at in [0, 101, 130, 1_000, u64::MAX] {
             assert_eq!(index.is_spent(&mark(1, expires_at)), Ok(true), "{expires_at}");
-            assert_eq!(index.insert(&mark(1, expires_at)), Err(SpendError::AlreadySpent), "{expires_at}");
+            assert_eq!(
+                index.insert(&mark(1, expires_at), None),
+                Err(SpendError::AlreadySpent),
+                "{expires_at}"
+            );
         }
         assert_eq!(index.len(), 1);
     }
@@ -208,13 +215,13 @@ mod tests {
     #[test]
     fn what_was_forgotten_is_refused_and_not_fresh() {
         let mut index = Index::new(10);
-        index.insert(&mark(1, 100)).unwrap();
+        index.insert(&mark(1, 100), None).unwrap();
         assert_eq!(index.forget_before(horizon_at(300, 120)).len(), 1);
-        assert_eq!(index.insert(&mark(1, 100)), Err(SpendError::Forgotten));
+        assert_eq!(index.insert(&mark(1, 100), None), Err(SpendError::Forgotten));
         assert_eq!(index.is_spent(&mark(1, 100)), Err(SpendError::Forgotten));
         assert_eq!(index.len(), 0);
         assert!(index.forget_before(1).is_empty(), "the horizon never moves back");
-        assert_eq!(index.insert(&mark(1, 100)), Err(SpendError::Forgotten));
+        assert_eq!(index.insert(&mark(1, 100), None), Err(SpendError::Forgotten));
     }
 
     #[test]
@@ -230,9 +237,9 @@ mod tests {
     #[test]
     fn a_full_index_refuses() {
         let mut index = Index::new(1);
-        index.insert(&mark(1, 100)).unwrap();
-        assert!(matches!(index.insert(&mark(2, 100)), Err(SpendError::Unavailable(_))));
-        assert_eq!(index.insert(&mark(1, 100)), Err(SpendError::AlreadySpent));
+        index.insert(&mark(1, 100), None).unwrap();
+        assert!(matches!(index.insert(&mark(2, 100), None), Err(SpendError::Unavailable(_))));
+        assert_eq!(index.insert(&mark(1, 100), None), Err(SpendError::AlreadySpent));
     }
 
     #[test]
@@ -242,7 +249,7 @@ mod tests {
         for count in [1_000_u64, 10_000, 14_337, 28_673, 100_000, 114_689] {
             let mut index = Index::new(MAX_LIVE_MARKS);
             for number in 0..count {
-                index.insert(&mark(number, 100)).unwrap();
+                index.insert(&mark(number, 100), None).unwrap();
             }
             let slots: usize = index.buckets.values().map(|bucket| bucket.capacity() * 8 / 7).sum();
             let each = slots * SLOT_BYTES / index.len();
@@ -286,5 +293,18 @@ mod tests {
         assert_eq!(settled.reading(&clock), None);
         clock.advance(SETTLE_SECS);
         assert_eq!(settled.reading(&clock), Some(1_000 + 2 * SETTLE_SECS));
+    }
+
+    #[test]
+    fn two_marks_are_taken_together_or_neither_is() {
+        let mut index = Index::new(4);
+        assert_eq!(index.insert(&mark(1, 100), Some(&mark(9, 300))), Ok(()));
+        // Another token of the same approval, and the same token with another approval.
+        assert_eq!(index.insert(&mark(2, 100), Some(&mark(9, 300))), Err(SpendError::AlreadySpent));
+        assert_eq!(index.insert(&mark(1, 100), Some(&mark(8, 300))), Err(SpendError::AlreadySpent));
+        assert_eq!((index.is_spent(&mark(2, 100)), index.is_spent(&mark(8, 300))), (Ok(false), Ok(false)));
+        assert_eq!(index.insert(&mark(3, 100), None), Ok(()));
+        assert!(matches!(index.insert(&mark(4, 100), Some(&mark(7, 300))), Err(SpendError::Unavailable(_))));
+        assert_eq!((index.len(), index.is_spent(&mark(7, 300))), (3, Ok(false)));
     }
 }

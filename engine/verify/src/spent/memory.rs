@@ -65,9 +65,9 @@ impl SpentSet for MemorySpentSet {
         self.state.lock().index.is_spent(mark)
     }
 
-    fn spend(&self, mark: Mark) -> SpendTicket {
+    fn spend_with(&self, mark: Mark, with: Option<Mark>) -> SpendTicket {
         let mut state = self.state.lock();
-        let result = state.index.insert(&mark);
+        let result = state.index.insert(&mark, with.as_ref());
         let settled = state.settled.reading(&*self.clock);
         let forgotten = settled.map(|now| state.index.forget_before(horizon_at(now, self.keep_after_expiry)));
         drop(state);

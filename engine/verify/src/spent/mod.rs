@@ -100,7 +100,9 @@ pub enum SpendError {
 impl fmt::Display for SpendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AlreadySpent => f.write_str("the token was spent before"),
+            Self::AlreadySpent => {
+                f.write_str("the token was spent before, or the human's yes that it stands on was")
+            }
             Self::Forgotten => f.write_str("the token is older than the spent set's memory"),
             Self::Unavailable(why) => write!(f, "the spent set is unavailable: {why}"),
         }
@@ -124,7 +126,13 @@ pub trait SpentSet: Send + Sync + fmt::Debug {
     fn is_spent(&self, mark: &Mark) -> Result<bool, SpendError>;
 
     /// Spends the token (cascade step 15). The ticket resolves to `Ok` for exactly one caller.
-    fn spend(&self, mark: Mark) -> SpendTicket;
+    fn spend(&self, mark: Mark) -> SpendTicket {
+        self.spend_with(mark, None)
+    }
+
+    /// Spends the token together with what it stands on, in one step: both, or neither. It is refused where either was spent
+    /// before, also by two at the same time.
+    fn spend_with(&self, mark: Mark, with: Option<Mark>) -> SpendTicket;
 
     /// Tokens issued at or before this time (Unix seconds) may have been spent unseen, and are refused. `None` if
     /// nothing was ever lost. It may rise while the set is in use, and then rises before any spend that was decided

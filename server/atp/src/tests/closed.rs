@@ -18,7 +18,7 @@ impl SpentSet for Broken {
         Err(self.0.clone())
     }
 
-    fn spend(&self, _: Mark) -> SpendTicket {
+    fn spend_with(&self, _: Mark, _: Option<Mark>) -> SpendTicket {
         SpendTicket::ready(Err(self.0.clone()))
     }
 

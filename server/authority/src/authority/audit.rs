@@ -10,7 +10,8 @@ use obol_session::SessionId;
 
 use super::alarms::Stolen;
 use crate::directory::{
-    Agent, Answer, Ended, HeardSet, Human, Opened, Registered, Registration, Replica, TakenSet, Unavailable,
+    Agent, Answer, AskedCall, CallApproval, Ended, HeardSet, Human, Opened, Registered, Registration,
+    Replica, TakenSet, Unavailable,
 };
 use crate::id::AgentId;
 use crate::refused::Refused;
@@ -114,6 +115,20 @@ fn allowed(event: Event) -> Entry {
     Entry { decision: Some(Decision::Allow), ..Entry::new(event) }
 }
 
+/// The longest list of calls in a line, in characters.
+const MAX_CALLS_CHARS: usize = 512;
+
+/// A request, and what it is about.
+fn calls_of(approval: &CallApproval) -> String {
+    let call = |call: &AskedCall| {
+        let (scope, times) = (&call.scope, call.uses.len());
+        format!(" {times}x {} at {} {} {}", scope.tool, scope.aud, scope.action.join(","), scope.resource)
+    };
+    let calls: String = approval.calls.iter().map(call).collect();
+    let calls: String = plain(&calls).chars().take(MAX_CALLS_CHARS).collect();
+    format!("{}{calls}", approval.id)
+}
+
 impl Reserved<'_> {
     fn put(self, entry: Entry) {
         if let Some(place) = self.place {
@@ -196,6 +211,28 @@ impl Reserved<'_> {
             client: Some(by.to_string().into()),
             scope: Some(format!("{} {}", registration.wanted.name, registration.identity.subject()).into()),
             ..Entry::new(Event::Approve)
+        });
+    }
+
+    pub(super) fn asked(self, agent: &Agent, approval: &CallApproval) {
+        tracing::info!(agent = %agent.id, name = agent.wanted.name, approval = %approval.id, "a human's yes is asked for");
+        self.put(Entry {
+            agent: Some(agent.id.as_str().into()),
+            scope: Some(calls_of(approval).into()),
+            reason: approval.purpose.as_deref().map(Into::into),
+            expires_at: Some(approval.expires_at),
+            ..allowed(Event::ApprovalAsked)
+        });
+    }
+
+    pub(super) fn decided(self, agent: &Agent, approval: &CallApproval, by: &Human, yes: bool) {
+        tracing::info!(agent = %agent.id, name = agent.wanted.name, approval = %approval.id, %by, yes, "a human decided about calls");
+        self.put(Entry {
+            decision: Some(if yes { Decision::Allow } else { Decision::Deny }),
+            agent: Some(agent.id.as_str().into()),
+            client: Some(by.to_string().into()),
+            scope: Some(calls_of(approval).into()),
+            ..Entry::new(Event::ApprovalGiven)
         });
     }
 

@@ -6,6 +6,7 @@
 
 mod alarms;
 mod audit;
+mod calls;
 mod following;
 mod hear;
 mod keys;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 
 use self::alarms::Alarms;
 use self::audit::Auditor;
+pub use self::calls::AskedApproval;
 pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
@@ -226,6 +228,8 @@ impl Authority {
                 "registration": "/v1/agents/registrations/{id}",
                 "rotate_key": "/v1/agents/rotate",
                 "deregister": "/v1/agents/deregister",
+                "approvals": "/v1/approvals",
+                "approval": "/v1/approvals/{id}",
                 "join": "/v1/resource-servers",
                 "agent_stream": "/v1/agents/stream",
                 "resource_server_stream": "/v1/resource-servers/stream",
@@ -286,7 +290,8 @@ impl Authority {
             Purpose::Join => self.join(proven, now),
             Purpose::RotateKey => self.rotate_key(proven, now),
             Purpose::Deregister => self.deregister(proven, now),
-            Purpose::AgentStream | Purpose::ResourceStream | Purpose::Approval => {
+            Purpose::Approval => self.ask_approval(proven, now),
+            Purpose::AgentStream | Purpose::ResourceStream => {
                 return Err(Rejected::Malformed(HandshakeError::Purpose(purpose.number())));
             }
         };

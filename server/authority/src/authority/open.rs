@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use obol_handshake::{Proven, SekPublic};
+use obol_handshake::{IdentityPublic, Proven, SekPublic};
 use obol_session::{AgentIdentity, DocumentError, Establish, Grant, ResourceHalf, Suite};
 
 use super::payload::{self, SessionRequest, Told};
@@ -69,18 +69,10 @@ impl Authority {
         if let Err(refused) = request.check(now.secs()) {
             return Ok(Err(refused));
         }
-        let agent = match self.directory.standing(proven.identity, now.secs())? {
-            KeyStanding::Agent(agent) => *agent,
-            KeyStanding::Unknown => return Ok(Err(Refused::NotRegistered)),
-            KeyStanding::Pending => return Ok(Err(Refused::PendingApproval)),
-            KeyStanding::Retired => return Ok(Err(Refused::Revoked)),
+        let agent = match self.agent_that_may_act(proven.identity, now)? {
+            Ok(agent) => agent,
+            Err(refused) => return Ok(Err(refused)),
         };
-        match agent.status {
-            AgentStatus::Suspended => return Ok(Err(Refused::Suspended)),
-            AgentStatus::Revoked => return Ok(Err(Refused::Revoked)),
-            AgentStatus::Active if agent.is_expired(now.secs()) => return Ok(Err(Refused::ApprovalExpired)),
-            AgentStatus::Active => {}
-        }
         let sek = SekPublic(request.sek_pk);
         if agent.sek != sek || !holds_sek(proven, &sek, &request.sek_proof) {
             return Ok(Err(Refused::SekProof));
@@ -97,7 +89,27 @@ impl Authority {
         Ok(Ok(Decided { agent, request, grants, routes, policy_epoch }))
     }
 
-    /// What policy grants, less the tools that are denied and the resource servers that were not asked for.
+    /// The agent with this key, if it may open sessions and make calls.
+    pub(super) fn agent_that_may_act(
+        &self,
+        identity: IdentityPublic,
+        now: Now,
+    ) -> Answer<Result<Agent, Refused>> {
+        let agent = match self.directory.standing(identity, now.secs())? {
+            KeyStanding::Agent(agent) => *agent,
+            KeyStanding::Unknown => return Ok(Err(Refused::NotRegistered)),
+            KeyStanding::Pending => return Ok(Err(Refused::PendingApproval)),
+            KeyStanding::Retired => return Ok(Err(Refused::Revoked)),
+        };
+        Ok(match agent.status {
+            AgentStatus::Suspended => Err(Refused::Suspended),
+            AgentStatus::Revoked => Err(Refused::Revoked),
+            AgentStatus::Active if agent.is_expired(now.secs()) => Err(Refused::ApprovalExpired),
+            AgentStatus::Active => Ok(agent),
+        })
+    }
+
+    /// What policy grants, also with a human's yes to each call, less the tools that are denied and the resource servers that were not asked for.
     fn grants(
         &self,
         decider: &dyn Decider,
@@ -124,6 +136,7 @@ impl Authority {
             self.directory.denied_tools()?.into_iter().map(|denied| denied.tool).collect();
         let asked = |audience: &String| request.audiences.as_ref().is_none_or(|list| list.contains(audience));
         let (mut grants, mut routes) = (decided.grants, decided.routes);
+        grants.extend(decided.per_call.into_iter().map(|offer| offer.grant));
         grants.retain(|grant| !denied.contains(&grant.tool) && asked(&grant.aud));
         routes.retain(|route| grants.iter().any(|grant| grant.tool == route.tool && grant.aud == route.aud));
         Ok(if grants.is_empty() { Err(Refused::NoGrants) } else { Ok((grants, routes)) })

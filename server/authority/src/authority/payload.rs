@@ -124,13 +124,18 @@ impl SessionRequest {
         {
             return Err(Refused::Malformed("audiences: there are too many".to_owned()));
         }
-        if self.client.len() > MAX_TEXT_BYTES {
-            return Err(Refused::Malformed(format!("client: at most {MAX_TEXT_BYTES} bytes")));
-        }
-        match now.abs_diff(self.now) {
-            skew if skew > MAX_SKEW_SECS => Err(Refused::ClockSkew(skew)),
-            _ => Ok(()),
-        }
+        check_client_and_clock(&self.client, self.now, now)
+    }
+}
+
+/// Checks what a client calls itself, and that it lives in the same time.
+pub(super) fn check_client_and_clock(client: &str, theirs: u64, now: u64) -> Result<(), Refused> {
+    if client.len() > MAX_TEXT_BYTES {
+        return Err(Refused::Malformed(format!("client: at most {MAX_TEXT_BYTES} bytes")));
+    }
+    match now.abs_diff(theirs) {
+        skew if skew > MAX_SKEW_SECS => Err(Refused::ClockSkew(skew)),
+        _ => Ok(()),
     }
 }
 

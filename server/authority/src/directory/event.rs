@@ -3,7 +3,7 @@
 use obol_session::SessionId;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, ReplicaId};
+use crate::id::{AgentId, ApprovalId, ReplicaId};
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -87,6 +87,15 @@ pub enum Happening {
         version: u64,
         /// The epoch from then on.
         epoch: u64,
+    },
+    /// Something became of a request for a human's yes. What, its row says.
+    CallsDecided {
+        /// The request.
+        approval: ApprovalId,
+        /// The agent that asked.
+        agent: AgentId,
+        /// The resource servers that hear of it.
+        audiences: Vec<String>,
     },
     /// A resource server's replica joined.
     Joined {

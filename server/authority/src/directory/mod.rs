@@ -10,6 +10,7 @@
 //!
 //! It must not know: sockets, HTTP, keys of the service, who decides policy.
 
+mod calls;
 #[cfg(test)]
 pub(crate) mod contract;
 mod event;
@@ -28,6 +29,10 @@ use obol_secret::file::PrivateFileError;
 use obol_session::{ResourceHalf, SessionId};
 use tokio::sync::watch;
 
+pub use self::calls::{
+    ASKED_SECS, AskedCall, CallApproval, CallDecision, CallStanding, CallState, CallUse, MAX_APPROVED_SECS,
+    MAX_CALL_APPROVALS, MAX_CALLS, MAX_USES, NewCallApproval,
+};
 pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
 pub use self::redb::RedbDirectory;
@@ -43,7 +48,7 @@ pub use self::transactions::{
     KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal,
     SessionPlan, Subject, TakenSet,
 };
-use crate::id::{AgentId, RegistrationId, ReplicaId};
+use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
 /// The most rows that a method gives at a time.
@@ -161,6 +166,40 @@ pub trait Directory: Send + Sync + fmt::Debug {
         now: u64,
         seal: Seal<Replica>,
     ) -> Answer<Carried<Replica>>;
+
+    /// Takes a request for a human's yes to calls.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn ask_approval(
+        &self,
+        handshake: Handshake,
+        new: NewCallApproval,
+        now: u64,
+        seal: Seal<CallApproval>,
+    ) -> Answer<Carried<CallApproval>>;
+
+    /// Such a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn call_approval(&self, id: &ApprovalId) -> Answer<Option<CallApproval>>;
+
+    /// Those that wait for a human, the one whose time is over next first; at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn waiting_calls(&self, now: u64) -> Answer<Vec<CallApproval>>;
+
+    /// Carries out a human's word. A yes and the event by which others hear of it are one.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn decide_calls(&self, decision: CallDecision, now: u64) -> Answer<Result<CallApproval, Refused>>;
 
     /// Answers a handshake that was refused before it came here.
     ///

@@ -89,6 +89,14 @@ pub(crate) enum Table {
     Set = 32,
     /// Nothing, by time ‖ key of a heard security event: when it is forgotten.
     SetTime = 33,
+    /// `CallApproval` by id.
+    CallApproval = 40,
+    /// Nothing, by hidden agent ‖ time ‖ id: requests of agents.
+    CallApprovalAgent = 41,
+    /// Nothing, by time ‖ id: when to forget a request.
+    CallApprovalEnd = 42,
+    /// Nothing, by time of its end ‖ id: requests that wait for a human.
+    CallApprovalWaiting = 43,
 }
 
 /// The directory cannot do what was asked, and neither did nor will. Whoever asked may ask again.
@@ -316,6 +324,8 @@ pub(crate) enum Number {
     Persons,
     /// Security events that are remembered.
     Sets,
+    /// Requests for a human's yes that are kept.
+    CallApprovals,
 }
 
 impl Number {
@@ -331,6 +341,7 @@ impl Number {
             Self::Agents => b"agents",
             Self::Persons => b"persons",
             Self::Sets => b"sets",
+            Self::CallApprovals => b"call_approvals",
         }
     }
 }

@@ -27,8 +27,8 @@ use super::now;
 use super::problem::Problem;
 use super::stream::answer;
 use crate::authority::{Authority, NotTaken};
-use crate::directory::Polled;
-use crate::id::{Bearer, RegistrationId};
+use crate::directory::{CallStanding, Polled};
+use crate::id::{ApprovalId, Bearer, RegistrationId};
 use crate::refused::Refused;
 use crate::ssf::Events;
 
@@ -62,6 +62,7 @@ pub(super) struct Shared {
     /// First messages, third messages and questions, each by source.
     sources: [Limiter<IpAddr>; 3],
     polls: Limiter<RegistrationId>,
+    approval_polls: Limiter<ApprovalId>,
     start: Start,
     events: events::Desk,
 }
@@ -85,6 +86,7 @@ impl Shared {
             stop,
             sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
             polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
+            approval_polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
             start: Start::now(),
             events: events::Desk::new(events),
         }
@@ -116,6 +118,14 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
         .route("/v1/agents", prove(Purpose::Register))
         .route("/v1/agents/rotate", prove(Purpose::RotateKey))
         .route("/v1/agents/deregister", prove(Purpose::Deregister))
+        .route("/v1/approvals", prove(Purpose::Approval))
+        .route(
+            "/v1/approvals/{id}",
+            get(async |State(shared): State<Arc<Shared>>, Path(id): Path<String>, request: Request| {
+                let asked = asked_approval(&shared, &id, &request);
+                counted(&shared, poll_approval(&shared, asked).await)
+            }),
+        )
         .route("/v1/resource-servers", prove(Purpose::Join))
         .route("/v1/agents/stream", stream(Purpose::AgentStream))
         .route("/v1/resource-servers/stream", stream(Purpose::ResourceStream))
@@ -289,10 +299,7 @@ fn asked(shared: &Shared, id: &str, request: &Request) -> Result<(RegistrationId
     let [_, _, questions] = &shared.sources;
     admitted(questions, shared.start, request)?;
     let id = RegistrationId::parse(id).ok_or_else(unknown)?;
-    let token = poll_token(request.headers()).ok_or_else(|| {
-        let detail = "the header `Authorization: Obol-Poll <token>` is missing or malformed";
-        Problem::new(StatusCode::UNAUTHORIZED, "POLL_TOKEN", detail)
-    })?;
+    let token = poll_token(request.headers()).ok_or_else(no_poll_token)?;
     Ok((id, token))
 }
 
@@ -347,6 +354,48 @@ async fn complete(
         refused => Problem::new(StatusCode::FORBIDDEN, refused.code(), refused.to_string()),
     })?;
     Ok(document(&json!({ "state": "approved", "agent_id": agent.id, "expires_at": agent.expires_at })))
+}
+
+fn unknown_approval() -> Problem {
+    let detail =
+        "no such request, or the poll token is another's; it is forgotten two hours after it was made";
+    Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_APPROVAL", detail)
+}
+
+/// Which request for a human's yes is asked about, and with what.
+fn asked_approval(shared: &Shared, id: &str, request: &Request) -> Result<(ApprovalId, Bearer), Problem> {
+    let [_, _, questions] = &shared.sources;
+    admitted(questions, shared.start, request)?;
+    let id = ApprovalId::parse(id).ok_or_else(unknown_approval)?;
+    Ok((id, poll_token(request.headers()).ok_or_else(no_poll_token)?))
+}
+
+/// How a request for a human's yes stands, for whoever made it.
+async fn poll_approval(shared: &Shared, asked: Result<(ApprovalId, Bearer), Problem>) -> Served {
+    let (id, token) = asked?;
+    let authority = Arc::clone(&shared.authority);
+    let asked = id.clone();
+    let polled = shared.reads.run(move || authority.poll_approval(&asked, &token, now())).await?;
+    let polled = polled.map_err(|refused| {
+        tracing::error!(%refused, "a request for a human's yes could not be looked up");
+        Problem::overloaded()
+    })?;
+    let polled = polled.ok_or_else(unknown_approval)?;
+    let start = shared.start.nanoseconds();
+    shared.approval_polls.take(id, start).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
+    Ok(document(&match polled {
+        CallStanding::Waiting => json!({ "state": "waiting" }),
+        CallStanding::Denied => json!({ "state": "denied" }),
+        CallStanding::Expired => json!({ "state": "expired" }),
+        CallStanding::Approved { confirmed_at, expires_at } => {
+            json!({ "state": "approved", "confirmed_at": confirmed_at, "expires_at": expires_at })
+        }
+    }))
+}
+
+fn no_poll_token() -> Problem {
+    let detail = "the header `Authorization: Obol-Poll <token>` is missing or malformed";
+    Problem::new(StatusCode::UNAUTHORIZED, "POLL_TOKEN", detail)
 }
 
 fn poll_token(headers: &HeaderMap) -> Option<Bearer> {

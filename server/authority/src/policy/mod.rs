@@ -12,7 +12,7 @@ use obol_policy::{
 use obol_session::Grant;
 
 pub use self::policies::{Activated, KeptPolicy, Policies};
-use crate::decider::{Decided, Decider, Moment, Route, Undecided, Verdict};
+use crate::decider::{Decided, Decider, Moment, PerCall, Route, Undecided, Verdict};
 use crate::directory::{Agent, Person, PersonStatus};
 
 /// The role of whoever speaks on the operator's socket of this machine.
@@ -33,12 +33,12 @@ impl CedarDecider {
         Self { in_force, cache: DecisionCache::new() }
     }
 
-    /// The requests that are calls of the tool that is granted.
-    fn routes(&self, grant: &Grant) -> impl Iterator<Item = Route> {
-        let tool = self.in_force.version().catalogue().tool(&grant.tool, &grant.aud);
+    /// The requests that are calls of a tool.
+    fn routes(&self, name: &str, audience: &str) -> impl Iterator<Item = Route> {
+        let tool = self.in_force.version().catalogue().tool(name, audience);
         tool.map_or(&[][..], |tool| &tool.routes).iter().map(|route| Route {
-            tool: grant.tool.clone(),
-            aud: grant.aud.clone(),
+            tool: name.to_owned(),
+            aud: audience.to_owned(),
             url: route.url.clone(),
             method: route.method.clone(),
             path: route.path.clone(),
@@ -125,10 +125,19 @@ impl Decider for CedarDecider {
             format!("policy {} on {} ({}): {}", alert.policy, alert.tool, alert.offer, alert.message)
         };
         let grants = decision.grants();
-        let routes = grants.iter().flat_map(|grant| self.routes(grant)).collect();
+        let per_call: Vec<PerCall> = decision
+            .per_call()
+            .flat_map(|tool| &tool.per_call)
+            .map(|chosen| PerCall { offer: chosen.offer.to_string(), grant: Grant::clone(&chosen.grant) })
+            .collect();
+        let marked = per_call.iter().map(|offer| &offer.grant);
+        let tools: BTreeSet<(&str, &str)> =
+            grants.iter().chain(marked).map(|grant| (grant.tool.as_str(), grant.aud.as_str())).collect();
+        let routes = tools.iter().flat_map(|(tool, audience)| self.routes(tool, audience)).collect();
         Ok(Decided {
-            grants,
             routes,
+            grants,
+            per_call,
             alerts: decision.alerts.iter().map(alert).collect(),
             otherwise: observed.iter().map(in_words).collect(),
         })
@@ -166,6 +175,27 @@ impl Decider for CedarDecider {
         }
         let decided_by = verdict.decided_by.iter().map(ToString::to_string).collect();
         Ok(Verdict { allowed: verdict.allowed, decided_by })
+    }
+
+    fn may_approve_call(
+        &self,
+        by: &Person,
+        agent: &Agent,
+        owner: &Person,
+        offer: &PerCall,
+        now: u64,
+    ) -> Result<bool, Undecided> {
+        let (by, agent) = (human(by), facts(agent, owner, now));
+        let (tool, audience) = (&offer.grant.tool, &offer.grant.aud);
+        let verdict = self
+            .in_force
+            .version()
+            .may_approve_call(&by, &agent, tool, audience, &offer.offer)
+            .map_err(|error| Undecided(error.to_string()))?;
+        for error in &verdict.errors {
+            tracing::error!(?error, "a rule could not be evaluated, and so denies");
+        }
+        Ok(verdict.allowed)
     }
 }
 

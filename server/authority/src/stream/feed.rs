@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use obol_session::SessionId;
-use obol_stream::{Item, MAX_ITEM_BYTES, What};
+use obol_stream::{ApprovedUse, Item, MAX_ITEM_BYTES, Transaction, What};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::live::Who;
-use crate::directory::{Answer, Directory, Event, Happening, Unavailable};
+use crate::directory::{Answer, CallState, Directory, Event, Happening, Unavailable};
+use crate::id::ApprovalId;
 
 /// An item as it is sealed.
 pub(crate) type Plain = Zeroizing<Vec<u8>>;
@@ -144,7 +146,30 @@ impl Feed {
                 What::AgentEnd { revoked: *revoked, reason: reason.clone() }
             }
             Happening::AgentEnabled { .. } => What::AgentEnabled,
+            Happening::CallsDecided { approval, .. } => return self.calls(approval),
             _ => return Ok(None),
+        }))
+    }
+
+    /// What became of a request for a human's yes. What is over by now is not told, so it is refused.
+    fn calls(&self, id: &ApprovalId) -> Answer<Option<What>> {
+        let audience = match &self.who {
+            Who::Agent(_) => return Ok(Some(What::CallsDecided { approval: id.to_string() })),
+            Who::Replica { audience, .. } => audience,
+        };
+        let Some(row) = self.directory.call_approval(id)? else { return Ok(None) };
+        let own = row.calls.iter().filter(|call| call.scope.aud == *audience);
+        let uses = own.flat_map(|call| {
+            let arguments = call.arguments.as_ref().map(|text| Sha256::digest(text).into());
+            call.uses.iter().map(move |one| ApprovedUse { txn_id: one.txn_id, digest: one.digest, arguments })
+        });
+        let uses: Vec<ApprovedUse> = uses.collect();
+        Ok(Some(match row.state {
+            CallState::Approved { at, .. } => {
+                let expires_at = at.saturating_add(row.lifetime_secs);
+                What::Approval { uses, confirmed_at: at, expires_at }
+            }
+            _ => What::ApprovalEnd { transactions: uses.iter().map(|one| Transaction(one.txn_id)).collect() },
         }))
     }
 

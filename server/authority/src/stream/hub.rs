@@ -204,7 +204,8 @@ impl State {
     fn concerned(&self, what: &Happening) -> Vec<StreamId> {
         let (audiences, agent) = match what {
             Happening::SessionOpen { audiences, .. } => (audiences.as_slice(), None),
-            Happening::SessionEnd { audiences, agent, .. } => (audiences.as_slice(), Some(agent)),
+            Happening::SessionEnd { audiences, agent, .. }
+            | Happening::CallsDecided { audiences, agent, .. } => (audiences.as_slice(), Some(agent)),
             Happening::AgentEnd { agent, .. } | Happening::AgentEnabled { agent } => (&[][..], Some(agent)),
             _ => (&[][..], None),
         };

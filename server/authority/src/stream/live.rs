@@ -41,14 +41,15 @@ impl Who {
     pub(crate) fn hears_of(&self, what: &Happening) -> bool {
         match self {
             Self::Replica { audience, .. } => match what {
-                Happening::SessionOpen { audiences, .. } | Happening::SessionEnd { audiences, .. } => {
-                    audiences.contains(audience)
-                }
+                Happening::SessionOpen { audiences, .. }
+                | Happening::SessionEnd { audiences, .. }
+                | Happening::CallsDecided { audiences, .. } => audiences.contains(audience),
                 _ => false,
             },
             Self::Agent(id) => match what {
                 Happening::SessionEnd { agent, .. }
                 | Happening::AgentEnd { agent, .. }
+                | Happening::CallsDecided { agent, .. }
                 | Happening::AgentEnabled { agent } => agent == id,
                 _ => false,
             },

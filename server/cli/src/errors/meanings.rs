@@ -63,6 +63,8 @@ meanings! {
             => "Ask again after `retryAfterMs`.";
         "UNAVAILABLE": "The store failed, the audit log cannot be written, or the daemon is stopping. Nothing was handed out."
             => "Connect again a little later; if it lasts, make room on the disk and restart the daemon.";
+        "APPROVAL_REQUIRED": "A human says yes to each call of this tool, and no such yes waits for its token."
+            => "Ask for one (`requestApproval` on `auth.sock`); `obol approve ID` where the service runs says yes.";
         "NOT_REGISTERED": "The Authentication Service does not know the agent."
             => "`obol register`, and have a human approve it.";
         "APPROVAL_PENDING": "A human has yet to decide about the agent."

@@ -357,6 +357,8 @@ settings! {
         lease: u64 = value(300) => 30..=900;
         /// How long an approval lasts, in days.
         approval_days: u64 = value(30) => 1..=366;
+        /// How often one agent may ask for a human's yes to calls within an hour.
+        call_approvals: u64 = value(10) => 1..=1_000;
         /// The weakest suite that any agent may use.
         min_suite: u16 = value(1) => 1..=4;
         /// Whether an agent whose key seems to have a copy is suspended, and not only reported.

@@ -12,10 +12,10 @@ use obol_handshake::{IdentityKey, Purpose, Random as _, SystemRandom};
 use obol_probe::stop::Stop;
 use obol_session::clock::Clock;
 use obol_session::{Cursor, ResourceHalf, SessionId};
-use obol_stream::{Item, Mode, Subscribe, What, Word};
+use obol_stream::{ApprovedUse, Item, Mode, Subscribe, Transaction, What, Word};
 use obol_token::Audience;
 use obol_uplink::{AuthError, Caller, Greeted, Stream, Uplink};
-use obol_verify::{SessionChange, SessionStore};
+use obol_verify::{Approval, Approvals, SessionChange, SessionStore};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -43,6 +43,7 @@ pub struct Follower {
     sessions: Arc<dyn SessionStore>,
     lease: Arc<Lease>,
     clock: Arc<dyn Clock>,
+    approvals: Arc<Approvals>,
     cursor: watch::Sender<Option<Cursor>>,
     /// It has nothing else to say.
     silence: watch::Sender<Option<Word>>,
@@ -120,7 +121,15 @@ impl Follower {
     ) -> Self {
         let cursor = watch::Sender::new(sessions.cursor());
         let silence = watch::Sender::new(None);
-        Self { uplink, key, audience, sessions, lease, clock, cursor, silence, beats: 0 }
+        let approvals = Arc::default();
+        Self { uplink, key, audience, sessions, lease, clock, approvals, cursor, silence, beats: 0 }
+    }
+
+    /// What humans said yes to, as far as it was heard: for the verifier
+    /// ([`VerifierBuilder::approvals`](obol_verify::VerifierBuilder::approvals)), which refuses tokens that stand on a human's yes
+    /// without it.
+    pub fn approvals(&self) -> Arc<Approvals> {
+        Arc::clone(&self.approvals)
     }
 
     /// To look at it while it runs.
@@ -282,8 +291,20 @@ impl Follower {
                 tracing::info!(%session, reason, "the Authentication Service ended a session");
                 Some(SessionChange::End(session))
             }
-            // Its sessions are ended one by one.
-            What::AgentEnd { .. } | What::AgentEnabled => None,
+            What::Approval { uses, confirmed_at, expires_at } => {
+                let told = |one: ApprovedUse| {
+                    let ApprovedUse { txn_id, digest, arguments } = one;
+                    (txn_id, Approval { digest, arguments, confirmed_at, expires_at })
+                };
+                self.approvals.allow(uses.into_iter().map(told), self.clock.now());
+                None
+            }
+            What::ApprovalEnd { transactions } => {
+                self.approvals.end(transactions.into_iter().map(|Transaction(id)| id));
+                None
+            }
+            // Its sessions are ended one by one, and what it may do still is ended with them.
+            What::AgentEnd { .. } | What::AgentEnabled | What::CallsDecided { .. } => None,
         }
     }
 

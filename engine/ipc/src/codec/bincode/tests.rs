@@ -17,6 +17,7 @@ fn dequeue() -> AgentRequest {
         wait_ms: WaitMs::new(1_000).unwrap(),
         audience: Some(Audience::new("api").unwrap()),
         pop_for: None,
+        approval_id: None,
     })
 }
 
@@ -51,8 +52,15 @@ fn bincodes_own_derive_writes_the_same() {
         wait_ms: u32,
         audience: Option<String>,
         pop_for: Option<String>,
+        approval_id: Option<String>,
     }
-    let params = Params { tool: "mail".into(), wait_ms: 1_000, audience: Some("api".into()), pop_for: None };
+    let params = Params {
+        tool: "mail".into(),
+        wait_ms: 1_000,
+        audience: Some("api".into()),
+        pop_for: None,
+        approval_id: None,
+    };
     let mirror = Request { id: Id::Number(u64::MAX), call: Call::DequeueToken(params) };
     let derived = bincode::encode_to_vec(mirror, bincode::config::standard()).unwrap();
     assert_eq!(

@@ -163,8 +163,8 @@ impl SpentSet for RedbSpentSet {
         self.writer.inbox().ask(|marks| marks.is_spent(mark))
     }
 
-    fn spend(&self, mark: Mark) -> SpendTicket {
-        self.writer.inbox().spend(mark, |marks| marks.insert(&mark))
+    fn spend_with(&self, mark: Mark, with: Option<Mark>) -> SpendTicket {
+        self.writer.inbox().spend(mark, with, |marks| marks.insert(&mark, with.as_ref()))
     }
 
     fn fence(&self) -> Option<u64> {

@@ -50,9 +50,9 @@ impl Marks {
         self.index.is_spent(mark)
     }
 
-    /// Takes the mark, visible to everyone from here on.
-    pub(super) fn insert(&mut self, mark: &Mark) -> Result<(), SpendError> {
-        self.index.insert(mark)
+    /// Takes the mark, and the one that goes with it, visible to everyone from here on.
+    pub(super) fn insert(&mut self, mark: &Mark, with: Option<&Mark>) -> Result<(), SpendError> {
+        self.index.insert(mark, with)
     }
 
     pub(super) fn health(&self) -> Result<(), SpendError> {
@@ -84,8 +84,8 @@ impl Marks {
 
 pub(super) fn run(inbox: &Inbox<Marks>, mut store: Store) {
     while let Some(work) = next_work(inbox, store.oldest()) {
-        let batch: Vec<_> =
-            work.waiting.iter().map(|one| (bucket_of(one.mark()), *one.mark().id())).collect();
+        let marks = work.waiting.iter().flat_map(Waiting::marks);
+        let batch: Vec<_> = marks.map(|mark| (bucket_of(mark), *mark.id())).collect();
         if let Err(error) = store.commit(&batch, work.horizon) {
             inbox.refuse(format!("a commit failed, restart to recover: {error}"));
             refuse(work.waiting, "the commit failed");

@@ -10,7 +10,7 @@ use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, PopKey, SessionId
 use serde::Deserialize;
 
 use super::*;
-use crate::decider::{Decided, Moment, Undecided, Verdict};
+use crate::decider::{Decided, Moment, PerCall, Undecided, Verdict};
 use crate::directory::{
     Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, Person, PolicyText, Polled, Wanted,
 };
@@ -54,6 +54,17 @@ impl Decider for ByRole {
 
     fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
         Ok(Verdict { allowed: true, decided_by: Vec::new() })
+    }
+
+    fn may_approve_call(
+        &self,
+        _human: &Person,
+        _agent: &Agent,
+        _owner: &Person,
+        _offer: &PerCall,
+        _now: u64,
+    ) -> Result<bool, Undecided> {
+        Ok(true)
     }
 }
 

@@ -9,6 +9,7 @@ use obol_token::{SessionSecret, Suite};
 use super::*;
 use crate::id::SystemRandom;
 
+mod calls;
 mod ends;
 mod events;
 mod follows;
@@ -33,6 +34,7 @@ pub(crate) fn all(make: Make<'_>) {
         .chain(follows::TESTS)
         .chain(kept::TESTS)
         .chain(people::TESTS)
+        .chain(calls::TESTS)
     {
         let (name, test) = test;
         println!("contract: {name}");
@@ -146,6 +148,7 @@ pub(crate) fn grant(tool: &str, audience: &str) -> Grant {
         delegation_depth: 0,
         require_pop: false,
         trust_level: 2,
+        approval: obol_session::Approval::None,
         purpose: None,
         ttl: 60,
     }

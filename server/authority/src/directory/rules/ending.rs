@@ -3,7 +3,7 @@
 use obol_handshake::IdentityPublic;
 use obol_session::SessionId;
 
-use super::{keys, number_behind, sessions};
+use super::{calls, keys, number_behind, sessions};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, DeniedTool, Human, SessionRow};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
@@ -80,6 +80,7 @@ fn close(
         ended.push(session.id);
         sessions::end(transaction, session, reason, now)?;
     }
+    calls::end_of(transaction, &agent.id, now)?;
     let (agent, revoked) = (agent.id.clone(), status == AgentStatus::Revoked);
     transaction.emit(now, Happening::AgentEnd { agent, revoked, reason: reason.to_owned() })?;
     Ok(ended)

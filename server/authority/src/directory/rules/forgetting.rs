@@ -25,6 +25,7 @@ pub(super) fn forget(transaction: &mut Transaction<'_>, now: u64) -> Kept<bool> 
         sessions(transaction, now)?,
         events(transaction, now)?,
         sets(transaction, now)?,
+        super::calls::forget(transaction, now)?,
     ];
     codes(transaction, now)?;
     Ok(most.into_iter().any(|forgotten| forgotten >= MAX_AT_ONCE))

@@ -1,6 +1,7 @@
 //! The rules, written once for every store: each function is what happens inside one transaction. It looks first and
 //! writes then, so that what it refuses has changed nothing.
 
+mod calls;
 mod confirming;
 mod ending;
 mod forgetting;
@@ -20,12 +21,13 @@ use tokio::sync::watch;
 
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
-    Agent, Answer, Approval, Bytes, Carried, DeniedTool, Directory, EndScope, Ended, Event, Follower,
-    Follows, HalvesPage, Handshake, HeardSet, Human, Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS,
-    NewRegistration, NewReplica, Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration,
-    Replica, ResourceServer, RotateStep, Seal, SessionPlan, SessionRow, Stored, TakenSet,
+    Agent, Answer, Approval, Bytes, CallApproval, CallDecision, Carried, DeniedTool, Directory, EndScope,
+    Ended, Event, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation, KeyStanding,
+    MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person, PolicyText,
+    PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan,
+    SessionRow, Stored, TakenSet,
 };
-use crate::id::{AgentId, RegistrationId, ReplicaId};
+use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
 
 pub(crate) use self::humans::index as index_owners;
@@ -132,6 +134,32 @@ impl<S: Store> Directory for Stored<S> {
                 servers::join(transaction, new, now).map(handshakes::Decided::Done)
             })
         })
+    }
+
+    fn ask_approval(
+        &self,
+        handshake: Handshake,
+        new: NewCallApproval,
+        now: u64,
+        seal: Seal<CallApproval>,
+    ) -> Answer<Carried<CallApproval>> {
+        write(self, move |transaction| {
+            handshakes::once(transaction, handshake, now, seal, |transaction| {
+                calls::ask(transaction, new, now)
+            })
+        })
+    }
+
+    fn call_approval(&self, id: &ApprovalId) -> Answer<Option<CallApproval>> {
+        self.store.read(|transaction| calls::get(transaction, id))
+    }
+
+    fn waiting_calls(&self, now: u64) -> Answer<Vec<CallApproval>> {
+        self.store.read(|transaction| calls::waiting(transaction, now))
+    }
+
+    fn decide_calls(&self, decision: CallDecision, now: u64) -> Answer<Result<CallApproval, Refused>> {
+        write(self, move |transaction| calls::decide(transaction, decision, now))
     }
 
     fn refuse(&self, handshake: Handshake, why: Refused, now: u64, seal: Seal<()>) -> Answer<Carried<()>> {

@@ -1,6 +1,7 @@
 //! The commands of the Authentication Service's operator.
 
 mod agents;
+mod calls;
 mod confirmed;
 mod events;
 mod policies;
@@ -8,12 +9,15 @@ mod registrations;
 mod servers;
 mod tickets;
 
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
 use obol_client::AsControlClient;
 use obol_ipc::names::Label;
 use obol_ipc::{AS_CONTROL_SOCKET_VARIABLE, Endpoint};
 use serde::Serialize;
 
 pub(crate) use self::agents::agent;
+pub(crate) use self::calls::approvals;
 pub(crate) use self::events::events;
 pub(crate) use self::policies::{activate, history};
 pub(crate) use self::registrations::{approve, deny, registrations};
@@ -46,6 +50,18 @@ fn labels(texts: &[String]) -> Outcome<Vec<Label>> {
 fn json(value: &impl Serialize) -> Outcome {
     output::json(&serde_json::to_value(value).map_err(Failure::other)?);
     Ok(())
+}
+
+/// Asks on the terminal.
+fn agrees() -> Outcome<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("nobody can be asked here; look at it in a terminal, or say --yes"));
+    }
+    let mut prompt = std::io::stderr();
+    prompt.write_all(b"Approve? [y/N] ").and_then(|()| prompt.flush())?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn or_none(names: &[String]) -> String {

@@ -1,12 +1,10 @@
 //! `obol registrations`, `obol approve`, `obol deny`: a human's word on an agent.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use obol_ipc::as_control::{
     AgentStatus, AgentWishes, ApproveParams, DenyParams, DenyTarget, RegistrationParams, RegistrationResult,
 };
 
-use super::{DAY_SECS, connect, json, label, labels, or_none};
+use super::{DAY_SECS, agrees, calls, connect, json, label, labels, or_none};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Table};
 use crate::settings::args::authority::{ApproveArgs, AsOperatorArgs, DenyArgs};
@@ -55,6 +53,12 @@ pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
         return Err(Failure::usage(
             "--json does not ask: say --yes too, once the key's words have been compared",
         ));
+    }
+    if args.code.trim().starts_with(calls::ID_PREFIX) {
+        if !args.role.is_empty() || args.days.is_some() {
+            return Err(Failure::usage("--role and --days are for registrations; calls have neither"));
+        }
+        return calls::approve(args.code.trim(), args.yes, &args.operator);
     }
     let mut client = connect(&args.operator)?;
     let code = code(&args.code)?;
@@ -159,21 +163,15 @@ fn told(wishes: &AgentWishes, before: Option<&AgentStatus>) -> Vec<(&'static str
     fields(wishes).into_iter().enumerate().map(|(place, (name, now))| (name, now, old(place))).collect()
 }
 
-/// Asks on the terminal.
-fn agrees() -> Outcome<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("nobody can be asked here; look at it in a terminal, or say --yes"));
-    }
-    let mut prompt = std::io::stderr();
-    prompt.write_all(b"Approve? [y/N] ").and_then(|()| prompt.flush())?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 /// `obol deny`.
 pub(crate) fn deny(args: &DenyArgs) -> Outcome {
     let named = args.registration.trim();
+    if named.starts_with(calls::ID_PREFIX) {
+        if args.block {
+            return Err(Failure::usage("--block is for registrations; `obol agent disable` ends an agent"));
+        }
+        return calls::deny(named, &args.operator);
+    }
     let target = match named.starts_with(ID_PREFIX) {
         true => DenyTarget::Registration(label(named)?),
         false => DenyTarget::Code(code(named)?),

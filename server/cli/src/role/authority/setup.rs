@@ -127,6 +127,10 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
     if let Some(days) = config.approval_days {
         settings = settings.approval_secs(days.saturating_mul(DAY_SECS)).map_err(Failure::usage)?;
     }
+    if let Some(count) = config.call_approvals {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        settings = settings.call_approvals_per_hour(count).map_err(Failure::usage)?;
+    }
     if let Some(number) = config.min_suite {
         let suite = u8::try_from(number).ok().and_then(Suite::from_number);
         settings = settings.min_suite(suite.ok_or_else(|| Failure::usage("as.min_suite must be 1 to 4"))?);

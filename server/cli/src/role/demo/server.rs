@@ -48,19 +48,19 @@ impl Server {
         let lease = Arc::new(Lease::new(LEASE_SECS, clock.clone()));
         let leased = LeasedTable::new(sessions.clone(), Arc::clone(&lease));
         let audience = Audience::new(audience).map_err(Failure::other)?;
-        let verifier = Verifier::builder(audience.clone(), Arc::new(leased), Arc::new(spent))
-            .clock(clock.clone())
-            .limits(CascadeLimits { clock_skew: 0, ..CascadeLimits::default() })
-            .build()
-            .map_err(Failure::other)?;
-
         let service = Pinned::parse(&authority.pin).map_err(Failure::other)?;
         let mut uplink = Uplink::new(service, &ConnectOptions::new()).map_err(Failure::other)?;
         let key = IdentityKey::generate(&mut SystemRandom);
         let code = authority.operator.invite_server(audience.as_str())?;
         let joined = runtime.block_on(join(&mut uplink, &key, &code, clock.now()));
         joined.map_err(|error| Failure::other(format_args!("cannot join the service: {error}")))?;
-        let follower = Follower::new(uplink, key, audience, sessions.clone(), lease, clock);
+        let follower = Follower::new(uplink, key, audience.clone(), sessions.clone(), lease, clock.clone());
+        let verifier = Verifier::builder(audience, Arc::new(leased), Arc::new(spent))
+            .clock(clock)
+            .approvals(follower.approvals())
+            .limits(CascadeLimits { clock_skew: 0, ..CascadeLimits::default() })
+            .build()
+            .map_err(Failure::other)?;
         runtime.spawn(follower.run(Stop::new()));
 
         let app = routes(&Gate::new(verifier.clone()));

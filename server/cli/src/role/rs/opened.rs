@@ -10,7 +10,8 @@ use obol_resource::provision::{Follower, LeasedTable};
 use obol_sandbox::Sandbox;
 use obol_token::Audience;
 use obol_verify::{
-    CascadeLimits, Clock as _, ResourceHalf, SessionStore, SessionTable, SystemClock, Templates, Verifier,
+    Approvals, CascadeLimits, Clock as _, ResourceHalf, SessionStore, SessionTable, SystemClock, Templates,
+    Verifier,
 };
 use parking_lot::Mutex;
 
@@ -81,8 +82,9 @@ impl Prepared {
         templates::warn_of(&halves, config, max_ttl(config));
         stores::import(&*sessions, &halves, clock.now())?;
         let (table, follower) = under_lease(followed, &audience, &sessions, &clock);
-        let verifier =
-            verifier(args, config, audience, table, Arc::<ServerTemplates>::clone(&templates), &clock)?;
+        let approvals = follower.as_ref().map(Follower::approvals);
+        let kept_templates = Arc::<ServerTemplates>::clone(&templates);
+        let verifier = verifier(args, config, audience, table, kept_templates, approvals, &clock)?;
         let mut gate = Gate::new(verifier).log_lines_dropped(log_lines::dropped());
         let audit = audit::open_for_rs(args, config)?;
         if let Some(log) = &audit {
@@ -162,13 +164,18 @@ fn verifier(
     audience: Audience,
     sessions: Arc<dyn SessionTable>,
     templates: Arc<dyn Templates>,
+    approvals: Option<Arc<Approvals>>,
     clock: &Arc<SystemClock>,
 ) -> Outcome<Verifier> {
     let mut limits = CascadeLimits::default();
     limits.clock_skew = config.rs.clock_skew.unwrap_or(limits.clock_skew);
     limits.max_ttl = max_ttl(config);
     let spent = stores::spent_set(args, config, &audience, limits.clock_skew, clock)?;
-    Verifier::builder(audience, sessions, spent)
+    let mut builder = Verifier::builder(audience, sessions, spent);
+    if let Some(approvals) = approvals {
+        builder = builder.approvals(approvals);
+    }
+    builder
         .clock(Arc::<SystemClock>::clone(clock))
         .templates(templates)
         .limits(limits)

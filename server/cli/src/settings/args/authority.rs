@@ -15,9 +15,11 @@ pub(crate) enum AuthorityCommand {
     As(Box<AsRoleArgs>),
     /// Show the registrations that wait for somebody to approve them.
     Registrations(AsOperatorArgs),
-    /// Approve an agent by the code that it shows, once its key's words are the same on both sides.
+    /// Show the calls of agents that wait for a human's yes.
+    Approvals(AsOperatorArgs),
+    /// Approve an agent by the code that it shows, once its key's words are the same on both sides; or calls, by their id.
     Approve(ApproveArgs),
-    /// Deny an agent that waits.
+    /// Deny an agent that waits, or calls.
     Deny(DenyArgs),
     /// Show agents, end them or let them in again, and invite new ones.
     Agent(AgentArgs),
@@ -168,7 +170,8 @@ pub(crate) struct AsOperatorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ApproveArgs {
-    /// The code that the agent shows.
+    /// The code that the agent shows, or the id of calls as `obol approvals` shows it.
+    #[arg(value_name = "CODE|ID")]
     pub(crate) code: String,
     /// A role that the agent gets; may be given several times. Without any: those that it asks for.
     #[arg(long, value_name = "NAME")]
@@ -185,7 +188,7 @@ pub(crate) struct ApproveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DenyArgs {
-    /// The code that the agent shows, or the registration's id as `obol registrations` shows it.
+    /// The code that the agent shows, the registration's id as `obol registrations` shows it, or that of calls.
     #[arg(value_name = "CODE|ID")]
     pub(crate) registration: String,
     /// Take nothing more from where it came from, for an hour.

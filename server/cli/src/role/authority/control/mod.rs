@@ -1,5 +1,6 @@
 //! What the operator of the Authentication Service may ask for on `as-control.sock`.
 
+mod calls;
 mod events;
 mod shown;
 mod uploads;
@@ -79,9 +80,11 @@ fn refusal(refused: Refused) -> Refusal {
     let text = refused.to_string();
     match refused {
         Refused::Unavailable(_) | Refused::Full(_) => Refusal::unavailable(text),
-        Refused::ApprovalDenied | Refused::TooManyApprovals | Refused::PolicyTakesTooMuch { .. } => {
-            Refusal::new(ErrorCode::PolicyDeny, text)
-        }
+        Refused::ApprovalDenied
+        | Refused::CallDenied
+        | Refused::NotOffered(_)
+        | Refused::TooManyApprovals
+        | Refused::PolicyTakesTooMuch { .. } => Refusal::new(ErrorCode::PolicyDeny, text),
         _ => Refusal::invalid_argument(text),
     }
 }
@@ -153,6 +156,13 @@ impl Control {
             }
             AsControlRequest::Events(_) => AsControlReply::Events(self.events()),
             AsControlRequest::TestEvent(params) => AsControlReply::TestEvent(self.test_event(&params, now)?),
+            AsControlRequest::Approvals(_) => AsControlReply::Approvals(self.approvals(by, now)?),
+            AsControlRequest::Approval(params) => {
+                AsControlReply::Approval(self.approval(&params.approval_id, by, now)?)
+            }
+            AsControlRequest::DecideApproval(params) => {
+                AsControlReply::DecideApproval(self.decide_approval(&params, by, now)?)
+            }
             AsControlRequest::Health(_) => {
                 let reason = self.authority.health().err();
                 AsControlReply::Health(HealthResult { ready: reason.is_none(), reason })
