@@ -1,5 +1,6 @@
 //! The Authentication Service as a process of its own, over TLS on loopback, with its directory in a file: how long a session
-//! takes to open, how many a second of its processor time opens, how soon resource servers hear of an end, what it holds in
+//! takes to open, how many a second of its processor time opens, how soon resource servers hear of an end and of a
+//! security event, what it holds in
 //! memory for those that only listen, and how long one waits that is told of everything. Connections are kept.
 //!
 //! `cargo bench -p obol-benches --bench authority`; with `-- --quick` a few that show only that it works. Names of
@@ -8,6 +9,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "what it measures is what it prints")]
 
+mod event;
 mod snapshot;
 
 use core::fmt::Write as _;
@@ -62,8 +64,14 @@ const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5, servers: 4, ends: 5
 /// What can be run alone, and how.
 type Part = (&'static str, fn(Plan));
 
-const PARTS: [Part; 5] =
-    [("open", open), ("rate", rate), ("end", end), ("idle", idle), ("snapshot", snapshot::snapshot)];
+const PARTS: [Part; 6] = [
+    ("open", open),
+    ("rate", rate),
+    ("end", end),
+    ("event", event::event),
+    ("idle", idle),
+    ("snapshot", snapshot::snapshot),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -20,6 +20,7 @@ pub mod id;
 #[cfg(feature = "people")]
 pub mod identity;
 mod jws;
+mod notices;
 mod numbers;
 mod outbound;
 pub mod policy;
@@ -40,4 +41,4 @@ pub use settings::{
     LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS, MAX_CALL_APPROVALS_PER_HOUR, MAX_SESSION_SECS, MAX_SKEW_SECS,
     PREFERENCE, Settings, SettingsError,
 };
-pub use ssf::{EventSettings, EventSettingsError, Events, TransmitterStatus, Trial, trial};
+pub use ssf::{EventSettings, EventSettingsError, Events, OutletStatus, TransmitterStatus, Trial, trial};

@@ -1,6 +1,7 @@
 //! `obol as` and its operator's commands as processes, with agents that speak to it by the library of their side.
 
 mod captured;
+mod events;
 mod follower_kills;
 mod hostile;
 mod hostile_stream;

@@ -22,6 +22,8 @@ pub mod home;
 #[cfg(feature = "processes")]
 pub mod http;
 #[cfg(feature = "processes")]
+pub mod idp;
+#[cfg(feature = "processes")]
 pub mod redis;
 #[cfg(feature = "processes")]
 pub mod rs;

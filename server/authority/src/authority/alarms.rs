@@ -4,9 +4,10 @@ use obol_probe::metrics::Counter;
 use obol_probe::rate::{Limiter, Rate, Start};
 use obol_session::SessionId;
 
-use super::Authority;
+use super::{Authority, Now};
 use crate::directory::Answer;
 use crate::id::AgentId;
+use crate::notices::Topic;
 
 /// How often an agent is heard at once; then once a second.
 const BURST: u32 = 10;
@@ -50,13 +51,16 @@ impl Authority {
     /// # Errors
     ///
     /// Where the directory cannot be read.
-    pub(super) fn token_stolen(&self, agent: &AgentId, said: &Stolen) -> Answer<bool> {
+    pub(super) fn token_stolen(&self, agent: &AgentId, said: &Stolen, now: Now) -> Answer<bool> {
         let session = self.session_of(agent, said.session)?;
         self.alarms.stolen_tokens.add(said.times);
         if self.alarms.agents.take(agent.clone(), self.alarms.start.nanoseconds()).is_err() {
             return Ok(false);
         }
         let (audience, tool) = (short(&said.audience), short(&said.tool));
+        let text =
+            format!("agent {agent} says that somebody else spent a token of its for {tool} at {audience}");
+        self.notices.say(Topic::Alarms, "token_stolen", text, now.secs());
         self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..*said });
         Ok(true)
     }

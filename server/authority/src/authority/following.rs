@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::alarms::Stolen;
 use super::{Authority, Now, Rejected, handshake_of, payload};
 use crate::directory::{AgentStatus, Answer, Carried, EndScope, Event, Follower, Follows, Human, Replica};
+use crate::notices::Topic;
 use crate::refused::Refused;
 use crate::settings::{LEASE_SECS_ALLOWED, MAX_SKEW_SECS};
 use crate::stream::{Feed, Joined, Live, Who};
@@ -191,6 +192,8 @@ impl Authority {
                 };
                 let reason = format!("its sidecar was flushed ({}: {})", short(&scope), short(&reason));
                 let by = Human { issuer: "agent".to_owned(), subject: agent.to_string() };
+                let text = format!("agent {agent} is held: {reason}");
+                self.notices.say(Topic::Alarms, "sidecar_flushed", text, now.secs());
                 match self.end(&EndScope::Agent(agent.to_string()), &reason, &by, now) {
                     Ok(_) | Err(Refused::Revoked) => Ok(()),
                     Err(refused) => Err(NotTaken::Unavailable(refused.to_string())),
@@ -198,7 +201,7 @@ impl Authority {
             }
             (Word::TokenStolen { session, audience, tool, unsaid }, Who::Agent(agent)) => {
                 let said = Stolen { session, audience, tool, times: unsaid.saturating_add(1) };
-                self.token_stolen(agent, &said)
+                self.token_stolen(agent, &said, now)
                     .map(|_in_a_line| ())
                     .map_err(|error| NotTaken::Unavailable(error.to_string()))
             }

@@ -2,6 +2,7 @@
 
 use super::{Authority, Now};
 use crate::directory::{Ended, HeardSet, TakenSet};
+use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
 
 impl Authority {
@@ -39,7 +40,9 @@ impl Authority {
     }
 
     /// Notes that a security event of an issuer who is listened to was refused.
-    pub(crate) fn event_refused(&self, issuer: &str, why: &str) {
+    pub(crate) fn event_refused(&self, issuer: &str, why: &str, now: Now) {
         self.auditor.event_refused(issuer, why);
+        let text = format!("a security event of {} was refused: {}", quoted(issuer), quoted(why));
+        self.notices.say(Topic::Alarms, "event_refused", text, now.secs());
     }
 }

@@ -41,6 +41,7 @@ use crate::decider::Decider;
 use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
 use crate::jws::SigningKeys;
+use crate::notices::Notices;
 use crate::numbers::SessionNumbers;
 use crate::refused::Refused;
 use crate::settings::Settings;
@@ -84,6 +85,7 @@ pub struct Authority {
     began_at: u64,
     /// What it signs with for others, once that was needed.
     signing_keys: Mutex<Option<Arc<SigningKeys>>>,
+    notices: Notices,
 }
 
 /// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
@@ -181,6 +183,7 @@ impl Authority {
             incarnation,
             began_at,
             signing_keys: Mutex::default(),
+            notices: Notices::default(),
         })
     }
 
@@ -197,6 +200,11 @@ impl Authority {
     /// The streams that are open.
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// What is told to those who want to hear of alarms, and of what waits for a human.
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// The directory.

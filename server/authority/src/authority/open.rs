@@ -11,6 +11,7 @@ use crate::decider::{Decider, Moment, Route};
 use crate::directory::{
     Agent, AgentStatus, Answer, Carried, KeyStanding, PersonStatus, ResourceServer, SessionPlan, SessionRow,
 };
+use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
 use crate::settings::{PREFERENCE, strength};
 
@@ -52,6 +53,14 @@ impl Authority {
         match &carried {
             Carried::Now(Ok(opened), _) => {
                 place.opened(&name, opened);
+                if opened.clone_suspected {
+                    let text = format!(
+                        "a copy of the key of agent {} ({}) is suspected, or its disk was put back",
+                        quoted(&name),
+                        opened.session.agent
+                    );
+                    self.notices.say(Topic::Alarms, "clone_suspected", text, now.secs());
+                }
                 self.wait_until_sent(&opened.session.audiences, opened.event);
             }
             Carried::Now(Err(refused), _) => self.auditor.refused(&identity, refused),

@@ -8,6 +8,7 @@ use super::payload::{self, RegisterRequest};
 use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
 use crate::directory::{Answer, Carried, Flow, NewRegistration, PENDING_SECS, Registered};
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
+use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
 
 /// How often whoever waits should ask, in seconds.
@@ -51,11 +52,26 @@ impl Authority {
             seal_with(proven, move |done| told(done, &poll.to_text(), &code, page(&origin, flow, done)));
         let carried = self.directory.register(handshake, new, now.secs(), seal)?;
         match &carried {
-            Carried::Now(Ok(done), _) => place.registered(&identity, &name, source, done),
+            Carried::Now(Ok(done), _) => {
+                place.registered(&identity, &name, source, done);
+                if matches!(done, Registered::Waits(_)) {
+                    self.waits(&name, source, now);
+                }
+            }
             Carried::Now(Err(refused), _) => self.auditor.refused(&identity, refused),
             Carried::Again(_) | Carried::Used | Carried::Stale => {}
         }
         Ok(answered(carried))
+    }
+
+    /// Says that a registration waits. Its code is in the agent's terminal and nowhere else, and so not here.
+    fn waits(&self, name: &str, source: &str, now: Now) {
+        let at = match self.settings.has_pages {
+            true => format!("{}/activate", self.settings.origin),
+            false => "`obol registrations` where the service runs".to_owned(),
+        };
+        let text = format!("agent {} from {} waits for a human's word: {at}", quoted(name), quoted(source));
+        self.notices.say(Topic::Approvals, "registration_waits", text, now.secs());
     }
 }
 

@@ -37,8 +37,9 @@ pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
 pub use self::redb::RedbDirectory;
 pub use self::rows::{
-    Agent, AgentStatus, Confirming, DeniedTool, Ending, Flow, Human, Invitation, Person, PersonStatus,
-    PolicyText, PolicyVersion, Registration, RegistrationState, Replica, ResourceServer, SessionRow, Wanted,
+    Agent, AgentStatus, Confirming, DeniedTool, Ending, EventStream, Flow, Human, Invitation, Person,
+    PersonStatus, PolicyText, PolicyVersion, Registration, RegistrationState, Replica, ResourceServer,
+    SessionRow, Wanted,
 };
 pub(crate) use self::rules::{approved_agent, index_owners};
 pub use self::tables::Bytes;
@@ -456,6 +457,41 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn signing_keys(&self, fresh: Option<Bytes>) -> Answer<Option<Bytes>>;
+
+    /// Every stream of security events for others.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn event_streams(&self) -> Answer<Vec<EventStream>>;
+
+    /// Keeps a stream. Its cursor never falls.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn put_event_stream(&self, stream: EventStream) -> Answer<()>;
+
+    /// Forgets a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn remove_event_stream(&self, id: &str) -> Answer<()>;
+
+    /// How far somebody was told who is not a follower, by name; where that is not known, it is `fresh` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn told(&self, name: &str, fresh: u64) -> Answer<u64>;
+
+    /// Notes how far somebody was told. It never falls.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn come_to(&self, name: &str, cursor: u64) -> Answer<()>;
 
     /// Puts a policy in force, also one that was before: the next version, and a higher epoch. Its text is kept, so that a
     /// restart finds it and there is a way back.

@@ -427,6 +427,29 @@ pub struct PolicyText {
     pub text: String,
 }
 
+/// A stream of security events that somebody holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventStream {
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub receiver: String,
+    /// What is told, by CAEP's short names.
+    pub events: Vec<String>,
+    /// Where it is pushed to; `None` where it is fetched.
+    pub push: Option<String>,
+    /// What the header `Authorization` says there.
+    pub authorization: Option<String>,
+    /// What its holder says of it.
+    pub description: String,
+    /// `enabled`, `paused` or `disabled`.
+    pub status: String,
+    /// Why, as its holder said.
+    pub reason: Option<String>,
+    /// The last event that was told.
+    pub cursor: u64,
+}
+
 /// The first half of replacing an identity key: the old key has named the new one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRotation {

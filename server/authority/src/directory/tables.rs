@@ -89,6 +89,10 @@ pub(crate) enum Table {
     Set = 32,
     /// Nothing, by time ‖ key of a heard security event: when it is forgotten.
     SetTime = 33,
+    /// `EventStream` by id.
+    EventStream = 34,
+    /// An event's number, by hidden name of who is told: how far they have come.
+    Told = 35,
     /// `CallApproval` by id.
     CallApproval = 40,
     /// Nothing, by hidden agent ‖ time ‖ id: requests of agents.

@@ -21,7 +21,7 @@ impl Counters {
         &self,
         is_ready: bool,
         (replicas, agents): (usize, usize),
-        stolen_tokens: u64,
+        (stolen_tokens, notices_left_out): (u64, u64),
     ) -> String {
         let mut page = Page::new();
         let help = "Answers to agents and resource servers, by code.";
@@ -33,6 +33,8 @@ impl Counters {
         page.number("obol_authority_ready", Kind::Gauge, help, u64::from(is_ready));
         let help = "How often agents said that somebody else spent a token of theirs.";
         page.number("obol_authority_stolen_tokens_total", Kind::Counter, help, stolen_tokens);
+        let help = "Notices that nobody was told of because there were too many.";
+        page.number("obol_authority_notices_left_out_total", Kind::Counter, help, notices_left_out);
         let help = "Streams that are open, by who follows.";
         let mut streams = page.series("obol_authority_streams", Kind::Gauge, help);
         streams.value(&[("of", "resource_servers")], replicas);

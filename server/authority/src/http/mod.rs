@@ -12,6 +12,7 @@ mod load;
 mod pages;
 mod problem;
 mod routes;
+mod ssf;
 mod stream;
 
 use core::future::Future;
@@ -38,6 +39,7 @@ use self::counters::Counters;
 pub use self::error::BindError;
 use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
+use self::ssf::Streams;
 use crate::authority::{Authority, Now};
 use crate::ssf::Events;
 pub use obol_probe::contract::Ended;
@@ -177,6 +179,14 @@ impl Options {
             Some(provider) => {
                 let pages = pages::Pages::new(Arc::clone(&authority), provider, self.rate);
                 routes.merge(pages::router(Arc::new(pages)))
+            }
+        };
+        let routes = match &self.events {
+            None => routes,
+            Some(events) => {
+                let (events, authority, counters) =
+                    (Arc::clone(events), Arc::clone(&authority), Arc::clone(&counters));
+                routes.merge(ssf::router(Arc::new(Streams::new(events, authority, counters, self.rate))))
             }
         };
         Ok(Service {
@@ -332,7 +342,8 @@ impl Health for Watched {
 
     fn metrics(&self) -> String {
         let (is_ready, streams) = (self.authority.health().is_ok(), self.authority.hub().count());
-        self.counters.text(is_ready, streams, self.authority.stolen_tokens())
+        let left_out = self.authority.notices().left_out();
+        self.counters.text(is_ready, streams, (self.authority.stolen_tokens(), left_out))
     }
 }
 

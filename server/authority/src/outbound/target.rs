@@ -111,6 +111,11 @@ impl Target {
         &self.path
     }
 
+    /// Whether both have one scheme, host and port.
+    pub(crate) fn has_origin_of(&self, other: &Self) -> bool {
+        (self.is_tls, &self.host, self.port) == (other.is_tls, &other.host, other.port)
+    }
+
     /// Whether it is on this machine, as far as its text says.
     pub(crate) fn is_here(&self) -> bool {
         is_this_machine(&self.host)
@@ -142,5 +147,14 @@ mod tests {
         }
         let longest = format!("https://a/{}", "x".repeat(MAX_BYTES));
         assert_eq!(Target::parse(&longest), Err(TargetError::Malformed));
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let of = |text| Target::parse(text).unwrap();
+        assert!(of("https://a/x").has_origin_of(&of("https://a:443/y")));
+        for other in ["https://a:444/", "https://b/", "https://a.b/"] {
+            assert!(!of("https://a/").has_origin_of(&of(other)), "{other}");
+        }
     }
 }

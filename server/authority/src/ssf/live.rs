@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use obol_probe::rate::{Limiter, Rate, Start};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -12,6 +13,7 @@ use super::poll::Poller;
 use super::receive::{self, Signed};
 use super::refusal::{Refusal, Wrong};
 use super::settings::{EventSettings, TransmitterSettings};
+use super::tell::{Desk, OutletStatus, Outlets, StreamError, Verb};
 use super::transmitter::{Transmitter, TransmitterStatus};
 use crate::authority::{Authority, Now};
 use crate::directory::TakenSet;
@@ -31,6 +33,7 @@ pub struct Events {
 #[derive(Debug)]
 struct Live {
     transmitters: BTreeMap<String, Arc<Transmitter>>,
+    outlets: Arc<Outlets>,
     outbound: Outbound,
 }
 
@@ -63,12 +66,31 @@ impl Events {
         live.transmitters.values().map(|one| one.status()).collect()
     }
 
-    /// Fetches keys and tokens until it is dropped.
+    /// How it stands with each who is told, of a service whose newest event has this number.
+    pub fn outlets(&self, head: u64) -> Vec<OutletStatus> {
+        self.live.borrow().outlets.status(head)
+    }
+
+    /// Does what a receiver of streams asks for: with a bearer token, about the stream of this name.
+    pub(crate) fn act(
+        &self,
+        verb: Verb,
+        asked: (Option<&str>, Option<&str>),
+        body: &[u8],
+        authority: &Authority,
+        now: Now,
+    ) -> Result<Value, StreamError> {
+        let live = Arc::clone(&self.live.borrow());
+        Desk { outlets: &live.outlets, authority }.act(verb, asked, body, now)
+    }
+
+    /// Fetches keys and tokens, and tells others, until it is dropped.
     pub(crate) async fn run(self: Arc<Self>, authority: Arc<Authority>, now: fn() -> Now) {
         let mut changes = self.live.subscribe();
         loop {
             let live = Arc::clone(&changes.borrow_and_update());
             let mut tasks = JoinSet::new();
+            tasks.spawn(Arc::clone(&live.outlets).run(Arc::clone(&authority), now));
             for one in live.transmitters.values() {
                 let (keeper, outbound) = (Arc::clone(one), live.outbound.clone());
                 tasks.spawn(async move {
@@ -121,7 +143,7 @@ impl Events {
         let taken = self.decide(token, by, authority, now).await;
         by.counts.note(&taken, now.secs());
         if let Err(refusal @ Refusal::Wrong(..)) = &taken {
-            authority.event_refused(&by.settings.issuer, &refusal.to_string());
+            authority.event_refused(&by.settings.issuer, &refusal.to_string(), now);
         }
         taken
     }
@@ -161,6 +183,7 @@ impl Live {
                 .map_or_else(Default::default, |known| (Arc::clone(&known.keys), Arc::clone(&known.counts)));
             (settings.issuer.clone(), Arc::new(Transmitter { settings, keys, counts }))
         };
-        Self { transmitters: settings.transmitters.into_iter().map(transmitter).collect(), outbound }
+        let outlets = Arc::new(Outlets::new(settings.tell, outbound.clone()));
+        Self { transmitters: settings.transmitters.into_iter().map(transmitter).collect(), outlets, outbound }
     }
 }

@@ -9,18 +9,23 @@
 //! | `receive` | takes a token: checks it, and has the directory remember it with its effect |
 //! | [`trial`](mod@trial) | the service says an event to itself, for whoever wants to see what follows |
 //! | `poll` | fetches tokens (RFC 8936) where nobody can reach this service |
+//! | `outlet_settings`, `hook` | who is told, and how a webhook is signed |
+//! | `tell` | tells others what opens and ends, and what somebody should look at |
 //!
 //! Nothing here lets anybody in: an event can only end, suspend or revoke.
 
 mod effect;
+mod hook;
 mod keys;
 mod live;
+mod outlet_settings;
 mod poll;
 mod receive;
 mod refusal;
 mod set;
 mod settings;
 mod subject;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod transmitter;
@@ -29,5 +34,7 @@ mod trial;
 pub use self::live::Events;
 pub(crate) use self::refusal::{Refusal, Wrong};
 pub use self::settings::{EventSettings, EventSettingsError};
+pub use self::tell::OutletStatus;
+pub(crate) use self::tell::{StreamError, Verb};
 pub use self::transmitter::TransmitterStatus;
 pub use self::trial::{Trial, trial};

@@ -6,6 +6,7 @@ use obol_secret::json;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::outlet_settings::{FileHook, FileReceiver, TellSettings};
 use crate::outbound::Target;
 
 /// How old a security event may be if not said, in seconds.
@@ -21,6 +22,7 @@ const LOCAL: &str = "local";
 #[derive(Debug, Default)]
 pub struct EventSettings {
     pub(crate) transmitters: Vec<TransmitterSettings>,
+    pub(in crate::ssf) tell: TellSettings,
 }
 
 /// Why the file is not taken.
@@ -80,6 +82,10 @@ pub(crate) enum Standing {
 struct File {
     #[serde(default)]
     transmitters: Vec<FileTransmitter>,
+    #[serde(default)]
+    receivers: Vec<FileReceiver>,
+    #[serde(default)]
+    webhooks: Vec<FileHook>,
 }
 
 #[derive(Deserialize)]
@@ -124,7 +130,8 @@ impl EventSettings {
         if issuers.windows(2).any(|pair| matches!(pair, [one, next] if one == next)) {
             return wrong("an issuer is named twice");
         }
-        Ok(Self { transmitters })
+        let tell = TellSettings::read(file.receivers, file.webhooks).map_err(EventSettingsError)?;
+        Ok(Self { transmitters, tell })
     }
 
     /// The ports that are connected to.
@@ -132,7 +139,7 @@ impl EventSettings {
         let targets = self.transmitters.iter().flat_map(|one| {
             core::iter::once(&one.configuration).chain(one.poll.iter().map(|poll| &poll.url))
         });
-        let mut ports: Vec<u16> = targets.map(Target::port).collect();
+        let mut ports: Vec<u16> = targets.map(Target::port).chain(self.tell.ports()).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -140,7 +147,7 @@ impl EventSettings {
 
     /// Whether anything is said.
     pub fn is_empty(&self) -> bool {
-        self.transmitters.is_empty()
+        self.transmitters.is_empty() && self.tell.is_empty()
     }
 }
 

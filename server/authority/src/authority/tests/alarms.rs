@@ -20,11 +20,12 @@ fn an_agent_says_what_it_likes_and_it_is_an_alarm_and_no_more() {
         assert_eq!(of_agent(not_its), None, "nothing is said of a session that is another's, or none");
     }
 
-    let said = (0..100).filter(|_| authority.token_stolen(&agent.id, &stolen(Some(foreign), 2)).unwrap());
+    let said =
+        (0..100).filter(|_| authority.token_stolen(&agent.id, &stolen(Some(foreign), 2), at(START)).unwrap());
     let lines = said.count();
     assert!((10..=12).contains(&lines), "{lines} lines");
     assert!(
-        authority.token_stolen(&another.id, &stolen(None, 1)).unwrap(),
+        authority.token_stolen(&another.id, &stolen(None, 1), at(START)).unwrap(),
         "another agent is heard all the same"
     );
     assert_eq!(authority.stolen_tokens(), 201, "all of it is counted");

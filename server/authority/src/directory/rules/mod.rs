@@ -14,6 +14,7 @@ mod registering;
 mod servers;
 mod sessions;
 mod sets;
+mod telling;
 
 use obol_handshake::IdentityPublic;
 use obol_session::{ResourceHalf, SessionId};
@@ -22,10 +23,10 @@ use tokio::sync::watch;
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
     Agent, Answer, Approval, Bytes, CallApproval, CallDecision, Carried, DeniedTool, Directory, EndScope,
-    Ended, Event, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation, KeyStanding,
-    MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person, PolicyText,
-    PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal, SessionPlan,
-    SessionRow, Stored, TakenSet,
+    Ended, Event, EventStream, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation,
+    KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person,
+    PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal,
+    SessionPlan, SessionRow, Stored, TakenSet,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -356,6 +357,29 @@ impl<S: Store> Directory for Stored<S> {
             }
             Ok(known.or(fresh))
         })
+    }
+
+    fn event_streams(&self) -> Answer<Vec<EventStream>> {
+        self.store.read(telling::streams)
+    }
+
+    fn put_event_stream(&self, stream: EventStream) -> Answer<()> {
+        write(self, move |transaction| telling::put(transaction, &stream))
+    }
+
+    fn remove_event_stream(&self, id: &str) -> Answer<()> {
+        let id = id.to_owned();
+        write(self, move |transaction| telling::remove(transaction, &id))
+    }
+
+    fn told(&self, name: &str, fresh: u64) -> Answer<u64> {
+        let name = name.to_owned();
+        write(self, move |transaction| telling::told(transaction, &name, fresh))
+    }
+
+    fn come_to(&self, name: &str, cursor: u64) -> Answer<()> {
+        let name = name.to_owned();
+        write(self, move |transaction| telling::come_to(transaction, &name, cursor))
     }
 
     fn activate_policy(

@@ -53,7 +53,7 @@ impl Places {
             audit: log.map(|log| Ok::<_, Failure>((log, place(key.as_ref(), AS_KEY)?))).transpose()?,
             policy: either(&args.policy, &config.policy),
             certificate: certificate_files(args, config)?,
-            events: config.events.clone(),
+            events: either(&args.events, &config.events),
         })
     }
 }

@@ -124,6 +124,9 @@ pub(crate) struct AsArgs {
     /// The file with the private half of the key that agents pin; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity_key: Option<PathBuf>,
+    /// The private file that says whose security events are heard, and who is told. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) audit: AuditLogArgs,
     /// Where /livez, /readyz and /metrics are served: a loopback address, or off.

@@ -2,14 +2,14 @@
 
 use obol_authority::directory::Human;
 use obol_authority::{Now, Refused, Trial, trial};
-use obol_ipc::as_control::{DisableResult, EventsResult, TestEventParams, TransmitterState};
+use obol_ipc::as_control::{DisableResult, EventsResult, OutletState, TestEventParams, TransmitterState};
 use obol_ipc::refusal::Refusal;
 
 use super::shown::{self, ANSWER_BYTES, short, time};
 use super::{Control, Outcome, found};
 
 impl Control {
-    pub(super) fn events(&self) -> EventsResult {
+    pub(super) fn events(&self) -> Outcome<EventsResult> {
         let transmitters = self.events.status().into_iter().map(|one| TransmitterState {
             issuer: one.issuer,
             keys: u32::try_from(one.keys).unwrap_or(u32::MAX),
@@ -21,7 +21,19 @@ impl Control {
             refused: one.refused,
             heard_at: one.heard_at.map(time),
         });
-        EventsResult { transmitters: short(transmitters, ANSWER_BYTES / 2).0, outlets: Vec::new() }
+        let outlets = self.events.outlets(found(self.authority.directory().last_event())?);
+        let outlets = outlets.into_iter().map(|one| OutletState {
+            name: one.name,
+            kind: one.kind.to_owned(),
+            waiting: one.waiting,
+            sent: one.sent,
+            dropped: one.dropped,
+            error: one.error,
+        });
+        Ok(EventsResult {
+            transmitters: short(transmitters, ANSWER_BYTES / 2).0,
+            outlets: short(outlets, ANSWER_BYTES / 2).0,
+        })
     }
 
     pub(super) fn test_event(&self, params: &TestEventParams, now: Now) -> Outcome<DisableResult> {

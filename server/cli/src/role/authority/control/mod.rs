@@ -154,7 +154,7 @@ impl Control {
                     Err(refused) => return Err(refusal(refused)),
                 })
             }
-            AsControlRequest::Events(_) => AsControlReply::Events(self.events()),
+            AsControlRequest::Events(_) => AsControlReply::Events(self.events()?),
             AsControlRequest::TestEvent(params) => AsControlReply::TestEvent(self.test_event(&params, now)?),
             AsControlRequest::Approvals(_) => AsControlReply::Approvals(self.approvals(by, now)?),
             AsControlRequest::Approval(params) => {

@@ -1,6 +1,8 @@
 //! A service that listens, on real sockets, and an identity provider that it listens to. Each attack is beside the token
 //! that it was made from, which is taken.
 
+mod telling;
+
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::sync::Arc;
 use axum::routing::{get, post};
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use obol_handshake::AuthoritySecret;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -21,7 +24,6 @@ use crate::http::{Options, now};
 use crate::jws::{Algorithm, SigningKeys};
 use crate::outbound::{Answer, Outbound, Target};
 use crate::{Authority, Parts, Settings};
-use obol_handshake::AuthoritySecret;
 
 const AUDIENCE: &str = "https://as.example";
 const CAEP_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
@@ -121,7 +123,11 @@ impl Listening {
     async fn to(idp: &Idp, more: &Value) -> Self {
         let mut transmitter = json!({ "issuer": idp.issuer, "users_of": "local" });
         transmitter.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let text = json!({ "transmitters": [transmitter] }).to_string();
+        Self::with(&json!({ "transmitters": [transmitter] })).await
+    }
+
+    async fn with(text: &Value) -> Self {
+        let text = text.to_string();
         let settings = EventSettings::from_json(text.as_bytes(), AUDIENCE).unwrap();
         let parts = Parts {
             settings: Settings::new(AUDIENCE, "example").unwrap(),

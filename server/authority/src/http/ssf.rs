@@ -1,0 +1,177 @@
+//! Streams of security events for others (Shared Signals Framework 1.0): what the service says of itself, and what a receiver
+//! with a bearer token may do with its streams.
+
+use core::net::IpAddr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use obol_probe::rate::{Limiter, Rate, Start};
+use serde_json::{Value, json};
+
+use super::counters::Counters;
+use super::load::{Turnstile, source_of};
+use super::now;
+use super::problem::Problem;
+use super::routes::Peer;
+use crate::authority::Authority;
+use crate::ssf::{Events, StreamError, Verb};
+
+/// The longest request, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long a request may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+/// Requests at work.
+const AT_WORK: usize = 8;
+
+/// What the routes share.
+#[derive(Debug)]
+pub(super) struct Streams {
+    events: Arc<Events>,
+    authority: Arc<Authority>,
+    counters: Arc<Counters>,
+    sources: Limiter<IpAddr>,
+    turns: Turnstile,
+    start: Start,
+}
+
+impl Streams {
+    pub(super) fn new(
+        events: Arc<Events>,
+        authority: Arc<Authority>,
+        counters: Arc<Counters>,
+        rate: Option<Rate>,
+    ) -> Self {
+        let (sources, turns) = (Limiter::new(rate), Turnstile::new(AT_WORK));
+        Self { events, authority, counters, sources, turns, start: Start::now() }
+    }
+}
+
+pub(super) fn router(streams: Arc<Streams>) -> axum::Router {
+    let on = |verb: Verb| {
+        async move |State(streams): State<Arc<Streams>>, request: Request| {
+            let id = stream_named(&request);
+            streams.counted(streams.act(verb, id, request).await)
+        }
+    };
+    let fetch = async |State(streams): State<Arc<Streams>>, Path(id): Path<String>, request: Request| {
+        streams.counted(streams.act(Verb::Fetch, Some(id), request).await)
+    };
+    let change: MethodRouter<Arc<Streams>> = post(on(Verb::Create))
+        .get(on(Verb::Read))
+        .patch(on(Verb::Update))
+        .put(on(Verb::Update))
+        .delete(on(Verb::Remove));
+    axum::Router::new()
+        .route("/.well-known/ssf-configuration", get(on(Verb::Configuration)))
+        .route("/.well-known/jwks.json", get(on(Verb::Keys)))
+        .route("/ssf/streams", change)
+        .route("/ssf/status", get(on(Verb::Status)).post(on(Verb::SetStatus)))
+        .route("/ssf/verify", post(on(Verb::Verify)))
+        .route("/ssf/poll/{id}", post(fetch))
+        .with_state(streams)
+}
+
+/// The stream that a request is about, if its query names one. Names are of letters that need no escape.
+fn stream_named(request: &Request) -> Option<String> {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').find_map(|pair| pair.strip_prefix("stream_id=")).map(str::to_owned)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+enum Failed {
+    Problem(Problem),
+    Stream(StreamError),
+}
+
+impl Streams {
+    async fn act(
+        self: &Arc<Self>,
+        verb: Verb,
+        id: Option<String>,
+        request: Request,
+    ) -> Result<Response, Failed> {
+        let peer = request.extensions().get::<Peer>().map(|Peer(address)| source_of(address.ip()));
+        let peer = peer.ok_or_else(|| Failed::Problem(Problem::overloaded()))?;
+        let admitted = self.sources.take(peer, self.start.nanoseconds());
+        admitted.map_err(|wait| Failed::Problem(Problem::too_many("TOO_MANY", wait)))?;
+        let token = bearer(request.headers());
+        let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+        let body = tokio::time::timeout(BODY_PATIENCE, body).await.ok().and_then(Result::ok);
+        let body = body
+            .ok_or_else(|| Failed::Problem(Problem::malformed("the body is too long, or took too long")))?;
+        let (streams, body) = (Arc::clone(self), body.to_bytes());
+        let act = move || {
+            let asked = (token.as_deref(), id.as_deref());
+            streams.events.act(verb, asked, &body, &streams.authority, now())
+        };
+        let said = self.turns.run(act).await.map_err(Failed::Problem)?.map_err(Failed::Stream)?;
+        Ok(answer(verb, &said))
+    }
+
+    fn counted(&self, served: Result<Response, Failed>) -> Response {
+        let (code, mut response) = match served {
+            Ok(response) => ("ok", response),
+            Err(Failed::Problem(problem)) => {
+                (problem.code(), axum::response::IntoResponse::into_response(problem))
+            }
+            Err(Failed::Stream(error)) => refused(&error),
+        };
+        self.counters.answered(code);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn answer(verb: Verb, said: &Value) -> Response {
+    let status = match verb {
+        Verb::Create => StatusCode::CREATED,
+        Verb::Remove | Verb::Verify => StatusCode::NO_CONTENT,
+        _ => StatusCode::OK,
+    };
+    let body = if status == StatusCode::NO_CONTENT { Body::empty() } else { Body::from(said.to_string()) };
+    document(status, body)
+}
+
+fn document(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    response
+}
+
+fn refused(error: &StreamError) -> (&'static str, Response) {
+    let (code, status) = match error {
+        StreamError::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
+        StreamError::NotFound => ("NO_SUCH_STREAM", StatusCode::NOT_FOUND),
+        StreamError::Conflict => ("TOO_MANY_STREAMS", StatusCode::CONFLICT),
+        StreamError::Malformed(_) => ("MALFORMED", StatusCode::BAD_REQUEST),
+        StreamError::Unavailable(why) => {
+            tracing::error!(why, "a receiver's request could not be carried out");
+            ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
+        }
+    };
+    let said = match error {
+        StreamError::Unavailable(_) => "it cannot be done now; ask again".to_owned(),
+        error => error.to_string(),
+    };
+    let mut response = document(status, Body::from(json!({ "err": code, "description": said }).to_string()));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    (code, response)
+}
