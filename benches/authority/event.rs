@@ -99,7 +99,7 @@ async fn push(port: u16, token: &str) {
         match answer.split(' ').nth(1) {
             Some("202") => return,
             Some("503") => tokio::time::sleep(Duration::from_millis(200)).await,
-            _ => panic!("{answer}"),
+            _ => unreachable!("{answer}"),
         }
     }
 }

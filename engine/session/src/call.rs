@@ -99,6 +99,7 @@ mod tests {
         .unwrap()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
     fn call(fields: Value) -> Call {
         let mut call = json!({"tool": "pay", "aud": "https://rs"});
         call.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

@@ -64,7 +64,7 @@ fn same_tools(
 ) -> Pipe {
     let (mut bare, version) = start(home, &client(server.to_vec()));
     let tools = bare.ask(&json!({}));
-    assert!(tools["tools"].as_array().is_some_and(|tools| tools.len() > 0), "{tools}");
+    assert!(tools["tools"].as_array().is_some_and(|tools| !tools.is_empty()), "{tools}");
     bare.finish();
     let guard = guarded(&[&["--spent", "memory"], rules].concat(), server.to_vec());
     let (mut guarded, same) = start(home, &client(wrapped(guard)));

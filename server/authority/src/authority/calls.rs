@@ -248,7 +248,7 @@ impl Authority {
         &self,
         id: &ApprovalId,
         approve: bool,
-        by: Human,
+        by: &Human,
         now: Now,
     ) -> Result<AskedApproval, Refused> {
         let approval = self.directory.call_approval(id)?.ok_or(Refused::NoSuchApproval)?;
@@ -258,12 +258,12 @@ impl Authority {
         let agent = self.directory.agent(approval.agent.as_str())?.ok_or(Refused::Unknown("agent"))?;
         let mut decided_by = (agent.version, 0);
         if approve {
-            decided_by.1 = self.check_decision(&approval, &agent, &by, now)?;
+            decided_by.1 = self.check_decision(&approval, &agent, by, now)?;
         }
         let place = self.auditor.reserve()?;
         let decision = CallDecision { id: id.clone(), by: by.clone(), approve, decided_by };
         let approval = self.directory.decide_calls(decision, now.secs())??;
-        place.decided(&agent, &approval, &by, approve);
+        place.decided(&agent, &approval, by, approve);
         self.wait_until_heard(&approval)?;
         Ok(AskedApproval { approval, agent, allowed: approve })
     }

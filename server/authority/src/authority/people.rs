@@ -27,12 +27,12 @@ impl Authority {
         review: &Review,
         roles: &[String],
         secs: Option<u64>,
-        by: Human,
+        by: &Human,
         now: Now,
     ) -> Result<Confirmed, Refused> {
         let registration = &review.registration;
         let secs = self.approval_secs(secs)?;
-        self.may_register(&by, &registration.wanted.class, roles, registration.flow.name(), secs)?;
+        self.may_register(by, &registration.wanted.class, roles, registration.flow.name(), secs)?;
         let rng = &mut self.random();
         let (confirmed, code_hash) = match registration.flow {
             Flow::Local => return Err(Refused::ApprovalDenied),
@@ -57,7 +57,7 @@ impl Authority {
             flow: registration.flow.name(),
         };
         let registration = self.directory.confirm(yes, code_hash, now.secs())??;
-        place.confirmed(&registration, &by);
+        place.confirmed(&registration, by);
         Ok(confirmed)
     }
 

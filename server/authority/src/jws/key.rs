@@ -175,6 +175,7 @@ mod tests {
     use obol_secret::text::to_base64url;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
     fn count(key: Value) -> usize {
         KeySet::read(json!({ "keys": [key] }).to_string().as_bytes()).unwrap().len()
     }

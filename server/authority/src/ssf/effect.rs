@@ -53,14 +53,12 @@ pub(super) fn effect(kind: &str, said: &Map<String, Value>, suspend_on: &[Standi
         (_, Some("credential-compromise" | "account-disabled")) => Effect::Deed(OwnerEnd::Suspend),
         (_, Some("account-purged")) => Effect::Deed(OwnerEnd::Revoke),
         (Some("assurance-level-change"), _) if !says("change_direction", "increase") => {
-            suspends(Standing::AssuranceLevelChange)
+            suspends(Standing::Assurance)
         }
         (Some("device-compliance-change"), _) if !says("current_status", "compliant") => {
-            suspends(Standing::DeviceComplianceChange)
+            suspends(Standing::Compliance)
         }
-        (Some("risk-level-change"), _) if says("current_level", "HIGH") => {
-            suspends(Standing::RiskLevelChange)
-        }
+        (Some("risk-level-change"), _) if says("current_level", "HIGH") => suspends(Standing::Risk),
         _ => Effect::Noted,
     }
 }
@@ -70,6 +68,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
     fn of(kind: &str, said: Value, suspend_on: &[Standing]) -> Effect {
         effect(kind, said.as_object().unwrap(), suspend_on)
     }
@@ -103,19 +102,19 @@ mod tests {
                 "assurance-level-change",
                 json!({"change_direction": "decrease"}),
                 json!({"change_direction": "increase"}),
-                Standing::AssuranceLevelChange,
+                Standing::Assurance,
             ),
             (
                 "device-compliance-change",
                 json!({"current_status": "not-compliant"}),
                 json!({"current_status": "compliant"}),
-                Standing::DeviceComplianceChange,
+                Standing::Compliance,
             ),
             (
                 "risk-level-change",
                 json!({"current_level": "HIGH"}),
                 json!({"current_level": "LOW"}),
-                Standing::RiskLevelChange,
+                Standing::Risk,
             ),
         ] {
             let kind = format!("{CAEP}{name}");

@@ -87,6 +87,7 @@ impl Poller {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
 async fn ask(place: &PollSettings, outbound: &Outbound, said: &Said) -> Result<Waiting, String> {
     let mut question = json!({ "maxEvents": MAX_EVENTS, "returnImmediately": true });
     if !said.done.is_empty() {

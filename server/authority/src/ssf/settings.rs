@@ -67,14 +67,16 @@ pub(crate) struct PollSettings {
 
 /// A change of a human's standing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) enum Standing {
     /// Who they are was shown less well than before.
-    AssuranceLevelChange,
+    #[serde(rename = "assurance-level-change")]
+    Assurance,
     /// Their device does not comply any more.
-    DeviceComplianceChange,
+    #[serde(rename = "device-compliance-change")]
+    Compliance,
     /// The risk is high.
-    RiskLevelChange,
+    #[serde(rename = "risk-level-change")]
+    Risk,
 }
 
 #[derive(Deserialize)]

@@ -125,13 +125,8 @@ impl Front {
         }
     }
 
-    async fn request(
-        &self,
-        text: &str,
-        message: &RawObject<'_>,
-        id: &Id,
-        method: &str,
-    ) -> Result<FromClient, Refused> {
+    /// Whether one more request may wait, under this number.
+    fn has_room(&self, id: &Id) -> Result<(), Refused> {
         let waits = self.waiting.lock();
         if waits.holds(id) {
             return Err((INVALID_REQUEST, "The number is that of a request which waits for its answer"));
@@ -139,7 +134,17 @@ impl Front {
         if waits.is_full() {
             return Err((INVALID_REQUEST, "Too many requests wait for an answer"));
         }
-        drop(waits);
+        Ok(())
+    }
+
+    async fn request(
+        &self,
+        text: &str,
+        message: &RawObject<'_>,
+        id: &Id,
+        method: &str,
+    ) -> Result<FromClient, Refused> {
+        self.has_room(id)?;
         let parameters = Parameters::read(message)?;
         let stateless = jsonrpc::is_stateless(Some(&parameters.params));
         if method == TOOLS_CALL {
@@ -306,7 +311,7 @@ impl<'a> Parameters<'a> {
             if meta.names().any(|name| name != EXTENSION && same_but_for_case(name, EXTENSION)) {
                 return Err((INVALID_PARAMS, "_meta has the extension's name in another case"));
             }
-            extension = meta.remove(EXTENSION).map(|text| text.into_owned());
+            extension = meta.remove(EXTENSION).map(std::borrow::Cow::into_owned);
             match (&extension, meta.is_empty()) {
                 (None, _) => {}
                 (Some(_), true) => drop(params.remove("_meta")),

@@ -117,7 +117,7 @@ impl Rules {
     /// A guard with these rules.
     #[must_use]
     pub fn tell(&self, guard: ToolGuard) -> ToolGuard {
-        let guard = self.open.iter().fold(guard, |guard, tool| guard.open_tool(tool));
+        let guard = self.open.iter().fold(guard, ToolGuard::open_tool);
         self.tool.iter().fold(guard, |guard, (name, rule)| {
             let (tool, rule) = (name.clone(), rule.clone());
             guard.tool_with_each(name, move |arguments| rule.calls(&tool, arguments))

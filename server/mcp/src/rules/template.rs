@@ -145,7 +145,7 @@ fn argument_texts(
     let shown = path.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(".");
     let wrong = |why: &str| Denial::malformed_request(format!("the argument `{shown}` {why}"));
     let (first, rest) = path.split_first().ok_or_else(|| wrong("has no name"))?;
-    let mut found = match member(arguments, &first.name).map_err(|why| wrong(why))? {
+    let mut found = match member(arguments, &first.name).map_err(&wrong)? {
         None => match default.get(&shown) {
             Some(text) => return Ok(vec![text.clone()]),
             None => return Err(wrong("is missing")),
@@ -156,8 +156,7 @@ fn argument_texts(
         let mut next = Vec::new();
         for value in found {
             let inside = value.as_object().ok_or_else(|| wrong("is not in an object"))?;
-            let value =
-                member(inside, &step.name).map_err(|why| wrong(why))?.ok_or_else(|| wrong("is missing"))?;
+            let value = member(inside, &step.name).map_err(&wrong)?.ok_or_else(|| wrong("is missing"))?;
             next.extend(each(value, step.each).ok_or_else(|| wrong("is not a list of at most 64"))?);
         }
         found = next;
@@ -201,6 +200,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
     fn made(template: &str, arguments: Value) -> Result<Vec<String>, String> {
         let template = Template::try_from(template.to_owned())?;
         template

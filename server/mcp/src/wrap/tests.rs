@@ -14,6 +14,7 @@ fn drawn() -> Drawn {
     Drawn { token: TokenText::new("token"), proof: None, channel: None }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
 fn request(id: &str, method: &str, params: Value) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"{method}\",\"params\":{params}}}")
 }
@@ -27,6 +28,7 @@ fn parsed(line: &str) -> Value {
 }
 
 /// An answer to `initialize` or `server/discover`.
+#[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
 fn capabilities(id: &str, of: Value) -> String {
     json!({"jsonrpc": "2.0", "id": parsed(id), "result": {"capabilities": of}}).to_string()
 }

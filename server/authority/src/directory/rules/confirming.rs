@@ -10,7 +10,6 @@ use crate::directory::{Agent, Approval, MAX_WRONG_CODES};
 use crate::id::RegistrationId;
 use crate::refused::Refused;
 
-#[expect(clippy::needless_pass_by_value, reason = "an approval is used once")]
 pub(super) fn confirm(
     transaction: &mut Transaction<'_>,
     yes: Approval,

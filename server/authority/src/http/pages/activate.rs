@@ -296,7 +296,7 @@ async fn approve(pages: &Pages, browser: &Browser, review: Review, form: &Form) 
     }
     let (asked, roles, by, now) = (review.clone(), chosen.roles.clone(), browser.human.clone(), now());
     let secs = Some(chosen.days.saturating_mul(DAY_SECS));
-    let confirmed = pages.run(move |authority| authority.confirm(&asked, &roles, secs, by, now)).await?;
+    let confirmed = pages.run(move |authority| authority.confirm(&asked, &roles, secs, &by, now)).await?;
     let id = &review.registration.id;
     match confirmed {
         Ok(Confirmed::Loopback(port, code)) => Ok(see_other(&format!(

@@ -151,13 +151,11 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<Zeroizing<String
     for header in headers.get_all(COOKIE) {
         let text = header.to_str().ok().filter(|text| text.len() <= MAX_COOKIES_BYTES)?;
         for pair in text.split(';') {
-            match pair.trim().split_once('=') {
-                Some((said, value)) if said == name => {
-                    if found.replace(Zeroizing::new(value.to_owned())).is_some() {
-                        return None;
-                    }
-                }
-                _ => {}
+            let Some((_, value)) = pair.trim().split_once('=').filter(|(said, _)| *said == name) else {
+                continue;
+            };
+            if found.replace(Zeroizing::new(value.to_owned())).is_some() {
+                return None;
             }
         }
     }

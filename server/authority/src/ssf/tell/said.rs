@@ -48,6 +48,7 @@ pub(super) fn of(event: &Event, directory: &dyn Directory) -> Answer<Option<Said
 
 impl Said {
     /// The claims of a token.
+    #[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
     pub(super) fn claims(&self, issuer: &str, audience: &str, jti: &str, now: u64) -> Value {
         let mut about = subject(&self.agent.owner, Some(&self.agent.id));
         about["session"] = json!({ "format": "opaque", "id": self.session.to_string() });
@@ -63,6 +64,7 @@ impl Said {
     }
 
     /// As a document.
+    #[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
     pub(super) fn to_json(&self, origin: &str) -> Value {
         let kind = if self.kind == SESSION_REVOKED { "session.revoked" } else { "session.established" };
         let mut data = json!({
@@ -80,6 +82,7 @@ impl Said {
 }
 
 /// The claims of a token that shows that a stream works.
+#[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
 pub(super) fn verification(
     issuer: &str,
     audience: &str,

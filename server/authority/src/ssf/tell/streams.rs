@@ -386,7 +386,7 @@ fn change(stream: &mut EventStream, asked: Asked, receiver: &ReceiverSettings) -
     if let Some(requested) = asked.events_requested {
         let known = [SESSION_REVOKED, SESSION_ESTABLISHED];
         let wanted = |kind: &&str| requested.contains(&full(kind));
-        stream.events = known.into_iter().filter(|kind| wanted(&kind)).map(str::to_owned).collect();
+        stream.events = known.into_iter().filter(|kind| wanted(kind)).map(str::to_owned).collect();
     }
     if let Some(description) = asked.description {
         stream.description = short(description)?;

@@ -59,8 +59,8 @@ impl Idp {
         let configuration =
             json!({"issuer": issuer, "jwks_uri": jwks_uri, "spec_version": "1_0"}).to_string();
         let (shown, counted) = (Arc::clone(&published), Arc::clone(&fetches));
-        let (kept, questions): (Arc<Mutex<serde_json::Map<String, Value>>>, Arc<Mutex<Vec<Value>>>) =
-            (Arc::clone(&waiting), Arc::clone(&asked));
+        let kept: Arc<Mutex<serde_json::Map<String, Value>>> = Arc::clone(&waiting);
+        let questions: Arc<Mutex<Vec<Value>>> = Arc::clone(&asked);
         let routes = axum::Router::new()
             .route("/.well-known/ssf-configuration", get(async move || configuration))
             .route(

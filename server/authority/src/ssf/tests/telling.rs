@@ -28,10 +28,13 @@ const TOKEN: &str = "receiver-token";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const ESTABLISHED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-established";
 
+/// What came, with its headers.
+type Came = (HeaderMap, Vec<u8>);
+
 /// Somebody who is told: what came, in order, with its headers; while it is broken it takes nothing.
 struct Receiver {
     origin: String,
-    came: Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>,
+    came: Arc<Mutex<Vec<Came>>>,
     is_broken: Arc<AtomicBool>,
     serving: JoinHandle<()>,
 }

@@ -76,7 +76,7 @@ impl Between {
         let mut lines = Lines::new(from, MAX_CLIENT_BYTES);
         loop {
             match lines.next()? {
-                Found::Line => self.from_client(lines.line())?,
+                Found::Line => self.pass_to_server(lines.line())?,
                 Found::TooLong => {
                     tracing::warn!(
                         bytes = MAX_CLIENT_BYTES,
@@ -89,7 +89,7 @@ impl Between {
         }
     }
 
-    fn from_client(&self, line: &[u8]) -> io::Result<()> {
+    fn pass_to_server(&self, line: &[u8]) -> io::Result<()> {
         let Ok(text) = str::from_utf8(inside(line)) else { return self.server.write(line) };
         let seen = self.wrap.lock().from_client(text);
         match seen {
@@ -129,7 +129,7 @@ impl Between {
         let mut lines = Lines::new(from, MAX_SERVER_BYTES);
         loop {
             let told = match lines.next()? {
-                Found::Line => self.from_server(lines.line(), again),
+                Found::Line => self.pass_to_client(lines.line(), again),
                 Found::End => self.client.write(lines.line()),
                 Found::TooLong => {
                     return Err(Failure::other(format_args!(
@@ -143,7 +143,7 @@ impl Between {
         }
     }
 
-    fn from_server(&self, line: &[u8], again: &SyncSender<Call>) -> io::Result<()> {
+    fn pass_to_client(&self, line: &[u8], again: &SyncSender<Call>) -> io::Result<()> {
         let Ok(text) = str::from_utf8(inside(line)) else { return self.client.write(line) };
         let seen = self.wrap.lock().from_server(text);
         match seen {

@@ -29,7 +29,7 @@ impl Control {
         now: Now,
     ) -> Outcome<AskedApproval> {
         let id = found(ApprovalId::parse(params.approval_id.as_str()).ok_or(Refused::NoSuchApproval))?;
-        let decided = self.authority.decide_approval(&id, params.approve, by.clone(), now);
+        let decided = self.authority.decide_approval(&id, params.approve, by, now);
         found(decided).map(|seen| shown(seen, now))
     }
 }
