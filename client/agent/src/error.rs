@@ -31,6 +31,8 @@ codes! {
     QueueEmpty = "QUEUE_EMPTY";
     /// The session has no grant for the tool, or policy denies it.
     PolicyDeny = "POLICY_DENY";
+    /// A human says yes to each call of the tool.
+    ApprovalRequired = "APPROVAL_REQUIRED";
     /// There is no session.
     NoSession = "NO_SESSION";
     /// A flush ended the session.
