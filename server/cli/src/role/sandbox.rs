@@ -52,7 +52,7 @@ pub(crate) fn of_sidecar<'a>(
 }
 
 /// The authenticator: the service's port, its identity's folder, the sockets, should they have to be made again, and what a
-/// reload reads; and the audit log with its key, where there is one. No port of its own, and nothing that the sidecar keeps.
+/// reload reads; and the audit log with its key, where there is one. No port of its own choice, and nothing that the sidecar keeps.
 pub(crate) fn of_authenticator(
     identity: &Path,
     service: &Pinned,
