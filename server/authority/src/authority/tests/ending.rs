@@ -61,15 +61,21 @@ fn nothing_is_decided_by_one_policy_and_opened_under_the_epoch_of_another() {
     // Even epochs grant nothing, so a session with an even epoch was decided by another policy than it says.
     let grants = ByRole(BTreeMap::from([("dev", vec![grant("search", "https://a")])]));
     let deciders: [Arc<dyn Decider>; 2] = [Arc::new(ByRole::default()), Arc::new(grants)];
+    let activate = |number: usize| {
+        let text = PolicyText { digest: number.to_string(), text: String::new() };
+        authority.activate_policy(text, Arc::clone(&deciders[number % 2]), &by, at(START)).unwrap();
+    };
+    // What was in force before has an even epoch and grants something.
+    activate(1);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            for number in (1_usize..).take_while(|_| !stop.load(Ordering::Relaxed)) {
-                let text = PolicyText { digest: number.to_string(), text: String::new() };
-                let decider = Arc::clone(&deciders[number % 2]);
-                authority.activate_policy(text, decider, &by, at(START)).unwrap();
+            for number in (2_usize..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                activate(number);
                 std::thread::sleep(core::time::Duration::from_micros(200));
             }
         });
+        // Also where this thread panics: the other would go on for ever.
+        let _stop = StopAtEnd(&stop);
         let mut opened = 0;
         while opened < 20 {
             let sent = client.ask(&authority, Suite::AesGcm, json!({}), at(START));
@@ -85,8 +91,16 @@ fn nothing_is_decided_by_one_policy_and_opened_under_the_epoch_of_another() {
                 Err(rejected) => assert!(matches!(rejected, Rejected::Unavailable(_)), "{rejected:?}"),
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// Says so when it is dropped.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
