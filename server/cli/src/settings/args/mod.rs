@@ -11,7 +11,6 @@ pub(crate) mod mcp;
 pub(crate) mod policy;
 mod rs;
 
-use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -457,7 +456,7 @@ pub(crate) struct DevArgs {
     pub(crate) dir: Option<PathBuf>,
     /// The resource server's address; loopback only. Without it: port 8700, or another if that is taken.
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) listen: Option<core::net::SocketAddr>,
     /// A tool of a new folder; may be given several times. Without it: search and pay.
     #[arg(long, value_name = "NAME")]
     pub(crate) tool: Vec<String>,
