@@ -95,26 +95,32 @@ pub trait Decider: Send + Sync + fmt::Debug {
         days: u64,
     ) -> Result<bool, Undecided>;
 
-    /// Whether this human may do this to the organisation, in the console: the verb of an operator.
+    /// Whether this human may do this to the organisation, in the console: the verb of an operator. Nobody may, unless it is
+    /// decided otherwise.
     ///
     /// # Errors
     ///
     /// [`Undecided`]; nothing is done then.
-    fn may_operate(&self, human: &Person, verb: &str) -> Result<Verdict, Undecided>;
+    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
+        Ok(Verdict { allowed: false, decided_by: Vec::new() })
+    }
 
-    /// Whether this human may say yes to one call that the agent makes under an offer.
+    /// Whether this human may say yes to one call that the agent makes under an offer. Nobody may, unless it is decided
+    /// otherwise.
     ///
     /// # Errors
     ///
     /// [`Undecided`]; nothing is approved then.
     fn may_approve_call(
         &self,
-        human: &Person,
-        agent: &Agent,
-        owner: &Person,
-        offer: &PerCall,
-        now: u64,
-    ) -> Result<bool, Undecided>;
+        _human: &Person,
+        _agent: &Agent,
+        _owner: &Person,
+        _offer: &PerCall,
+        _now: u64,
+    ) -> Result<bool, Undecided> {
+        Ok(false)
+    }
 }
 
 /// What policy says to somebody who asks to do something.

@@ -24,9 +24,7 @@ use std::time::Instant;
 use obol_authority::directory::{Agent, EndScope, Human, Person, RedbDirectory, SessionRow};
 use obol_authority::http::{Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{
-    Authority, Decided, Decider, Moment, Now, Parts, PerCall, Route, Settings, Undecided, Verdict,
-};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Route, Settings, Undecided};
 use obol_client::{AuthClient, Client, ConnectOptions};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
@@ -88,21 +86,6 @@ impl Decider for Plain {
     }
 
     fn may_register(&self, _: &Person, _: &str, _: &[String], _: &str, _: u64) -> Result<bool, Undecided> {
-        Ok(true)
-    }
-
-    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
-        Ok(Verdict { allowed: true, decided_by: Vec::new() })
-    }
-
-    fn may_approve_call(
-        &self,
-        _human: &Person,
-        _agent: &Agent,
-        _owner: &Person,
-        _offer: &PerCall,
-        _now: u64,
-    ) -> Result<bool, Undecided> {
         Ok(true)
     }
 }

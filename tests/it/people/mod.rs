@@ -17,7 +17,7 @@ use obol_authority::directory::{Agent, MemoryDirectory, Person};
 use obol_authority::http::{Handle, Options};
 use obol_authority::identity::{Provider, ProviderSettings};
 use obol_authority::{
-    Authority, Decided, Decider, Moment, Now, Outbound, Parts, PerCall, Settings, Undecided, Verdict,
+    Authority, Decided, Decider, Moment, Now, Outbound, Parts, Settings, Undecided, Verdict,
 };
 use obol_handshake::AuthoritySecret;
 use obol_secret::text::to_hex;
@@ -56,17 +56,6 @@ impl Decider for Plain {
         _: u64,
     ) -> Result<bool, Undecided> {
         Ok(flow != "code" || !roles.iter().any(|role| role == "privileged"))
-    }
-
-    fn may_approve_call(
-        &self,
-        _human: &Person,
-        _agent: &Agent,
-        _owner: &Person,
-        _offer: &PerCall,
-        _now: u64,
-    ) -> Result<bool, Undecided> {
-        Ok(true)
     }
 
     fn may_operate(&self, person: &Person, verb: &str) -> Result<Verdict, Undecided> {

@@ -18,9 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use obol_authority::directory::{Agent, EndScope, Human, Person, RedbDirectory};
 use obol_authority::http::{Ended, Handle, Options as ServiceOptions};
 use obol_authority::id::UserCode;
-use obol_authority::{
-    Authority, Decided, Decider, Moment, Now, Parts, PerCall, Settings, Undecided, Verdict,
-};
+use obol_authority::{Authority, Decided, Decider, Moment, Now, Parts, Settings, Undecided};
 use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
@@ -56,21 +54,6 @@ impl Decider for Plain {
         _roles: &[String],
         _flow: &str,
         _days: u64,
-    ) -> Result<bool, Undecided> {
-        Ok(true)
-    }
-
-    fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
-        Ok(Verdict { allowed: true, decided_by: Vec::new() })
-    }
-
-    fn may_approve_call(
-        &self,
-        _human: &Person,
-        _agent: &Agent,
-        _owner: &Person,
-        _offer: &PerCall,
-        _now: u64,
     ) -> Result<bool, Undecided> {
         Ok(true)
     }

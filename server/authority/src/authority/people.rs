@@ -2,7 +2,7 @@
 
 use super::{Authority, Now, Review};
 use crate::decider::Verdict;
-use crate::directory::{Agent, Approval, Ended, Flow, Human, Person};
+use crate::directory::{Agent, Approval, Ended, Flow, Human, Person, PersonStatus};
 use crate::id::{AgentId, Bearer, RegistrationId, ReturnCode};
 use crate::refused::Refused;
 
@@ -105,13 +105,18 @@ impl Authority {
         }
     }
 
-    /// Whether policy lets this human do what an operator does, by the verb's name.
+    /// Whether policy lets this human do what an operator does, by the verb's name. Whoever is disabled does nothing, also
+    /// where they are logged in still and policy asks for no role.
     ///
     /// # Errors
     ///
     /// [`Refused::Unavailable`] where it cannot be decided.
     pub fn may_operate(&self, by: &Human, verb: &str) -> Result<Verdict, Refused> {
+        let person = self.person(by)?;
+        if person.status == PersonStatus::Disabled {
+            return Ok(Verdict { allowed: false, decided_by: Vec::new() });
+        }
         let decider = self.deciding.read().decider.clone();
-        decider.may_operate(&self.person(by)?, verb).map_err(|error| Refused::Unavailable(error.to_string()))
+        decider.may_operate(&person, verb).map_err(|error| Refused::Unavailable(error.to_string()))
     }
 }

@@ -23,6 +23,17 @@ fn a_disabled_agent_is_refused_until_it_is_enabled() {
 }
 
 #[test]
+fn a_disabled_human_operates_nothing_whatever_policy_says() {
+    let authority = authority();
+    let anna = Human { issuer: "https://idp.example".into(), subject: "anna".into() };
+    let allowed = || authority.may_operate(&anna, "agent.disable").unwrap().allowed;
+    assert!(allowed(), "policy lets everybody");
+    let left = EndScope::Owner(anna.clone(), OwnerEnd::Suspend);
+    authority.end(&left, "left", &Human::local("test"), at(START)).unwrap();
+    assert!(!allowed());
+}
+
+#[test]
 fn a_denied_tool_is_left_out_of_what_is_granted() {
     let authority = authority();
     let (mut client, _) = Client::approved(&authority, "builder", &["dev"]);

@@ -10,9 +10,10 @@ use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, PopKey, SessionId
 use serde::Deserialize;
 
 use super::*;
-use crate::decider::{Decided, Moment, PerCall, Undecided, Verdict};
+use crate::decider::{Decided, Moment, Undecided, Verdict};
 use crate::directory::{
-    Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, Person, PolicyText, Polled, Wanted,
+    Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, OwnerEnd, Person, PolicyText, Polled,
+    Wanted,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 
@@ -54,17 +55,6 @@ impl Decider for ByRole {
 
     fn may_operate(&self, _human: &Person, _verb: &str) -> Result<Verdict, Undecided> {
         Ok(Verdict { allowed: true, decided_by: Vec::new() })
-    }
-
-    fn may_approve_call(
-        &self,
-        _human: &Person,
-        _agent: &Agent,
-        _owner: &Person,
-        _offer: &PerCall,
-        _now: u64,
-    ) -> Result<bool, Undecided> {
-        Ok(true)
     }
 }
 
