@@ -14,6 +14,8 @@ pub(crate) mod dev;
 pub(crate) mod followed;
 pub(crate) mod master_key;
 pub(crate) mod mcp;
+#[cfg(feature = "authority")]
+mod operator;
 mod operator_door;
 mod pin;
 pub(crate) mod rs;

@@ -5,8 +5,8 @@ use std::fs;
 use std::net::TcpListener;
 
 use super::home::{Home, Process};
-use super::operator::Operator;
 use crate::exit::Outcome;
+use crate::role::operator::Operator;
 
 /// The tools that there are, and in which form they can be granted.
 const CATALOGUE: &str = r#"
@@ -91,6 +91,6 @@ impl Authority {
 }
 
 /// A port of loopback that nobody listens on at this moment.
-pub(crate) fn free_port() -> Outcome<SocketAddr> {
+fn free_port() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use obol_client::ConnectOptions;
 use obol_ipc::Endpoint;
-use obol_ipc::names::PeerName;
 
 use crate::exit::{Failure, Outcome};
 
@@ -124,8 +122,4 @@ pub(crate) fn wait_for(what: &str, every: Duration, mut is: impl FnMut() -> Outc
         std::thread::sleep(every);
     }
     Ok(())
-}
-
-pub(crate) fn options() -> Outcome<ConnectOptions> {
-    Ok(ConnectOptions::new(PeerName::new("obol-demo/1").map_err(Failure::other)?))
 }

@@ -7,7 +7,6 @@
 mod authority;
 mod home;
 mod http;
-pub(crate) mod operator;
 mod report;
 mod server;
 mod sidecar;

@@ -6,8 +6,9 @@ use obol_client::{AuthClient, Client, ControlClient};
 use obol_ipc::Endpoint;
 use obol_ipc::names::ToolName;
 
-use super::home::{Home, Process, options};
+use super::home::{Home, Process};
 use crate::exit::{Failure, Outcome};
+use crate::operate::connect::options;
 
 /// How long a draw may wait for a token.
 const DRAW_PATIENCE: Duration = Duration::from_secs(5);

@@ -12,9 +12,9 @@ use core::time::Duration;
 use std::net::TcpStream;
 use std::time::Instant;
 
-use obol_client::{AuthClient, Client, ConnectOptions};
+use obol_client::{AuthClient, Client};
 use obol_ipc::auth::{AuthState, RegisterParams};
-use obol_ipc::names::{PeerName, WishedName};
+use obol_ipc::names::WishedName;
 use obol_ipc::numbers::AlgorithmSuite;
 use obol_sandbox::Measure;
 
@@ -22,9 +22,10 @@ use self::folder::{Addresses, DevFolder};
 use self::roles::{Roles, obol, say};
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
+use crate::operate::connect::options;
 use crate::output;
 use crate::output::quote;
-use crate::role::demo::operator::Operator;
+use crate::role::operator::Operator;
 use crate::role::sandbox;
 use crate::settings::args::DevArgs;
 use crate::signals::shutdown_signal;
@@ -127,18 +128,19 @@ impl Dev {
         Ok(())
     }
 
-    /// Makes the resource server known. At a further start it is known already.
+    /// Makes the resource server known, unless an earlier start did.
     fn join(&self, pin: &str) -> Outcome {
-        let code = self.operator.invite_server(&self.addresses.audience)?;
-        let mut command = obol(self.place.path())?;
-        command.args(["rs", "join", "--json", "--code-file", "-", "--authority", pin]);
-        command.arg("--rs-identity-key").arg(self.place.file("rs-identity.key"));
-        match say(command, &code)? {
-            Err(why) if !why.contains("has joined with this identity already") => {
-                Err(Failure::other(format_args!("the resource server cannot join: {why}")))
-            }
-            _known => Ok(()),
+        let (audience, key) = (&self.addresses.audience, self.place.file("rs-identity.key"));
+        if key.exists() && self.operator.has_copy(audience)? {
+            return Ok(());
         }
+        let code = self.operator.invite_server(audience)?;
+        let mut command = obol(self.place.path())?;
+        command
+            .args(["rs", "join", "--code-file", "-", "--authority", pin])
+            .arg("--rs-identity-key")
+            .arg(key);
+        say(command, &code)
     }
 
     fn start_resource_server(&mut self, pin: &str) -> Outcome {
@@ -176,7 +178,6 @@ impl Dev {
 
     /// Takes the agent a step further; tells how it stands, once there is nothing left to wait for.
     fn advance(&mut self) -> Outcome<Option<Agent>> {
-        let options = || PeerName::new("obol-dev/1").map(ConnectOptions::new).map_err(Failure::other);
         let Ok(mut client) = AuthClient::connect(self.place.socket("auth.sock")?, options()?) else {
             return Ok(None);
         };

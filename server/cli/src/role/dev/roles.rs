@@ -100,14 +100,16 @@ pub(super) fn obol(folder: &Path) -> Outcome<Command> {
     Ok(command)
 }
 
-/// Has a command read a text and carry it out; what it says on standard error where it fails.
-pub(super) fn say(mut command: Command, text: &str) -> Outcome<Result<(), String>> {
+/// Has a command read a text and carry it out.
+pub(super) fn say(mut command: Command, text: &str) -> Outcome {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = piped.spawn()?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(text.as_bytes())?;
     }
     let output = child.wait_with_output()?;
-    let said = || String::from_utf8_lossy(&output.stderr).into_owned();
-    Ok(if output.status.success() { Ok(()) } else { Err(said()) })
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::other(String::from_utf8_lossy(&output.stderr).trim()))
 }

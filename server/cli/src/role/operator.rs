@@ -8,8 +8,8 @@ use obol_ipc::as_control::{
 };
 use obol_ipc::names::{Audience, Label, Reason};
 
-use super::home::options;
 use crate::exit::{Failure, Outcome};
+use crate::operate::connect::options;
 
 /// Who speaks on the service's control socket.
 #[derive(Debug)]
@@ -31,6 +31,12 @@ impl Operator {
 
     pub(crate) fn status(&self) -> Outcome<AsStatusResult> {
         Ok(self.connect()?.status()?)
+    }
+
+    /// Whether a copy of this resource server has joined.
+    pub(crate) fn has_copy(&self, audience: &str) -> Outcome<bool> {
+        let servers = self.connect()?.servers()?;
+        Ok(servers.copies.iter().any(|copy| copy.audience == audience))
     }
 
     /// A code with which one copy of a resource server joins.
