@@ -9,6 +9,7 @@ mod log_lines;
 mod man;
 mod operate;
 mod output;
+mod peer;
 mod places;
 #[cfg(feature = "authority")]
 mod policy;

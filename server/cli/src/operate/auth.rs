@@ -16,9 +16,10 @@ use obol_ipc::{AUTH_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE, Endpoint};
 use obol_secret::file::PrivateFile;
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::operate::connect::{CONNECT_PAUSE, options};
+use crate::operate::connect::CONNECT_PAUSE;
 use crate::operate::other_user::unconnected;
 use crate::output::{self, Table, text};
+use crate::peer::options;
 use crate::places::environment;
 use crate::settings::args::authenticator::{
     AuthArgs, AuthCommand, AuthOperatorArgs, AuthSocket, AuthenticateArgs, RegisterArgs,

@@ -3,12 +3,12 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use obol_client::{Client, ConnectOptions, ControlClient};
+use obol_client::{Client, ControlClient};
 use obol_ipc::Endpoint;
-use obol_ipc::names::PeerName;
 
 use crate::exit::{Failure, Outcome};
 use crate::operate::other_user;
+use crate::peer::options;
 use crate::places::environment;
 use crate::settings::args::Sockets;
 
@@ -46,10 +46,4 @@ impl Sockets {
         ControlClient::connect(endpoint, options()?)
             .map_err(|error| other_user::unconnected(error, "OBOL_CONTROL_SOCKET"))
     }
-}
-
-/// How this program names itself.
-pub(crate) fn options() -> Outcome<ConnectOptions> {
-    let name = PeerName::new(concat!("obol-cli/", env!("CARGO_PKG_VERSION"))).map_err(Failure::other)?;
-    Ok(ConnectOptions::new(name))
 }

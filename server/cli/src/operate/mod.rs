@@ -9,7 +9,7 @@ pub(crate) mod auth;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
 pub(crate) mod config_check;
-pub(crate) mod connect;
+mod connect;
 pub(crate) mod dequeue;
 pub(crate) mod fetch;
 pub(crate) mod flush;

@@ -7,10 +7,10 @@ use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
 use serde_json::Value;
 
 use crate::exit::{Failure, Outcome};
-use crate::operate::connect::options;
 use crate::operate::flush::listed;
 use crate::operate::other_user::unconnected;
 use crate::output::{self, Table, text};
+use crate::peer::options;
 use crate::places::environment;
 use crate::settings::args::{RevokeArgs, RsOperatorArgs};
 

@@ -9,7 +9,7 @@ use obol_ipc::as_control::{
 use obol_ipc::names::{Audience, Label, Reason};
 
 use crate::exit::{Failure, Outcome};
-use crate::operate::connect::options;
+use crate::peer::options;
 
 /// Who speaks on the service's control socket.
 #[derive(Debug)]

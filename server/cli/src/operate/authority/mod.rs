@@ -24,9 +24,9 @@ pub(crate) use self::registrations::{approve, deny, registrations};
 pub(crate) use self::servers::{remove_copy, servers};
 pub(crate) use self::tickets::invite_server;
 use crate::exit::{Failure, Outcome};
-use crate::operate::connect::options;
 use crate::operate::other_user::unconnected;
 use crate::output;
+use crate::peer::options;
 use crate::places::environment;
 use crate::settings::args::authority::AsOperatorArgs;
 

@@ -8,7 +8,7 @@ use obol_ipc::names::ToolName;
 
 use super::home::{Home, Process};
 use crate::exit::{Failure, Outcome};
-use crate::operate::connect::options;
+use crate::peer::options;
 
 /// How long a draw may wait for a token.
 const DRAW_PATIENCE: Duration = Duration::from_secs(5);
