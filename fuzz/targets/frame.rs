@@ -11,7 +11,7 @@ use obol_ipc::as_control::AsControlProtocol;
 use obol_ipc::auth::AuthProtocol;
 use obol_ipc::codec::{Codec, RequestId, ResponseError};
 use obol_ipc::control::ControlProtocol;
-use obol_ipc::frame::{FrameDecoder, FrameError, MAX_BODY_BYTES};
+use obol_ipc::frame::{EncodeError, FrameDecoder, FrameError, MAX_BODY_BYTES};
 use obol_ipc::hello::ClientHello;
 use obol_ipc::message::AgentProtocol;
 use obol_ipc::names::PeerName;
@@ -110,12 +110,20 @@ fn request<P: Protocol>(codec: Codec, body: &[u8]) {
 fn refusal<P: Protocol>(id: Option<&RequestId>, refusal: &Refusal) {
     assert!(refusal.message().len() <= MAX_MESSAGE_BYTES && !refusal.message().contains(char::is_control));
     for codec in CODECS {
-        let written = codec.encode_response::<P>(id, Err(refusal)).expect("a refusal fits a frame");
+        let written = match codec.encode_response::<P>(id, Err(refusal)) {
+            // A number that only JSON can write came in JSON, and is answered in it.
+            Err(EncodeError::Inexpressible) if is_of_json_alone(id) && codec != Codec::Json => continue,
+            written => written.expect("a refusal fits a frame"),
+        };
         let response = codec.decode_response(written.body()).expect("what was written can be read");
         assert_eq!(response.id(), id);
         let outcome = response.outcome::<P>(P::METHODS[0]).expect("what was written can be read");
         assert_eq!(outcome.err().as_ref(), Some(refusal));
     }
+}
+
+fn is_of_json_alone(id: Option<&RequestId>) -> bool {
+    matches!(id, Some(RequestId::Digits(_)))
 }
 
 fn response<P: Protocol>(codec: Codec, body: &[u8]) {
