@@ -144,5 +144,5 @@ fn a_captured_sidecar_mints_nothing_wider_than_it_was_granted() {
     let minter = Minter::new(&material, &scope, session.half.policy_epoch).unwrap();
     let validity = Validity { issued_at: now(), expires_at: now() + 60 };
     let token = obol_token::text::to_base64url(&minter.mint(validity, &[seed]).unwrap()[0]);
-    assert_eq!(rs.present(&token, "search"), "SESSION_NOT_FOUND");
+    assert_eq!(rs.present_once(&token, "search"), "SESSION_NOT_FOUND");
 }

@@ -154,13 +154,13 @@ impl World {
             wait_until("a follower is as the service", || accepted(follower) == all());
             let told = all();
             for (name, session) in &self.opened {
-                let answer = follower.present(&minted(session, |_| {}), "search");
+                let answer = follower.present_once(&minted(session, |_| {}), "search");
                 let is_refused = ["SESSION_EXPIRED", "SESSION_NOT_FOUND"].contains(&answer.as_str());
                 let as_told = if told.contains(name) { answer == "OK" } else { is_refused };
                 assert!(as_told, "seed {}, {name}: {answer}\n{}", self.seed, follower.log());
             }
             for (session, token) in self.drawn.iter().filter(|(session, _)| self.ended.contains(session)) {
-                let answer = follower.present(token, "search");
+                let answer = follower.present_once(token, "search");
                 assert_ne!(answer, "OK", "seed {}: of {session}, which was ended", self.seed);
             }
         }
@@ -181,7 +181,7 @@ impl World {
         let tool = ToolName::new("search").unwrap();
         let drawn = self.beside().tqs.client().dequeue_token(&tool, Duration::from_secs(5)).unwrap();
         for follower in &self.followers {
-            let answer = follower.present(drawn.token.expose(), "search");
+            let answer = follower.present_once(drawn.token.expose(), "search");
             assert_eq!(answer, "OK", "seed {}: a session is lost\n{}", self.seed, follower.log());
         }
         let shown = self.service.told(&["agent", "show", AGENTS[1]]);

@@ -99,8 +99,21 @@ impl RsProcess {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Presents a token: `OK`, or the code of the refusal.
+    /// Presents a token: `OK`, or the code of the refusal. A session that it has not heard of yet is waited for, as an agent
+    /// does: the service tells its servers a moment after the agent, and such a refusal spends nothing.
     pub fn present(&self, token: &str, tool: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.present_once(token, tool);
+            if answer != "SESSION_NOT_FOUND" || Instant::now() > deadline {
+                return answer;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The same, whatever the first answer is.
+    pub fn present_once(&self, token: &str, tool: &str) -> String {
         Http::new(self.port).present_for(token, tool).unwrap_or_else(|| "no answer".to_owned())
     }
 
