@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use obol_handshake::{IdentityPublic, Proven, SekPublic};
 use obol_session::{AgentIdentity, DocumentError, Establish, Grant, ResourceHalf, Suite};
+use sha2::{Digest as _, Sha256};
 
 use super::payload::{self, SessionRequest, Told};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
@@ -220,10 +221,15 @@ impl Authority {
             row,
             agent_version: agent.version,
             previous: request.previous_session,
-            presented: request.chain.iter().map(|value| *value.expose()).collect(),
-            chain: *proven.established.chain.expose(),
+            presented: request.chain.iter().map(|value| chain_digest(value.expose())).collect(),
+            chain: chain_digest(proven.established.chain.expose()),
             clones: self.settings.clones,
             halves,
         })
     }
+}
+
+/// What is kept of the value that an agent's next session must present: whoever reads it here cannot present it.
+fn chain_digest(value: &[u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(b"obol-chain-v1").chain_update(value).finalize().into()
 }

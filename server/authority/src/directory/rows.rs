@@ -171,7 +171,7 @@ pub struct Agent {
     /// Whether a copy of its key was seen.
     #[serde(default)]
     pub clone_suspected: bool,
-    /// What its next session must present.
+    /// The digest of what its next session must present.
     #[serde(default, with = "hex_option")]
     pub(crate) chain: Option<[u8; 32]>,
     /// When it opened a session last, in Unix seconds.

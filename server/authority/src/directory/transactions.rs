@@ -135,11 +135,11 @@ pub struct SessionPlan {
     pub row: SessionRow,
     /// The agent's version that it was decided by.
     pub agent_version: u64,
-    /// What the agent presents of its last sessions.
+    /// Digests of what the agent presents of its last sessions.
     pub presented: Vec<[u8; 32]>,
     /// The session that it takes the place of: that is closed once tokens minted from it are over.
     pub previous: Option<SessionId>,
-    /// What its next session must present.
+    /// The digest of what its next session must present.
     pub chain: [u8; 32],
     /// What to do if it presents nothing that fits.
     pub clones: ClonePolicy,
