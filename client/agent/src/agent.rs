@@ -10,7 +10,7 @@ use obol_ipc::auth::{
     OpenSession, RegisterParams, RegistrationResult, RegistrationState, Route, TokenStolenParams,
 };
 use obol_ipc::message::{DequeueTokenResult, SessionInfoResult, TokenStatusResult};
-use obol_ipc::names::{Audience, ToolName, WishedName};
+use obol_ipc::names::{Audience, Label, ToolName, WishedName};
 use obol_ipc::proof::ArgumentsHash;
 use parking_lot::RwLock;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -68,6 +68,8 @@ pub(crate) struct Draw {
     pub(crate) tool: ToolName,
     pub(crate) audience: Option<Audience>,
     pub(crate) arguments: Option<ArgumentsHash>,
+    /// Of a call that a human said yes to: what its token is drawn by.
+    pub(crate) approval: Option<Label>,
 }
 
 impl Agent {
@@ -189,7 +191,8 @@ impl Agent {
     ) -> Result<Token, Error> {
         let tool = options.tool_name()?;
         let tool = tool.ok_or_else(|| Error::new(Code::ToolRequired, "say which tool the token is for"))?;
-        let draw = Draw { tool, audience: options.audience_name()?, arguments };
+        let draw =
+            Draw { tool, audience: options.audience_name()?, arguments, approval: options.approval_label()? };
         self.0.draw_for(&draw, self.0.deadline(options.timeout), 0).await.map(Token)
     }
 
@@ -261,7 +264,7 @@ impl Inner {
         Instant::now() + timeout.unwrap_or(self.timeout).min(Duration::from_secs(86_400))
     }
 
-    fn authenticator(&self) -> Result<&Authenticator, Error> {
+    pub(crate) fn authenticator(&self) -> Result<&Authenticator, Error> {
         self.authenticator.as_ref().ok_or_else(|| {
             let message = "routes were given by hand, so there is no authenticator to ask; leave them out to have sessions opened";
             Error::new(Code::InvalidArgument, message)
@@ -371,7 +374,9 @@ impl Inner {
     /// Draws a token for a request. Waits for what may be over in a moment, has a session opened once where there is none, and draws
     /// another token where the answer was lost.
     pub(crate) async fn draw(&self, draw: &Draw, deadline: Instant) -> Result<DequeueTokenResult, Error> {
-        self.draw_for(draw, deadline, MAX_TOKENS_LOST).await
+        // Of a call that was approved there is no other.
+        let most = if draw.approval.is_some() { 0 } else { MAX_TOKENS_LOST };
+        self.draw_for(draw, deadline, most).await
     }
 
     /// The same, losing this many tokens at most.
@@ -403,7 +408,11 @@ impl Inner {
     async fn draw_once(&self, draw: &Draw, deadline: Instant) -> Result<DequeueTokenResult, Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = left.saturating_sub(ON_THE_WAY).min(LONGEST_WAIT);
-        let Draw { tool, audience, arguments } = draw;
+        let Draw { tool, audience, arguments, approval } = draw;
+        if let Some(approval) = approval {
+            let asked = self.sidecar.dequeue_approved(tool, audience.as_ref(), approval.clone(), *arguments);
+            return within(asked, deadline).await;
+        }
         match (audience, arguments) {
             (audience, Some(arguments)) => {
                 let asked = self.sidecar.dequeue_token_with_proof(tool, audience.as_ref(), *arguments, wait);
@@ -418,7 +427,7 @@ impl Inner {
 }
 
 /// Whether an authenticator may answer otherwise in a moment, with nothing done about it.
-const fn may_pass(code: Code) -> bool {
+pub(crate) const fn may_pass(code: Code) -> bool {
     matches!(
         code,
         Code::AuthorityUnreachable | Code::DaemonUnreachable | Code::Overloaded | Code::Unavailable

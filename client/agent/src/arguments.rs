@@ -51,6 +51,12 @@ pub(crate) fn hash(body: &Bytes) -> Option<ArgumentsHash> {
     Some(ArgumentsHash::from_bytes(Sha256::digest(canonical).into()))
 }
 
+/// The arguments as a human is shown them: a JSON object that has a canonical form. `None` where there is nothing to show.
+pub(crate) fn shown(body: &Bytes) -> Option<String> {
+    hash(body).filter(|_| !body.is_empty())?;
+    String::from_utf8(body.to_vec()).ok()
+}
+
 /// The channel of one token: seals the arguments of its call, and opens what is answered.
 pub struct Channel {
     suite: Suite,

@@ -31,7 +31,7 @@ codes! {
     QueueEmpty = "QUEUE_EMPTY";
     /// The session has no grant for the tool, or policy denies it.
     PolicyDeny = "POLICY_DENY";
-    /// A human says yes to each call of the tool.
+    /// A human says yes to each call of the tool, and nobody was asked.
     ApprovalRequired = "APPROVAL_REQUIRED";
     /// There is no session.
     NoSession = "NO_SESSION";
@@ -45,9 +45,9 @@ codes! {
     MethodNotAllowed = "METHOD_NOT_ALLOWED";
     /// The agent is not registered.
     NotRegistered = "NOT_REGISTERED";
-    /// A human has yet to decide about the agent.
+    /// A human has yet to decide: about the agent, or about the call.
     ApprovalPending = "APPROVAL_PENDING";
-    /// A human said no.
+    /// A human said no: to the agent, or to the call.
     ApprovalDenied = "APPROVAL_DENIED";
     /// The human's approval is over.
     ApprovalExpired = "APPROVAL_EXPIRED";
@@ -91,7 +91,7 @@ codes! {
     ChannelFailed = "CHANNEL_FAILED";
     /// What seals bodies is not there. Never in Rust.
     ChannelUnsupported = "CHANNEL_UNSUPPORTED";
-    /// Nobody decided about the registration in time.
+    /// Nobody decided in time: about the registration, or about the call.
     Expired = "EXPIRED";
     /// Nobody listens on the daemon's socket.
     DaemonUnreachable = "DAEMON_UNREACHABLE";

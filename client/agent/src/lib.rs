@@ -22,6 +22,7 @@
 //! - No token leaves for an origin that the session does not name, and none is sent twice.
 //! - A request that was sent and not answered is not sent again, unless that changes nothing at the server, or its server
 //!   makes sure of that. The caller is told ([`Code::OutcomeUnknown`]).
+//! - A call that takes a human's yes is asked for once, drawn once and sent once; without being told to ask, it is refused.
 //! - Every call has an end. Whoever needs a session at the same time gets the same one.
 //! - Nothing of a token is in an error, in a log, or in what any type here prints as.
 //!
@@ -30,7 +31,9 @@
 //! No session key, no identity, no database, no policy.
 
 mod agent;
+mod approval;
 mod arguments;
+mod asking;
 mod authenticator;
 pub mod blocking;
 mod body;
@@ -46,6 +49,7 @@ mod transport;
 pub use obol_ipc::auth::Route;
 
 pub use self::agent::Agent;
+pub use self::approval::Approval;
 pub use self::arguments::Channel;
 pub use self::body::{Body, ResponseBody};
 pub use self::destination::read_url;

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use obol_client::ConnectOptions;
 use obol_ipc::Endpoint;
 use obol_ipc::auth::{RegistrationResult, Route};
-use obol_ipc::names::{Audience, PeerName, ToolName};
+use obol_ipc::names::{Audience, Label, PeerName, ToolName};
 
+use crate::approval::Approval;
 use crate::error::{Code, Error};
 
 /// How long a call may take, unless told otherwise.
@@ -126,6 +127,8 @@ pub struct CallOptions {
     pub(crate) timeout: Option<Duration>,
     idempotency_key: Option<String>,
     pub(crate) redirect: Redirect,
+    pub(crate) approval: Option<Approval>,
+    approval_id: Option<String>,
 }
 
 impl CallOptions {
@@ -168,6 +171,24 @@ impl CallOptions {
     pub fn redirect(mut self, redirect: Redirect) -> Self {
         self.redirect = redirect;
         self
+    }
+
+    /// Where the call takes a human's yes, asks for one and waits. Without this such a call is [`Code::ApprovalRequired`].
+    #[must_use]
+    pub fn approval(mut self, approval: Approval) -> Self {
+        self.approval = Some(approval);
+        self
+    }
+
+    /// The call is one that a human said yes to before: what its token is drawn by. No human is asked then.
+    #[must_use]
+    pub fn approval_id(mut self, id: impl Into<String>) -> Self {
+        self.approval_id = Some(id.into());
+        self
+    }
+
+    pub(crate) fn approval_label(&self) -> Result<Option<Label>, Error> {
+        self.approval_id.as_deref().map(Label::new).transpose().map_err(invalid)
     }
 
     pub(crate) fn tool_name(&self) -> Result<Option<ToolName>, Error> {

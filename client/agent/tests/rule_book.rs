@@ -17,7 +17,7 @@ use std::time::Instant;
 use http::{Method, Request};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
-use obol_agent::{Agent, Body, CallOptions, Code, Error, Redirect, Registration, Route, read_url};
+use obol_agent::{Agent, Approval, Body, CallOptions, Code, Error, Redirect, Registration, Route, read_url};
 use serde_json::{Map, Value, json};
 
 fn root() -> PathBuf {
@@ -112,11 +112,47 @@ fn options(call: &Value) -> CallOptions {
     if let Some(timeout) = call.get("timeoutMs").and_then(Value::as_u64) {
         options = options.timeout(Duration::from_millis(timeout));
     }
+    if let Some(id) = text(call, "approvalId") {
+        options = options.approval_id(id);
+    }
+    if let Some(said) = call.get("approval").filter(|said| **said != "never") {
+        options = options.approval(approval(said));
+    }
     options.redirect(match text(call, "redirect") {
         Some("manual") => Redirect::Manual,
         Some("error") => Redirect::Refuse,
         _ => Redirect::Follow,
     })
+}
+
+fn approval(said: &Value) -> Approval {
+    let mut approval = Approval::wait().on_prompt(|_| {});
+    let actions = match &said["action"] {
+        Value::Array(actions) => actions.iter().map(|action| action.as_str().unwrap()).collect(),
+        action => Vec::from_iter(action.as_str()),
+    };
+    for action in actions {
+        approval = approval.action(action);
+    }
+    if let Some(purpose) = text(said, "purpose") {
+        approval = approval.purpose(purpose);
+    }
+    if let Some(resource) = text(said, "resource") {
+        approval = approval.resource(resource);
+    }
+    if let Some(constraints) = said.get("constraints") {
+        approval = approval.constraints(constraints.to_string());
+    }
+    if said["showArguments"] == false {
+        approval = approval.show_arguments(false);
+    }
+    if said["always"] == true {
+        approval = approval.always();
+    }
+    match said["timeoutMs"].as_u64() {
+        Some(timeout) => approval.timeout(Duration::from_millis(timeout)),
+        None => approval,
+    }
 }
 
 fn request(call: &Value) -> Result<Request<Body>, Error> {
@@ -291,8 +327,17 @@ fn counted(case: &Value, counts: &Value) -> Vec<String> {
             found.push(format!("said popFor {said:?}"));
         }
     }
-    if case.get("told").is_some_and(|expected| *expected != counts["told"]) {
-        found.push(format!("told {}", counts["told"]));
+    if let Some(expected) = case.get("approvalIds") {
+        let by: Vec<_> =
+            drawn.iter().map(|params| params.get("approvalId").cloned().unwrap_or_default()).collect();
+        if *expected != json!(by) {
+            found.push(format!("drew by {by:?}"));
+        }
+    }
+    for list in ["told", "asked"] {
+        if case.get(list).is_some_and(|expected| *expected != counts[list]) {
+            found.push(format!("{list} {}", counts[list]));
+        }
     }
     for (name, requests) in counts["servers"].as_object().unwrap() {
         let expected = case.pointer(&format!("/servers/{name}")).and_then(Value::as_u64).unwrap_or(0);
@@ -304,9 +349,11 @@ fn counted(case: &Value, counts: &Value) -> Vec<String> {
             found.push(format!("server {name} saw {requests}"));
         }
     }
-    for (method, expected) in case.get("authenticator").and_then(Value::as_object).unwrap_or(&Map::new()) {
-        if counts["authenticator"].get(method).unwrap_or(&json!(0)) != expected {
-            found.push(format!("asked the authenticator {}", counts["authenticator"]));
+    for daemon in ["authenticator", "tqs"] {
+        for (method, expected) in case.get(daemon).and_then(Value::as_object).unwrap_or(&Map::new()) {
+            if counts[daemon].get(method).unwrap_or(&json!(0)) != expected {
+                found.push(format!("asked the {daemon} {}", counts[daemon]));
+            }
         }
     }
     found
@@ -331,6 +378,11 @@ async fn hold(file: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_goes_by_the_rule_book() {
     hold("calls.json").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_takes_a_humans_yes_is_asked_for_once_and_sent_once() {
+    hold("approvals.json").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

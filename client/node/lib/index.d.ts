@@ -93,6 +93,35 @@ export interface DequeueOptions extends CallOptions {
   arguments?: Record<string, unknown>;
   /** Their hash, where that is known. */
   popFor?: string;
+  /** The token of a call that a human said yes to. */
+  approvalId?: string;
+}
+
+export interface ApprovalPrompt {
+  /** What the human decides by: `obol approve ID`. */
+  approvalId: string;
+  /** Until when they may. */
+  expiresAt: string;
+  /** Where they decide in a browser, where there is such a page. */
+  page?: string;
+}
+
+/** How a human is asked for a yes to a call. */
+export interface ApprovalOptions {
+  /** Why the call is made: the human reads it, as the agent's word. */
+  purpose?: string;
+  /** What the call takes of its grant; what is not said is as the grant has it. */
+  action?: string | string[];
+  resource?: string;
+  constraints?: Record<string, unknown>;
+  /** False: the human does not see the arguments, as for a server that does not see bodies. */
+  showArguments?: boolean;
+  /** Asks also where a token is to be had without: for what such tokens do not allow. */
+  always?: boolean;
+  /** Milliseconds to wait for the human; six minutes if nothing is said. The call's own time begins after it. */
+  timeout?: number;
+  /** Shows a human what waits for them; prints to standard error if left out. */
+  onPrompt?(prompt: ApprovalPrompt): void | Promise<void>;
 }
 
 /** As the platform's; `body` may also be an async iterable, which is sent once. */
@@ -102,6 +131,10 @@ export interface FetchInit extends Omit<RequestInit, "body"> {
   audience?: string;
   /** Sent as `Idempotency-Key`: the server runs the call once, however often it is sent. */
   idempotencyKey?: string;
+  /** Whether a human is asked where the call takes a yes; `"never"` if left out: `APPROVAL_REQUIRED`. */
+  approval?: "never" | "wait" | ApprovalOptions;
+  /** The call is one that a human said yes to before. */
+  approvalId?: string;
   timeout?: number;
 }
 
@@ -123,6 +156,8 @@ export class AgentError extends Error {
   readonly code: string;
   readonly retryAfterMs?: number;
   readonly registration?: Prompt;
+  /** Of a call that a human has yet to say yes to. */
+  readonly approvalId?: string;
 }
 
 export class Agent {

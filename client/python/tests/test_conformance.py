@@ -14,7 +14,7 @@ from typing import Any
 
 from world import VECTORS, World
 
-from obol_agent import Agent, AgentError, AsyncAgent, AsyncResponse, Response
+from obol_agent import Agent, AgentError, Approval, AsyncAgent, AsyncResponse, Response
 from obol_agent._destination import Wanted, find_destination, read_routes, unknown_destination
 from obol_agent._url import read_url
 
@@ -39,9 +39,18 @@ def destination(routes: Any, one: dict[str, Any]) -> dict[str, str]:
     return {"url": str(found.send), "audience": found.audience, "tool": found.tool}
 
 
+def approval(given: dict[str, Any]) -> Approval:
+    given = {"show_arguments" if name == "showArguments" else name: value for name, value in given.items()}
+    if "timeoutMs" in given:
+        given["timeout"] = given.pop("timeoutMs") / 1000
+    return Approval(on_prompt=lambda prompt: None, **given)
+
+
 def fetch_options(options: dict[str, Any], is_async: bool) -> dict[str, Any]:
-    names = {"idempotencyKey": "idempotency_key", "timeoutMs": "timeout"}
+    names = {"idempotencyKey": "idempotency_key", "timeoutMs": "timeout", "approvalId": "approval_id"}
     found = {names.get(name, name): value for name, value in options.items() if name not in ("stream", "url")}
+    if isinstance(options.get("approval"), dict):
+        found["approval"] = approval(options["approval"])
     if "timeoutMs" in options:
         found["timeout"] = options["timeoutMs"] / 1000
     if options.get("stream"):
@@ -53,6 +62,10 @@ def fetch_options(options: dict[str, Any], is_async: bool) -> dict[str, Any]:
 
         found["body"] = pieces() if is_async else iter([text[:3], text[3:]])
     return found
+
+
+def draw_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {"approval_id" if name == "approvalId" else name: value for name, value in options.items()}
 
 
 class Blocking:
@@ -67,7 +80,7 @@ class Blocking:
         if kind == "register":
             return self.agent.register(on_prompt=lambda prompt: None, **options)
         names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
-        return getattr(self.agent, names.get(kind, kind))(**options)
+        return getattr(self.agent, names.get(kind, kind))(**draw_options(options))
 
     def all(self, kind: str, options: dict[str, Any], times: int) -> list[Any]:
         def one(_: int) -> Any:
@@ -105,7 +118,7 @@ class WithAsyncio:
             if kind == "register":
                 return await self.agent.register(on_prompt=lambda prompt: None, **options), None
             names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
-            return await getattr(self.agent, names.get(kind, kind))(**options), None
+            return await getattr(self.agent, names.get(kind, kind))(**draw_options(options)), None
         except AgentError as error:
             return error
 
@@ -148,6 +161,12 @@ class Conformance(unittest.TestCase):
 
     def test_calls_with_asyncio(self) -> None:
         self.run_file("calls.json", WithAsyncio)
+
+    def test_approvals_blocking(self) -> None:
+        self.run_file("approvals.json", Blocking)
+
+    def test_approvals_with_asyncio(self) -> None:
+        self.run_file("approvals.json", WithAsyncio)
 
     def test_attacks_blocking(self) -> None:
         self.run_file("attacks.json", Blocking)
@@ -241,8 +260,13 @@ class Conformance(unittest.TestCase):
                         self.assertEqual(seen[member], value, member)
         for method, times in one.get("authenticator", {}).items():
             self.assertEqual(counts["authenticator"].get(method, 0), times, method)
-        if "told" in one:
-            self.assertEqual(counts["told"], self.world.filled(one["told"]))
+        for method, times in one.get("tqs", {}).items():
+            self.assertEqual(counts["tqs"].get(method, 0), times, method)
+        for told in ("told", "asked"):
+            if told in one:
+                self.assertEqual(counts[told], self.world.filled(one[told]), told)
+        if "approvalIds" in one:
+            self.assertEqual([drawn.get("approvalId") for drawn in counts["drawn"]], one["approvalIds"])
         if "popFor" in one:
             self.assertEqual([drawn.get("popFor") for drawn in counts["drawn"]], one["popFor"])
 

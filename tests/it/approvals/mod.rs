@@ -3,6 +3,7 @@
 
 mod attacks;
 mod cascade;
+mod sdk;
 mod story;
 
 use core::time::Duration;
@@ -80,8 +81,12 @@ impl World {
     }
 
     pub(super) fn with_policies(policies: &str) -> Self {
+        Self::with(CATALOGUE, policies)
+    }
+
+    pub(super) fn with(catalogue: &str, policies: &str) -> Self {
         let home = home::home();
-        write_policy(&home.path().join("policy"), CATALOGUE, policies);
+        write_policy(&home.path().join("policy"), catalogue, policies);
         let service = AsProcess::start_with(home.path(), &["--policy", "policy"]);
         let tqs = Tqs::start(home.path(), &[]);
         home::write_private(&home.path().join("as.pin"), &service.pin());

@@ -144,7 +144,7 @@ class Daemon:
 
     def __init__(self, path, scripts, special):
         self.scripts, self.special = scripts, special
-        self.lock, self.calls, self.told = threading.Lock(), {}, []
+        self.lock, self.calls, self.told, self.asked = threading.Lock(), {}, [], []
         self.listener = Listener(unix(path), self.serve)
 
     def serve(self, connection):
@@ -163,6 +163,8 @@ class Daemon:
             self.calls[method] = self.calls.get(method, 0) + 1
             if method == "tokenStolen":
                 self.told.append(params)
+            if method == "requestApproval":
+                self.asked.append(params)
         script = self.scripts.get(method)
         step = script.next() if script else {"error": {"code": "METHOD_NOT_ALLOWED"}}
         time.sleep(step.get("afterMs", 0) / 1000)
@@ -215,6 +217,9 @@ class Ledger:
         with self.lock:
             token = f"tok_{len(self.drawn):04}_{os.urandom(16).hex()}"
             drawn = {"token": token, "params": params, "pop": None, "channel": None}
+            approval = params.get("approvalId")
+            if approval and approval in [earlier["params"].get("approvalId") for earlier in self.drawn.values()]:
+                self.violations.append("a yes was drawn twice")
             self.drawn[token] = drawn
         result = {"token": token, "tool": params.get("tool"), "expiresAt": int(time.time()) + 60}
         if wanted.get("pop"):
@@ -409,13 +414,24 @@ class World:
         return Daemon(os.path.join(self.folder, "agent.sock"), scripts, answer)
 
     def with_authenticator(self, script):
-        methods = ("register", "registrationStatus", "authenticate", "ensureAuthenticated", "authStatus", "tokenStolen")
+        methods = ("register", "registrationStatus", "authenticate", "ensureAuthenticated", "authStatus", "tokenStolen",
+                   "requestApproval", "approvalStatus")
         scripts = {method: Script(script.get(method), {}) for method in methods}
         pages = [self.filled(page) for page in script.get("routes", [[]])]
+        approvals, lock = {}, threading.Lock()
+
+        def approval(state, params):
+            """How a human's yes stands; a request of its own for each that is asked for."""
+            with lock:
+                known = params.get("approvalId") or f"apr_{len(approvals) + 1:04}"
+                calls = approvals.setdefault(known, [f"{known}.{place + 1}" for place, _ in enumerate(params.get("calls", []))])
+            return {"approvalId": known, "state": state, "calls": calls, "expiresAt": utc(time.time() + 300)}
 
         def answer(method, step, params):
             if "result" in step:
                 return self.filled(step["result"])
+            if method in ("requestApproval", "approvalStatus"):
+                return approval(step.get("state", "waiting" if method == "requestApproval" else "approved"), params)
             if method == "tokenStolen":
                 return {}
             session = {"sessionId": "0000019d00000001", "agentInstanceId": "agt_scripted", "algorithmSuite": 2,
@@ -446,6 +462,7 @@ class World:
             "tqs": self.tqs.calls,
             "authenticator": self.authenticator.calls if self.authenticator else {},
             "told": self.authenticator.told if self.authenticator else [],
+            "asked": self.authenticator.asked if self.authenticator else [],
             "servers": {name: [{**request} for request in server.requests] for name, server in self.servers.items()},
             "violations": self.ledger.violations,
         }

@@ -9,13 +9,17 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use obol_ipc::approvals::WantedCall;
 use obol_ipc::message::DequeueTokenResult;
+use obol_ipc::names::Label;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::refusal::Looked;
 use self::tries::{Facts, Happened, Next, Tries};
 use crate::agent::{Agent, Draw, Inner};
+use crate::approval::Approval;
 use crate::arguments::{self, Channel, SEALED};
+use crate::asking::only_call;
 use crate::authenticator::sleep_within;
 use crate::body::{Body, ResponseBody};
 use crate::destination::{Chosen, Url, Wanted};
@@ -92,7 +96,8 @@ impl Agent {
         let wanted = Wanted { tool: tool.as_ref(), audience: audience.as_ref() };
         let url = Url::read(&request.uri().to_string())?;
         let chosen = self.0.choose(&url, request.method(), wanted, deadline).await?;
-        let draw = Draw { tool: chosen.tool, audience: Some(chosen.audience), arguments: None };
+        let approval = options.approval_label()?;
+        let draw = Draw { tool: chosen.tool, audience: Some(chosen.audience), arguments: None, approval };
         let token = Token(self.0.draw(&draw, deadline).await?);
         if token.details().channel.is_some() {
             let message = "the body: the tool takes sealed arguments; use `fetch`, which sees the body";
@@ -144,6 +149,8 @@ struct Call<'a> {
     tries: Tries,
     /// Something was sent of which it is not known whether it was carried out.
     unresolved: bool,
+    /// A token was drawn: no human is asked after that.
+    drew: bool,
     deadline: Instant,
 }
 
@@ -177,7 +184,8 @@ impl<'a> Call<'a> {
         };
         let deadline = agent.deadline(options.timeout);
         let (body, tries) = (Some(body), Tries::default());
-        Ok(Self { agent, options, method, headers, body, facts, tries, unresolved: false, deadline })
+        let (unresolved, drew) = (false, false);
+        Ok(Self { agent, options, method, headers, body, facts, tries, unresolved, drew, deadline })
     }
 
     fn bytes(&self) -> Option<&Bytes> {
@@ -278,14 +286,57 @@ impl<'a> Call<'a> {
         Ok(next)
     }
 
-    /// Draws a token and sends the request, once.
-    async fn send(&mut self, chosen: &Chosen) -> Result<Sent, Error> {
-        let draw = Draw {
+    /// Draws a token; of a call that takes a human's yes, once one was said.
+    async fn draw(&mut self, chosen: &Chosen) -> Result<DequeueTokenResult, Error> {
+        let mut draw = Draw {
             tool: chosen.tool.clone(),
             audience: Some(chosen.audience.clone()),
             arguments: self.bytes().and_then(arguments::hash),
+            approval: self.options.approval_label()?,
         };
-        let drawn = self.agent.draw(&draw, self.deadline).await?;
+        if draw.approval.is_none() {
+            let asks = self.options.approval.as_ref().filter(|_| !self.drew);
+            if !asks.is_some_and(|approval| approval.always) {
+                match self.agent.draw(&draw, self.deadline).await {
+                    Err(error) if error.code() == Code::ApprovalRequired => {}
+                    outcome => {
+                        self.drew = true;
+                        return outcome;
+                    }
+                }
+            }
+            let asks = asks.filter(|_| self.agent.has_authenticator());
+            let approval = asks.ok_or_else(|| required(chosen))?;
+            draw.approval = Some(self.ask(chosen, approval).await?);
+        }
+        // There is one token, so it is sent once.
+        (self.drew, self.facts.repeatable) = (true, false);
+        self.agent.draw(&draw, self.deadline).await.map_err(|error| match error.code() {
+            Code::OutcomeUnknown => used_up(),
+            _ => error,
+        })
+    }
+
+    /// Asks a human for a yes to this call, and waits. The call's own time begins anew.
+    async fn ask(&mut self, chosen: &Chosen, approval: &Approval) -> Result<Label, Error> {
+        let arguments = self.bytes().filter(|_| approval.shows_arguments).and_then(arguments::shown);
+        let call = WantedCall {
+            tool: chosen.tool.clone(),
+            audience: Some(chosen.audience.clone()),
+            actions: Vec::new(),
+            resource: None,
+            constraints: None,
+            arguments,
+            count: None,
+        };
+        let approved = self.agent.asked(approval.request(call), approval, self.deadline).await?;
+        self.deadline = self.agent.deadline(self.options.timeout);
+        only_call(&approved)
+    }
+
+    /// Draws a token and sends the request, once.
+    async fn send(&mut self, chosen: &Chosen) -> Result<Sent, Error> {
+        let drawn = self.draw(chosen).await?;
         let channel = drawn.channel.as_ref().map(Channel::of).transpose()?;
         let request = self.request(chosen, &drawn, channel.as_ref())?;
         drop(drawn);
@@ -399,6 +450,20 @@ impl<'a> Call<'a> {
             Redirect::Follow | Redirect::Refuse => Err(refused()),
         }
     }
+}
+
+fn required(chosen: &Chosen) -> Error {
+    let message = format!(
+        "a human says yes to each call of {}, and nobody was asked; nothing was sent. The option `approval` has one asked and waits",
+        chosen.tool
+    );
+    Error::new(Code::ApprovalRequired, message)
+}
+
+fn used_up() -> Error {
+    let message = "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used \
+                   up. Ask for another";
+    Error::new(Code::DaemonUnreachable, message)
 }
 
 fn refused() -> Error {

@@ -3,6 +3,7 @@
 "use strict";
 
 const fs = require("node:fs");
+const { askHuman, readApprovalId, usedUp } = require("./approval");
 const { Daemon } = require("./daemon");
 const { Deadline } = require("./deadline");
 const { findDestination, readRoutes, unknownDestination } = require("./destination");
@@ -91,7 +92,8 @@ class Agent {
         throw new AgentError("INVALID_ARGUMENT", "arguments: an object without whole numbers beyond 2^53; send such numbers as text");
       }
     }
-    return this.#draw({ tool, audience: options.audience }, options.popFor, this.#deadline(options), { alone: true });
+    const approvalId = readApprovalId(options.approvalId);
+    return this.#draw({ tool, audience: options.audience }, options.popFor, this.#deadline(options), { alone: true, approvalId });
   }
 
   /** `{ queueDepth, ttl, sessionActive, renewalPending }`, of one tool or of all. */
@@ -114,7 +116,7 @@ class Agent {
     return this.#sessionInfo(this.#deadline(options));
   }
 
-  /** As the platform's `fetch`, with a token; `init` may also have `tool`, `audience`, `idempotencyKey` and `timeout`. */
+  /** As the platform's `fetch`, with a token; `init` may also have `tool`, `audience`, `idempotencyKey`, `approval`, `approvalId` and `timeout`. */
   async fetch(input, init) {
     init ??= {};
     const deadline = this.#deadline({ timeout: init.timeout, signal: init.signal ?? input?.signal });
@@ -122,6 +124,8 @@ class Agent {
     const own = {
       destination: (wanted, until) => this.#destination(wanted, until),
       draw: (destination, popFor, until) => this.#draw(destination, popFor, until, { alone: false }),
+      drawApproved: (destination, popFor, until, approvalId) => this.#drawApproved(destination, popFor, until, approvalId),
+      askHuman: (approval, destination, body, until) => askHuman(this.#authenticator, approval, destination, body, until),
       authenticate: (until) => this.#shared("ensureAuthenticated", until),
       canAuthenticate: () => this.#canAuthenticate(),
       isYoung: (until) => this.#isYoung(until),
@@ -247,14 +251,24 @@ class Agent {
     this.#session = { routes: readRoutes(routes, { strict: false }), askedAt: performance.now() };
   }
 
+  /** The token of a call that a human said yes to. There is one, so it is not drawn again where the answer was lost. */
+  async #drawApproved(destination, popFor, deadline, approvalId) {
+    try {
+      return await this.#draw(destination, popFor, deadline, { alone: true, approvalId });
+    } catch (error) {
+      throw error.code === "OUTCOME_UNKNOWN" ? usedUp() : error;
+    }
+  }
+
   /** Draws a token as the rules say. `alone`: for a caller who wants a token, and decides what follows a lost answer. */
-  async #draw({ tool, audience }, popFor, deadline, { alone }) {
+  async #draw({ tool, audience }, popFor, deadline, { alone, approvalId }) {
     if (!TOOL.test(tool ?? "")) throw new AgentError("INVALID_ARGUMENT", "tool: 1 to 256 visible ASCII characters");
     const began = performance.now();
     let mayAuthenticate = this.#canAuthenticate();
     for (;;) {
       const waitMs = Math.floor(Math.min(MAX_WAIT_MS, Math.max(0, deadline.left() - ANSWER_MS)));
-      const params = { tool, waitMs, ...(audience === undefined ? {} : { audience }), ...(popFor === undefined ? {} : { popFor }) };
+      const said = Object.entries({ audience, popFor, approvalId }).filter(([, value]) => value !== undefined);
+      const params = { tool, waitMs, ...Object.fromEntries(said) };
       try {
         const token = readToken(await this.#sidecar.call("dequeueToken", params, deadline, { repeat: !alone }));
         if (!token) throw new AgentError("PROTOCOL_ERROR", "the sidecar's answer makes no sense; check its version");

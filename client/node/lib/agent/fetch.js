@@ -2,8 +2,10 @@
 // is sent twice.
 "use strict";
 
+const { required } = require("./approval");
 const { argumentsHash, isJsonObject } = require("./canonical");
 const { Channel, MAX_SEALED_BYTES, SEALED_TYPE, failed } = require("./channel");
+const { Deadline } = require("./deadline");
 const { AgentError } = require("./errors");
 const { Unanswered, Unsent } = require("./http");
 const { Rules, isBusy } = require("./rules");
@@ -25,8 +27,10 @@ class Call {
   #redirects = 0;
   /** It was sent before, and what came of that is not known. */
   #unresolved = false;
+  /** A token was drawn: no human is asked after that. */
+  #drew = false;
 
-  /** `agent`: what the call asks of it, `destination`, `draw`, `authenticate`, `isYoung`, `tellStolen`, `send`. */
+  /** `agent`: what the call asks of it, `destination`, `draw`, `drawApproved`, `askHuman`, `authenticate`, `isYoung`, `tellStolen`, `send`. */
   constructor(agent, request, deadline) {
     this.#agent = agent;
     this.#request = request;
@@ -59,9 +63,7 @@ class Call {
 
   /** Draws and sends. An attempt that is to be repeated has no answer. */
   async #attempt() {
-    const { body } = this.#request;
-    const popFor = this.#request.stream ? undefined : argumentsHash(body);
-    const token = await this.#agent.draw(this.#destination, popFor, this.#deadline);
+    const token = await this.#draw();
     const channel = token.channel() && new Channel(token.channel());
     try {
       return { answer: await this.#agent.send(this.#prepared(token, channel), this.#deadline), channel };
@@ -69,6 +71,36 @@ class Call {
       await this.#failed(error);
       return {};
     }
+  }
+
+  /** Draws; of a call that takes a human's yes, once one was said. */
+  async #draw() {
+    const { body, stream, approvalId, approval } = this.#request;
+    const popFor = stream ? undefined : argumentsHash(body);
+    const asks = this.#drew ? null : approval;
+    if (approvalId === undefined && !asks?.always) {
+      try {
+        const token = await this.#agent.draw(this.#destination, popFor, this.#deadline);
+        this.#drew = true;
+        return token;
+      } catch (error) {
+        if (error.code !== "APPROVAL_REQUIRED") throw error;
+      }
+    }
+    const drawnBy = approvalId ?? (await this.#ask(asks));
+    // There is one token, so it is sent once.
+    this.#drew = true;
+    this.#rules.once();
+    return this.#agent.drawApproved(this.#destination, popFor, this.#deadline, drawnBy);
+  }
+
+  /** Asks a human for a yes to this call, and waits. The call's own time begins anew. */
+  async #ask(approval) {
+    if (!approval || !this.#agent.canAuthenticate()) throw required(this.#destination.tool);
+    const body = this.#request.stream ? null : this.#request.body;
+    const drawnBy = await this.#agent.askHuman(approval, this.#destination, body, this.#deadline);
+    this.#deadline = new Deadline(this.#deadline.ms, this.#deadline.signal);
+    return drawnBy;
   }
 
   #prepared(token, channel) {
@@ -161,7 +193,7 @@ class Call {
     const location = answer.only("location");
     if (redirect === "manual" || location === null) return this.#finished(answer, channel);
     answer.drop();
-    const target = redirect === "follow" && ["GET", "HEAD"].includes(this.#request.method) && this.#redirects < MAX_REDIRECTS && (await this.#target(location));
+    const target = redirect === "follow" && !this.#rules.isOnce && ["GET", "HEAD"].includes(this.#request.method) && this.#redirects < MAX_REDIRECTS && (await this.#target(location));
     if (!target) {
       throw new AgentError(
         "REDIRECT_REFUSED",

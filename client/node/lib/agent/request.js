@@ -1,6 +1,7 @@
 // What a caller asks for, in the forms that the platform's `fetch` takes, as plain values.
 "use strict";
 
+const { readApproval, readApprovalId } = require("./approval");
 const { AgentError } = require("./errors");
 
 const NOT_THE_CALLERS =
@@ -43,7 +44,7 @@ function setDefault(headers, name, value) {
   if (value && !headers.some(([given]) => given === name)) headers.push([name, value]);
 }
 
-/** `{ url, method, headers, body, stream, redirect, idempotencyKey, tool, audience, timeout, signal }`; `url` as text. */
+/** `{ url, method, headers, body, stream, redirect, idempotencyKey, tool, audience, approval, approvalId, timeout, signal }`; `url` as text. */
 async function readRequest(input, init) {
   // Also one of another library, or of another realm.
   const isRequest = typeof input?.url === "string" && typeof input.arrayBuffer === "function";
@@ -65,7 +66,9 @@ async function readRequest(input, init) {
   setDefault(headers, "user-agent", "obol-agent-node/0.1.0");
   if (key !== undefined) headers.push(["idempotency-key", key]);
   const { tool, audience, timeout, signal = request?.signal } = init;
-  return { url, method, headers, body, stream, redirect, idempotencyKey: key, tool, audience, timeout, signal };
+  const approval = readApproval(init.approval);
+  const approvalId = readApprovalId(init.approvalId);
+  return { url, method, headers, body, stream, redirect, idempotencyKey: key, tool, audience, approval, approvalId, timeout, signal };
 }
 
 module.exports = { readRequest };

@@ -19,10 +19,22 @@ const retryAfterMs = (text) => (/^[0-9]{1,6}$/.test(text ?? "") ? Number(text) *
 class Rules {
   #left = { connect: 2, ambiguous: 1, stale: 1, young: 1, ended: 1, busy: 2 };
   #request;
+  #once;
 
   /** `request`: `method`, `stream`, `idempotencyKey`. */
   constructor(request) {
     this.#request = request;
+    this.#once = request.stream;
+  }
+
+  /** From now on nothing is sent again: there is one token for the call. */
+  once() {
+    this.#once = true;
+  }
+
+  /** Whether what was sent was all that is. */
+  get isOnce() {
+    return this.#once;
   }
 
   /** Whether doing it twice is as good as once. */
@@ -31,7 +43,7 @@ class Rules {
   }
 
   #spend(budget) {
-    if (this.#request.stream || this.#left[budget] === 0) return false;
+    if (this.#once || this.#left[budget] === 0) return false;
     this.#left[budget] -= 1;
     return true;
   }
@@ -56,7 +68,7 @@ class Rules {
    */
   answered(status, code, retryAfter) {
     if (status === 401) return this.#unauthorized(code);
-    if (status === 409 && retryAfter !== null && this.#request.idempotencyKey !== undefined && !this.#request.stream) {
+    if (status === 409 && retryAfter !== null && this.#request.idempotencyKey !== undefined && !this.#once) {
       return { again: Math.max(10, retryAfterMs(retryAfter)) };
     }
     if (status === 503 && isBusy(code)) return this.#spend("busy") ? { again: retryAfterMs(retryAfter) } : null;
@@ -67,7 +79,7 @@ class Rules {
   #unauthorized(code) {
     if (code === "TOKEN_REPLAYED") return { stolen: true };
     if (STALE.has(code)) return this.#spend("stale") ? { again: 0 } : null;
-    if (code === "SESSION_NOT_FOUND" && this.#left.young > 0 && !this.#request.stream) return { young: NEW_SESSION_PAUSE_MS };
+    if (code === "SESSION_NOT_FOUND" && this.#left.young > 0 && !this.#once) return { young: NEW_SESSION_PAUSE_MS };
     return ENDED.has(code) ? this.ended() : null;
   }
 

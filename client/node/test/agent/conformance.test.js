@@ -41,18 +41,24 @@ function assertSilent(value, name) {
   for (const text of seen) assert.ok(!text.includes("tok_"), `${name}: a token in ${text.slice(0, 200)}`);
 }
 
-function init({ url, body, stream, timeoutMs, ...options }) {
+function asking(approval) {
+  if (typeof approval !== "object") return approval;
+  const { timeoutMs, ...more } = approval;
+  return { onPrompt: () => {}, ...more, ...(timeoutMs && { timeout: timeoutMs }) };
+}
+
+function init({ url, body, stream, timeoutMs, approval, ...options }) {
   const pieces = async function* () {
     yield Buffer.from(body.slice(0, 3));
     yield Buffer.from(body.slice(3));
   };
-  return { ...options, timeout: timeoutMs, body: stream ? pieces() : body, ...(stream ? { duplex: "half" } : {}) };
+  return { ...options, approval: asking(approval), timeout: timeoutMs, body: stream ? pieces() : body, ...(stream ? { duplex: "half" } : {}) };
 }
 
 async function perform(agent, call) {
   const [[kind, options]] = Object.entries(call);
   if (kind === "fetch") return agent.fetch(options.url, init(options));
-  if (kind === "dequeueToken") return agent.dequeueToken(options.tool);
+  if (kind === "dequeueToken") return agent.dequeueToken(options.tool, options);
   if (kind === "register") return agent.register({ onPrompt: () => {}, ...options });
   return agent[kind](options);
 }
@@ -78,7 +84,7 @@ async function check(expect, outcome, name, echoes) {
   for (const [member, wanted] of Object.entries(expect.result ?? {})) assert.deepEqual(value[member], wanted, `${name}: ${member}`);
 }
 
-function checkCounts(one, counts, name, told) {
+function checkCounts(one, counts, name, { told, asked }) {
   assert.deepEqual(counts.violations, [], name);
   if (one.drawn !== undefined) assert.equal(counts.drawn.length, one.drawn, `${name}: drawn`);
   for (const [server, requests] of Object.entries(counts.servers)) {
@@ -91,6 +97,9 @@ function checkCounts(one, counts, name, told) {
     });
   }
   for (const [method, times] of Object.entries(one.authenticator ?? {})) assert.equal(counts.authenticator[method] ?? 0, times, `${name}: ${method}`);
+  for (const [method, times] of Object.entries(one.tqs ?? {})) assert.equal(counts.tqs[method] ?? 0, times, `${name}: ${method}`);
+  if (one.approvalIds) assert.deepEqual(counts.drawn.map(({ approvalId }) => approvalId ?? null), one.approvalIds, `${name}: approvalIds`);
+  if (asked) assert.deepEqual(counts.asked, asked, `${name}: asked`);
   if (told) assert.deepEqual(counts.told, told, `${name}: told`);
   if (one.popFor) assert.deepEqual(counts.drawn.map(({ popFor }) => popFor ?? null), one.popFor, `${name}: popFor`);
 }
@@ -109,13 +118,13 @@ async function run(world, one) {
   const took = performance.now() - began;
   if (one.atLeastMs) assert.ok(took >= one.atLeastMs, `${name}: ${took} ms`);
   if (one.withinMs) assert.ok(took <= one.withinMs, `${name}: ${took} ms`);
-  const told = one.told && world.filled(one.told);
-  checkCounts(one, await world.close(), name, told);
+  const [told, asked] = [one.told, one.asked].map((list) => list && world.filled(list));
+  checkCounts(one, await world.close(), name, { told, asked });
   assertSilent(agent, name);
   await agent.close();
 }
 
-for (const file of ["calls.json", "attacks.json"]) {
+for (const file of ["calls.json", "approvals.json", "attacks.json"]) {
   test(file, async (t) => {
     const world = new World();
     t.after(() => world.end());

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._agent import Agent, AsyncAgent, Registration, SessionInfo, TokenStatus
+from ._approval import Approval, ApprovalPrompt
 from ._errors import AgentError
 from ._http import Headers
 from ._register import Prompt
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ._tools import tool
 
 __all__ = [
-    "Agent", "AgentError", "AsyncAgent", "AsyncResponse", "Headers", "ObolAuth", "Prompt", "Registration", "Response", "SessionInfo",
+    "Agent", "AgentError", "Approval", "ApprovalPrompt", "AsyncAgent", "AsyncResponse", "Headers", "ObolAuth", "Prompt", "Registration", "Response", "SessionInfo",
     "Token", "TokenStatus", "tool",
 ]
 __version__ = "0.1.0"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._approval import ApprovalLike, read_approval_id
 from ._blocking import BlockingIo, run
 from ._canonical import arguments_hash
 from ._core import CLIENT, DEFAULT_TIMEOUT_SECS, Core, Places
@@ -108,11 +109,13 @@ class Agent:
 
     def dequeue_token(
         self, tool: str, *, audience: str | None = None, arguments: Mapping[str, Any] | None = None, pop_for: str | None = None,
-        timeout: float | None = None,
+        approval_id: str | None = None, timeout: float | None = None,
     ) -> Token:
         """One token, for who sends it by themselves."""
         deadline = self._core.deadline(timeout)
-        return run(self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True))
+        approval_id = read_approval_id(approval_id)
+        drawing = self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True, approval_id=approval_id)
+        return run(drawing)
 
     @contextmanager
     def token(self, tool: str, **options: Any) -> Iterator[Token]:
@@ -133,16 +136,17 @@ class Agent:
         self, url: Any, *, method: str = "GET", params: Pairs | None = None, headers: HeadersLike | None = None, body: Any = None,
         json: Any = None, data: Pairs | None = None,
         tool: str | None = None, audience: str | None = None, idempotency_key: str | None = None, redirect: Redirect = "follow",
-        timeout: float | None = None,
+        approval: ApprovalLike = "never", approval_id: str | None = None, timeout: float | None = None,
     ) -> Response:
         """Sends a request with a token.
 
         ``params`` goes behind the URL's query. The body is ``json``, ``data`` as a form, or ``body`` as it is: bytes, text, or something to
-        iterate over, which is sent once.
+        iterate over, which is sent once. ``approval`` says whether a human is asked where the call takes a yes; ``approval_id`` names a
+        yes from before.
         """
         request = read_request(
             url, method, params=params, headers=headers, body=body, json=json, data=data, tool=tool, audience=audience, idempotency_key=idempotency_key,
-            redirect=redirect,
+            redirect=redirect, approval=approval, approval_id=approval_id,
         )
         return Response(run(self._core.fetch(request, self._core.deadline(timeout))))
 
@@ -194,11 +198,12 @@ class AsyncAgent:
 
     async def dequeue_token(
         self, tool: str, *, audience: str | None = None, arguments: Mapping[str, Any] | None = None, pop_for: str | None = None,
-        timeout: float | None = None,
+        approval_id: str | None = None, timeout: float | None = None,
     ) -> Token:
         """One token, for who sends it by themselves."""
         deadline = self._core.deadline(timeout)
-        return await self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True)
+        approval_id = read_approval_id(approval_id)
+        return await self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True, approval_id=approval_id)
 
     @asynccontextmanager
     async def token(self, tool: str, **options: Any) -> AsyncIterator[Token]:
@@ -219,16 +224,17 @@ class AsyncAgent:
         self, url: Any, *, method: str = "GET", params: Pairs | None = None, headers: HeadersLike | None = None, body: Any = None,
         json: Any = None, data: Pairs | None = None,
         tool: str | None = None, audience: str | None = None, idempotency_key: str | None = None, redirect: Redirect = "follow",
-        timeout: float | None = None,
+        approval: ApprovalLike = "never", approval_id: str | None = None, timeout: float | None = None,
     ) -> AsyncResponse:
         """Sends a request with a token.
 
         ``params`` goes behind the URL's query. The body is ``json``, ``data`` as a form, or ``body`` as it is: bytes, text, or something to
-        iterate over, which is sent once.
+        iterate over, which is sent once. ``approval`` says whether a human is asked where the call takes a yes; ``approval_id`` names a
+        yes from before.
         """
         request = read_request(
             url, method, params=params, headers=headers, body=body, json=json, data=data, tool=tool, audience=audience, idempotency_key=idempotency_key,
-            redirect=redirect,
+            redirect=redirect, approval=approval, approval_id=approval_id,
         )
         return AsyncResponse(await self._core.fetch(request, self._core.deadline(timeout)))
 

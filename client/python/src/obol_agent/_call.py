@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+from ._approval import Approval, required
 from ._canonical import arguments_hash, is_json_object
 from ._channel import MAX_SEALED_BYTES, SEALED_TYPE, Channel, failed, is_supported, unsupported
 from ._deadline import Deadline
@@ -39,6 +40,16 @@ class Agent(Protocol):
         cannot_seal: Callable[[str], AgentError] | None,
     ) -> Token: ...
 
+    async def draw_approved(
+        self, tool: str, audience: str, pop_for: str | None, deadline: Deadline, approval_id: str, *,
+        cannot_seal: Callable[[str], AgentError] | None,
+    ) -> Token: ...
+
+    async def ask_human(
+        self, approval: Approval, tool: str, audience: str, body: Any, deadline: Deadline, *,
+        cannot_seal: Callable[[str], AgentError] | None,
+    ) -> str: ...
+
     async def send(self, request: Prepared, deadline: Deadline) -> Answer: ...
 
     async def pause(self, secs: float, deadline: Deadline) -> None: ...
@@ -67,6 +78,8 @@ class Call:
         self._redirects = 0
         #: It was sent before, and what came of that is not known.
         self._unresolved = False
+        #: A token was drawn: no human is asked after that.
+        self._drew = False
 
     async def run(self) -> Done:
         try:
@@ -98,13 +111,36 @@ class Call:
                 return done
 
     async def _attempt(self) -> tuple[Answer, Channel | None]:
-        body = self._request.body
-        pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
-        destination = self._destination
-        cannot_seal = None if is_supported() else unsupported
-        token = await self._agent.draw(destination.tool, destination.audience, pop_for, self._deadline, cannot_seal=cannot_seal)
+        token = await self._draw()
         channel = Channel(token.channel) if token.channel else None
         return await self._agent.send(self._prepared(token, channel), self._deadline), channel
+
+    async def _draw(self) -> Token:
+        """Draws; of a call that takes a human's yes, once one was said."""
+        body, drawn_by = self._request.body, self._request.approval_id
+        pop_for = arguments_hash(body) if body is None or isinstance(body, bytes) else None
+        cannot_seal = None if is_supported() else unsupported
+        tool, audience = self._destination.tool, self._destination.audience
+        approval = None if self._drew else self._request.approval
+        if drawn_by is None and not (approval and approval.always):
+            try:
+                token = await self._agent.draw(tool, audience, pop_for, self._deadline, cannot_seal=cannot_seal)
+            except AgentError as error:
+                if error.code != "APPROVAL_REQUIRED":
+                    raise
+            else:
+                self._drew = True
+                return token
+        if drawn_by is None:
+            if not approval or not self._agent.can_authenticate():
+                raise required(tool)
+            drawn_by = await self._agent.ask_human(approval, tool, audience, body, self._deadline, cannot_seal=cannot_seal)
+            # The call's own time begins anew.
+            self._deadline = Deadline(self._deadline.secs)
+        # There is one token, so it is sent once.
+        self._drew = True
+        self._rules.once()
+        return await self._agent.draw_approved(tool, audience, pop_for, self._deadline, drawn_by, cannot_seal=cannot_seal)
 
     def _prepared(self, token: Token, channel: Channel | None) -> Prepared:
         request = self._request
@@ -194,7 +230,7 @@ class Call:
         if self._request.redirect == "manual" or not locations:
             return await self._finished(answer, channel)
         answer.drop()
-        may = self._request.redirect == "follow" and self._request.method in ("GET", "HEAD") and self._redirects < MAX_REDIRECTS
+        may = self._request.redirect == "follow" and not self._rules.is_once and self._request.method in ("GET", "HEAD") and self._redirects < MAX_REDIRECTS
         if not may or len(locations) > 1 or not await self._moved(locations[0]):
             raise AgentError(
                 "REDIRECT_REFUSED",

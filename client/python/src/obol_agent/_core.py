@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from ._approval import Approval, ask_human, used_up
 from ._call import Call, Done
 from ._channel import is_supported, unsupported
 from ._deadline import Deadline
@@ -244,7 +245,7 @@ class Core:
 
     async def draw(
         self, tool: str, audience: str | None, pop_for: str | None, deadline: Deadline, *, alone: bool = False,
-        cannot_seal: CannotSeal | None = None,
+        cannot_seal: CannotSeal | None = None, approval_id: str | None = None,
     ) -> Token:
         """Draws a token as the rules say.
 
@@ -256,7 +257,8 @@ class Core:
         began, may_authenticate = time.monotonic(), self.can_authenticate()
         while True:
             wait_ms = int(min(MAX_WAIT_MS, max(0.0, deadline.left() - ANSWER_SECS) * 1_000))
-            params = {"tool": tool, "waitMs": wait_ms, "audience": audience, "popFor": pop_for}
+            said = {"audience": audience, "popFor": pop_for, "approvalId": approval_id}
+            params = {"tool": tool, "waitMs": wait_ms, **said}
             params = {name: value for name, value in params.items() if value is not None}
             if cannot_seal and await self._is_sealed(tool, audience, deadline):
                 raise cannot_seal(tool)
@@ -278,6 +280,23 @@ class Core:
                 await self.open_session(deadline)
             else:
                 await self.pause(wait, deadline)
+
+    async def draw_approved(
+        self, tool: str, audience: str, pop_for: str | None, deadline: Deadline, approval_id: str, *, cannot_seal: CannotSeal | None
+    ) -> Token:
+        """The token of a call that a human said yes to. There is one, so it is not drawn again where the answer was lost."""
+        try:
+            return await self.draw(tool, audience, pop_for, deadline, alone=True, cannot_seal=cannot_seal, approval_id=approval_id)
+        except AgentError as error:
+            raise used_up() if error.code == "OUTCOME_UNKNOWN" else error from None
+
+    async def ask_human(
+        self, approval: Approval, tool: str, audience: str, body: Any, deadline: Deadline, *, cannot_seal: CannotSeal | None
+    ) -> str:
+        """What a human said yes to is drawn by. Nobody is asked for what could not be sent."""
+        if cannot_seal and await self._is_sealed(tool, audience, deadline):
+            raise cannot_seal(tool)
+        return await ask_human(self._io.authenticator, self.pause, approval, tool, audience, body, deadline)
 
     async def tell_stolen(self, tool: str, audience: str) -> None:
         """Tells the authenticator that somebody else spent a token. Nothing depends on whether that arrives."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from ._approval import Approval, read_approval, read_approval_id
 from ._errors import wrong
 from ._http import Body
 
@@ -33,6 +34,10 @@ class Request(NamedTuple):
     idempotent: bool
     tool: str | None
     audience: str | None
+    #: How a human is asked, where the call takes a yes.
+    approval: Approval | None
+    #: A yes from before.
+    approval_id: str | None
 
     def __repr__(self) -> str:
         return f"Request({self.method})"
@@ -97,7 +102,7 @@ def _read_body(body: Any, json_value: Any, data: Pairs | None) -> tuple[Body, st
 
 def read_request(
     url: Any, method: str, *, params: Pairs | None, headers: HeadersLike | None, body: Any, json: Any, data: Pairs | None, tool: str | None, audience: str | None,
-    idempotency_key: str | None, redirect: Redirect,
+    idempotency_key: str | None, redirect: Redirect, approval: Any, approval_id: str | None,
 ) -> Request:
     method = method.upper() if isinstance(method, str) else ""
     if not _METHOD.fullmatch(method) or method in ("CONNECT", "TRACE", "TRACK"):
@@ -115,4 +120,6 @@ def read_request(
     written += [(name, value) for name, value in defaults.items() if value and name not in given]
     if idempotency_key is not None:
         written.append(("idempotency-key", idempotency_key))
-    return Request(_with_params(str(url), params), method, written, read, redirect, idempotency_key is not None, tool, audience)
+    asks, approval_id = read_approval(approval), read_approval_id(approval_id)
+    place, has_key = _with_params(str(url), params), idempotency_key is not None
+    return Request(place, method, written, read, redirect, has_key, tool, audience, asks, approval_id)

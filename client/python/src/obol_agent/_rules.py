@@ -40,13 +40,18 @@ def _retry_after_secs(text: str | None) -> float:
 class Rules:
     def __init__(self, method: str, stream: bool, idempotent: bool) -> None:
         self._left = {"connect": 2, "ambiguous": 1, "stale": 1, "young": 1, "ended": 1, "busy": 2}
-        self._stream = stream
+        #: Nothing is sent again.
+        self.is_once = stream
         self._idempotent = idempotent
         #: Whether doing it twice is as good as once.
         self.repeatable = method in REPEATABLE
 
+    def once(self) -> None:
+        """From now on nothing is sent again: there is one token for the call."""
+        self.is_once = True
+
     def _spend(self, budget: str) -> bool:
-        if self._stream or self._left[budget] == 0:
+        if self.is_once or self._left[budget] == 0:
             return False
         self._left[budget] -= 1
         return True
@@ -66,7 +71,7 @@ class Rules:
     def answered(self, status: int, code: str | None, retry_after: str | None) -> Decision:
         if status == 401:
             return self._unauthorized(code)
-        if status == 409 and retry_after is not None and self._idempotent and not self._stream:
+        if status == 409 and retry_after is not None and self._idempotent and not self.is_once:
             return Decision("again", max(0.01, _retry_after_secs(retry_after)))
         if status == 503 and code in BUSY:
             return Decision("again", _retry_after_secs(retry_after)) if self._spend("busy") else ANSWER
@@ -79,7 +84,7 @@ class Rules:
             return Decision("stolen")
         if code in _STALE:
             return Decision("again") if self._spend("stale") else ANSWER
-        if code == "SESSION_NOT_FOUND" and self._left["young"] and not self._stream:
+        if code == "SESSION_NOT_FOUND" and self._left["young"] and not self.is_once:
             return Decision("young", NEW_SESSION_PAUSE_SECS)
         return self.ended() if code in _ENDED else ANSWER
 

@@ -64,13 +64,13 @@ meanings! {
         "UNAVAILABLE": "The store failed, the audit log cannot be written, or the daemon is stopping. Nothing was handed out."
             => "Connect again a little later; if it lasts, make room on the disk and restart the daemon.";
         "APPROVAL_REQUIRED": "A human says yes to each call of this tool, and no such yes waits for its token."
-            => "Ask for one (`requestApproval` on `auth.sock`); `obol approve ID` where the service runs says yes.";
+            => "Have one asked: the option `approval` of `fetch`, `obol fetch --approval wait`. `obol approve ID` where the service runs says yes.";
         "NOT_REGISTERED": "The Authentication Service does not know the agent."
             => "`obol register`, and have a human approve it.";
-        "APPROVAL_PENDING": "A human has yet to decide about the agent."
-            => "`obol approve CODE` where the service runs; `obol auth status` shows the code.";
-        "APPROVAL_DENIED": "A human said no to the agent, or nobody decided in time."
-            => "Ask them; then `obol register` again.";
+        "APPROVAL_PENDING": "A human has yet to decide: about the agent, or about a call."
+            => "`obol approve` with the code or the ID that was shown, where the service runs; `obol auth status` shows the agent's code.";
+        "APPROVAL_DENIED": "A human said no: to a call, or to the agent; or nobody decided about the agent in time."
+            => "Ask them; then ask again, or `obol register` again.";
         "APPROVAL_EXPIRED": "The human's approval is over."
             => "`obol register` again; the human sees what changed.";
         "SUSPENDED": "The Authentication Service ended the agent; what was minted ahead is destroyed."

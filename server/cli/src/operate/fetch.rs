@@ -8,11 +8,11 @@ use std::path::Path;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use obol_agent::{Agent, CallOptions, Code, Error, Redirect, ResponseBody, Route, read_url};
+use obol_agent::{Agent, Approval, CallOptions, Code, Error, Redirect, ResponseBody, Route, read_url};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
-use crate::settings::args::fetch::FetchArgs;
+use crate::settings::args::fetch::{FetchArgs, WhetherAsked};
 
 /// The longest body that is sent, in bytes.
 const MAX_BODY_BYTES: u64 = 16 << 20;
@@ -106,6 +106,16 @@ fn options(args: &FetchArgs) -> CallOptions {
     if let Some(key) = &args.idempotency_key {
         options = options.idempotency_key(key);
     }
+    if args.approval == WhetherAsked::Wait {
+        let approval = Approval::wait();
+        options = options.approval(match &args.purpose {
+            Some(purpose) => approval.purpose(purpose),
+            None => approval,
+        });
+    }
+    if let Some(id) = &args.approval_id {
+        options = options.approval_id(id);
+    }
     options.redirect(if args.no_redirect { Redirect::Manual } else { Redirect::Follow })
 }
 
@@ -147,6 +157,7 @@ impl From<Error> for Failure {
 fn exit_of(code: Code) -> Exit {
     match code {
         Code::PolicyDeny
+        | Code::ApprovalRequired
         | Code::ApprovalDenied
         | Code::Suspended
         | Code::Revoked

@@ -10,5 +10,10 @@ console.log(info.algorithmSuite, response.status, token.authorization(), queueDe
 await agent.fetch(new Request("https://api.example/"), { body: (async function* () { yield "piece"; })(), signal: AbortSignal.timeout(9) });
 const sealed: boolean | undefined = (await agent.tokenStatus("x")).sealed;
 console.log(sealed);
+await agent.fetch("https://api.example/", { approval: "wait" });
+await agent.fetch("https://api.example/", { approval: { purpose: "x", action: ["pay"], constraints: { max_rows: 1 }, onPrompt: ({ approvalId }) => console.log(approvalId) } });
+await agent.dequeueToken("pay", { approvalId: "apr_x.1" });
+// @ts-expect-error neither of the words that there are
+await agent.fetch("https://api.example/", { approval: "maybe" });
 // @ts-expect-error a number is no URL
 await agent.fetch(7);

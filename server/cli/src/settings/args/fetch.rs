@@ -3,9 +3,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Output;
+
+/// Whether a human is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum WhetherAsked {
+    Never,
+    Wait,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
@@ -29,7 +36,16 @@ pub(crate) struct FetchArgs {
     /// Names the call, so that a server with retry receipts carries it out once.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
-    /// How long everything may take, in seconds.
+    /// Where the call takes a human's yes: 'wait' asks one, writes to standard error what they decide by, and waits six minutes at most.
+    #[arg(long, value_name = "WHETHER", default_value = "never")]
+    pub(crate) approval: WhetherAsked,
+    /// Why the call is made: the human reads it.
+    #[arg(long, value_name = "TEXT", requires = "approval")]
+    pub(crate) purpose: Option<String>,
+    /// The call is one that a human said yes to before: what its token is drawn by.
+    #[arg(long, value_name = "ID")]
+    pub(crate) approval_id: Option<String>,
+    /// How long everything may take, in seconds. The wait for a human is not part of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) timeout: u64,
     /// Also print status and headers, in front of the body.

@@ -1,0 +1,139 @@
+// A human's yes to a call that is granted with one alone: asked for at the authenticator, shown to whoever can fetch a human, and
+// waited for.
+"use strict";
+
+const { argumentsHash, isJsonObject } = require("./canonical");
+const { Deadline } = require("./deadline");
+const { AgentError, Lost } = require("./errors");
+
+/** Longer than somebody may decide. */
+const WAIT_MS = 6 * 60_000;
+/** How long the authenticator is to wait for news, each time it is asked, and how much later it is asked again. */
+const POLL_MS = 5_000;
+const POLL_PAUSE_MS = 100;
+const MEMBERS = new Set(["purpose", "action", "resource", "constraints", "showArguments", "always", "timeout", "onPrompt"]);
+const MAY_PASS = new Set(["AUTHORITY_UNREACHABLE", "OVERLOADED", "UNAVAILABLE", "DAEMON_UNREACHABLE"]);
+const LABEL = /^[\x21-\x7e]{1,128}$/;
+
+const wrong = (what) => new AgentError("INVALID_ARGUMENT", what);
+const nonsense = () => new AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version");
+
+/** The option `approval` as an object; null where nobody is to be asked. */
+function readApproval(given) {
+  if (given === undefined || given === "never") return null;
+  const approval = given === "wait" ? {} : given;
+  if (typeof approval !== "object" || approval === null) throw wrong('approval: "never", "wait", or an object');
+  const unknown = Object.keys(approval).find((name) => !MEMBERS.has(name));
+  if (unknown !== undefined) throw wrong(`approval: ${unknown} is none of ${[...MEMBERS].join(", ")}`);
+  new Deadline(approval.timeout ?? WAIT_MS);
+  return approval;
+}
+
+/** The option `approvalId`, checked. */
+function readApprovalId(given) {
+  if (given !== undefined && !(typeof given === "string" && LABEL.test(given))) {
+    throw wrong("approvalId: what a call is drawn by, 1 to 128 visible ASCII characters");
+  }
+  return given;
+}
+
+/** What is asked for, for one call. */
+function wanted(approval, { tool, audience }, body) {
+  const call = { tool, audience };
+  if (approval.action !== undefined) call.actions = [approval.action].flat();
+  if (approval.resource !== undefined) call.resource = approval.resource;
+  if (approval.constraints !== undefined) call.constraints = JSON.stringify(approval.constraints);
+  const isShown = approval.showArguments !== false && Buffer.isBuffer(body) && isJsonObject(body);
+  if (isShown && argumentsHash(body) !== undefined) call.arguments = body.toString("utf8");
+  return { calls: [call], ...(approval.purpose !== undefined && { purpose: approval.purpose }) };
+}
+
+/** What is shown where nothing else is asked for. */
+function prompt({ approvalId, expiresAt }, tool) {
+  process.stderr.write(`A human has to say yes to ${tool} before ${expiresAt}. Where the service runs:\n    obol approve ${approvalId}\n`);
+}
+
+/** Asks; again only where nobody can have heard of it. */
+async function request(authenticator, params, deadline) {
+  for (;;) {
+    try {
+      return await authenticator.call("requestApproval", params, deadline, { repeat: false });
+    } catch (error) {
+      if (error instanceof Lost) {
+        throw new AgentError(
+          "DAEMON_UNREACHABLE",
+          "the authenticator went away while it was asking a human; nothing was sent, and the request may wait for them in vain. Ask again",
+        );
+      }
+      const wait = Math.max(10, Number(error.retryAfterMs) || POLL_PAUSE_MS);
+      if (error.code !== "OVERLOADED" || wait >= deadline.left()) throw error;
+      await deadline.pause(wait);
+    }
+  }
+}
+
+/** Waits until somebody decided, or the time is over. */
+async function decided(authenticator, asked, until) {
+  let away;
+  let answer = asked;
+  const { approvalId } = asked;
+  while (answer.state === "waiting") {
+    if (until.left() <= POLL_PAUSE_MS) throw away ?? failure("waiting", asked);
+    await until.pause(POLL_PAUSE_MS);
+    const waitMs = Math.max(0, Math.floor(Math.min(POLL_MS, until.left()) - POLL_PAUSE_MS));
+    try {
+      answer = await authenticator.call("approvalStatus", { approvalId, waitMs }, until, { repeat: true });
+      away = undefined;
+    } catch (error) {
+      if (error.code === "INVALID_ARGUMENT") throw failure("forgotten");
+      if (MAY_PASS.has(error.code)) away = error;
+      else if (error.code !== "TIMEOUT") throw error;
+    }
+  }
+  return answer;
+}
+
+const failure = (state, asked) =>
+  ({
+    waiting: new AgentError(
+      "APPROVAL_PENDING",
+      `a human has yet to say yes to the call: obol approve ${asked?.approvalId} where the service runs; nothing was sent. Wait longer, or ask again later`,
+      { approvalId: asked?.approvalId },
+    ),
+    denied: new AgentError("APPROVAL_DENIED", "a human said no to the call; nothing was sent. Ask them why before asking again"),
+    expired: new AgentError("EXPIRED", "nobody said yes to the call in time, or the time after the yes is over; nothing was sent. Ask again"),
+    forgotten: new AgentError(
+      "EXPIRED",
+      "the authenticator knows of the request no more: it was restarted, or the time is over; nothing was sent. Ask again",
+    ),
+  })[state] ?? nonsense();
+
+/** Asks a human for a yes to one call, once, and waits; gives what its token is drawn by. `deadline` is for the asking alone. */
+async function askHuman(authenticator, approval, destination, body, deadline) {
+  const asked = await request(authenticator, wanted(approval, destination, body), deadline);
+  if (typeof asked.approvalId !== "string" || !LABEL.test(asked.approvalId)) throw nonsense();
+  if (asked.state === "waiting") {
+    const { approvalId, expiresAt, page } = asked;
+    const shown = { approvalId, expiresAt, ...(page && { page }) };
+    await (approval.onPrompt ?? ((seen) => prompt(seen, destination.tool)))(shown);
+  }
+  const until = new Deadline(approval.timeout ?? WAIT_MS, deadline.signal);
+  const { state, calls } = await decided(authenticator, asked, until);
+  if (state !== "approved") throw failure(state);
+  if (!Array.isArray(calls) || calls.length !== 1 || typeof calls[0] !== "string" || !LABEL.test(calls[0])) throw nonsense();
+  return calls[0];
+}
+
+const required = (tool) =>
+  new AgentError(
+    "APPROVAL_REQUIRED",
+    `a human says yes to each call of ${tool}, and nobody was asked; nothing was sent. The option \`approval: "wait"\` has one asked and waits`,
+  );
+
+const usedUp = () =>
+  new AgentError(
+    "DAEMON_UNREACHABLE",
+    "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used up. Ask for another",
+  );
+
+module.exports = { askHuman, readApproval, readApprovalId, required, usedUp };

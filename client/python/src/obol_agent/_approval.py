@@ -1,0 +1,196 @@
+"""A human's yes to a call that is granted with one alone: asked for, shown to whoever can fetch a human, and waited for."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from ._canonical import arguments_hash, is_json_object
+from ._deadline import Deadline
+from ._errors import AgentError, Lost, wrong
+
+#: Longer than somebody may decide.
+WAIT_SECS = 6 * 60.0
+#: How long the authenticator is to wait for news, each time it is asked, and how much later it is asked again.
+POLL_SECS = 5.0
+POLL_PAUSE_SECS = 0.1
+_MAY_PASS = frozenset({"AUTHORITY_UNREACHABLE", "OVERLOADED", "UNAVAILABLE", "DAEMON_UNREACHABLE"})
+_LABEL = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Authenticator(Protocol):
+    async def call(self, method: str, params: dict[str, Any], deadline: Deadline, *, repeat: bool) -> dict[str, Any]: ...
+
+
+Pause = Callable[[float, Deadline], Awaitable[None]]
+
+
+class ApprovalPrompt(NamedTuple):
+    #: What the human decides by: ``obol approve ID``.
+    approval_id: str
+    #: Until when they may.
+    expires_at: str
+    #: Where they decide in a browser; empty where there is no such page.
+    page: str = ""
+
+
+class Approval:
+    """How a human is asked for a yes to a call. Without any argument the same as ``approval="wait"``."""
+
+    def __init__(
+        self, *, purpose: str | None = None, action: str | Sequence[str] | None = None, resource: str | None = None,
+        constraints: Mapping[str, Any] | None = None, show_arguments: bool = True, always: bool = False, timeout: float = WAIT_SECS,
+        on_prompt: Callable[[ApprovalPrompt], None] | None = None,
+    ) -> None:
+        """``purpose``: why, for the human to read. ``action``, ``resource``, ``constraints``: what the call takes of its grant.
+
+        ``show_arguments=False``: the human does not see the arguments, as for a server that does not see bodies. ``always``: asks also
+        where a token is to be had without, for what such tokens do not allow. ``timeout``: seconds to wait for the human; the call's own
+        time begins after it. ``on_prompt`` shows a human what waits for them; it is printed to standard error if left out.
+        """
+        self.always, self.timeout = always, Deadline(timeout).secs
+        self._purpose, self._shows, self._on_prompt = purpose, show_arguments, on_prompt
+        narrowed = {
+            "actions": [action] if isinstance(action, str) else action and list(action), "resource": resource,
+            "constraints": None if constraints is None else json.dumps(constraints, ensure_ascii=False, separators=(",", ":")),
+        }
+        self._call = {name: value for name, value in narrowed.items() if value is not None}
+
+    def request(self, tool: str, audience: str, body: Any) -> dict[str, Any]:
+        """What is asked for, for one call."""
+        call = {"tool": tool, "audience": audience, **self._call}
+        if self._shows and isinstance(body, bytes) and is_json_object(body) and arguments_hash(body) is not None:
+            call["arguments"] = body.decode()
+        return {"calls": [call], **({} if self._purpose is None else {"purpose": self._purpose})}
+
+    def show(self, asked: dict[str, Any], tool: str) -> None:
+        prompt = ApprovalPrompt(*(str(asked.get(name) or "") for name in ("approvalId", "expiresAt", "page")))
+        if self._on_prompt:
+            return self._on_prompt(prompt)
+        how = f"Where the service runs:\n    obol approve {prompt.approval_id}"
+        print(f"A human has to say yes to {tool} before {prompt.expires_at}. {how}", file=sys.stderr)
+
+
+ApprovalLike = Literal["never", "wait"] | Approval
+
+
+def read_approval(given: Any) -> Approval | None:
+    """The option ``approval``; None where nobody is to be asked."""
+    if given is None or given == "never":
+        return None
+    if given == "wait":
+        return Approval()
+    if not isinstance(given, Approval):
+        raise wrong('approval: "never", "wait", or an Approval')
+    return given
+
+
+def read_approval_id(given: Any) -> str | None:
+    if given is not None and not (isinstance(given, str) and _LABEL.fullmatch(given)):
+        raise wrong("approval_id: what a call is drawn by, 1 to 128 visible ASCII characters")
+    return given
+
+
+async def ask_human(
+    authenticator: Authenticator, pause: Pause, approval: Approval, tool: str, audience: str, body: Any, deadline: Deadline
+) -> str:
+    """Asks a human for a yes to one call, once, and waits; gives what its token is drawn by. ``deadline`` is for the asking alone."""
+    asked = await _request(authenticator, pause, approval.request(tool, audience, body), deadline)
+    if not _is_label(asked.get("approvalId")):
+        raise _nonsense()
+    if asked.get("state") == "waiting":
+        approval.show(asked, tool)
+    answer = await _decided(authenticator, pause, asked, Deadline(approval.timeout))
+    if answer.get("state") != "approved":
+        raise _failure(str(answer.get("state")), asked)
+    calls = answer.get("calls")
+    if not isinstance(calls, list) or len(calls) != 1 or not _is_label(calls[0]):
+        raise _nonsense()
+    drawn_by: str = calls[0]
+    return drawn_by
+
+
+async def _request(authenticator: Authenticator, pause: Pause, params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    """Asks; again only where nobody can have heard of it."""
+    while True:
+        try:
+            return await authenticator.call("requestApproval", params, deadline, repeat=False)
+        except Lost:
+            raise AgentError(
+                "DAEMON_UNREACHABLE",
+                "the authenticator went away while it was asking a human; nothing was sent, and the request may wait for them in vain. "
+                "Ask again",
+            ) from None
+        except AgentError as error:
+            asked = error.details.get("retryAfterMs")
+            wait = max(0.01, asked / 1_000 if isinstance(asked, (int, float)) else POLL_PAUSE_SECS)
+            if error.code != "OVERLOADED" or wait >= deadline.left():
+                raise
+        await pause(wait, deadline)
+
+
+async def _decided(authenticator: Authenticator, pause: Pause, asked: dict[str, Any], until: Deadline) -> dict[str, Any]:
+    """Waits until somebody decided, or the time is over."""
+    away: AgentError | None = None
+    answer = asked
+    while answer.get("state") == "waiting":
+        if until.left() <= POLL_PAUSE_SECS:
+            raise away or _failure("waiting", asked)
+        await pause(POLL_PAUSE_SECS, until)
+        wait_ms = max(0, int((min(POLL_SECS, until.left()) - POLL_PAUSE_SECS) * 1_000))
+        params = {"approvalId": asked["approvalId"], "waitMs": wait_ms}
+        try:
+            answer, away = await authenticator.call("approvalStatus", params, until, repeat=True), None
+        except AgentError as error:
+            if error.code == "INVALID_ARGUMENT":
+                raise _failure("forgotten", asked) from None
+            if error.code in _MAY_PASS:
+                away = error
+            elif error.code != "TIMEOUT":
+                raise
+    return answer
+
+
+def _failure(state: str, asked: dict[str, Any]) -> AgentError:
+    if state == "waiting":
+        found = asked["approvalId"]
+        message = (
+            f"a human has yet to say yes to the call: obol approve {found} where the service runs; nothing was sent. "
+            "Wait longer, or ask again later"
+        )
+        return AgentError("APPROVAL_PENDING", message, {"approvalId": found})
+    code, message = {
+        "denied": ("APPROVAL_DENIED", "a human said no to the call; nothing was sent. Ask them why before asking again"),
+        "expired": ("EXPIRED", "nobody said yes to the call in time, or the time after the yes is over; nothing was sent. Ask again"),
+        "forgotten": (
+            "EXPIRED",
+            "the authenticator knows of the request no more: it was restarted, or the time is over; nothing was sent. Ask again",
+        ),
+    }.get(state, ("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version"))
+    return AgentError(code, message)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and _LABEL.fullmatch(value) is not None
+
+
+def _nonsense() -> AgentError:
+    return AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version")
+
+
+def required(tool: str) -> AgentError:
+    return AgentError(
+        "APPROVAL_REQUIRED",
+        f"a human says yes to each call of {tool}, and nobody was asked; nothing was sent. The option approval=\"wait\" has one asked and waits",
+    )
+
+
+def used_up() -> AgentError:
+    return AgentError(
+        "DAEMON_UNREACHABLE",
+        "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used up. "
+        "Ask for another",
+    )
