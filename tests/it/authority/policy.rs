@@ -4,8 +4,11 @@ use std::path::Path;
 
 use obol_world::authority::{AsProcess, CATALOGUE, POLICIES, write_policy};
 use obol_world::home;
+use obol_world::rs::RsProcess;
 use serde_json::{Value, json};
 
+use super::captured::minted;
+use super::stream::API;
 use super::{Agent, tools};
 use crate::cli::{stderr, stdout};
 
@@ -76,6 +79,29 @@ fn a_new_version_raises_the_epoch_and_so_does_the_way_back() {
     assert_eq!(rows[0]["digest"], rows[2]["digest"]);
     let unknown = service.operate(&["policy", "activate", "--back-to", "9"]);
     assert!(stderr(&unknown).contains("obol policy history"), "{unknown:?}");
+}
+
+#[test]
+fn whoever_gets_less_loses_what_it_holds_and_whoever_does_not_keeps_it() {
+    let home = home::home();
+    let service = AsProcess::start(home.path());
+    let rs = RsProcess::follow(home.path(), &service, API, &["--first-start"]);
+    let (mut agent, _) = Agent::approved(&service, home.path(), "builder");
+    let before = agent.open().unwrap();
+    assert_eq!(rs.present(&minted(&before, |_| {}), "search"), "OK", "{}", rs.log());
+    // More rights for another role: nothing that this agent holds is touched.
+    let wider = POLICIES.replace("Role::\"dev\"", "Role::\"other\"");
+    let wider = format!("{POLICIES}\n{}", wider.replace("@id(\"", "@id(\"other-"));
+    write_policy(&home.path().join("wider"), CATALOGUE, &wider);
+    service.told(&["policy", "activate", "wider"]);
+    assert_eq!(rs.present(&minted(&before, |_| {}), "search"), "OK", "{}", rs.log());
+    // Nothing for its own: what was minted ahead is worth nothing, before its session would have ended.
+    let ahead = minted(&before, |_| {});
+    let other = version(home.path(), "other", "nobody");
+    service.told(&["policy", "activate", &other, "--yes"]);
+    home::wait_until("the server hears of it", || rs.present(&minted(&before, |_| {}), "search") != "OK");
+    assert_eq!(rs.present(&ahead, "search"), "SESSION_EXPIRED", "{}", rs.log());
+    assert_eq!(agent.refused(), "NO_GRANTS");
 }
 
 #[test]

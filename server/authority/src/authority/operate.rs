@@ -9,7 +9,7 @@ use super::{Authority, Deciding, Now};
 use crate::decider::{Decider, Moment, Undecided};
 use crate::directory::{
     Agent, Answer, Approval, EndScope, Ended, Flow, Human, Invitation, Person, PolicyText, PolicyVersion,
-    Polled, Registration, ResourceServer, approved_agent,
+    Polled, Registration, ResourceServer, Unharmed, approved_agent,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::refused::Refused;
@@ -383,16 +383,22 @@ impl Authority {
         &self,
         text: PolicyText,
         decider: Arc<dyn Decider>,
+        unharmed: Unharmed,
         by: &Human,
         now: Now,
     ) -> Result<PolicyVersion, Refused> {
         let place = self.auditor.reserve()?;
         // Held until the commit: what is decided meanwhile by the old one is decided anew, under the new epoch.
         let mut deciding = self.deciding.write();
-        let version = self.directory.activate_policy(text, by.clone(), now.secs())??;
+        let told = self.directory.activate_policy(text, unharmed, by.clone(), now.secs())?;
+        let (version, ended) = told?;
         *deciding = Deciding { decider, epoch: version.epoch };
         drop(deciding);
         place.policy(version.epoch, &version.digest, by);
+        if !ended.sessions.is_empty() {
+            let place = self.auditor.reserve()?;
+            place.ended("agents that have less", "the policy gives less now", &by.to_string(), &ended);
+        }
         Ok(version)
     }
 

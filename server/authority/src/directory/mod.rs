@@ -53,7 +53,7 @@ pub use self::tables::Unavailable;
 pub use self::transactions::{
     Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, HeardSet,
     KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal,
-    SessionPlan, Subject, TakenSet,
+    SessionPlan, Subject, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -461,7 +461,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
     fn come_to(&self, name: &str, cursor: u64) -> Answer<()>;
 
     /// Puts a policy in force, also one that was before: the next version, and a higher epoch. Its text is kept, so that a
-    /// restart finds it and there is a way back.
+    /// restart finds it and there is a way back. Sessions of agents that are not among the unharmed end in the same step.
     ///
     /// # Errors
     ///
@@ -469,9 +469,10 @@ pub trait Directory: Send + Sync + fmt::Debug {
     fn activate_policy(
         &self,
         text: PolicyText,
+        unharmed: Unharmed,
         by: Human,
         now: u64,
-    ) -> Answer<Result<PolicyVersion, Refused>>;
+    ) -> Answer<Result<(PolicyVersion, Ended), Refused>>;
 
     /// The newest versions whose texts are kept, oldest first; at most [`MAX_POLICY_TEXTS`].
     ///

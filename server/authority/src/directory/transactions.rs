@@ -1,5 +1,7 @@
 //! What transactions are given, and what they give.
 
+use std::collections::BTreeMap;
+
 use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
 use obol_session::{ResourceHalf, SessionId};
 
@@ -224,6 +226,9 @@ pub enum TakenSet {
     /// This was ended. Where there is more, it is not remembered yet: take it again.
     Done(Ended),
 }
+
+/// Agents that lose nothing by a new policy, each with the version by which it was weighed.
+pub type Unharmed = BTreeMap<AgentId, u64>;
 
 /// What was ended.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -2,16 +2,17 @@
 //!
 //! What is in force is what the directory says, so a restart changes nothing, whatever lies in a folder meanwhile.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use obol_policy::{Impact, Moment as PolicyMoment, PolicySource, PolicyVersion as Loaded, diff};
+use obol_policy::{Impact, Moment as PolicyMoment, PolicySource, PolicyVersion as Loaded, Standing, diff};
 use parking_lot::Mutex;
 
 use super::{CedarDecider, facts};
 use crate::authority::{Authority, Now};
 use crate::decider::{Decider, NoPolicy};
 use crate::directory::{
-    Agent, AgentStatus, Directory, Human, Person, PolicyText, PolicyVersion, Unavailable,
+    Agent, AgentStatus, Directory, Human, Person, PolicyText, PolicyVersion, Unavailable, Unharmed,
 };
 use crate::refused::Refused;
 
@@ -158,8 +159,12 @@ impl Policies {
     ///
     /// [`Refused`].
     pub fn weigh(&self, version: &Loaded, now: Now) -> Result<Activated, Refused> {
+        self.weigh_all(version, now).map(|(weighed, _)| weighed)
+    }
+
+    fn weigh_all(&self, version: &Loaded, now: Now) -> Result<(Activated, Unharmed), Refused> {
         let before = self.in_force();
-        let (mut impact, mut agents) = (Impact::default(), 0);
+        let (mut impact, mut agents, mut unharmed) = (Impact::default(), 0, Unharmed::new());
         let mut page = self.authority.directory().agents(None)?;
         while let Some(last) = page.last().map(|agent| agent.id.clone()) {
             let live = page.iter().filter(|agent| gets_sessions(agent, now.secs()));
@@ -167,7 +172,10 @@ impl Policies {
                 agents += 1;
                 if let Some(before) = &before {
                     let owner = self.authority.person(&agent.owner)?;
-                    weigh_one(before, version, (agent, &owner), now.secs(), &mut impact)?;
+                    let suites = self.suites(agent)?;
+                    if weigh_one(before, version, (agent, &owner), &suites, now.secs(), &mut impact)? {
+                        unharmed.insert(agent.id.clone(), agent.version);
+                    }
                 }
             }
             if agents >= MAX_AGENTS_ASKED {
@@ -176,7 +184,13 @@ impl Policies {
             page = self.authority.directory().agents(Some(&last))?;
         }
         let warnings = version.findings().iter().map(ToString::to_string).collect();
-        Ok(Activated { version: None, impact, agents, warnings })
+        Ok((Activated { version: None, impact, agents, warnings }, unharmed))
+    }
+
+    /// The suites of the agent's live sessions.
+    fn suites(&self, agent: &Agent) -> Result<BTreeSet<u8>, Refused> {
+        let sessions = self.authority.directory().sessions(&agent.id)?;
+        Ok(sessions.iter().filter(|session| session.ended.is_none()).map(|session| session.suite).collect())
     }
 
     /// Puts a version in force. What takes away more than a fifth of all grants is done only where `anyway` says so.
@@ -191,7 +205,7 @@ impl Policies {
         anyway: bool,
         now: Now,
     ) -> Result<Activated, Refused> {
-        let weighed = self.weigh(&version, now)?;
+        let (weighed, unharmed) = self.weigh_all(&version, now)?;
         if weighed.impact.is_too_much() && !anyway {
             let Impact { lost, held, .. } = weighed.impact;
             return Err(Refused::PolicyTakesTooMuch { lost, held });
@@ -200,7 +214,7 @@ impl Policies {
         let observed = held.observed.clone().filter(|other| other.digest() != version.digest());
         let text = text_of(&version)?;
         let next = Held { in_force: Some(version), observed };
-        let row = self.authority.activate_policy(text, next.decider(), by, now)?;
+        let row = self.authority.activate_policy(text, next.decider(), unharmed, by, now)?;
         *held = next;
         Ok(Activated { version: Some(row), ..weighed })
     }
@@ -229,24 +243,31 @@ fn gets_sessions(agent: &Agent, now: u64) -> bool {
     agent.status == AgentStatus::Active && !agent.is_expired(now)
 }
 
+/// Counts what an agent gains and loses; whether its live sessions, of these suites, hold nothing that it loses.
 fn weigh_one(
     before: &Loaded,
     after: &Loaded,
     (agent, owner): (&Agent, &Person),
+    suites: &BTreeSet<u8>,
     now: u64,
     impact: &mut Impact,
-) -> Result<(), Refused> {
-    let moment =
-        PolicyMoment { now, suite: USUAL_SUITE, owner_auth_age_secs: now.saturating_sub(agent.approved_at) };
+) -> Result<bool, Refused> {
+    let owner_auth_age_secs = now.saturating_sub(agent.approved_at.max(owner.login_at));
     let facts = facts(agent, owner, now);
     let undecided =
         |error: obol_policy::FactsError| Refused::Malformed(format!("agent {}: {error}", agent.id));
-    let (old, new) = (
-        before.decide(&facts, &moment).map_err(undecided)?,
-        after.decide(&facts, &moment).map_err(undecided)?,
-    );
-    impact.add(&diff(&old, &new));
-    Ok(())
+    let changes = |suite: u8| {
+        let moment = PolicyMoment { now, suite, owner_auth_age_secs };
+        let (old, new) = (before.decide(&facts, &moment), after.decide(&facts, &moment));
+        Ok::<_, Refused>(diff(&old.map_err(undecided)?, &new.map_err(undecided)?))
+    };
+    impact.add(&changes(USUAL_SUITE)?);
+    for suite in suites {
+        if changes(*suite)?.standing == Standing::Narrowed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -369,7 +390,7 @@ risk = "low"
     fn a_policy_that_cannot_be_read_decides_nothing() {
         let directory = Arc::new(MemoryDirectory::new());
         let broken = PolicyText { digest: "d".to_owned(), text: "{}".to_owned() };
-        directory.activate_policy(broken, Human::local("anna"), NOW).unwrap().unwrap();
+        directory.activate_policy(broken, Unharmed::new(), Human::local("anna"), NOW).unwrap().unwrap();
         let kept = KeptPolicy::load(&*directory).unwrap();
         assert!(kept.undecided().unwrap().contains("cannot be read"));
         let one = agent(&*directory, 1, "builder");
@@ -380,7 +401,7 @@ risk = "low"
         // Another text than the one it is known by is none either.
         let swapped =
             PolicyText { digest: version("a").digest().to_string(), ..text_of(&version("b")).unwrap() };
-        directory.activate_policy(swapped, Human::local("anna"), NOW).unwrap().unwrap();
+        directory.activate_policy(swapped, Unharmed::new(), Human::local("anna"), NOW).unwrap().unwrap();
         assert!(KeptPolicy::load(&*directory).unwrap().undecided().unwrap().contains("not the one"));
     }
 }

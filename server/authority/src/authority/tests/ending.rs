@@ -74,7 +74,9 @@ fn nothing_is_decided_by_one_policy_and_opened_under_the_epoch_of_another() {
     let deciders: [Arc<dyn Decider>; 2] = [Arc::new(ByRole::default()), Arc::new(grants)];
     let activate = |number: usize| {
         let text = PolicyText { digest: number.to_string(), text: String::new() };
-        authority.activate_policy(text, Arc::clone(&deciders[number % 2]), &by, at(START)).unwrap();
+        authority
+            .activate_policy(text, Arc::clone(&deciders[number % 2]), Unharmed::new(), &by, at(START))
+            .unwrap();
     };
     // What was in force before has an even epoch and grants something.
     activate(1);

@@ -13,7 +13,7 @@ use super::*;
 use crate::decider::{Decided, Moment, Undecided, Verdict};
 use crate::directory::{
     Agent, AgentStatus, ClonePolicy, EndScope, Human, MemoryDirectory, OwnerEnd, Person, PolicyText, Polled,
-    Wanted,
+    Unharmed, Wanted,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 
@@ -206,7 +206,7 @@ impl Client {
 fn activate(authority: &Authority, digest: &str, by: &Human) -> crate::directory::PolicyVersion {
     let decider = authority.deciding.read().decider.clone();
     let text = PolicyText { digest: digest.to_owned(), text: "who may what".to_owned() };
-    authority.activate_policy(text, decider, by, at(START)).unwrap()
+    authority.activate_policy(text, decider, Unharmed::new(), by, at(START)).unwrap()
 }
 
 fn code(told: &Value) -> String {

@@ -7,6 +7,7 @@ tests![
     events_that_are_forgotten_are_missed_and_not_skipped,
     answers_are_forgotten_once_no_cookie_can_bring_them_back,
     each_policy_has_the_next_number_and_a_higher_epoch,
+    a_policy_ends_the_sessions_of_those_it_takes_something_from,
     a_policy_can_be_gone_back_to_as_long_as_its_text_is_kept,
     a_policy_is_looked_at_until_another_is_or_it_is_in_force,
     a_join_code_is_good_for_one_copy_once,
@@ -70,19 +71,46 @@ fn each_policy_has_the_next_number_and_a_higher_epoch(directory: &dyn Directory)
     for number in 1..4 {
         let by = Human::local("anna");
         let text = policy(&format!("digest-{number}"));
-        let version = directory.activate_policy(text.clone(), by.clone(), NOW).unwrap().unwrap();
+        let (version, _) =
+            directory.activate_policy(text.clone(), Unharmed::new(), by.clone(), NOW).unwrap().unwrap();
         assert_eq!((version.version, version.epoch), (number, number));
         assert_eq!(directory.policy().unwrap(), Some(version));
-        let again = directory.activate_policy(text, by, NOW).unwrap();
+        let again = directory.activate_policy(text, Unharmed::new(), by, NOW).unwrap();
         assert_eq!(again, Err(Refused::PolicyInForce), "it raises nothing");
     }
     let last = events(directory).pop();
     assert_eq!(last, Some(Happening::PolicyActivated { version: 3, epoch: 3 }));
 }
 
+fn a_policy_ends_the_sessions_of_those_it_takes_something_from(directory: &dyn Directory) {
+    let agents = [(1, "same"), (2, "narrowed"), (3, "changed since")].map(|(number, name)| {
+        let agent = agent(directory, number, name);
+        open(directory, &agent, 100 + number);
+        directory.agent(agent.id.as_str()).unwrap().unwrap()
+    });
+    let [same, narrowed, changed] = &agents;
+    let unharmed = [(same.id.clone(), same.version), (changed.id.clone(), changed.version - 1)].into();
+    let told = directory.activate_policy(policy("digest"), unharmed, Human::local("anna"), NOW).unwrap();
+    let (version, mut ended) = told.unwrap();
+    ended.sessions.sort_unstable();
+    assert_eq!(ended.sessions, [102, 103].map(SessionId::from_u64));
+    assert_eq!(ended.event, directory.last_event().unwrap(), "in the same step");
+    for agent in [narrowed, changed] {
+        assert!(directory.sessions(&agent.id).unwrap().is_empty(), "{}", agent.wanted.name);
+        open(directory, agent, 110 + version.epoch + agent.version);
+    }
+    assert_eq!(directory.sessions(&same.id).unwrap().len(), 1);
+    assert!(half_of(directory, 101, "https://a").is_some() && half_of(directory, 102, "https://a").is_none());
+}
+
 fn a_policy_can_be_gone_back_to_as_long_as_its_text_is_kept(directory: &dyn Directory) {
     let activate = |digest: &str| {
-        directory.activate_policy(policy(digest), Human::local("anna"), NOW).unwrap().unwrap().epoch
+        directory
+            .activate_policy(policy(digest), Unharmed::new(), Human::local("anna"), NOW)
+            .unwrap()
+            .unwrap()
+            .0
+            .epoch
     };
     let first = activate("digest-1");
     for number in 2..=MAX_POLICY_TEXTS {
@@ -104,7 +132,7 @@ fn a_policy_can_be_gone_back_to_as_long_as_its_text_is_kept(directory: &dyn Dire
 
 fn a_policy_is_looked_at_until_another_is_or_it_is_in_force(directory: &dyn Directory) {
     let by = || Human::local("anna");
-    directory.activate_policy(policy("one"), by(), NOW).unwrap().unwrap();
+    directory.activate_policy(policy("one"), Unharmed::new(), by(), NOW).unwrap().unwrap();
     assert_eq!(directory.observed_policy().unwrap(), None);
     assert_eq!(directory.observe_policy(Some(policy("one"))).unwrap(), Err(Refused::PolicyInForce));
     for other in ["two", "three"] {
@@ -112,7 +140,8 @@ fn a_policy_is_looked_at_until_another_is_or_it_is_in_force(directory: &dyn Dire
         assert_eq!(directory.observed_policy().unwrap(), Some(policy(other)));
     }
     assert_eq!(directory.policy_text("two").unwrap(), None, "nobody needs it");
-    let epoch = directory.activate_policy(policy("three"), by(), NOW).unwrap().unwrap().epoch;
+    let epoch =
+        directory.activate_policy(policy("three"), Unharmed::new(), by(), NOW).unwrap().unwrap().0.epoch;
     assert_eq!((epoch, directory.observed_policy().unwrap()), (2, None));
     directory.observe_policy(Some(policy("one"))).unwrap().unwrap();
     directory.observe_policy(None).unwrap().unwrap();

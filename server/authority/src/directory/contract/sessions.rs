@@ -80,7 +80,10 @@ fn a_session_is_not_opened_by_what_is_true_no_more(directory: &dyn Directory) {
     let by = || Human::local("anna");
     let old_agent = SessionPlan { agent_version: agent.version - 1, ..plan(&agent, 100, 0) };
     assert_eq!(try_open(old_agent), Carried::Stale);
-    assert_eq!(directory.activate_policy(policy("digest"), by(), NOW).unwrap().unwrap().epoch, 1);
+    assert_eq!(
+        directory.activate_policy(policy("digest"), Unharmed::new(), by(), NOW).unwrap().unwrap().0.epoch,
+        1
+    );
     assert_eq!(try_open(plan(&agent, 100, 0)), Carried::Stale, "of an older policy");
     directory.end(EndScope::Tool("pay".into()), "stop".into(), by(), NOW).unwrap().unwrap();
     assert_eq!(try_open(plan(&agent, 100, 1)), Carried::Stale, "with a tool that was denied");

@@ -28,7 +28,9 @@ fn everything_is_there_after_a_restart() {
         open(&directory, &one, 101);
         let end = EndScope::Session(SessionId::from_u64(100));
         directory.end(end, "because".into(), Human::local("anna"), NOW).unwrap().unwrap();
-        directory.activate_policy(policy("digest"), Human::local("anna"), NOW).unwrap().unwrap();
+        let known = directory.agent(one.id.as_str()).unwrap().unwrap();
+        let unharmed = [(known.id, known.version)].into();
+        directory.activate_policy(policy("digest"), unharmed, Human::local("anna"), NOW).unwrap().unwrap();
         (one, events(&directory))
     };
     let directory = RedbDirectory::open(&path, &master()).unwrap();

@@ -26,7 +26,7 @@ use super::{
     Ended, Event, EventStream, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation,
     KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person,
     PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal,
-    SessionPlan, SessionRow, Stored, TakenSet,
+    SessionPlan, SessionRow, Stored, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -385,10 +385,11 @@ impl<S: Store> Directory for Stored<S> {
     fn activate_policy(
         &self,
         text: PolicyText,
+        unharmed: Unharmed,
         by: Human,
         now: u64,
-    ) -> Answer<Result<PolicyVersion, Refused>> {
-        write(self, move |transaction| policy::activate(transaction, &text, by, now))
+    ) -> Answer<Result<(PolicyVersion, Ended), Refused>> {
+        write(self, move |transaction| policy::activate(transaction, &text, &unharmed, by.clone(), now))
     }
 
     fn policies(&self) -> Answer<Vec<PolicyVersion>> {

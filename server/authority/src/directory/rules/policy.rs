@@ -1,10 +1,13 @@
 //! Which policy is in force, which is looked at beside it, and those there is a way back to. What a policy says is
 //! another's business; here are its number, its text, and the epoch, which only rises.
 
+use obol_session::SessionId;
+
+use super::{ending, keys, number_behind, sessions};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Human, PolicyText, PolicyVersion};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
-use crate::directory::{MAX_POLICY_TEXTS, MAX_POLICY_VERSIONS};
+use crate::directory::{Ended, MAX_PAGE, MAX_POLICY_TEXTS, MAX_POLICY_VERSIONS, Unharmed};
 use crate::refused::Refused;
 
 /// The key of the one row of its table.
@@ -13,9 +16,10 @@ const ONLY: &[u8] = b"digest";
 pub(super) fn activate(
     transaction: &mut Transaction<'_>,
     text: &PolicyText,
+    unharmed: &Unharmed,
     by: Human,
     now: u64,
-) -> Kept<Result<PolicyVersion, Refused>> {
+) -> Kept<Result<(PolicyVersion, Ended), Refused>> {
     if in_force(transaction)?.is_some_and(|before| before.digest == text.digest) {
         return Ok(Err(Refused::PolicyInForce));
     }
@@ -30,8 +34,29 @@ pub(super) fn activate(
         transaction.remove(Table::ObservedPolicy, ONLY);
     }
     forget(transaction, version)?;
+    let sessions = end_of_narrowed(transaction, unharmed, now)?;
     transaction.emit(now, Happening::PolicyActivated { version, epoch })?;
-    Ok(Ok(row))
+    ending::whole(transaction, Vec::new(), sessions, false).map(|ended| Ok((row, ended)))
+}
+
+/// Ends the sessions of agents that the new policy takes something from, or that were not weighed as they are now: they may
+/// hold what it would not grant. The agent opens the next one under the new policy.
+fn end_of_narrowed(transaction: &mut Transaction<'_>, unharmed: &Unharmed, now: u64) -> Kept<Vec<SessionId>> {
+    let (mut ended, mut after) = (Vec::new(), None);
+    loop {
+        let page = transaction.keys(Table::AgentSession, &[], after.as_deref(), MAX_PAGE)?;
+        let Some(last) = page.last() else { return Ok(ended) };
+        after = Some(last.clone());
+        for key in &page {
+            let session = sessions::row(transaction, number_behind(key)?)?;
+            let agent = keys::agent(transaction, &session.agent)?;
+            if unharmed.get(&agent.id) == Some(&agent.version) {
+                continue;
+            }
+            ended.push(session.id);
+            sessions::end(transaction, session, "the policy gives less now", now)?;
+        }
+    }
 }
 
 /// The text that is too far back to be gone back to, and the row that is too old to be told.

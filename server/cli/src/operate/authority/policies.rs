@@ -66,8 +66,7 @@ fn tell(mode: ActivateMode, digest: &str, done: &ActivateResult) {
     ));
     if mode == ActivateMode::Force {
         output::line(&format!(
-            "Sessions that are open keep their grants until they end, for at most {}; `obol agent disable` ends an agent's at \
-             once.",
+            "Sessions of agents that get less have ended. Those of the others keep their grants until they end, for at most {}.",
             output::duration(done.sessions_last_seconds)
         ));
     }
