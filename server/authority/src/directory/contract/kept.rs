@@ -95,9 +95,9 @@ fn a_policy_ends_the_sessions_of_those_it_takes_something_from(directory: &dyn D
     ended.sessions.sort_unstable();
     assert_eq!(ended.sessions, [102, 103].map(SessionId::from_u64));
     assert_eq!(ended.event, directory.last_event().unwrap(), "in the same step");
-    for agent in [narrowed, changed] {
+    for (agent, number) in [(narrowed, 110), (changed, 111)] {
         assert!(directory.sessions(&agent.id).unwrap().is_empty(), "{}", agent.wanted.name);
-        open(directory, agent, 110 + version.epoch + agent.version);
+        assert_eq!(open(directory, agent, number).session.policy_epoch, version.epoch);
     }
     assert_eq!(directory.sessions(&same.id).unwrap().len(), 1);
     assert!(half_of(directory, 101, "https://a").is_some() && half_of(directory, 102, "https://a").is_none());
