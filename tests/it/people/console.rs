@@ -7,7 +7,7 @@ use super::World;
 use super::browser::Browser;
 
 /// An agent that Anna approved, with a session; and her browser.
-fn approved(world: &World) -> Browser {
+pub(super) fn approved(world: &World) -> Browser {
     let asked = world.obol(&["register", "--name", "builder", "--role", "dev"]);
     let mut browser = Browser::default();
     let page = browser.open(asked["page"].as_str().unwrap());

@@ -132,7 +132,7 @@ impl From<Refused> for Refusal {
                 tracing::error!(why, "a page could not be answered");
                 return Self::overloaded();
             }
-            Refused::NoSuchCode | Refused::Unknown(_) => StatusCode::NOT_FOUND,
+            Refused::NoSuchCode | Refused::NoSuchApproval | Refused::Unknown(_) => StatusCode::NOT_FOUND,
             Refused::Malformed(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::FORBIDDEN,
         };

@@ -22,6 +22,8 @@ const DISABLE: &str = "agent.disable";
 const ENABLE: &str = "agent.enable";
 /// Agents on one page.
 const PAGE: usize = 100;
+/// How long a page about an end waits for the resource servers' word on it. They say so within milliseconds.
+const HEARD_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest reason for an end, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
@@ -64,18 +66,18 @@ fn state(agent: &Agent, now: u64) -> &'static str {
 }
 
 /// A time as people read how far it is.
-fn ahead(at: u64, now: u64) -> String {
+pub(super) fn ahead(at: u64, now: u64) -> String {
     match at.checked_sub(now) {
         None | Some(0) => "over".to_owned(),
         Some(secs) => format!("in {}", span(secs)),
     }
 }
 
-fn ago(at: u64, now: u64) -> String {
+pub(super) fn ago(at: u64, now: u64) -> String {
     format!("{} ago", span(now.saturating_sub(at)))
 }
 
-fn span(secs: u64) -> String {
+pub(super) fn span(secs: u64) -> String {
     match secs {
         0..=119 => format!("{secs} s"),
         120..=7_199 => format!("{} min", secs / 60),
@@ -154,6 +156,8 @@ struct AgentPage<'a> {
     sessions: Vec<Session>,
     /// After an end: who has heard of it.
     heard: Option<Vec<Server>>,
+    /// The number of that end.
+    since: u64,
     is_settled: bool,
 }
 
@@ -233,7 +237,7 @@ pub(super) async fn agent(pages: &Pages, name: &str, request: Request) -> Served
         let agent = authority.directory().agent(id.as_str()).map_err(unavailable)?;
         let agent = agent.ok_or_else(|| Refusal::from(Refused::Unknown("agent")))?;
         let sessions = authority.directory().sessions(&agent.id).map_err(unavailable)?;
-        let heard = since.map(|event| servers(authority, event, Duration::ZERO, now)).transpose()?;
+        let heard = since.map(|event| servers(authority, event, HEARD_PATIENCE, now)).transpose()?;
         let allowed = |verb| authority.may_operate(&by, verb).is_ok_and(|verdict| verdict.allowed);
         Ok::<_, Refusal>((agent, sessions, heard, [allowed(DISABLE), allowed(ENABLE)]))
     });
@@ -264,6 +268,7 @@ pub(super) async fn agent(pages: &Pages, name: &str, request: Request) -> Served
             .collect(),
         is_settled: heard.iter().flatten().all(|server| server.is_level),
         heard,
+        since: since.unwrap_or_default(),
         agent: Line::of(&agent, now),
     };
     Ok(page(StatusCode::OK, &shown, ""))

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `login` | to the identity provider and back |
 //! | `activate` | an agent that asks to be approved |
+//! | `calls` | a call that waits for a human's yes |
 //! | `console` | agents, and ending them; resource servers |
 //! | `browser` | who is logged in with which browser |
 //! | `guard` | what a request must show before it changes anything |
@@ -16,6 +17,7 @@
 mod activate;
 mod answer;
 mod browser;
+mod calls;
 mod console;
 mod guard;
 mod login;
@@ -147,6 +149,11 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
         .route(
             "/console/agents/{id}",
             page!(get, console::agent, named).merge(page!(post, console::decide, named)),
+        )
+        .route("/console/approvals", page!(get, calls::list))
+        .route(
+            "/console/approvals/{id}",
+            page!(get, calls::show, named).merge(page!(post, calls::decide, named)),
         )
         .with_state(pages)
 }
