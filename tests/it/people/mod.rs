@@ -2,6 +2,8 @@
 //! and whoever would like to be somebody else.
 
 mod browser;
+mod calls;
+mod chromium;
 mod console;
 mod pages;
 mod provider;
@@ -17,7 +19,7 @@ use obol_authority::directory::{Agent, MemoryDirectory, Person};
 use obol_authority::http::{Handle, Options};
 use obol_authority::identity::{Provider, ProviderSettings};
 use obol_authority::{
-    Authority, Decided, Decider, Moment, Now, Outbound, Parts, Settings, Undecided, Verdict,
+    Authority, Decided, Decider, Moment, Now, Outbound, Parts, PerCall, Settings, Undecided, Verdict,
 };
 use obol_handshake::AuthoritySecret;
 use obol_secret::text::to_hex;
@@ -33,7 +35,7 @@ use crate::authenticator::Authenticator;
 
 const SECRET: &str = "a-client-secret-of-the-tests-0123456789";
 
-/// Grants one tool to whoever has the role `dev`; lets everybody approve everything, but privileged agents by a typed code.
+/// Grants one tool to whoever has the role `dev`, and another call by call, to which `ops` say yes; lets everybody approve everything, but privileged agents by a typed code.
 #[derive(Debug)]
 struct Plain;
 
@@ -44,7 +46,28 @@ impl Decider for Plain {
         });
         let grant: Grant = serde_json::from_value(grant).unwrap();
         let is_dev = owner.bounds(&agent.roles).iter().any(|role| role == "dev");
-        Ok(Decided { grants: is_dev.then_some(grant).into_iter().collect(), ..Decided::default() })
+        let payment = json!({
+            "tool": "pay", "aud": "https://a", "action": ["pay", "refund"], "resource": "accounts/**",
+            "constraints": { "max_rows": 9 }, "trust_level": 2, "ttl": 4, "approval": "per_call",
+        });
+        let payment: Grant = serde_json::from_value(payment).unwrap();
+        let payment = PerCall { offer: "any account".to_owned(), grant: payment };
+        Ok(Decided {
+            grants: is_dev.then_some(grant).into_iter().collect(),
+            per_call: is_dev.then_some(payment).into_iter().collect(),
+            ..Decided::default()
+        })
+    }
+
+    fn may_approve_call(
+        &self,
+        by: &Person,
+        _: &Agent,
+        _: &Person,
+        _: &PerCall,
+        _: u64,
+    ) -> Result<bool, Undecided> {
+        Ok(by.roles.contains("ops"))
     }
 
     fn may_register(

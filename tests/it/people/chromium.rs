@@ -1,0 +1,105 @@
+//! The whole way in a real browser, by the keyboard alone: an agent is registered, a call of it approved, the agent disabled.
+//! Every page is held to WCAG 2 A and AA on the way, in light and dark, wide and narrow.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use obol_authority::directory::{AgentStatus, CallStanding};
+use obol_world::home::wait_until;
+use serde_json::{Value, json};
+
+use super::{World, calls, root};
+
+/// Chromium, ended when dropped.
+struct Chromium {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Chromium {
+    fn start() -> Self {
+        let modules = root().join("target/npm");
+        for needed in [
+            modules.join("node_modules/playwright-core"),
+            modules.join("node_modules/axe-core"),
+            "/usr/bin/chromium".into(),
+        ] {
+            assert!(needed.exists(), "{} is missing: scripts/test installs it", needed.display());
+        }
+        let mut child = Command::new("node")
+            .arg(root().join("tests/it/people/drive.mjs"))
+            .arg(modules)
+            .args(std::env::var_os("OBOL_SCREENSHOTS"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut chromium = Self { child, to, from };
+        assert_eq!(chromium.answer()["ready"], true);
+        chromium
+    }
+
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.from.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser ended: {line:?}"))
+    }
+
+    fn act(&mut self, what: &Value) -> Value {
+        writeln!(self.to, "{what}").unwrap();
+        let answer = self.answer();
+        assert_eq!(answer["problems"], json!([]), "{what}: {answer:#}");
+        answer
+    }
+
+    /// Opens a page, and looks at it in every way.
+    fn look(&mut self, url: &str, name: &str, status: u16) {
+        let told = self.act(&json!({ "act": "open", "url": url, "name": name }));
+        assert_eq!(told["status"], status, "{told}");
+    }
+
+    /// Goes to something by the keyboard, and presses Enter: what the page says then.
+    fn press(&mut self, selector: &str, text: &str) -> String {
+        let told = self.act(&json!({ "act": "press", "selector": selector, "text": text }));
+        told["text"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
+    let world = World::new();
+    let _running = world.agent();
+    let mut chromium = Chromium::start();
+    chromium.look(&world.url("/console"), "console-empty", 200);
+    chromium.look(&world.url("/console/approvals"), "approvals-empty", 200);
+    chromium.look(&world.url("/console/approvals/apr_none"), "approval-none", 404);
+    chromium.look(&world.url("/activate"), "code", 200);
+    let asked = world.obol(&["register", "--name", "builder", "--role", "dev"]);
+    chromium.look(&world.url("/console"), "console-waiting", 200);
+    chromium.look(asked["page"].as_str().unwrap(), "registration", 200);
+    assert!(chromium.press("button[value=approve]", "").contains("is registered"));
+    let agent = world.agent_row().unwrap();
+    wait_until("a session", || !world.authority.directory().sessions(&agent.id).unwrap().is_empty());
+
+    let call = calls::ask(&world);
+    chromium.look(&world.url("/console/approvals"), "approvals", 200);
+    chromium.look(&world.url(&format!("/console/approvals/{}", call.approval_id)), "approval", 200);
+    assert!(chromium.press("button[value=approve]", "").contains("Approved by"));
+    assert!(matches!(calls::standing(&world, &call), CallStanding::Approved { .. }));
+    chromium.look(&world.url(&format!("/console/approvals/{}", call.approval_id)), "approval-done", 200);
+
+    chromium.look(&world.url("/console"), "console", 200);
+    chromium.look(&world.url(&format!("/console/agents/{}", agent.id)), "agent", 200);
+    assert!(chromium.press("button[value=disable]", "").contains("disabled"));
+    assert_eq!(world.agent_row().unwrap().status, AgentStatus::Suspended);
+    chromium.look(&world.url(&format!("/console/agents/{}?since=1", agent.id)), "agent-disabled", 200);
+}
