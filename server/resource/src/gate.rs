@@ -14,11 +14,13 @@ use tracing::Span;
 
 use crate::audit::{About, Auditor};
 use crate::call::ToolCall;
+#[cfg(feature = "http")]
+use crate::metrics::Identified;
 use crate::metrics::{Metrics, Seen, not_ready};
 use crate::spent_token::SpentToken;
 
 /// How long a request waits for the spent set. When it is over the answer is 503, and the token may be burned.
-const SPEND_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const SPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Verifies and spends tokens, counts and logs the outcome. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]
@@ -66,6 +68,12 @@ impl Gate {
     pub fn health(&self) -> Result<(), Denial> {
         self.verifier.health()?;
         self.audit.as_ref().map_or(Ok(()), |audit| audit.health())
+    }
+
+    /// Counts what became of an identifier that is no token's.
+    #[cfg(feature = "http")]
+    pub(crate) fn count_identifier(&self, outcome: Identified) {
+        self.metrics.count_identifier(outcome);
     }
 
     /// The verifier.

@@ -25,11 +25,26 @@ pub(crate) struct Seen {
     pub(crate) log_lines_dropped: Option<u64>,
 }
 
+/// What became of an identifier that is no token's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the service spends such"))]
+pub(crate) enum Identified {
+    First,
+    Again,
+    NotRemembered,
+    Unavailable,
+}
+
+impl Identified {
+    const NAMES: [&str; 4] = ["first", "again", "not_remembered", "unavailable"];
+}
+
 /// How many tokens were accepted, how many refused for what, and how long that took.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     accepted: Counter,
     refused: Vec<(&'static str, Counter)>,
+    identifiers: [Counter; 4],
     /// Tokens that were looked at, accepted or not.
     pub(crate) times: Histogram,
 }
@@ -37,7 +52,12 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let refused = Code::ALL.iter().map(|code| (code.as_str(), Counter::default())).collect();
-        Self { accepted: Counter::default(), refused, times: Histogram::default() }
+        Self {
+            accepted: Counter::default(),
+            refused,
+            identifiers: Default::default(),
+            times: Histogram::default(),
+        }
     }
 }
 
@@ -54,12 +74,24 @@ impl Metrics {
         }
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn count_identifier(&self, outcome: Identified) {
+        if let Some(counter) = self.identifiers.get(outcome as usize) {
+            counter.increment();
+        }
+    }
+
     pub(crate) fn render(&self, verifier: &Verifier, seen: &Seen) -> String {
         let mut page = Page::new();
         let mut outcomes = page.series("obol_verifications_total", Kind::Counter, "Tokens by outcome.");
         let refused = self.refused.iter().map(|(code, counter)| (*code, counter));
         for (code, counter) in core::iter::once(("OK", &self.accepted)).chain(refused) {
             outcomes.value(&[("code", code)], counter.get());
+        }
+        let help = "Identifiers of others that were spent, by outcome.";
+        let mut outcomes = page.series("obol_identifiers_total", Kind::Counter, help);
+        for (outcome, counter) in Identified::NAMES.iter().zip(&self.identifiers) {
+            outcomes.value(&[("outcome", outcome)], counter.get());
         }
         let help = "Time to verify and spend a token, refusals included.";
         page.histogram("obol_verification_seconds", help, &self.times);

@@ -98,11 +98,15 @@ pub enum ServiceProblem {
     AnswerNotKept,
     /// The name is that of another call.
     KeyReused,
+    /// An identifier was spent before.
+    AlreadySpent,
+    /// Whether an identifier was spent before is not known any more.
+    NotRemembered,
 }
 
 impl ServiceProblem {
     /// Every one, in a stable order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Overloaded,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -113,6 +117,8 @@ impl ServiceProblem {
         Self::OutcomeUnknown,
         Self::AnswerNotKept,
         Self::KeyReused,
+        Self::AlreadySpent,
+        Self::NotRemembered,
     ];
 
     /// The stable name. Programs may depend on it.
@@ -151,6 +157,10 @@ impl ServiceProblem {
             }
             Self::KeyReused => {
                 ("KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY, "The idempotency key is another call's")
+            }
+            Self::AlreadySpent => ("ALREADY_SPENT", StatusCode::CONFLICT, "The identifier was spent before"),
+            Self::NotRemembered => {
+                ("NOT_REMEMBERED", StatusCode::CONFLICT, "Whether it was spent before is not known any more")
             }
         }
     }

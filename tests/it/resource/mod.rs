@@ -12,6 +12,7 @@ pub(crate) mod revocation;
 mod running;
 mod service;
 mod shared_sessions;
+mod spend;
 mod templates;
 
 use core::net::SocketAddr;

@@ -166,9 +166,9 @@ meanings! {
         "OVERLOADED": "Too many requests or bodies at once. The token was not spent."
             => "Send the same request again after `Retry-After`.";
         "NOT_FOUND": "There is no such route."
-            => "Ask `/v1/verify` or `/v1/authorize`.";
+            => "Ask `/v1/verify` or `/v1/authorize`; `/v1/spend` on the socket for that.";
         "METHOD_NOT_ALLOWED": "This route does not allow the method."
-            => "`POST` to `/v1/verify`; `GET` the others.";
+            => "`POST` to `/v1/verify` and `/v1/spend`; `GET` the others.";
         "FOREIGN_HOST": "`Host` or `Origin` names another machine, on a loopback address."
             => "Ask for a loopback address or `localhost`; a proxy in front sets `Host`.";
         "SEALING_FAILED": "The response to a sealed request could not be sealed, and was not sent. The call was made."
@@ -183,6 +183,10 @@ meanings! {
             => "Look at what the call did, in another way.";
         "KEY_REUSED": "This `Idempotency-Key` names another call of the same agent."
             => "Use a key once, for one call and its repeats.";
+        "ALREADY_SPENT": "The identifier that `POST /v1/spend` was asked for was spent before."
+            => "Refuse what it came with: somebody presents it again.";
+        "NOT_REMEMBERED": "Whether the identifier was spent before is not known any more: it has expired, or may be older than the time up to which marks were lost."
+            => "Refuse what it came with, and have a fresh one made. Send `issued`, if it is signed: then only what is that old is refused.";
     }
 
     /// Of the steps of the cascade.

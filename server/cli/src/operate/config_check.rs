@@ -144,6 +144,7 @@ impl Check {
             ("rs.session_store", "--session-store", path(&rs.session_store)),
             ("rs.session_key", "--session-key", path(&rs.session_key)),
             ("rs.spent", "--spent", path(&rs.spent)),
+            ("rs.spend_socket", "--spend-socket", path(&rs.spend_socket)),
         ] {
             if let Some(value) = value {
                 let shown = without_password(&value);
@@ -158,6 +159,7 @@ impl Check {
         found.extend(tqs::check(&args.tqs, config).err());
         found.extend(authenticator::check(&args.authenticator, config).err());
         found.extend(rs::listen(&args.rs, config).err());
+        found.extend(rs::spend_socket(&args.rs, config).err());
         found.extend(stores::check(&args.rs, config));
         let mut found: Vec<_> = found.iter().map(Failure::to_string).collect();
         let mut named = |name, failure: Option<Failure>| {

@@ -282,6 +282,10 @@ settings! {
         session_key: PathBuf = Usual::InState("session.key");
         /// Where spent tokens are kept: a file, memory, or the address of a Redis or Valkey.
         spent: PathBuf = Usual::InState("spent.redb");
+        /// The socket where others spend identifiers of their own once, by POST /v1/spend.
+        spend_socket: PathBuf = otherwise("none", "/run/obol-spend/spend.sock");
+        /// Users who may do so besides the server's own and root: by number or name, groups as "@name".
+        spend_users: AgentUserNames = otherwise("none", vec!["@apis"]);
         /// The file whose text is the Redis user's password.
         redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
         /// A part of every key in Redis, obol:NAMESPACE:. The same on all servers of one audience, and on no others.

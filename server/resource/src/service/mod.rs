@@ -6,11 +6,13 @@
 //! | any `/v1/authorize`, and below it | nginx `auth_request`, Traefik `forwardAuth`, Envoy `ext_authz`: token and call in headers |
 //! | `GET /livez`, `/readyz`, `/metrics` | whoever watches the process |
 //!
-//! Both routes **spend** the token: 200 means that this one call may be made now.
+//! Both routes **spend** the token: 200 means that this one call may be made now. `POST /v1/spend`, for what is no token, has a local
+//! socket of its own: [`SpendService`].
 
 mod authorize;
 mod patience;
 mod server;
+mod spend;
 mod verify;
 
 use core::time::Duration;
@@ -33,6 +35,7 @@ use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
 pub use server::{BindError, Handle, Options, Service};
+pub use spend::SpendService;
 
 /// The most requests that are verified at a time, unless told otherwise. One takes well under a millisecond of
 /// processor time; the rest of the wait is for the disk, which serves all of them at once.

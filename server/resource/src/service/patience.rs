@@ -10,21 +10,20 @@ use core::time::Duration;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// How long the peer may leave an answer unread, in seconds, before the connection ends.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) struct Patience {
-    stream: TcpStream,
+pub(super) struct Patience<S> {
+    stream: S,
     timeout: Duration,
     /// Runs while a write waits for room.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
-    pub(super) fn new(stream: TcpStream, timeout: Duration) -> Self {
+impl<S> Patience<S> {
+    pub(super) fn new(stream: S, timeout: Duration) -> Self {
         Self { stream, timeout, waiting: None }
     }
 
@@ -39,7 +38,7 @@ impl Patience {
     }
 }
 
-impl AsyncRead for Patience {
+impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -49,7 +48,7 @@ impl AsyncRead for Patience {
     }
 }
 
-impl AsyncWrite for Patience {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

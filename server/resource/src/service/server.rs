@@ -28,11 +28,11 @@ use crate::gate::Gate;
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
 /// How long a request's headers may take to arrive, also the first byte of them.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most that is read before a request's headers must be complete, in bytes. The longest token takes 43,800.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// How long requests under way may take when the service stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where and how to serve.
 #[derive(Clone, Debug)]

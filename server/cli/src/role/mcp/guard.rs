@@ -40,9 +40,9 @@ const MAX_RULES_BYTES: usize = 1 << 20;
 pub(crate) fn run(args: &McpGuardArgs, config: &Config) -> Outcome {
     let rules = args.rules.as_deref().map(read_rules).transpose()?.unwrap_or_default();
     let mut own = args.server.clone();
-    if own.listen.is_some() || own.allow_remote {
+    if own.listen.is_some() || own.allow_remote || own.spend_socket.is_some() {
         return Err(Failure::usage(
-            "--listen and --allow-remote: this guard speaks over standard input and output",
+            "--listen, --allow-remote and --spend-socket: this guard speaks over standard input and output",
         ));
     }
     let (server, output) = Server::start(&args.command)?;

@@ -6,9 +6,11 @@
 mod control;
 mod opened;
 mod reload;
+mod spend_door;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use obol_ipc::{Endpoint, RS_CONTROL_SOCKET_VARIABLE};
 use obol_probe::contract::Address;
@@ -19,6 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::control::Control;
 pub(crate) use self::opened::{Opened, Prepared};
+use self::spend_door::SpendDoor;
+pub(crate) use self::spend_door::socket as spend_socket;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::environment;
@@ -41,10 +45,14 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
     let options = listen(args, config)?;
     // Outside the sandbox: whether a socket that is there is dead is found out by connecting to it.
     let operator = operator_door(args)?;
+    let spend = SpendDoor::open(args, config)?;
     // While there is one thread: each table that is opened has some of its own.
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
-        _ => Some(prepared.reach(args, config, Some(address(args, config)), operator.as_ref())?),
+        _ => {
+            let reach = prepared.reach(args, config, Some(address(args, config)), operator.as_ref())?;
+            Some(spend.iter().fold(reach, |reach, door| door.within(reach)))
+        }
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
@@ -58,7 +66,7 @@ pub(crate) fn run(args: &RsArgs, config: &Config) -> Outcome {
             tracing::info!(%address, "listening");
         }
         let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
-        serve(service, operator, control, follower).await?;
+        serve(service, Doors { operator, spend }, control, follower).await?;
         reload.abort();
         Ok(())
     });
@@ -92,26 +100,30 @@ pub(crate) fn operator_door(args: &RsArgs) -> Outcome<Option<OperatorDoor>> {
     }
 }
 
-/// Serves callers, and the operator where there is a socket for that, until it is told to stop.
-async fn serve(
-    service: Service,
+/// The sockets beside the port.
+struct Doors {
     operator: Option<OperatorDoor>,
-    control: Control,
-    follower: Option<Follower>,
-) -> Outcome {
+    spend: Option<SpendDoor>,
+}
+
+/// Serves callers, and on the sockets that there are, until it is told to stop.
+async fn serve(service: Service, doors: Doors, control: Control, follower: Option<Follower>) -> Outcome {
     let stop = Stop::new();
     if let Some(follower) = follower {
         tokio::spawn(follower.run(stop.clone()));
     }
     let shutdown = shutdown_signal()?;
+    let Doors { operator, spend } = doors;
+    let (gate, clock) = (control.gate.clone(), Arc::clone(&control.clock));
+    let spending = spend.map(|door| door.serve(gate, clock, stop.clone())).transpose()?;
     let operated = operator.map(|door| door.serve(control, NAME, stop.clone())).transpose()?;
     let stopped = async {
         shutdown.await;
         stop.say();
     };
     let _said_in_the_log = service.run(stopped).await;
-    if let Some(operated) = operated {
-        let _panicked = tokio::task::block_in_place(|| operated.join());
+    for thread in [operated, spending].into_iter().flatten() {
+        let _panicked = tokio::task::block_in_place(|| thread.join());
     }
     Ok(())
 }

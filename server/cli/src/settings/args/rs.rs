@@ -138,6 +138,10 @@ pub(crate) struct RsArgs {
     /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) rs_control_socket: Option<OsString>,
+    /// Where others spend identifiers of their own once (`POST /v1/spend`): a path or unix:///path. Without it: nowhere. For this
+    /// server's user and root, and whom rs.spend_users names.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) spend_socket: Option<PathBuf>,
     /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless
     /// something in front encrypts it.
     #[arg(long)]
