@@ -27,7 +27,7 @@ use crate::listener::{BindError, Listener, Peer};
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpAddress {
-    /// A Unix socket for our own user.
+    /// A Unix socket.
     Unix(Endpoint),
     /// A loopback address.
     Tcp(SocketAddr),
@@ -56,7 +56,7 @@ impl HttpAddress {
         }
     }
 
-    /// Takes the address; a socket for the daemon's own user, in a folder that `access` tells. Must be called inside a
+    /// Takes the address; a socket is for whom `access` tells. Must be called inside a
     /// tokio runtime, and before the sandbox is entered.
     ///
     /// # Errors

@@ -25,8 +25,8 @@ pub enum BindError {
     Io(PathBuf, io::Error),
     /// The folder is open to others, or belongs to somebody else.
     Folder(PathBuf),
-    /// The folder keeps the agents out, or is open to others, or belongs to somebody else.
-    AgentsFolder {
+    /// The folder keeps out whom the socket is for, or is open to others, or belongs to somebody else.
+    SharedFolder {
         /// The folder.
         folder: PathBuf,
         /// What puts it right.
@@ -50,9 +50,9 @@ impl fmt::Display for BindError {
                 path.display(),
                 path.display()
             ),
-            Self::AgentsFolder { folder, command } => write!(
+            Self::SharedFolder { folder, command } => write!(
                 f,
-                "the folder {} must belong to you, let the agents through and nobody look in; run `{command}`, or name another",
+                "the folder {} must belong to you, let the users through whom the socket is for, and nobody look in; run `{command}`, or name another",
                 folder.display()
             ),
             Self::InUse(path) => write!(
@@ -241,7 +241,7 @@ fn make_folder(folder: &Path, modes: Modes) -> Result<(), BindError> {
         Modes { folder: mode, group, .. } => {
             let path = folder.display();
             let group = group.map_or(String::new(), |group| format!("chgrp {group} {path} && "));
-            BindError::AgentsFolder {
+            BindError::SharedFolder {
                 folder: folder.to_owned(),
                 command: format!("{group}chmod {mode:o} {path}"),
             }
@@ -259,11 +259,11 @@ fn make_folder(folder: &Path, modes: Modes) -> Result<(), BindError> {
     let metadata = fs::metadata(folder).map_err(io)?;
     let ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
     let (mode, for_the_owner) = (metadata.mode(), FOR_THE_OWNER | (!modes.folder & 0o077));
-    let lets_agents_through = match modes.group {
+    let lets_them_through = match modes.group {
         Some(group) => metadata.gid() == group && mode & modes.folder == modes.folder,
         None => mode & modes.folder & 0o011 == modes.folder & 0o011,
     };
-    if ours && mode & for_the_owner == 0 && lets_agents_through { Ok(()) } else { Err(wrong()) }
+    if ours && mode & for_the_owner == 0 && lets_them_through { Ok(()) } else { Err(wrong()) }
 }
 
 /// Of a folder that was just made. Only who is in a group can give it something.
@@ -272,7 +272,7 @@ fn give_to_group(folder: &Path, modes: Modes) -> io::Result<()> {
     std::os::unix::fs::chown(folder, None, Some(group)).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::new(
             error.kind(),
-            format!("the sidecar's user is not in group {group}; add it (`usermod -aG`), or name users"),
+            format!("this process's user is not in group {group}; add it (`usermod -aG`), or name users"),
         ),
         _ => error,
     })?;
