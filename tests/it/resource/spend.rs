@@ -7,16 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
-use obol_world::home::home;
+use obol_world::home::{command, home, write_private};
 use obol_world::http::Http;
 use obol_world::now;
 use obol_world::redis::RedisServer;
 use obol_world::rs::{RsProcess, write_sessions};
 use serde_json::{Value, json};
 
-use crate::sidecar::two_users::{AGENT, STRANGER, as_user, can_switch_users};
-
 use super::PATIENCE;
+use crate::sidecar::two_users::{AGENT, STRANGER, as_user, can_switch_users};
 
 /// A server with a socket for identifiers, and where that is.
 fn start(home: &Path, name: &str, arguments: &[&str]) -> (RsProcess, PathBuf) {
@@ -191,4 +190,31 @@ fn only_users_that_were_named_reach_the_socket() {
     assert_eq!(as_user(STRANGER, STRANGER, || post(&socket, &asked("a").to_string())), None);
     assert_eq!(as_user(AGENT, AGENT, || spend(&socket, &asked("a"))), "OK");
     assert_eq!(spend(&socket, &asked("a")), "ALREADY_SPENT", "the server's own user");
+}
+
+#[test]
+fn users_and_folders_that_do_not_fit_the_socket_are_told_in_its_own_words() {
+    let home = home();
+    write_sessions(home.path(), now());
+    let folder = home.path().join("spend");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.join("spend.sock");
+    for (users, says) in [
+        ("[54001]", "chmod 711"),
+        ("[\"@54001\"]", "chgrp 54001"),
+        ("[]", "names nobody"),
+        ("[\"root\"]", "who may anyway"),
+        ("[\"no-such-user\"]", "no-such-user"),
+    ] {
+        write_private(&home.path().join("obol.toml"), &format!("[rs]\nspend_users = {users}\n"));
+        let mut server = command(home.path());
+        server.args(["--config", "obol.toml", "rs", "--listen", "127.0.0.1:0", "--first-start"]);
+        let output =
+            server.args(["--sessions", "sessions.json", "--spend-socket"]).arg(&socket).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{users}: {says}: {said}");
+        assert!(!said.contains("agent") && !said.contains("sidecar"), "{said}");
+        assert!(!socket.exists());
+    }
 }

@@ -71,6 +71,9 @@ pub(crate) fn socket(args: &RsArgs, config: &Config) -> Outcome<Option<(Endpoint
     let endpoint = Endpoint::at(absolute(path)?).map_err(Failure::usage)?;
     let Some(users) = &config.rs.spend_users else { return Ok(Some((endpoint, Access::OwnUser))) };
     let access = users.find().map(Access::Agents).map_err(|error| match error {
+        AgentUsersError::Nobody => Failure::usage(
+            "rs.spend_users names nobody; leave it out if only this server's own user and root are to spend",
+        ),
         AgentUsersError::HasTheKeys(_) => Failure::usage(
             "rs.spend_users names root or this server's own user, who may anyway; leave that out",
         ),
