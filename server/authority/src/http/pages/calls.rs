@@ -3,6 +3,8 @@
 //! A request is shown to whom policy lets say yes to it, to whoever answers for the agent, and to those who may look at the console.
 //! The first two decide: a stranger who logged in can neither allow nor stop anything.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::Request;
 use http::StatusCode;
@@ -128,7 +130,7 @@ fn limits(constraints: &Constraints) -> Vec<String> {
     for (name, pattern) in allowed_parameters.iter().flatten() {
         limits.push(format!("argument {} as {}", shown(name), shown(pattern)));
     }
-    if allowed_parameters.as_ref().is_some_and(|allowed| allowed.is_empty()) {
+    if allowed_parameters.as_ref().is_some_and(BTreeMap::is_empty) {
         limits.push("no arguments".to_owned());
     }
     limits
