@@ -463,6 +463,7 @@ fn params(wishes: &Registration) -> Result<RegisterParams, Error> {
         tools: wishes.tools.iter().map(ToolName::new).collect::<Result<_, _>>().map_err(wrong)?,
         ticket: None,
         flow: None,
+        assertion: None,
     })
 }
 

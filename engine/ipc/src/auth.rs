@@ -14,7 +14,7 @@ use crate::names::{
 use crate::numbers::AlgorithmSuite;
 use crate::protocol::protocol;
 use crate::protocol::sealed::{BodyReader, BodyWriter};
-use crate::secret::TicketText;
+use crate::secret::{AssertionText, TicketText};
 use crate::time::UtcTime;
 
 protocol! {
@@ -85,6 +85,9 @@ pub struct RegisterParams {
     /// How a human's word in a browser should come back, where the service has pages for that; `loopback` if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flow: Option<RegistrationFlow>,
+    /// A signed token of somebody whom the service takes at their word, which stands in for the human.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<AssertionText>,
 }
 
 /// What has become of a registration. In JSON: `none`, `waiting`, `denied`, `expired` or `active`.
@@ -265,7 +268,7 @@ pub struct TokenStolenParams {
 
 binary_struct! {
     TokenStolenParams { tool, audience, session_id }
-    RegisterParams { name, class, roles, tools, ticket, flow }
+    RegisterParams { name, class, roles, tools, ticket, flow, assertion }
     CompleteRegistrationParams { code }
     RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at, page, return_code }
     OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }

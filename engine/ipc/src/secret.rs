@@ -210,6 +210,64 @@ impl<'de> Deserialize<'de> for SessionPartText {
     }
 }
 
+/// A signed token of somebody else that stands in for a human when an agent registers: a compact JWS. Until it is spent, whoever
+/// holds it may register an agent.
+pub struct AssertionText(WipedText);
+
+/// The longest such token, in bytes.
+pub const MAX_ASSERTION_BYTES: usize = 8 << 10;
+
+impl AssertionText {
+    /// Takes over a token.
+    ///
+    /// # Errors
+    ///
+    /// [`ValueError`] when it is empty, longer than [`MAX_ASSERTION_BYTES`], or not base64url with dots. It is wiped.
+    pub fn new(text: impl Into<String>) -> Result<Self, ValueError> {
+        let text = WipedText::new(text.into());
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        match (1..=MAX_ASSERTION_BYTES).contains(&text.len()) && text.bytes().all(is_letter) {
+            true => Ok(Self(text)),
+            false => {
+                Err(ValueError::new("assertion", "a signed token of three parts, in at most 8192 bytes"))
+            }
+        }
+    }
+
+    /// The token itself. Show it to the service and to nobody else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AssertionText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AssertionText([redacted])")
+    }
+}
+
+impl Binary for AssertionText {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        output.plain(self.expose())
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        Ok(Self::new(String::take(input)?)?)
+    }
+}
+
+impl Serialize for AssertionText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for AssertionText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
 /// A session document: the text of one JSON object that carries session keys. Its members are none of this crate's
 /// business; only that it is one well-formed JSON object is checked.
 pub struct SessionDocumentText(WipedText);

@@ -193,19 +193,33 @@ impl Authenticator {
         ticket: Option<&str>,
         now: u64,
     ) -> Result<Registered, AuthError> {
-        self.register_by(wishes, ticket, None, now).await
+        self.register_by(wishes, ticket.map(Leave::Ticket), None, now).await
+    }
+
+    /// Asks to be registered by a signed token of somebody whom the service takes at their word. `now` in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`].
+    pub async fn register_attested(
+        &mut self,
+        wishes: &Wishes,
+        assertion: &str,
+        now: u64,
+    ) -> Result<Registered, AuthError> {
+        self.register_by(wishes, Some(Leave::Assertion(assertion)), None, now).await
     }
 
     /// As [`register`](Self::register), where a human's word in a browser could come back.
     pub(crate) async fn register_by(
         &mut self,
         wishes: &Wishes,
-        ticket: Option<&str>,
+        leave: Option<Leave<'_>>,
         way: Option<Way>,
         now: u64,
     ) -> Result<Registered, AuthError> {
         let wanted = serde_json::to_value(wishes).map_err(|error| AuthError::System(error.to_string()))?;
-        let mut caller = Registering { identity: &self.identity, wanted, ticket, way };
+        let mut caller = Registering { identity: &self.identity, wanted, leave, way };
         let (_, document) = self.uplink.carry_out(Purpose::Register, "/v1/agents", now, &mut caller).await?;
         match parse(&document).map_err(|error| AuthError::Answer(error.to_string()))? {
             RegisterDocument::Active { agent_id } => {
@@ -442,11 +456,20 @@ impl Listening {
     }
 }
 
+/// What stands in for a human's word.
+#[derive(Clone, Copy)]
+pub(crate) enum Leave<'a> {
+    /// An invitation's ticket.
+    Ticket(&'a str),
+    /// A signed token of somebody whom the service takes at their word.
+    Assertion(&'a str),
+}
+
 /// Purpose 2.
 struct Registering<'a> {
     identity: &'a Identity,
     wanted: Value,
-    ticket: Option<&'a str>,
+    leave: Option<Leave<'a>>,
     way: Option<Way>,
 }
 
@@ -458,8 +481,10 @@ impl Caller for Registering<'_> {
     fn payload(&self, greeted: &Greeted) -> Result<Value, AuthError> {
         let mut request = greeted.sek_fields(&sek_of(self.identity)?);
         request.insert("wanted".to_owned(), self.wanted.clone());
-        if let Some(ticket) = self.ticket {
-            request.insert("ticket".to_owned(), json!(ticket));
+        match self.leave {
+            Some(Leave::Ticket(ticket)) => drop(request.insert("ticket".to_owned(), json!(ticket))),
+            Some(Leave::Assertion(word)) => drop(request.insert("assertion".to_owned(), json!(word))),
+            None => {}
         }
         match self.way {
             Some(Way::Loopback(port)) => {

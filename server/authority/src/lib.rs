@@ -7,11 +7,13 @@
 //! | [`Authority`] | what each message and each request of an operator brings about; no sockets |
 //! | [`Decider`] | who decides what is granted; [`policy`] decides it by Cedar |
 //! | `stream` | who follows the events, and how far each has come |
+//! | `attest` | signed words of others that stand in for a human when an agent registers |
 //! | `ssf` | what others say of humans, and what follows for their agents |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
 
+mod attest;
 mod authority;
 mod decider;
 pub mod directory;
@@ -19,6 +21,7 @@ pub mod http;
 pub mod id;
 #[cfg(feature = "people")]
 pub mod identity;
+mod issuer_keys;
 mod jws;
 mod notices;
 mod numbers;
@@ -29,6 +32,7 @@ mod settings;
 mod ssf;
 mod stream;
 
+pub use attest::{AttestorSettings, AttestorSettingsError, AttestorStatus, Attestors};
 pub use authority::{
     AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected,
     Review, Sidecar,

@@ -41,6 +41,10 @@ pub enum Refused {
     TooManyApprovals,
     /// The invitation is unknown, used up, or over.
     Invitation,
+    /// The signed word of somebody else that stands in for a human is not taken.
+    Assertion(String),
+    /// That word has registered an agent before.
+    AssertionUsed,
     /// The join code is unknown, used, or over.
     JoinCode,
     /// No copy of a resource server has this key.
@@ -100,6 +104,8 @@ impl Refused {
             Self::NameTaken => "NAME_TAKEN",
             Self::TooManyApprovals => "TOO_MANY_APPROVALS",
             Self::Invitation => "INVITATION",
+            Self::Assertion(_) => "ASSERTION",
+            Self::AssertionUsed => "ASSERTION_USED",
             Self::JoinCode => "JOIN_CODE",
             Self::NotJoined => "NOT_JOINED",
             Self::WrongCode(_) => "WRONG_CODE",
@@ -193,6 +199,11 @@ impl fmt::Display for Refused {
             Self::Invitation => {
                 f.write_str("the invitation is unknown, used up or over; ask for a new one")
             }
+            Self::Assertion(why) => write!(f, "the assertion is not taken: {why}"),
+            Self::AssertionUsed => f.write_str(
+                "this assertion has registered an agent before, and is good for one; get a fresh one. If it was not you, somebody \
+                 else has it",
+            ),
             Self::JoinCode => {
                 f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
             }

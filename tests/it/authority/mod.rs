@@ -1,5 +1,6 @@
 //! `obol as` and its operator's commands as processes, with agents that speak to it by the library of their side.
 
+mod attested;
 mod captured;
 mod events;
 mod follower_kills;

@@ -6,7 +6,6 @@ use core::time::Duration;
 use obol_ipc::auth::{RegisterParams, RegistrationFlow, RegistrationResult, RegistrationState};
 use obol_ipc::names::AgentInstanceId;
 use obol_ipc::refusal::Refusal;
-use obol_ipc::secret::TicketText;
 use obol_ipc::time::UtcTime;
 use obol_uplink::AuthError;
 use tokio::net::TcpListener;
@@ -14,7 +13,7 @@ use tokio::time::timeout;
 
 use super::landing::Landing;
 use super::{Keeper, PATIENCE};
-use crate::authenticator::{Registered, RegistrationState as Polled, Way};
+use crate::authenticator::{Leave, Registered, RegistrationState as Polled, Way};
 use crate::identity::Flow;
 use crate::refusal;
 use crate::wishes::merged;
@@ -40,6 +39,14 @@ impl Keeper {
             return Ok(self.registration());
         }
         let wishes = merged(&self.wishes, &params)?;
+        let leave = match (&params.ticket, &params.assertion) {
+            (None, None) => None,
+            (Some(ticket), None) => Some(Leave::Ticket(ticket.expose())),
+            (None, Some(word)) => Some(Leave::Assertion(word.expose())),
+            (Some(_), Some(_)) => {
+                return Err(Refusal::invalid_argument("say a ticket or an assertion, and not both"));
+            }
+        };
         if let Some(since) = self.registered
             && now.since(since) < REGISTER_PAUSE_SECS
         {
@@ -47,10 +54,9 @@ impl Keeper {
         }
         let auditor = self.auditor.clone();
         let place = auditor.reserve().map_err(|suspended| refusal::unaudited(&suspended))?;
-        let ticket = params.ticket.as_ref().map(TicketText::expose);
-        // Whoever has a ticket needs no human.
-        let (way, bound) = if ticket.is_some() { (None, None) } else { way(params.flow).await };
-        let asking = self.authenticator.register_by(&wishes, ticket, way, now.wall);
+        // Whoever has leave already needs no human.
+        let (way, bound) = if leave.is_some() { (None, None) } else { way(params.flow).await };
+        let asking = self.authenticator.register_by(&wishes, leave, way, now.wall);
         let asked = timeout(PATIENCE, asking)
             .await
             .unwrap_or_else(|_| Err(AuthError::Unreachable("no answer in time".to_owned())));

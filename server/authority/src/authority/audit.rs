@@ -10,8 +10,8 @@ use obol_session::SessionId;
 
 use super::alarms::Stolen;
 use crate::directory::{
-    Agent, Answer, AskedCall, CallApproval, Ended, HeardSet, Human, Opened, Registered, Registration,
-    Replica, TakenSet, Unavailable,
+    Agent, Answer, AskedCall, Attested, CallApproval, Ended, HeardSet, Human, Opened, Registered,
+    Registration, Replica, TakenSet, Unavailable,
 };
 use crate::id::AgentId;
 use crate::refused::Refused;
@@ -99,7 +99,8 @@ impl Auditor {
             | Refused::ApprovalExpired
             | Refused::NoGrants
             | Refused::SuiteRequired { .. }
-            | Refused::SekProof => Party::Known,
+            | Refused::SekProof
+            | Refused::AssertionUsed => Party::Known,
             _ => Party::Stranger,
         };
         log.refusal(party, refused.code(), || Entry {
@@ -164,17 +165,28 @@ impl Reserved<'_> {
         });
     }
 
-    pub(super) fn registered(self, identity: &IdentityPublic, name: &str, source: &str, done: &Registered) {
+    pub(super) fn registered(
+        self,
+        identity: &IdentityPublic,
+        name: &str,
+        source: &str,
+        attested: Option<&Attested>,
+        done: &Registered,
+    ) {
+        let how = attested.map_or_else(
+            || "by invitation".to_owned(),
+            |word| format!("by a word of {} for {}", word.issuer, word.subject),
+        );
         let (agent, reason) = match done {
-            Registered::Waits(_) => (None, "a human has to approve it"),
-            Registered::Active(agent) => (Some(agent.id.as_str().into()), "by invitation"),
+            Registered::Waits(_) => (None, "a human has to approve it".to_owned()),
+            Registered::Active(agent) => (Some(agent.id.as_str().into()), how),
         };
         tracing::info!(name, source, subject = identity.subject(), reason, "an agent registered");
         self.put(Entry {
             client: Some(plain(source).as_ref().into()),
             scope: Some(format!("{name} {}", identity.subject()).into()),
             agent,
-            reason: Some(reason.into()),
+            reason: Some(reason.as_str().into()),
             ..allowed(Event::Register)
         });
     }

@@ -37,8 +37,9 @@ pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
 pub use self::people::Confirmed;
+use crate::attest::Attestors;
 use crate::decider::Decider;
-use crate::directory::{Answer, Carried, Directory, Handshake, Seal, Unavailable};
+use crate::directory::{ATTESTED, Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
 use crate::jws::SigningKeys;
 use crate::notices::Notices;
@@ -86,6 +87,7 @@ pub struct Authority {
     /// What it signs with for others, once that was needed.
     signing_keys: Mutex<Option<Arc<SigningKeys>>>,
     notices: Notices,
+    attestors: Attestors,
 }
 
 /// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
@@ -184,6 +186,7 @@ impl Authority {
             began_at,
             signing_keys: Mutex::default(),
             notices: Notices::default(),
+            attestors: Attestors::default(),
         })
     }
 
@@ -205,6 +208,11 @@ impl Authority {
     /// What is told to those who want to hear of alarms, and of what waits for a human.
     pub(crate) fn notices(&self) -> &Notices {
         &self.notices
+    }
+
+    /// Who may say of an agent what a human would have to say otherwise.
+    pub fn attestors(&self) -> &Attestors {
+        &self.attestors
     }
 
     /// The directory.
@@ -248,8 +256,15 @@ impl Authority {
         })
     }
 
-    fn flows(&self) -> &'static [&'static str] {
-        if self.settings.has_pages { &["local", "invite", "loopback", "code"] } else { &["local", "invite"] }
+    fn flows(&self) -> Vec<&'static str> {
+        let mut flows = vec!["local", "invite"];
+        if !self.attestors.is_empty() {
+            flows.push(ATTESTED);
+        }
+        if self.settings.has_pages {
+            flows.extend(["loopback", "code"]);
+        }
+        flows
     }
 
     /// Answers message A with message B. Keeps nothing.

@@ -31,6 +31,17 @@ obol_secret::secret! {
     ChainValue
 }
 
+/// A signed token that is not for logs: until it is spent, whoever holds it could register an agent.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct AssertionText(pub(super) String);
+
+impl core::fmt::Debug for AssertionText {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("AssertionText([redacted])")
+    }
+}
+
 /// Purpose 1.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,6 +75,9 @@ pub(super) struct RegisterRequest {
     pub(super) sek_proof: [u8; 64],
     #[serde(default)]
     pub(super) ticket: Option<String>,
+    /// A signed word of somebody else that stands in for a human.
+    #[serde(default)]
+    pub(super) assertion: Option<AssertionText>,
     /// How the agent could hear of a human's word in a browser; without it, a human of the service's machine decides.
     #[serde(default)]
     pub(super) flow: Option<AskedFlow>,

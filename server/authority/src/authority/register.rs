@@ -4,9 +4,12 @@ use obol_handshake::{Proven, SekPublic};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::payload::{self, RegisterRequest};
+use super::payload::{self, AssertionText, RegisterRequest};
 use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
-use crate::directory::{Answer, Carried, Flow, NewRegistration, PENDING_SECS, Registered};
+use crate::directory::{
+    ATTESTED, Answer, Attested, Carried, Flow, NewRegistration, PENDING_SECS, PersonStatus, Registered,
+    Wanted,
+};
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
@@ -22,11 +25,18 @@ impl Authority {
                 return Err(Refused::SekProof);
             }
             let ticket = request.ticket.map(|ticket| Bearer::parse(&ticket).ok_or(Refused::Invitation));
+            let attested = match (&ticket, request.assertion) {
+                (_, None) => None,
+                (None, Some(assertion)) => Some(self.attested(&assertion, &request.wanted, now)?),
+                (Some(_), Some(_)) => {
+                    return Err(Refused::Malformed("a ticket or an assertion, and not both".to_owned()));
+                }
+            };
             // Without pages nobody could decide on one.
             let flow = request.flow.filter(|_| self.settings.has_pages).map_or(Flow::Local, Flow::from);
-            Ok((sek, payload::clean(request.wanted)?, ticket.transpose()?, flow))
+            Ok((sek, payload::clean(request.wanted)?, ticket.transpose()?, attested, flow))
         });
-        let (sek, wanted, ticket, flow) = match checked {
+        let (sek, wanted, ticket, attested, flow) = match checked {
             Ok(checked) => checked,
             Err(refused) => return self.refuse(proven, refused, now),
         };
@@ -44,6 +54,7 @@ impl Authority {
             poll_hash: poll.hash(),
             code_hash: code.hash(&self.code_key),
             ticket_hash: ticket.map(|ticket| ticket.hash()),
+            attested: attested.clone(),
         };
         let place = self.auditor.reserve()?;
         let handshake = handshake_of(&proven);
@@ -53,7 +64,7 @@ impl Authority {
         let carried = self.directory.register(handshake, new, now.secs(), seal)?;
         match &carried {
             Carried::Now(Ok(done), _) => {
-                place.registered(&identity, &name, source, done);
+                place.registered(&identity, &name, source, attested.as_ref(), done);
                 if matches!(done, Registered::Waits(_)) {
                     self.waits(&name, source, now);
                 }
@@ -62,6 +73,23 @@ impl Authority {
             Carried::Again(_) | Carried::Used | Carried::Stale => {}
         }
         Ok(answered(carried))
+    }
+
+    /// What somebody whom the service takes at their word says of an agent, as far as its owner and policy allow it.
+    fn attested(&self, assertion: &AssertionText, wanted: &Wanted, now: Now) -> Result<Attested, Refused> {
+        let word = self.attestors.check(assertion.0.as_bytes(), wanted, now.secs())?;
+        let owner = self.person(&word.owner)?;
+        let roles = owner.bounds(&word.roles);
+        if owner.status == PersonStatus::Disabled {
+            return Err(Refused::OwnerDisabled);
+        }
+        // Whoever has none of the roles is not whom the rule speaks of.
+        if roles.is_empty() && !word.roles.is_empty() {
+            return Err(Refused::ApprovalDenied);
+        }
+        self.approval_secs(Some(word.secs))?;
+        self.may_register(&word.owner, &wanted.class, &roles, ATTESTED, word.secs)?;
+        Ok(Attested { roles, ..word })
     }
 
     /// Says that a registration waits. Its code is in the agent's terminal and nowhere else, and so not here.

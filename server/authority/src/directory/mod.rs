@@ -51,9 +51,9 @@ pub(crate) use self::rules::{approved_agent, index_owners};
 pub use self::tables::Bytes;
 pub use self::tables::Unavailable;
 pub use self::transactions::{
-    Approval, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake, HeardSet,
-    KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep, Seal,
-    SessionPlan, Subject, TakenSet, Unharmed,
+    ATTESTED, Approval, Attested, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage,
+    Handshake, HeardSet, KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered,
+    RotateStep, Seal, SessionPlan, Subject, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;

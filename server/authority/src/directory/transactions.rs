@@ -59,6 +59,30 @@ pub struct NewRegistration {
     pub code_hash: [u8; 32],
     /// Hash of an invitation's ticket.
     pub ticket_hash: Option<[u8; 32]>,
+    /// What somebody whom the service takes at their word says of it.
+    pub attested: Option<Attested>,
+}
+
+/// The flow of an agent for which such a word stood in for a human, in the words of policies.
+pub const ATTESTED: &str = "attested";
+
+/// A signed word of somebody else that stands in for a human, once it was checked. It is good for one registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attested {
+    /// Who says it.
+    pub issuer: String,
+    /// Of whom: a workload, or a human.
+    pub subject: String,
+    /// Its name there.
+    pub jti: String,
+    /// Until when it would be taken as new were it not remembered, in Unix seconds.
+    pub replayable_until: u64,
+    /// Who answers for the agent.
+    pub owner: Human,
+    /// The roles that it gets.
+    pub roles: Vec<String>,
+    /// For how many seconds.
+    pub secs: u64,
 }
 
 /// A registration that was taken.
@@ -66,7 +90,7 @@ pub struct NewRegistration {
 pub enum Registered {
     /// It waits for a human.
     Waits(RegistrationId),
-    /// An invitation approved it.
+    /// An invitation, or a signed word of somebody else, approved it.
     Active(Box<Agent>),
 }
 

@@ -272,6 +272,8 @@ impl Service {
         let dispatching = tokio::spawn(dispatch(Arc::clone(&self.authority)));
         let events = self.options.events.clone();
         let listening = events.map(|events| tokio::spawn(events.run(Arc::clone(&self.authority), now)));
+        let attesting = Arc::clone(&self.authority);
+        let attesting = tokio::spawn(async move { attesting.attestors().run(|| now().secs()).await });
         let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
         let (probes, stop) = (self.probes.take(), self.stop.clone());
         let watched = async {
@@ -282,6 +284,7 @@ impl Service {
         let (ended, ()) = tokio::join!(self.serve(shutdown), watched);
         forgetting.abort();
         dispatching.abort();
+        attesting.abort();
         if let Some(listening) = listening {
             listening.abort();
         }

@@ -77,6 +77,12 @@ impl core::error::Error for NotTaken {}
 impl<'t> Unchecked<'t> {
     /// Takes a token apart. `typ` is what its header must say, with or without `application/`.
     pub(crate) fn read(token: &'t [u8], typ: &str) -> Result<Self, NotTaken> {
+        Self::read_one_of(token, &[typ]).map(|(read, _)| read)
+    }
+
+    /// Takes a token apart that is of one of these types, by `typ` in its header; the empty one is that of a token without it. Of
+    /// which type it is comes with it.
+    pub(crate) fn read_one_of<'w>(token: &'t [u8], types: &[&'w str]) -> Result<(Self, &'w str), NotTaken> {
         const NOT_COMPACT: NotTaken =
             NotTaken::Malformed("it is not a compact JWS: three parts of base64url");
         if token.len() > MAX_TOKEN_BYTES {
@@ -93,13 +99,15 @@ impl<'t> Unchecked<'t> {
             return Err(NotTaken::Malformed("its header has a critical member that is not known"));
         }
         let said = header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
-        if said.strip_prefix("application/").unwrap_or(&said) != typ {
-            return Err(NotTaken::Malformed("its header does not say `typ` of such a token"));
-        }
+        let said = said.strip_prefix("application/").unwrap_or(&said);
+        let typ = *types
+            .iter()
+            .find(|typ| **typ == said)
+            .ok_or(NotTaken::Malformed("its header does not say `typ` of such a token"))?;
         if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
             return Err(NotTaken::Malformed("the name of its key is too long"));
         }
-        Ok(Self { header, signed, claims: decoded(claims)?, signature: decoded(signature)? })
+        Ok((Self { header, signed, claims: decoded(claims)?, signature: decoded(signature)? }, typ))
     }
 
     /// What it says, which anybody may have written.

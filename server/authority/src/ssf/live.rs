@@ -17,6 +17,7 @@ use super::tell::{Desk, OutletStatus, Outlets, StreamError, Verb};
 use super::transmitter::{Transmitter, TransmitterStatus};
 use crate::authority::{Authority, Now};
 use crate::directory::TakenSet;
+use crate::issuer_keys::KeySource;
 use crate::outbound::Outbound;
 
 /// How many tokens of one issuer are carried out: a second, and at once.
@@ -95,7 +96,8 @@ impl Events {
                 let (keeper, outbound) = (Arc::clone(one), live.outbound.clone());
                 tasks.spawn(async move {
                     let TransmitterSettings { configuration, issuer, .. } = &keeper.settings;
-                    keeper.keys.keep(configuration, issuer, &outbound, now).await;
+                    let source = KeySource::Configuration(configuration.clone());
+                    keeper.keys.keep(&source, issuer, &outbound, || now().secs()).await;
                 });
                 if one.settings.poll.is_some() {
                     let (events, one, authority) =

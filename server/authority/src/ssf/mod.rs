@@ -5,7 +5,6 @@
 //! |---|---|
 //! | [`EventSettings`] | who is listened to, from a file |
 //! | `set`, `subject`, `effect` | what a security event token says, and what it brings about; no I/O |
-//! | `keys` | the keys of those who are listened to, fetched off the way of requests |
 //! | `receive` | takes a token: checks it, and has the directory remember it with its effect |
 //! | [`trial`](mod@trial) | the service says an event to itself, for whoever wants to see what follows |
 //! | `poll` | fetches tokens (RFC 8936) where nobody can reach this service |
@@ -16,7 +15,6 @@
 
 mod effect;
 mod hook;
-mod keys;
 mod live;
 mod outlet_settings;
 mod poll;

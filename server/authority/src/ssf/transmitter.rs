@@ -3,10 +3,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use super::keys::Keys;
 use super::refusal::Refusal;
 use super::settings::TransmitterSettings;
 use crate::directory::TakenSet;
+use crate::issuer_keys::Keys;
 
 /// One who is listened to.
 #[derive(Debug)]

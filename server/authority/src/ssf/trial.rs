@@ -8,7 +8,6 @@ use obol_secret::text::to_base64url;
 use serde_json::{Value, json};
 
 use super::effect::{CAEP, RISC, SET_TYPE};
-use super::keys::Keys;
 use super::receive;
 use super::refusal::Refusal;
 use super::settings::TransmitterSettings;
@@ -16,6 +15,7 @@ use super::transmitter::Transmitter;
 use crate::authority::{Authority, KillReport, Now};
 use crate::directory::{Human, TakenSet};
 use crate::id::{AgentId, SystemRandom};
+use crate::issuer_keys::Keys;
 use crate::jws::{Algorithm, KeySet};
 use crate::outbound::Target;
 use crate::refused::Refused;

@@ -11,9 +11,9 @@ use obol_ipc::auth::{
     RegistrationState, Route,
 };
 use obol_ipc::names::{ToolName, WishedName};
-use obol_ipc::secret::TicketText;
+use obol_ipc::secret::{AssertionText, MAX_ASSERTION_BYTES, TicketText};
 use obol_ipc::{AUTH_CONTROL_SOCKET_VARIABLE, AUTH_SOCKET_VARIABLE, Endpoint};
-use obol_secret::file::PrivateFile;
+use obol_secret::file::{PrivateFile, read_public};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::operate::connect::CONNECT_PAUSE;
@@ -138,7 +138,16 @@ fn wished(args: &RegisterArgs) -> Outcome<RegisterParams> {
         tools: args.tool.iter().map(ToolName::new).collect::<Result<_, _>>().map_err(Failure::usage)?,
         ticket: args.ticket_file.as_deref().map(ticket).transpose()?,
         flow: args.remote.then_some(RegistrationFlow::Code),
+        assertion: args.assertion_file.as_deref().map(assertion).transpose()?,
     })
+}
+
+/// Platforms put their tokens where they like, by links and for all of a machine to read: who may is theirs to say.
+fn assertion(file: &Path) -> Outcome<AssertionText> {
+    let bytes = read_public(file, MAX_ASSERTION_BYTES + 1)?;
+    let text = core::str::from_utf8(&bytes).map_err(Failure::usage)?;
+    AssertionText::new(text.trim_ascii())
+        .map_err(|error| Failure::usage(format_args!("the assertion in {}: {error}", file.display())))
 }
 
 fn ticket(file: &Path) -> Outcome<TicketText> {

@@ -375,6 +375,8 @@ settings! {
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
         /// A private JSON file that says whose security events are heard, and who is told. Read again on SIGHUP.
         events: PathBuf = otherwise("none: nobody is listened to", "/etc/obol/as-events.json");
+        /// A JSON file that says whose signed tokens stand in for a human when an agent registers. Read again on SIGHUP.
+        attestors: PathBuf = otherwise("none: nobody is taken at their word", "/etc/obol/as-attestors.json");
         /// The certificate authorities that are trusted where the service asks or tells others, and no others.
         ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
         /// Where /livez, /readyz and /metrics are served: a loopback address, or off.

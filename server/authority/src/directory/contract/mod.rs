@@ -100,6 +100,7 @@ pub(crate) fn new_registration(number: u64, name: &str) -> NewRegistration {
         poll_hash: key(number ^ 0xF000).0,
         code_hash: key(number ^ 0x0F00_0000).0,
         ticket_hash: None,
+        attested: None,
         flow: Flow::Local,
     }
 }

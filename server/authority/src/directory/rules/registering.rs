@@ -4,7 +4,7 @@ use obol_handshake::IdentityPublic;
 use obol_secret::compare::ct_eq_32;
 
 use super::handshakes::Decided;
-use super::{at, humans, keys};
+use super::{at, humans, keys, sets};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
     Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
@@ -12,8 +12,8 @@ use crate::directory::rows::{
 };
 use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
 use crate::directory::{
-    Approval, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PAGE, MAX_PENDING, MAX_PENDING_PER_SOURCE,
-    NewRegistration, PENDING_SECS, Polled, Registered,
+    ATTESTED, Approval, Attested, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PAGE, MAX_PENDING,
+    MAX_PENDING_PER_SOURCE, NewRegistration, PENDING_SECS, Polled, Registered,
 };
 use crate::id::{AgentId, RegistrationId};
 use crate::refused::Refused;
@@ -41,6 +41,9 @@ pub(super) fn register(
     }
     if let Some(hash) = new.ticket_hash {
         return invited(transaction, new, &hash, renews, now).map(Decided::Done);
+    }
+    if let Some(word) = new.attested.clone() {
+        return attested(transaction, new, &word, renews, now).map(Decided::Done);
     }
     if transaction.get_bytes(Table::RegistrationCode, &new.code_hash)?.is_some() {
         // Somebody else has this code: another is made.
@@ -381,7 +384,6 @@ pub(super) fn invite(
 }
 
 /// Registers an agent that has an invitation: approved at once, by whoever invited it.
-#[expect(clippy::needless_pass_by_value, reason = "what is renewed is replaced")]
 fn invited(
     transaction: &mut Transaction<'_>,
     new: NewRegistration,
@@ -394,13 +396,8 @@ fn invited(
         now < found.expires_at && found.used < found.max_agents && found.class == new.wanted.class
     });
     let Some(mut invitation) = good else { return Ok(Err(Refused::Invitation)) };
-    if let Some(refused) =
-        name_is_taken(transaction, &new.wanted.name, renewed.as_ref().map(|agent| &agent.id))?
-    {
+    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed.as_ref())? {
         return Ok(Err(refused));
-    }
-    if renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS {
-        return Ok(Err(Refused::Full("agent")));
     }
     invitation.used += 1;
     transaction.put(Table::Invitation, ticket_hash, &invitation)?;
@@ -412,6 +409,60 @@ fn invited(
         secs: invitation.approval_secs,
         flow: "invite",
     };
+    at_once(transaction, new, &approval, renewed, now)
+}
+
+/// Registers an agent of which somebody else gave a signed word: approved at once, by whoever answers for it. That word is spent
+/// here, together with what it brings about, so that it brings it about once.
+fn attested(
+    transaction: &mut Transaction<'_>,
+    new: NewRegistration,
+    word: &Attested,
+    renewed: Option<Agent>,
+    now: u64,
+) -> Kept<Result<Registered, Refused>> {
+    if sets::is_spent(transaction, word)? {
+        return Ok(Err(Refused::AssertionUsed));
+    }
+    let owner = humans::person(transaction, &word.owner)?;
+    if owner.is_some_and(|owner| owner.status == PersonStatus::Disabled) {
+        return Ok(Err(Refused::OwnerDisabled));
+    }
+    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed.as_ref())? {
+        return Ok(Err(refused));
+    }
+    let approval = Approval {
+        registration: new.id.clone(),
+        agent: new.agent.clone(),
+        by: word.owner.clone(),
+        roles: word.roles.clone(),
+        secs: word.secs,
+        flow: ATTESTED,
+    };
+    if !may_give(transaction, &approval)? {
+        return Ok(Err(Refused::ApprovalDenied));
+    }
+    sets::spend(transaction, word, now)?;
+    at_once(transaction, new, &approval, renewed, now)
+}
+
+/// Why there is no place for an agent of this name, if there is none.
+fn has_no_place(transaction: &Transaction<'_>, name: &str, renewed: Option<&Agent>) -> Kept<Option<Refused>> {
+    if let Some(refused) = name_is_taken(transaction, name, renewed.map(|agent| &agent.id))? {
+        return Ok(Some(refused));
+    }
+    let is_full = renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS;
+    Ok(is_full.then_some(Refused::Full("agent")))
+}
+
+/// Makes an agent for which nobody has to be waited.
+fn at_once(
+    transaction: &mut Transaction<'_>,
+    new: NewRegistration,
+    approval: &Approval,
+    renewed: Option<Agent>,
+    now: u64,
+) -> Kept<Result<Registered, Refused>> {
     let registration = Registration {
         id: new.id,
         wanted: new.wanted,
@@ -426,7 +477,7 @@ fn invited(
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
     };
-    let made = make(&registration, &approval, renewed.as_ref(), now);
+    let made = make(&registration, approval, renewed.as_ref(), now);
     keep(transaction, &made, renewed.as_ref(), now)?;
     Ok(Ok(Registered::Active(Box::new(made))))
 }

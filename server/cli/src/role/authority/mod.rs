@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use obol_authority::directory::RedbDirectory;
 use obol_authority::http::{Certificate, Service};
 use obol_authority::policy::{KeptPolicy, Policies};
-use obol_authority::{Authority, Events, Now, Parts, Settings};
+use obol_authority::{Authority, Events, Now, Outbound, Parts, Settings};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
 use obol_probe::notify::Notifier;
@@ -54,7 +54,10 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let heard = setup::events(places.events.as_ref(), settings.origin())?;
     let mut reached = heard.ports();
     reached.extend(provider::port(args, config));
-    let events = Arc::new(Events::new(heard, setup::outbound(config)?));
+    let attesting = setup::attestors(places.attestors.as_ref(), settings.origin())?;
+    reached.extend(attesting.ports());
+    let outbound = setup::outbound(config)?;
+    let events = Arc::new(Events::new(heard, outbound.clone()));
     let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
     #[cfg(feature = "people")]
     let (settings, options) = match provider::open(args, config, settings.origin(), setup::outbound(config)?)?
@@ -72,6 +75,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
     let (authority, policies) = open(settings, &places, &master, secret, config)?;
+    authority.attestors().replace(attesting, outbound.clone());
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
@@ -88,7 +92,8 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
         let operated = operator.serve(control, NAME, stop.clone())?;
         let origin = authority.settings().origin().to_owned();
         let events = (events, places.events, origin);
-        let reload = Reload { policies, folder: places.policy, certificate, events };
+        let attestors = (Arc::clone(&authority), places.attestors, outbound);
+        let reload = Reload { policies, folder: places.policy, certificate, events, attestors };
         serve(service, &authority, notifier, reloads, reload).await?;
         stop.say();
         let _panicked = tokio::task::block_in_place(|| operated.join());
@@ -139,7 +144,12 @@ fn reach<'a>(
             .map(PathBuf::as_path)
             .chain([socket])
             .collect(),
-        read: certificate.chain(&places.policy).chain(&places.events).map(PathBuf::as_path).collect(),
+        read: certificate
+            .chain(&places.policy)
+            .chain(&places.events)
+            .chain(&places.attestors)
+            .map(PathBuf::as_path)
+            .collect(),
         reached,
     }
 }
@@ -190,6 +200,8 @@ struct Reload {
     certificate: Option<Arc<Certificate>>,
     /// Who is listened to, the file that says so, and what the service is known as.
     events: (Arc<Events>, Option<PathBuf>, String),
+    /// Who takes others at their word, the file that says whom, and what their keys are fetched with.
+    attestors: (Arc<Authority>, Option<PathBuf>, Outbound),
 }
 
 impl Reload {
@@ -208,6 +220,11 @@ impl Reload {
                 match setup::events(file.as_ref(), origin) {
                     Ok(settings) => events.replace(settings),
                     Err(error) => tracing::error!(%error, "who is listened to stays as it was"),
+                }
+                let (authority, file, outbound) = &self.attestors;
+                match setup::attestors(file.as_ref(), origin) {
+                    Ok(settings) => authority.attestors().replace(settings, outbound.clone()),
+                    Err(error) => tracing::error!(%error, "who is taken at their word stays as it was"),
                 }
             });
             notifier.ready();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use obol_authority::directory::ClonePolicy;
 use obol_authority::http::{Certificate, Options, Rate, TLS13};
-use obol_authority::{EventSettings, Outbound, Settings};
+use obol_authority::{AttestorSettings, EventSettings, Outbound, Settings};
 use obol_secret::file::PrivateFile;
 use obol_session::Suite;
 
@@ -25,6 +25,9 @@ const DEFAULT_RATE: u32 = 20;
 /// The longest file of security events, in bytes.
 const MAX_EVENTS_BYTES: usize = 256 << 10;
 
+/// The longest file of attestors, in bytes.
+const MAX_ATTESTORS_BYTES: usize = 256 << 10;
+
 /// A certificate chain, and its private key.
 pub(super) type CertificateFiles = (PathBuf, PathBuf);
 
@@ -39,6 +42,8 @@ pub(super) struct Places {
     pub(super) certificate: Option<CertificateFiles>,
     /// The file of security events.
     pub(super) events: Option<PathBuf>,
+    /// The file of those who are taken at their word.
+    pub(super) attestors: Option<PathBuf>,
 }
 
 impl Places {
@@ -54,6 +59,7 @@ impl Places {
             policy: either(&args.policy, &config.policy),
             certificate: certificate_files(args, config)?,
             events: either(&args.events, &config.events),
+            attestors: either(&args.attestors, &config.attestors),
         })
     }
 }
@@ -181,6 +187,14 @@ pub(super) fn events(file: Option<&PathBuf>, origin: &str) -> Outcome<EventSetti
         .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
 }
 
+/// Reads the file of those who are taken at their word, where there is one. Whoever could write it could let agents in.
+pub(super) fn attestors(file: Option<&PathBuf>, origin: &str) -> Outcome<AttestorSettings> {
+    let Some(file) = file else { return Ok(AttestorSettings::default()) };
+    let text = PrivateFile::read(file, MAX_ATTESTORS_BYTES).map_err(Failure::usage)?;
+    AttestorSettings::from_json(&text, origin)
+        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
+}
+
 /// What the service asks and tells others with.
 pub(super) fn outbound(config: &As) -> Outcome<Outbound> {
     Outbound::new(config.ca_file.as_deref()).map_err(Failure::usage)
@@ -191,7 +205,10 @@ pub(crate) fn check(config: &As) -> Vec<Failure> {
     let args = AsArgs::default();
     let mut found = Vec::new();
     match settings(&args, config) {
-        Ok(settings) => found.extend(events(config.events.as_ref(), settings.origin()).err()),
+        Ok(settings) => {
+            found.extend(events(config.events.as_ref(), settings.origin()).err());
+            found.extend(attestors(config.attestors.as_ref(), settings.origin()).err());
+        }
         Err(failure) => found.push(failure),
     }
     found.extend(outbound(config).err());

@@ -114,11 +114,15 @@ pub(crate) struct RegisterArgs {
     /// The file with an invitation's ticket, which stands in for the human.
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
+    /// The file with a signed token of somebody whom the service takes at their word (a workload's, or an ID-JAG), which stands in
+    /// for the human.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ticket_file", "remote"])]
+    pub(crate) assertion_file: Option<PathBuf>,
     /// The browser runs on another machine, as over SSH: the human types a code there, and another one here.
     #[arg(long)]
     pub(crate) remote: bool,
     /// The three words that the service's page showed after a human's yes.
-    #[arg(long, value_name = "WORDS", conflicts_with_all = ["remote", "wait", "ticket_file"])]
+    #[arg(long, value_name = "WORDS", conflicts_with_all = ["remote", "wait", "ticket_file", "assertion_file"])]
     pub(crate) return_code: Option<String>,
     /// Wait until the human has decided, and say what.
     #[arg(long)]

@@ -127,6 +127,9 @@ pub(crate) struct AsArgs {
     /// The private file that says whose security events are heard, and who is told. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+    /// The file that says whose signed tokens stand in for a human when an agent registers. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) attestors: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) audit: AuditLogArgs,
     /// Where /livez, /readyz and /metrics are served: a loopback address, or off.

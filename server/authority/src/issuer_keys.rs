@@ -1,5 +1,7 @@
-//! The public keys of one who is listened to. A task fetches them now and then, and sooner when a token names a key that is
-//! not there: no request fetches anything, and whoever sends junk causes one fetch in a while at the most.
+//! The public keys of one whose signed tokens are taken. A task fetches them now and then, and sooner when a token names a key
+//! that is not there: no request fetches anything, and whoever sends junk causes one fetch in a while at the most.
+//!
+//! It must not know: what the tokens say.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::authority::Now;
 use crate::jws::KeySet;
 use crate::outbound::{Outbound, Target};
 
@@ -23,16 +24,25 @@ const AFTER_FAILURE: (Duration, Duration) = (Duration::from_secs(2), Duration::f
 /// How long a token waits for keys to be fetched.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What a transmitter says of itself.
+/// Where an issuer's keys are.
+#[derive(Clone, Debug)]
+pub(crate) enum KeySource {
+    /// In a document that names the issuer and says where its keys are.
+    Configuration(Target),
+    /// In this set itself.
+    Set(Target),
+}
+
+/// What an issuer says of itself.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Configuration {
+struct Configuration {
     issuer: String,
     jwks_uri: String,
 }
 
 /// See the module's header.
 #[derive(Debug, Default)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     set: RwLock<Arc<KeySet>>,
     state: Mutex<State>,
     wanted: Notify,
@@ -50,28 +60,28 @@ struct State {
 
 impl Keys {
     /// Keys that are never fetched.
-    pub(super) fn of(set: KeySet) -> Self {
+    pub(crate) fn of(set: KeySet) -> Self {
         Self { set: RwLock::new(Arc::new(set)), ..Self::default() }
     }
 
-    pub(super) fn current(&self) -> Arc<KeySet> {
+    pub(crate) fn current(&self) -> Arc<KeySet> {
         Arc::clone(&self.set.read())
     }
 
     /// When they were fetched last, in Unix seconds, and what went wrong since.
-    pub(super) fn standing(&self) -> (Option<u64>, Option<String>) {
+    pub(crate) fn standing(&self) -> (Option<u64>, Option<String>) {
         let state = self.state.lock();
         (state.fetched_at, state.error.clone())
     }
 
     /// How many fetches have come to an end.
-    pub(super) fn fetches(&self) -> u64 {
+    pub(crate) fn fetches(&self) -> u64 {
         *self.fetches.borrow()
     }
 
     /// Waits, not for long, for the end of a fetch after the `seen` first, and asks for one. How long until there can be one,
     /// where there can be none yet.
-    pub(super) async fn refresh(&self, seen: u64) -> Result<(), Duration> {
+    pub(crate) async fn refresh(&self, seen: u64) -> Result<(), Duration> {
         let mut fetches = self.fetches.subscribe();
         if *fetches.borrow_and_update() != seen {
             return Ok(());
@@ -92,12 +102,12 @@ impl Keys {
     }
 
     /// Fetches them from now on, until it is dropped.
-    pub(super) async fn keep(
+    pub(crate) async fn keep(
         &self,
-        configuration: &Target,
+        source: &KeySource,
         issuer: &str,
         outbound: &Outbound,
-        now: fn() -> Now,
+        now: impl Fn() -> u64,
     ) {
         let mut pause = AFTER_FAILURE.0;
         loop {
@@ -105,7 +115,7 @@ impl Keys {
                 let mut state = self.state.lock();
                 (state.last_try, state.is_fetching) = (Some(Instant::now()), true);
             }
-            let fetched = fetch(configuration, issuer, outbound).await;
+            let fetched = fetch(source, issuer, outbound).await;
             let wait = match &fetched {
                 Ok(_) => {
                     pause = AFTER_FAILURE.0;
@@ -117,12 +127,21 @@ impl Keys {
                     wait
                 }
             };
-            self.note(issuer, fetched, now().secs());
+            self.note(issuer, fetched, now());
             tokio::select! {
                 () = sleep(wait) => {}
                 () = async { self.wanted.notified().await; sleep(self.least_pause()).await; } => {}
             }
         }
+    }
+
+    /// Asks for a fetch because of a key that is not there, and waits for nothing. Whether one is under way or about to begin: then
+    /// the key may be there in a moment, else it was not there a moment ago.
+    pub(crate) fn ask(&self) -> bool {
+        let is_fetching = self.state.lock().is_fetching;
+        let may_begin = self.least_pause() == Duration::ZERO;
+        self.wanted.notify_one();
+        is_fetching || may_begin
     }
 
     fn least_pause(&self) -> Duration {
@@ -135,21 +154,13 @@ impl Keys {
         state.is_fetching = false;
         match fetched {
             Ok(set) => {
-                tracing::debug!(
-                    issuer,
-                    keys = set.len(),
-                    "the keys of an issuer of security events were fetched"
-                );
+                tracing::debug!(issuer, keys = set.len(), "the keys of an issuer of tokens were fetched");
                 *self.set.write() = Arc::new(set);
                 (state.fetched_at, state.error) = (Some(now), None);
             }
             Err(error) => {
-                // What is known is still good: what it signs only ends and suspends.
-                tracing::warn!(
-                    issuer,
-                    error,
-                    "the keys of an issuer of security events could not be fetched"
-                );
+                // What is known is still good: whoever issues tokens withdraws a key long after it stopped signing with it.
+                tracing::warn!(issuer, error, "the keys of an issuer of tokens could not be fetched");
                 state.error = Some(error);
             }
         }
@@ -158,7 +169,19 @@ impl Keys {
     }
 }
 
-async fn fetch(configuration: &Target, issuer: &str, outbound: &Outbound) -> Result<KeySet, String> {
+async fn fetch(source: &KeySource, issuer: &str, outbound: &Outbound) -> Result<KeySet, String> {
+    let place = match source {
+        KeySource::Configuration(configuration) => place_of_keys(configuration, issuer, outbound).await?,
+        KeySource::Set(place) => place.clone(),
+    };
+    let set = KeySet::read(&document(&place, outbound).await?)?;
+    if set.len() == 0 {
+        return Err("its set has no key of RS256, ES256 or EdDSA".to_owned());
+    }
+    Ok(set)
+}
+
+async fn place_of_keys(configuration: &Target, issuer: &str, outbound: &Outbound) -> Result<Target, String> {
     let document = document(configuration, outbound).await?;
     let found: Configuration = obol_secret::json::parse(&document).map_err(|error| error.to_string())?;
     if found.issuer != issuer {
@@ -169,11 +192,7 @@ async fn fetch(configuration: &Target, issuer: &str, outbound: &Outbound) -> Res
     if place.is_here() && !configuration.is_here() {
         return Err("its jwks_uri is on this machine".to_owned());
     }
-    let set = KeySet::read(&self::document(&place, outbound).await?)?;
-    if set.len() == 0 {
-        return Err("its set has no key of RS256, ES256 or EdDSA".to_owned());
-    }
-    Ok(set)
+    Ok(place)
 }
 
 async fn document(place: &Target, outbound: &Outbound) -> Result<Vec<u8>, String> {
