@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::derive::{OpenedSession, Route, derive};
 use crate::identity::{Asked, Identity, Page};
+use crate::leave::Leave;
 
 /// What it calls itself to the service.
 pub(crate) const CLIENT: &str = concat!("obol-authenticator/", env!("CARGO_PKG_VERSION"));
@@ -454,15 +455,6 @@ impl Listening {
         let mut caller = Following { key: &self.key, after, now };
         self.uplink.follow(Purpose::AgentStream, "/v1/agents/stream", now, &mut caller).await
     }
-}
-
-/// What stands in for a human's word.
-#[derive(Clone, Copy)]
-pub(crate) enum Leave<'a> {
-    /// An invitation's ticket.
-    Ticket(&'a str),
-    /// A signed token of somebody whom the service takes at their word.
-    Assertion(&'a str),
 }
 
 /// Purpose 2.

@@ -25,6 +25,7 @@ mod health;
 mod identity;
 mod keeper;
 mod known;
+mod leave;
 mod listener;
 mod refusal;
 mod routes;

@@ -163,6 +163,26 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// What is said about leave that somebody was given before.
+    fn of_leave(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invitation => {
+                f.write_str("the invitation is unknown, used up or over; ask for a new one")
+            }
+            Self::Assertion(why) => write!(f, "the assertion is not taken: {why}"),
+            Self::AssertionUsed => f.write_str(
+                "this assertion has registered an agent before, and is good for one; get a fresh one. If it was not you, somebody \
+                 else has it",
+            ),
+            Self::JoinCode => {
+                f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -196,17 +216,7 @@ impl fmt::Display for Refused {
             ),
             Self::NameTaken => f.write_str("another agent has this name; choose one of its own"),
             Self::TooManyApprovals => f.write_str("too many agents were approved within an hour; wait"),
-            Self::Invitation => {
-                f.write_str("the invitation is unknown, used up or over; ask for a new one")
-            }
-            Self::Assertion(why) => write!(f, "the assertion is not taken: {why}"),
-            Self::AssertionUsed => f.write_str(
-                "this assertion has registered an agent before, and is good for one; get a fresh one. If it was not you, somebody \
-                 else has it",
-            ),
-            Self::JoinCode => {
-                f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
-            }
+            Self::Invitation | Self::Assertion(_) | Self::AssertionUsed | Self::JoinCode => self.of_leave(f),
             Self::NotJoined => f.write_str(
                 "no resource server has joined with this key, or it was removed; `obol rs invite` makes a code to join with",
             ),

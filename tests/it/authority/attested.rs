@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use super::{Agent, Registered, tools};
 use crate::sdk::python;
 
+/// What tokens call the service: they are made, and their keys published, before it starts.
+const AUDIENCE: &str = "https://as.example";
 const SUBJECT: &str = "system:serviceaccount:prod:builder";
 
 /// What joserfc makes of this: the keys, another's keys with the same names, and the tokens.
@@ -34,7 +36,7 @@ fn service(home: &Path, idp: &Idp, other: &Idp) -> AsProcess {
         "roles": ["dev"], "owner": "local:root" });
     let human = json!({ "claims": { "client_id": "obol" }, "class": "coding", "names": ["of-*"],
         "roles": ["dev"], "owner": "subject" });
-    let attestor = |idp: &Idp, kind: &str, rule: &Value| json!({ "issuer": idp.issuer, "kind": kind, "jwks_uri": format!("{}/jwks", idp.issuer), "agents": [rule] });
+    let attestor = |idp: &Idp, kind: &str, rule: &Value| json!({ "issuer": idp.issuer, "kind": kind, "audience": AUDIENCE, "jwks_uri": format!("{}/jwks", idp.issuer), "agents": [rule] });
     let file = json!({ "attestors": [
         attestor(idp, "workload", &workload), attestor(idp, "id-jag", &human), attestor(other, "workload", &workload),
     ]});
@@ -43,8 +45,8 @@ fn service(home: &Path, idp: &Idp, other: &Idp) -> AsProcess {
     AsProcess::start_with(home, &["--policy", "policy", "--attestors", "attestors.json"])
 }
 
-fn claims(idp: &Idp, service: &str, jti: &str) -> Value {
-    json!({ "iss": idp.issuer, "aud": service, "sub": SUBJECT, "jti": jti, "iat": now(), "exp": now() + 300 })
+fn claims(idp: &Idp, jti: &str) -> Value {
+    json!({ "iss": idp.issuer, "aud": AUDIENCE, "sub": SUBJECT, "jti": jti, "iat": now(), "exp": now() + 300 })
 }
 
 /// The code that a token is refused with; `Ok` where it makes an agent. Keys are fetched meanwhile.
@@ -66,15 +68,15 @@ fn presented(agent: &mut Agent, token: &str) -> Result<(), String> {
 #[test]
 fn a_workloads_token_registers_one_agent_once_also_after_a_kill() {
     let (home, idp, other) = (home::home(), Idp::start(), Idp::start());
-    let mut service = service(home.path(), &idp, &other);
     let make: Vec<_> = [("RS256", "JWT"), ("ES256", ""), ("EdDSA", "jwt")]
         .map(|(alg, typ)| {
             let header = if typ.is_empty() { json!({}) } else { json!({ "typ": typ }) };
-            json!({ "alg": alg, "header": header, "claims": claims(&idp, &service.origin(), alg) })
+            json!({ "alg": alg, "header": header, "claims": claims(&idp, alg) })
         })
         .to_vec();
     let made = made(&json!(make));
     idp.publish(&made["jwks"]);
+    let mut service = service(home.path(), &idp, &other);
     for (number, token) in made["tokens"].as_array().unwrap().iter().enumerate() {
         let mut agent = Agent::new(&service, home.path(), &format!("ci-{number}"));
         assert_eq!(presented(&mut agent, token.as_str().unwrap()), Ok(()), "{}", service.log());
@@ -94,8 +96,7 @@ fn a_workloads_token_registers_one_agent_once_also_after_a_kill() {
 #[test]
 fn a_forged_foreign_or_late_word_registers_nobody() {
     let (home, idp, other) = (home::home(), Idp::start(), Idp::start());
-    let service = service(home.path(), &idp, &other);
-    let good = || claims(&idp, &service.origin(), "good");
+    let good = || claims(&idp, "good");
     let with = |claim: &str, value: Value| {
         let mut claims = good();
         claims[claim] = value;
@@ -108,7 +109,7 @@ fn a_forged_foreign_or_late_word_registers_nobody() {
     let jag = json!({ "typ": "oauth-id-jag+jwt" });
     let bad = [
         ("another audience", "ci-x", with("aud", json!("https://other.example"))),
-        ("two audiences", "ci-x", with("aud", json!([service.origin(), "https://other.example"]))),
+        ("two audiences", "ci-x", with("aud", json!([AUDIENCE, "https://other.example"]))),
         ("over", "ci-x", with("exp", json!(now() - 1))),
         ("old", "ci-x", with("iat", json!(now() - 7_200))),
         ("another workload", "ci-x", with("sub", json!("system:serviceaccount:test:builder"))),
@@ -135,6 +136,7 @@ fn a_forged_foreign_or_late_word_registers_nobody() {
     let made = made(&json!(make));
     idp.publish(&made["jwks"]);
     other.publish(&made["others"]);
+    let service = service(home.path(), &idp, &other);
     let (control, tokens) = made["tokens"].as_array().unwrap().split_last().unwrap();
     for ((why, name, _), token) in bad.iter().zip(tokens) {
         let mut agent = Agent::new(&service, home.path(), name);

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 use super::landing::Landing;
 use super::{Keeper, PATIENCE};
-use crate::authenticator::{Leave, Registered, RegistrationState as Polled, Way};
+use crate::authenticator::{Registered, RegistrationState as Polled, Way};
 use crate::identity::Flow;
+use crate::leave::Leave;
 use crate::refusal;
 use crate::wishes::merged;
 
