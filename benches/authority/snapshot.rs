@@ -140,6 +140,7 @@ fn registered(directory: &RedbDirectory, number: u64) -> Agent {
         poll_hash: hash(2, number),
         code_hash: hash(3, number),
         ticket_hash: Some(TICKET),
+        attested: None,
         flow: Flow::Local,
     };
     let seal = Box::new(|_: &_| Vec::new());

@@ -266,9 +266,38 @@ pub struct TokenStolenParams {
     pub session_id: Option<SessionId>,
 }
 
+/// The assertion stands at the end, and only where there is one: a body without it is what it was before there were any.
+impl Binary for RegisterParams {
+    fn put(&self, output: &mut Output<'_>) -> Result<(), EncodeError> {
+        let Self { name, class, roles, tools, ticket, flow, assertion } = self;
+        name.put(output)?;
+        class.put(output)?;
+        roles.put(output)?;
+        tools.put(output)?;
+        ticket.put(output)?;
+        flow.put(output)?;
+        assertion.as_ref().map_or(Ok(()), |assertion| assertion.put(output))
+    }
+
+    fn take(input: &mut Input<'_>) -> Result<Self, BinaryError> {
+        let in_field = |name: &'static str| move |error: BinaryError| error.in_field(name);
+        Ok(Self {
+            name: Binary::take(input).map_err(in_field("name"))?,
+            class: Binary::take(input).map_err(in_field("class"))?,
+            roles: Binary::take(input).map_err(in_field("roles"))?,
+            tools: Binary::take(input).map_err(in_field("tools"))?,
+            ticket: Binary::take(input).map_err(in_field("ticket"))?,
+            flow: Binary::take(input).map_err(in_field("flow"))?,
+            assertion: match input.is_at_end() {
+                true => None,
+                false => Some(AssertionText::take(input).map_err(in_field("assertion"))?),
+            },
+        })
+    }
+}
+
 binary_struct! {
     TokenStolenParams { tool, audience, session_id }
-    RegisterParams { name, class, roles, tools, ticket, flow, assertion }
     CompleteRegistrationParams { code }
     RegistrationResult { state, code, words, expires_at, agent_id, approval_expires_at, page, return_code }
     OpenSession { session_id, agent_instance_id, algorithm_suite, expires_at, approval_expires_at }

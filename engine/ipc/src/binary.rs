@@ -87,10 +87,15 @@ impl<'body> Input<'body> {
         Ok(text)
     }
 
+    /// Whether the body ends here.
+    pub(crate) fn is_at_end(&mut self) -> bool {
+        self.0.reader().peek_read(1).is_none()
+    }
+
     pub(crate) fn finish(mut self) -> Result<(), BinaryError> {
-        match self.0.reader().peek_read(1) {
-            Some(_) => Err(BinaryError::Other("there are bytes after its end".to_owned())),
-            None => Ok(()),
+        match self.is_at_end() {
+            true => Ok(()),
+            false => Err(BinaryError::Other("there are bytes after its end".to_owned())),
         }
     }
 }

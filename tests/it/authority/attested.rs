@@ -34,11 +34,18 @@ fn made(asked: &Value) -> Value {
 fn service(home: &Path, idp: &Idp, other: &Idp) -> AsProcess {
     let workload = json!({ "claims": { "sub": SUBJECT }, "class": "coding", "names": ["ci-*"],
         "roles": ["dev"], "owner": "local:root" });
-    let human = json!({ "claims": { "client_id": "obol" }, "class": "coding", "names": ["of-*"],
+    let mut human = json!({ "claims": { "client_id": "obol" }, "class": "coding", "names": ["of-*"],
         "roles": ["dev"], "owner": "subject" });
-    let attestor = |idp: &Idp, kind: &str, rule: &Value| json!({ "issuer": idp.issuer, "kind": kind, "audience": AUDIENCE, "jwks_uri": format!("{}/jwks", idp.issuer), "agents": [rule] });
+    let anybody = human.clone();
+    (human["claims"]["sub"], human["owner"]) = (json!("anna"), json!("local:root"));
+    let attestor = |idp: &Idp, kind: &str, rules: &[&Value]| {
+        json!({ "issuer": idp.issuer, "kind": kind, "audience": AUDIENCE,
+            "jwks_uri": format!("{}/jwks", idp.issuer), "agents": rules })
+    };
     let file = json!({ "attestors": [
-        attestor(idp, "workload", &workload), attestor(idp, "id-jag", &human), attestor(other, "workload", &workload),
+        attestor(idp, "workload", &[&workload]),
+        attestor(idp, "id-jag", &[&human, &anybody]),
+        attestor(other, "workload", &[&workload]),
     ]});
     write_private(&home.join("attestors.json"), &file.to_string());
     write_policy(&home.join("policy"), CATALOGUE, POLICIES);
@@ -49,18 +56,18 @@ fn claims(idp: &Idp, jti: &str) -> Value {
     json!({ "iss": idp.issuer, "aud": AUDIENCE, "sub": SUBJECT, "jti": jti, "iat": now(), "exp": now() + 300 })
 }
 
-/// The code that a token is refused with; `Ok` where it makes an agent. Keys are fetched meanwhile.
-fn presented(agent: &mut Agent, token: &str) -> Result<(), String> {
+/// The code and the reason that a token is refused with; `Ok` where it makes an agent. Keys are fetched meanwhile.
+fn presented(agent: &mut Agent, token: &str) -> Result<(), (String, String)> {
     let mut last = None;
     wait_until("the keys are known", || {
         let done = agent.runtime.block_on(agent.authenticator.register_attested(&agent.wishes, token, now()));
         last = Some(match done {
             Ok(Registered::Active { .. }) => Ok(()),
             Ok(Registered::Waits { .. }) => panic!("a human is asked"),
-            Err(AuthError::Refused { code, .. }) => Err(code),
+            Err(AuthError::Refused { code, detail }) => Err((code, detail)),
             Err(error) => panic!("{error}"),
         });
-        last.as_ref().unwrap() != &Err("UNAVAILABLE".to_owned())
+        !matches!(last.as_ref().unwrap(), Err((code, _)) if code == "UNAVAILABLE")
     });
     last.unwrap()
 }
@@ -86,64 +93,112 @@ fn a_workloads_token_registers_one_agent_once_also_after_a_kill() {
     }
     let stolen = made["tokens"][0].as_str().unwrap();
     let mut thief = Agent::new(&service, home.path(), "ci-thief");
-    assert_eq!(presented(&mut thief, stolen), Err("ASSERTION_USED".to_owned()));
+    assert_eq!(presented(&mut thief, stolen).unwrap_err().0, "ASSERTION_USED");
     service.kill();
     service.start_again();
     let mut thief = Agent::new(&service, home.path(), "ci-thief");
-    assert_eq!(presented(&mut thief, stolen), Err("ASSERTION_USED".to_owned()), "it is spent durably");
+    assert_eq!(presented(&mut thief, stolen).unwrap_err().0, "ASSERTION_USED", "it is spent durably");
+}
+
+/// A word that is not taken, and the same as it is taken.
+struct Case {
+    why: &'static str,
+    /// The agent's name, where that is what is wrong.
+    name: Option<&'static str>,
+    bad: Value,
+    good: Value,
+    code: &'static str,
+    detail: &'static str,
+}
+
+/// What is wrong with what a workload's token says.
+fn of_claims(idp: &Idp) -> Vec<Case> {
+    let late = now() - 7_200;
+    [
+        ("another audience", "aud", json!("https://other.example"), "its `aud` must be"),
+        ("two audiences", "aud", json!([AUDIENCE, "https://other.example"]), "its `aud` must be"),
+        ("over", "exp", json!(now() - 1), "it is over"),
+        ("old", "iat", json!(late), "it is 3600 s old or more"),
+        ("another workload", "sub", json!("system:serviceaccount:test:builder"), "no rule of its issuer"),
+        (
+            "an unknown issuer",
+            "iss",
+            json!("https://evil.example"),
+            "of this kind of \"https://evil.example\"",
+        ),
+        ("no jti", "jti", Value::Null, "its `jti` must be"),
+    ]
+    .map(|(why, claim, value, detail)| {
+        let good = json!({ "alg": "RS256", "claims": claims(idp, why) });
+        let mut bad = good.clone();
+        bad["claims"][claim] = value;
+        Case { why, name: None, bad, good, code: "ASSERTION", detail }
+    })
+    .into()
+}
+
+/// What is wrong with whose token it is, and of which kind.
+fn of_forms(idp: &Idp, other: &Idp) -> Vec<Case> {
+    let jag = json!({ "typ": "oauth-id-jag+jwt" });
+    let case = |why: &'static str, changed: &[(&str, Value)], detail| {
+        let good = json!({ "alg": "RS256", "claims": claims(idp, why) });
+        let mut bad = good.clone();
+        for (member, value) in changed {
+            bad[*member] = value.clone();
+        }
+        Case { why, name: None, bad, good, code: "ASSERTION", detail }
+    };
+    let algorithm = "its header names another algorithm";
+    let named =
+        Case { name: Some("builder"), ..case("a name that is not its own", &[], "no rule of its issuer") };
+    // The other issuer's keys have the same names, and it says nothing of humans.
+    let others = json!({ "alg": "RS256", "others": true, "claims": claims(other, "of the other issuer") });
+    let mut human = others.clone();
+    human["header"] = jag.clone();
+    let human =
+        Case { bad: human, good: others, ..case("an ID-JAG of a cluster", &[], "tokens of this kind of") };
+    // Somebody else, with the address of a human whom others know.
+    let mut anna = json!({ "alg": "RS256", "header": jag, "claims": claims(idp, "anna") });
+    let said = &mut anna["claims"];
+    (said["client_id"], said["sub"], said["email"]) =
+        (json!("obol"), json!("anna"), json!("anna@corp.example"));
+    let mut mallory = anna.clone();
+    mallory["claims"]["sub"] = json!("mallory");
+    let tenant = case("an address of another tenant", &[], "policy does not let you");
+    vec![
+        named,
+        human,
+        Case { bad: mallory, good: anna, code: "APPROVAL_DENIED", ..tenant },
+        case(
+            "another's key of the same name",
+            &[("others", json!(true))],
+            "its signature is not that of the key",
+        ),
+        case("no signature", &[("alg", json!("none"))], algorithm),
+        case("a MAC by the public key", &[("alg", json!("HS256"))], algorithm),
+        case("another kind", &[("header", json!({ "typ": "secevent+jwt" }))], "does not say `typ`"),
+    ]
 }
 
 #[test]
 fn a_forged_foreign_or_late_word_registers_nobody() {
     let (home, idp, other) = (home::home(), Idp::start(), Idp::start());
-    let good = || claims(&idp, "good");
-    let with = |claim: &str, value: Value| {
-        let mut claims = good();
-        claims[claim] = value;
-        json!({ "alg": "RS256", "claims": claims })
-    };
-    let mut human = good();
-    human["client_id"] = json!("obol");
-    // Somebody else, with the address of a human whom others know.
-    (human["sub"], human["email"]) = (json!("mallory"), json!("anna@corp.example"));
-    let jag = json!({ "typ": "oauth-id-jag+jwt" });
-    let bad = [
-        ("another audience", "ci-x", with("aud", json!("https://other.example"))),
-        ("two audiences", "ci-x", with("aud", json!([AUDIENCE, "https://other.example"]))),
-        ("over", "ci-x", with("exp", json!(now() - 1))),
-        ("old", "ci-x", with("iat", json!(now() - 7_200))),
-        ("another workload", "ci-x", with("sub", json!("system:serviceaccount:test:builder"))),
-        ("an issuer that nobody knows", "ci-x", with("iss", json!("https://evil.example"))),
-        ("no jti", "ci-x", with("jti", Value::Null)),
-        ("a name that is not its own", "builder", json!({ "alg": "RS256", "claims": good() })),
-        (
-            "another's key of the same name",
-            "ci-x",
-            json!({ "alg": "RS256", "claims": good(), "others": true }),
-        ),
-        ("no signature", "ci-x", json!({ "alg": "none", "claims": good() })),
-        ("a MAC by the public key", "ci-x", json!({ "alg": "HS256", "claims": good() })),
-        (
-            "another kind",
-            "ci-x",
-            json!({ "alg": "RS256", "claims": good(), "header": { "typ": "secevent+jwt" } }),
-        ),
-        ("an ID-JAG for a workload", "ci-x", json!({ "alg": "RS256", "claims": good(), "header": jag })),
-        ("an address of another tenant", "of-x", json!({ "alg": "RS256", "claims": human, "header": jag })),
-    ];
-    let mut make: Vec<_> = bad.iter().map(|(_, _, token)| token.clone()).collect();
-    make.push(json!({ "alg": "RS256", "claims": good() }));
+    let mut cases = of_claims(&idp);
+    cases.extend(of_forms(&idp, &other));
+    let make: Vec<_> = cases.iter().flat_map(|case| [&case.bad, &case.good]).collect();
     let made = made(&json!(make));
     idp.publish(&made["jwks"]);
     other.publish(&made["others"]);
     let service = service(home.path(), &idp, &other);
-    let (control, tokens) = made["tokens"].as_array().unwrap().split_last().unwrap();
-    for ((why, name, _), token) in bad.iter().zip(tokens) {
-        let mut agent = Agent::new(&service, home.path(), name);
-        let code = presented(&mut agent, token.as_str().unwrap()).expect_err(why);
-        let expected = if *name == "of-x" { "APPROVAL_DENIED" } else { "ASSERTION" };
-        assert_eq!(code, expected, "{why}\n{}", service.log());
+    for (number, (case, tokens)) in cases.iter().zip(made["tokens"].as_array().unwrap().chunks(2)).enumerate()
+    {
+        let (why, kind) = (case.why, if case.code == "APPROVAL_DENIED" { "of" } else { "ci" });
+        let own = format!("{kind}-{number}");
+        let mut agent = Agent::new(&service, home.path(), case.name.unwrap_or(&own));
+        let (code, detail) = presented(&mut agent, tokens[0].as_str().unwrap()).expect_err(why);
+        assert_eq!(code, case.code, "{why}: {detail}\n{}", service.log());
+        assert!(detail.contains(case.detail), "{why}: {detail}");
+        let mut control = Agent::new(&service, home.path(), &own);
+        assert_eq!(presented(&mut control, tokens[1].as_str().unwrap()), Ok(()), "the control of {why}");
     }
-    let mut agent = Agent::new(&service, home.path(), "ci-x");
-    assert_eq!(presented(&mut agent, control.as_str().unwrap()), Ok(()), "the control");
 }

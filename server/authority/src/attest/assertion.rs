@@ -82,11 +82,14 @@ fn within_its_time(claims: &Claims, max_age_secs: u64, now: u64) -> Result<u64, 
         return Err("it is from the future; are the clocks right?".to_owned());
     }
     // There is no leeway at its end: whoever stole it would have that too.
-    let until = exp.min(iat.saturating_add(max_age_secs));
-    if now >= until {
-        return Err(format!("it is over, or more than {max_age_secs} s old; get a fresh one"));
+    let too_old_at = iat.saturating_add(max_age_secs);
+    if now >= exp {
+        return Err("it is over; get a fresh one".to_owned());
     }
-    Ok(until)
+    if now >= too_old_at {
+        return Err(format!("it is {max_age_secs} s old or more; get a fresh one"));
+    }
+    Ok(exp.min(too_old_at))
 }
 
 #[cfg(test)]

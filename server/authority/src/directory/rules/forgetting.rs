@@ -122,7 +122,7 @@ fn events(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
 fn sets(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
     let due = due(transaction, Table::SetTime, now)?;
     for key in &due {
-        super::sets::forget(transaction, key);
+        super::heard::forget(transaction, key);
     }
     if !due.is_empty() {
         let kept = transaction.number(Number::Sets)?;

@@ -6,6 +6,7 @@ mod confirming;
 mod ending;
 mod forgetting;
 mod handshakes;
+mod heard;
 mod humans;
 mod keys;
 mod people;

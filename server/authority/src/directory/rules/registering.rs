@@ -4,7 +4,7 @@ use obol_handshake::IdentityPublic;
 use obol_secret::compare::ct_eq_32;
 
 use super::handshakes::Decided;
-use super::{at, humans, keys, sets};
+use super::{at, heard, humans, keys};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
     Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
@@ -421,7 +421,7 @@ fn attested(
     renewed: Option<Agent>,
     now: u64,
 ) -> Kept<Result<Registered, Refused>> {
-    if sets::is_spent(transaction, word)? {
+    if heard::is_spent(transaction, word)? {
         return Ok(Err(Refused::AssertionUsed));
     }
     let owner = humans::person(transaction, &word.owner)?;
@@ -442,7 +442,7 @@ fn attested(
     if !may_give(transaction, &approval)? {
         return Ok(Err(Refused::ApprovalDenied));
     }
-    sets::spend(transaction, word, now)?;
+    heard::spend(transaction, word, now)?;
     at_once(transaction, new, &approval, renewed, now)
 }
 
