@@ -26,7 +26,6 @@
 //! Transports, and what the tools do.
 
 pub mod capability;
-mod fold;
 pub mod front;
 mod guard;
 mod jsonrpc;

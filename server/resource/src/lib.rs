@@ -35,6 +35,7 @@ mod bodies;
 mod call;
 #[cfg(feature = "http")]
 mod credentials;
+pub mod fold;
 mod gate;
 #[cfg(feature = "http")]
 mod layer;
@@ -53,6 +54,7 @@ mod sealing;
 #[cfg(feature = "http")]
 pub mod service;
 mod spent_token;
+pub mod template;
 
 pub use call::ToolCall;
 pub use gate::{Gate, OpenedToken};

@@ -21,6 +21,7 @@ mod waiting;
 
 use core::fmt;
 
+use obol_resource::fold::same_but_for_case;
 use obol_secret::json::{self, Bounds};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -28,7 +29,6 @@ use serde_json::{Map, Value};
 
 use self::waiting::{Waiting, WaitingTable};
 use crate::EXTENSION;
-use crate::fold::same_but_for_case;
 use crate::guard::{Admitted, ToolGuard};
 use crate::jsonrpc::{
     self, DISCOVER, INITIALIZE, INVALID_PARAMS, INVALID_REQUEST, Id, Kind, METHOD_NOT_FOUND, PARSE_ERROR,

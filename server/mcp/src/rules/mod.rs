@@ -16,16 +16,14 @@
 //!
 //! A tool that is not in it needs a token for its name, of any action and resource.
 
-mod template;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use obol_resource::ToolCall;
+use obol_resource::template::Template;
 use obol_verify::Denial;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::template::Template;
 use crate::guard::ToolGuard;
 use crate::jsonrpc::{DISCOVER, INITIALIZE, TOOLS_CALL, TOOLS_LIST};
 

@@ -1,7 +1,7 @@
 //! Names that some readers of JSON take for one: those that do not tell upper from lower case.
 
 /// Whether two names are the same to such a reader. Two letters beyond ASCII fold to letters within it.
-pub(crate) fn same_but_for_case(one: &str, other: &str) -> bool {
+pub fn same_but_for_case(one: &str, other: &str) -> bool {
     let folded = |name: &str| -> String {
         let plain = |sign: char| match sign {
             '\u{17f}' => 's',

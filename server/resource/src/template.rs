@@ -25,7 +25,7 @@ const MAX_EACH: usize = 64;
 /// A text with places for arguments.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) struct Template(Vec<Part>);
+pub struct Template(Vec<Part>);
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -103,12 +103,16 @@ impl Template {
     }
 
     /// Whether it makes as many texts as a list has elements.
-    pub(super) fn is_of_each(&self) -> bool {
+    pub fn is_of_each(&self) -> bool {
         self.lists() > 0
     }
 
-    /// The one text of these arguments.
-    pub(super) fn text(
+    /// The one text of these arguments; what is absent is taken from `default`.
+    ///
+    /// # Errors
+    ///
+    /// The denial that says which argument makes no text.
+    pub fn text(
         &self,
         arguments: &Map<String, Value>,
         default: &BTreeMap<String, String>,
@@ -118,7 +122,11 @@ impl Template {
     }
 
     /// The texts of these arguments: one, or one for each of a list, and never none.
-    pub(super) fn texts(
+    ///
+    /// # Errors
+    ///
+    /// As [`text`](Self::text).
+    pub fn texts(
         &self,
         arguments: &Map<String, Value>,
         default: &BTreeMap<String, String>,
