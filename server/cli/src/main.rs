@@ -29,6 +29,8 @@ use crate::exit::Outcome;
 use crate::settings::args::authenticator::AuthenticatorCommand;
 #[cfg(feature = "authority")]
 use crate::settings::args::authority::{AsCommand, AuthorityCommand};
+#[cfg(feature = "gateway")]
+use crate::settings::args::gateway::GatewayCommand;
 use crate::settings::args::mcp::McpCommand;
 use crate::settings::args::{
     AuditCommand, Cli, Command, ConfigCommand, LogFormat, PolicyCommand, RsCommand, RsRoleArgs, TokenCommand,
@@ -89,6 +91,12 @@ fn run(cli: &Cli) -> Outcome {
         Command::Rs(args) => rs(args, config),
         #[cfg(feature = "authority")]
         Command::Authority(command) => authority(command, config),
+        #[cfg(feature = "gateway")]
+        Command::Gateway(args) => match &args.command {
+            None => role::gateway::run(&args.server, &config()?),
+            Some(GatewayCommand::Add(args)) => role::gateway::add(args),
+            Some(GatewayCommand::Check(args)) => role::gateway::check(args),
+        },
         Command::Tqs(args) => {
             role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }

@@ -65,7 +65,8 @@ pub async fn serve_for<I, S, B>(
         .max_header_size(bounds.max_header_bytes)
         .max_buf_size(bounds.max_header_bytes)
         .keep_alive(bounds.keep_alive)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let served = async {
         let mut connection = pin!(connection);
         tokio::select! {

@@ -12,6 +12,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{Request, Response};
 use obol_verify::Denial;
+use serde_json::{Map, Value};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
@@ -32,9 +33,22 @@ pub struct TbacLayer {
     gate: Gate,
     call: Calls,
     arguments: Option<Bodies>,
+    rest: Option<Rest>,
 }
 
 type CallOf = dyn Fn(&Parts) -> Result<ToolCall, Denial> + Send + Sync;
+
+/// What of the call follows from its arguments.
+#[derive(Clone)]
+struct Rest(Arc<RestOf>);
+
+type RestOf = dyn Fn(&Parts, &Map<String, Value>, ToolCall) -> Result<ToolCall, Denial> + Send + Sync;
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("from the arguments")
+    }
+}
 
 #[derive(Clone)]
 enum Calls {
@@ -54,7 +68,7 @@ impl fmt::Debug for Calls {
 impl TbacLayer {
     /// Guards routes that all stand for the same call.
     pub fn new(gate: Gate, call: ToolCall) -> Self {
-        Self { gate, call: Calls::Fixed(Arc::new(call)), arguments: None }
+        Self { gate, call: Calls::Fixed(Arc::new(call)), arguments: None, rest: None }
     }
 
     /// Guards routes whose call follows from the request, as where a part of the path is the resource. A request that
@@ -63,7 +77,7 @@ impl TbacLayer {
         gate: Gate,
         call: impl Fn(&Parts) -> Result<ToolCall, Denial> + Send + Sync + 'static,
     ) -> Self {
-        Self { gate, call: Calls::Of(Arc::new(call)), arguments: None }
+        Self { gate, call: Calls::Of(Arc::new(call)), arguments: None, rest: None }
     }
 
     /// Takes the body, a JSON object or nothing, for the arguments of the call. Tokens that limit their arguments, ask
@@ -75,6 +89,17 @@ impl TbacLayer {
     #[must_use]
     pub fn json_arguments(mut self) -> Self {
         self.arguments = Some(Bodies::new(BODY_TIMEOUT));
+        self
+    }
+
+    /// With [`json_arguments`](Self::json_arguments): what else the call is follows from its arguments, as where the resource
+    /// stands in the body. Sealed ones are opened for it.
+    #[must_use]
+    pub fn rest_from_arguments(
+        mut self,
+        rest: impl Fn(&Parts, &Map<String, Value>, ToolCall) -> Result<ToolCall, Denial> + Send + Sync + 'static,
+    ) -> Self {
+        self.rest = Some(Rest(Arc::new(rest)));
         self
     }
 
@@ -91,6 +116,7 @@ impl TbacLayer {
         };
         let body = bodies.read(Peer::of(&parts.extensions), body).await?;
         let sent = SentArguments::parse(&parts.headers, &body.bytes)?;
+        let call = self.with_rest(&parts, &sent, call)?;
         let token = self.spend(opened, &sent.of(call)).await?;
         let arguments = match &sent {
             SentArguments::None => None,
@@ -113,6 +139,23 @@ impl TbacLayer {
             Some(proof) => call.proof(proof),
             None => call,
         })
+    }
+
+    /// The whole call, where some of it follows from its arguments.
+    fn with_rest(&self, parts: &Parts, sent: &SentArguments, call: ToolCall) -> Result<ToolCall, Problem> {
+        let Some(Rest(rest)) = &self.rest else { return Ok(call) };
+        let told = |denial| Problem::told(&self.gate.refuse(denial));
+        match sent {
+            SentArguments::None => rest(parts, &Map::new(), call).map_err(told),
+            SentArguments::Plain(arguments) => rest(parts, arguments, call).map_err(told),
+            SentArguments::Sealed(message) => {
+                let token = credentials::token(&parts.headers).map_err(told)?;
+                let sealed = call.clone().sealed_arguments(message.clone());
+                let opened = self.gate.open_arguments(token, &sealed);
+                let arguments = opened.map_err(|denial| Problem::from(&denial))?;
+                rest(parts, &arguments, call).map_err(told)
+            }
+        }
     }
 
     fn open(&self, parts: &Parts, call: &ToolCall) -> Result<OpenedToken, Problem> {

@@ -63,7 +63,7 @@ pub use layer::{TbacLayer, TbacService};
 #[cfg(feature = "http")]
 pub use receipts::{ReceiptLayer, ReceiptService, Receipts};
 #[cfg(feature = "http")]
-pub use refusal::{ServiceProblem, http_status};
+pub use refusal::{ServiceProblem, http_status, malformed, unavailable};
 pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};
 #[cfg(feature = "http")]
 pub use sealing::{SEALED_CONTENT_TYPE, SEALED_TYPE_HEADER};

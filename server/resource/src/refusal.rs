@@ -102,11 +102,17 @@ pub enum ServiceProblem {
     AlreadySpent,
     /// Whether an identifier was spent before is not known any more.
     NotRemembered,
+    /// The API behind a gateway was asked, and did not answer whole.
+    UpstreamFailed,
+    /// The API behind a gateway was asked, and did not answer in time.
+    UpstreamTimeout,
+    /// The API behind a gateway does not take the gateway's own credential.
+    CredentialRefused,
 }
 
 impl ServiceProblem {
     /// Every one, in a stable order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Overloaded,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -119,6 +125,9 @@ impl ServiceProblem {
         Self::KeyReused,
         Self::AlreadySpent,
         Self::NotRemembered,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::CredentialRefused,
     ];
 
     /// The stable name. Programs may depend on it.
@@ -129,6 +138,13 @@ impl ServiceProblem {
     /// The status it is answered with.
     pub const fn http_status(self) -> StatusCode {
         self.parts().1
+    }
+
+    /// The answer, with what its reader can do about it. That must not repeat a secret.
+    pub fn answer(self, detail: impl Into<String>) -> Response<Body> {
+        let mut problem = Problem::from(self);
+        problem.explain(detail);
+        problem.into()
     }
 
     /// Code, status and title.
@@ -162,8 +178,29 @@ impl ServiceProblem {
             Self::NotRemembered => {
                 ("NOT_REMEMBERED", StatusCode::CONFLICT, "Whether it was spent before is not known any more")
             }
+            Self::UpstreamFailed => {
+                ("UPSTREAM_FAILED", StatusCode::BAD_GATEWAY, "The API behind the gateway did not answer")
+            }
+            Self::UpstreamTimeout => {
+                ("UPSTREAM_TIMEOUT", StatusCode::GATEWAY_TIMEOUT, "The API behind the gateway took too long")
+            }
+            Self::CredentialRefused => {
+                ("CREDENTIAL_REFUSED", StatusCode::BAD_GATEWAY, "The API refused the gateway's credential")
+            }
         }
     }
+}
+
+/// The answer to a request whose form is wrong, in words that do not repeat it.
+pub fn malformed(status: StatusCode, detail: impl Into<String>) -> Response<Body> {
+    Problem::malformed(status, detail).into()
+}
+
+/// The answer where something that it depends on is away, and nothing was done. Nor was a token spent, or it is burned.
+pub fn unavailable(title: &'static str, detail: impl Into<String>) -> Response<Body> {
+    let mut problem = Problem::unavailable(title);
+    problem.explain(detail);
+    problem.into()
 }
 
 impl From<ServiceProblem> for Problem {

@@ -164,7 +164,11 @@ fn argument_texts(
         let mut next = Vec::new();
         for value in found {
             let inside = value.as_object().ok_or_else(|| wrong("is not in an object"))?;
-            let value = member(inside, &step.name).map_err(&wrong)?.ok_or_else(|| wrong("is missing"))?;
+            let value = match (member(inside, &step.name).map_err(&wrong)?, default.get(&shown)) {
+                (Some(value), _) => value,
+                (None, Some(text)) if !path.iter().any(|step| step.each) => return Ok(vec![text.clone()]),
+                (None, _) => return Err(wrong("is missing")),
+            };
             next.extend(each(value, step.each).ok_or_else(|| wrong("is not a list of at most 64"))?);
         }
         found = next;

@@ -187,6 +187,12 @@ meanings! {
             => "Refuse what it came with: somebody presents it again.";
         "NOT_REMEMBERED": "Whether the identifier was spent before is not known any more: it has expired, or may be older than the time up to which marks were lost."
             => "Refuse what it came with, and have a fresh one made. Send `issued`, if it is signed: then only what is that old is refused.";
+        "UPSTREAM_FAILED": "The gateway sent the call to its API, and no whole answer came. Whether it was carried out is not known; it is not sent again."
+            => "Look at what the call should have done; then make it anew, or do not.";
+        "UPSTREAM_TIMEOUT": "The gateway sent the call to its API, and the answer did not begin in time. Whether it was carried out is not known."
+            => "As for `UPSTREAM_FAILED`; `timeout` in the API's file allows more.";
+        "CREDENTIAL_REFUSED": "The API answered the gateway's own credential with 401. The caller's token was good, and is spent."
+            => "Whoever runs the gateway gives it another credential: `obol gateway add --replace`.";
     }
 
     /// Of the steps of the cascade.

@@ -12,6 +12,8 @@ pub(crate) mod demo;
 #[cfg(feature = "authority")]
 pub(crate) mod dev;
 pub(crate) mod followed;
+#[cfg(feature = "gateway")]
+pub(crate) mod gateway;
 pub(crate) mod master_key;
 pub(crate) mod mcp;
 #[cfg(feature = "authority")]

@@ -205,7 +205,7 @@ pub(crate) fn of_dev(resource_server: SocketAddr, temporary: Option<&Path>) -> S
 /// Lets a file be read again, or the files of a folder. One that is replaced is another file, so its folder is what has to
 /// be readable; unless that would be all that the user has. Then a reload reads the file only as long as it is the same. Nor
 /// is the folder the same that a link leads to once it was swapped, as Kubernetes does.
-fn reread(sandbox: Sandbox, file: &Path) -> Sandbox {
+pub(crate) fn reread(sandbox: Sandbox, file: &Path) -> Sandbox {
     let is_folder = file.is_dir();
     let around = if is_folder { file.to_owned() } else { folder_of(file).to_owned() };
     let sandbox = if is_folder { sandbox } else { sandbox.read(file) };

@@ -23,6 +23,16 @@ const MAX_PEM_BYTES: usize = 1 << 20;
 /// The versions of TLS that a server speaks.
 pub type Versions = &'static [&'static SupportedProtocolVersion];
 
+/// The protocols that a server offers inside TLS (ALPN), the one that it likes most first.
+pub type Protocols = &'static [&'static [u8]];
+
+/// HTTP/1.1 alone.
+pub const HTTP1: Protocols = &[b"http/1.1"];
+/// HTTP/2, and HTTP/1.1.
+pub const HTTP2_AND_1: Protocols = &[HTTP2, b"http/1.1"];
+/// HTTP/2.
+const HTTP2: &[u8] = b"h2";
+
 /// TLS 1.2 and 1.3, for callers that are not ours.
 pub const TLS12_AND_13: Versions = rustls::DEFAULT_VERSIONS;
 /// TLS 1.3, and nothing older.
@@ -34,6 +44,7 @@ pub struct Certificate {
     chain: PathBuf,
     key: PathBuf,
     versions: Versions,
+    protocols: Protocols,
     config: RwLock<Arc<ServerConfig>>,
 }
 
@@ -45,8 +56,22 @@ impl Certificate {
     ///
     /// [`CertificateError`] names the file that cannot be used.
     pub fn load(chain: &Path, key: &Path, versions: Versions) -> Result<Self, CertificateError> {
-        let config = RwLock::new(Arc::new(read(chain, key, versions)?));
-        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), versions, config })
+        Self::load_for(chain, key, versions, HTTP1)
+    }
+
+    /// The same, for these protocols.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub fn load_for(
+        chain: &Path,
+        key: &Path,
+        versions: Versions,
+        protocols: Protocols,
+    ) -> Result<Self, CertificateError> {
+        let config = RwLock::new(Arc::new(read(chain, key, versions, protocols)?));
+        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), versions, protocols, config })
     }
 
     /// Reads the files again. Where that fails the certificate stays as it was.
@@ -55,7 +80,7 @@ impl Certificate {
     ///
     /// As for [`load`](Self::load).
     pub fn reload(&self) -> Result<(), CertificateError> {
-        let config = Arc::new(read(&self.chain, &self.key, self.versions)?);
+        let config = Arc::new(read(&self.chain, &self.key, self.versions, self.protocols)?);
         *self.config.write() = config;
         Ok(())
     }
@@ -78,10 +103,19 @@ pub async fn greet(
     stream: TcpStream,
     patience: Duration,
 ) -> Option<AnyStream> {
-    match certificate {
-        None => Some(Box::new(stream)),
-        Some(certificate) => Some(Box::new(certificate.accept(stream, patience).await?)),
-    }
+    greet_for(certificate, stream, patience).await.map(|(stream, _)| stream)
+}
+
+/// The same, and whether the two agreed on HTTP/2.
+pub async fn greet_for(
+    certificate: Option<&Certificate>,
+    stream: TcpStream,
+    patience: Duration,
+) -> Option<(AnyStream, bool)> {
+    let Some(certificate) = certificate else { return Some((Box::new(stream), false)) };
+    let stream = certificate.accept(stream, patience).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+    Some((Box::new(stream), is_http2))
 }
 
 /// Why a certificate cannot be used.
@@ -105,7 +139,12 @@ impl fmt::Display for CertificateError {
 
 impl core::error::Error for CertificateError {}
 
-fn read(chain: &Path, key: &Path, versions: Versions) -> Result<ServerConfig, CertificateError> {
+fn read(
+    chain: &Path,
+    key: &Path,
+    versions: Versions,
+    protocols: Protocols,
+) -> Result<ServerConfig, CertificateError> {
     let wrong = |path: &Path, why: String| CertificateError::Unfit(path.to_owned(), why);
     let text = read_public(chain, MAX_PEM_BYTES).map_err(CertificateError::File)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
@@ -121,6 +160,6 @@ fn read(chain: &Path, key: &Path, versions: Versions) -> Result<ServerConfig, Ce
         .with_single_cert(certificates, private);
     let mut config =
         config.map_err(|error| wrong(chain, format!("certificate and key do not fit: {error}")))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }

@@ -17,7 +17,9 @@ use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
 use zeroize::Zeroizing;
 
-pub use self::certificate::{Certificate, CertificateError, TLS12_AND_13, TLS13, Versions, greet};
+pub use self::certificate::{
+    Certificate, CertificateError, HTTP1, HTTP2_AND_1, Protocols, TLS12_AND_13, TLS13, Versions, greet, greet_for,
+};
 
 /// Bytes of an encapsulation key.
 const PUBLIC_BYTES: usize = 1_184;

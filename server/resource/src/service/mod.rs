@@ -34,6 +34,7 @@ use crate::gate::Gate;
 use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
+pub use patience::Patience;
 pub use server::{BindError, Handle, Options, Service};
 pub use spend::SpendService;
 

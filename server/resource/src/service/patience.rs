@@ -15,7 +15,9 @@ use tokio::time::{Sleep, sleep};
 /// How long the peer may leave an answer unread, in seconds, before the connection ends.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) struct Patience<S> {
+/// A connection whose peer must read.
+#[derive(Debug)]
+pub struct Patience<S> {
     stream: S,
     timeout: Duration,
     /// Runs while a write waits for room.
@@ -23,7 +25,8 @@ pub(super) struct Patience<S> {
 }
 
 impl<S> Patience<S> {
-    pub(super) fn new(stream: S, timeout: Duration) -> Self {
+    /// Ends the connection when nothing of an answer could be written for so long.
+    pub fn new(stream: S, timeout: Duration) -> Self {
         Self { stream, timeout, waiting: None }
     }
 

@@ -5,6 +5,8 @@ pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
 pub(crate) mod authority;
 pub(crate) mod fetch;
+#[cfg(feature = "gateway")]
+pub(crate) mod gateway;
 pub(crate) mod install;
 pub(crate) mod mcp;
 #[cfg(feature = "authority")]
@@ -81,6 +83,8 @@ impl Command {
             #[cfg(feature = "authority")]
             Self::Authority(command) if command.serves() => LogLevel::Info,
             Self::Mcp(McpArgs { command: McpCommand::Guard(_) }) => LogLevel::Info,
+            #[cfg(feature = "gateway")]
+            Self::Gateway(gateway::GatewayRoleArgs { command: None, .. }) => LogLevel::Info,
             _ => LogLevel::Warn,
         }
     }
@@ -92,6 +96,8 @@ impl Command {
         let atp = atp
             || matches!(self, Self::Authority(command) if command.serves())
             || matches!(self, Self::Dev(_));
+        #[cfg(feature = "gateway")]
+        let atp = atp || matches!(self, Self::Gateway(gateway::GatewayRoleArgs { command: None, .. }));
         let auth = matches!(self, Self::Authenticator(command) if command.serves());
         atp || auth
             || matches!(self, Self::Mcp(_) | Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }))
@@ -109,6 +115,11 @@ pub(crate) enum Command {
     Authenticator(AuthenticatorCommand),
     /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
     Rs(RsRoleArgs),
+    /// Run a gateway in front of APIs that know nothing of Obol: it spends the token, and puts the real credential on.
+    ///
+    /// Verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
+    #[cfg(feature = "gateway")]
+    Gateway(gateway::GatewayRoleArgs),
     #[cfg(feature = "authority")]
     #[command(flatten)]
     Authority(authority::AuthorityCommand),

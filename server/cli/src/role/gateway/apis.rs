@@ -1,0 +1,176 @@
+//! The files of the APIs, and their credentials.
+
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name};
+use obol_secret::file::{PrivateFile, PrivateFileError, change, files_in, read_credential, read_public};
+use obol_secret::key::Key32;
+use obol_secret::seal::{OVERHEAD_BYTES, open, seal};
+use obol_secret::wipe::Wiped;
+
+use crate::exit::{Failure, Outcome};
+use crate::output;
+use crate::places::{environment, state_folder};
+use crate::role::master_key::Sources;
+use crate::settings::args::gateway::{AddArgs, ApisArgs};
+
+/// The longest file of an API, in bytes.
+const MAX_FILE_BYTES: usize = 1 << 20;
+/// The most APIs.
+const MAX_APIS: usize = 256;
+/// What the sealing key is derived for.
+const PURPOSE: &str = "obol-gateway-credential-v1";
+
+/// The folder with the files.
+pub(crate) fn folder(args: &ApisArgs) -> PathBuf {
+    args.apis.clone().unwrap_or_else(|| state_folder().join("gateway"))
+}
+
+/// All APIs that there are files of.
+pub(crate) fn read_all(folder: &Path) -> Outcome<Vec<(String, Api)>> {
+    let files = files_in(folder, ".toml", MAX_APIS)?.unwrap_or_default();
+    if files.is_empty() {
+        return Err(Failure::usage(format_args!(
+            "there is no API in {}: write NAME.toml for one, see docs/gateway.md",
+            folder.display()
+        )));
+    }
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(path: &Path) -> Outcome<(String, Api)> {
+    let wrong = |why: &dyn core::fmt::Display| Failure::usage(format_args!("{}: {why}", path.display()));
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    if !is_name(name) {
+        return Err(wrong(&"an API's name is of small letters, digits and hyphens"));
+    }
+    let text = read_public(path, MAX_FILE_BYTES)?;
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
+        return Err(wrong(&"others can write to the file; run `chmod go-w` on it"));
+    }
+    let text = str::from_utf8(&text).map_err(|_| wrong(&"not UTF-8"))?;
+    let api: Api = toml::from_str(text).map_err(|error| wrong(&error))?;
+    api.check().map_err(|why| wrong(&why))?;
+    Ok((name.to_owned(), api))
+}
+
+fn sealed_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.credential"))
+}
+
+/// The key that credentials are sealed under.
+pub(crate) fn key(args: &ApisArgs, sealed: &[&Path]) -> Outcome<Key32> {
+    let sources = Sources {
+        named: args.gateway_key.as_deref(),
+        credential: "obol-gateway-key",
+        keychain: None,
+        set: None,
+        usual: "gateway.key",
+        sealed,
+    };
+    sources.load()
+}
+
+/// Each API with its secret, from wherever its file says.
+pub(crate) fn with_secrets(args: &ApisArgs, apis: Vec<(String, Api)>) -> Outcome<Vec<(String, Api, Wiped)>> {
+    let folder = folder(args);
+    let sealed: Vec<_> = apis.iter().map(|(name, _)| sealed_file(&folder, name)).collect();
+    let sealed: Vec<_> = sealed.iter().map(PathBuf::as_path).filter(|path| path.exists()).collect();
+    let mut key_of_all = None;
+    let mut all = Vec::new();
+    for (name, api) in apis {
+        let secret = match api.source().map_err(Failure::usage)? {
+            Source::Sealed => {
+                if key_of_all.is_none() {
+                    key_of_all = Some(key(args, &sealed)?.derive(PURPOSE));
+                }
+                let key = key_of_all.as_ref().ok_or_else(|| Failure::other("there is no key"))?;
+                unsealed(key, &sealed_file(&folder, &name), &name)?
+            }
+            Source::File(path) => Wiped::new(PrivateFile::read(&path, MAX_SECRET_BYTES + 2)?.to_vec()),
+            Source::Credential(credential) => from_credential(&credential)?,
+            Source::Command(command) => printed(&command).map_err(|why| Failure::usage(format_args!("{name}: {why}")))?,
+        };
+        all.push((name, api, secret));
+    }
+    Ok(all)
+}
+
+fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
+    let sealed = PrivateFile::read(path, MAX_SECRET_BYTES + OVERHEAD_BYTES).map_err(|error| match error.is_missing() {
+        true => Failure::usage(format_args!(
+            "{name} has no credential: `obol gateway add {name} --credential-file FILE` seals one"
+        )),
+        false => error.into(),
+    })?;
+    let secret = open(key, name.as_bytes(), &sealed).ok_or_else(|| {
+        Failure::usage(format_args!("{} was not sealed for {name} under this key", path.display()))
+    })?;
+    Ok(Wiped::new(secret.to_vec()))
+}
+
+fn from_credential(name: &str) -> Outcome<Wiped> {
+    let folder = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let folder = folder.ok_or_else(|| Failure::usage("there are no credentials of a service manager here"))?;
+    Ok(Wiped::new(read_credential(&folder.join(name), MAX_SECRET_BYTES + 2)?.to_vec()))
+}
+
+/// What a program prints. It runs before this process gives anything up.
+fn printed(command: &[String]) -> Result<Wiped, String> {
+    let Some((program, arguments)) = command.split_first() else { return Err("there is no command".to_owned()) };
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| format!("{program} does not run: {error}"))?;
+    let printed = Wiped::new(output.stdout);
+    match output.status.success() {
+        true => Ok(printed),
+        false => Err(format!("{program} ended with {}", output.status)),
+    }
+}
+
+/// Seals a credential.
+pub(crate) fn add(args: &AddArgs) -> Outcome {
+    if !is_name(&args.name) {
+        return Err(Failure::usage("an API's name is of small letters, digits and hyphens"));
+    }
+    let mut secret = Wiped::new(Vec::new());
+    if args.credential_file == Path::new("-") {
+        let mut bytes = zeroize::Zeroizing::new(Vec::new());
+        std::io::stdin().lock().take(MAX_SECRET_BYTES as u64 + 3).read_to_end(&mut bytes)?;
+        secret.append(&bytes);
+    } else {
+        secret.append(&PrivateFile::read(&args.credential_file, MAX_SECRET_BYTES + 2)?);
+    }
+    let folder = folder(&args.apis);
+    crate::places::place(Some(&folder.join("x")), "gateway/x")?;
+    let file = sealed_file(&folder, &args.name);
+    let (_, api) = read(&folder.join(format!("{}.toml", args.name)))?;
+    api.check_secret(&secret).map_err(Failure::usage)?;
+    let key = key(&args.apis, &[&file])?.derive(PURPOSE);
+    let sealed = seal(&key, args.name.as_bytes(), &secret).map_err(Failure::unavailable)?;
+    if args.replace && file.exists() {
+        change::<PrivateFileError>(&file, MAX_SECRET_BYTES + OVERHEAD_BYTES, |_| Ok(Wiped::new(sealed)))?;
+    } else {
+        PrivateFile::create_whole(&file, &sealed).map_err(|error| match file.exists() {
+            true => Failure::usage(format_args!("{} has a credential already; --replace puts this one in its place", args.name)),
+            false => error.into(),
+        })?;
+    }
+    output::line(&format!("sealed in {}; remove {} if nothing else needs it", file.display(), args.credential_file.display()));
+    Ok(())
+}
+
+/// Says what is wrong, or that nothing is.
+pub(crate) fn check(args: &ApisArgs) -> Outcome {
+    for (name, api) in read_all(&folder(args))? {
+        let at = api.hosts_and_ports();
+        let (host, port) = at.first().ok_or_else(|| Failure::other("there is no upstream"))?;
+        output::line(&format!("{name}: {host}:{port}, {} routes", api.count()));
+    }
+    Ok(())
+}
