@@ -16,6 +16,7 @@ mod authenticator;
 mod authority;
 mod cli;
 mod end_to_end;
+mod gateway;
 mod handshake;
 mod house;
 mod mcp;

@@ -150,8 +150,9 @@ impl Api {
             Put::Basic => Placement::Basic,
             Put::Query => Placement::Query(name()?.to_owned()),
             Put::Header => {
-                let header: HeaderName =
-                    name()?.parse().map_err(|_| "credential: `name` is not the name of a header".to_owned())?;
+                let header: HeaderName = name()?
+                    .parse()
+                    .map_err(|_| "credential: `name` is not the name of a header".to_owned())?;
                 headers::check_own(&header)?;
                 Placement::Header { name: header, prefix: rule.prefix.clone().unwrap_or_default() }
             }
@@ -162,7 +163,11 @@ impl Api {
                     (Some(token_url), Some(client_id)) => {
                         Placement::Oauth { token_url, client_id, scope: rule.scope.clone() }
                     }
-                    _ => return Err("credential: oauth-client needs token_url (https://) and client_id".to_owned()),
+                    _ => {
+                        return Err(
+                            "credential: oauth-client needs token_url (https://) and client_id".to_owned()
+                        );
+                    }
                 }
             }
         };
@@ -170,7 +175,11 @@ impl Api {
         if rule.name.is_some() != is_named {
             return Err("credential: `name` goes with put = \"header\" and put = \"query\"".to_owned());
         }
-        if rule.prefix.as_ref().is_some_and(|prefix| !prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte))) {
+        if rule
+            .prefix
+            .as_ref()
+            .is_some_and(|prefix| !prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+        {
             return Err("credential: `prefix` is visible ASCII".to_owned());
         }
         Ok(placement)
@@ -190,8 +199,12 @@ impl Api {
             (None, Some(name), None) if !name.is_empty() && !name.contains('/') => {
                 Ok(Source::Credential(name.clone()))
             }
-            (None, Some(_), None) => Err("credential: `credential` is a name, as in LoadCredential=".to_owned()),
-            (None, None, Some(command)) if command.first().is_some_and(|program| program.starts_with('/')) => {
+            (None, Some(_), None) => {
+                Err("credential: `credential` is a name, as in LoadCredential=".to_owned())
+            }
+            (None, None, Some(command))
+                if command.first().is_some_and(|program| program.starts_with('/')) =>
+            {
                 Ok(Source::Command(command.clone()))
             }
             (None, None, Some(_)) => {
@@ -208,7 +221,8 @@ impl Api {
             _ => None,
         };
         let header = |text: &String| {
-            let name: HeaderName = text.parse().map_err(|_| format!("headers: {text:?} is not a header's name"))?;
+            let name: HeaderName =
+                text.parse().map_err(|_| format!("headers: {text:?} is not a header's name"))?;
             headers::check_passed(&name)?;
             match own.as_ref() == Some(&name) {
                 true => Err(format!("headers: {name} is the credential's own")),
@@ -338,14 +352,27 @@ mod tests {
     #[test]
     fn an_upstream_is_an_origin_and_encrypted() {
         let credential = "put = \"bearer\"";
-        for upstream in ["https://a", "https://a:8443/", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"] {
+        for upstream in
+            ["https://a", "https://a:8443/", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"]
+        {
             checked(&format!("upstream = \"{upstream}\""), credential).unwrap();
         }
         checked("upstream = \"http://api:8080\"\nplain = true", credential).unwrap();
-        for upstream in ["http://a", "https://a/v1", "https://a?b", "a", "https://u:p@a", "ftp://a", "https://"] {
+        for upstream in
+            ["http://a", "https://a/v1", "https://a?b", "a", "https://u:p@a", "ftp://a", "https://"]
+        {
             assert!(checked(&format!("upstream = \"{upstream}\""), credential).is_err(), "{upstream}");
         }
-        for header in ["authorization", "Cookie", "x-api-key", "Host", "connection", "X-Forwarded-For", "a_b", "Upgrade"] {
+        for header in [
+            "authorization",
+            "Cookie",
+            "x-api-key",
+            "Host",
+            "connection",
+            "X-Forwarded-For",
+            "a_b",
+            "Upgrade",
+        ] {
             let front = format!("upstream = \"https://a\"\nheaders = [\"{header}\"]");
             assert!(checked(&front, credential).is_err(), "{header}");
         }

@@ -173,7 +173,10 @@ mod tests {
 
     #[test]
     fn each_form_of_a_secret_is_looked_for() {
-        assert_eq!(passed(&["me:pass", "word bWU6cGFzc3dvcmQ="], &["password", "bWU6cGFzc3dvcmQ="]), "me:******** ****************");
+        assert_eq!(
+            passed(&["me:pass", "word bWU6cGFzc3dvcmQ="], &["password", "bWU6cGFzc3dvcmQ="]),
+            "me:******** ****************"
+        );
     }
 
     #[test]

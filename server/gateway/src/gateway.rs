@@ -166,21 +166,29 @@ impl Gateway {
         let wrong = |why: &str| Box::new(malformed(StatusCode::BAD_REQUEST, why));
         let told = |problem: ServiceProblem, why: &str| Box::new(problem.answer(why));
         if request.method().as_str() == REFUSED {
-            let why = headers.get(WHY).and_then(|why| why.to_str().ok()).unwrap_or("it can be read in two ways");
+            let why =
+                headers.get(WHY).and_then(|why| why.to_str().ok()).unwrap_or("it can be read in two ways");
             return Err(wrong(why));
         }
         let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if is_here && !obol_probe::host::is_local(values(HOST), values(ORIGIN)) {
-            return Err(told(ServiceProblem::ForeignHost, "name this machine in Host; a proxy in front must set it"));
+            return Err(told(
+                ServiceProblem::ForeignHost,
+                "name this machine in Host; a proxy in front must set it",
+            ));
         }
         let target = Target::read(request.uri()).map_err(wrong)?;
         let known = target.behind_first().and_then(|(name, rest)| Some((self.apis.get(&name)?, rest)));
-        let (behind, target) =
-            known.ok_or_else(|| told(ServiceProblem::NotFound, "paths begin with the name of an API that is served"))?;
+        let (behind, target) = known.ok_or_else(|| {
+            told(ServiceProblem::NotFound, "paths begin with the name of an API that is served")
+        })?;
         let (route, found) = match route::find(behind.api.routes(), request.method(), &target) {
             Found::Route(route, found) => (route, found),
             Found::OtherMethod => {
-                return Err(told(ServiceProblem::MethodNotAllowed, "there are routes for this path, and none for this method"));
+                return Err(told(
+                    ServiceProblem::MethodNotAllowed,
+                    "there are routes for this path, and none for this method",
+                ));
             }
             Found::Nothing => return Err(told(ServiceProblem::NotFound, "no route of this API matches")),
         };
@@ -213,9 +221,15 @@ impl Gateway {
 }
 
 /// Whether the body can be what the route says, as far as its head tells.
-fn check_length(rule: &Route, api: &Api, request: &Request<Incoming>) -> Result<(), (StatusCode, &'static str)> {
+fn check_length(
+    rule: &Route,
+    api: &Api,
+    request: &Request<Incoming>,
+) -> Result<(), (StatusCode, &'static str)> {
     match rule.body() {
-        RouteBody::None if !request.body().is_end_stream() => Err((StatusCode::BAD_REQUEST, "the route takes no body")),
+        RouteBody::None if !request.body().is_end_stream() => {
+            Err((StatusCode::BAD_REQUEST, "the route takes no body"))
+        }
         RouteBody::Stream if request.body().size_hint().lower() > api.max_body_bytes() => {
             Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than this API's may be"))
         }
@@ -282,7 +296,9 @@ impl Way {
                 tracing::warn!(api = self.behind.name, why, "the API did not answer");
                 return ServiceProblem::UpstreamFailed.answer("whether it did what was asked is not known");
             }
-            Err(_) => return ServiceProblem::UpstreamTimeout.answer("whether it did what was asked is not known"),
+            Err(_) => {
+                return ServiceProblem::UpstreamTimeout.answer("whether it did what was asked is not known");
+            }
         };
         self.answer(response, inward)
     }

@@ -4,8 +4,8 @@
 //! another method, for the caller's address.
 
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -154,7 +154,9 @@ pub(crate) fn outward(status: StatusCode, headers: &mut HeaderMap) {
     for name in named.into_iter().chain([CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, HOST]) {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-authenticate", "proxy-connection", "proxy-authentication-info", "alt-svc"] {
+    for name in
+        ["keep-alive", "proxy-authenticate", "proxy-connection", "proxy-authentication-info", "alt-svc"]
+    {
         headers.remove(name);
     }
     for name in [SET_COOKIE, WWW_AUTHENTICATE] {
@@ -163,9 +165,8 @@ pub(crate) fn outward(status: StatusCode, headers: &mut HeaderMap) {
     headers.remove("tbac-sealed-type");
     // Under these an agent reads from a problem document whether its call was carried out.
     let is_told = matches!(status.as_u16(), 401 | 409 | 503);
-    let is_problem = |value: &HeaderValue| {
-        value.as_bytes().to_ascii_lowercase().starts_with(b"application/problem+json")
-    };
+    let is_problem =
+        |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().starts_with(b"application/problem+json");
     if is_told && headers.get(CONTENT_TYPE).is_some_and(is_problem) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
@@ -212,7 +213,10 @@ mod tests {
         let own = [HeaderName::from_static("x-own")];
         assert_eq!(names(&inward(&sent, &own, false)), ["accept", "accept-encoding", "x-own"]);
         let opening = inward(&sent, &[], true);
-        assert_eq!(names(&opening), ["accept", "accept-encoding", "connection", "sec-websocket-key", "upgrade"]);
+        assert_eq!(
+            names(&opening),
+            ["accept", "accept-encoding", "connection", "sec-websocket-key", "upgrade"]
+        );
         assert_eq!(opening[ACCEPT_ENCODING], "identity");
     }
 

@@ -112,7 +112,8 @@ impl TryFrom<String> for Pattern {
 
 fn part(segment: &str) -> Option<Part> {
     let name = |name: &str| {
-        let is_sound = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_sound =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let is_free = !name.eq_ignore_ascii_case(QUERY) && !name.eq_ignore_ascii_case(BODY);
         (is_sound && is_free).then(|| name.to_owned())
     };
@@ -173,7 +174,10 @@ impl Route {
     /// What is wrong with what a file says, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("the route of {:?}: {why}", self.tool));
-        if self.tool.is_empty() || self.tool.len() > 256 || !self.tool.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if self.tool.is_empty()
+            || self.tool.len() > 256
+            || !self.tool.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return wrong("`tool` has 1 to 256 visible characters");
         }
         let is_method = |method: &String| {

@@ -34,7 +34,9 @@ impl Target {
         }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || PLAIN.contains(&byte);
         if !path.bytes().chain(query.unwrap_or_default().bytes()).all(is_plain) {
-            return Err("path and query hold letters, digits and !$%&'()*+,-./:;=?@_~; write the rest as %XX");
+            return Err(
+                "path and query hold letters, digits and !$%&'()*+,-./:;=?@_~; write the rest as %XX",
+            );
         }
         let rest = path.strip_prefix('/').ok_or("the path begins with a slash")?;
         let segments = rest.split('/').map(decoded).collect::<Result<Vec<_>, _>>()?;
@@ -160,7 +162,10 @@ mod tests {
         let target = read("/github/repos/a%20b/c:d?q=x+y&q=z&n=1").unwrap();
         assert_eq!(target.parameters(), *json!({"q": ["x y", "z"], "n": "1"}).as_object().unwrap());
         let (first, rest) = target.behind_first().unwrap();
-        assert_eq!((first.as_str(), rest.segments()), ("github", &["repos", "a b", "c:d"].map(str::to_owned)[..]));
+        assert_eq!(
+            (first.as_str(), rest.segments()),
+            ("github", &["repos", "a b", "c:d"].map(str::to_owned)[..])
+        );
         assert_eq!(rest.sent(None), "/repos/a%20b/c:d?q=x+y&q=z&n=1");
         assert_eq!(rest.sent(Some(("Q", "k&k"))), "/repos/a%20b/c:d?n=1&Q=k%26k");
         assert!(read("/github").unwrap().behind_first().is_none());

@@ -77,7 +77,8 @@ fn trimmed(secret: &[u8]) -> Result<&[u8], UnfitSecret> {
 impl Ready {
     fn of(placement: &Placement, secret: &[u8]) -> Result<Self, UnfitSecret> {
         let header = |name: &HeaderName, text: &Wiped| {
-            let mut value = HeaderValue::from_bytes(text).map_err(|_| UnfitSecret("it cannot stand in a header"))?;
+            let mut value =
+                HeaderValue::from_bytes(text).map_err(|_| UnfitSecret("it cannot stand in a header"))?;
             value.set_sensitive(true);
             Ok(Some((name.clone(), value)))
         };
@@ -90,7 +91,8 @@ impl Ready {
             Placement::Oauth { .. } => in_header = header(&AUTHORIZATION, &joined("Bearer ", secret))?,
             Placement::Basic => {
                 let colon = secret.iter().position(|byte| *byte == b':');
-                let place = colon.ok_or(UnfitSecret("for put = \"basic\" the credential is user:password"))?;
+                let place =
+                    colon.ok_or(UnfitSecret("for put = \"basic\" the credential is user:password"))?;
                 let encoded = Wiped::text(STANDARD.encode(secret));
                 in_header = header(&AUTHORIZATION, &joined("Basic ", &encoded))?;
                 secrets.push(Wiped::new(secret.get(place + 1..).unwrap_or_default().to_vec()));
@@ -234,6 +236,9 @@ mod tests {
         let old = credential.ready().unwrap();
         credential.replace(b"second-secret").unwrap();
         assert!(credential.replace(b"").is_err(), "one that is wrong changes nothing");
-        assert_eq!((&*old.secrets()[0], &*credential.ready().unwrap().secrets()[0]), (&b"first-secret"[..], &b"second-secret"[..]));
+        assert_eq!(
+            (&*old.secrets()[0], &*credential.ready().unwrap().secrets()[0]),
+            (&b"first-secret"[..], &b"second-secret"[..])
+        );
     }
 }

@@ -102,7 +102,8 @@ impl Renewal {
     }
 
     async fn fetch(&self, upstream: &Upstream) -> Result<(WipedText, Duration), String> {
-        let response = upstream.send_to(self.request()?).await.map_err(|unanswered| unanswered.to_string())?;
+        let response =
+            upstream.send_to(self.request()?).await.map_err(|unanswered| unanswered.to_string())?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         // What an answer says may repeat the secret.
@@ -132,7 +133,8 @@ impl Renewal {
             WipedText::new(format!("{}:{}", encoded(self.client_id.as_bytes()), encoded(&secret)))
         };
         let login = WipedText::new(format!("Basic {}", STANDARD.encode(login.as_bytes())));
-        let mut login = HeaderValue::from_str(&login).map_err(|_| "the client's name cannot be sent".to_owned())?;
+        let mut login =
+            HeaderValue::from_str(&login).map_err(|_| "the client's name cannot be sent".to_owned())?;
         login.set_sensitive(true);
         Request::builder()
             .method(Method::POST)

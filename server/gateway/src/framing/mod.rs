@@ -88,7 +88,8 @@ impl<S> Strict<S> {
         let seen = self.head.len();
         self.head.extend_from_slice(bytes);
         let from = seen.saturating_sub(3);
-        let end = self.head.get(from..).and_then(|tail| memmem::find(tail, b"\r\n\r\n")).map(|at| from + at + 4);
+        let end =
+            self.head.get(from..).and_then(|tail| memmem::find(tail, b"\r\n\r\n")).map(|at| from + at + 4);
         let outcome = match end {
             Some(end) => {
                 self.head.truncate(end);
@@ -96,7 +97,11 @@ impl<S> Strict<S> {
             }
             None if self.head.len() > MAX_HEAD_BYTES => Err("the head is longer than 65536 bytes"),
             // Its end would never be found.
-            None if has_bare_line_end(self.head.get(seen.saturating_sub(1)..).unwrap_or_default(), seen == 0) => {
+            None if has_bare_line_end(
+                self.head.get(seen.saturating_sub(1)..).unwrap_or_default(),
+                seen == 0,
+            ) =>
+            {
                 Err("a line of the head does not end with CR LF")
             }
             None => return &[],
@@ -113,8 +118,9 @@ impl<S> Strict<S> {
                 end.and_then(|end| bytes.get(end - seen..)).unwrap_or_default()
             }
             Err(why) => {
-                let refused =
-                    format!("{REFUSED} / HTTP/1.1\r\nhost: localhost\r\n{WHY}: {why}\r\nconnection: close\r\n\r\n");
+                let refused = format!(
+                    "{REFUSED} / HTTP/1.1\r\nhost: localhost\r\n{WHY}: {why}\r\nconnection: close\r\n\r\n"
+                );
                 self.out.extend_from_slice(refused.as_bytes());
                 self.state = State::Over;
                 &[]
@@ -156,7 +162,9 @@ fn inspect(head: &[u8]) -> Result<End, &'static str> {
             }
             b"transfer-encoding" => coded = true,
             b"upgrade" => upgrades = true,
-            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => return Err("Expect is not 100-continue"),
+            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => {
+                return Err("Expect is not 100-continue");
+            }
             _ => {}
         }
     }
@@ -271,7 +279,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -91,7 +91,9 @@ pub(crate) fn with_secrets(args: &ApisArgs, apis: Vec<(String, Api)>) -> Outcome
             }
             Source::File(path) => Wiped::new(PrivateFile::read(&path, MAX_SECRET_BYTES + 2)?.to_vec()),
             Source::Credential(credential) => from_credential(&credential)?,
-            Source::Command(command) => printed(&command).map_err(|why| Failure::usage(format_args!("{name}: {why}")))?,
+            Source::Command(command) => {
+                printed(&command).map_err(|why| Failure::usage(format_args!("{name}: {why}")))?
+            }
         };
         all.push((name, api, secret));
     }
@@ -99,11 +101,13 @@ pub(crate) fn with_secrets(args: &ApisArgs, apis: Vec<(String, Api)>) -> Outcome
 }
 
 fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
-    let sealed = PrivateFile::read(path, MAX_SECRET_BYTES + OVERHEAD_BYTES).map_err(|error| match error.is_missing() {
-        true => Failure::usage(format_args!(
-            "{name} has no credential: `obol gateway add {name} --credential-file FILE` seals one"
-        )),
-        false => error.into(),
+    let sealed = PrivateFile::read(path, MAX_SECRET_BYTES + OVERHEAD_BYTES).map_err(|error| {
+        match error.is_missing() {
+            true => Failure::usage(format_args!(
+                "{name} has no credential: `obol gateway add {name} --credential-file FILE` seals one"
+            )),
+            false => error.into(),
+        }
     })?;
     let secret = open(key, name.as_bytes(), &sealed).ok_or_else(|| {
         Failure::usage(format_args!("{} was not sealed for {name} under this key", path.display()))
@@ -113,13 +117,16 @@ fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
 
 fn from_credential(name: &str) -> Outcome<Wiped> {
     let folder = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let folder = folder.ok_or_else(|| Failure::usage("there are no credentials of a service manager here"))?;
+    let folder =
+        folder.ok_or_else(|| Failure::usage("there are no credentials of a service manager here"))?;
     Ok(Wiped::new(read_credential(&folder.join(name), MAX_SECRET_BYTES + 2)?.to_vec()))
 }
 
 /// What a program prints. It runs before this process gives anything up.
 fn printed(command: &[String]) -> Result<Wiped, String> {
-    let Some((program, arguments)) = command.split_first() else { return Err("there is no command".to_owned()) };
+    let Some((program, arguments)) = command.split_first() else {
+        return Err("there is no command".to_owned());
+    };
     let output = std::process::Command::new(program)
         .args(arguments)
         .stdin(std::process::Stdio::null())
@@ -157,11 +164,18 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
         change::<PrivateFileError>(&file, MAX_SECRET_BYTES + OVERHEAD_BYTES, |_| Ok(Wiped::new(sealed)))?;
     } else {
         PrivateFile::create_whole(&file, &sealed).map_err(|error| match file.exists() {
-            true => Failure::usage(format_args!("{} has a credential already; --replace puts this one in its place", args.name)),
+            true => Failure::usage(format_args!(
+                "{} has a credential already; --replace puts this one in its place",
+                args.name
+            )),
             false => error.into(),
         })?;
     }
-    output::line(&format!("sealed in {}; remove {} if nothing else needs it", file.display(), args.credential_file.display()));
+    output::line(&format!(
+        "sealed in {}; remove {} if nothing else needs it",
+        file.display(),
+        args.credential_file.display()
+    ));
     Ok(())
 }
 

@@ -68,7 +68,10 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
 fn reach(sandbox: Sandbox, args: &GatewayArgs, targets: &[(String, u16)]) -> Sandbox {
     let sandbox = targets.iter().fold(sandbox.look_up_names(), |sandbox, (_, port)| sandbox.reach_tcp(*port));
     let sandbox = args.http.map_or(sandbox.clone(), |address| sandbox.serve_tcp(address.port()));
-    [&args.tls_cert, &args.tls_key].into_iter().flatten().fold(sandbox, |sandbox, file| sandbox::reread(sandbox, file))
+    [&args.tls_cert, &args.tls_key]
+        .into_iter()
+        .flatten()
+        .fold(sandbox, |sandbox, file| sandbox::reread(sandbox, file))
 }
 
 /// Where the operator is answered, if somewhere was named: a resource server may run beside it.
