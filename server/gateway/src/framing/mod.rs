@@ -256,7 +256,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             (this.out, this.taken) = (Vec::new(), 0);
             match this.state {
                 State::Rest => return Pin::new(&mut this.stream).poll_read(context, buffer),
-                State::Over => return Poll::Ready(Ok(())),
+                // An end would be taken for the caller's, who then got no answer; the refusal itself ends the connection.
+                State::Over => return Poll::Pending,
                 State::Head | State::Body(_) => {}
             }
             let mut piece = core::mem::take(&mut this.piece);
