@@ -48,9 +48,9 @@ pub struct Gateway {
     in_flight: Arc<Semaphore>,
 }
 
-/// One API that is served.
+/// One API that is served, with its secret and the certificate authorities that are trusted for it.
 #[derive(Debug)]
-struct Behind {
+pub struct Behind {
     name: String,
     api: Api,
     upstream: Upstream,
@@ -91,23 +91,16 @@ fn call_of(parts: &Parts) -> Result<ToolCall, Denial> {
 }
 
 impl Gateway {
-    /// Of these APIs, each with its secret.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with one of them, in words that do not repeat a secret.
-    pub fn new(gate: Gate, apis: Vec<(String, Api, obol_secret::wipe::Wiped)>) -> Result<Self, String> {
-        let mut all = BTreeMap::new();
-        for (name, api, secret) in apis {
-            let behind = Behind::new(&name, api, &secret).map_err(|why| format!("{name}: {why}"))?;
-            all.insert(name, Arc::new(behind));
-        }
+    /// Of these APIs.
+    #[must_use]
+    pub fn new(gate: Gate, apis: Vec<Behind>) -> Self {
+        let all = apis.into_iter().map(|behind| (behind.name.clone(), Arc::new(behind))).collect();
         let reading = TbacLayer::from_parts(gate.clone(), call_of)
             .json_arguments()
             .rest_from_arguments(|parts, arguments, call| way(parts)?.call(Some(arguments), call));
         let passing = TbacLayer::from_parts(gate.clone(), |parts| way(parts)?.call(None, call_of(parts)?));
         let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Ok(Self { gate, apis: Arc::new(all), reading, passing, in_flight })
+        Self { gate, apis: Arc::new(all), reading, passing, in_flight }
     }
 
     /// What decides.
@@ -238,7 +231,12 @@ fn check_length(
 }
 
 impl Behind {
-    fn new(name: &str, api: Api, secret: &[u8]) -> Result<Self, String> {
+    /// Of this name. Reads the files of certificate authorities, the system's too.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words that do not repeat the secret.
+    pub fn new(name: &str, api: Api, secret: &[u8]) -> Result<Self, String> {
         api.check()?;
         let upstream = Upstream::new(&api.upstream()?, api.ca_file().map(std::path::PathBuf::as_path))?;
         let credential = Credential::new(api.placement()?, secret).map_err(|error| error.to_string())?;

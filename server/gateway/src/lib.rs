@@ -34,6 +34,6 @@ mod upstream;
 
 pub use self::api::{Api, Source, is_name};
 pub use self::credential::{MAX_SECRET_BYTES, UnfitSecret};
-pub use self::gateway::Gateway;
+pub use self::gateway::{Behind, Gateway};
 pub use self::route::Route;
 pub use self::serve::{BindError, Handle, Options, Service};

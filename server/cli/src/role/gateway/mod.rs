@@ -1,13 +1,13 @@
 //! `obol gateway`: APIs that know nothing of Obol, behind single-use tokens. What decides is what `obol rs` decides with.
 //!
-//! Programs that print a credential run first. Then the process is closed to others and enters the sandbox, as every server.
+//! Programs that print a credential run first, and certificate authorities are read. Then the process is closed to others and enters the sandbox, as every server.
 
 mod apis;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use obol_gateway::{Gateway, Options};
+use obol_gateway::{Behind, Gateway, Options};
 use obol_ipc::RS_CONTROL_SOCKET_VARIABLE;
 use obol_probe::contract::Address;
 use obol_probe::stop::Stop;
@@ -36,6 +36,11 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
     let found = apis::read_all(&apis::folder(&args.apis))?;
     let targets: Vec<_> = found.iter().flat_map(|(_, api)| api.hosts_and_ports()).collect();
     let found = apis::with_secrets(&args.apis, found)?;
+    // Certificate authorities are read here too: the sandbox has none of them.
+    let behind = found.into_iter().map(|(name, api, secret)| {
+        Behind::new(&name, api, &secret).map_err(|why| Failure::usage(format_args!("{name}: {why}")))
+    });
+    let behind = behind.collect::<Outcome<Vec<_>>>()?;
     let mut hardening = obol_sandbox::harden_process();
     let prepared = Prepared::read(&own, config)?;
     if own.spent.is_none() && config.rs.spent.is_none() {
@@ -61,7 +66,7 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
-    serve(options, operator, found, prepared.open(&own, config)?)
+    serve(options, operator, behind, prepared.open(&own, config)?)
 }
 
 /// What the gateway needs beside what a resource server does: the APIs, and the certificate, which a reload reads.
@@ -81,14 +86,9 @@ fn operator(own: &mut crate::settings::args::RsArgs) -> Outcome<Option<OperatorD
     if is_named { operator_door(own) } else { Ok(None) }
 }
 
-fn serve(
-    options: Options,
-    operator: Option<OperatorDoor>,
-    apis: Vec<(String, obol_gateway::Api, obol_secret::wipe::Wiped)>,
-    opened: Opened,
-) -> Outcome {
+fn serve(options: Options, operator: Option<OperatorDoor>, behind: Vec<Behind>, opened: Opened) -> Outcome {
     let Opened { gate, control, follower, reloader } = opened;
-    let gateway = Gateway::new(gate, apis).map_err(Failure::usage)?;
+    let gateway = Gateway::new(gate, behind);
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
