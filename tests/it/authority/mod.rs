@@ -11,7 +11,7 @@ mod kills;
 mod lease;
 mod memory;
 mod policy;
-mod private_ca;
+pub(crate) mod private_ca;
 mod settings;
 mod shared;
 mod starts;

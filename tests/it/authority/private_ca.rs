@@ -22,7 +22,7 @@ fn openssl(folder: &Path, arguments: &str) {
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
 /// A certificate authority of this name: its certificate's file. The key is beside it.
-fn certificate_authority(folder: &Path, name: &str) -> PathBuf {
+pub(crate) fn certificate_authority(folder: &Path, name: &str) -> PathBuf {
     openssl(
         folder,
         &format!(
@@ -34,7 +34,7 @@ fn certificate_authority(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// A certificate for localhost that this authority issued, and its key.
-fn certificate(folder: &Path, issuer: &str) {
+pub(crate) fn certificate(folder: &Path, issuer: &str) {
     openssl(folder, &format!("req {NEW_KEY} -subj /CN=localhost -keyout as.key -out as.csr"));
     fs::write(folder.join("as.ext"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
     openssl(
