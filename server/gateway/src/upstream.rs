@@ -100,12 +100,12 @@ impl Upstream {
         is_websocket: bool,
     ) -> Result<Response<Incoming>, Unanswered> {
         let client = if is_websocket { &self.http1 } else { &self.any };
-        client.request(request).await.map_err(unanswered)
+        client.request(request).await.map_err(|error| unanswered(&error))
     }
 
     /// The same, to wherever the request says.
     pub(crate) async fn send_to(&self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
-        self.any.request(request).await.map_err(unanswered)
+        self.any.request(request).await.map_err(|error| unanswered(&error))
     }
 }
 
@@ -133,10 +133,10 @@ fn client(connector: Connector) -> Client<Connector, Body> {
 }
 
 /// hyper calls a request cancelled only while none of it was written.
-fn unanswered(error: ClientError) -> Unanswered {
-    let cause = core::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
+fn unanswered(error: &ClientError) -> Unanswered {
+    let cause = core::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
     let was_not_sent = error.is_connect() || cause.is_some_and(hyper::Error::is_canceled);
-    let why = told(&error);
+    let why = told(error);
     if was_not_sent { Unanswered::NotSent(why) } else { Unanswered::Sent(why) }
 }
 

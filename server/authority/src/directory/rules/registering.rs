@@ -40,10 +40,10 @@ pub(super) fn register(
         Some(AgentStatus::Active) | None => {}
     }
     if let Some(hash) = new.ticket_hash {
-        return invited(transaction, new, &hash, renews, now).map(Decided::Done);
+        return invited(transaction, new, &hash, renews.as_ref(), now).map(Decided::Done);
     }
     if let Some(word) = new.attested.clone() {
-        return attested(transaction, new, &word, renews, now).map(Decided::Done);
+        return attested(transaction, new, &word, renews.as_ref(), now).map(Decided::Done);
     }
     if transaction.get_bytes(Table::RegistrationCode, &new.code_hash)?.is_some() {
         // Somebody else has this code: another is made.
@@ -388,7 +388,7 @@ fn invited(
     transaction: &mut Transaction<'_>,
     new: NewRegistration,
     ticket_hash: &[u8; 32],
-    renewed: Option<Agent>,
+    renewed: Option<&Agent>,
     now: u64,
 ) -> Kept<Result<Registered, Refused>> {
     let found: Option<Invitation> = transaction.get(Table::Invitation, ticket_hash)?;
@@ -396,7 +396,7 @@ fn invited(
         now < found.expires_at && found.used < found.max_agents && found.class == new.wanted.class
     });
     let Some(mut invitation) = good else { return Ok(Err(Refused::Invitation)) };
-    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed.as_ref())? {
+    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed)? {
         return Ok(Err(refused));
     }
     invitation.used += 1;
@@ -418,7 +418,7 @@ fn attested(
     transaction: &mut Transaction<'_>,
     new: NewRegistration,
     word: &Attested,
-    renewed: Option<Agent>,
+    renewed: Option<&Agent>,
     now: u64,
 ) -> Kept<Result<Registered, Refused>> {
     if heard::is_spent(transaction, word)? {
@@ -428,7 +428,7 @@ fn attested(
     if owner.is_some_and(|owner| owner.status == PersonStatus::Disabled) {
         return Ok(Err(Refused::OwnerDisabled));
     }
-    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed.as_ref())? {
+    if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed)? {
         return Ok(Err(refused));
     }
     let approval = Approval {
@@ -460,7 +460,7 @@ fn at_once(
     transaction: &mut Transaction<'_>,
     new: NewRegistration,
     approval: &Approval,
-    renewed: Option<Agent>,
+    renewed: Option<&Agent>,
     now: u64,
 ) -> Kept<Result<Registered, Refused>> {
     let registration = Registration {
@@ -477,7 +477,7 @@ fn at_once(
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
     };
-    let made = make(&registration, approval, renewed.as_ref(), now);
-    keep(transaction, &made, renewed.as_ref(), now)?;
+    let made = make(&registration, approval, renewed, now);
+    keep(transaction, &made, renewed, now)?;
     Ok(Ok(Registered::Active(Box::new(made))))
 }
