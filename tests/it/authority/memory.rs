@@ -53,7 +53,6 @@ struct Kept {
     session: SessionId,
     suite: Suite,
     secret: SessionSecret,
-    chain: [u8; 32],
 }
 
 impl Kept {
@@ -62,7 +61,6 @@ impl Kept {
         let keys = self.secret.for_audience(self.suite, self.session, &Audience::new(API).unwrap());
         Canaries::of([
             ("session secret", *self.secret.expose()),
-            ("chain value", self.chain),
             ("K_session", *keys.session_key.expose()),
             ("verifier_secret", *keys.verifier_secret.expose()),
             ("mutual_auth", *keys.mutual_auth.expose()),
@@ -103,7 +101,7 @@ impl Keeper {
         let Proven { established, suite } = proven;
         self.chain = vec![obol_token::text::to_hex(established.chain.expose())];
         let session = serde_json::from_value(told["session_id"].clone()).unwrap();
-        Kept { session, suite, secret: established.secret, chain: *established.chain.expose() }
+        Kept { session, suite, secret: established.secret }
     }
 }
 

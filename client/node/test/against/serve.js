@@ -2,7 +2,7 @@
 "use strict";
 
 const { execFileSync, spawn } = require("node:child_process");
-const { createHash } = require("node:crypto");
+const { createHash, randomInt } = require("node:crypto");
 const fs = require("node:fs");
 const net = require("node:net");
 const path = require("node:path");
@@ -10,12 +10,12 @@ const { certificate, folder } = require("../world");
 
 const MASTER = "the long-lived credential of the build server";
 
+/** A port that nothing listens on, below those that the kernel gives to outgoing connections, one of which could take it meanwhile. */
 const freePort = () =>
   new Promise((resolve) => {
-    const server = net.createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
+    const port = randomInt(20_000, 32_000);
+    const server = net.createServer().listen(port, "127.0.0.1", () => server.close(() => resolve(port)));
+    server.once("error", () => resolve(freePort()));
   });
 
 /** Starts one; `secrets` are the rows of its file. */
