@@ -140,6 +140,7 @@ impl From<Refused> for Refusal {
         let mut letters = text.chars();
         let text =
             letters.next().map(char::to_uppercase).into_iter().flatten().chain(letters).collect::<String>();
-        Self::new(status, "That cannot be done", &format!("{text}."))
+        let back = Some(("/console", "Console"));
+        Self(Box::new(message(status, "That cannot be done", &format!("{text}."), back)))
     }
 }
