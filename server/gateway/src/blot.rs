@@ -49,7 +49,8 @@ impl Blot {
         let mut bytes = core::mem::take(&mut self.held);
         bytes.extend_from_slice(&piece);
         for secret in secrets {
-            while let Some(place) = memmem::find(&bytes, secret) {
+            let places: Vec<_> = memmem::find_iter(&bytes, &**secret).collect();
+            for place in places {
                 bytes.iter_mut().skip(place).take(secret.len()).for_each(|byte| *byte = b'*');
             }
         }
