@@ -36,4 +36,5 @@ pub use self::api::{Api, Source, is_name};
 pub use self::credential::{MAX_SECRET_BYTES, UnfitSecret};
 pub use self::gateway::{Behind, Gateway};
 pub use self::route::Route;
-pub use self::serve::{BindError, Handle, Options, Service};
+pub use self::serve::{Handle, Service};
+pub use obol_probe::front::{BindError, Options};

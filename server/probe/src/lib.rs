@@ -12,6 +12,7 @@
 //! | `http` | one HTTP connection, bounded, which ends in good order |
 //! | `health` | `/livez`, `/readyz` and `/metrics` |
 //! | `notify` | what a service manager hears of a server |
+//! | `front` | a port for strangers, with TLS or on loopback alone, and one for those who watch it; with the feature `tls` |
 //! | `tls` | the cryptography of TLS, with the feature of that name |
 //!
 //! What serves comes with the feature `serve`.
@@ -39,6 +40,8 @@
 #[cfg(feature = "serve")]
 pub mod accept;
 pub mod contract;
+#[cfg(feature = "tls")]
+pub mod front;
 #[cfg(feature = "serve")]
 pub mod health;
 pub mod host;

@@ -15,8 +15,12 @@ use obol_probe::contract::{Address, Ended};
 use obol_queue::{MasterKey, Queue};
 use obol_resource::Gate;
 use obol_verify::MemorySpentSet;
+use obol_world::TOOL;
+use obol_world::forge::Forge;
+use obol_world::scope::scope_json;
 use obol_world::server::Server as ResourceFixture;
 use redb::backends::InMemoryBackend;
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -54,7 +58,8 @@ steer!(
     obol_sidecar::Handle,
     obol_authenticator::service::Handle,
     obol_resource::service::Handle,
-    obol_atp_server::serve::Handle
+    obol_atp_server::serve::Handle,
+    obol_gateway::Handle
 );
 
 /// One kind of server.
@@ -79,10 +84,14 @@ fn tcp(address: &Address) -> SocketAddr {
 
 /// Sends all of a request but the end of its body, once the server has asked for the body.
 fn half_a_request(address: &Address, path: &str) -> TcpStream {
+    half_a_request_with(address, path, "")
+}
+
+fn half_a_request_with(address: &Address, path: &str, headers: &str) -> TcpStream {
     let mut stream = TcpStream::connect(tcp(address)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
@@ -91,11 +100,15 @@ fn half_a_request(address: &Address, path: &str) -> TcpStream {
     stream
 }
 
-fn finished(mut stream: TcpStream) {
+fn finished(stream: TcpStream) {
+    finished_with(stream, "HTTP/1.1 4");
+}
+
+fn finished_with(mut stream: TcpStream, begin: &str) {
     stream.write_all(b"}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(answer.starts_with(begin), "{answer}");
 }
 
 struct Resource;
@@ -165,6 +178,57 @@ impl Kind for Provider {
 
     fn hang(address: &Address) -> Box<dyn core::any::Any> {
         Box::new(half_a_request(address, "/v1/agent-tokens"))
+    }
+}
+
+struct ReverseProxy;
+
+/// A call whose token is good, so that its body is waited for. Its API is away.
+fn half_a_call(address: &Address) -> TcpStream {
+    let token = Forge::new(1, &scope_json()).text();
+    half_a_request_with(
+        address,
+        "/api/docs/a",
+        &format!("Authorization: TBAC {token}\r\nContent-Type: application/json\r\n"),
+    )
+}
+
+impl Kind for ReverseProxy {
+    type Service = obol_gateway::Service;
+    type Handle = obol_gateway::Handle;
+
+    async fn bind(&self, drain: Duration) -> Self::Service {
+        let api = json!({
+            "upstream": "http://127.0.7.4:1", "credential": { "put": "bearer" },
+            "route": [{
+                "method": "POST", "path": "/docs/{name}", "tool": TOOL, "action": "read", "resource": "docs/{name}",
+                "body": "json",
+            }],
+        });
+        let api = serde_json::from_value(api).unwrap();
+        let behind = obol_gateway::Behind::new("api", api, b"the API's long-lived key").unwrap();
+        let gate = Gate::new(ResourceFixture::new().verifier);
+        let options = obol_gateway::Options::new("127.0.7.4:0".parse().unwrap())
+            .http_at("127.0.7.4:0".parse().unwrap())
+            .drain_timeout(drain);
+        options.bind(obol_gateway::Gateway::new(gate, vec![behind])).await.unwrap()
+    }
+
+    fn handle(service: &Self::Service) -> Self::Handle {
+        service.handle()
+    }
+
+    fn run(service: Self::Service, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<Ended> {
+        tokio::spawn(service.run(shutdown))
+    }
+
+    fn begin(address: &Address) -> Box<dyn FnOnce()> {
+        let stream = half_a_call(address);
+        Box::new(|| finished_with(stream, "HTTP/1.1 503"))
+    }
+
+    fn hang(address: &Address) -> Box<dyn core::any::Any> {
+        Box::new(half_a_call(address))
     }
 }
 
@@ -316,6 +380,11 @@ fn the_resource_server_keeps_the_contract() {
 #[test]
 fn the_provider_of_the_agent_token_protocol_keeps_the_contract() {
     keeps_the_contract(&Provider);
+}
+
+#[test]
+fn the_gateway_keeps_the_contract() {
+    keeps_the_contract(&ReverseProxy);
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn serve(options: Options, operator: Option<OperatorDoor>, behind: Vec<Behind>, 
         let certificate = tokio::spawn(async move {
             while asked.recv().await.is_some() {
                 if let Err(error) = handle.reload_certificate() {
-                    tracing::error!(error, "the certificate stays as it was");
+                    tracing::error!(%error, "the certificate stays as it was");
                 }
             }
         });

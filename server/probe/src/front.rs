@@ -1,0 +1,252 @@
+//! A server on a port that strangers may reach: with TLS or on loopback alone, bounded, drained before it stops; and beside it
+//! a loopback address for those who watch it.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::pin::pin;
+use core::time::Duration;
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::accept::{AnyStream, Connections};
+use crate::contract::{Address, Ended};
+use crate::health::{self, Health, Loopback, LoopbackError};
+use crate::stop::Stop;
+use crate::tls::{Certificate, CertificateError, greet};
+
+/// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
+const MAX_CONNECTIONS: usize = 4_096;
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long requests under way may take when the service stops, unless told otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the service was not set up.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Without TLS only loopback is served.
+    Remote(SocketAddr),
+    /// The address cannot be taken.
+    Io(SocketAddr, io::Error),
+    /// The address for those who watch the process cannot be taken.
+    Loopback(LoopbackError),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remote(address) => write!(
+                f,
+                "{address} can be reached by other machines, and without TLS secrets and tokens cross the network in the clear; \
+                 give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that does TLS"
+            ),
+            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Loopback(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for BindError {}
+
+impl From<LoopbackError> for BindError {
+    fn from(error: LoopbackError) -> Self {
+        Self::Loopback(error)
+    }
+}
+
+/// What can be served on such a port.
+pub trait Serve {
+    /// It and its port.
+    type Service;
+
+    /// Is given its port.
+    fn on(self, front: Front) -> Self::Service;
+}
+
+/// Where to listen, and how.
+#[derive(Debug)]
+pub struct Options {
+    listen: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+    allow_remote: bool,
+    max_connections: usize,
+    http: Option<SocketAddr>,
+    drain_timeout: Duration,
+}
+
+impl Options {
+    /// On this address, without TLS, if it is loopback.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            certificate: None,
+            allow_remote: false,
+            max_connections: MAX_CONNECTIONS,
+            http: None,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub fn certificate(mut self, certificate: Arc<Certificate>) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
+    /// Takes an address that other machines can reach, also without TLS.
+    #[must_use]
+    pub fn allow_remote(mut self) -> Self {
+        self.allow_remote = true;
+        self
+    }
+
+    /// The most connections at a time; 4,096.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Also serves `/livez`, `/readyz` and `/metrics`, on this loopback address.
+    #[must_use]
+    pub fn http_at(mut self, address: SocketAddr) -> Self {
+        self.http = Some(address);
+        self
+    }
+
+    /// How long requests under way may take when the service stops; 10 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] says why an address is not taken.
+    pub async fn bind<S: Serve>(self, served: S) -> Result<S::Service, BindError> {
+        if !self.listen.ip().is_loopback() && self.certificate.is_none() && !self.allow_remote {
+            return Err(BindError::Remote(self.listen));
+        }
+        let http = self.http.map(Loopback::bind).transpose()?;
+        let failed = |error| BindError::Io(self.listen, error);
+        let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let watched = http.as_ref().map(Loopback::local_addr).transpose().map_err(failed)?;
+        let addresses = [local].into_iter().chain(watched).map(Address::Tcp).collect();
+        Ok(served.on(Front { listener, http, addresses, stop: Stop::new(), options: self }))
+    }
+}
+
+/// The addresses, taken and not served yet.
+#[derive(Debug)]
+pub struct Front {
+    listener: TcpListener,
+    http: Option<Loopback>,
+    addresses: Arc<[Address]>,
+    stop: Stop,
+    options: Options,
+}
+
+/// What steers a front from elsewhere, served or not. Dropping it does nothing.
+#[derive(Clone, Debug)]
+pub struct Grip {
+    certificate: Option<Arc<Certificate>>,
+    addresses: Arc<[Address]>,
+    stop: Stop,
+}
+
+impl Grip {
+    /// Takes no more connections, finishes what is under way, and ends the serving. Does not wait for that.
+    pub fn stop(&self) {
+        self.stop.say();
+    }
+
+    /// Where it listens: for those it serves, and for those who watch it.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Reads the certificate again, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] names the file that cannot be used; the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<(), CertificateError> {
+        self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
+    }
+}
+
+impl Front {
+    /// What steers it from elsewhere.
+    pub fn grip(&self) -> Grip {
+        let certificate = self.options.certificate.clone();
+        Grip { certificate, addresses: Arc::clone(&self.addresses), stop: self.stop.clone() }
+    }
+
+    /// The word to stop, for what runs beside the serving.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Whether none but this machine reaches it, and no certificate says who is meant.
+    pub fn is_plain_loopback(&self) -> bool {
+        self.options.certificate.is_none() && self.options.listen.ip().is_loopback()
+    }
+
+    /// Serves until `shutdown` resolves or somebody says stop, then lets requests under way finish, for a while.
+    pub async fn serve<F>(
+        self,
+        shutdown: impl Future<Output = ()>,
+        health: Arc<impl Health>,
+        connection: impl Fn(AnyStream, SocketAddr, Stop) -> F + Clone + Send + 'static,
+    ) -> Ended
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { listener, http, stop, options, .. } = self;
+        let watched = async {
+            if let Some(http) = http {
+                health::serve(http, health, &stop).await;
+            }
+        };
+        tokio::join!(accept(listener, &options, &stop, shutdown, connection), watched).0
+    }
+}
+
+async fn accept<F>(
+    mut listener: TcpListener,
+    options: &Options,
+    stop: &Stop,
+    shutdown: impl Future<Output = ()>,
+    connection: impl Fn(AnyStream, SocketAddr, Stop) -> F + Clone + Send + 'static,
+) -> Ended
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = Connections::at_most(options.max_connections);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let (stream, peer, permit) = tokio::select! {
+            () = &mut shutdown => break,
+            () = stop.said() => break,
+            next = connections.next(&mut listener) => next,
+        };
+        let (certificate, stop, connection) = (options.certificate.clone(), stop.clone(), connection.clone());
+        // A handshake has its place among the connections.
+        connections.spawn(permit, async move {
+            if let Some(stream) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
+                connection(stream, peer, stop).await;
+            }
+        });
+    }
+    drop(listener);
+    stop.say();
+    Ended { cut_off: connections.drain(options.drain_timeout).await }
+}
