@@ -387,7 +387,8 @@ impl Authority {
         by: &Human,
         now: Now,
     ) -> Result<PolicyVersion, Refused> {
-        let place = self.auditor.reserve()?;
+        // Both before anything is done: a line that has no room undoes nothing.
+        let (place, of_sessions) = (self.auditor.reserve()?, self.auditor.reserve()?);
         // Held until the commit: what is decided meanwhile by the old one is decided anew, under the new epoch.
         let mut deciding = self.deciding.write();
         let told = self.directory.activate_policy(text, unharmed, by.clone(), now.secs())?;
@@ -396,8 +397,7 @@ impl Authority {
         drop(deciding);
         place.policy(version.epoch, &version.digest, by);
         if !ended.sessions.is_empty() {
-            let place = self.auditor.reserve()?;
-            place.ended("agents that have less", "the policy gives less now", &by.to_string(), &ended);
+            of_sessions.ended("agents that have less", "the policy gives less now", &by.to_string(), &ended);
         }
         Ok(version)
     }
