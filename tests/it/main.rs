@@ -22,6 +22,7 @@ mod house;
 mod mcp;
 mod people;
 mod proof;
+mod proxy;
 mod queue;
 mod resource;
 mod sdk;

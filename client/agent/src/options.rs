@@ -127,6 +127,7 @@ pub struct CallOptions {
     pub(crate) timeout: Option<Duration>,
     idempotency_key: Option<String>,
     pub(crate) redirect: Redirect,
+    pub(crate) once: bool,
     pub(crate) approval: Option<Approval>,
     approval_id: Option<String>,
 }
@@ -170,6 +171,14 @@ impl CallOptions {
     #[must_use]
     pub fn redirect(mut self, redirect: Redirect) -> Self {
         self.redirect = redirect;
+        self
+    }
+
+    /// Sends the request again only where nothing of it went out, or its server said that nothing was run: not a GET either, and
+    /// not under an idempotency key. For whoever passes the requests of others on.
+    #[must_use]
+    pub fn once(mut self) -> Self {
+        self.once = true;
         self
     }
 

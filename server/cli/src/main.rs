@@ -14,6 +14,7 @@ mod places;
 #[cfg(feature = "authority")]
 mod policy;
 mod role;
+mod routes;
 mod sessions;
 mod settings;
 mod signals;
@@ -97,6 +98,7 @@ fn run(cli: &Cli) -> Outcome {
             Some(GatewayCommand::Add(args)) => role::gateway::add(args),
             Some(GatewayCommand::Check(args)) => role::gateway::check(args),
         },
+        Command::Proxy(args) => role::proxy::run(args),
         Command::Tqs(args) => {
             role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
         }

@@ -16,6 +16,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use obol_probe::tunnel;
 use obol_resource::{Gate, ServiceProblem, TbacLayer, ToolCall, malformed, unavailable};
 use obol_verify::Denial;
 use parking_lot::Mutex;
@@ -31,7 +32,6 @@ use crate::framing::{REFUSED, WHY};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
 use crate::target::Target;
-use crate::tunnel;
 use crate::upstream::{Unanswered, Upstream};
 
 /// The most requests under way at a time, unless told otherwise.
@@ -190,7 +190,7 @@ impl Gateway {
             return Err(wrong("the query has a parameter that the route does not name"));
         }
         check_length(rule, &behind.api, request).map_err(|(status, why)| Box::new(malformed(status, why)))?;
-        let is_websocket = rule.opens_websocket() && headers::asks_for_websocket(headers);
+        let is_websocket = rule.opens_websocket() && tunnel::asks_for_websocket(headers);
         let place = Arc::clone(&self.in_flight).try_acquire_owned();
         let place = place.map_err(|_| told(ServiceProblem::Overloaded, "too many requests are under way"))?;
         let Some(ready) = behind.credential.ready() else {

@@ -102,16 +102,6 @@ pub(crate) fn check_own(name: &HeaderName) -> Result<(), String> {
     }
 }
 
-/// Whether a request asks for a WebSocket.
-pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let is_upgrade = |value: &HeaderValue| {
-        let mut options = value.as_bytes().split(|byte| *byte == b',');
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    };
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && headers.get_all(CONNECTION).iter().any(is_upgrade)
-}
-
 /// What goes to the API of a request's headers. An answer that is compressed could not be looked through, so none is asked for.
 pub(crate) fn inward(sent: &HeaderMap, more: &[HeaderName], is_websocket: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -236,18 +226,5 @@ mod tests {
         assert_eq!(answer[CONTENT_TYPE], "application/json");
         outward(StatusCode::NOT_FOUND, &mut other);
         assert_eq!(other[CONTENT_TYPE], "application/problem+json; charset=utf-8");
-    }
-
-    #[test]
-    fn a_websocket_is_asked_for_by_both_headers() {
-        for (connection, upgrade, is_one) in [
-            ("Upgrade", "websocket", true),
-            ("keep-alive, upgrade", "WebSocket", true),
-            ("keep-alive", "websocket", false),
-            ("upgrade", "h2c", false),
-        ] {
-            let sent = headers(&[("connection", connection), ("upgrade", upgrade)]);
-            assert_eq!(asks_for_websocket(&sent), is_one, "{connection} {upgrade}");
-        }
     }
 }

@@ -29,7 +29,6 @@ mod headers;
 mod route;
 mod serve;
 mod target;
-mod tunnel;
 mod upstream;
 
 pub use self::api::{Api, Source, is_name};

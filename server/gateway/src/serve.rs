@@ -10,9 +10,9 @@ use obol_probe::contract::{Address, Ended};
 use obol_probe::front::{Front, Grip, Serve};
 use obol_probe::health::Health;
 use obol_probe::http::{Bounds, serve};
+use obol_probe::patience::Patience;
 use obol_probe::stop::Stop;
 use obol_probe::tls::CertificateError;
-use obol_resource::service::Patience;
 
 use crate::framing::{MAX_HEAD_BYTES, Strict};
 use crate::gateway::Gateway;

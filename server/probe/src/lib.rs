@@ -10,6 +10,8 @@
 //! | `stop` | the word to stop, for a service, its handles and its connections |
 //! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
 //! | `http` | one HTTP connection, bounded, which ends in good order |
+//! | `patience` | a connection that does not wait for ever for a peer that stops reading |
+//! | `tunnel` | a WebSocket, once both sides agreed on it |
 //! | `health` | `/livez`, `/readyz` and `/metrics` |
 //! | `notify` | what a service manager hears of a server |
 //! | `front` | a port for strangers, with TLS or on loopback alone, and one for those who watch it; with the feature `tls` |
@@ -50,9 +52,13 @@ pub mod http;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod notify;
+#[cfg(feature = "serve")]
+pub mod patience;
 pub mod problem;
 pub mod rate;
 #[cfg(feature = "serve")]
 pub mod stop;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "serve")]
+pub mod tunnel;

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::calls::{self, ClosedCall, Needs};
@@ -39,6 +39,7 @@ pub struct Sandbox {
     remove_empty: Vec<PathBuf>,
     listen: Vec<u16>,
     reach: Vec<u16>,
+    reaches_all: bool,
     needs: Needs,
 }
 
@@ -100,6 +101,15 @@ impl Sandbox {
         self
     }
 
+    /// Lets every TCP port be connected to, for who learns only later where.
+    #[must_use]
+    pub fn reach_any_tcp(mut self) -> Self {
+        self.reaches_all = true;
+        self.needs.tcp_sockets = true;
+        self.needs.connect = true;
+        self
+    }
+
     /// Lets Unix sockets be connected to: all of them, the kernel has no rule for paths.
     #[must_use]
     pub fn reach_unix(mut self) -> Self {
@@ -146,7 +156,7 @@ impl Sandbox {
         }
         let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(RIGHTS))?
-            .handle_access(AccessNet::from_all(RIGHTS))?
+            .handle_access(self.handled_ports())?
             .scope(scope)?
             .create()?;
         let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -162,12 +172,18 @@ impl Sandbox {
                 ruleset = allow(ruleset, path, rights)?;
             }
         }
-        for (ports, right) in [(&self.listen, AccessNet::BindTcp), (&self.reach, AccessNet::ConnectTcp)] {
+        let reach: &[u16] = if self.reaches_all { &[] } else { &self.reach };
+        for (ports, right) in [(self.listen.as_slice(), AccessNet::BindTcp), (reach, AccessNet::ConnectTcp)] {
             for port in ports {
                 ruleset = ruleset.add_rule(NetPort::new(*port, right))?;
             }
         }
         ruleset.restrict_self()
+    }
+
+    /// Of what is done with ports, that which is closed unless it is allowed.
+    fn handled_ports(&self) -> BitFlags<AccessNet> {
+        if self.reaches_all { AccessNet::BindTcp.into() } else { AccessNet::from_all(RIGHTS) }
     }
 
     fn describe(&self, status: &RestrictionStatus) -> Measure {
@@ -176,7 +192,11 @@ impl Sandbox {
             [] => String::new(),
             ports => format!(", {word} {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ")),
         };
-        let tcp = match (ports("listening on", &self.listen), ports("connecting to", &self.reach)) {
+        let reached = match self.reaches_all {
+            true => ", connecting to any port".to_owned(),
+            false => ports("connecting to", &self.reach),
+        };
+        let tcp = match (ports("listening on", &self.listen), reached) {
             (listen, reach) if listen.is_empty() && reach.is_empty() => "no TCP".to_owned(),
             (listen, reach) => format!("TCP{listen}{reach}"),
         };
@@ -214,7 +234,7 @@ impl Sandbox {
 fn allow(
     ruleset: RulesetCreated,
     path: &Path,
-    rights: landlock::BitFlags<AccessFs>,
+    rights: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, RulesetError> {
     // What is not there cannot be allowed, and stays out of reach.
     let Ok(place) = PathFd::new(path) else { return Ok(ruleset) };

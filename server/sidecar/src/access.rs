@@ -168,6 +168,12 @@ impl Access {
         uid == own || uid == ROOT || matches!(self, Self::Agents(users) if users.includes(uid, gid))
     }
 
+    /// The same where no more than the user is known: a group stands for the members that it had when it was looked up.
+    pub fn admits_user(&self, uid: u32) -> bool {
+        let own = rustix::process::geteuid().as_raw();
+        uid == own || uid == ROOT || matches!(self, Self::Agents(users) if users.uids.contains(&uid))
+    }
+
     /// One group has folder and socket to itself; several users can only be let in by letting in everybody, so that it is
     /// the check of the peer's user alone that keeps others out.
     pub fn modes(&self) -> Modes {
@@ -223,6 +229,9 @@ mod tests {
         }
         assert!(!Access::OwnUser.admits(54_001, 54_100));
         assert!(!access(&["54001", "@54100"]).own_user_beside().admits(54_001, 54_100));
+        let agents = access(&["54001", "@54100"]);
+        assert!(agents.admits_user(54_001) && agents.admits_user(own) && agents.admits_user(ROOT));
+        assert!(!agents.admits_user(54_002) && !Access::OwnUser.admits_user(54_001));
     }
 
     #[test]

@@ -25,10 +25,10 @@ use crate::end_to_end::{create_session, draw};
 use crate::resource::{Answer, send};
 
 /// What no agent may see.
-const SECRET: &str = "sk-live-0123456789abcdef";
+pub(crate) const SECRET: &str = "sk-live-0123456789abcdef";
 
 /// The requests that an API got, as they came.
-type Seen = Arc<Mutex<Vec<String>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
 /// An API that shows what it was sent, as the worst do. `/slow` never answers; `/401` refuses the credential; `/events` says one
 /// thing, and another once it sees `GO_ON`; `/socket` changes to a WebSocket and says again what it hears; `/token` gives tokens.
@@ -46,12 +46,12 @@ fn api() -> (u16, Seen) {
 }
 
 /// What lets `/events` go on, among what was seen.
-const GO_ON: &str = "go on";
+pub(crate) const GO_ON: &str = "go on";
 /// The token that `/token` gives.
 const FRESH: &str = "fresh-token-0123456789";
 
 /// The lines up to an empty one, in small letters.
-fn head(reader: &mut impl BufRead) -> String {
+pub(crate) fn head(reader: &mut impl BufRead) -> String {
     let (mut head, mut line) = (String::new(), String::new());
     while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
         head.push_str(&line.to_ascii_lowercase());
@@ -61,7 +61,7 @@ fn head(reader: &mut impl BufRead) -> String {
 }
 
 /// The body behind a head, if it comes to its end.
-fn body(reader: &mut impl BufRead, head: &str) -> Option<Vec<u8>> {
+pub(crate) fn body(reader: &mut impl BufRead, head: &str) -> Option<Vec<u8>> {
     if !head.contains("transfer-encoding: chunked") {
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         let mut body = vec![0; length.unwrap_or(0)];
@@ -130,7 +130,7 @@ fn say_again(stream: &mut TcpStream, reader: &mut impl Read) {
 }
 
 /// The file of an API at this port that takes a bearer.
-fn file(api: u16) -> String {
+pub(crate) fn file(api: u16) -> String {
     file_with(api, "put = \"bearer\"")
 }
 
@@ -172,23 +172,23 @@ websocket = true
 }
 
 /// A sidecar with a session for `search`, an API, and a gateway between them.
-struct World {
-    home: TempDir,
+pub(crate) struct World {
+    pub(crate) home: TempDir,
     tqs: Tqs,
-    seen: Seen,
-    port: u16,
+    pub(crate) seen: Seen,
+    pub(crate) port: u16,
     /// What the gateway is started with each time.
     arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl World {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(&[], |_, api| file(api))
     }
 
     /// The same with these arguments, and with a file that follows from its home and the API's port.
-    fn with(arguments: &[&str], file: impl FnOnce(&Path, u16) -> String) -> Self {
+    pub(crate) fn with(arguments: &[&str], file: impl FnOnce(&Path, u16) -> String) -> Self {
         let home = home();
         create_session(home.path());
         let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
@@ -233,7 +233,7 @@ impl World {
         command
     }
 
-    fn run(&mut self, arguments: &[&str]) {
+    pub(crate) fn run(&mut self, arguments: &[&str]) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         self.child = Some(self.command().args(arguments).stderr(Stdio::from(log)).spawn().unwrap());
         wait_until("the gateway listens", || {
@@ -243,7 +243,7 @@ impl World {
         });
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ended = child.kill();
             let _ended = child.wait();
@@ -254,8 +254,15 @@ impl World {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    fn token(&self, tool: &str) -> String {
+    pub(crate) fn token(&self, tool: &str) -> String {
         draw(&self.tqs, tool)
+    }
+
+    /// How many tokens were handed out.
+    pub(crate) fn drawn(&self, tool: &str) -> u64 {
+        let status = self.tqs.control().status().unwrap();
+        let of_tool = status.tools.iter().find(|counts| counts.tool.as_str() == tool);
+        of_tool.map_or(0, |counts| counts.handed_out)
     }
 
     fn ask(&self, line: &str, token: &str, more: &str, body: &str) -> Answer {
@@ -273,15 +280,15 @@ impl World {
         self.home.path().join("gateway.log")
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.lock().len()
     }
 
-    fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use obol_ipc::approvals::WantedCall;
 use obol_ipc::message::DequeueTokenResult;
@@ -77,6 +77,24 @@ impl Agent {
     ) -> Result<Response<ResponseBody>, Error> {
         let (parts, body) = request.into_parts();
         let call = Call::new(&self.0, parts.method, parts.headers, body.into(), options)?;
+        call.run(&parts.uri.to_string()).await
+    }
+
+    /// Asks for a WebSocket, with a token, once. Where the server agrees, the answer is 101, and what both say is in its
+    /// extensions, as `hyper::upgrade::on` takes it out.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fetch`](Self::fetch). Tools whose tokens ask for sealed bodies are [`Code::InvalidArgument`].
+    pub async fn open_websocket(
+        &self,
+        request: Request<()>,
+        options: &CallOptions,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let (parts, ()) = request.into_parts();
+        let options = options.clone().once().redirect(Redirect::Manual);
+        let mut call = Call::new(&self.0, parts.method, parts.headers, Body::default(), &options)?;
+        call.opens = true;
         call.run(&parts.uri.to_string()).await
     }
 
@@ -151,6 +169,8 @@ struct Call<'a> {
     unresolved: bool,
     /// A token was drawn: no human is asked after that.
     drew: bool,
+    /// It asks for a WebSocket.
+    opens: bool,
     deadline: Instant,
 }
 
@@ -181,11 +201,12 @@ impl<'a> Call<'a> {
             safe: matches!(method, Method::GET | Method::HEAD | Method::OPTIONS),
             keyed: key.is_some(),
             has_authenticator: agent.has_authenticator(),
+            once: options.once,
         };
         let deadline = agent.deadline(options.timeout);
         let (body, tries) = (Some(body), Tries::default());
-        let (unresolved, drew) = (false, false);
-        Ok(Self { agent, options, method, headers, body, facts, tries, unresolved, drew, deadline })
+        let (unresolved, drew, opens) = (false, false, false);
+        Ok(Self { agent, options, method, headers, body, facts, tries, unresolved, drew, opens, deadline })
     }
 
     fn bytes(&self) -> Option<&Bytes> {
@@ -341,7 +362,7 @@ impl<'a> Call<'a> {
         let request = self.request(chosen, &drawn, channel.as_ref())?;
         drop(drawn);
         Ok(match self.agent.transport.send(request, self.deadline).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.opens => {
                 Sent::Unanswered(Unanswered::Sent("the server changed the protocol".to_owned()))
             }
             Ok(response) => {
@@ -363,7 +384,15 @@ impl<'a> Call<'a> {
         if let Some(proof) = &drawn.pop {
             headers.insert(PROOF, header(&proof.sig.to_string())?);
         }
+        if self.opens {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
         let body = match channel {
+            Some(_) if self.opens => {
+                let message = "a WebSocket is not sealed, and the tool takes sealed arguments";
+                return Err(Error::new(Code::InvalidArgument, message));
+            }
             Some(channel) => {
                 headers.insert(CONTENT_TYPE, SEALED);
                 channel.seal(self.bytes(), chosen.tool.as_str())?.into()

@@ -52,6 +52,8 @@ pub(super) struct Facts {
     pub(super) keyed: bool,
     /// Somebody opens sessions.
     pub(super) has_authenticator: bool,
+    /// It is not sent again where it may have been run.
+    pub(super) once: bool,
 }
 
 /// How often what happened so far.
@@ -76,6 +78,7 @@ impl Tries {
                 let pause = RECONNECT * (1 << self.unconnected.min(1));
                 up_to(&mut self.unconnected, 2, pause)
             }
+            Happened::Lost | Happened::Failed | Happened::Running(_) if facts.once => Next::Stop,
             Happened::Lost | Happened::Failed if facts.safe || facts.keyed => {
                 up_to(&mut self.lost, 1, Duration::ZERO)
             }
@@ -109,7 +112,8 @@ fn up_to(count: &mut u32, most: u32, pause: Duration) -> Next {
 mod tests {
     use super::*;
 
-    const GET: Facts = Facts { repeatable: true, safe: true, keyed: false, has_authenticator: true };
+    const GET: Facts =
+        Facts { repeatable: true, safe: true, keyed: false, has_authenticator: true, once: false };
     const POST: Facts = Facts { safe: false, ..GET };
     const KEYED: Facts = Facts { keyed: true, ..POST };
     const STREAM: Facts = Facts { repeatable: false, ..GET };
@@ -147,6 +151,21 @@ mod tests {
         }
         assert_eq!(sent(&Happened::Running(second), POST), 1);
         assert_eq!(sent(&Happened::Refused("SESSION_EXPIRED"), BY_HAND), 1);
+    }
+
+    #[test]
+    fn what_is_sent_once_is_sent_again_only_where_nothing_was_run() {
+        let second = Duration::from_secs(1);
+        for facts in [GET, KEYED] {
+            let once = Facts { once: true, ..facts };
+            for may_have_run in [Happened::Lost, Happened::Failed, Happened::Running(second)] {
+                assert_eq!(sent(&may_have_run, once), 1, "{may_have_run:?}");
+            }
+            for not_run in [Happened::NotSent, Happened::NotRun(second), Happened::Refused("STALE_TIMESTAMP")]
+            {
+                assert_eq!(sent(&not_run, once), sent(&not_run, facts), "{not_run:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,21 +3,19 @@
 use core::time::Duration;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use obol_agent::{Agent, Approval, CallOptions, Code, Error, Redirect, ResponseBody, Route, read_url};
+use obol_agent::{Agent, Approval, CallOptions, Code, Error, Redirect, ResponseBody, read_url};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
+use crate::routes::routes;
 use crate::settings::args::fetch::{FetchArgs, WhetherAsked};
 
 /// The longest body that is sent, in bytes.
 const MAX_BODY_BYTES: u64 = 16 << 20;
-/// The longest file of routes, in bytes.
-const MAX_ROUTES_BYTES: usize = 1 << 20;
 
 /// `obol fetch`.
 pub(crate) fn run(args: &FetchArgs) -> Outcome {
@@ -49,12 +47,6 @@ async fn connect(args: &FetchArgs) -> Outcome<Agent> {
         builder = builder.routes(routes(file)?);
     }
     Ok(builder.connect().await?)
-}
-
-fn routes(file: &Path) -> Outcome<Vec<Route>> {
-    let text = obol_secret::file::read_public(file, MAX_ROUTES_BYTES)?;
-    obol_secret::json::parse(&text)
-        .map_err(|error| Failure::usage(format_args!("the routes in {}: {error}", file.display())))
 }
 
 fn request(args: &FetchArgs) -> Outcome<Request<Vec<u8>>> {

@@ -20,6 +20,7 @@ pub(crate) mod mcp;
 mod operator;
 mod operator_door;
 mod pin;
+pub(crate) mod proxy;
 pub(crate) mod rs;
 mod sandbox;
 pub(crate) mod sidecar;

@@ -10,7 +10,6 @@
 //! socket of its own: [`SpendService`].
 
 mod authorize;
-mod patience;
 mod server;
 mod spend;
 mod verify;
@@ -34,7 +33,6 @@ use crate::gate::Gate;
 use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
-pub use patience::Patience;
 pub use server::{BindError, Handle, Options, Service};
 pub use spend::SpendService;
 

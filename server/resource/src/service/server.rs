@@ -16,11 +16,11 @@ use hyper_util::service::TowerToHyperService;
 use obol_probe::accept::{Connections, Permit};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::http::{Bounds, serve};
+use obol_probe::patience::Patience;
 use obol_probe::stop::Stop;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use super::patience::{Patience, WRITE_TIMEOUT};
 use super::{MAX_IN_FLIGHT, ServiceState, refuse_foreign_names, router};
 use crate::bodies::BODY_TIMEOUT;
 use crate::gate::Gate;
@@ -31,6 +31,8 @@ const MAX_CONNECTIONS: usize = 4_096;
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most that is read before a request's headers must be complete, in bytes. The longest token takes 43,800.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// How long the peer may leave an answer unread before the connection ends.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests under way may take when the service stops.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -11,6 +11,7 @@ pub(crate) mod install;
 pub(crate) mod mcp;
 #[cfg(feature = "authority")]
 pub(crate) mod policy;
+pub(crate) mod proxy;
 mod rs;
 
 use std::ffi::OsString;
@@ -75,7 +76,7 @@ impl Command {
     /// How much to log if nothing else is said.
     pub(crate) fn default_log_level(&self) -> LogLevel {
         match self {
-            Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
+            Self::Tqs(_) | Self::Proxy(_) | Self::Rs(RsRoleArgs { command: None, .. }) => LogLevel::Info,
             Self::Authenticator(command) if command.serves() => LogLevel::Info,
             Self::Atp(atp) if matches!(atp.command, AtpCommand::Serve(_) | AtpCommand::Refresh(_)) => {
                 LogLevel::Info
@@ -100,7 +101,8 @@ impl Command {
         let atp = atp || matches!(self, Self::Gateway(gateway::GatewayRoleArgs { command: None, .. }));
         let auth = matches!(self, Self::Authenticator(command) if command.serves());
         atp || auth
-            || matches!(self, Self::Mcp(_) | Self::Tqs(_) | Self::Rs(RsRoleArgs { command: None, .. }))
+            || matches!(self, Self::Mcp(_) | Self::Proxy(_) | Self::Tqs(_))
+            || matches!(self, Self::Rs(RsRoleArgs { command: None, .. }))
     }
 }
 
@@ -120,6 +122,11 @@ pub(crate) enum Command {
     /// Verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
     #[cfg(feature = "gateway")]
     Gateway(gateway::GatewayRoleArgs),
+    /// Run the agent's side of gateways for programs that know nothing of Obol: they take a local address as their base URL.
+    ///
+    /// Each request gets a token of its own and goes where the session says that it may. For this user's programs, and those of
+    /// --agent-user: whose a connection is is asked of the kernel.
+    Proxy(proxy::ProxyArgs),
     #[cfg(feature = "authority")]
     #[command(flatten)]
     Authority(authority::AuthorityCommand),

@@ -29,6 +29,7 @@ use hyper_util::service::TowerToHyperService;
 use obol_probe::accept::{Connections, Listen};
 use obol_probe::contract::Ended;
 use obol_probe::http::{Bounds, serve};
+use obol_probe::patience::Patience;
 use obol_probe::stop::Stop;
 use obol_secret::json;
 use obol_verify::{Clock, SpendError};
@@ -36,8 +37,7 @@ use parking_lot::Mutex;
 
 use self::identifier::{Asked, Identifier};
 use self::quota::Quota;
-use super::patience::{Patience, WRITE_TIMEOUT};
-use super::server::{DRAIN_TIMEOUT, HEADER_TIMEOUT};
+use super::server::{DRAIN_TIMEOUT, HEADER_TIMEOUT, WRITE_TIMEOUT};
 use crate::bodies::{BODY_TIMEOUT, Bodies, Peer};
 use crate::gate::{Gate, SPEND_TIMEOUT};
 use crate::metrics::Identified;

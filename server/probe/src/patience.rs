@@ -12,9 +12,6 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long the peer may leave an answer unread, in seconds, before the connection ends.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A connection whose peer must read.
 #[derive(Debug)]
 pub struct Patience<S> {

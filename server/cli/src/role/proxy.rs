@@ -1,0 +1,159 @@
+//! `obol proxy`: a local address that programs take as the base URL of an API; each request gets a token and goes on.
+//!
+//! It holds no key. Sockets are taken first, then the sandbox is entered, and only then the sidecar is connected to.
+
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use obol_agent::Agent;
+use obol_ipc::Endpoint;
+use obol_probe::stop::Stop;
+use obol_proxy::{Admitted, Looked, Owners, Proxy, Targets};
+use obol_sandbox::Sandbox;
+use obol_sidecar::{Access, AgentUsers, AgentUsersError, HttpAddress, HttpListener};
+
+use crate::exit::{Failure, Outcome};
+use crate::log_lines;
+use crate::places::{environment, folder_of};
+use crate::role::sandbox;
+use crate::routes::routes;
+use crate::settings::args::proxy::ProxyArgs;
+use crate::signals::{LAST_WAIT, service_manager, shutdown_signal};
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8740);
+/// What it calls itself to the sidecar.
+const NAME: &str = concat!("obol-proxy/", env!("CARGO_PKG_VERSION"));
+/// Where systems keep the certificate authorities that they trust.
+const CERTIFICATES: [&str; 6] = [
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/usr/lib/ssl",
+];
+
+/// What it listens on.
+struct Doors {
+    tcp: Option<Looked>,
+    unix: Option<HttpListener>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(args: &ProxyArgs) -> Outcome {
+    let mut hardening = obol_sandbox::harden_process();
+    let notifier = service_manager();
+    let targets = Targets::read(&args.to).map_err(|error| Failure::usage(format_args!("--to {error}")))?;
+    let mut builder = Agent::builder().name(NAME);
+    if let Some(socket) = &args.socket {
+        builder = builder.socket(socket);
+    }
+    if let Some(socket) = &args.auth_socket {
+        builder = builder.auth_socket(socket);
+    }
+    if let Some(file) = &args.ca_file {
+        builder = builder.ca_file(std::path::absolute(file)?);
+    }
+    if let Some(file) = &args.routes {
+        builder = builder.routes(routes(file)?);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let doors = {
+        let _inside = runtime.enter();
+        Doors::open(args)?
+    };
+    let sandbox = (!args.no_sandbox).then(|| reach(args, &doors));
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, None);
+    log_lines::begin()?;
+    let ended = runtime.block_on(async {
+        let agent = builder.connect().await?;
+        let mut proxy = Proxy::new(agent, targets).silence(Duration::from_secs(args.timeout));
+        if args.drop_credentials {
+            proxy = proxy.drop_credentials();
+        }
+        let shutdown = shutdown_signal()?;
+        notifier.ready();
+        doors.serve(&proxy, shutdown).await;
+        notifier.stopping();
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+impl Doors {
+    fn open(args: &ProxyArgs) -> Outcome<Self> {
+        let access = access(&args.agent_user)?;
+        let listen = args.listen.or_else(|| args.unix.is_none().then_some(DEFAULT_LISTEN));
+        let tcp = listen.map(|address| {
+            let failed = |error| Failure::unavailable(format_args!("cannot listen on {address}: {error}"));
+            let admitted = access.clone();
+            let owners = Owners::open().map_err(failed)?;
+            Looked::bind(address, owners, Arc::new(move |uid| admitted.admits_user(uid))).map_err(failed)
+        });
+        let unix = args.unix.as_ref().map(|socket| {
+            let text = socket.to_str().and_then(|text| text.strip_prefix("unix://"));
+            let path = std::path::absolute(text.map_or(Path::new(socket), Path::new))?;
+            let endpoint = Endpoint::at(path).map_err(Failure::usage)?;
+            HttpAddress::Unix(endpoint).bind(access.clone()).map_err(Failure::unavailable)
+        });
+        Ok(Self { tcp: tcp.transpose()?, unix: unix.transpose()? })
+    }
+
+    /// Serves both until it is told to stop.
+    async fn serve(self, proxy: &Proxy, shutdown: impl Future<Output = ()>) {
+        let stop = Stop::new();
+        if let Some(address) = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()) {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(path) = self.unix.as_ref().and_then(HttpListener::path) {
+            tracing::info!(socket = %path.display(), "listening");
+        }
+        let tcp = async {
+            if let Some(tcp) = self.tcp {
+                let _said_in_the_log = proxy.clone().serve(tcp, &stop).await;
+            }
+        };
+        let unix = async {
+            if let Some(unix) = self.unix {
+                let _said_in_the_log = proxy.clone().serve(Admitted(unix), &stop).await;
+            }
+        };
+        let told = async {
+            shutdown.await;
+            stop.say();
+        };
+        tokio::join!(tcp, unix, told);
+    }
+}
+
+/// Whom it is for.
+fn access(names: &[String]) -> Outcome<Access> {
+    if names.is_empty() {
+        return Ok(Access::OwnUser);
+    }
+    let users = AgentUsers::named(names, rustix::process::geteuid().as_raw());
+    users.map(Access::Agents).map_err(|error| match error {
+        AgentUsersError::HasTheKeys(_) => Failure::usage(
+            "--agent-user names root or this proxy's own user, whose programs are served anyway; leave that out",
+        ),
+        error => Failure::usage(format_args!("--agent-user {error}")),
+    })
+}
+
+/// Gateways are wherever the session's routes lead; so every port may be reached. No port is taken any more, no program run, and no
+/// file written but the socket.
+fn reach(args: &ProxyArgs, doors: &Doors) -> Sandbox {
+    let mut sandbox = Sandbox::new().look_up_names().reach_unix().reach_any_tcp();
+    let own = ["SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().filter_map(environment).map(PathBuf::from);
+    for place in CERTIFICATES.into_iter().map(PathBuf::from).chain(own).chain(args.ca_file.clone()) {
+        sandbox = sandbox.read(place);
+    }
+    match doors.unix.as_ref().and_then(HttpListener::path) {
+        Some(path) => sandbox.serve_unix().write(folder_of(path)),
+        None => sandbox,
+    }
+}

@@ -1,0 +1,150 @@
+//! Which headers of a program's go on, and which of an answer's come back.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What is of one connection (RFC 9110, section 7.6.1), frames a message, or is said otherwise.
+const OF_A_CONNECTION: [&str; 13] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "idempotency-key",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+/// What programs log in with. No name of a header tells for certain; these are the usual ones.
+const CREDENTIALS: [&str; 11] = [
+    "api-key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "dpop",
+    "private-token",
+    "tbac-pop",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-auth-token",
+    "x-goog-api-key",
+];
+
+/// Whether a header is one that programs log in with.
+fn is_credential(name: &HeaderName) -> bool {
+    CREDENTIALS.contains(&name.as_str()) || name == "proxy-authorization"
+}
+
+/// The header by which a program logs in, if it sends one.
+pub(crate) fn credential(sent: &HeaderMap) -> Option<&HeaderName> {
+    sent.keys().find(|name| is_credential(name))
+}
+
+/// What goes on of a request's headers. The token takes the place of what programs log in with.
+pub(crate) fn onward(sent: &HeaderMap) -> HeaderMap {
+    let named = named_by_connection(sent);
+    let passes = |name: &HeaderName| {
+        let text = name.as_str();
+        !(OF_A_CONNECTION.contains(&text)
+            || text.starts_with("proxy-")
+            || text.starts_with("x-forwarded-")
+            || text.starts_with("sec-fetch-")
+            || is_credential(name)
+            || named.contains(name))
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in sent.iter().filter(|(name, _)| passes(name)) {
+        headers.append(name, value.clone());
+    }
+    headers
+}
+
+/// Takes out of an answer what belongs to the other connection.
+pub(crate) fn back(headers: &mut HeaderMap) {
+    let named = named_by_connection(headers);
+    let own = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    for name in named.into_iter().filter(|name| *name != CONTENT_LENGTH).chain(own) {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-authenticate", "proxy-connection", "alt-svc"] {
+        headers.remove(name);
+    }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+    let names = options.flat_map(|value| value.split(|byte| *byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
+}
+
+/// Whether a web page of another origin asked, as browsers say of themselves: then no token is spent for it.
+pub(crate) fn is_of_a_foreign_page(sent: &HeaderMap) -> bool {
+    let own = |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+    !sent.get_all("sec-fetch-site").iter().all(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in list {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn names(map: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn no_login_and_nothing_of_the_connection_goes_on() {
+        let sent = headers(&[
+            ("accept", "*/*"),
+            ("authorization", "Bearer x"),
+            ("x-api-key", "x"),
+            ("cookie", "a=b"),
+            ("proxy-authorization", "x"),
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("host", "127.0.0.1"),
+            ("transfer-encoding", "chunked"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-stainless-lang", "python"),
+            ("tbac-pop", "x"),
+        ]);
+        assert_eq!(names(&onward(&sent)), ["accept", "x-stainless-lang"]);
+        assert!(credential(&sent).is_some() && credential(&headers(&[("accept", "*/*")])).is_none());
+    }
+
+    #[test]
+    fn what_is_of_the_other_connection_does_not_come_back() {
+        let mut answer = headers(&[
+            ("content-length", "3"),
+            ("connection", "close, x-hop, content-length"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-ratelimit-remaining", "7"),
+        ]);
+        back(&mut answer);
+        assert_eq!(names(&answer), ["content-length", "x-ratelimit-remaining"]);
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_known_by_what_its_browser_says() {
+        for (site, is_foreign) in
+            [("cross-site", true), ("same-site", true), ("none", false), ("same-origin", false)]
+        {
+            assert_eq!(is_of_a_foreign_page(&headers(&[("sec-fetch-site", site)])), is_foreign, "{site}");
+        }
+        assert!(!is_of_a_foreign_page(&HeaderMap::new()));
+    }
+}
