@@ -7,9 +7,9 @@ use std::sync::Arc;
 use obol_ipc::approvals::{ApprovalResult, RequestApprovalParams, WantedCall};
 
 /// How long to wait for a human, unless told otherwise: longer than somebody may decide.
-const WAIT: Duration = Duration::from_secs(6 * 60);
+pub(crate) const WAIT: Duration = Duration::from_secs(6 * 60);
 /// Shows a human what waits for them.
-type OnPrompt = Arc<dyn Fn(&ApprovalResult) + Send + Sync>;
+pub(crate) type OnPrompt = Arc<dyn Fn(&ApprovalResult) + Send + Sync>;
 
 /// How a human is asked for a yes, where a call takes one: what for, and for how long.
 ///
@@ -23,7 +23,7 @@ pub struct Approval {
     purpose: Option<String>,
     pub(crate) shows_arguments: bool,
     pub(crate) always: bool,
-    pub(crate) timeout: Duration,
+    timeout: Duration,
     on_prompt: Option<OnPrompt>,
 }
 
@@ -105,19 +105,24 @@ impl Approval {
         self
     }
 
+    /// How long to wait, and who shows what waits.
+    pub(crate) fn said(&self) -> (Duration, Option<&OnPrompt>) {
+        (self.timeout, self.on_prompt.as_ref())
+    }
+
     /// The request for one call.
     pub(crate) fn request(&self, call: WantedCall) -> RequestApprovalParams {
         let Narrowed { actions, resource, constraints } = self.call.clone();
         let call = WantedCall { actions, resource, constraints, ..call };
         RequestApprovalParams { calls: vec![call], purpose: self.purpose.clone(), lifetime_seconds: None }
     }
+}
 
-    /// Shows what waits.
-    pub(crate) fn show(&self, asked: &ApprovalResult, what: &str) {
-        match &self.on_prompt {
-            Some(show) => show(asked),
-            None => prompt_on_stderr(asked, what),
-        }
+/// Shows what waits.
+pub(crate) fn show(on_prompt: Option<&OnPrompt>, asked: &ApprovalResult, what: &str) {
+    match on_prompt {
+        Some(show) => show(asked),
+        None => prompt_on_stderr(asked, what),
     }
 }
 

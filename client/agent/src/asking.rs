@@ -7,8 +7,9 @@ use obol_ipc::approvals::{ApprovalResult, ApprovalState, RequestApprovalParams};
 use obol_ipc::names::Label;
 use tokio::time::{Instant, sleep};
 
-use crate::agent::{Inner, may_pass};
-use crate::approval::Approval;
+use crate::agent::{Agent, Inner, may_pass};
+use crate::approval::{OnPrompt, show};
+use crate::approval_request::ApprovalRequest;
 use crate::authenticator::Pause;
 use crate::error::{Code, Error};
 
@@ -17,20 +18,37 @@ const POLL: Duration = Duration::from_secs(5);
 /// The pause before it is asked again.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
+impl Agent {
+    /// Asks a human for one yes to several calls, once, and waits. Each call is then drawn, as often as it says, by its entry in
+    /// `calls` of the result: [`CallOptions::approval_id`](crate::CallOptions::approval_id).
+    ///
+    /// # Errors
+    ///
+    /// [`Code::ApprovalDenied`] is a no; [`Code::Expired`] nobody's word in the time that there was; [`Code::ApprovalPending`] nobody's
+    /// word while this waited; [`Code::AuthorityUnreachable`] a service that does not answer; [`Code::PolicyDeny`] where policy does not
+    /// offer one of them; [`Code::InvalidArgument`]; and those of the socket.
+    pub async fn request_approval(&self, request: &ApprovalRequest) -> Result<ApprovalResult, Error> {
+        let params = request.params()?;
+        let calls = params.calls.len();
+        let approved = self.0.asked(params, request.said(), self.0.deadline(None)).await?;
+        if approved.calls.len() == calls { Ok(approved) } else { Err(nonsense()) }
+    }
+}
+
 impl Inner {
     /// Asks a human for a yes, once, and waits; gives what it came to. `deadline` is for the asking alone.
     pub(crate) async fn asked(
         &self,
         wanted: RequestApprovalParams,
-        approval: &Approval,
+        (patience, on_prompt): (Duration, Option<&OnPrompt>),
         deadline: Instant,
     ) -> Result<ApprovalResult, Error> {
         let what = wanted.calls.iter().map(|call| call.tool.as_str()).collect::<Vec<_>>().join(", ");
         let asked = self.request_approval(wanted, deadline).await?;
         if asked.state == ApprovalState::Waiting {
-            approval.show(&asked, &what);
+            show(on_prompt, &asked, &what);
         }
-        self.decided(asked, approval.timeout).await
+        self.decided(asked, patience).await
     }
 
     /// Asks again only where nobody can have heard of it.

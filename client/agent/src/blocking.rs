@@ -4,10 +4,12 @@ use core::fmt;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use obol_ipc::approvals::ApprovalResult;
 use obol_ipc::auth::{OpenSession, RegistrationResult};
 use obol_ipc::message::{SessionInfoResult, TokenStatusResult};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::approval_request::ApprovalRequest;
 use crate::body::Body;
 use crate::error::{Code, Error};
 use crate::options::{AgentBuilder, CallOptions, Registration};
@@ -117,6 +119,15 @@ impl Agent {
     /// As there.
     pub fn dequeue_token(&self, tool: &str) -> Result<Token, Error> {
         self.runtime.block_on(self.agent.dequeue_token(tool))
+    }
+
+    /// As [`crate::Agent::request_approval`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn request_approval(&self, request: &ApprovalRequest) -> Result<ApprovalResult, Error> {
+        self.runtime.block_on(self.agent.request_approval(request))
     }
 
     /// As [`crate::Agent::token_status`].

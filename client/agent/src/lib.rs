@@ -13,7 +13,7 @@
 //! # What lives here
 //!
 //! - [`Agent`]: `register`, `authenticate`, `ensure_authenticated`, `fetch`, `sign`, `dequeue_token`, `token_status`,
-//!   `session_info`; [`blocking::Agent`] for programs without a runtime; [`AgentLayer`] for `tower` clients.
+//!   `session_info`, `request_approval`; [`blocking::Agent`] for programs without a runtime; [`AgentLayer`] for `tower` clients.
 //!
 //! # What it promises
 //!
@@ -32,6 +32,7 @@
 
 mod agent;
 mod approval;
+mod approval_request;
 mod arguments;
 mod asking;
 mod authenticator;
@@ -50,6 +51,7 @@ pub use obol_ipc::auth::Route;
 
 pub use self::agent::Agent;
 pub use self::approval::Approval;
+pub use self::approval_request::{ApprovalRequest, ApprovedCall};
 pub use self::arguments::Channel;
 pub use self::body::{Body, ResponseBody};
 pub use self::destination::read_url;

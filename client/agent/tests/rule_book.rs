@@ -17,7 +17,10 @@ use std::time::Instant;
 use http::{Method, Request};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
-use obol_agent::{Agent, Approval, Body, CallOptions, Code, Error, Redirect, Registration, Route, read_url};
+use obol_agent::{
+    Agent, Approval, ApprovalRequest, ApprovedCall, Body, CallOptions, Code, Error, Redirect, Registration,
+    Route, read_url,
+};
 use serde_json::{Map, Value, json};
 
 fn root() -> PathBuf {
@@ -155,6 +158,46 @@ fn approval(said: &Value) -> Approval {
     }
 }
 
+fn approval_request(said: &Value) -> ApprovalRequest {
+    let call = |said: &Value| {
+        let mut call = ApprovedCall::new(text(said, "tool").unwrap());
+        if let Some(audience) = text(said, "audience") {
+            call = call.audience(audience);
+        }
+        if let Some(action) = text(said, "action") {
+            call = call.action(action);
+        }
+        if let Some(resource) = text(said, "resource") {
+            call = call.resource(resource);
+        }
+        if let Some(constraints) = said.get("constraints") {
+            call = call.constraints(constraints.to_string());
+        }
+        if let Some(arguments) = said.get("arguments") {
+            call = call.arguments(arguments.to_string());
+        }
+        match said["count"].as_u64() {
+            Some(count) => call.count(count),
+            None => call,
+        }
+    };
+    let mut request =
+        ApprovalRequest::new(said["calls"].as_array().unwrap().iter().map(call)).on_prompt(|_| {});
+    if let Some(purpose) = text(said, "purpose") {
+        request = request.purpose(purpose);
+    }
+    if let Some(seconds) = said["lifetimeSeconds"].as_u64() {
+        request = request.lifetime(Duration::from_secs(seconds));
+    }
+    if let Some(count) = said["count"].as_u64() {
+        request = request.count(count);
+    }
+    match said["timeoutMs"].as_u64() {
+        Some(timeout) => request.timeout(Duration::from_millis(timeout)),
+        None => request,
+    }
+}
+
 fn request(call: &Value) -> Result<Request<Body>, Error> {
     let method: Method = text(call, "method").unwrap_or("GET").parse().unwrap();
     let mut request = Request::builder().method(method).uri(read_url(text(call, "url").unwrap())?);
@@ -207,6 +250,10 @@ async fn perform(agent: &Agent, kind: &str, call: &Value) -> Outcome {
                 drawn.as_ref().is_ok_and(|token| !format!("{token:?}").contains("tok_")) || drawn.is_err()
             );
             drawn.map(|token| json!({"tool": token.details().tool})).into()
+        }
+        "requestApproval" => {
+            let approved = agent.request_approval(&approval_request(call)).await;
+            approved.map(|approved| json!(approved)).into()
         }
         "authenticate" => agent.authenticate().await.map(|opened| json!(opened)).into(),
         "ensureAuthenticated" => agent.ensure_authenticated().await.map(|opened| json!(opened)).into(),

@@ -124,6 +124,43 @@ export interface ApprovalOptions {
   onPrompt?(prompt: ApprovalPrompt): void | Promise<void>;
 }
 
+/** A call that a human is asked about; what is not said is as the grant has it. */
+export interface ApprovedCall {
+  tool: string;
+  /** The resource server, where the tool is granted for several. */
+  audience?: string;
+  action?: string | string[];
+  resource?: string;
+  constraints?: Record<string, unknown>;
+  /** The human sees them, and a call with others is refused. */
+  arguments?: Record<string, unknown>;
+  /** How often it may be made; once if nothing is said. */
+  count?: number;
+}
+
+export interface ApprovalRequestOptions {
+  /** Why the calls are made: the human reads it, as the agent's word. */
+  purpose?: string;
+  /** Milliseconds, in whole seconds, for which they may be made after the yes; five minutes if nothing is said, which is the longest. */
+  lifetime?: number;
+  /** How often each call may be made that does not say so itself. */
+  count?: number;
+  /** Milliseconds to wait for the human; six minutes if nothing is said. */
+  timeout?: number;
+  signal?: AbortSignal;
+  /** Shows a human what waits for them; prints to standard error if left out. */
+  onPrompt?(prompt: ApprovalPrompt): void | Promise<void>;
+}
+
+/** A yes to calls. */
+export interface Approved {
+  approvalId: string;
+  /** What each call is drawn by, in the order in which they were asked for: the option `approvalId`. */
+  calls: string[];
+  /** Until when. */
+  expiresAt: string;
+}
+
 /** As the platform's; `body` may also be an async iterable, which is sent once. */
 export interface FetchInit extends Omit<RequestInit, "body"> {
   body?: RequestInit["body"] | AsyncIterable<Uint8Array | string>;
@@ -165,6 +202,8 @@ export class Agent {
   register(options?: RegisterOptions): Promise<Registration>;
   authenticate(options?: CallOptions): Promise<SessionInfo>;
   ensureAuthenticated(options?: RegisterOptions): Promise<SessionInfo>;
+  /** Asks a human for one yes to several calls, and waits. */
+  requestApproval(calls: ApprovedCall | ApprovedCall[], options?: ApprovalRequestOptions): Promise<Approved>;
   dequeueToken(tool: string, options?: DequeueOptions): Promise<Token>;
   tokenStatus(tool?: string, options?: CallOptions): Promise<TokenStatus>;
   sessionInfo(options?: CallOptions): Promise<SessionInfo>;

@@ -14,12 +14,12 @@ from typing import Any
 
 from world import VECTORS, World
 
-from obol_agent import Agent, AgentError, Approval, AsyncAgent, AsyncResponse, Response
+from obol_agent import Agent, AgentError, Approval, ApprovedCall, AsyncAgent, AsyncResponse, Response
 from obol_agent._destination import Wanted, find_destination, read_routes, unknown_destination
 from obol_agent._url import read_url
 
 ONLY = os.environ.get("ONLY", "")
-RESULT_NAMES = {"sessionId": "session_id", "agentInstanceId": "agent_instance_id", "algorithmSuite": "algorithm_suite",
+RESULT_NAMES = {"approvalId": "approval_id", "calls": "calls", "sessionId": "session_id", "agentInstanceId": "agent_instance_id", "algorithmSuite": "algorithm_suite",
                 "agentId": "agent_id", "tool": "tool"}
 
 
@@ -64,6 +64,16 @@ def fetch_options(options: dict[str, Any], is_async: bool) -> dict[str, Any]:
     return found
 
 
+def list_options(options: dict[str, Any]) -> dict[str, Any]:
+    found = {name: value for name, value in options.items() if name in ("purpose", "count")}
+    found["calls"] = [ApprovedCall(**call) for call in options["calls"]]
+    if "lifetimeSeconds" in options:
+        found["lifetime"] = options["lifetimeSeconds"]
+    if "timeoutMs" in options:
+        found["timeout"] = options["timeoutMs"] / 1000
+    return {"on_prompt": lambda prompt: None, **found}
+
+
 def draw_options(options: dict[str, Any]) -> dict[str, Any]:
     return {"approval_id" if name == "approvalId" else name: value for name, value in options.items()}
 
@@ -79,6 +89,8 @@ class Blocking:
             return self.agent.fetch(options["url"], **fetch_options(options, is_async=False))
         if kind == "register":
             return self.agent.register(on_prompt=lambda prompt: None, **options)
+        if kind == "requestApproval":
+            return self.agent.request_approval(**list_options(options))
         names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
         return getattr(self.agent, names.get(kind, kind))(**draw_options(options))
 
@@ -117,6 +129,8 @@ class WithAsyncio:
                 return response, await self.body(response)
             if kind == "register":
                 return await self.agent.register(on_prompt=lambda prompt: None, **options), None
+            if kind == "requestApproval":
+                return await self.agent.request_approval(**list_options(options)), None
             names = {"dequeueToken": "dequeue_token", "ensureAuthenticated": "ensure_authenticated"}
             return await getattr(self.agent, names.get(kind, kind))(**draw_options(options)), None
         except AgentError as error:

@@ -105,6 +105,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Authenticator(command) => authenticator(command, cli),
         Command::Dequeue(args) => operate::dequeue::run(args),
         Command::Fetch(args) => operate::fetch::run(args),
+        Command::Approval(args) => operate::approval::run(args),
         Command::Status(args) => operate::status::run(args),
         Command::Session(args) => operate::session::run(args),
         Command::Flush(args) => operate::flush::flush(args),

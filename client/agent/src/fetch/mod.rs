@@ -350,7 +350,7 @@ impl<'a> Call<'a> {
             arguments,
             count: None,
         };
-        let approved = self.agent.asked(approval.request(call), approval, self.deadline).await?;
+        let approved = self.agent.asked(approval.request(call), approval.said(), self.deadline).await?;
         self.deadline = self.agent.deadline(self.options.timeout);
         only_call(&approved)
     }

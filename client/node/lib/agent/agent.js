@@ -3,7 +3,7 @@
 "use strict";
 
 const fs = require("node:fs");
-const { askHuman, readApprovalId, usedUp } = require("./approval");
+const { askHuman, readApprovalId, requestApproval, usedUp } = require("./approval");
 const { Daemon } = require("./daemon");
 const { Deadline } = require("./deadline");
 const { findDestination, readRoutes, unknownDestination } = require("./destination");
@@ -94,6 +94,14 @@ class Agent {
     }
     const approvalId = readApprovalId(options.approvalId);
     return this.#draw({ tool, audience: options.audience }, options.popFor, this.#deadline(options), { alone: true, approvalId });
+  }
+
+  /**
+   * Asks a human for one yes to several calls, and waits: `{ approvalId, calls, expiresAt }`. Each of `calls` is the `approvalId` of its call
+   * in `fetch` and `dequeueToken`.
+   */
+  async requestApproval(calls, options = {}) {
+    return requestApproval(this.#authenticator, calls, options, this.#deadline({ signal: options.signal }));
   }
 
   /** `{ queueDepth, ttl, sessionActive, renewalPending }`, of one tool or of all. */

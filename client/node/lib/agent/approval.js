@@ -12,6 +12,8 @@ const WAIT_MS = 6 * 60_000;
 const POLL_MS = 5_000;
 const POLL_PAUSE_MS = 100;
 const MEMBERS = new Set(["purpose", "action", "resource", "constraints", "showArguments", "always", "timeout", "onPrompt"]);
+const CALL_MEMBERS = new Set(["tool", "audience", "action", "resource", "constraints", "arguments", "count"]);
+const LIST_MEMBERS = new Set(["purpose", "lifetime", "count", "timeout", "onPrompt"]);
 const MAY_PASS = new Set(["AUTHORITY_UNREACHABLE", "OVERLOADED", "UNAVAILABLE", "DAEMON_UNREACHABLE"]);
 const LABEL = /^[\x21-\x7e]{1,128}$/;
 
@@ -46,6 +48,25 @@ function wanted(approval, { tool, audience }, body) {
   const isShown = approval.showArguments !== false && Buffer.isBuffer(body) && isJsonObject(body);
   if (isShown && argumentsHash(body) !== undefined) call.arguments = body.toString("utf8");
   return { calls: [call], ...(approval.purpose !== undefined && { purpose: approval.purpose }) };
+}
+
+/** Of several calls: what is asked for. */
+function wantedList(calls, options) {
+  const list = [calls].flat();
+  if (list.length === 0) throw wrong("calls: at least one");
+  const text = (value) => (value === undefined || typeof value === "string" ? value : JSON.stringify(value));
+  const each = (call) => {
+    if (typeof call !== "object" || call === null || typeof call.tool !== "string") throw wrong("calls: each is an object with a tool");
+    const unknown = Object.keys(call).find((name) => !CALL_MEMBERS.has(name));
+    if (unknown !== undefined) throw wrong(`calls: ${unknown} is none of ${[...CALL_MEMBERS].join(", ")}`);
+    const { tool, audience, action, resource, constraints, arguments: said, count = options.count } = call;
+    const given = { tool, audience, actions: action && [action].flat(), resource, constraints: text(constraints), arguments: text(said), count };
+    return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  };
+  const { purpose, lifetime } = options;
+  if (lifetime !== undefined && !(Number.isFinite(lifetime) && lifetime >= 1_000)) throw wrong("lifetime: milliseconds, a second at least");
+  const lifetimeSeconds = lifetime === undefined ? undefined : Math.floor(lifetime / 1_000);
+  return { calls: list.map(each), ...(purpose !== undefined && { purpose }), ...(lifetimeSeconds && { lifetimeSeconds }) };
 }
 
 /** What is shown where nothing else is asked for. */
@@ -108,20 +129,35 @@ const failure = (state, asked) =>
     ),
   })[state] ?? nonsense();
 
-/** Asks a human for a yes to one call, once, and waits; gives what its token is drawn by. `deadline` is for the asking alone. */
+/** Asks a human for a yes to one call, and gives what its token is drawn by. `deadline` is for the asking alone. */
 async function askHuman(authenticator, approval, destination, body, deadline) {
-  const asked = await request(authenticator, wanted(approval, destination, body), deadline);
+  const { calls } = await askOnce(authenticator, wanted(approval, destination, body), approval, destination.tool, deadline);
+  return calls[0];
+}
+
+/** The same for several calls, each of which may be drawn as often as it says. */
+async function requestApproval(authenticator, calls, options, deadline) {
+  const unknown = Object.keys(options).find((name) => !LIST_MEMBERS.has(name) && name !== "signal");
+  if (unknown !== undefined) throw wrong(`${unknown} is none of ${[...LIST_MEMBERS].join(", ")}`);
+  const params = wantedList(calls, options);
+  return askOnce(authenticator, params, options, params.calls.map(({ tool }) => tool).join(", "), deadline);
+}
+
+/** Asks once, and waits. */
+async function askOnce(authenticator, params, approval, what, deadline) {
+  const asked = await request(authenticator, params, deadline);
   if (typeof asked.approvalId !== "string" || !LABEL.test(asked.approvalId)) throw nonsense();
   if (asked.state === "waiting") {
     const { approvalId, expiresAt, page } = asked;
     const shown = { approvalId, expiresAt, ...(page && { page }) };
-    await (approval.onPrompt ?? ((seen) => prompt(seen, destination.tool)))(shown);
+    await (approval.onPrompt ?? ((seen) => prompt(seen, what)))(shown);
   }
   const until = new Deadline(approval.timeout ?? WAIT_MS, deadline.signal);
-  const { state, calls } = await decided(authenticator, asked, until);
+  const { state, calls, expiresAt } = await decided(authenticator, asked, until);
   if (state !== "approved") throw failure(state);
-  if (!Array.isArray(calls) || calls.length !== 1 || typeof calls[0] !== "string" || !LABEL.test(calls[0])) throw nonsense();
-  return calls[0];
+  const isLabel = (call) => typeof call === "string" && LABEL.test(call);
+  if (!Array.isArray(calls) || calls.length !== params.calls.length || !calls.every(isLabel)) throw nonsense();
+  return { approvalId: asked.approvalId, calls, expiresAt };
 }
 
 const required = (tool) =>
@@ -136,4 +172,4 @@ const usedUp = () =>
     "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used up. Ask for another",
   );
 
-module.exports = { askHuman, readApproval, readApprovalId, required, usedUp };
+module.exports = { askHuman, readApproval, readApprovalId, requestApproval, required, usedUp };

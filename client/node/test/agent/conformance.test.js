@@ -59,6 +59,10 @@ async function perform(agent, call) {
   const [[kind, options]] = Object.entries(call);
   if (kind === "fetch") return agent.fetch(options.url, init(options));
   if (kind === "dequeueToken") return agent.dequeueToken(options.tool, options);
+  if (kind === "requestApproval") {
+    const { calls, lifetimeSeconds, ...more } = options;
+    return agent.requestApproval(calls, { ...asking(more), ...(lifetimeSeconds && { lifetime: lifetimeSeconds * 1000 }) });
+  }
   if (kind === "register") return agent.register({ onPrompt: () => {}, ...options });
   return agent[kind](options);
 }

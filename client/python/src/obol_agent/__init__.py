@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._agent import Agent, AsyncAgent, Registration, SessionInfo, TokenStatus
-from ._approval import Approval, ApprovalPrompt
+from ._approval import Approval, ApprovalPrompt, Approved, ApprovedCall
 from ._errors import AgentError
 from ._http import Headers
 from ._register import Prompt
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ._tools import tool
 
 __all__ = [
-    "Agent", "AgentError", "Approval", "ApprovalPrompt", "AsyncAgent", "AsyncResponse", "Headers", "ObolAuth", "Prompt", "Registration", "Response", "SessionInfo",
-    "Token", "TokenStatus", "tool",
+    "Agent", "AgentError", "Approval", "ApprovalPrompt", "Approved", "ApprovedCall", "AsyncAgent", "AsyncResponse", "Headers", "ObolAuth", "Prompt", "Registration",
+    "Response", "SessionInfo", "Token", "TokenStatus", "tool",
 ]
 __version__ = "0.1.0"
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._approval import ApprovalLike, read_approval_id
+from ._approval import WAIT_SECS, ApprovalLike, ApprovalPrompt, ApprovalRequest, Approved, ApprovedCall, read_approval_id
 from ._blocking import BlockingIo, run
 from ._canonical import arguments_hash
 from ._core import CLIENT, DEFAULT_TIMEOUT_SECS, Core, Places
@@ -117,6 +117,18 @@ class Agent:
         drawing = self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True, approval_id=approval_id)
         return run(drawing)
 
+    def request_approval(
+        self, calls: Sequence[ApprovedCall], *, purpose: str | None = None, lifetime: float | None = None, count: int | None = None,
+        timeout: float = WAIT_SECS, on_prompt: Callable[[ApprovalPrompt], None] | None = None,
+    ) -> Approved:
+        """Asks a human for one yes to several calls, and waits, for ``timeout`` seconds at most.
+
+        ``lifetime``: for how many seconds after the yes they may be made; five minutes if left out, which is the longest. ``count``: how
+        often each call may be made that does not say so itself. ``on_prompt`` as for ``Approval``.
+        """
+        request = ApprovalRequest(calls, purpose=purpose, lifetime=lifetime, count=count, wait=timeout, on_prompt=on_prompt)
+        return run(self._core.request_approval(request, self._core.deadline(None)))
+
     @contextmanager
     def token(self, tool: str, **options: Any) -> Iterator[Token]:
         """A token for the length of a ``with``; it is unusable after it."""
@@ -204,6 +216,18 @@ class AsyncAgent:
         deadline = self._core.deadline(timeout)
         approval_id = read_approval_id(approval_id)
         return await self._core.draw(tool, audience, _pop_for(arguments, pop_for), deadline, alone=True, approval_id=approval_id)
+
+    async def request_approval(
+        self, calls: Sequence[ApprovedCall], *, purpose: str | None = None, lifetime: float | None = None, count: int | None = None,
+        timeout: float = WAIT_SECS, on_prompt: Callable[[ApprovalPrompt], None] | None = None,
+    ) -> Approved:
+        """Asks a human for one yes to several calls, and waits, for ``timeout`` seconds at most.
+
+        ``lifetime``: for how many seconds after the yes they may be made; five minutes if left out, which is the longest. ``count``: how
+        often each call may be made that does not say so itself. ``on_prompt`` as for ``Approval``.
+        """
+        request = ApprovalRequest(calls, purpose=purpose, lifetime=lifetime, count=count, wait=timeout, on_prompt=on_prompt)
+        return await self._core.request_approval(request, self._core.deadline(None))
 
     @asynccontextmanager
     async def token(self, tool: str, **options: Any) -> AsyncIterator[Token]:

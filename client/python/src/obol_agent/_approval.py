@@ -55,7 +55,7 @@ class Approval:
         self._purpose, self._shows, self._on_prompt = purpose, show_arguments, on_prompt
         narrowed = {
             "actions": [action] if isinstance(action, str) else action and list(action), "resource": resource,
-            "constraints": None if constraints is None else json.dumps(constraints, ensure_ascii=False, separators=(",", ":")),
+            "constraints": _json(constraints),
         }
         self._call = {name: value for name, value in narrowed.items() if value is not None}
 
@@ -72,6 +72,56 @@ class Approval:
             return self._on_prompt(prompt)
         how = f"Where the service runs:\n    obol approve {prompt.approval_id}"
         print(f"A human has to say yes to {tool} before {prompt.expires_at}. {how}", file=sys.stderr)
+
+
+class Approved(NamedTuple):
+    """A yes to calls."""
+
+    approval_id: str
+    #: What each call is drawn by, in the order in which they were asked for: the argument ``approval_id``.
+    calls: list[str]
+    #: Until when.
+    expires_at: str
+
+
+class ApprovedCall:
+    """A call that a human is asked about; what is not said is as the grant has it."""
+
+    def __init__(
+        self, tool: str, *, audience: str | None = None, action: str | Sequence[str] | None = None, resource: str | None = None,
+        constraints: Mapping[str, Any] | None = None, arguments: Mapping[str, Any] | None = None, count: int | None = None,
+    ) -> None:
+        """``arguments``: the human sees them, and a call with others is refused. ``count``: how often it may be made; once if left out."""
+        said = {
+            "tool": tool, "audience": audience, "actions": [action] if isinstance(action, str) else action and list(action),
+            "resource": resource, "constraints": _json(constraints), "arguments": _json(arguments), "count": count,
+        }
+        self._said = {name: value for name, value in said.items() if value is not None}
+
+    def wanted(self, count: int | None) -> dict[str, Any]:
+        return self._said if count is None else {"count": count, **self._said}
+
+
+class ApprovalRequest:
+    """One yes for several calls, as it is asked for."""
+
+    def __init__(
+        self, calls: Sequence[ApprovedCall], *, purpose: str | None, lifetime: float | None, count: int | None, wait: float,
+        on_prompt: Callable[[ApprovalPrompt], None] | None,
+    ) -> None:
+        if not calls or not all(isinstance(call, ApprovedCall) for call in calls):
+            raise wrong("calls: at least one ApprovedCall")
+        self.params: dict[str, Any] = {"calls": [call.wanted(count) for call in calls]}
+        if purpose is not None:
+            self.params["purpose"] = purpose
+        if lifetime is not None:
+            self.params["lifetimeSeconds"] = int(Deadline(lifetime).secs)
+        self.asking = Approval(timeout=wait, on_prompt=on_prompt)
+        self.what = ", ".join(str(call["tool"]) for call in self.params["calls"])
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 ApprovalLike = Literal["never", "wait"] | Approval
@@ -98,19 +148,30 @@ async def ask_human(
     authenticator: Authenticator, pause: Pause, approval: Approval, tool: str, audience: str, body: Any, deadline: Deadline
 ) -> str:
     """Asks a human for a yes to one call, once, and waits; gives what its token is drawn by. ``deadline`` is for the asking alone."""
-    asked = await _request(authenticator, pause, approval.request(tool, audience, body), deadline)
+    approved = await _ask_once(authenticator, pause, approval.request(tool, audience, body), approval, tool, deadline)
+    return approved.calls[0]
+
+
+async def request_approval(authenticator: Authenticator, pause: Pause, request: ApprovalRequest, deadline: Deadline) -> Approved:
+    """The same for several calls, each of which may be drawn as often as it says."""
+    return await _ask_once(authenticator, pause, request.params, request.asking, request.what, deadline)
+
+
+async def _ask_once(
+    authenticator: Authenticator, pause: Pause, params: dict[str, Any], approval: Approval, what: str, deadline: Deadline
+) -> Approved:
+    asked = await _request(authenticator, pause, params, deadline)
     if not _is_label(asked.get("approvalId")):
         raise _nonsense()
     if asked.get("state") == "waiting":
-        approval.show(asked, tool)
+        approval.show(asked, what)
     answer = await _decided(authenticator, pause, asked, Deadline(approval.timeout))
     if answer.get("state") != "approved":
         raise _failure(str(answer.get("state")), asked)
     calls = answer.get("calls")
-    if not isinstance(calls, list) or len(calls) != 1 or not _is_label(calls[0]):
+    if not isinstance(calls, list) or len(calls) != len(params["calls"]) or not all(_is_label(call) for call in calls):
         raise _nonsense()
-    drawn_by: str = calls[0]
-    return drawn_by
+    return Approved(asked["approvalId"], calls, str(answer.get("expiresAt") or ""))
 
 
 async def _request(authenticator: Authenticator, pause: Pause, params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from ._approval import Approval, ask_human, used_up
+from ._approval import Approval, ApprovalRequest, Approved, ask_human, request_approval, used_up
 from ._call import Call, Done
 from ._channel import is_supported, unsupported
 from ._deadline import Deadline
@@ -289,6 +289,9 @@ class Core:
             return await self.draw(tool, audience, pop_for, deadline, alone=True, cannot_seal=cannot_seal, approval_id=approval_id)
         except AgentError as error:
             raise used_up() if error.code == "OUTCOME_UNKNOWN" else error from None
+
+    async def request_approval(self, request: ApprovalRequest, deadline: Deadline) -> Approved:
+        return await request_approval(self._io.authenticator, self.pause, request, deadline)
 
     async def ask_human(
         self, approval: Approval, tool: str, audience: str, body: Any, deadline: Deadline, *, cannot_seal: CannotSeal | None

@@ -7,12 +7,12 @@ use std::io::{Read as _, Write as _};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use obol_agent::{Agent, Approval, CallOptions, Code, Error, Redirect, ResponseBody, read_url};
+use obol_agent::{Agent, AgentBuilder, Approval, CallOptions, Code, Error, Redirect, ResponseBody, read_url};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::routes::routes;
-use crate::settings::args::fetch::{FetchArgs, WhetherAsked};
+use crate::settings::args::fetch::{AgentSockets, FetchArgs, WhetherAsked};
 
 /// The longest body that is sent, in bytes.
 const MAX_BODY_BYTES: u64 = 16 << 20;
@@ -33,13 +33,7 @@ pub(crate) fn run(args: &FetchArgs) -> Outcome {
 }
 
 async fn connect(args: &FetchArgs) -> Outcome<Agent> {
-    let mut builder = Agent::builder().name(concat!("obol-cli/", env!("CARGO_PKG_VERSION")));
-    if let Some(socket) = &args.socket {
-        builder = builder.socket(socket);
-    }
-    if let Some(socket) = &args.auth_socket {
-        builder = builder.auth_socket(socket);
-    }
+    let mut builder = builder(&args.sockets);
     if let Some(file) = &args.ca_file {
         builder = builder.ca_file(file);
     }
@@ -47,6 +41,31 @@ async fn connect(args: &FetchArgs) -> Outcome<Agent> {
         builder = builder.routes(routes(file)?);
     }
     Ok(builder.connect().await?)
+}
+
+/// An agent at these sockets.
+pub(super) fn builder(sockets: &AgentSockets) -> AgentBuilder {
+    let mut builder = Agent::builder().name(concat!("obol-cli/", env!("CARGO_PKG_VERSION")));
+    if let Some(socket) = &sockets.socket {
+        builder = builder.socket(socket);
+    }
+    if let Some(socket) = &sockets.auth_socket {
+        builder = builder.auth_socket(socket);
+    }
+    builder
+}
+
+/// How a human is asked.
+fn approval(args: &FetchArgs) -> Approval {
+    let mut approval = Approval::wait().show_arguments(!args.no_show_arguments);
+    if let Some(purpose) = &args.purpose {
+        approval = approval.purpose(purpose);
+    }
+    if let Some(resource) = &args.resource {
+        approval = approval.resource(resource);
+    }
+    let approval = args.action.iter().fold(approval, Approval::action);
+    if args.always { approval.always() } else { approval }
 }
 
 fn request(args: &FetchArgs) -> Outcome<Request<Vec<u8>>> {
@@ -99,11 +118,7 @@ fn options(args: &FetchArgs) -> CallOptions {
         options = options.idempotency_key(key);
     }
     if args.approval == WhetherAsked::Wait {
-        let approval = Approval::wait();
-        options = options.approval(match &args.purpose {
-            Some(purpose) => approval.purpose(purpose),
-            None => approval,
-        });
+        options = options.approval(approval(args));
     }
     if let Some(id) = &args.approval_id {
         options = options.approval_id(id);

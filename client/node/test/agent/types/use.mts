@@ -13,6 +13,8 @@ console.log(sealed);
 await agent.fetch("https://api.example/", { approval: "wait" });
 await agent.fetch("https://api.example/", { approval: { purpose: "x", action: ["pay"], constraints: { max_rows: 1 }, onPrompt: ({ approvalId }) => console.log(approvalId) } });
 await agent.dequeueToken("pay", { approvalId: "apr_x.1" });
+const { calls } = await agent.requestApproval([{ tool: "pay", arguments: { cents: 1 }, count: 2 }], { purpose: "x", lifetime: 60_000 });
+await agent.fetch("https://api.example/", { approvalId: calls[0] });
 // @ts-expect-error neither of the words that there are
 await agent.fetch("https://api.example/", { approval: "maybe" });
 // @ts-expect-error a number is no URL

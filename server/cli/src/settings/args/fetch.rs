@@ -42,6 +42,18 @@ pub(crate) struct FetchArgs {
     /// Why the call is made: the human reads it.
     #[arg(long, value_name = "TEXT", requires = "approval")]
     pub(crate) purpose: Option<String>,
+    /// What the call does, where that is less than the grant allows: the human says yes to that. May be given several times.
+    #[arg(long, value_name = "NAME", requires = "approval")]
+    pub(crate) action: Vec<String>,
+    /// With what the call does it, where that is less than the grant allows.
+    #[arg(long, value_name = "RESOURCE", requires = "approval")]
+    pub(crate) resource: Option<String>,
+    /// Ask also where a token is to be had without a yes: for what such tokens do not allow.
+    #[arg(long, requires = "approval")]
+    pub(crate) always: bool,
+    /// Do not show the human the arguments, as for a server that does not see bodies.
+    #[arg(long, requires = "approval")]
+    pub(crate) no_show_arguments: bool,
     /// The call is one that a human said yes to before: what its token is drawn by.
     #[arg(long, value_name = "ID")]
     pub(crate) approval_id: Option<String>,
@@ -61,6 +73,15 @@ pub(crate) struct FetchArgs {
     /// Trust the certificate authorities of this PEM file, and not the system's.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) sockets: AgentSockets,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Where sidecar and authenticator are asked.
+#[derive(Debug, Args)]
+pub(crate) struct AgentSockets {
     /// The agent's socket: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET, $XDG_RUNTIME_DIR/obol/agent.sock,
     /// /run/obol/agent.sock.
     #[arg(long, value_name = "SOCKET")]
@@ -68,6 +89,4 @@ pub(crate) struct FetchArgs {
     /// The authenticator's socket. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) auth_socket: Option<OsString>,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod approval;
 pub(crate) mod atp;
 pub(crate) mod authenticator;
 #[cfg(feature = "authority")]
@@ -23,6 +24,7 @@ use serde::Deserialize;
 pub(crate) use self::rs::{
     JoinArgs, RevokeArgs, RsArgs, RsAuthorityArgs, RsCommand, RsOperatorArgs, RsRoleArgs,
 };
+use crate::settings::args::approval::ApprovalArgs;
 use crate::settings::args::atp::{AtpArgs, AtpCommand};
 use crate::settings::args::authenticator::{AuthenticatorArgs, AuthenticatorCommand};
 use crate::settings::args::fetch::FetchArgs;
@@ -137,6 +139,8 @@ pub(crate) enum Command {
     /// A token goes only where the session says that it may, and is never sent twice. A request that was sent and not answered is sent
     /// again if it is GET, HEAD or OPTIONS, or has an idempotency key.
     Fetch(FetchArgs),
+    /// Ask a human for a yes to calls, before they are made.
+    Approval(ApprovalArgs),
     /// Show what waits in the queue.
     Status(StatusArgs),
     /// Show the current session, create a session's files, or provision one.
