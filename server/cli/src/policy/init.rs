@@ -35,6 +35,11 @@ when { principal.clone_suspected };
 @id("operators-let-users-in")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource)
 when { [Obol::Role::"user"].containsAll(context.roles) };
+
+// They say yes to a call that needs one, too: `obol approvals` shows it. So that nobody says yes to their own agents' calls:
+//   forbid (principal, action == Obol::Action::"approveCall", resource) when { context.agent.owner == principal };
+@id("operators-approve-calls")
+permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCall", resource);
 "#;
 
 /// `obol policy init`.
@@ -46,7 +51,7 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
     let files = [
         (folder::CATALOGUE, catalogue.as_str()),
         (POLICIES_FILE, POLICIES),
-        (folder::CASES, &cases(&first.name, first.risk)),
+        (folder::CASES, &cases(&first.name, &args.audience, first.risk)),
     ];
     if let Some((name, _)) = files.iter().find(|(name, _)| args.folder.join(name).symlink_metadata().is_ok())
     {
@@ -72,9 +77,9 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
 }
 
 /// Cases that pass with the policies above.
-fn cases(tool: &str, risk: Risk) -> String {
-    // What a tool's name may hold, JSON writes as TOML does.
-    let tool = serde_json::Value::from(tool);
+fn cases(tool: &str, audience: &str, risk: Risk) -> String {
+    // What these may hold, JSON writes as TOML does.
+    let [tool, audience] = [tool, audience].map(serde_json::Value::from);
     let (expect, per_call, policies) = match risk {
         Risk::Low => ("all", "", "\"users-use-tools\", \"users-unattended-at-low-risk\""),
         _ => ("deny", "per_call = [\"all\"]\n", "\"users-use-tools\""),
@@ -89,7 +94,9 @@ fn cases(tool: &str, risk: Risk) -> String {
          [[case]]\nagent = \"stranger\"\ntool = {tool}\nexpect = \"deny\"\npolicies = []\n\n\
          [humans.operator]\nroles = [\"operator\"]\n\n\
          [[register]]\nhuman = \"operator\"\nclass = \"assistant\"\nroles = [\"user\"]\nexpect = \"allow\"\n\n\
-         [[register]]\nhuman = \"operator\"\nclass = \"assistant\"\nroles = [\"root\"]\nexpect = \"deny\"\n"
+         [[register]]\nhuman = \"operator\"\nclass = \"assistant\"\nroles = [\"root\"]\nexpect = \"deny\"\n\n\
+         [[approve]]\nhuman = \"operator\"\nagent = \"helper\"\ntool = {tool}\naudience = {audience}\noffer = \"all\"\n\
+         expect = \"allow\"\npolicies = [\"operators-approve-calls\"]\n"
     )
 }
 

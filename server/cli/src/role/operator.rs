@@ -2,6 +2,7 @@
 
 use obol_client::AsControlClient;
 use obol_ipc::Endpoint;
+use obol_ipc::approvals::DecideApprovalParams;
 use obol_ipc::as_control::{
     ApproveParams, AsStatusResult, DisableParams, DisableResult, DisableScope, InviteServerParams,
     RegistrationParams, RegistrationResult,
@@ -59,6 +60,13 @@ impl Operator {
         let registration_id = label(&seen.registration.registration_id)?;
         let params = ApproveParams { code: label(code)?, registration_id, roles, lifetime_seconds: None };
         self.connect()?.approve(params)?;
+        Ok(())
+    }
+
+    /// The human's yes to calls that an agent asks for.
+    pub(crate) fn approve_call(&self, approval_id: &str) -> Outcome {
+        let decision = DecideApprovalParams { approval_id: label(approval_id)?, approve: true };
+        self.connect()?.decide_approval(decision)?;
         Ok(())
     }
 

@@ -43,6 +43,16 @@ risk = "low"
   ttl = 1
 
 [[tool]]
+name = "refund"
+audience = "https://api.example/mcp"
+risk = "high"
+  [[tool.offer]]
+  name = "invoices"
+  action = ["call"]
+  resource = "invoices/*"
+  ttl = 60
+
+[[tool]]
 name = "delete_everything"
 audience = "https://api.example/mcp"
 risk = "low"
@@ -53,17 +63,21 @@ risk = "low"
   ttl = 60
 "#;
 
-/// Who may use what, and who may say yes to an agent.
+/// Who may use what, and who may say yes to an agent, and to a call.
 const POLICIES: &str = r#"
 @id("developers")
 permit (principal in Obol::Role::"developer", action == Obol::Action::"use", resource)
 unless { resource == Obol::Tool::"delete_everything" };
 
 @id("ahead")
-permit (principal is Obol::Agent, action == Obol::Action::"useUnattended", resource);
+permit (principal is Obol::Agent, action == Obol::Action::"useUnattended", resource)
+unless { resource.risk == "high" };
 
 @id("operators")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource);
+
+@id("operators-approve-calls")
+permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCall", resource);
 "#;
 
 /// A running service.

@@ -1,4 +1,4 @@
-//! The resource server of the demo: three routes, each guarded for its own tool. It joins the Authentication Service once
+//! The resource server of the demo: four routes, each guarded for its own tool. It joins the Authentication Service once
 //! and knows the sessions that it hears of from there, and no others.
 
 use core::net::{Ipv4Addr, SocketAddr};
@@ -82,6 +82,7 @@ fn routes(gate: &Gate) -> Router {
         .route("/search", get(handler).layer(guarded("search")))
         .route("/pay", get(handler).layer(guarded("pay")))
         .route("/brief", get(handler).layer(guarded("brief")))
+        .route("/refund", get(handler).layer(guarded("refund")))
 }
 
 async fn handler(token: SpentToken) -> String {

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use obol_client::CallError;
 use obol_client::Client;
+use obol_ipc::approvals::{RequestApprovalParams, WantedCall};
 use obol_ipc::auth::{RegisterParams, RegistrationState};
-use obol_ipc::names::{ToolName, WishedName};
+use obol_ipc::names::{Label, ToolName, WishedName};
 use obol_verify::{Request, Unverified};
 
 use super::authority::Authority;
@@ -27,6 +28,8 @@ const BRIEF_TTL_SECS: u64 = 1;
 const RACERS: usize = 32;
 /// Calls that are timed.
 const SAMPLES: usize = 500;
+/// How long the agent waits to hear of a yes.
+const DECISION_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between timed draws: an agent that makes 500 calls a second.
 const PACE: Duration = Duration::from_millis(2);
 /// How a call is told that was not refused.
@@ -50,6 +53,7 @@ pub(crate) fn tell(report: &mut Report) -> Outcome {
     let brief = Drawn { token: draw(&mut client, "brief")?, at: Instant::now() };
     spend(report, &server, &mut client, &mut drawn)?;
     refuse(report, &server, &mut client)?;
+    ask(report, &authority, &authenticator, &server, &mut client)?;
     race(report, &server, &mut client)?;
     expire(report, &server, &brief)?;
     measure(report, &server, &mut client, &mut drawn)?;
@@ -143,6 +147,49 @@ fn refuse(report: &mut Report, server: &Server, client: &mut Client) -> Outcome 
     report.line("one bit of it changed", "401 DECRYPTION_FAILED", tampered);
     let after = http::call(server.address, "/search", Some(&token))?;
     report.line("the same token, unchanged, at /search: refusals burn nothing", "200", after);
+    Ok(())
+}
+
+/// A call that nobody but a human lets through: nothing is minted ahead for it, and one yes is one call.
+fn ask(
+    report: &mut Report,
+    authority: &Authority,
+    authenticator: &Authenticator,
+    server: &Server,
+    client: &mut Client,
+) -> Outcome {
+    let refund = tool("refund")?;
+    let without = outcome(client.dequeue_token(&refund, Duration::ZERO));
+    let call = WantedCall {
+        tool: refund.clone(),
+        audience: None,
+        actions: Vec::new(),
+        resource: None,
+        constraints: None,
+        arguments: None,
+        count: None,
+    };
+    let request = RequestApprovalParams { calls: vec![call], purpose: None, lifetime_seconds: None };
+    let asked = authenticator.client()?.request_approval(request)?;
+    authority.operator.approve_call(&asked.approval_id)?;
+    let label = |text: &str| Label::new(text).map_err(Failure::other);
+    let mut approved =
+        authenticator.client()?.approval_status(label(&asked.approval_id)?, DECISION_PATIENCE)?;
+    let id = approved.calls.pop().ok_or_else(|| Failure::other("the yes is to no call"))?;
+    let token = client.dequeue_approved(&refund, None, label(&id)?, None)?.token.expose().to_owned();
+    let mut called = String::new();
+    wait_for("the API to hear of the yes", SOON, || {
+        called = http::call(server.address, "/refund", Some(&token))?;
+        Ok(called == "200")
+    })?;
+    report.line(
+        "a call that needs a human's yes: before it, with it, once more",
+        "APPROVAL_REQUIRED, 200, APPROVAL_REQUIRED",
+        format!(
+            "{without}, {called}, {}",
+            outcome(client.dequeue_approved(&refund, None, label(&id)?, None))
+        ),
+    );
     Ok(())
 }
 

@@ -24,7 +24,7 @@ const TOOLS: [&str; 2] = ["search", "pay"];
 /// Where it stands which tools there are.
 const CATALOGUE: &str = "policy/catalogue.toml";
 
-/// Who may use what, and who may say yes to an agent.
+/// Who may use what, and who may say yes to an agent, and to a call.
 const POLICIES: &str = r#"// Who may use what. After a change: obol policy activate policy
 @id("developers")
 permit (principal in Obol::Role::"developer", action == Obol::Action::"use", resource);
@@ -35,6 +35,10 @@ permit (principal is Obol::Agent, action == Obol::Action::"useUnattended", resou
 
 @id("operators")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource);
+
+// Where `ahead` denies a tool, each call of it takes a human's yes: obol approvals, obol approve.
+@id("operators-approve-calls")
+permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCall", resource);
 "#;
 
 pub(super) struct DevFolder {
