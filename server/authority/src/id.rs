@@ -68,6 +68,15 @@ name! {
     ReplicaId, "rsr_"
 }
 
+impl ApprovalId {
+    /// What a human compares who is asked elsewhere: its first eight letters, as `K3Q7-MWNB`.
+    pub fn code(&self) -> String {
+        let letters: String = self.0.chars().skip("apr_".len()).take(CODE_LENGTH).collect();
+        let (one, two) = letters.split_at(letters.len() / 2);
+        format!("{one}-{two}").to_ascii_uppercase()
+    }
+}
+
 fn generate(prefix: &str, rng: &mut dyn Random) -> String {
     let mut bytes = [0; NAME_BYTES];
     rng.fill(&mut bytes);

@@ -9,10 +9,13 @@
 //! | `stream` | who follows the events, and how far each has come |
 //! | `attest` | signed words of others that stand in for a human when an agent registers |
 //! | `ssf` | what others say of humans, and what follows for their agents |
+//! | `mail` | e-mail about what waits for a human, and about alarms |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
 
+#[cfg(feature = "people")]
+mod asking;
 mod attest;
 mod authority;
 mod decider;
@@ -23,6 +26,7 @@ pub mod id;
 pub mod identity;
 mod issuer_keys;
 mod jws;
+mod mail;
 mod notices;
 mod numbers;
 mod outbound;
@@ -38,6 +42,7 @@ pub use authority::{
     Review, Sidecar,
 };
 pub use decider::{Decided, Decider, Moment, NoPolicy, PerCall, Route, Undecided, Verdict};
+pub use mail::{Mail, MailError, MailSettings};
 pub use outbound::Outbound;
 pub use refused::Refused;
 pub use settings::{

@@ -8,10 +8,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::id::ApprovalId;
+
 /// The most notices that wait for one who is told; older ones are given up.
 const MAX_WAITING: usize = 1_024;
 /// How many of one topic may come at once; then one a second.
 const BURST: u32 = 20;
+/// How many that one agent, or one address, causes may come at once; then one a minute.
+const BURST_OF_ONE: u32 = 3;
+/// How much slower than once a second that is.
+const TIMES_SLOWER: u64 = 60;
+/// The longest name of one who causes notices, in characters.
+const MAX_CAUSE: usize = 64;
 /// The longest text of a notice that is somebody else's, in characters.
 const MAX_TEXT: usize = 200;
 
@@ -38,6 +46,19 @@ pub(crate) struct Notice {
     pub(crate) text: String,
     /// When, in Unix seconds.
     pub(crate) at: u64,
+    /// The request for a human's yes that it is about.
+    pub(crate) call: Option<ApprovalId>,
+}
+
+impl Topic {
+    /// As it is set and shown.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Alarms => "alarms",
+            Self::Approvals => "approvals",
+        }
+    }
 }
 
 impl Notice {
@@ -48,9 +69,11 @@ impl Notice {
             Topic::Alarms => "alarm",
             Topic::Approvals => "approval",
         };
-        json!({ "type": format!("{topic}.{}", self.kind), "timestamp": self.at, "data": {
-            "text": self.text, "service": origin,
-        }})
+        let mut data = json!({ "text": self.text, "service": origin });
+        if let (Some(call), Some(data)) = (&self.call, data.as_object_mut()) {
+            data.insert("approval_id".to_owned(), json!(call));
+        }
+        json!({ "type": format!("{topic}.{}", self.kind), "timestamp": self.at, "data": data })
     }
 }
 
@@ -60,6 +83,8 @@ pub(crate) struct Notices {
     sender: broadcast::Sender<Notice>,
     /// So many of each topic; whoever could cause more must not fill a mailbox.
     topics: Limiter<Topic>,
+    /// So many that one agent or address causes: it must not use up what there is for all.
+    causes: Limiter<String>,
     start: Start,
     left_out: AtomicU64,
 }
@@ -69,6 +94,7 @@ impl Default for Notices {
         Self {
             sender: broadcast::Sender::new(MAX_WAITING),
             topics: Limiter::new(Rate::new(1).map(|rate| rate.with_burst(BURST))),
+            causes: Limiter::new(Rate::new(1).map(|rate| rate.with_burst(BURST_OF_ONE))),
             start: Start::now(),
             left_out: AtomicU64::new(0),
         }
@@ -78,12 +104,33 @@ impl Default for Notices {
 impl Notices {
     /// Says something. Never waits.
     pub(crate) fn say(&self, topic: Topic, kind: &'static str, text: String, at: u64) {
-        if self.topics.take(topic, self.start.nanoseconds()).is_err() {
+        self.send(Notice { topic, kind, text, at, call: None });
+    }
+
+    fn send(&self, notice: Notice) {
+        if self.topics.take(notice.topic, self.start.nanoseconds()).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return;
         }
         // An error says that nobody listens.
-        let _nobody = self.sender.send(Notice { topic, kind, text, at });
+        let _nobody = self.sender.send(notice);
+    }
+
+    /// Says that something waits for a human, which one agent or address caused. Never waits.
+    pub(crate) fn waits(
+        &self,
+        cause: &str,
+        kind: &'static str,
+        text: String,
+        at: u64,
+        call: Option<ApprovalId>,
+    ) {
+        let cause = cause.chars().take(MAX_CAUSE).collect();
+        if self.causes.take(cause, self.start.nanoseconds() / TIMES_SLOWER).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.send(Notice { topic: Topic::Approvals, kind, text, at, call });
     }
 
     /// How many were left out because there were too many.

@@ -6,7 +6,7 @@ use core::ops::RangeInclusive;
 use obol_handshake::MAX_ORIGIN_BYTES;
 use obol_session::Suite;
 
-use crate::directory::ClonePolicy;
+use crate::directory::{ASKED_SECS, ClonePolicy};
 
 /// A session's life if not said, and at most, in seconds.
 pub const DEFAULT_SESSION_SECS: u64 = 900;
@@ -20,6 +20,8 @@ pub const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
 pub const DEFAULT_CALL_APPROVALS_PER_HOUR: usize = 10;
 /// How often that may be at most.
 pub const MAX_CALL_APPROVALS_PER_HOUR: usize = 1_000;
+/// How long a request for a human's yes may wait at least, in seconds.
+const MIN_CALL_WAIT_SECS: u64 = 5;
 /// How far the clocks of agent and service may be apart, in seconds.
 pub const MAX_SKEW_SECS: u64 = 30;
 /// How long who hears nothing goes on if not said, in seconds.
@@ -39,6 +41,7 @@ pub struct Settings {
     pub(crate) session_secs: u64,
     pub(crate) approval_secs: u64,
     pub(crate) call_approvals_per_hour: usize,
+    pub(crate) call_wait_secs: u64,
     pub(crate) lease_secs: u64,
     pub(crate) clones: ClonePolicy,
     pub(crate) node: u16,
@@ -85,6 +88,7 @@ impl Settings {
             session_secs: DEFAULT_SESSION_SECS,
             approval_secs: DEFAULT_APPROVAL_SECS,
             call_approvals_per_hour: DEFAULT_CALL_APPROVALS_PER_HOUR,
+            call_wait_secs: ASKED_SECS,
             lease_secs: DEFAULT_LEASE_SECS,
             clones: ClonePolicy::default(),
             node: 0,
@@ -148,6 +152,21 @@ impl Settings {
             return wrong(format!("an agent asks 1 to {MAX_CALL_APPROVALS_PER_HOUR} times an hour"));
         }
         self.call_approvals_per_hour = count;
+        Ok(self)
+    }
+
+    /// How long a request for a human's yes waits, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is less than 5 or more than [`ASKED_SECS`].
+    pub fn call_wait_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
+        if !(MIN_CALL_WAIT_SECS..=ASKED_SECS).contains(&secs) {
+            return wrong(format!(
+                "a request for a human's yes waits {MIN_CALL_WAIT_SECS} to {ASKED_SECS} seconds"
+            ));
+        }
+        self.call_wait_secs = secs;
         Ok(self)
     }
 

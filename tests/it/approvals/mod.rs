@@ -3,6 +3,8 @@
 
 mod attacks;
 mod cascade;
+mod lasting;
+mod mail;
 mod sdk;
 mod story;
 
@@ -85,7 +87,11 @@ impl World {
     }
 
     pub(super) fn with(catalogue: &str, policies: &str) -> Self {
-        let home = home::home();
+        Self::at(home::home(), catalogue, policies)
+    }
+
+    /// In a home where there may be settings.
+    pub(super) fn at(home: tempfile::TempDir, catalogue: &str, policies: &str) -> Self {
         write_policy(&home.path().join("policy"), catalogue, policies);
         let service = AsProcess::start_with(home.path(), &["--policy", "policy"]);
         let tqs = Tqs::start(home.path(), &[]);

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::{API, POLICIES, World, pay, request, tool};
 
-fn refused(error: &CallError) -> &'static str {
+pub(super) fn refused(error: &CallError) -> &'static str {
     let CallError::Refused(refusal) = error else { panic!("{error}") };
     refusal.code().name()
 }
 
 /// Presents a token to the process: `OK`, or the code.
-fn present(rs: &RsProcess, token: &str, arguments: &Value) -> String {
+pub(super) fn present(rs: &RsProcess, token: &str, arguments: &Value) -> String {
     let body = json!({
         "token": token, "tool": "pay", "action": "pay", "resource": "accounts/7", "arguments": arguments
     });

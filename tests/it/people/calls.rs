@@ -15,7 +15,7 @@ use super::console::approved;
 
 const PURPOSE: &str = "<img src=x onerror=alert(1)> pay \u{202e}the bill";
 
-fn auth(world: &World) -> AuthClient {
+pub(super) fn auth(world: &World) -> AuthClient {
     let endpoint = Endpoint::at(world.home.path().join("run/obol/auth.sock")).unwrap();
     AuthClient::connect(endpoint, ConnectOptions::new(PeerName::new("obol-tests/1").unwrap())).unwrap()
 }

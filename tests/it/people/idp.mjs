@@ -6,13 +6,16 @@ import { pathToFileURL } from "node:url";
 
 const [folder, redirectUri] = process.argv.slice(2);
 const load = (path) => import(pathToFileURL(`${folder}/node_modules/${path}`));
-const { Provider } = await load("oidc-provider/lib/index.js");
+const { Provider, errors } = await load("oidc-provider/lib/index.js");
 const jose = await load("jose/dist/webapi/index.js");
 
 const SECRET = "a-client-secret-of-the-tests-0123456789";
 const people = { anna: ["dev", "ops"], bert: ["dev"], carl: [], dora: ["dev", "privileged"] };
+// Questions to humans (CIBA): what was asked, when it was asked what came of it, and what they say: wait, yes, no, over, or another.
+const asked = [];
+const GRANT = "urn:openid:params:grant-type:ciba";
 // What the next logins do: who logs in, how the ID token is changed, and when they last logged in.
-const control = { account: "anna", spoil: null, ageSecs: 0 };
+const control = { account: "anna", spoil: null, ageSecs: 0, word: "wait", slowDowns: 0 };
 
 const key = async (kid) => {
   const { privateKey } = await jose.generateKeyPair("RS256", { extractable: true });
@@ -27,12 +30,32 @@ let current;
 async function begin(kid) {
   const jwk = await key(kid);
   const provider = new Provider(issuer, {
-    clients: [{ client_id: "obol", client_secret: SECRET, redirect_uris: [redirectUri] }],
+    clients: [
+      {
+        client_id: "obol",
+        client_secret: SECRET,
+        redirect_uris: [redirectUri],
+        grant_types: ["authorization_code", GRANT],
+        backchannel_token_delivery_mode: "poll",
+      },
+    ],
     jwks: { keys: [jwk] },
     claims: { openid: ["sub"], profile: ["name", "groups"] },
     conformIdTokenClaims: false,
     cookies: { keys: ["the-cookies-of-the-tests"] },
-    features: { devInteractions: { enabled: false } },
+    features: {
+      devInteractions: { enabled: false },
+      ciba: {
+        enabled: true,
+        processLoginHint: (_context, hint) => (people[hint] ? hint : undefined),
+        validateRequestContext: () => {},
+        verifyUserCode: () => {},
+        triggerAuthenticationDevice: (context, request) => {
+          const { binding_message: code, login_hint: who } = context.oidc.params;
+          asked.push({ code, who, request, provider, polls: [] });
+        },
+      },
+    },
     interactions: { url: (_context, interaction) => `/interaction/${interaction.uid}` },
     ttl: { Interaction: 600, Session: 600, Grant: 600, IdToken: 600, AccessToken: 600 },
     findAccount: (_context, id) => ({
@@ -90,6 +113,7 @@ const spoilers = {
     const { d, p, q, dp, dq, qi, ...open } = current.jwk;
     return hmac(claims, await jose.exportSPKI(await jose.importJWK(open, "RS256", { extractable: true })));
   },
+  another_human: (claims) => sign({ ...claims, sub: "bert" }, current.jwk),
   empty_subject: (claims) => sign({ ...claims, sub: "" }, current.jwk),
   hostile_subject: (claims) => sign({ ...claims, sub: "anna\u202e" }, current.jwk),
   groups_of_another_kind: (claims) => sign({ ...claims, groups: { dev: true } }, current.jwk),
@@ -100,6 +124,29 @@ async function changed(body) {
   if (!control.spoil || !answer.id_token) return body;
   answer.id_token = await spoilers[control.spoil](jose.decodeJwt(answer.id_token));
   return JSON.stringify(answer);
+}
+
+// The human's word, once there is one.
+async function said({ provider, request, who, isSaid }, one) {
+  if (control.word === "wait" || isSaid) return;
+  one.isSaid = true;
+  if (control.word === "no") return provider.backchannelResult(request, new errors.AccessDenied("no"));
+  const grant = new provider.Grant({ clientId: "obol", accountId: who });
+  grant.addOIDCScope("openid profile");
+  await grant.save();
+  await provider.backchannelResult(request, grant, { authTime: now() - control.ageSecs });
+}
+
+/** What came of a question, once it is asked for. */
+async function polled(id) {
+  const one = asked.find(({ request }) => request.jti === id);
+  one?.polls.push(Date.now());
+  if (control.slowDowns > 0) {
+    control.slowDowns -= 1;
+    return { error: "slow_down" };
+  }
+  if (control.word === "over") return { error: "expired_token" };
+  if (one) await said(one, one);
 }
 
 const whole = async (stream) => {
@@ -116,10 +163,19 @@ front.on("request", async (request, response) => {
     Object.assign(control, asked);
     return response.end("{}");
   }
+  if (request.url === "/asked") return response.end(JSON.stringify(asked.map(({ code, who, polls }) => ({ code, who, polls }))));
+  const form = new URLSearchParams(body.toString());
+  const early = request.url === "/token" && form.get("grant_type") === GRANT ? await polled(form.get("auth_req_id")) : undefined;
+  if (early) {
+    response.writeHead(400, { "content-type": "application/json" });
+    return response.end(JSON.stringify(early));
+  }
   const { method, url, headers } = request;
   const passed = httpRequest({ port: current.port, method, path: url, headers }, async (inner) => {
     let answered = await whole(inner);
     if (url === "/token") answered = Buffer.from(await changed(answered.toString()));
+    // So that a test need not wait for as long as providers usually want.
+    if (url === "/backchannel") answered = Buffer.from(JSON.stringify({ ...JSON.parse(answered), interval: 1 }));
     const kept = { ...inner.headers, "content-length": answered.length };
     delete kept["transfer-encoding"];
     response.writeHead(inner.statusCode, kept);

@@ -1,6 +1,7 @@
 //! Humans and their browsers: a published identity provider as a process, the service with its pages, the authenticator as a process,
 //! and whoever would like to be somebody else.
 
+mod asked;
 mod browser;
 mod calls;
 mod chromium;

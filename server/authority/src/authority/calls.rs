@@ -18,10 +18,11 @@ use super::payload::{self, check_client_and_clock};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, seal_with};
 use crate::decider::{Moment, PerCall};
 use crate::directory::{
-    ASKED_SECS, Agent, Answer, AskedCall, CallApproval, CallDecision, CallStanding, CallState, CallUse,
-    Carried, Human, MAX_APPROVED_SECS, MAX_CALLS, MAX_USES, NewCallApproval, PersonStatus, Replica,
+    Agent, Answer, AskedCall, CallApproval, CallDecision, CallStanding, CallState, CallUse, Carried, Human,
+    MAX_APPROVED_SECS, MAX_CALLS, MAX_USES, NewCallApproval, PersonStatus, Replica,
 };
 use crate::id::{ApprovalId, Bearer};
+use crate::notices::quoted;
 use crate::refused::Refused;
 use crate::settings::PREFERENCE;
 
@@ -91,11 +92,32 @@ impl Authority {
         let seal = seal_with(proven, move |approval| told(approval, &poll));
         let carried = self.directory.ask_approval(handshake, new, now.secs(), seal)?;
         match &carried {
-            Carried::Now(Ok(approval), _) => place.asked(&agent, approval),
+            Carried::Now(Ok(approval), _) => {
+                place.asked(&agent, approval);
+                self.call_waits(&agent, approval, now);
+            }
             Carried::Now(Err(refused), _) => self.auditor.refused(&identity, refused),
             Carried::Again(_) | Carried::Used | Carried::Stale => {}
         }
         Ok(answered(carried))
+    }
+
+    /// Says that calls wait for a human. Their arguments, and why the agent wants them, are on the page alone, behind a login.
+    fn call_waits(&self, agent: &Agent, approval: &CallApproval, now: Now) {
+        let at = match self.settings.has_pages {
+            true => format!("{}/console/approvals/{}", self.settings.origin, approval.id),
+            false => format!("`obol approvals` where the service runs ({})", approval.id),
+        };
+        let calls = match approval.calls.as_slice() {
+            [one] => format!("a call of {}", quoted(&one.scope.tool)),
+            all => format!("{} calls", all.len()),
+        };
+        let name = quoted(&agent.wanted.name);
+        let text = format!(
+            "agent {name} asks for a human's yes to {calls}, within {} s: {at}",
+            self.settings.call_wait_secs
+        );
+        self.notices.waits(agent.id.as_str(), "call_waits", text, now.secs(), Some(approval.id.clone()));
     }
 
     fn plan_approval(
@@ -143,7 +165,7 @@ impl Authority {
             calls,
             lifetime_secs: request.lifetime_secs.unwrap_or(MAX_APPROVED_SECS),
             created_at: now.secs(),
-            expires_at: now.secs().saturating_add(ASKED_SECS),
+            expires_at: now.secs().saturating_add(self.settings.call_wait_secs),
             state: CallState::Waiting,
             poll_hash: poll.hash(),
         };

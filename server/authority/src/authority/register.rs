@@ -11,7 +11,7 @@ use crate::directory::{
     Wanted,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
-use crate::notices::{Topic, quoted};
+use crate::notices::quoted;
 use crate::refused::Refused;
 
 /// How often whoever waits should ask, in seconds.
@@ -99,7 +99,7 @@ impl Authority {
             false => "`obol registrations` where the service runs".to_owned(),
         };
         let text = format!("agent {} from {} waits for a human's word: {at}", quoted(name), quoted(source));
-        self.notices.say(Topic::Approvals, "registration_waits", text, now.secs());
+        self.notices.waits(source, "registration_waits", text, now.secs(), None);
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::rows::Human;
 use crate::id::{AgentId, ApprovalId};
 
-/// How long a request waits for a human, in seconds.
+/// How long a request waits for a human if not said, and at most, in seconds.
 pub const ASKED_SECS: u64 = 300;
 /// How long after a yes the calls may be made at most, in seconds: a token is not minted on an older one (TBAC r41).
 pub const MAX_APPROVED_SECS: u64 = 300;

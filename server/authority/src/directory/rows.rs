@@ -15,7 +15,7 @@ use crate::id::{AgentId, RegistrationId, ReplicaId};
 const LOCAL: &str = "local";
 
 /// A human, or another who answers for agents: who vouches for them, and under which name.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Human {
     /// Who knows them: `local` for this machine's user list, else an identity provider's issuer.
     pub issuer: String,

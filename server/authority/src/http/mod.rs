@@ -40,7 +40,10 @@ pub use self::error::BindError;
 use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
 use self::ssf::Streams;
+#[cfg(feature = "people")]
+use crate::asking::Asking;
 use crate::authority::{Authority, Now};
+use crate::mail::Mail;
 use crate::ssf::Events;
 pub use obol_probe::contract::Ended;
 pub use obol_probe::rate::Rate;
@@ -77,8 +80,9 @@ pub struct Options {
     max_connections: usize,
     rate: Option<Rate>,
     events: Option<Arc<Events>>,
+    mail: Option<Arc<Mail>>,
     #[cfg(feature = "people")]
-    provider: Option<crate::identity::Provider>,
+    provider: Option<Arc<crate::identity::Provider>>,
 }
 
 impl Options {
@@ -92,6 +96,7 @@ impl Options {
             max_connections: MAX_CONNECTIONS,
             rate,
             events: None,
+            mail: None,
             #[cfg(feature = "people")]
             provider: None,
         }
@@ -101,7 +106,7 @@ impl Options {
     #[cfg(feature = "people")]
     #[must_use]
     pub fn provider(mut self, provider: crate::identity::Provider) -> Self {
-        self.provider = Some(provider);
+        self.provider = Some(Arc::new(provider));
         self
     }
 
@@ -141,6 +146,13 @@ impl Options {
         self
     }
 
+    /// Tells by e-mail of what waits for a human, and of alarms.
+    #[must_use]
+    pub fn mail(mut self, mail: Arc<Mail>) -> Self {
+        self.mail = Some(mail);
+        self
+    }
+
     /// Whether these addresses may be taken at all.
     ///
     /// # Errors
@@ -158,8 +170,7 @@ impl Options {
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
-    #[cfg_attr(not(feature = "people"), expect(unused_mut, reason = "the pages take the provider"))]
-    pub async fn bind(mut self, authority: Arc<Authority>) -> Result<Service, BindError> {
+    pub async fn bind(self, authority: Arc<Authority>) -> Result<Service, BindError> {
         self.check()?;
         let (public, local_addr) = bind(self.listen).await?;
         let probes = self.probes.map(Loopback::bind).transpose()?;
@@ -174,7 +185,7 @@ impl Options {
             Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone(), events);
         let routes = routes::router(Arc::new(shared));
         #[cfg(feature = "people")]
-        let routes = match self.provider.take() {
+        let routes = match self.provider.clone() {
             None => routes,
             Some(provider) => {
                 let pages = pages::Pages::new(Arc::clone(&authority), provider, self.rate);
@@ -274,6 +285,21 @@ impl Service {
         let listening = events.map(|events| tokio::spawn(events.run(Arc::clone(&self.authority), now)));
         let attesting = Arc::clone(&self.authority);
         let attesting = tokio::spawn(async move { attesting.attestors().run(|| now().secs()).await });
+        // Its tasks end when it is dropped.
+        let _mailing = self
+            .options
+            .mail
+            .as_ref()
+            .map(|mail| mail.run(self.authority.notices(), self.authority.settings().origin()));
+        #[cfg(feature = "people")]
+        let _asking =
+            self.options.provider.clone().filter(|one| one.settings().asks_for_calls()).map(|one| {
+                let (asking, heard) =
+                    (Asking::new(one, Arc::clone(&self.authority), now), self.authority.notices().listen());
+                let mut tasks = tokio::task::JoinSet::new();
+                tasks.spawn(asking.run(heard));
+                tasks
+            });
         let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
         let (probes, stop) = (self.probes.take(), self.stop.clone());
         let watched = async {

@@ -12,12 +12,14 @@
 //!
 //! It must not know: cookies, pages, what a human may do.
 
+mod ciba;
 mod claims;
 mod login;
 mod provider;
 mod settings;
 mod web;
 
+pub(crate) use self::ciba::{Question, Word};
 pub use self::login::{Callback, Known, Login, LoginError};
 pub use self::provider::Provider;
 pub use self::settings::{DEFAULT_ROLES_CLAIM, ProviderError, ProviderSettings};

@@ -17,8 +17,8 @@ use openidconnect::{
     AdditionalProviderMetadata, AuthType, AuthenticationContextClass, AuthenticationFlow, AuthorizationCode,
     ClaimsVerificationError, Client, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields,
     EndpointMaybeSet, EndpointNotSet, EndpointSet, IdTokenClaims, IdTokenFields, IdTokenVerifier, IssuerUrl,
-    Nonce, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, Scope, StandardErrorResponse,
-    StandardTokenResponse, TokenResponse as _,
+    Nonce, NonceVerifier, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, Scope,
+    StandardErrorResponse, StandardTokenResponse, TokenResponse as _,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -35,7 +35,7 @@ const MAX_LOGIN_AGE_SECS: u64 = 300;
 /// How far the provider's clock may be off, in seconds.
 const MAX_SKEW_SECS: u64 = 60;
 /// How long what the provider says of itself is taken as it is, in seconds; and how long if it does not answer.
-const FRESH_SECS: u64 = 3_600;
+pub(super) const FRESH_SECS: u64 = 3_600;
 const STALE_SECS: u64 = 86_400;
 /// How soon the provider is asked for its keys again because of one that is not known, in seconds.
 const REFRESH_PAUSE_SECS: u64 = 10;
@@ -58,14 +58,17 @@ const ALGORITHMS: [CoreJwsSigningAlgorithm; 8] = [
 
 /// What OpenID Connect's own list of metadata lacks.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Extra {
+pub(super) struct Extra {
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
+    /// Where it is told to ask a human itself (CIBA).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backchannel_authentication_endpoint: Option<String>,
 }
 
 impl AdditionalProviderMetadata for Extra {}
 
-type Metadata = ProviderMetadata<
+pub(super) type Metadata = ProviderMetadata<
     Extra,
     CoreAuthDisplay,
     CoreClientAuthMethod,
@@ -86,7 +89,7 @@ type Fields = IdTokenFields<
     CoreJweContentEncryptionAlgorithm,
     CoreJwsSigningAlgorithm,
 >;
-type Tokens = StandardTokenResponse<Fields, CoreTokenType>;
+pub(super) type Tokens = StandardTokenResponse<Fields, CoreTokenType>;
 type ProviderClient = Client<
     Claims,
     CoreAuthDisplay,
@@ -106,11 +109,11 @@ type ProviderClient = Client<
     EndpointMaybeSet,
     EndpointMaybeSet,
 >;
-type Verified = IdTokenClaims<Claims, CoreGenderClaim>;
+pub(super) type Verified = IdTokenClaims<Claims, CoreGenderClaim>;
 
 /// What the provider says of itself, and since when, in Unix seconds.
-struct Found {
-    metadata: Metadata,
+pub(super) struct Found {
+    pub(super) metadata: Metadata,
     at: u64,
 }
 
@@ -133,18 +136,18 @@ impl Cache {
 
 /// An identity provider.
 pub struct Provider {
-    settings: ProviderSettings,
+    pub(super) settings: ProviderSettings,
     redirect: RedirectUrl,
-    outbound: Outbound,
+    pub(super) outbound: Outbound,
     // Held while it is asked, so that it is asked once by all who wait.
     cache: Mutex<Cache>,
 }
 
-fn not_trusted(why: impl core::fmt::Display) -> LoginError {
+pub(super) fn not_trusted(why: impl core::fmt::Display) -> LoginError {
     LoginError::NotTrusted(why.to_string())
 }
 
-fn unreachable(why: impl core::fmt::Display) -> LoginError {
+pub(super) fn unreachable(why: impl core::fmt::Display) -> LoginError {
     LoginError::Unreachable(why.to_string())
 }
 
@@ -167,7 +170,7 @@ impl Provider {
 
     /// What the provider says of itself; asked for anew where it is older than `fresh_secs`. What is known stays good for a day if the
     /// provider does not answer.
-    async fn found(&self, fresh_secs: u64, now: u64) -> Result<Arc<Found>, LoginError> {
+    pub(super) async fn found(&self, fresh_secs: u64, now: u64) -> Result<Arc<Found>, LoginError> {
         let mut cache = self.cache.lock().await;
         if let Some(found) = cache.younger_than(fresh_secs, now) {
             return Ok(found);
@@ -264,11 +267,12 @@ impl Provider {
             .request_async(&http)
             .await
             .map_err(|error| not_trusted(format!("the code was not exchanged: {}", told(&error))))?;
-        let claims = match self.verify(&found, &tokens, &login, now) {
+        let nonce = Nonce::new(login.nonce.clone());
+        let claims = match self.verify(&found, &tokens, &nonce, false, now) {
             Err(ClaimsVerificationError::SignatureVerification(_)) => {
                 // The provider may sign with a key that is newer than what is known of it.
                 let found = self.found(0, now).await?;
-                self.verify(&found, &tokens, &login, now)
+                self.verify(&found, &tokens, &nonce, false, now)
             }
             verified => verified,
         };
@@ -288,11 +292,13 @@ impl Provider {
         }
     }
 
-    fn verify<'t>(
+    /// The claims, if they are of now and the provider's own; `lacks_login` where a token need not say when somebody logged in.
+    pub(super) fn verify<'t>(
         &self,
         found: &Found,
         tokens: &'t Tokens,
-        login: &Login,
+        nonce: impl NonceVerifier,
+        lacks_login: bool,
         now: u64,
     ) -> Result<&'t Verified, ClaimsVerificationError> {
         let other = |why: &str| ClaimsVerificationError::Other(why.to_owned());
@@ -300,7 +306,7 @@ impl Provider {
         let id = ClientId::new(self.settings.client_id.clone());
         let metadata = &found.metadata;
         let skewed = now.saturating_sub(MAX_SKEW_SECS);
-        let (lacks, acr_values) = (self.settings.lacks_auth_time, &self.settings.acr_values);
+        let (lacks, acr_values) = (lacks_login || self.settings.lacks_auth_time, &self.settings.acr_values);
         // Without the client's secret: it is not a key that a signature could be made with.
         let verifier =
             IdTokenVerifier::new_public_client(id, metadata.issuer().clone(), metadata.jwks().clone())
@@ -323,14 +329,14 @@ impl Provider {
                         .then_some(())
                         .ok_or_else(|| "the login was not of a kind that was asked for".to_owned())
                 });
-        let claims = token.claims(&verifier, &Nonce::new(login.nonce.clone()))?;
+        let claims = token.claims(&verifier, nonce)?;
         if claims.authorized_party().is_some_and(|party| party.as_str() != self.settings.client_id) {
             return Err(other("it was made for another client (azp)"));
         }
         Ok(claims)
     }
 
-    fn known(&self, claims: &Verified) -> Result<Known, LoginError> {
+    pub(super) fn known(&self, claims: &Verified) -> Result<Known, LoginError> {
         let subject = claims.subject().as_str();
         let is_sound = !subject.is_empty() && subject.len() <= MAX_SUBJECT_BYTES && plain(subject) == subject;
         if !is_sound {
@@ -363,7 +369,7 @@ fn late() -> String {
 }
 
 /// An error with what it comes from: the library's own words are short.
-fn told(error: &dyn core::error::Error) -> String {
+pub(super) fn told(error: &dyn core::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

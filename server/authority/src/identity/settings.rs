@@ -24,6 +24,7 @@ pub struct ProviderSettings {
     pub(super) acr_values: Vec<String>,
     pub(super) always_ask: bool,
     pub(super) lacks_auth_time: bool,
+    pub(super) approves_calls: bool,
 }
 
 /// A setting of the provider that cannot be.
@@ -66,6 +67,7 @@ impl ProviderSettings {
             acr_values: Vec::new(),
             always_ask: false,
             lacks_auth_time: false,
+            approves_calls: false,
         })
     }
 
@@ -117,6 +119,18 @@ impl ProviderSettings {
     pub fn lacks_auth_time(mut self, lacks: bool) -> Self {
         self.lacks_auth_time = lacks;
         self
+    }
+
+    /// The provider asks who answers for an agent for their yes to a call, on a device of theirs (CIBA).
+    #[must_use]
+    pub fn approves_calls(mut self, approves: bool) -> Self {
+        self.approves_calls = approves;
+        self
+    }
+
+    /// Whether it does.
+    pub(crate) fn asks_for_calls(&self) -> bool {
+        self.approves_calls
     }
 
     /// The issuer.

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-pub(crate) use self::target::Target;
+pub(crate) use self::target::{Target, is_this_machine};
 
 /// How long a request may take, from connecting to the last byte of its answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -122,7 +122,8 @@ impl Target {
     }
 }
 
-fn is_this_machine(host: &str) -> bool {
+/// Whether a name or an address stands for this machine.
+pub(crate) fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

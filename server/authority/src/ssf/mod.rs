@@ -35,4 +35,5 @@ pub use self::settings::{EventSettings, EventSettingsError};
 pub use self::tell::OutletStatus;
 pub(crate) use self::tell::{StreamError, Verb};
 pub use self::transmitter::TransmitterStatus;
+pub(crate) use self::trial::fresh_name;
 pub use self::trial::{Trial, trial};

@@ -111,7 +111,7 @@ pub(in crate::ssf) fn subject(human: &Human, agent: Option<&AgentId>) -> Value {
 }
 
 /// A name that no token had before.
-pub(in crate::ssf) fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     let mut bytes = [0; 16];
     SystemRandom.fill(&mut bytes);
     to_base64url(&bytes)

@@ -347,6 +347,9 @@ settings! {
         provider_always_ask: bool = value(false);
         /// Whether the provider does not say when somebody logged in. How fresh a login is is then not known.
         provider_lacks_auth_time: bool = value(false);
+        /// Whether the provider asks who answers for an agent for their yes to a call, on a device of theirs (CIBA, poll mode). They see a code there, and
+        /// on the page what it stands for.
+        provider_approves_calls: bool = value(false);
         /// The file of agents, sessions, policies and events.
         directory: PathBuf = Usual::InState("authority.redb");
         /// The file with the master key that the directory is sealed under; created if it is not there.
@@ -363,6 +366,8 @@ settings! {
         approval_days: u64 = value(30) => 1..=366;
         /// How often one agent may ask for a human's yes to calls within an hour.
         call_approvals: u64 = value(10) => 1..=1_000;
+        /// How long a request for a human's yes to calls waits, in seconds.
+        call_wait: u64 = value(300) => 5..=300;
         /// The weakest suite that any agent may use.
         min_suite: u16 = value(1) => 1..=4;
         /// Whether an agent whose key seems to have a copy is suspended, and not only reported.
@@ -377,6 +382,19 @@ settings! {
         events: PathBuf = otherwise("none: nobody is listened to", "/etc/obol/as-events.json");
         /// A JSON file that says whose signed tokens stand in for a human when an agent registers. Read again on SIGHUP.
         attestors: PathBuf = otherwise("none: nobody is taken at their word", "/etc/obol/as-attestors.json");
+        /// The mail server that tells of what waits for a human and of alarms: smtps://host, smtp://host (with STARTTLS, or not at all), or on
+        /// this machine alone smtp+plain://localhost:25.
+        mail_server: String = otherwise("none: nobody gets a message", "smtps://mail.example");
+        /// The address that messages are from.
+        mail_from: String = otherwise("none, and a mail server wants it", "obol@example.com");
+        /// Who hears of what waits for a human: agents that want to be registered, and calls that somebody has to say yes to.
+        mail_approvals: Vec<String> = otherwise("nobody", vec!["approvers@example.com"]);
+        /// Who hears of alarms.
+        mail_alarms: Vec<String> = otherwise("nobody", vec!["security@example.com"]);
+        /// What the service is known as at the mail server.
+        mail_user: String = otherwise("none: without logging in", "obol");
+        /// The private file with the password at the mail server. Without it: the credential obol-as-mail-password.
+        mail_password: PathBuf = otherwise("none", "/etc/obol/mail-password");
         /// The certificate authorities that are trusted where the service asks or tells others, and no others.
         ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
         /// Where /livez, /readyz and /metrics are served: a loopback address, or off.

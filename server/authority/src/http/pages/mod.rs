@@ -49,7 +49,7 @@ const FRESH_LOGIN_SECS: u64 = 300;
 #[derive(Debug)]
 pub(super) struct Pages {
     authority: Arc<Authority>,
-    provider: Provider,
+    provider: Arc<Provider>,
     browsers: Browsers,
     /// What a login's beginning is sealed under while the browser keeps it. It ends with the process.
     login_key: Zeroizing<[u8; 32]>,
@@ -62,7 +62,7 @@ pub(super) struct Pages {
 type Served = Result<Response, Refusal>;
 
 impl Pages {
-    pub(super) fn new(authority: Arc<Authority>, provider: Provider, rate: Option<Rate>) -> Self {
+    pub(super) fn new(authority: Arc<Authority>, provider: Arc<Provider>, rate: Option<Rate>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         let mut login_key = Zeroizing::new([0; 32]);
         SystemRandom.fill(&mut *login_key);

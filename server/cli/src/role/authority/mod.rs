@@ -5,6 +5,7 @@
 
 mod control;
 mod key;
+mod mail;
 mod policy;
 mod provider;
 mod setup;
@@ -54,11 +55,17 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let heard = setup::events(places.events.as_ref(), settings.origin())?;
     let mut reached = heard.ports();
     reached.extend(provider::port(args, config));
+    reached.extend(mail::check(config)?);
     let attesting = setup::attestors(places.attestors.as_ref(), settings.origin())?;
     reached.extend(attesting.ports());
     let outbound = setup::outbound(config)?;
     let events = Arc::new(Events::new(heard, outbound.clone()));
     let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
+    let mail = mail::open(config)?;
+    let options = match &mail {
+        Some(mail) => options.mail(Arc::clone(mail)),
+        None => options,
+    };
     #[cfg(feature = "people")]
     let (settings, options) = match provider::open(args, config, settings.origin(), setup::outbound(config)?)?
     {
@@ -87,7 +94,8 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
             (key::pin(authority.settings().origin(), &authority.key()), key::words(&authority.key()));
         tracing::info!(words, pin, "the key that agents pin");
         let control =
-            Control::new(Arc::clone(&authority), Arc::clone(&policies), Arc::clone(&events), pin, words);
+            Control::new(Arc::clone(&authority), Arc::clone(&policies), Arc::clone(&events), pin, words)
+                .with_mail(mail);
         let stop = Stop::new();
         let operated = operator.serve(control, NAME, stop.clone())?;
         let origin = authority.settings().origin().to_owned();

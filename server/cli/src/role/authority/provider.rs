@@ -65,6 +65,11 @@ mod with_people {
         let file = args.provider_client_secret.as_ref().or(config.provider_client_secret.as_ref());
         let settings = match secret(file)? {
             Some(secret) => settings.client_secret(secret),
+            None if config.provider_approves_calls == Some(true) => {
+                return Err(Failure::usage(
+                    "as.provider_approves_calls wants --provider-client-secret: a provider asks humans for clients that it knows",
+                ));
+            }
             None => settings,
         };
         Provider::new(settings, origin, outbound).map(Some).map_err(Failure::usage)
@@ -92,7 +97,8 @@ mod with_people {
             settings
                 .roles(roles(config.provider_roles.as_deref().unwrap_or_default())?)
                 .always_ask(config.provider_always_ask == Some(true))
-                .lacks_auth_time(config.provider_lacks_auth_time == Some(true)),
+                .lacks_auth_time(config.provider_lacks_auth_time == Some(true))
+                .approves_calls(config.provider_approves_calls == Some(true)),
         ))
     }
 

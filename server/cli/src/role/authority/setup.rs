@@ -137,6 +137,9 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         settings = settings.call_approvals_per_hour(count).map_err(Failure::usage)?;
     }
+    if let Some(secs) = config.call_wait {
+        settings = settings.call_wait_secs(secs).map_err(Failure::usage)?;
+    }
     if let Some(number) = config.min_suite {
         let suite = u8::try_from(number).ok().and_then(Suite::from_number);
         settings = settings.min_suite(suite.ok_or_else(|| Failure::usage("as.min_suite must be 1 to 4"))?);
@@ -213,6 +216,7 @@ pub(crate) fn check(config: &As) -> Vec<Failure> {
     }
     found.extend(outbound(config).err());
     found.extend(super::provider::check(&args, config).err());
+    found.extend(super::mail::check(config).err());
     let files = certificate_files(&args, config).and_then(|files| certificate(files.as_ref()));
     match files {
         Err(failure) => found.push(failure),

@@ -22,7 +22,8 @@ impl Control {
             heard_at: one.heard_at.map(time),
         });
         let outlets = self.events.outlets(found(self.authority.directory().last_event())?);
-        let outlets = outlets.into_iter().map(|one| OutletState {
+        let mail = self.mail.iter().flat_map(|mail| mail.status());
+        let outlets = outlets.into_iter().chain(mail).map(|one| OutletState {
             name: one.name,
             kind: one.kind.to_owned(),
             waiting: one.waiting,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use obol_authority::directory::{Agent, EndScope, Flow, Human, MAX_PAGE};
 use obol_authority::id::{AgentId, RegistrationId, UserCode};
 use obol_authority::policy::Policies;
-use obol_authority::{Authority, Events, Now, Refused, Review};
+use obol_authority::{Authority, Events, Mail, Now, Refused, Review};
 use obol_ipc::as_control::{
     ActivateMode, ActivateParams, ActivateResult, AgentResult, AgentsResult, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
@@ -54,6 +54,7 @@ pub(super) struct Control {
     /// The key in words.
     pub(super) words: String,
     events: Arc<Events>,
+    mail: Option<Arc<Mail>>,
     uploads: Mutex<Uploads>,
 }
 
@@ -108,7 +109,12 @@ impl Control {
         pin: String,
         words: String,
     ) -> Self {
-        Self { authority, policies, pin, words, events, uploads: Mutex::default() }
+        Self { authority, policies, pin, words, events, mail: None, uploads: Mutex::default() }
+    }
+
+    /// Shows how it stands with e-mail, too.
+    pub(super) fn with_mail(self, mail: Option<Arc<Mail>>) -> Self {
+        Self { mail, ..self }
     }
 
     fn act(&self, call: AsControlRequest, by: &Human) -> Outcome<AsControlReply> {
