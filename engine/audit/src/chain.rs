@@ -10,6 +10,7 @@
 
 use core::fmt;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use obol_secret::text::{from_hex, plain, to_hex};
@@ -189,7 +190,7 @@ impl Tip {
 
 /// Writes lines, one after another.
 pub(crate) struct Chain {
-    key: ChainKey,
+    key: Arc<ChainKey>,
     pub(crate) tip: Tip,
     /// The agents of the sessions that are known.
     agents: HashMap<u64, Box<str>>,
@@ -199,8 +200,8 @@ pub(crate) struct Chain {
 const MAX_AGENTS: usize = 20_000;
 
 impl Chain {
-    pub(crate) fn new(key: ChainKey, tip: Tip) -> Self {
-        Self { key, tip, agents: HashMap::new() }
+    pub(crate) fn new(key: impl Into<Arc<ChainKey>>, tip: Tip) -> Self {
+        Self { key: key.into(), tip, agents: HashMap::new() }
     }
 
     pub(crate) fn key(&self) -> &ChainKey {

@@ -31,6 +31,7 @@ mod head;
 mod inbox;
 mod log;
 mod options;
+mod reader;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -44,5 +45,7 @@ pub use entry::{Decision, Entry, Event, RequestTag};
 pub use inbox::{Suspended, Totals};
 pub use log::{AuditLog, Reservation};
 pub use options::{ChainMark, LogOptions, NotAMark};
+pub use reader::{Line, NotAPlace, Page, Place};
 pub use recover::LogOpenError;
+pub use time::iso;
 pub use writer::SYNC_WITHIN;

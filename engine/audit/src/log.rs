@@ -9,6 +9,7 @@ use crate::chain::{Chain, ChainKey};
 use crate::entry::Entry;
 use crate::inbox::{Inbox, Suspended, Totals};
 use crate::options::{ChainMark, LogOptions};
+use crate::reader::Source;
 use crate::recover::{self, LogOpenError};
 use crate::writer::Writer;
 
@@ -22,6 +23,8 @@ impl LogOptions {
     pub fn open(self, key: ChainKey) -> Result<AuditLog, LogOpenError> {
         let opened = recover::open(&self, &key)?;
         let path = self.path.clone();
+        let key = Arc::new(key);
+        let source = Source { path: path.clone(), head: self.head.clone(), key: Arc::clone(&key) };
         let chain = Chain::new(key, opened.tip.clone());
         let inbox = Arc::new(Inbox::new(Instant::now()));
         let begins = opened.begins;
@@ -32,7 +35,7 @@ impl LogOptions {
             .name("obol-audit".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| LogOpenError::Io(path, error))?;
-        Ok(AuditLog { inbox, thread: Some(thread), mark, begins })
+        Ok(AuditLog { inbox, thread: Some(thread), mark, begins, source })
     }
 }
 
@@ -43,6 +46,7 @@ pub struct AuditLog {
     thread: Option<JoinHandle<()>>,
     mark: ChainMark,
     begins: bool,
+    pub(crate) source: Source,
 }
 
 impl AuditLog {

@@ -509,3 +509,91 @@ proptest! {
         }
     }
 }
+
+fn page(log: &AuditLog, before: Option<crate::Place>, most: usize) -> crate::Page {
+    log.page(before, most, |_| true).unwrap()
+}
+
+#[test]
+fn pages_of_a_log_that_is_written_hold_every_line_once_the_newest_first() {
+    let place = Place::new();
+    let log = place.options().max_file_bytes(10_000).open(key()).unwrap();
+    for n in 0..300 {
+        hand_out(&log, n);
+        if n % 20 == 0 {
+            log.sync().unwrap();
+        }
+    }
+    let (mut numbers, mut before) = (Vec::new(), None);
+    loop {
+        let read = page(&log, before, 7);
+        assert_eq!(read.problem, None);
+        assert!(read.lines.len() <= 7);
+        numbers.extend(read.lines.iter().map(|line| line.n));
+        hand_out(&log, 1_000);
+        let Some(next) = read.next else { break };
+        before = Some(next.to_string().parse().unwrap());
+    }
+    assert!(files_of(&place.path()).unwrap().len() > 3, "it goes through files");
+    let newest = *numbers.first().unwrap();
+    assert_eq!(numbers, (0..=newest).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_page_holds_what_is_wanted_and_every_line_that_was_read_is_checked() {
+    let place = Place::with_lines(50);
+    let honest = place.lines();
+    let denials = |log: &AuditLog| log.page(None, 5, |line| line.event == "genesis").unwrap();
+    let read = denials(&place.open());
+    assert_eq!((read.lines.len(), read.problem, read.next), (1, None, None));
+    assert!(read.read > 50 && read.numbers.unwrap().0 == 0);
+    let mut changed = honest.clone();
+    changed[20] = changed[20].replace("search", "wipe__");
+    let mut moved = honest.clone();
+    moved.swap(20, 21);
+    let mut removed = honest.clone();
+    removed.remove(20);
+    let mut added = honest.clone();
+    added.insert(20, "{\"n\":20}".to_owned());
+    for (what, lines) in [("changed", changed), ("moved", moved), ("removed", removed), ("added", added)] {
+        let place = Place::with_lines(0);
+        let log = place.open();
+        place.put_lines(&lines);
+        let read = denials(&log);
+        assert!(read.problem.is_some(), "{what}: {read:?}");
+        let (report, is_whole) = log.check(u64::MAX).unwrap();
+        assert!(!report.is_good() && is_whole, "{what}");
+    }
+}
+
+#[test]
+fn a_page_ends_where_a_line_does_and_what_a_crash_tore_is_no_alarm() {
+    let place = Place::with_lines(5);
+    let mut torn = fs::read(place.path()).unwrap();
+    torn.extend_from_slice(b"{\"n\":7,\"time");
+    fs::write(place.path(), &torn).unwrap();
+    let log = place.open();
+    hand_out(&log, 1);
+    let read = page(&log, None, 100);
+    assert_eq!((read.problem, read.next), (None, None));
+    for wrong in ["1.1", "1.99999999", "1", "", "x.y", "1.-1"] {
+        let parsed = wrong.parse::<crate::Place>();
+        assert!(parsed.is_err() || log.page(parsed.ok(), 1, |_| true).is_err(), "{wrong}");
+    }
+    assert!(page(&log, Some("0.5".parse().unwrap()), 1).lines.is_empty(), "of a file that is not there");
+}
+
+#[test]
+fn a_check_of_a_log_that_is_written_takes_nothing_half_written_for_tampering() {
+    let place = Place::new();
+    let log = place.options().max_file_bytes(30_000).open(key()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..3_000).for_each(|n| hand_out(&log, n)));
+        for _ in 0..20 {
+            let (report, is_whole) = log.check(u64::MAX).unwrap();
+            assert!(report.is_good() && is_whole, "{:?}", report.problems);
+        }
+    });
+    let (report, is_whole) = log.check(1_000).unwrap();
+    assert!(report.is_good() && !is_whole && report.lines > 0, "the newest file alone: {report:?}");
+}

@@ -243,7 +243,10 @@ fn for_each_line(path: &Path, mut act: impl FnMut(u64, &[u8])) -> Result<(), Ver
 /// As [`for_each_line`], and with whether a line end follows.
 fn each_line(path: &Path, mut act: impl FnMut(u64, &[u8], bool)) -> Result<(), VerifyError> {
     let io = |error| VerifyError::Io(path.to_owned(), error);
-    let mut reader = BufReader::with_capacity(256 << 10, File::open(path).map_err(io)?);
+    let file = File::open(path).map_err(io)?;
+    // What is written meanwhile is not looked at: it could be half a line.
+    let length = file.metadata().map_err(io)?.len();
+    let mut reader = BufReader::with_capacity(256 << 10, file.take(length));
     let mut line = Vec::new();
     let limit = MAX_LINE_BYTES as u64 + 1;
     for number in 1.. {

@@ -80,6 +80,9 @@ fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
     let _running = world.agent();
     let mut chromium = Chromium::start();
     chromium.look(&world.url("/console"), "console-empty", 200);
+    for page in ["agents", "sessions", "servers", "audit"] {
+        chromium.look(&world.url(&format!("/console/{page}")), &format!("{page}-empty"), 200);
+    }
     chromium.look(&world.url("/console/approvals"), "approvals-empty", 200);
     chromium.look(&world.url("/console/approvals/apr_none"), "approval-none", 404);
     chromium.look(&world.url("/activate"), "code", 200);
@@ -98,6 +101,9 @@ fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
     chromium.look(&world.url(&format!("/console/approvals/{}", call.approval_id)), "approval-done", 200);
 
     chromium.look(&world.url("/console"), "console", 200);
+    for page in ["agents", "sessions", "audit"] {
+        chromium.look(&world.url(&format!("/console/{page}")), page, 200);
+    }
     chromium.look(&world.url(&format!("/console/agents/{}", agent.id)), "agent", 200);
     assert!(chromium.press("button[value=disable]", "").contains("disabled"));
     assert_eq!(world.agent_row().unwrap().status, AgentStatus::Suspended);

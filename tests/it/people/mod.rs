@@ -6,6 +6,7 @@ mod browser;
 mod calls;
 mod chromium;
 mod console;
+mod crowd;
 mod pages;
 mod provider;
 mod registers;
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use obol_authority::directory::{Agent, MemoryDirectory, Person};
+use obol_audit::{ChainKey, LogOptions};
+use obol_authority::directory::{Agent, Human, MemoryDirectory, Person};
 use obol_authority::http::{Handle, Options};
 use obol_authority::identity::{Provider, ProviderSettings};
 use obol_authority::{
@@ -24,8 +26,9 @@ use obol_authority::{
 };
 use obol_handshake::AuthoritySecret;
 use obol_secret::text::to_hex;
-use obol_session::Grant;
+use obol_session::{Grant, Suite};
 use obol_world::home::{self, command, free_port};
+use obol_world::rs::RsProcess;
 use obol_world::{now, tqs};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -34,6 +37,8 @@ use zeroize::Zeroizing;
 use self::browser::Browser;
 use crate::authenticator::Authenticator;
 
+/// The service's audit log, in the home.
+const LOG: &str = "as-audit.jsonl";
 const SECRET: &str = "a-client-secret-of-the-tests-0123456789";
 
 /// Grants one tool to whoever has the role `dev`, and another call by call, to which `ops` say yes; lets everybody approve everything, but privileged agents by a typed code.
@@ -149,6 +154,9 @@ impl World {
 
     fn with(set: impl FnOnce(ProviderSettings) -> ProviderSettings) -> Self {
         home::obol();
+        let home = home::home();
+        let log = LogOptions::new(home.path().join(LOG), home.path().join("as-audit.head"));
+        let log = log.open(ChainKey::from_bytes([5; 32])).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let origin = format!("http://{address}");
         let idp = Idp::start(&format!("{origin}/callback"));
@@ -161,7 +169,7 @@ impl World {
             decider: Arc::new(Plain),
             key: AuthoritySecret::from_bytes(&[7; 32]),
             code_key: [3; 32],
-            audit: None,
+            audit: Some(Arc::new(log)),
         };
         let authority = Arc::new(Authority::new(parts, Now { ms: now() * 1_000 }).unwrap());
         let runtime = Runtime::new().unwrap();
@@ -169,7 +177,7 @@ impl World {
         let service = runtime.block_on(options.bind(Arc::clone(&authority))).unwrap();
         let handle = service.handle();
         runtime.spawn(service.run(core::future::pending()));
-        Self { home: home::home(), idp, origin, authority, handle, _runtime: runtime }
+        Self { home, idp, origin, authority, handle, _runtime: runtime }
     }
 
     /// An authenticator beside a sidecar.
@@ -177,6 +185,24 @@ impl World {
         let pinned = format!("{}#{}", self.origin, to_hex(&self.authority.key().0));
         let sidecar = tqs::Tqs::start(self.home.path(), &[]);
         (sidecar, Authenticator::start(self.home.path(), &["--url", &pinned]))
+    }
+
+    /// A copy of a resource server that follows the service.
+    fn server(&self, audience: &str) -> RsProcess {
+        let now = Now { ms: now() * 1_000 };
+        let (by, suites) = (Human::local("root"), [Suite::HybridAesGcm]);
+        let invited = self.authority.add_resource_server(audience, &suites, &by, now).unwrap();
+        let pin = format!("{}#{}", self.origin, to_hex(&self.authority.key().0));
+        let code = invited.ticket.to_text();
+        let mut rs = RsProcess::joined_by(
+            self.home.path(),
+            &pin,
+            &code,
+            audience,
+            &["--first-start", "--spent", "memory"],
+        );
+        rs.start_again();
+        rs
     }
 
     /// Runs a command of the agent.

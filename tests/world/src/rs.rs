@@ -71,17 +71,24 @@ impl RsProcess {
 
     /// The same, without starting it.
     pub fn joined(home: &Path, service: &AsProcess, audience: &str, arguments: &[&str]) -> Self {
-        let port = free_port();
-        let (identity, pin) = (format!("rs-{port}.key"), service.pin());
-        let control = home.join(format!("run/obol/rs-{port}.sock"));
         let code = service.told(&["rs", "invite", audience])["ticket"].as_str().unwrap().to_owned();
+        Self::joined_by(home, &service.pin(), &code, audience, arguments)
+    }
+
+    /// The same, of a service that is pinned by this, with a code of its.
+    pub fn joined_by(home: &Path, pin: &str, code: &str, audience: &str, arguments: &[&str]) -> Self {
+        let port = free_port();
+        let identity = format!("rs-{port}.key");
+        let control = home.join(format!("run/obol/rs-{port}.sock"));
         let trusted = arguments.iter().position(|argument| *argument == "--rs-ca-file");
         let trusted = trusted.map_or(&[][..], |at| &arguments[at..at + 2]);
-        let join = ["rs", "join", "--authority", &pin, "--rs-identity-key", &identity, &code];
-        let joined = service.told(&[&join, trusted].concat());
+        let join = ["rs", "join", "--authority", pin, "--rs-identity-key", &identity, code, "--json"];
+        let joined = command(home).args(join).args(trusted).output().unwrap();
+        assert!(joined.status.success(), "{joined:?}");
+        let joined: Value = serde_json::from_slice(&joined.stdout).unwrap();
         assert_eq!(joined["audience"], audience);
         let socket = control.display().to_string();
-        let own = ["--authority", &pin, "--rs-identity-key", &identity, "--rs-control-socket", &socket];
+        let own = ["--authority", pin, "--rs-identity-key", &identity, "--rs-control-socket", &socket];
         // What a test names itself counts.
         let audience = (!arguments.contains(&"--audience")).then_some(["--audience", audience]);
         let arguments = own.iter().chain(audience.iter().flatten()).chain(arguments);

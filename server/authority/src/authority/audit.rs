@@ -34,6 +34,10 @@ impl Auditor {
         Self { log }
     }
 
+    pub(super) fn log(&self) -> Option<&AuditLog> {
+        self.log.as_deref()
+    }
+
     pub(super) fn health(&self) -> Result<(), String> {
         let log = self.log.as_ref();
         log.map_or(Ok(()), |log| log.health().map_err(|suspended| suspended.to_string()))

@@ -53,6 +53,12 @@ pub struct Copy {
     pub confirmed: bool,
     /// When it accepts nothing any more unless it hears something, at the latest, in Unix seconds.
     pub lease_ends: u64,
+    /// The number of the last event that it says it has applied.
+    pub applied: u64,
+    /// When it said so last, in Unix seconds, as far as that is known.
+    pub said_at: Option<u64>,
+    /// When it joined, in Unix seconds.
+    pub joined_at: u64,
 }
 
 /// What an agent's authenticator has said about an event.
@@ -182,6 +188,7 @@ impl Authority {
     pub(crate) fn word(&self, live: &Live, number: u64, sealed: &[u8], now: Now) -> Result<(), NotTaken> {
         match (live.open(number, sealed).ok_or(NotTaken::Malformed)?, &live.who) {
             (Word::Applied { seq }, _) => {
+                live.note_said(now.secs());
                 self.hub.note_applied(live, seq);
                 Ok(())
             }
@@ -255,6 +262,7 @@ impl Authority {
             Some(live) if live.heard_at() > 0 => live.heard_at(),
             _ => replica.seen_at.max(self.began_at),
         };
+        let said_at = live.as_ref().map(|live| live.said_at()).or(Some(replica.seen_at));
         let kept = replica.lease_secs.unwrap_or(self.settings.lease_secs);
         let lease_secs = live.as_ref().map_or(kept, |live| live.lease_secs);
         Copy {
@@ -263,6 +271,9 @@ impl Authority {
             follows: live.is_some(),
             confirmed: applied >= event,
             lease_ends: heard_at.saturating_add(lease_secs).saturating_add(HELD_BACK_SECS),
+            applied,
+            said_at: said_at.filter(|at| *at > 0),
+            joined_at: replica.joined_at,
         }
     }
 

@@ -220,6 +220,12 @@ impl Authority {
         &*self.directory
     }
 
+    /// The audit log, where there is one.
+    #[cfg_attr(not(feature = "people"), expect(dead_code, reason = "the console shows it"))]
+    pub(crate) fn audit_log(&self) -> Option<&AuditLog> {
+        self.auditor.log()
+    }
+
     /// Whether sessions can be opened and ended.
     ///
     /// # Errors

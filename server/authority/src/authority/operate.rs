@@ -6,10 +6,10 @@ use std::sync::Arc;
 use obol_session::{Grant, Suite};
 
 use super::{Authority, Deciding, Now};
-use crate::decider::{Decider, Moment, Undecided};
+use crate::decider::{Decided, Decider, Moment, PerCall, Undecided};
 use crate::directory::{
-    Agent, Answer, Approval, EndScope, Ended, Flow, Human, Invitation, Person, PolicyText, PolicyVersion,
-    Polled, Registration, ResourceServer, Unharmed, approved_agent,
+    Agent, AgentStatus, Answer, Approval, EndScope, Ended, Flow, Human, Invitation, Person, PolicyText,
+    PolicyVersion, Polled, Registration, ResourceServer, Unharmed, approved_agent,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::refused::Refused;
@@ -36,12 +36,16 @@ pub struct Review {
 }
 
 /// What would follow from a yes.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Preview {
     /// Whether policy lets this human say it.
     pub allowed: bool,
     /// What the agent would be granted now.
     pub grants: Vec<Grant>,
+    /// What would take a human's yes to each call.
+    pub per_call: Vec<PerCall>,
+    /// What it is granted now, where it is an agent already.
+    pub before: Option<Decided>,
 }
 
 /// Leave for agents to register by themselves.
@@ -184,14 +188,36 @@ impl Authority {
             flow: flow.name(),
         };
         let agent = approved_agent(&review.registration, &approval, review.before.as_ref(), now.secs());
+        let Decided { grants, per_call, .. } = self.would_get_of(&agent, &person, now)?;
+        let before = match &review.before {
+            Some(before) if before.status == AgentStatus::Active && !before.is_expired(now.secs()) => {
+                Some(self.would_get(before, now)?)
+            }
+            _ => None,
+        };
+        Ok(Preview { allowed, grants, per_call, before })
+    }
+
+    /// What an agent would be granted in a session that it opened now, tools left out that nobody is granted.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`] where it cannot be decided.
+    pub fn would_get(&self, agent: &Agent, now: Now) -> Result<Decided, Refused> {
+        self.would_get_of(agent, &self.person(&agent.owner)?, now)
+    }
+
+    fn would_get_of(&self, agent: &Agent, owner: &Person, now: Now) -> Result<Decided, Refused> {
+        let decider = self.deciding.read().decider.clone();
         let best = PREFERENCE.into_iter().find(|suite| self.settings.suites.contains(suite));
         let suite = best.unwrap_or(Suite::HybridAesGcm).number();
-        let decided =
-            decider.decide(&agent, &person, Moment { now: now.secs(), suite }).map_err(undecided)?;
+        let decided = decider.decide(agent, owner, Moment { now: now.secs(), suite });
+        let mut decided = decided.map_err(|error| Refused::Unavailable(error.to_string()))?;
         let denied = self.directory.denied_tools()?;
-        let mut grants = decided.grants;
-        grants.retain(|grant| !denied.iter().any(|denied| denied.tool == grant.tool));
-        Ok(Preview { allowed, grants })
+        let is_denied = |tool: &str| denied.iter().any(|denied| denied.tool == tool);
+        decided.grants.retain(|grant| !is_denied(&grant.tool));
+        decided.per_call.retain(|offer| !is_denied(&offer.grant.tool));
+        Ok(decided)
     }
 
     pub(super) fn may_register(

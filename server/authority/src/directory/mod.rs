@@ -271,6 +271,14 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn sessions(&self, agent: &AgentId) -> Answer<Vec<SessionRow>>;
 
+    /// Live sessions of all agents, those of one beside each other: the first `most` behind this one of this agent, and at most
+    /// [`MAX_PAGE`].
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn live_sessions(&self, after: Option<(&AgentId, SessionId)>, most: usize) -> Answer<Vec<SessionRow>>;
+
     /// A session, also one that has ended, for a while.
     ///
     /// # Errors

@@ -69,6 +69,8 @@ pub(crate) struct Live {
     applied: AtomicU64,
     /// When the last heartbeat was sent, in Unix seconds.
     heard_at: AtomicU64,
+    /// When its follower last said how far it has come, in Unix seconds.
+    said_at: AtomicU64,
 }
 
 impl Live {
@@ -81,6 +83,7 @@ impl Live {
             written: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             heard_at: AtomicU64::new(0),
+            said_at: AtomicU64::new(0),
         }
     }
 
@@ -105,6 +108,16 @@ impl Live {
 
     pub(super) fn note_applied(&self, seq: u64) {
         self.applied.fetch_max(seq, Ordering::SeqCst);
+    }
+
+    /// Its follower says how far it has come.
+    pub(crate) fn note_said(&self, now: u64) {
+        self.said_at.fetch_max(now, Ordering::SeqCst);
+    }
+
+    /// When it said so last, in Unix seconds; 0 if it never did.
+    pub(crate) fn said_at(&self) -> u64 {
+        self.said_at.load(Ordering::SeqCst)
     }
 
     /// A heartbeat is about to be sent: the lease of whoever gets it begins anew.

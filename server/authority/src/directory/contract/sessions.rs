@@ -13,6 +13,7 @@ tests![
     a_copy_can_be_made_to_end_both,
     an_agent_has_so_many_sessions_and_the_oldest_ends,
     the_same_handshake_at_once_from_many_opens_one_session,
+    the_live_sessions_of_all_agents_are_told_in_pages,
 ];
 
 fn a_session_is_there_with_its_halves_and_its_event(directory: &dyn Directory) {
@@ -186,4 +187,28 @@ fn the_same_handshake_at_once_from_many_opens_one_session(directory: &dyn Direct
     assert!(replies.iter().all(|reply| *reply == replies[0]));
     assert_eq!(answers.iter().filter(|carried| matches!(carried, Carried::Now(..))).count(), 1);
     assert_eq!(directory.sessions(&agent.id).unwrap().len(), 1);
+}
+
+fn the_live_sessions_of_all_agents_are_told_in_pages(directory: &dyn Directory) {
+    let agents: Vec<_> = (1..=3).map(|number| agent(directory, number, &format!("agent-{number}"))).collect();
+    for number in 100..112_u64 {
+        open(directory, &agents[usize::try_from(number % 3).unwrap()], number);
+    }
+    let by = Human::local("anna");
+    directory.end(EndScope::Session(SessionId::from_u64(105)), "stop".into(), by, NOW).unwrap().unwrap();
+    let (mut told, mut after) = (Vec::new(), None);
+    loop {
+        let place = after.as_ref().map(|(agent, session)| (agent, *session));
+        let page = directory.live_sessions(place, 4).unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 4);
+        after = Some((last.agent.clone(), last.id));
+        told.extend(page);
+    }
+    let mut numbers: Vec<u64> = told.iter().map(|row| row.id.as_u64()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (100..112).filter(|number| *number != 105).collect::<Vec<_>>());
+    let mut runs: Vec<_> = told.iter().map(|row| row.agent.clone()).collect();
+    runs.dedup();
+    assert_eq!(runs.len(), 3, "those of one agent stand beside each other");
 }

@@ -232,6 +232,10 @@ impl<S: Store> Directory for Stored<S> {
         self.store.read(|transaction| sessions::live(transaction, agent))
     }
 
+    fn live_sessions(&self, after: Option<(&AgentId, SessionId)>, most: usize) -> Answer<Vec<SessionRow>> {
+        self.store.read(|transaction| sessions::all_live(transaction, after, most.min(MAX_PAGE)))
+    }
+
     fn session(&self, id: SessionId) -> Answer<Option<SessionRow>> {
         self.store.read(|transaction| transaction.get(Table::Session, &id.as_u64().to_be_bytes()))
     }

@@ -145,6 +145,17 @@ pub(super) fn live(transaction: &Transaction<'_>, agent: &AgentId) -> Kept<Vec<S
     keys.iter().map(|key| row(transaction, number_behind(key)?)).collect()
 }
 
+/// Live sessions of all agents, in the order of their index.
+pub(super) fn all_live(
+    transaction: &Transaction<'_>,
+    after: Option<(&AgentId, SessionId)>,
+    most: usize,
+) -> Kept<Vec<SessionRow>> {
+    let after = after.map(|(agent, id)| transaction.under(agent.as_str(), &id.as_u64().to_be_bytes()));
+    let keys = transaction.keys(Table::AgentSession, &[], after.as_deref(), most)?;
+    keys.iter().map(|key| row(transaction, number_behind(key)?)).collect()
+}
+
 pub(super) fn row(transaction: &Transaction<'_>, id: SessionId) -> Kept<SessionRow> {
     let found = transaction.get(Table::Session, &id.as_u64().to_be_bytes())?;
     found.ok_or_else(|| Unavailable::new("an index names a session that is not there"))

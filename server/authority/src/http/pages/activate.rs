@@ -190,7 +190,7 @@ impl Pages {
             self.run(move |authority| authority.preview(&asked, &roles, secs, &by, flow, now)).await?;
         let (preview, problem) = match previewed {
             Ok(preview) => (preview, problem.to_owned()),
-            Err(refused) => (Preview { allowed: false, grants: Vec::new() }, refused.to_string()),
+            Err(refused) => (Preview::default(), refused.to_string()),
         };
         let registration = &review.registration;
         let shown = RegistrationPage {

@@ -9,7 +9,19 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::directory::Unavailable;
 use crate::refused::Refused;
+
+/// The places that every page leads to.
+pub(super) const PLACES: [(&str, &str); 7] = [
+    ("/console", "Overview"),
+    ("/console/approvals", "Calls that wait"),
+    ("/console/agents", "Agents"),
+    ("/console/sessions", "Sessions"),
+    ("/console/servers", "Servers"),
+    ("/console/audit", "Audit"),
+    ("/activate", "Approve by code"),
+];
 
 /// Why somebody gets another page than they asked for.
 #[derive(Debug)]
@@ -122,6 +134,12 @@ impl Refusal {
 
     pub(super) fn into_page(self) -> Response {
         *self.0
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(error: Unavailable) -> Self {
+        Refused::from(error).into()
     }
 }
 

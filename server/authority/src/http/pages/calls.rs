@@ -27,14 +27,14 @@ const VIEW: &str = "console.view";
 const MAX_ARGUMENTS_CHARS: usize = 8_192;
 
 /// A request in a list.
-struct Line {
-    id: String,
-    agent: String,
-    owner: String,
-    calls: String,
-    asked: String,
-    left: String,
-    may_decide: bool,
+pub(super) struct Line {
+    pub(super) id: String,
+    pub(super) agent: String,
+    pub(super) owner: String,
+    pub(super) calls: String,
+    pub(super) asked: String,
+    pub(super) left: String,
+    pub(super) may_decide: bool,
 }
 
 #[derive(Template)]
@@ -110,7 +110,7 @@ fn find(
     if right.sees { Ok((asked, right)) } else { Err(Refused::NoSuchApproval) }
 }
 
-fn limits(constraints: &Constraints) -> Vec<String> {
+pub(super) fn limits(constraints: &Constraints) -> Vec<String> {
     let Constraints {
         max_rows,
         max_calls,
@@ -183,16 +183,19 @@ fn line(asked: &AskedApproval, right: Right, now: u64) -> Line {
     }
 }
 
+/// Requests that wait, of those that this human may see.
+pub(super) fn waiting(authority: &Authority, by: &Human, now: Now) -> Result<Vec<Line>, Refused> {
+    let (waiting, views) = (authority.asked_approvals(by, now)?, views(authority, by)?);
+    let seen = waiting.iter().map(|asked| (asked, Right::of(asked, by, views)));
+    let seen = seen.filter(|(_, right)| right.sees);
+    Ok(seen.map(|(asked, right)| line(asked, right, now.secs())).collect())
+}
+
 /// What waits for the one who looks.
 pub(super) async fn list(pages: &Pages, request: Request) -> Served {
     let browser = pages.browser(request.headers(), "/console/approvals")?;
     let (by, now) = (browser.human.clone(), now());
-    let found = pages.run(move |authority| {
-        let (waiting, views) = (authority.asked_approvals(&by, now)?, views(authority, &by)?);
-        let seen = waiting.iter().map(|asked| (asked, Right::of(asked, &by, views)));
-        let lines = seen.filter(|(_, right)| right.sees).map(|(asked, right)| line(asked, right, now.secs()));
-        Ok::<_, Refused>(lines.collect())
-    });
+    let found = pages.run(move |authority| waiting(authority, &by, now));
     Ok(page(StatusCode::OK, &ListPage { browser: &browser, lines: found.await?? }, ""))
 }
 

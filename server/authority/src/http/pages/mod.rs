@@ -5,7 +5,8 @@
 //! | `login` | to the identity provider and back |
 //! | `activate` | an agent that asks to be approved |
 //! | `calls` | a call that waits for a human's yes |
-//! | `console` | agents, and ending them; resource servers |
+//! | `console` | what there is and what needs somebody: agents, sessions, resource servers |
+//! | `grants` | a grant as people read it |
 //! | `browser` | who is logged in with which browser |
 //! | `guard` | what a request must show before it changes anything |
 //! | `answer` | the headers of every page, and its text |
@@ -19,6 +20,7 @@ mod answer;
 mod browser;
 mod calls;
 mod console;
+mod grants;
 mod guard;
 mod login;
 
@@ -56,6 +58,8 @@ pub(super) struct Pages {
     work: Turnstile,
     sources: Limiter<IpAddr>,
     guesses: activate::Guesses,
+    /// One at a time checks the audit log.
+    checking: tokio::sync::Semaphore,
     start: Start,
 }
 
@@ -74,6 +78,7 @@ impl Pages {
             work: Turnstile::new(2 * cores),
             sources: Limiter::new(rate),
             guesses: activate::Guesses::default(),
+            checking: tokio::sync::Semaphore::new(1),
             start: Start::now(),
         }
     }
@@ -146,9 +151,21 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
             page!(get, activate::show, named).merge(page!(post, activate::decide, named)),
         )
         .route("/console", page!(get, console::overview))
+        .route("/console/agents", page!(get, console::agents))
         .route(
             "/console/agents/{id}",
-            page!(get, console::agent, named).merge(page!(post, console::decide, named)),
+            page!(get, console::agent, named).merge(page!(post, console::decide_agent, named)),
+        )
+        .route("/console/sessions", page!(get, console::sessions))
+        .route(
+            "/console/sessions/{id}",
+            page!(get, console::session, named).merge(page!(post, console::end_session, named)),
+        )
+        .route("/console/audit", page!(get, console::audit).merge(page!(post, console::check_audit)))
+        .route("/console/servers", page!(get, console::servers))
+        .route(
+            "/console/servers/{id}",
+            page!(get, console::copy, named).merge(page!(post, console::decide_copy, named)),
         )
         .route("/console/approvals", page!(get, calls::list))
         .route(

@@ -139,7 +139,7 @@ pub(super) fn ended(report: KillReport, matched: bool) -> DisableResult {
 }
 
 pub(super) fn copy(copy: Copy) -> CopyStatus {
-    let Copy { id, audience, follows, confirmed, lease_ends } = copy;
+    let Copy { id, audience, follows, confirmed, lease_ends, .. } = copy;
     CopyStatus { copy_id: id, audience, follows, confirmed, lease_ends_at: time(lease_ends) }
 }
 

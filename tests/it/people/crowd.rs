@@ -1,0 +1,106 @@
+//! Many agents, sessions and registrations with hostile names, put straight into the directory: nobody waits for hundreds of handshakes.
+
+use obol_authority::Refused;
+use obol_authority::directory::{
+    Agent, Approval, Carried, ClonePolicy, Flow, Handshake, Human, NewRegistration, Registered, Seal,
+    SessionPlan, SessionRow, Wanted,
+};
+use obol_authority::id::{AgentId, RegistrationId, SystemRandom};
+use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
+use obol_session::SessionId;
+use obol_world::now;
+
+use super::World;
+
+/// What the longest and worst names have in them.
+fn hostile(number: u64) -> String {
+    let name = format!("<script>alert({number})</script>\u{202e}\"'&\u{200b}\u{5d0}\u{5d1}");
+    format!("{name}{}", "W".repeat(200 - name.chars().count()))
+}
+
+fn bytes(number: u64, salt: u8) -> [u8; 32] {
+    let mut bytes = [salt; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn handshake(number: u64) -> Handshake {
+    Handshake { before: HandshakeHash(bytes(number, 1)), hash: HandshakeHash(bytes(number, 2)) }
+}
+
+fn seal<T: 'static>() -> Seal<T> {
+    Box::new(|_: &Result<T, Refused>| Vec::new())
+}
+
+/// Somebody asks to be an agent.
+fn registration(world: &World, number: u64, name: &str) -> RegistrationId {
+    let text = hostile(number);
+    let new = NewRegistration {
+        id: RegistrationId::generate(&mut SystemRandom),
+        agent: AgentId::generate(&mut SystemRandom),
+        wanted: Wanted {
+            name: name.to_owned(),
+            class: "coding".to_owned(),
+            roles: vec!["dev".to_owned()],
+            tools: Vec::new(),
+            host: text.clone(),
+            user: text.clone(),
+            software: text,
+        },
+        identity: IdentityPublic(bytes(number, 7)),
+        sek: SekPublic([9; 32]),
+        source: format!("192.0.{}.{}", number / 200, number % 200),
+        flow: Flow::Local,
+        poll_hash: bytes(number, 3),
+        code_hash: bytes(number, 4),
+        ticket_hash: None,
+        attested: None,
+    };
+    match world.authority.directory().register(handshake(number), new, now(), seal()).unwrap() {
+        Carried::Now(Ok(Registered::Waits(id)), _) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An agent that somebody approved.
+pub(super) fn agent(world: &World, number: u64, name: &str) -> Agent {
+    let approval = Approval {
+        registration: registration(world, number, name),
+        agent: AgentId::generate(&mut SystemRandom),
+        by: Human::local(hostile(number)),
+        roles: (0..12).map(|role| format!("role-{role}")).collect(),
+        secs: 86_400,
+        flow: "local",
+    };
+    world.authority.directory().approve(approval, now()).unwrap().unwrap()
+}
+
+/// A session of an agent.
+pub(super) fn session(world: &World, number: u64, agent: &Agent) -> SessionRow {
+    let tools: Vec<String> = (0..20).map(|tool| format!("tool-{tool}")).collect();
+    let plan = SessionPlan {
+        row: SessionRow {
+            id: SessionId::from_u64(number),
+            agent: agent.id.clone(),
+            suite: 4,
+            established_at: now(),
+            expires_at: now() + 900,
+            policy_epoch: 0,
+            audiences: vec!["https://a".to_owned()],
+            tools,
+            closes_at: None,
+            ended: None,
+        },
+        agent_version: agent.version,
+        presented: Vec::new(),
+        previous: None,
+        chain: [0; 32],
+        clones: ClonePolicy::Alert,
+        halves: Vec::new(),
+    };
+    let carried = world.authority.directory().open_session(handshake(1 << 40 | number), plan, now(), seal());
+    match carried.unwrap() {
+        Carried::Now(Ok(opened), _) => opened.session,
+        other => panic!("{other:?}"),
+    }
+}
