@@ -9,6 +9,7 @@
 //!   arguments and seals the result.
 //! - [`front`] and [`Rules`]: the guard in front of a server in any language, line by line.
 //! - [`wrap`]: the other side, in front of a client in any language.
+//! - [`routing`] and [`sse`]: what both need where messages travel over HTTP.
 //! - `rmcp`, with the feature of that name: the guard around a server of the official SDK.
 //!
 //! All but the last is plain data and an `async` function or two; it fits any server that has the JSON of a request.
@@ -34,7 +35,9 @@ mod raw;
 mod result;
 #[cfg(feature = "rmcp")]
 pub mod rmcp;
+pub mod routing;
 mod rules;
+pub mod sse;
 pub mod wrap;
 
 pub use guard::{Admitted, ToolGuard};

@@ -24,16 +24,16 @@ fn server_of_node(name: &str) -> Vec<OsString> {
     vec!["node".into(), file.into()]
 }
 
-fn client_of_python(mode: &str, server: Vec<OsString>) -> Vec<OsString> {
+pub(super) fn client_of_python(mode: &str, server: Vec<OsString>) -> Vec<OsString> {
     [vec![python().into(), program("client.py").into(), mode.into()], server].concat()
 }
 
-fn client_of_typescript(server: Vec<OsString>) -> Vec<OsString> {
+pub(super) fn client_of_typescript(server: Vec<OsString>) -> Vec<OsString> {
     [vec!["node".into(), program("client.js").into()], server].concat()
 }
 
 /// Starts a client; the revision that it speaks.
-fn start(home: &Path, client: &[OsString]) -> (Pipe, String) {
+pub(super) fn start(home: &Path, client: &[OsString]) -> (Pipe, String) {
     let mut pipe = Pipe::start_with(home, client, |command: &mut Command| {
         command.env("MODULES", modules());
     });
@@ -41,16 +41,16 @@ fn start(home: &Path, client: &[OsString]) -> (Pipe, String) {
     (pipe, version)
 }
 
-fn call(client: &mut Pipe, tool: &str, arguments: &Value) -> Value {
+pub(super) fn call(client: &mut Pipe, tool: &str, arguments: &Value) -> Value {
     client.ask(&json!({"call": tool, "arguments": arguments}))
 }
 
-fn text(result: &Value) -> &str {
+pub(super) fn text(result: &Value) -> &str {
     assert_ne!(result["isError"], true, "{result}");
     result["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{result}"))
 }
 
-fn is_refused(result: &Value) -> bool {
+pub(super) fn is_refused(result: &Value) -> bool {
     result["isError"] == true
         && result["content"][0]["text"].as_str().unwrap().starts_with("The call is refused")
 }

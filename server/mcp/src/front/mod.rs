@@ -20,7 +20,9 @@ mod answers;
 mod waiting;
 
 use core::fmt;
+use std::sync::Arc;
 
+use obol_resource::Gate;
 use obol_resource::fold::same_but_for_case;
 use obol_secret::json::{self, Bounds};
 use parking_lot::Mutex;
@@ -66,19 +68,24 @@ pub enum FromServer {
 /// Whether some session was granted a tool.
 pub type Granted = dyn Fn(&str) -> bool + Send + Sync;
 
-/// What stands in front of a server that knows nothing of the extension.
+/// What stands in front of a server that knows nothing of the extension: what one connection says to it.
 pub struct Front {
+    shared: Arc<Shared>,
+    waiting: Mutex<WaitingTable>,
+}
+
+/// What is the same for all connections.
+struct Shared {
     guard: ToolGuard,
     rules: Rules,
     granted: Box<Granted>,
-    waiting: Mutex<WaitingTable>,
 }
 
 impl fmt::Debug for Front {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Front")
-            .field("guard", &self.guard)
-            .field("rules", &self.rules)
+            .field("guard", &self.shared.guard)
+            .field("rules", &self.shared.rules)
             .finish_non_exhaustive()
     }
 }
@@ -92,7 +99,28 @@ type Refused = (i32, &'static str);
 impl Front {
     /// For one connection. `granted` is asked for each tool of `tools/list`, where the rules hide what is not.
     pub fn new(guard: ToolGuard, rules: Rules, granted: Box<Granted>) -> Self {
-        Self { guard: rules.tell(guard), rules, granted, waiting: Mutex::default() }
+        let shared = Shared { guard: rules.tell(guard), rules, granted };
+        Self { shared: Arc::new(shared), waiting: Mutex::default() }
+    }
+
+    /// The same for another connection.
+    #[must_use]
+    pub fn for_another(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), waiting: Mutex::default() }
+    }
+
+    /// The gate, for its counts.
+    pub fn gate(&self) -> &Gate {
+        self.shared.guard.gate()
+    }
+
+    /// Says that no answer is expected any more to a line that was sent, for transports that know that. One that must not leave in the
+    /// clear is waited for all the same.
+    pub fn give_up(&self, line: &str) {
+        let message = RawObject::read(line);
+        if let Some(Kind::Request(id, _)) = message.as_ref().and_then(jsonrpc::kind) {
+            self.waiting.lock().forget(&id);
+        }
     }
 
     /// Looks at a line of the client, without its end. Needs a tokio runtime with time enabled.
@@ -150,12 +178,12 @@ impl Front {
         if method == TOOLS_CALL {
             return self.call_tool(message, id, parameters, stateless).await;
         }
-        if self.rules.guards(method) {
+        if self.shared.rules.guards(method) {
             let sent = self.guarded_method(message, id, method, parameters).await?;
             self.expect(id, method, stateless);
             return Ok(sent);
         }
-        if !self.rules.lets_pass(method) {
+        if !self.shared.rules.lets_pass(method) {
             return Err((METHOD_NOT_FOUND, "The guard lets no such method pass"));
         }
         self.expect(id, method, stateless);
@@ -171,7 +199,7 @@ impl Front {
         let waiting = match method {
             INITIALIZE => Waiting::Initialize,
             DISCOVER => Waiting::Discover,
-            TOOLS_LIST if self.rules.hides() => Waiting::List,
+            TOOLS_LIST if self.shared.rules.hides() => Waiting::List,
             _ => return,
         };
         self.waiting.lock().insert(id.clone(), waiting, stateless);
@@ -186,11 +214,11 @@ impl Front {
     ) -> Result<FromClient, Refused> {
         let name = parameters.params.text("name").ok_or((INVALID_PARAMS, "The tool has no name"))?;
         let arguments = parameters.arguments()?;
-        if self.guard.is_open(&name) {
+        if self.shared.guard.is_open(&name) {
             return Ok(FromClient::Send(one_line(parameters.write(message))));
         }
         let mut meta = parameters.take_extension();
-        match self.guard.admit(&name, arguments, &mut meta).await {
+        match self.shared.guard.admit(&name, arguments, &mut meta).await {
             Ok(admitted) => {
                 parameters.set_arguments(&admitted);
                 let line = one_line(parameters.write(message));
@@ -220,7 +248,7 @@ impl Front {
             return Err((INVALID_PARAMS, "Only the arguments of tools can be sealed"));
         }
         let arguments = parameters.all()?;
-        match self.guard.admit(method, arguments, &mut meta).await {
+        match self.shared.guard.admit(method, arguments, &mut meta).await {
             Ok(admitted) => {
                 Ok(FromClient::Send(one_line(parameters.write_all(message, admitted.arguments()))))
             }
@@ -245,10 +273,10 @@ impl Front {
         let Some((waiting, stateless)) = waits.take(&id) else { return FromServer::Pass };
         drop(waits);
         let told = match waiting {
-            Waiting::Initialize => answers::advertising(message, self.guard.gate().verifier(), false),
-            Waiting::Discover => answers::advertising(message, self.guard.gate().verifier(), true),
+            Waiting::Initialize => answers::advertising(message, self.shared.guard.gate().verifier(), false),
+            Waiting::Discover => answers::advertising(message, self.shared.guard.gate().verifier(), true),
             Waiting::List => {
-                let shown = |tool: &str| self.guard.is_open(tool) || (self.granted)(tool);
+                let shown = |tool: &str| self.shared.guard.is_open(tool) || (self.shared.granted)(tool);
                 answers::without_hidden(message, &shown)
             }
             Waiting::Sealed(admitted) => Some(answers::sealed(message, &id, &admitted, stateless)),

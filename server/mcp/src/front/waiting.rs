@@ -46,6 +46,13 @@ impl WaitingTable {
         self.requests.insert(id, (waiting, stateless));
     }
 
+    /// Forgets one whose answer may leave as it is.
+    pub(super) fn forget(&mut self, id: &Id) {
+        if !matches!(self.requests.get(id), Some((Waiting::Sealed(_), _))) {
+            self.requests.remove(id);
+        }
+    }
+
     pub(super) fn take(&mut self, id: &Id) -> Option<(Waiting, bool)> {
         let taken = self.requests.remove(id)?;
         self.sealed -= usize::from(matches!(taken.0, Waiting::Sealed(_)));

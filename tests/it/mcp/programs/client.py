@@ -7,12 +7,19 @@ import sys
 
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp_types import ElicitResult
+
+
+async def agree(context: object, params: object) -> ElicitResult:
+    return ElicitResult(action="accept", content={"sure": True})
 
 
 async def main() -> None:
     mode, command, *arguments = sys.argv[1:]
     server = StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
-    async with Client(server, mode=mode) as client:
+    # Without anything in between a server over HTTP is its address.
+    server = command if command.startswith("http://") else server
+    async with Client(server, mode=mode, elicitation_callback=agree) as client:
         print(json.dumps({"version": client.protocol_version}), flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             step = json.loads(line)

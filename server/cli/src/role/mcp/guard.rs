@@ -3,6 +3,7 @@
 //! The server is started first, by an ordinary process. Then this one is closed to others and enters the sandbox, before a key
 //! is loaded: what the server may do is not this process's business, and what this one knows is not the server's.
 
+use core::net::SocketAddr;
 use std::io::{self, Read, Stdout};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,6 +14,8 @@ use obol_ipc::RS_CONTROL_SOCKET_VARIABLE;
 use obol_mcp::front::{FromClient, FromServer, Front};
 use obol_mcp::{Rules, ToolGuard};
 use obol_probe::stop::Stop;
+use obol_resource::Gate;
+use obol_sandbox::{Measure, Sandbox};
 use obol_secret::file::read_public;
 use obol_token::text::to_hex;
 use obol_verify::{Clock as _, SessionStore, SystemClock};
@@ -32,36 +35,29 @@ use crate::settings::args::mcp::McpGuardArgs;
 use crate::settings::config::Config;
 
 /// What it calls itself to its operator.
-const NAME: &str = concat!("obol-mcp-guard/", env!("CARGO_PKG_VERSION"));
+pub(super) const NAME: &str = concat!("obol-mcp-guard/", env!("CARGO_PKG_VERSION"));
 /// The longest file of rules, in bytes.
 const MAX_RULES_BYTES: usize = 1 << 20;
 
+/// What the arguments say is to be guarded, and how.
+pub(super) fn rules_of(args: &McpGuardArgs) -> Outcome<Rules> {
+    if args.server.spend_socket.is_some() {
+        return Err(Failure::usage("--spend-socket: a guard spends tokens alone; `obol rs` has that socket"));
+    }
+    Ok(args.rules.as_deref().map(read_rules).transpose()?.unwrap_or_default())
+}
+
 /// Runs until the server ends.
-pub(crate) fn run(args: &McpGuardArgs, config: &Config) -> Outcome {
-    let rules = args.rules.as_deref().map(read_rules).transpose()?.unwrap_or_default();
+pub(super) fn run(args: &McpGuardArgs, rules: Rules, config: &Config) -> Outcome {
     let mut own = args.server.clone();
-    if own.listen.is_some() || own.allow_remote || own.spend_socket.is_some() {
+    if own.listen.is_some() || own.allow_remote {
         return Err(Failure::usage(
-            "--listen, --allow-remote and --spend-socket: this guard speaks over standard input and output",
+            "--listen and --allow-remote are for --url: in front of a command the guard speaks over standard input and output",
         ));
     }
     let (server, output) = Server::start(&args.command)?;
-    let mut hardening = obol_sandbox::harden_process();
-    let prepared = Prepared::read(&own, config)?;
-    if own.spent.is_none() && config.rs.spent.is_none() {
-        // Guards of other servers run beside this one, and each file has one owner.
-        let hash = prepared.audience().hash();
-        let own_part = to_hex(hash.first_chunk::<8>().map(|part| &part[..]).unwrap_or_default());
-        own.spent = Some(place(None, &format!("mcp-spent-{own_part}.redb"))?);
-    }
-    let operator = operator(&mut own)?;
-    let sandbox = match config.rs.sandbox {
-        Some(false) => None,
-        _ => Some(prepared.reach(&own, config, None, operator.as_ref())?.signal()),
-    };
-    hardening.extend(sandbox::enter(sandbox.as_ref()));
-    obol_sandbox::report(&hardening, None);
-    let opened = prepared.open(&own, config)?;
+    let hardening = obol_sandbox::harden_process();
+    let (opened, operator) = enter(hardening, &mut own, config, None, |sandbox| sandbox.signal())?;
 
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -72,6 +68,31 @@ pub(crate) fn run(args: &McpGuardArgs, config: &Config) -> Outcome {
     // A thread may still wait for the client; it ends with the process.
     runtime.shutdown_background();
     ended.and(server.end())
+}
+
+/// Reads what is to be read, enters the sandbox with what `more` leaves, and opens what decides.
+pub(super) fn enter(
+    mut hardening: Vec<Measure>,
+    own: &mut RsArgs,
+    config: &Config,
+    listen: Option<SocketAddr>,
+    more: impl FnOnce(Sandbox) -> Sandbox,
+) -> Outcome<(Opened, Option<OperatorDoor>)> {
+    let prepared = Prepared::read(own, config)?;
+    if own.spent.is_none() && config.rs.spent.is_none() {
+        // Guards of other servers run beside this one, and each file has one owner.
+        let hash = prepared.audience().hash();
+        let own_part = to_hex(hash.first_chunk::<8>().map(|part| &part[..]).unwrap_or_default());
+        own.spent = Some(place(None, &format!("mcp-spent-{own_part}.redb"))?);
+    }
+    let operator = operator(own)?;
+    let sandbox = match config.rs.sandbox {
+        Some(false) => None,
+        _ => Some(more(prepared.reach(own, config, listen, operator.as_ref())?)),
+    };
+    hardening.extend(sandbox::enter(sandbox.as_ref()));
+    obol_sandbox::report(&hardening, None);
+    Ok((prepared.open(own, config)?, operator))
 }
 
 /// Where the operator is answered, if somewhere was named: there may be many guards on one machine.
@@ -113,10 +134,7 @@ fn serve(
     output: ChildStdout,
 ) -> Outcome {
     let Opened { gate, control, follower, reloader } = opened;
-    say_what_passes(&rules);
-    let (sessions, clock) = (Arc::clone(&control.sessions), SystemClock::new());
-    let granted = move |tool: &str| is_granted(&*sessions, tool, clock.now());
-    let front = Front::new(ToolGuard::new(gate), rules, Box::new(granted));
+    let front = front(gate, rules, Arc::clone(&control.sessions));
     {
         let _inside = runtime.enter();
         runtime.spawn(reloader.read_on(signal(SignalKind::hangup())?));
@@ -139,6 +157,14 @@ fn serve(
         client.server.close();
     })?;
     between.read_server(output)
+}
+
+/// What looks at each message.
+pub(super) fn front(gate: Gate, rules: Rules, sessions: Arc<dyn SessionStore>) -> Front {
+    say_what_passes(&rules);
+    let clock = SystemClock::new();
+    let granted = move |tool: &str| is_granted(&*sessions, tool, clock.now());
+    Front::new(ToolGuard::new(gate), rules, Box::new(granted))
 }
 
 /// So that nobody takes for guarded what is not.

@@ -13,6 +13,7 @@ use tokio::runtime::{Handle, Runtime};
 use super::agent::Drawer;
 use super::lines::{Found, Lines, MAX_CLIENT_BYTES, MAX_SERVER_BYTES, Sink, inside};
 use super::server::Server;
+use super::wrap_http;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::settings::args::mcp::McpWrapArgs;
@@ -29,11 +30,14 @@ struct Between {
     server: Arc<Sink<ChildStdin>>,
 }
 
-/// Runs until the server ends.
+/// Runs until the server ends, or, where it is reached over HTTP, until the client does.
 pub(crate) fn run(args: &McpWrapArgs) -> Outcome {
     Audience::new(args.audience.as_str()).map_err(Failure::usage)?;
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(Failure::other)?;
+    if let Some(url) = &args.url {
+        return wrap_http::run(args, url, random);
+    }
     let (server, output) = Server::start(&args.command)?;
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

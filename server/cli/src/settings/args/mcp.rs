@@ -1,5 +1,6 @@
 //! The command line of what stands between MCP clients and servers.
 
+use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -41,8 +42,14 @@ pub(crate) struct McpWrapArgs {
     /// The authenticator's socket. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) auth_socket: Option<OsString>,
+    /// The address of a server that is reached over HTTP, in place of a command. http:// is for this machine.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub(crate) url: Option<String>,
+    /// Reach another machine by http://. Tokens cross the network in the clear then.
+    #[arg(long, requires = "url")]
+    pub(crate) plain: bool,
     /// The server's command.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "url", value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
 
@@ -51,9 +58,25 @@ pub(crate) struct McpGuardArgs {
     /// A file (TOML) that says what a call of each tool stands for. Without it: each tool needs a token for its name.
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
+    /// The address of a server that is reached over HTTP, in place of a command: the guard listens at --listen, under the same path. Nobody
+    /// but the guard should reach the server. http:// is for this machine.
+    #[arg(long, value_name = "URL", conflicts_with = "command")]
+    pub(crate) url: Option<String>,
+    /// Reach a server on another machine by http://.
+    #[arg(long, requires = "url")]
+    pub(crate) plain: bool,
+    /// The certificate chain, PEM, with --url. Without it: plain HTTP, on loopback only. Read again on SIGHUP.
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "url")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A loopback address for /livez, /readyz and /metrics, with --url.
+    #[arg(long, value_name = "ADDRESS", requires = "url")]
+    pub(crate) http: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) server: RsArgs,
     /// The server's command.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required_unless_present = "url", value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
 }
