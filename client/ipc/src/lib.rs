@@ -40,6 +40,6 @@ pub use obol_ipc as protocol;
 pub use self::async_client::{AsyncClient, MAX_IN_FLIGHT};
 pub use self::client::{
     AsControlClient, AuthClient, AuthControlClient, BlockingClient, CallError, Client, ControlClient,
-    RsControlClient,
+    RsControlClient, Way,
 };
 pub use self::connect::{ConnectError, ConnectOptions, DEFAULT_ANSWER_TIMEOUT, Lost};

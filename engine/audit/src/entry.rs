@@ -75,6 +75,12 @@ pub enum Event {
     CloneSuspected,
     /// An agent says that somebody else spent a token of its.
     TokenStolen,
+    /// An operator of another machine logged in there, or was refused.
+    OperatorLogin,
+    /// An operator's login from another machine ended before its time.
+    OperatorLogout,
+    /// An operator of another machine asked for something there.
+    Operate,
     /// A resource server's copy joined.
     Join,
     /// A session would have been opened otherwise there by a policy that is only looked at.

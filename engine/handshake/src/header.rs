@@ -34,11 +34,15 @@ pub enum Purpose {
     RotateKey,
     /// 8: an agent ends its registration.
     Deregister,
+    /// 9: an operator elsewhere asks to be let in, or leaves.
+    Login,
+    /// 10: an operator elsewhere, who was let in, asks for something.
+    Operate,
 }
 
 impl Purpose {
     /// Every purpose, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Session,
         Self::Register,
         Self::Join,
@@ -47,9 +51,11 @@ impl Purpose {
         Self::Approval,
         Self::RotateKey,
         Self::Deregister,
+        Self::Login,
+        Self::Operate,
     ];
 
-    /// The number on the wire, 1 to 8.
+    /// The number on the wire, 1 to 10.
     pub const fn number(self) -> u8 {
         match self {
             Self::Session => 1,
@@ -60,6 +66,8 @@ impl Purpose {
             Self::Approval => 6,
             Self::RotateKey => 7,
             Self::Deregister => 8,
+            Self::Login => 9,
+            Self::Operate => 10,
         }
     }
 
@@ -198,7 +206,7 @@ mod tests {
         };
         assert_eq!(with(0, 2), HandshakeError::Version(2));
         assert_eq!(with(1, 0), HandshakeError::Purpose(0));
-        assert_eq!(with(1, 9), HandshakeError::Purpose(9));
+        assert_eq!(with(1, 11), HandshakeError::Purpose(11));
         assert_eq!(with(2, 5), HandshakeError::Suite(5));
         assert_eq!(with(2, 4), HandshakeError::Suite(4), "not offered");
     }

@@ -64,6 +64,10 @@ name! {
     ApprovalId, "apr_"
 }
 name! {
+    /// An operator elsewhere who asks to be let in, or was: `log_…`.
+    LoginId, "log_"
+}
+name! {
     /// One running copy of a resource server: `rsr_…`.
     ReplicaId, "rsr_"
 }

@@ -8,6 +8,7 @@
 //! | [`Decider`] | who decides what is granted; [`policy`] decides it by Cedar |
 //! | `stream` | who follows the events, and how far each has come |
 //! | `attest` | signed words of others that stand in for a human when an agent registers |
+//! | `remote` | operators elsewhere: who is let in, by which key, until when |
 //! | `ssf` | what others say of humans, and what follows for their agents |
 //! | `mail` | e-mail about what waits for a human, and about alarms |
 //! | [`http`](mod@http) | the routes for agents and resource servers, bounded, with TLS or on loopback alone |
@@ -32,6 +33,7 @@ mod numbers;
 mod outbound;
 pub mod policy;
 mod refused;
+mod remote;
 mod settings;
 mod ssf;
 mod stream;
@@ -45,9 +47,10 @@ pub use decider::{Decided, Decider, Moment, NoPolicy, PerCall, Route, Undecided,
 pub use mail::{Mail, MailError, MailSettings};
 pub use outbound::Outbound;
 pub use refused::Refused;
+pub use remote::{AskedLogin, LiveLogin, Operator, SaidOfLogin};
 pub use settings::{
-    DEFAULT_APPROVAL_SECS, DEFAULT_CALL_APPROVALS_PER_HOUR, DEFAULT_LEASE_SECS, DEFAULT_SESSION_SECS,
-    LEASE_SECS_ALLOWED, MAX_APPROVAL_SECS, MAX_CALL_APPROVALS_PER_HOUR, MAX_SESSION_SECS, MAX_SKEW_SECS,
-    PREFERENCE, Settings, SettingsError,
+    DEFAULT_APPROVAL_SECS, DEFAULT_CALL_APPROVALS_PER_HOUR, DEFAULT_LEASE_SECS, DEFAULT_LOGIN_SECS,
+    DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, LOGIN_SECS_ALLOWED, MAX_APPROVAL_SECS,
+    MAX_CALL_APPROVALS_PER_HOUR, MAX_SESSION_SECS, MAX_SKEW_SECS, PREFERENCE, Settings, SettingsError,
 };
 pub use ssf::{EventSettings, EventSettingsError, Events, OutletStatus, TransmitterStatus, Trial, trial};

@@ -72,6 +72,16 @@ pub enum Refused {
         /// How many there are.
         held: usize,
     },
+    /// No operator of another machine is let in by this key.
+    NotLoggedIn,
+    /// Nobody operates the service from elsewhere: its settings name no role that may.
+    NoRemoteOperators,
+    /// This human may not operate the service from elsewhere.
+    MayNotLogIn,
+    /// A human said no to this login.
+    LoginDenied,
+    /// Policy does not let this human do that: its verb, and what decided.
+    MayNotOperate(String),
     /// There is no such agent, session, tool or resource server.
     Unknown(&'static str),
     /// A part of the request is not as it must be.
@@ -117,6 +127,11 @@ impl Refused {
             Self::Changed => "CHANGED",
             Self::PolicyInForce => "POLICY_IN_FORCE",
             Self::PolicyTakesTooMuch { .. } => "POLICY_TAKES_TOO_MUCH",
+            Self::NotLoggedIn => "NOT_LOGGED_IN",
+            Self::NoRemoteOperators => "NO_REMOTE_OPERATORS",
+            Self::MayNotLogIn => "MAY_NOT_LOG_IN",
+            Self::LoginDenied => "LOGIN_DENIED",
+            Self::MayNotOperate(_) => "MAY_NOT_OPERATE",
             Self::Unknown(_) => "UNKNOWN",
             Self::Malformed(_) => "MALFORMED",
             Self::SekProof => "SEK_PROOF",
@@ -183,6 +198,25 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// What is said to operators of other machines.
+    fn of_logins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLoggedIn => f.write_str("you are not logged in here, or not any more; run `obol login`"),
+            Self::NoRemoteOperators => f.write_str(
+                "nobody operates this service from elsewhere; as.operator_roles names the roles that may, and there must be an \
+                 identity provider",
+            ),
+            Self::MayNotLogIn => f.write_str(
+                "you may not operate this service from elsewhere: you have none of the roles that as.operator_roles names",
+            ),
+            Self::LoginDenied => f.write_str("a human said no to this login"),
+            Self::MayNotOperate(verb) => write!(f, "policy does not let you do this (operate, {verb})"),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,6 +264,11 @@ impl fmt::Display for Refused {
                 write!(f, "that is not the return code that the page showed; {left} more may be tried")
             }
             Self::NotOffered(_) | Self::CallDenied | Self::TooManyAsked | Self::NoSuchApproval => self.of_calls(f),
+            Self::NotLoggedIn
+            | Self::NoRemoteOperators
+            | Self::MayNotLogIn
+            | Self::LoginDenied
+            | Self::MayNotOperate(_) => self.of_logins(f),
             Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
             Self::PolicyInForce => f.write_str("this version of the policy is in force already"),
             Self::PolicyTakesTooMuch { lost, held } => write!(

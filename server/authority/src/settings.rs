@@ -28,6 +28,10 @@ pub const MAX_SKEW_SECS: u64 = 30;
 pub const DEFAULT_LEASE_SECS: u64 = 300;
 /// How long that may be, in seconds.
 pub const LEASE_SECS_ALLOWED: RangeInclusive<u64> = 30..=900;
+/// How long an operator's login from elsewhere lasts if not said, in seconds.
+pub const DEFAULT_LOGIN_SECS: u64 = 3_600;
+/// How long that may be, in seconds.
+pub const LOGIN_SECS_ALLOWED: RangeInclusive<u64> = 60..=43_200;
 /// The most that `node` can be: 10 bits of a session's number.
 const MAX_NODE: u16 = 1_023;
 
@@ -46,6 +50,8 @@ pub struct Settings {
     pub(crate) clones: ClonePolicy,
     pub(crate) node: u16,
     pub(crate) has_pages: bool,
+    pub(crate) operator_roles: Vec<String>,
+    pub(crate) login_secs: u64,
 }
 
 /// A setting that cannot be.
@@ -93,6 +99,8 @@ impl Settings {
             clones: ClonePolicy::default(),
             node: 0,
             has_pages: false,
+            operator_roles: Vec::new(),
+            login_secs: DEFAULT_LOGIN_SECS,
         })
     }
 
@@ -209,6 +217,27 @@ impl Settings {
     pub fn with_pages(mut self) -> Self {
         self.has_pages = true;
         self
+    }
+
+    /// The roles of which one is needed to operate the service from elsewhere; if none is said, nobody does.
+    #[must_use]
+    pub fn operator_roles(mut self, roles: Vec<String>) -> Self {
+        self.operator_roles = roles;
+        self
+    }
+
+    /// How long an operator's login from elsewhere lasts, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not within [`LOGIN_SECS_ALLOWED`].
+    pub fn login_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
+        let (least, most) = (LOGIN_SECS_ALLOWED.start(), LOGIN_SECS_ALLOWED.end());
+        if !LOGIN_SECS_ALLOWED.contains(&secs) {
+            return wrong(format!("an operator's login lasts {least} to {most} seconds"));
+        }
+        self.login_secs = secs;
+        Ok(self)
     }
 
     /// A session's life, in seconds.

@@ -189,6 +189,9 @@ fn authority(command: &AuthorityCommand, config: impl Fn() -> Outcome<Config>) -
         AuthorityCommand::Approve(args) => operate::authority::approve(args),
         AuthorityCommand::Deny(args) => operate::authority::deny(args),
         AuthorityCommand::Agent(args) => operate::authority::agent(&args.command),
+        AuthorityCommand::Login(args) => operate::afar::login(args),
+        AuthorityCommand::Logout(args) => operate::afar::logout(args),
+        AuthorityCommand::Logins(args) => operate::authority::logins(args),
     }
 }
 

@@ -8,7 +8,7 @@ use obol_session::DocumentError;
 use serde::Deserialize;
 
 /// A refusal in clear, as far as it can be read.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Clear {
     /// Its code, or the status.
     #[serde(default)]

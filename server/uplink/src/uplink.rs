@@ -68,6 +68,11 @@ pub trait Caller: Send {
     /// Where it has nothing to say; nothing is sent then.
     fn payload(&self, greeted: &Greeted) -> Result<Value, AuthError>;
 
+    /// Whether the whole may be begun anew where nobody knows if the service did what was asked, as nothing is done twice by that.
+    fn may_begin_anew(&self) -> bool {
+        true
+    }
+
     /// Keeps what must be kept before the message that may need it is sent.
     ///
     /// # Errors
@@ -171,6 +176,9 @@ impl Uplink {
             let request = caller.payload(&greeted)?;
             let (proven, message) = greeted.prove(&caller.key(), request)?;
             let finished = self.finish(connection, path, proven, &message, caller).await?;
+            if let (Finished::TooLate(clear), false) = (&finished, caller.may_begin_anew()) {
+                return Err(clear.clone().into());
+            }
             if let Some(done) = attempts.take(finished)? {
                 return Ok(done);
             }

@@ -15,7 +15,7 @@ const people = { anna: ["dev", "ops"], bert: ["dev"], carl: [], dora: ["dev", "p
 const asked = [];
 const GRANT = "urn:openid:params:grant-type:ciba";
 // What the next logins do: who logs in, how the ID token is changed, and when they last logged in.
-const control = { account: "anna", spoil: null, ageSecs: 0, word: "wait", slowDowns: 0 };
+const control = { account: "anna", spoil: null, ageSecs: 0, groups: null, word: "wait", slowDowns: 0 };
 
 const key = async (kid) => {
   const { privateKey } = await jose.generateKeyPair("RS256", { extractable: true });
@@ -60,7 +60,7 @@ async function begin(kid) {
     ttl: { Interaction: 600, Session: 600, Grant: 600, IdToken: 600, AccessToken: 600 },
     findAccount: (_context, id) => ({
       accountId: id,
-      claims: async () => ({ sub: id, name: `${id} <b>of</b> the tests`, groups: people[id] }),
+      claims: async () => ({ sub: id, name: `${id} <b>of</b> the tests`, groups: (control.groups ?? people)[id] }),
     }),
     async loadExistingGrant(context) {
       const grant = new context.oidc.provider.Grant({

@@ -7,6 +7,7 @@ mod calls;
 mod chromium;
 mod console;
 mod crowd;
+mod logins;
 mod pages;
 mod provider;
 mod registers;

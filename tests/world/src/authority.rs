@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::home::{PATIENCE, command, free_port, write_private};
+use crate::home::{PATIENCE, command, command_of, free_port, obol, obol_with_people, write_private};
 use crate::http::Http;
 
 /// Tools that are on offer: one for the role `dev`, one that is never minted ahead.
@@ -63,6 +63,7 @@ pub struct AsProcess {
     port: u16,
     probes: u16,
     arguments: Vec<String>,
+    binary: &'static Path,
     child: Option<Child>,
 }
 
@@ -85,7 +86,14 @@ impl AsProcess {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let (port, probes) = (free_port(), free_port());
         let origin = format!("http://127.0.0.1:{port}");
-        Self { home: home.to_owned(), origin, port, probes, arguments, child: None }
+        Self { home: home.to_owned(), origin, port, probes, arguments, binary: obol(), child: None }
+    }
+
+    /// From here on it is the build that speaks to identity providers.
+    #[must_use]
+    pub fn with_people(mut self) -> Self {
+        self.binary = obol_with_people();
+        self
     }
 
     /// From here on it is known as this, and has these arguments as well.
@@ -110,7 +118,7 @@ impl AsProcess {
     /// The command that starts it.
     pub fn command(&self) -> Command {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let mut command = command(&self.home);
+        let mut command = command_of(self.binary, &self.home);
         command.args(["--log", "info", "as", "--listen"]).arg(format!("127.0.0.1:{}", self.port));
         command.args(["--http", &format!("127.0.0.1:{}", self.probes)]).args(&self.arguments);
         // Tests ask more at once than an address may.

@@ -20,6 +20,13 @@ pub fn obol() -> &'static Path {
     BINARY.get_or_init(|| built(&["--package", "obol", "--bin", "obol"]).join("obol"))
 }
 
+/// The same binary, which can also speak to identity providers.
+pub fn obol_with_people() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let what = ["--package", "obol", "--features", "people", "--example", "obol-people"];
+    BINARY.get_or_init(|| built(&what).join("examples/obol-people"))
+}
+
 /// Builds something of this tree; the folder of the profile that this test was built with.
 pub fn built(what: &[&str]) -> PathBuf {
     // target/<profile>/deps/it-… → target/<profile>
@@ -36,7 +43,12 @@ pub fn built(what: &[&str]) -> PathBuf {
 
 /// A command of the binary that sees none of this machine's own settings.
 pub fn command(home: &Path) -> Command {
-    let mut command = Command::new(obol());
+    command_of(obol(), home)
+}
+
+/// The same of this binary.
+pub fn command_of(binary: &Path, home: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run")).current_dir(home);
     command.stdin(Stdio::null());
     command

@@ -4,10 +4,10 @@ use obol_ipc::approvals::{ApprovalParams, ApprovalsResult, AskedApproval, Decide
 use obol_ipc::as_control::{
     ActivateParams, ActivateResult, AgentParams, AgentResult, AgentStatus, AgentsParams, ApproveParams,
     AsControlProtocol, AsControlReply, AsControlRequest, AsStatusResult, ConfirmationsParams,
-    ConfirmationsResult, DenyParams, DisableParams, DisableResult, EnableParams, EnableResult, EventsResult,
-    InviteParams, InviteServerParams, PolicyPartParams, PolicyVersionsResult, RegistrationParams,
-    RegistrationResult, RegistrationsResult, RemoveCopyParams, RemoveCopyResult, ServersResult,
-    TestEventParams, TicketResult, WaitingRegistration,
+    ConfirmationsResult, DenyParams, DisableParams, DisableResult, EnableParams, EnableResult,
+    EndLoginParams, EndLoginResult, EventsResult, InviteParams, InviteServerParams, LoginsResult,
+    PolicyPartParams, PolicyVersionsResult, RegistrationParams, RegistrationResult, RegistrationsResult,
+    RemoveCopyParams, RemoveCopyResult, ServersResult, TestEventParams, TicketResult, WaitingRegistration,
 };
 use obol_ipc::control::HealthResult;
 use obol_ipc::message::Empty;
@@ -232,6 +232,25 @@ impl AsControlClient {
     pub fn policy_versions(&mut self) -> Result<PolicyVersionsResult, CallError> {
         let request = AsControlRequest::PolicyVersions(Empty {});
         expect_reply!(self.order(&request)?, AsControlReply::PolicyVersions)
+    }
+
+    /// The operators of other machines who are let in.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn logins(&mut self) -> Result<LoginsResult, CallError> {
+        expect_reply!(self.order(&AsControlRequest::Logins(Empty {}))?, AsControlReply::Logins)
+    }
+
+    /// Lets one in no more, or all of a human.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn end_login(&mut self, login: Label) -> Result<EndLoginResult, CallError> {
+        let request = AsControlRequest::EndLogin(EndLoginParams { login });
+        expect_reply!(self.order(&request)?, AsControlReply::EndLogin)
     }
 
     /// What the service is.

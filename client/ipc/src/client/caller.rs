@@ -1,5 +1,6 @@
 //! One request at a time, over a connection that is opened again when needed.
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::time::Duration;
 use std::sync::Arc;
@@ -13,12 +14,29 @@ use obol_ipc::{Endpoint, Protocol};
 use super::error::CallError;
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect, Unwritten};
 
+/// Another way to a daemon than its socket.
+pub trait Way<P: Protocol>: fmt::Debug + Send {
+    /// Sends `request` and waits for its answer, for `wait` plus what the way itself takes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. A request that may have been carried out is not sent again.
+    fn call(&mut self, request: &P::Request, wait: Duration) -> Result<P::Reply, CallError>;
+}
+
+/// Where requests go.
+#[derive(Debug)]
+enum To<P> {
+    Socket(Box<Endpoint>),
+    Other(Box<dyn Way<P>>),
+}
+
 /// A blocking client for one socket: [`Client`](super::Client), [`AuthClient`](super::AuthClient),
 /// [`ControlClient`](super::ControlClient), [`RsControlClient`](super::RsControlClient) or
 /// [`AsControlClient`](super::AsControlClient). One connection, and one request on it at a time.
 #[derive(Debug)]
 pub struct BlockingClient<P> {
-    endpoint: Endpoint,
+    to: To<P>,
     options: ConnectOptions,
     link: Option<Link>,
     last_id: u64,
@@ -33,7 +51,13 @@ impl<P: Protocol> BlockingClient<P> {
     /// [`ConnectError`]; one attempt is made.
     pub fn connect(endpoint: Endpoint, options: ConnectOptions) -> Result<Self, ConnectError> {
         let link = Some(Link::open(&endpoint, &options)?);
-        Ok(Self { endpoint, options, link, last_id: 0, protocol: PhantomData })
+        let to = To::Socket(Box::new(endpoint));
+        Ok(Self { to, options, link, last_id: 0, protocol: PhantomData })
+    }
+
+    /// Speaks to the daemon another way than by its socket.
+    pub fn over(way: Box<dyn Way<P>>, options: ConnectOptions) -> Self {
+        Self { to: To::Other(way), options, link: None, last_id: 0, protocol: PhantomData }
     }
 
     #[cfg(test)]
@@ -43,6 +67,9 @@ impl<P: Protocol> BlockingClient<P> {
 
     /// Sends `request` and waits for its answer, for `wait` plus the answer timeout.
     pub(super) fn call(&mut self, request: &P::Request, wait: Duration) -> Result<P::Reply, CallError> {
+        if let To::Other(way) = &mut self.to {
+            return way.call(request, wait);
+        }
         self.last_id = self.last_id.wrapping_add(1);
         let id = RequestId::Number(self.last_id);
         let mut link = self.sent(&id, request)?;
@@ -106,9 +133,13 @@ impl<P: Protocol> BlockingClient<P> {
         if let Some(link) = self.link.take() {
             return Ok(link);
         }
+        let To::Socket(endpoint) = &self.to else {
+            // Requests of another way do not come here.
+            return Err(ConnectError::Closed(Arc::new(std::io::ErrorKind::NotConnected.into())));
+        };
         let mut again = Reconnect::new(&self.options);
         loop {
-            match Link::open(&self.endpoint, &self.options) {
+            match Link::open(endpoint, &self.options) {
                 Ok(link) => return Ok(link),
                 Err(error) => thread::sleep(again.pause_after(&error).ok_or(error)?),
             }

@@ -21,7 +21,7 @@ pub(crate) use self::agent::dequeue_params;
 pub use self::as_control::AsControlClient;
 pub use self::auth::AuthClient;
 pub use self::auth_control::AuthControlClient;
-pub use self::caller::BlockingClient;
+pub use self::caller::{BlockingClient, Way};
 pub use self::control::ControlClient;
 pub use self::error::CallError;
 #[cfg(feature = "tokio")]

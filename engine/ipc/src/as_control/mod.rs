@@ -2,6 +2,7 @@
 
 mod agents;
 mod events;
+mod logins;
 mod policies;
 mod registrations;
 mod servers;
@@ -14,6 +15,7 @@ pub use self::agents::{
     DisableParams, DisableResult, DisableScope, EnableParams, EnableResult, EnableScope, HoldingServer,
 };
 pub use self::events::{EventsResult, OutletState, TestEventParams, TransmitterState};
+pub use self::logins::{EndLoginParams, EndLoginResult, LoginStatus, LoginsResult};
 pub use self::policies::{
     ActivateMode, ActivateParams, ActivateResult, PolicyImpact, PolicyPartParams, PolicyVersionStatus,
     PolicyVersionsResult,
@@ -85,6 +87,10 @@ protocol! {
     Approval "approval" (ApprovalParams) -> AskedApproval;
     /// Say yes or no.
     DecideApproval "decideApproval" (DecideApprovalParams) -> AskedApproval;
+    /// The operators of other machines who are let in.
+    Logins "logins" (Empty) -> LoginsResult;
+    /// Let one in no more.
+    EndLogin "endLogin" (EndLoginParams) -> EndLoginResult;
 }
 
 /// Result of `status`.

@@ -15,6 +15,7 @@ use crate::directory::{
 };
 use crate::id::AgentId;
 use crate::refused::Refused;
+use crate::remote::{AskedLogin, LiveLogin};
 
 /// Writes lines, where there is a log.
 #[derive(Debug)]
@@ -93,6 +94,29 @@ impl Auditor {
         });
     }
 
+    /// Writes that logins of operators elsewhere ended with something else, which has a line of its own.
+    pub(super) fn logged_out(&self, why: &str, ended: &[LiveLogin]) {
+        for live in ended {
+            tracing::warn!(human = %live.human, login = %live.id, why, "an operator's login ended");
+            let Some(log) = &self.log else { continue };
+            log.note(logout(&live.human.to_string(), why, core::slice::from_ref(live)));
+        }
+    }
+
+    /// Writes that somebody who is let in from elsewhere may not do what they asked for.
+    pub(super) fn may_not_operate(&self, live: &LiveLogin, verb: &str, refused: &Refused) {
+        tracing::warn!(human = %live.human, login = %live.id, verb, code = refused.code(), "an operator was refused");
+        let Some(log) = &self.log else { return };
+        log.refusal(Party::Known, refused.code(), || Entry {
+            decision: Some(Decision::Deny),
+            client: Some(live.human.to_string().into()),
+            scope: Some(verb.into()),
+            reason: Some(live.id.as_str().into()),
+            code: Some(refused.code()),
+            ..Entry::new(Event::Operate)
+        });
+    }
+
     /// Writes, or counts, that somebody who proved this key was refused.
     pub(super) fn refused(&self, identity: &IdentityPublic, refused: &Refused) {
         tracing::debug!(code = refused.code(), subject = identity.subject(), "refused");
@@ -120,6 +144,20 @@ fn allowed(event: Event) -> Entry {
     Entry { decision: Some(Decision::Allow), ..Entry::new(event) }
 }
 
+fn logout(by: &str, why: &str, ended: &[LiveLogin]) -> Entry {
+    let names: Vec<String> =
+        ended.iter().map(|live| format!("{} of {}", live.id, live.human)).take(MAX_LOGINS).collect();
+    Entry {
+        client: Some(by.into()),
+        scope: Some(plain(&names.join(", ")).as_ref().into()),
+        reason: Some(why.into()),
+        count: Some(ended.len() as u64).filter(|ended| *ended > 1),
+        ..allowed(Event::OperatorLogout)
+    }
+}
+
+/// The most logins that a line names.
+const MAX_LOGINS: usize = 8;
 /// The longest list of calls in a line, in characters.
 const MAX_CALLS_CHARS: usize = 512;
 
@@ -249,6 +287,52 @@ impl Reserved<'_> {
             client: Some(by.to_string().into()),
             scope: Some(calls_of(approval).into()),
             ..Entry::new(Event::ApprovalGiven)
+        });
+    }
+
+    /// Somebody may operate from elsewhere.
+    pub(super) fn logged_in(self, live: &LiveLogin) {
+        let said = format!("{} from {}, {}@{}", live.id, live.source, live.said.user, live.said.host);
+        tracing::warn!(human = %live.human, login = said, until = live.until, "an operator logged in from elsewhere");
+        self.put(Entry {
+            client: Some(live.human.to_string().into()),
+            scope: Some(plain(&said).as_ref().into()),
+            expires_at: Some(live.until),
+            ..allowed(Event::OperatorLogin)
+        });
+    }
+
+    /// A human said no to it.
+    pub(super) fn login_denied(self, asked: &AskedLogin, by: &Human, is_foreign: bool) {
+        let said = format!("{} from {}, {}@{}", asked.id, asked.source, asked.said.user, asked.said.host);
+        if is_foreign {
+            tracing::error!(%by, login = said, "somebody was asked to let in an operator that they did not start");
+        } else {
+            tracing::warn!(%by, login = said, "an operator's login was denied");
+        }
+        self.put(Entry {
+            decision: Some(Decision::Deny),
+            client: Some(by.to_string().into()),
+            scope: Some(plain(&said).as_ref().into()),
+            reason: Some(if is_foreign { "the human did not start it" } else { "a human said no" }.into()),
+            ..Entry::new(Event::OperatorLogin)
+        });
+    }
+
+    /// Logins of operators elsewhere ended.
+    pub(super) fn logged_out(self, by: &str, why: &str, ended: &[LiveLogin]) {
+        tracing::warn!(by, why, logins = ended.len(), "an operator's login ended");
+        self.put(logout(by, why, ended));
+    }
+
+    /// An operator elsewhere does what this verb stands for.
+    pub(super) fn operated(self, live: &LiveLogin, verb: &str) {
+        tracing::info!(human = %live.human, login = %live.id, verb, "an operator of another machine asks");
+        self.put(Entry {
+            client: Some(live.human.to_string().into()),
+            scope: Some(verb.into()),
+            reason: Some(live.id.as_str().into()),
+            ..allowed(Event::Operate)
         });
     }
 

@@ -23,6 +23,9 @@ impl Authority {
             let place = self.auditor.reserve()?;
             let taken = self.directory.take_set(set.clone(), now.secs())?;
             place.heard(set, events, about, &taken);
+            if taken != TakenSet::Again {
+                self.end_logins_by(set);
+            }
             match taken {
                 TakenSet::Done(part) => {
                     whole.agents.extend(part.agents);
@@ -36,6 +39,15 @@ impl Authority {
                 TakenSet::Unknown if !whole.agents.is_empty() => return Ok(TakenSet::Done(whole)),
                 taken => return Ok(taken),
             }
+        }
+    }
+
+    /// The logins of a human of whom something is said end too. Of an agent or a session alone nothing is said about its human.
+    fn end_logins_by(&self, set: &HeardSet) {
+        let subject =
+            set.subject.as_ref().filter(|subject| subject.agent.is_none() && subject.session.is_none());
+        if let (Some(subject), Some(_)) = (subject, set.deed) {
+            self.end_logins_of(&subject.human, &set.reason);
         }
     }
 

@@ -15,6 +15,7 @@ mod operate;
 mod payload;
 mod people;
 mod register;
+mod remote;
 mod small;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
 pub use self::people::Confirmed;
+pub(crate) use self::remote::Asked;
 use crate::attest::Attestors;
 use crate::decider::Decider;
 use crate::directory::{ATTESTED, Answer, Carried, Directory, Handshake, Seal, Unavailable};
@@ -45,6 +47,7 @@ use crate::jws::SigningKeys;
 use crate::notices::Notices;
 use crate::numbers::SessionNumbers;
 use crate::refused::Refused;
+use crate::remote::{Answers, Logins};
 use crate::settings::Settings;
 use crate::stream::Hub;
 
@@ -88,6 +91,8 @@ pub struct Authority {
     signing_keys: Mutex<Option<Arc<SigningKeys>>>,
     notices: Notices,
     attestors: Attestors,
+    logins: Logins,
+    answers: Answers,
 }
 
 /// Who decides, and the policy epoch since which that is so: held together, so that nothing is decided by one policy and
@@ -187,6 +192,8 @@ impl Authority {
             signing_keys: Mutex::default(),
             notices: Notices::default(),
             attestors: Attestors::default(),
+            logins: Logins::default(),
+            answers: Answers::default(),
         })
     }
 
@@ -256,6 +263,8 @@ impl Authority {
                 "agent_stream": "/v1/agents/stream",
                 "resource_server_stream": "/v1/resource-servers/stream",
                 "words": "/v1/stream/words",
+                "login": "/v1/operators/login",
+                "operate": "/v1/operators",
             },
             "stream": { "lease_sec": self.settings.lease_secs, "heartbeat_sec": HEARTBEAT_SECS },
             "registration": { "flows": self.flows() },
@@ -314,13 +323,15 @@ impl Authority {
     fn carry_out(&self, purpose: Purpose, proof: &[u8], source: &str, now: Now) -> Result<Outcome, Rejected> {
         let proven = self.open_proof(purpose, proof, now)?;
         let outcome = match purpose {
+            Purpose::Login => return self.login(proven, source, now),
             Purpose::Session => self.open_session(proven, now),
             Purpose::Register => self.register(proven, source, now),
             Purpose::Join => self.join(proven, now),
             Purpose::RotateKey => self.rotate_key(proven, now),
             Purpose::Deregister => self.deregister(proven, now),
             Purpose::Approval => self.ask_approval(proven, now),
-            Purpose::AgentStream | Purpose::ResourceStream => {
+            // These have routes of their own.
+            Purpose::AgentStream | Purpose::ResourceStream | Purpose::Operate => {
                 return Err(Rejected::Malformed(HandshakeError::Purpose(purpose.number())));
             }
         };
@@ -386,6 +397,12 @@ fn seal_with<T: 'static>(proven: Proven, tell: impl FnOnce(&T) -> Value + Send +
         // The key is fresh, so it cannot be used up; an empty answer opens as none.
         seal_answer(&mut sealer, answer.to_string().as_bytes()).unwrap_or_default()
     })
+}
+
+/// Seals an answer that is decided already. The handshake's other secrets are gone after this.
+fn seal_answer_of(proven: Proven, told: &[u8]) -> Vec<u8> {
+    let mut sealer = proven.established.send;
+    seal_answer(&mut sealer, told).unwrap_or_default()
 }
 
 /// Whether whoever proved its identity holds the SEK that it names.

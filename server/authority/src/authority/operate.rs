@@ -109,7 +109,8 @@ impl Authority {
         Ok(Review { registration, words, before })
     }
 
-    /// Approves a registration with these roles, for so many seconds.
+    /// Approves a registration with these roles, for so many seconds, by what policies call `local`, or `remote` where whoever
+    /// approves is not of this machine.
     ///
     /// # Errors
     ///
@@ -123,7 +124,8 @@ impl Authority {
         now: Now,
     ) -> Result<Agent, Refused> {
         let secs = self.approval_secs(secs)?;
-        self.may_register(&by, &review.registration.wanted.class, roles, "local", secs)?;
+        let flow = flow_of(&by, Flow::Local);
+        self.may_register(&by, &review.registration.wanted.class, roles, flow, secs)?;
         let place = self.auditor.reserve()?;
         let approval = Approval {
             registration: review.registration.id.clone(),
@@ -131,7 +133,7 @@ impl Authority {
             by,
             roles: roles.to_vec(),
             secs,
-            flow: "local",
+            flow,
         };
         let agent = self.directory.approve(approval, now.secs())??;
         place.approved(&agent);
@@ -175,17 +177,16 @@ impl Authority {
         let undecided = |error: Undecided| Refused::Unavailable(error.to_string());
         let decider = self.deciding.read().decider.clone();
         let class = &review.registration.wanted.class;
-        let person = self.person(by)?;
-        let allowed = decider
-            .may_register(&person, class, roles, flow.name(), secs.div_ceil(86_400))
-            .map_err(undecided)?;
+        let (person, flow) = (self.person(by)?, flow_of(by, flow));
+        let allowed =
+            decider.may_register(&person, class, roles, flow, secs.div_ceil(86_400)).map_err(undecided)?;
         let approval = Approval {
             registration: review.registration.id.clone(),
             agent: AgentId::generate(&mut self.random()),
             by: by.clone(),
             roles: roles.to_vec(),
             secs,
-            flow: flow.name(),
+            flow,
         };
         let agent = approved_agent(&review.registration, &approval, review.before.as_ref(), now.secs());
         let Decided { grants, per_call, .. } = self.would_get_of(&agent, &person, now)?;
@@ -323,6 +324,9 @@ impl Authority {
                 break;
             }
         }
+        if let EndScope::Owner(owner, _) = scope {
+            self.end_logins_of(owner, reason);
+        }
         self.report(whole)
     }
 
@@ -447,6 +451,14 @@ impl Authority {
         drop(deciding);
         place.observed(digest.as_deref(), by);
         Ok(())
+    }
+}
+
+/// What policies call the way by which an agent is approved.
+fn flow_of(by: &Human, flow: Flow) -> &'static str {
+    match flow {
+        Flow::Local if !by.is_local() => "remote",
+        flow => flow.name(),
     }
 }
 

@@ -44,6 +44,7 @@ use self::ssf::Streams;
 use crate::asking::Asking;
 use crate::authority::{Authority, Now};
 use crate::mail::Mail;
+use crate::remote::Operator;
 use crate::ssf::Events;
 pub use obol_probe::contract::Ended;
 pub use obol_probe::rate::Rate;
@@ -81,6 +82,7 @@ pub struct Options {
     rate: Option<Rate>,
     events: Option<Arc<Events>>,
     mail: Option<Arc<Mail>>,
+    operator: Option<Arc<dyn Operator>>,
     #[cfg(feature = "people")]
     provider: Option<Arc<crate::identity::Provider>>,
 }
@@ -97,6 +99,7 @@ impl Options {
             rate,
             events: None,
             mail: None,
+            operator: None,
             #[cfg(feature = "people")]
             provider: None,
         }
@@ -153,6 +156,13 @@ impl Options {
         self
     }
 
+    /// Has operators of other machines answered by this, who logged in.
+    #[must_use]
+    pub fn operator(mut self, operator: Arc<dyn Operator>) -> Self {
+        self.operator = Some(operator);
+        self
+    }
+
     /// Whether these addresses may be taken at all.
     ///
     /// # Errors
@@ -170,7 +180,7 @@ impl Options {
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
-    pub async fn bind(self, authority: Arc<Authority>) -> Result<Service, BindError> {
+    pub async fn bind(mut self, authority: Arc<Authority>) -> Result<Service, BindError> {
         self.check()?;
         let (public, local_addr) = bind(self.listen).await?;
         let probes = self.probes.map(Loopback::bind).transpose()?;
@@ -181,8 +191,9 @@ impl Options {
         let counters = Arc::new(Counters::default());
         let stop = Stop::new();
         let events = self.events.clone();
-        let shared =
-            Shared::new(Arc::clone(&authority), Arc::clone(&counters), self.rate, stop.clone(), events);
+        let operator = self.operator.take();
+        let parts = (Arc::clone(&authority), Arc::clone(&counters), operator);
+        let shared = Shared::new(parts, self.rate, stop.clone(), events);
         let routes = routes::router(Arc::new(shared));
         #[cfg(feature = "people")]
         let routes = match self.provider.clone() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -26,10 +26,11 @@ use super::load::{Turnstile, source_of};
 use super::now;
 use super::problem::Problem;
 use super::stream::answer;
-use crate::authority::{Authority, NotTaken};
+use crate::authority::{Asked, Authority, NotTaken};
 use crate::directory::{CallStanding, Polled};
 use crate::id::{ApprovalId, Bearer, RegistrationId};
 use crate::refused::Refused;
+use crate::remote::Operator;
 use crate::ssf::Events;
 
 /// How long a message may take to arrive.
@@ -41,6 +42,8 @@ const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
 const POLL_SCHEME: &str = "Obol-Poll ";
 /// Third messages at work: they wait for the disk together, and one sync serves all that wait.
 const PROOFS_AT_WORK: usize = 64;
+/// Requests of operators elsewhere at work; each may wait some seconds for those who follow.
+const OPERATIONS_AT_WORK: usize = 8;
 /// How often one registration may be asked about: a second, and at once.
 const POLLS: (u32, u32) = (1, 3);
 
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     proofs: Turnstile,
     reads: Turnstile,
     words: Turnstile,
+    operations: Turnstile,
+    operator: Option<Arc<dyn Operator>>,
     /// The word to stop, for streams.
     stop: Stop,
     /// First messages, third messages and questions, each by source.
@@ -69,8 +74,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
-        authority: Arc<Authority>,
-        counters: Arc<Counters>,
+        (authority, counters, operator): (Arc<Authority>, Arc<Counters>, Option<Arc<dyn Operator>>),
         rate: Option<Rate>,
         stop: Stop,
         events: Option<Arc<Events>>,
@@ -83,6 +87,8 @@ impl Shared {
             proofs: Turnstile::new(PROOFS_AT_WORK),
             reads: Turnstile::new(2 * cores),
             words: Turnstile::new(2 * cores),
+            operations: Turnstile::new(OPERATIONS_AT_WORK),
+            operator,
             stop,
             sources: [Limiter::new(rate), Limiter::new(rate), Limiter::new(rate)],
             polls: Limiter::new(Rate::new(POLLS.0).map(|rate| rate.with_burst(POLLS.1))),
@@ -126,6 +132,8 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
                 counted(&shared, poll_approval(&shared, asked).await)
             }),
         )
+        .route("/v1/operators/login", prove(Purpose::Login))
+        .route("/v1/operators", operations())
         .route("/v1/resource-servers", prove(Purpose::Join))
         .route("/v1/agents/stream", stream(Purpose::AgentStream))
         .route("/v1/resource-servers/stream", stream(Purpose::ResourceStream))
@@ -150,20 +158,27 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
                 counted(&shared, complete(&shared, asked, request).await)
             }),
         )
-        .route(
-            "/v1/events",
-            post(async |State(shared): State<Arc<Shared>>, request: Request| {
-                let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
-                let (code, response) = shared.events.take(&shared.authority, peer, request).await;
-                shared.counters.answered(code);
-                response
-            }),
-        )
+        .route("/v1/events", security_events())
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD", "method not allowed on this route")
         })
         .with_state(shared)
+}
+
+fn security_events() -> MethodRouter<Arc<Shared>> {
+    post(async |State(shared): State<Arc<Shared>>, request: Request| {
+        let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
+        let (code, response) = shared.events.take(&shared.authority, peer, request).await;
+        shared.counters.answered(code);
+        response
+    })
+}
+
+fn operations() -> MethodRouter<Arc<Shared>> {
+    post(async |State(shared): State<Arc<Shared>>, request: Request| {
+        counted(&shared, operate(&shared, request).await)
+    })
 }
 
 fn counted(shared: &Shared, served: Served) -> Response {
@@ -244,6 +259,25 @@ async fn prove(shared: &Shared, purpose: Purpose, request: Request) -> Served {
     let authority = Arc::clone(&shared.authority);
     let answer = shared.proofs.run(move || authority.prove(purpose, &proof, &source, now())).await?;
     Ok(binary(answer?))
+}
+
+/// Message C of an operator elsewhere. Who asks is found out before it takes one of the few places.
+async fn operate(shared: &Shared, request: Request) -> Served {
+    let [_, third, _] = &shared.sources;
+    admitted(third, shared.start, &request)?;
+    let Some(operator) = shared.operator.clone() else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"));
+    };
+    let proof = message(request).await?;
+    let authority = Arc::clone(&shared.authority);
+    let asked = shared.proofs.run(move || authority.ask_to_operate(&proof, now())).await??;
+    let asks = match asked {
+        Asked::Answer(answer) => return Ok(binary(answer)),
+        Asked::Asks(asks) => asks,
+    };
+    let authority = Arc::clone(&shared.authority);
+    let answer = shared.operations.run(move || authority.operate(*asks, &*operator, now())).await?;
+    Ok(binary(answer))
 }
 
 /// Message C to a stream.

@@ -3,6 +3,8 @@
 //! A file for each command or group of commands. What is sent to whom stands in the clients of the sockets; here is what is
 //! made of the arguments, and how answers are shown.
 
+#[cfg(feature = "authority")]
+pub(crate) mod afar;
 pub(crate) mod approval;
 pub(crate) mod atp;
 pub(crate) mod audit_verify;

@@ -350,6 +350,10 @@ settings! {
         /// Whether the provider asks who answers for an agent for their yes to a call, on a device of theirs (CIBA, poll mode). They see a code there, and
         /// on the page what it stands for.
         provider_approves_calls: bool = value(false);
+        /// The roles of the provider's humans of which one is needed to operate the service from another machine (`obol login`).
+        operator_roles: Vec<String> = otherwise("none: nobody does", vec!["operator"]);
+        /// How long such a login lasts, in seconds.
+        operator_login: u64 = value(3_600) => 60..=43_200;
         /// The file of agents, sessions, policies and events.
         directory: PathBuf = Usual::InState("authority.redb");
         /// The file with the master key that the directory is sealed under; created if it is not there.

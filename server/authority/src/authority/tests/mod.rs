@@ -21,6 +21,7 @@ mod alarms;
 mod ending;
 mod opening;
 mod registering;
+mod remote;
 
 const ORIGIN: &str = "https://as.example";
 const START: u64 = 1_780_000_000;

@@ -62,16 +62,7 @@ pub(super) async fn take_code(pages: &Pages, request: Request) -> Served {
     let browser = pages.browser(request.headers(), "/activate")?;
     let form = Form::read(request, pages.origin(), &browser).await?;
     let now = now();
-    if pages.browsers.guesses(&browser) >= MAX_GUESSES
-        || pages.guesses.within(now.secs()) >= MAX_GUESSES_A_MINUTE
-    {
-        return Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "Too many codes",
-            "Too many codes were typed that are none. Log in again after a minute, and type the code exactly as the agent's terminal \
-             shows it.",
-        ));
-    }
+    pages.may_guess(&browser, now.secs())?;
     let found = match UserCode::parse(form.one("code").unwrap_or_default()) {
         Some(code) => pages.run(move |authority| authority.review(&code, now)).await?,
         None => Err(Refused::NoSuchCode),
@@ -84,9 +75,7 @@ pub(super) async fn take_code(pages: &Pages, request: Request) -> Served {
             Ok(see_other(&to))
         }
         Err(Refused::NoSuchCode) => {
-            pages.guesses.count(now.secs());
-            let guesses = pages.browsers.guessed(&browser);
-            tracing::warn!(human = %browser.human, guesses, "a code was typed that is none");
+            pages.guessed(&browser, now.secs());
             let problem = "No agent waits with this code. Codes are good for ten minutes: look at the agent's terminal.";
             Ok(page(StatusCode::NOT_FOUND, &CodePage { browser: &browser, problem }, ""))
         }
@@ -158,6 +147,25 @@ impl Chosen {
 }
 
 impl Pages {
+    /// Whether a code may be typed with this browser.
+    pub(super) fn may_guess(&self, browser: &Browser, now: u64) -> Result<(), Refusal> {
+        if self.browsers.guesses(browser) < MAX_GUESSES && self.guesses.within(now) < MAX_GUESSES_A_MINUTE {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many codes",
+            "Too many codes were typed that are none. Log in again after a minute, and type the code exactly as the terminal shows it.",
+        ))
+    }
+
+    /// Counts a code that is none.
+    pub(super) fn guessed(&self, browser: &Browser, now: u64) {
+        self.guesses.count(now);
+        let guesses = self.browsers.guessed(browser);
+        tracing::warn!(human = %browser.human, guesses, "a code was typed that is none");
+    }
+
     fn usual_days(&self) -> u64 {
         self.authority.settings().approval_life_secs().div_ceil(DAY_SECS)
     }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::answer::set_cookie;
 use crate::directory::Human;
-use crate::id::{Bearer, RegistrationId};
+use crate::id::{Bearer, LoginId, RegistrationId};
 use crate::identity::Known;
 
 /// What a browser shows who it is by. The prefix has browsers keep it to this origin, and over TLS.
@@ -38,6 +38,8 @@ pub(super) struct Browser {
     form_token: Zeroizing<String>,
     /// The registration whose code was typed here.
     pub(super) typed: Option<RegistrationId>,
+    /// The login of another machine whose code was.
+    pub(super) typed_login: Option<LoginId>,
     /// How many codes were typed here that are none.
     wrong_codes: u32,
     since: u64,
@@ -99,6 +101,7 @@ impl Browsers {
             login_at: known.login_at,
             form_token: form_token.to_text(),
             typed: None,
+            typed_login: None,
             wrong_codes: 0,
             since: now,
             used_at: now,
@@ -128,6 +131,13 @@ impl Browsers {
     pub(super) fn typed(&self, browser: &Browser, registration: RegistrationId) {
         if let Some(browser) = self.0.lock().get_mut(&browser.key) {
             browser.typed = Some(registration);
+        }
+    }
+
+    /// The same of a login of another machine.
+    pub(super) fn typed_login(&self, browser: &Browser, login: LoginId) {
+        if let Some(browser) = self.0.lock().get_mut(&browser.key) {
+            browser.typed_login = Some(login);
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `login` | to the identity provider and back |
 //! | `activate` | an agent that asks to be approved |
 //! | `calls` | a call that waits for a human's yes |
+//! | `operate` | an operator of another machine who asks to be let in |
 //! | `console` | what there is and what needs somebody: agents, sessions, resource servers |
 //! | `grants` | a grant as people read it |
 //! | `browser` | who is logged in with which browser |
@@ -23,6 +24,7 @@ mod console;
 mod grants;
 mod guard;
 mod login;
+mod operate;
 
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -150,6 +152,8 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
             "/activate/{id}",
             page!(get, activate::show, named).merge(page!(post, activate::decide, named)),
         )
+        .route("/operate", page!(get, operate::ask_for_code).merge(page!(post, operate::take_code)))
+        .route("/operate/{id}", page!(get, operate::show, named).merge(page!(post, operate::decide, named)))
         .route("/console", page!(get, console::overview))
         .route("/console/agents", page!(get, console::agents))
         .route(

@@ -4,6 +4,7 @@ mod agents;
 mod calls;
 mod confirmed;
 mod events;
+mod logins;
 mod policies;
 mod registrations;
 mod servers;
@@ -11,7 +12,7 @@ mod tickets;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use obol_client::AsControlClient;
+use obol_client::{AsControlClient, ConnectError};
 use obol_ipc::names::Label;
 use obol_ipc::{AS_CONTROL_SOCKET_VARIABLE, Endpoint};
 use serde::Serialize;
@@ -19,11 +20,14 @@ use serde::Serialize;
 pub(crate) use self::agents::agent;
 pub(crate) use self::calls::approvals;
 pub(crate) use self::events::events;
+pub(crate) use self::logins::logins;
 pub(crate) use self::policies::{activate, history};
 pub(crate) use self::registrations::{approve, deny, registrations};
 pub(crate) use self::servers::{remove_copy, servers};
 pub(crate) use self::tickets::invite_server;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::log_lines;
+use crate::operate::afar::{self, Kept};
 use crate::operate::other_user::unconnected;
 use crate::output;
 use crate::peer::options;
@@ -32,11 +36,29 @@ use crate::settings::args::authority::AsOperatorArgs;
 
 const DAY_SECS: u64 = 86_400;
 
+/// The service that is meant: the one that is named; else that of this machine; else, where there is none, the one that somebody
+/// is logged in at, which is said.
 fn connect(args: &AsOperatorArgs) -> Outcome<AsControlClient> {
+    if let Some(service) = &args.service {
+        let kept = Kept::find(Some(service))?.ok_or_else(|| {
+            let login = format_args!("you are not logged in at {service}; run `obol login --as '{service}'`");
+            Failure::new(Exit::Login, login)
+        })?;
+        return afar::client(kept);
+    }
     let named = args.socket.as_control_socket.as_deref();
+    let is_named = named.is_some() || environment(AS_CONTROL_SOCKET_VARIABLE).is_some();
     let endpoint = Endpoint::as_control_to_connect(named, environment).map_err(Failure::usage)?;
-    AsControlClient::connect(endpoint, options()?)
-        .map_err(|error| unconnected(error, AS_CONTROL_SOCKET_VARIABLE))
+    match AsControlClient::connect(endpoint, options()?) {
+        Err(ConnectError::NoSocket { path }) if !is_named => match Kept::find(None)? {
+            Some(kept) => {
+                log_lines::line(&format!("at {}", kept.origin()));
+                afar::client(kept)
+            }
+            None => Err(ConnectError::NoSocket { path }.into()),
+        },
+        connected => connected.map_err(|error| unconnected(error, AS_CONTROL_SOCKET_VARIABLE)),
+    }
 }
 
 fn label(text: &str) -> Outcome<Label> {

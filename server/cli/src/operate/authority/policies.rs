@@ -12,8 +12,8 @@ use crate::output::{self, Table};
 use crate::policy::folder;
 use crate::settings::args::authority::{ActivateArgs, AsOperatorArgs};
 
-/// The longest part of a text, in bytes: as JSON, where a control character takes six, it fits a frame.
-const PART_BYTES: usize = 8 << 10;
+/// The longest part of a text, in bytes as JSON has it: it fits a frame, and a message of an operator elsewhere.
+const PART_BYTES: usize = 12 << 10;
 /// The fewest digits of a digest that name a version.
 const MIN_DIGITS: usize = 8;
 
@@ -96,13 +96,27 @@ fn send(client: &mut AsControlClient, version: &PolicyVersion) -> Outcome {
 fn parts(mut text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     loop {
-        let (part, rest) = text.split_at(text.floor_char_boundary(PART_BYTES));
+        let (part, rest) = text.split_at(fitting(text));
         parts.push(part);
         if rest.is_empty() {
             return parts;
         }
         text = rest;
     }
+}
+
+/// How much of a text fits one part.
+fn fitting(text: &str) -> usize {
+    let mut bytes = 0;
+    let too_long = text.char_indices().find(|(_, letter)| {
+        bytes += match letter {
+            '"' | '\\' | '\n' | '\r' | '\t' => 2,
+            letter if letter.is_control() => 6,
+            letter => letter.len_utf8(),
+        };
+        bytes > PART_BYTES
+    });
+    too_long.map_or(text.len(), |(place, _)| place)
 }
 
 /// The digest of the version that is named by its number, or by how its digest begins.
@@ -166,6 +180,13 @@ mod tests {
         let parts = parts(&text);
         assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= PART_BYTES));
         assert_eq!(parts.concat(), text);
+        let written = |part: &&str| serde_json::to_string(part).unwrap().len() <= PART_BYTES + 2;
+        for letters in ["\u{1}", "\"\n", "\u{7f}x"] {
+            let text = letters.repeat(9_000);
+            let parts = super::parts(&text);
+            assert!(parts.len() > 1 && parts.iter().all(written), "{letters:?}");
+            assert_eq!(parts.concat(), text);
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use obol_probe::stop::Stop;
 use obol_secret::key::Key32;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::control::Control;
+use self::control::{Control, Door};
 pub(crate) use self::key::show as key;
 use self::setup::Places;
 pub(crate) use self::setup::check;
@@ -86,18 +86,24 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
+        let (pin, words) =
+            (key::pin(authority.settings().origin(), &authority.key()), key::words(&authority.key()));
+        let control = Control::new(
+            Arc::clone(&authority),
+            Arc::clone(&policies),
+            Arc::clone(&events),
+            pin.clone(),
+            words.clone(),
+        );
+        let control = Arc::new(control.with_mail(mail));
+        let options = options.operator(Arc::<Control>::clone(&control));
         let service = options.bind(Arc::clone(&authority)).await.map_err(Failure::unavailable)?;
         let address = service.handle().addresses().public;
         tracing::info!(%address, "listening");
         let reloads = signal(SignalKind::hangup())?;
-        let (pin, words) =
-            (key::pin(authority.settings().origin(), &authority.key()), key::words(&authority.key()));
         tracing::info!(words, pin, "the key that agents pin");
-        let control =
-            Control::new(Arc::clone(&authority), Arc::clone(&policies), Arc::clone(&events), pin, words)
-                .with_mail(mail);
         let stop = Stop::new();
-        let operated = operator.serve(control, NAME, stop.clone())?;
+        let operated = operator.serve(Door(control), NAME, stop.clone())?;
         let origin = authority.settings().origin().to_owned();
         let events = (events, places.events, origin);
         let attestors = (Arc::clone(&authority), places.attestors, outbound);

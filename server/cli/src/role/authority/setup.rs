@@ -9,6 +9,7 @@ use obol_authority::http::{Certificate, Options, Rate, TLS13};
 use obol_authority::{AttestorSettings, EventSettings, Outbound, Settings};
 use obol_secret::file::PrivateFile;
 use obol_session::Suite;
+use obol_session::limits::is_name;
 
 use crate::exit::{Failure, Outcome};
 use crate::places::place;
@@ -140,6 +141,10 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
     if let Some(secs) = config.call_wait {
         settings = settings.call_wait_secs(secs).map_err(Failure::usage)?;
     }
+    if let Some(secs) = config.operator_login {
+        settings = settings.login_secs(secs).map_err(Failure::usage)?;
+    }
+    settings = settings.operator_roles(operator_roles(config)?);
     if let Some(number) = config.min_suite {
         let suite = u8::try_from(number).ok().and_then(Suite::from_number);
         settings = settings.min_suite(suite.ok_or_else(|| Failure::usage("as.min_suite must be 1 to 4"))?);
@@ -148,6 +153,17 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
         Some(true) => settings.clones(ClonePolicy::Suspend),
         _ => settings,
     })
+}
+
+/// The roles that may operate the service from elsewhere.
+fn operator_roles(config: &As) -> Outcome<Vec<String>> {
+    let roles = config.operator_roles.clone().unwrap_or_default();
+    match roles.iter().find(|role| !is_name(role)) {
+        None => Ok(roles),
+        Some(bad) => {
+            Err(Failure::usage(format_args!("as.operator_roles: {bad:?} is not the name of a role")))
+        }
+    }
 }
 
 /// Where those who watch the process ask, if anywhere: on loopback alone.

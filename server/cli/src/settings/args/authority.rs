@@ -23,6 +23,14 @@ pub(crate) enum AuthorityCommand {
     Deny(DenyArgs),
     /// Show agents, end them or let them in again, and invite new ones.
     Agent(AgentArgs),
+    /// Log in to operate a service on another machine: every command of its operator then works from here.
+    ///
+    /// What is kept here is a key, in a private file; `obol logout` ends it, and so does time.
+    Login(LoginArgs),
+    /// End the login, at the service and here.
+    Logout(LogoutArgs),
+    /// Show the operators of other machines who are logged in; or end their logins.
+    Logins(LoginsArgs),
 }
 
 impl AuthorityCommand {
@@ -167,9 +175,54 @@ pub(crate) struct AsSocket {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// The service and its key, https://host#KEY, as `obol as key --pin` prints it there. Where a login is kept, its address.
+    #[arg(long = "as", value_name = "URL")]
+    pub(crate) service: String,
+    /// There is no browser on this machine: a code is typed into one elsewhere, and three words here.
+    #[arg(long)]
+    pub(crate) remote: bool,
+    /// The certificate authorities that the service's certificate is checked by, PEM. Without it: the system's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogoutArgs {
+    /// The service, where you are logged in at several.
+    #[arg(long = "as", value_name = "URL")]
+    pub(crate) service: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct LoginsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<LoginsCommand>,
+    #[command(flatten)]
+    pub(crate) operator: AsOperatorArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LoginsCommand {
+    /// End a login, or all of somebody.
+    End {
+        /// The login, or who it is, as `obol logins` shows them.
+        #[arg(value_name = "LOGIN|WHO")]
+        login: String,
+        #[command(flatten)]
+        operator: AsOperatorArgs,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AsOperatorArgs {
     #[command(flatten)]
     pub(crate) socket: AsSocket,
+    /// A service on another machine, where you are logged in (`obol login`). Without it: that of this machine, or where there is
+    /// none the one that you are logged in at.
+    #[arg(long = "as", value_name = "URL", conflicts_with = "as_control_socket")]
+    pub(crate) service: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

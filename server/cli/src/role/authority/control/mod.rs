@@ -2,6 +2,7 @@
 
 mod calls;
 mod events;
+mod remote;
 mod shown;
 mod uploads;
 
@@ -58,9 +59,13 @@ pub(super) struct Control {
     uploads: Mutex<Uploads>,
 }
 
-impl Answerer<AsControlProtocol> for Control {
+/// Answers the operator of this machine, on a socket; [`Control`] answers those of others too.
+#[derive(Debug)]
+pub(super) struct Door(pub(super) Arc<Control>);
+
+impl Answerer<AsControlProtocol> for Door {
     fn answer(self: &Arc<Self>, call: AsControlRequest, requester: &Requester) -> Answer<AsControlProtocol> {
-        let (control, uid, span) = (Arc::clone(self), requester.uid(), Span::current());
+        let (control, uid, span) = (Arc::clone(&self.0), requester.uid(), Span::current());
         // All of it may wait for the disk, and so may the list of users.
         Answer::later(async move {
             let act = move || span.in_scope(|| control.act(call, &Human::local(name_of(uid))));
@@ -85,7 +90,10 @@ fn refusal(refused: Refused) -> Refusal {
         | Refused::CallDenied
         | Refused::NotOffered(_)
         | Refused::TooManyApprovals
+        | Refused::MayNotLogIn
+        | Refused::MayNotOperate(_)
         | Refused::PolicyTakesTooMuch { .. } => Refusal::new(ErrorCode::PolicyDeny, text),
+        Refused::NotLoggedIn => Refusal::new(ErrorCode::NoSession, text),
         _ => Refusal::invalid_argument(text),
     }
 }
@@ -168,6 +176,10 @@ impl Control {
             }
             AsControlRequest::DecideApproval(params) => {
                 AsControlReply::DecideApproval(self.decide_approval(&params, by, now)?)
+            }
+            AsControlRequest::Logins(_) => AsControlReply::Logins(self.logins(now)),
+            AsControlRequest::EndLogin(params) => {
+                AsControlReply::EndLogin(self.end_login(&params.login, by, now)?)
             }
             AsControlRequest::Health(_) => {
                 let reason = self.authority.health().err();
