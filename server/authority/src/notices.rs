@@ -154,3 +154,41 @@ impl Notices {
 pub(crate) fn quoted(text: &str) -> String {
     obol_secret::text::plain(text).chars().take(MAX_TEXT).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SystemRandom;
+
+    #[test]
+    fn one_cause_is_told_of_three_times_and_leaves_room_for_others() {
+        let notices = Notices::default();
+        let mut heard = notices.listen();
+        let waits = |cause: &str| notices.waits(cause, "call_waits", cause.to_owned(), 1, None);
+        for _ in 0..1_000 {
+            waits("one");
+        }
+        waits("two");
+        let told: Vec<String> =
+            core::iter::from_fn(|| heard.try_recv().ok()).map(|notice| notice.text).collect();
+        assert_eq!(told, ["one", "one", "one", "two"]);
+        assert_eq!(notices.left_out(), 997);
+    }
+
+    #[test]
+    fn a_program_finds_the_request_and_no_more() {
+        let id = ApprovalId::generate(&mut SystemRandom);
+        let notice = Notice {
+            topic: Topic::Approvals,
+            kind: "call_waits",
+            text: "x".to_owned(),
+            at: 7,
+            call: Some(id.clone()),
+        };
+        let data = json!({ "text": "x", "service": "https://as", "approval_id": id });
+        assert_eq!(
+            notice.to_json("https://as"),
+            json!({ "type": "approval.call_waits", "timestamp": 7, "data": data })
+        );
+    }
+}
