@@ -2,6 +2,7 @@
 
 mod attacks;
 mod clients;
+mod conformance;
 mod kills;
 
 use std::ffi::OsString;
