@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const MILLIS_PER_DAY: u64 = 86_400_000;
 
-/// `2026-04-21T09:30:00.250Z`. What lies before 1970 is its first moment.
+/// A time as the log writes it: `2026-04-21T09:30:00.250Z`. What lies before 1970 is its first moment.
 pub fn iso(time: SystemTime) -> String {
     let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);

@@ -12,6 +12,7 @@ mod lease;
 mod memory;
 mod policy;
 pub(crate) mod private_ca;
+mod put_back;
 mod settings;
 mod shared;
 mod starts;

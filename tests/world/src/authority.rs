@@ -74,6 +74,12 @@ impl AsProcess {
         Self::start_with(home, &["--policy", "policy"])
     }
 
+    /// The same with the usual policy and these arguments.
+    pub fn start_audited(home: &Path, arguments: &[&str]) -> Self {
+        write_policy(&home.join("policy"), CATALOGUE, POLICIES);
+        Self::start_with(home, arguments)
+    }
+
     /// The same with these arguments.
     pub fn start_with(home: &Path, arguments: &[&str]) -> Self {
         let mut service = Self::unstarted(home, arguments);
@@ -104,8 +110,13 @@ impl AsProcess {
 
     /// Starts it, and waits until it is ready.
     pub fn start_again(&mut self) {
+        self.start_once(&[]);
+    }
+
+    /// The same, this time with these arguments as well.
+    pub fn start_once(&mut self, arguments: &[&str]) {
         assert!(self.child.is_none(), "it runs");
-        self.child = Some(self.command().spawn().unwrap());
+        self.child = Some(self.command().args(arguments).spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while self.get("/readyz") != 200 {
             let status = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
@@ -128,7 +139,12 @@ impl AsProcess {
 
     /// Starts it where it cannot start, and gives what came of it.
     pub fn fails(&self) -> (Option<i32>, String) {
-        let output = self.command().stderr(Stdio::piped()).output().unwrap();
+        self.fails_with(&[])
+    }
+
+    /// The same, this time with these arguments as well.
+    pub fn fails_with(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.command().args(arguments).stderr(Stdio::piped()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 

@@ -1,5 +1,7 @@
 //! Alarms that agents raise. They may be lies, so each agent raises only so many, and nothing is done about one but to say it.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use obol_probe::metrics::Counter;
 use obol_probe::rate::{Limiter, Rate, Start};
 use obol_session::SessionId;
@@ -31,12 +33,19 @@ pub(super) struct Alarms {
     stolen_tokens: Counter,
     agents: Limiter<AgentId>,
     start: Start,
+    /// Whether it was said that a follower knows more than the directory.
+    rolled_back: AtomicBool,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
         let rate = Rate::new(1).map(|rate| rate.with_burst(BURST));
-        Self { stolen_tokens: Counter::default(), agents: Limiter::new(rate), start: Start::now() }
+        Self {
+            stolen_tokens: Counter::default(),
+            agents: Limiter::new(rate),
+            start: Start::now(),
+            rolled_back: AtomicBool::new(false),
+        }
     }
 }
 
@@ -63,6 +72,21 @@ impl Authority {
         self.notices.say(Topic::Alarms, "token_stolen", text, now.secs());
         self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..*said });
         Ok(true)
+    }
+
+    /// A follower has heard of what the directory does not know: directory and witness were put back together, or the follower lies.
+    /// It is told everything anew, and a human is told once.
+    pub(super) fn knows_less_than(&self, follower: &str, now: Now) {
+        if self.alarms.rolled_back.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!(
+            follower,
+            "it has heard of events that the directory does not know: the directory was put back from a copy, or it lies. If it was \
+             put back, stop the service, take the witness away and start once with --accept-rollback"
+        );
+        let text = format!("{follower} has heard of events that the directory does not know");
+        self.notices.say(Topic::Alarms, "directory_put_back", text, now.secs());
     }
 
     /// The session that an agent names, if it is its own.

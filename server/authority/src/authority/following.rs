@@ -107,7 +107,7 @@ impl Authority {
         let established = proven.established;
         let outcome = match (asked, follower) {
             (Ok(asked), Ok(follower)) => {
-                Ok(self.start(&asked, &follower, lease_secs, established.receive)?)
+                Ok(self.start(&asked, &follower, lease_secs, established.receive, now)?)
             }
             (Err(refused), _) | (_, Err(refused)) => {
                 self.auditor.refused(&proven.identity, &refused);
@@ -123,12 +123,16 @@ impl Authority {
         follower: &Follower,
         lease_secs: u64,
         opener: obol_handshake::Opener,
+        now: Now,
     ) -> Answer<Started> {
         let mut id = [0; 16];
         self.random().fill(&mut id);
         let who = Who::of(follower);
         let Joined { live, queue, head } = self.hub.join(StreamId(id), who.clone(), lease_secs, opener);
         let after = asked.after.filter(|after| after.incarnation == self.incarnation);
+        if after.is_some_and(|after| after.seq > head) {
+            self.knows_less_than(live.who.id(), now);
+        }
         let feed = Feed::new(Arc::clone(&self.directory), who, after.map(|after| after.seq), head);
         let feed = feed.inspect_err(|_| self.hub.leave(&live))?;
         if let (Some(after), false) = (after, feed.is_snapshot()) {

@@ -53,7 +53,7 @@ pub use self::tables::Unavailable;
 pub use self::transactions::{
     ATTESTED, Approval, Attested, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage,
     Handshake, HeardSet, KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered,
-    RotateStep, Seal, SessionPlan, Subject, TakenSet, Unharmed,
+    RotateStep, Seal, SessionPlan, StartedOver, Subject, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -426,6 +426,15 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn incarnation(&self, fresh: [u8; 16]) -> Answer<[u8; 16]>;
 
+    /// Begins another life after the directory was put back from a copy, so that nothing which was ended since lives again: every
+    /// live session ends, every active agent is suspended until somebody enables it, invitations and codes to join are gone, and
+    /// `incarnation` is the new life, so that followers are told everything anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn start_over(&self, incarnation: [u8; 16], now: u64) -> Answer<StartedOver>;
+
     /// The private keys with which the service signs for others, as it keeps them. `fresh` become them where there are none.
     ///
     /// # Errors
@@ -581,6 +590,10 @@ pub enum DirectoryOpenError {
     File(PrivateFileError),
     /// The file is damaged, sealed under another key, or belongs to something else.
     NotOurs(PathBuf, String),
+    /// The file is older than the one that was last written: what was ended since would live again.
+    PutBack(PathBuf, String),
+    /// The file was to be taken though it is older, and it is not.
+    NotPutBack(PathBuf),
 }
 
 impl fmt::Display for DirectoryOpenError {
@@ -590,6 +603,18 @@ impl fmt::Display for DirectoryOpenError {
             Self::NotOurs(path, why) => write!(
                 f,
                 "the directory {} was not opened: {why}. Moving it away starts over: every agent registers again",
+                path.display()
+            ),
+            Self::PutBack(path, why) => write!(
+                f,
+                "the directory {} was put back from a copy: {why}. Agents, keys and tools that were ended since would live again. \
+                 Put the newest directory and its witness back; or start once with --accept-rollback, which ends every session and \
+                 suspends every agent",
+                path.display()
+            ),
+            Self::NotPutBack(path) => write!(
+                f,
+                "--accept-rollback: the directory {} is the one that was last written. Start without it",
                 path.display()
             ),
         }

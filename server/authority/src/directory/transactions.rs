@@ -313,3 +313,14 @@ pub struct HalvesPage {
     /// The page behind this session is the next, if there is one.
     pub next: Option<SessionId>,
 }
+
+/// What became of a directory that was put back from a copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StartedOver {
+    /// When the newest thing happened that the copy knows of, in Unix seconds; 0 if it knows of none.
+    pub known_until: u64,
+    /// The agents that were suspended.
+    pub agents: Vec<AgentId>,
+    /// The sessions that were ended.
+    pub sessions: Vec<SessionId>,
+}

@@ -356,6 +356,8 @@ settings! {
         operator_login: u64 = value(3_600) => 60..=43_200;
         /// The file of agents, sessions, policies and events.
         directory: PathBuf = Usual::InState("authority.redb");
+        /// The file that counts the directory's commits, so that a copy of it which is put back is noticed. Keep it out of backups.
+        witness: PathBuf = otherwise("beside the directory, with the ending .witness", "/var/lib/obol/authority.witness");
         /// The file with the master key that the directory is sealed under; created if it is not there.
         master_key: PathBuf = Usual::InState("as-master.key");
         /// The name under which the kernel's keyring holds the master key.

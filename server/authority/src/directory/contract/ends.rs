@@ -12,6 +12,7 @@ tests![
     a_key_is_replaced_in_two_steps_and_the_old_one_ends,
     a_key_that_nobody_named_replaces_none,
     an_agent_leaves_by_itself,
+    whoever_starts_over_trusts_nothing_that_may_have_ended_meanwhile,
 ];
 
 fn end(directory: &dyn Directory, scope: EndScope) -> Result<Ended, Refused> {
@@ -179,4 +180,39 @@ fn an_agent_leaves_by_itself(directory: &dyn Directory) {
     assert_eq!((ended.agents, ended.sessions), (vec![agent.id.clone()], vec![SessionId::from_u64(100)]));
     assert_eq!(refused(leave(1, 13)), Refused::Revoked);
     assert_eq!(directory.agent(agent.id.as_str()).unwrap().unwrap().status, AgentStatus::Revoked);
+}
+
+fn whoever_starts_over_trusts_nothing_that_may_have_ended_meanwhile(directory: &dyn Directory) {
+    let (one, two) = (agent(directory, 1, "builder"), agent(directory, 2, "other"));
+    open(directory, &one, 100);
+    open(directory, &two, 101);
+    end(directory, EndScope::Revoke("other".into())).unwrap();
+    let invitation = Invitation {
+        class: "coding".into(),
+        roles: vec!["ci".into()],
+        max_agents: 1,
+        used: 0,
+        expires_at: NOW + 100,
+        approval_secs: 500,
+        by: Human::local("anna"),
+    };
+    directory.invite([5; 32], invitation).unwrap().unwrap();
+    let over = directory.start_over([9; 16], NOW + 5).unwrap();
+    assert_eq!(
+        (over.known_until, over.agents, over.sessions),
+        (NOW, vec![one.id.clone()], vec![SessionId::from_u64(100)])
+    );
+    assert_eq!(directory.incarnation([1; 16]).unwrap(), [9; 16]);
+    let known = directory.agent("builder").unwrap().unwrap();
+    assert_eq!(known.status, AgentStatus::Suspended);
+    assert!(half_of(directory, 100, "https://a").is_none(), "its keys are gone");
+    let new = NewRegistration { ticket_hash: Some([5; 32]), ..new_registration(3, "ci") };
+    let invited = directory.register(handshake(3), new, NOW + 6, seal(3)).unwrap();
+    assert!(
+        matches!(invited, Carried::Now(Err(_), _)),
+        "a ticket that may have been used is used: {invited:?}"
+    );
+    directory.enable_agent("builder", NOW + 6).unwrap().unwrap();
+    let known = directory.agent("builder").unwrap().unwrap();
+    open(directory, &known, 102);
 }

@@ -9,12 +9,14 @@
 //! | it ends after a commit, before the answers | they happened; who asks again hears so |
 //! | a write or a commit fails | nothing is written any more, every transaction is refused, `health` says why |
 //! | a row does not open | its transaction is refused and changes nothing |
+//! | it is put back from a copy | the witness beside it has seen more commits, and it is not opened unasked |
 
 #[cfg(test)]
 mod tests;
+mod witness;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_secret::file::PrivateFile;
@@ -24,9 +26,10 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, TableD
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use self::writer::Writer;
+use self::witness::{Saw, Witness};
+use self::writer::{Count, Writer};
 use super::tables::{Bytes, Kept, Rows, Store, Table, Transaction, Unavailable};
-use super::{DirectoryOpenError, Stored};
+use super::{Directory as _, DirectoryOpenError, StartedOver, Stored};
 
 const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("obol.authority.rows");
 /// What the sealing key is derived for.
@@ -36,6 +39,8 @@ const NAMES_PURPOSE: &str = "obol-authority-names-v1";
 const CONTEXT: &[u8] = b"obol-authority-row-v1";
 /// Shows, before anything else is read, whether the key is the one that the file was made with.
 const CHECK_KEY: &[u8] = b"key_check";
+/// How many commits there were before this one, and it.
+const COMMITS: &[u8] = b"commits";
 
 /// A directory in a file.
 pub type RedbDirectory = Stored<RedbStore>;
@@ -49,29 +54,125 @@ pub struct RedbStore {
 }
 
 impl Stored<RedbStore> {
-    /// Opens a directory; makes one where there is none. `master` seals it.
+    /// Opens a directory; makes one where there is none. `master` seals it. Nobody sees whether it was put back from a copy: see
+    /// [`open_witnessed`](Self::open_witnessed).
     ///
     /// # Errors
     ///
     /// [`DirectoryOpenError`] says what cannot be used.
     pub fn open(path: &Path, master: &Key32) -> Result<Self, DirectoryOpenError> {
+        Opening::new(path, master)?.finish(0, None)
+    }
+
+    /// As [`open`](Self::open), with a file beside it that counts its commits: a copy that is put back has seen fewer.
+    ///
+    /// # Errors
+    ///
+    /// Also [`DirectoryOpenError::PutBack`].
+    pub fn open_witnessed(path: &Path, witness: &Path, master: &Key32) -> Result<Self, DirectoryOpenError> {
+        let opening = Opening::new(path, master)?;
+        let (witness, saw) = opening.witness(witness)?;
+        match opening.put_back(saw) {
+            Some(why) => Err(DirectoryOpenError::PutBack(path.to_owned(), why)),
+            None => opening.finish(0, Some(witness)),
+        }
+    }
+
+    /// Opens a directory that was put back from a copy, and lets nothing live again that may have been ended since: see
+    /// [`Directory::start_over`](super::Directory::start_over).
+    ///
+    /// # Errors
+    ///
+    /// Also [`DirectoryOpenError::NotPutBack`].
+    pub fn accept_rollback(
+        path: &Path,
+        witness: &Path,
+        master: &Key32,
+        now: u64,
+    ) -> Result<(Self, StartedOver), DirectoryOpenError> {
+        let opening = Opening::new(path, master)?;
+        let (witness, saw) = opening.witness(witness)?;
+        if opening.put_back(saw).is_none() {
+            return Err(DirectoryOpenError::NotPutBack(path.to_owned()));
+        }
+        let least = match saw {
+            Saw::Commits(commits) => commits,
+            Saw::Nothing | Saw::Foreign => 0,
+        };
+        // The witness is told by the same commit that starts over, and not before: whoever is killed here asks again.
+        let mut fresh = [0; 16];
+        let unusable = |why: Unavailable| DirectoryOpenError::NotOurs(path.to_owned(), why.0);
+        getrandom::fill(&mut fresh).map_err(|error| unusable(Unavailable::new(error)))?;
+        let witness = if saw == Saw::Foreign { witness.emptied().map_err(unusable)? } else { witness };
+        let directory = opening.finish(least, Some(witness))?;
+        let over = directory.start_over(fresh, now).map_err(unusable)?;
+        Ok((directory, over))
+    }
+}
+
+/// A file that was found to be a directory of this key, and is not written yet.
+struct Opening {
+    path: PathBuf,
+    database: Arc<Database>,
+    seal: Arc<SealKey>,
+    witness_key: Zeroizing<[u8; 32]>,
+    is_new: bool,
+    /// How many commits it has seen; `None` where it was last written before they were counted.
+    commits: Option<u64>,
+}
+
+impl Opening {
+    fn new(path: &Path, master: &Key32) -> Result<Self, DirectoryOpenError> {
         let not_ours =
             |why: &dyn core::fmt::Display| DirectoryOpenError::NotOurs(path.to_owned(), why.to_string());
         let file = PrivateFile::open(path).map_err(DirectoryOpenError::File)?.into_file();
         let backend = redb::backends::FileBackend::new(file).map_err(|error| not_ours(&error))?;
         let database = Database::builder().create_with_backend(backend).map_err(|error| not_ours(&error))?;
-        Self::over(database, master).map_err(|error| not_ours(&error.0))
+        let seal = Arc::new(SealKey { rows: master.derive(PURPOSE), names: master.derive(NAMES_PURPOSE) });
+        let Checked { is_new, commits } = check(&database, &seal).map_err(|error| not_ours(&error.0))?;
+        let (database, witness_key) = (Arc::new(database), master.derive(witness::PURPOSE));
+        Ok(Self { path: path.to_owned(), database, seal, witness_key, is_new, commits })
     }
 
-    /// A directory in a database that is open, wherever its bytes are.
-    pub(crate) fn over(database: Database, master: &Key32) -> Kept<Self> {
-        let database = Arc::new(database);
-        let seal = Arc::new(SealKey { rows: master.derive(PURPOSE), names: master.derive(NAMES_PURPOSE) });
-        check_key(&database, &seal)?;
-        let writer = Writer::start(Arc::clone(&database), Arc::clone(&seal))?;
-        let store = RedbStore { database, seal, writer };
+    fn witness(&self, path: &Path) -> Result<(Witness, Saw), DirectoryOpenError> {
+        Witness::open(path, self.witness_key.clone()).map_err(DirectoryOpenError::File)
+    }
+
+    /// Why this seems to be a copy of the directory that was last written, if it does.
+    fn put_back(&self, saw: Saw) -> Option<String> {
+        match (saw, self.commits) {
+            // Nothing lives again in a directory without contents.
+            _ if self.is_new => None,
+            // It was last written by a version that counted none.
+            (Saw::Nothing | Saw::Commits(0), None) => None,
+            (Saw::Commits(seen), known) if seen <= known.unwrap_or(0) => None,
+            (Saw::Commits(seen), known) => Some(format!(
+                "its witness has seen {} commits that it knows nothing of",
+                seen.saturating_sub(known.unwrap_or(0))
+            )),
+            (Saw::Nothing, Some(_)) => Some("its witness is gone".to_owned()),
+            (Saw::Foreign, _) => {
+                Some("its witness was written under another master key, or is damaged".to_owned())
+            }
+        }
+    }
+
+    fn finish(self, least: u64, witness: Option<Witness>) -> Result<Stored<RedbStore>, DirectoryOpenError> {
+        let path = self.path.clone();
+        self.start(least, witness).map_err(|error| DirectoryOpenError::NotOurs(path, error.0))
+    }
+
+    /// `least` is how many commits there were at least.
+    fn start(self, least: u64, witness: Option<Witness>) -> Kept<Stored<RedbStore>> {
+        if let (true, Some(witness)) = (self.commits.is_none(), &witness) {
+            // Before the first commit that is counted, so that no count is ever there without its witness.
+            witness.begin(0)?;
+        }
+        let count = Count { commits: self.commits.unwrap_or(0).max(least), witness };
+        let writer = Writer::start(Arc::clone(&self.database), Arc::clone(&self.seal), count)?;
+        let store = RedbStore { database: self.database, seal: self.seal, writer };
         index_owners(&store)?;
-        Ok(Self { store, head: watch::Sender::new(0) })
+        Ok(Stored { store, head: watch::Sender::new(0) })
     }
 }
 
@@ -86,28 +187,49 @@ fn index_owners(store: &RedbStore) -> Kept<()> {
     }
 }
 
-/// Writes the check row of a new file, or opens that of an old one.
-fn check_key(database: &Database, seal: &SealKey) -> Kept<()> {
+struct Checked {
+    is_new: bool,
+    commits: Option<u64>,
+}
+
+/// Writes the check row of a new file, or opens that of an old one, and reads how many commits it has seen.
+fn check(database: &Database, seal: &SealKey) -> Kept<Checked> {
     let mut transaction = database.begin_write().map_err(Unavailable::new)?;
     transaction.set_two_phase_commit(true);
-    {
+    let checked = {
         let mut table = transaction.open_table(ROWS).map_err(Unavailable::new)?;
-        let key = place(Table::Meta, CHECK_KEY);
-        let found = table.get(key.as_slice()).map_err(Unavailable::new)?.map(|row| row.value().to_vec());
-        match found {
-            Some(row) => drop(seal.open(Table::Meta, CHECK_KEY, &row).map_err(|_| {
-                Unavailable::new("it is sealed under another master key; restore the key it was made with")
-            })?),
+        let row = |key: &[u8]| -> Kept<Option<Vec<u8>>> {
+            let found = table.get(place(Table::Meta, key).as_slice()).map_err(Unavailable::new)?;
+            Ok(found.map(|row| row.value().to_vec()))
+        };
+        match row(CHECK_KEY)? {
+            Some(check) => {
+                drop(seal.open(Table::Meta, CHECK_KEY, &check).map_err(|_| {
+                    Unavailable::new(
+                        "it is sealed under another master key; restore the key it was made with",
+                    )
+                })?);
+                let commits = row(COMMITS)?.map(|row| seal.open(Table::Meta, COMMITS, &row)).transpose()?;
+                let number = |row: Bytes| row.as_slice().try_into().map(u64::from_be_bytes);
+                let commits = commits.map(number).transpose();
+                let commits =
+                    commits.map_err(|_| Unavailable::new("its count of commits has another form"))?;
+                Checked { is_new: false, commits }
+            }
             None if table.iter().map_err(Unavailable::new)?.next().is_some() => {
                 return Err(Unavailable::new("it has rows and no check of its key: it is damaged"));
             }
             None => {
                 let row = seal.seal(Table::Meta, CHECK_KEY, b"obol-authority 1")?;
-                table.insert(key.as_slice(), row.as_slice()).map_err(Unavailable::new)?;
+                table
+                    .insert(place(Table::Meta, CHECK_KEY).as_slice(), row.as_slice())
+                    .map_err(Unavailable::new)?;
+                Checked { is_new: true, commits: None }
             }
         }
-    }
-    transaction.commit().map_err(Unavailable::new)
+    };
+    transaction.commit().map_err(Unavailable::new)?;
+    Ok(checked)
 }
 
 impl Store for RedbStore {

@@ -239,3 +239,105 @@ fn a_file_answers_as_memory_does() {
         assert!(!live || agent.status == AgentStatus::Active, "only an active agent has live sessions");
     }
 }
+
+/// A directory and its witness in a folder.
+struct Witnessed(tempfile::TempDir);
+
+impl Witnessed {
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn open(&self) -> Result<RedbDirectory, DirectoryOpenError> {
+        RedbDirectory::open_witnessed(&self.file("authority.redb"), &self.file("witness"), &master())
+    }
+
+    fn accept(&self) -> Result<(RedbDirectory, StartedOver), DirectoryOpenError> {
+        RedbDirectory::accept_rollback(&self.file("authority.redb"), &self.file("witness"), &master(), NOW)
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        std::fs::copy(self.file(from), self.file(to)).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_was_put_back_is_not_opened_unasked_and_revives_nothing_when_it_is() {
+    let place = Witnessed(tempfile::tempdir().unwrap());
+    let directory = place.open().unwrap();
+    let (builder, leaver) = (agent(&directory, 1, "builder"), agent(&directory, 2, "leaver"));
+    open(&directory, &builder, 100);
+    open(&directory, &leaver, 101);
+    let life = directory.incarnation([1; 16]).unwrap();
+    drop(directory);
+    place.copy("authority.redb", "copy");
+    let directory = place.open().unwrap();
+    directory
+        .end(EndScope::Revoke("leaver".into()), "gone".into(), Human::local("anna"), NOW)
+        .unwrap()
+        .unwrap();
+    drop(directory);
+    drop(place.open().expect("the control: the one that was last written"));
+    let current = place.accept().unwrap_err();
+    assert!(matches!(current, DirectoryOpenError::NotPutBack(_)), "{current}");
+
+    place.copy("copy", "authority.redb");
+    for _ in 0..2 {
+        let refused = place.open().unwrap_err();
+        assert!(matches!(refused, DirectoryOpenError::PutBack(..)), "{refused}");
+        assert!(refused.to_string().contains("--accept-rollback"), "{refused}");
+    }
+    let (directory, over) = place.accept().unwrap();
+    assert_eq!(over.sessions, [100, 101].map(SessionId::from_u64));
+    assert_eq!(over.agents.len(), 2);
+    for agent in [&builder, &leaver] {
+        let now = directory.agent(agent.id.as_str()).unwrap().unwrap();
+        assert_eq!(now.status, AgentStatus::Suspended);
+        assert!(directory.sessions(&agent.id).unwrap().iter().all(|session| session.ended.is_some()));
+    }
+    assert_ne!(directory.incarnation([2; 16]).unwrap(), life, "followers are told everything anew");
+    drop(directory);
+    drop(place.open().expect("it is the directory from now on"));
+}
+
+#[test]
+fn a_witness_that_is_gone_or_anothers_is_missed_and_a_directory_without_contents_needs_none() {
+    let place = Witnessed(tempfile::tempdir().unwrap());
+    agent(&place.open().unwrap(), 1, "builder");
+    let witness = std::fs::read(place.file("witness")).unwrap();
+    for other in [None, Some(&b"dear diary"[..])] {
+        match other {
+            None => std::fs::remove_file(place.file("witness")).unwrap(),
+            Some(other) => std::fs::write(place.file("witness"), other).unwrap(),
+        }
+        let refused = place.open().unwrap_err();
+        assert!(matches!(refused, DirectoryOpenError::PutBack(..)), "{refused}");
+    }
+    std::fs::write(place.file("witness"), &witness).unwrap();
+    drop(place.open().unwrap());
+    // One of its two places torn by a power cut: the other one counts.
+    let torn = [&witness[..36], &[0; 36]].concat();
+    std::fs::write(place.file("witness"), torn).unwrap();
+    drop(place.open().unwrap());
+    std::fs::remove_file(place.file("authority.redb")).unwrap();
+    drop(place.open().expect("nothing lives again in it"));
+    drop(place.open().expect("and its own witness saw it"));
+}
+
+#[test]
+fn a_directory_of_a_version_that_counted_nothing_is_taken_and_counted_from_then_on() {
+    let place = Witnessed(tempfile::tempdir().unwrap());
+    let uncount = |database: &Database| {
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(ROWS).unwrap().remove(super::place(Table::Meta, COMMITS).as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    let directory = RedbDirectory::open(&place.file("authority.redb"), &master()).unwrap();
+    agent(&directory, 1, "builder");
+    uncount(&directory.store.database);
+    drop(directory);
+    place.copy("authority.redb", "copy");
+    agent(&place.open().unwrap(), 2, "other");
+    place.copy("copy", "authority.redb");
+    assert!(matches!(place.open().unwrap_err(), DirectoryOpenError::PutBack(..)));
+}

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use redb::Database;
 
-use super::{ROWS, SealKey, SealedRows, place};
-use crate::directory::tables::{Changes, Kept, Transaction, Unavailable};
+use super::witness::Witness;
+use super::{COMMITS, ROWS, SealKey, SealedRows, place};
+use crate::directory::tables::{Changes, Kept, Table, Transaction, Unavailable};
 
 /// The most transactions that wait; more are refused.
 const MAX_WAITING: usize = 4_096;
@@ -33,13 +34,20 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// How many commits there were, and who outside the file is told.
+#[derive(Debug)]
+pub(super) struct Count {
+    pub(super) commits: u64,
+    pub(super) witness: Option<Witness>,
+}
+
 impl Writer {
-    pub(super) fn start(database: Arc<Database>, seal: Arc<SealKey>) -> Kept<Self> {
+    pub(super) fn start(database: Arc<Database>, seal: Arc<SealKey>, mut count: Count) -> Kept<Self> {
         let failed = Failed::default();
         let (inbox, waiting) = mpsc::sync_channel(MAX_WAITING);
         let run = {
             let failed = Arc::clone(&failed);
-            move || write_all(&database, &seal, &waiting, &failed)
+            move || write_all(&database, &seal, &mut count, &waiting, &failed)
         };
         let thread = std::thread::Builder::new().name("obol-directory".to_owned()).spawn(run);
         let thread = Some(thread.map_err(Unavailable::new)?);
@@ -86,7 +94,13 @@ impl Drop for Writer {
 }
 
 /// Runs until nobody can send any more.
-fn write_all(database: &Database, seal: &SealKey, waiting: &Receiver<Job>, failed: &Failed) {
+fn write_all(
+    database: &Database,
+    seal: &SealKey,
+    count: &mut Count,
+    waiting: &Receiver<Job>,
+    failed: &Failed,
+) {
     while let Ok(first) = waiting.recv() {
         let group = core::iter::once(first).chain(waiting.try_iter().take(MAX_GROUP - 1));
         let mut told: Vec<Tell> = Vec::new();
@@ -97,7 +111,7 @@ fn write_all(database: &Database, seal: &SealKey, waiting: &Receiver<Job>, faile
                 group.for_each(drop);
                 Err(error)
             }
-            None => commit(database, seal, group, &mut told),
+            None => commit(database, seal, count, group, &mut told),
         };
         if let Err(error) = &committed {
             let mut first = failed.lock();
@@ -113,12 +127,14 @@ fn write_all(database: &Database, seal: &SealKey, waiting: &Receiver<Job>, faile
 fn commit(
     database: &Database,
     seal: &SealKey,
+    count: &mut Count,
     group: impl Iterator<Item = Job>,
     told: &mut Vec<Tell>,
 ) -> Kept<()> {
     let mut transaction = database.begin_write().map_err(Unavailable::new)?;
     transaction.set_two_phase_commit(true);
     let mut changed = false;
+    let commits = count.commits + 1;
     {
         let mut table = transaction.open_table(ROWS).map_err(Unavailable::new)?;
         for job in group {
@@ -141,9 +157,16 @@ fn commit(
                 }
             }
         }
+        if changed {
+            let sealed = seal.seal(Table::Meta, COMMITS, &commits.to_be_bytes())?;
+            let place = place(Table::Meta, COMMITS);
+            table.insert(place.as_slice(), sealed.as_slice()).map_err(Unavailable::new)?;
+        }
     }
-    match changed {
-        true => transaction.commit().map_err(Unavailable::new),
-        false => transaction.abort().map_err(Unavailable::new),
+    if !changed {
+        return transaction.abort().map_err(Unavailable::new);
     }
+    transaction.commit().map_err(Unavailable::new)?;
+    count.commits = commits;
+    count.witness.as_ref().map_or(Ok(()), |witness| witness.note(commits))
 }

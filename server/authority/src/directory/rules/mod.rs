@@ -15,6 +15,7 @@ mod registering;
 mod servers;
 mod sessions;
 mod sets;
+mod starting_over;
 mod telling;
 
 use obol_handshake::IdentityPublic;
@@ -27,7 +28,7 @@ use super::{
     Ended, Event, EventStream, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation,
     KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person,
     PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal,
-    SessionPlan, SessionRow, Stored, TakenSet, Unharmed,
+    SessionPlan, SessionRow, StartedOver, Stored, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -352,6 +353,10 @@ impl<S: Store> Directory for Stored<S> {
             transaction.put_bytes(Table::Meta, INCARNATION, zeroize::Zeroizing::new(fresh.to_vec()));
             Ok(fresh)
         })
+    }
+
+    fn start_over(&self, incarnation: [u8; 16], now: u64) -> Answer<StartedOver> {
+        write(self, move |transaction| starting_over::start_over(transaction, incarnation, now))
     }
 
     fn signing_keys(&self, fresh: Option<Bytes>) -> Answer<Option<Bytes>> {

@@ -8,6 +8,7 @@ mod key;
 mod mail;
 mod policy;
 mod provider;
+mod put_back;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -81,7 +82,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
         .then(|| sandbox::of_authority(&reach(args, config, &places, operator.path(), reached)));
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
-    let (authority, policies) = open(settings, &places, &master, secret, config)?;
+    let (authority, policies) = open(settings, &places, &master, secret, config, args.accept_rollback)?;
     authority.attestors().replace(attesting, outbound.clone());
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -154,7 +155,7 @@ fn reach<'a>(
             .map(|at| at.port())
             .collect(),
         written: audit
-            .chain([&places.directory, &places.identity_key])
+            .chain([&places.directory, &places.witness, &places.identity_key])
             .map(PathBuf::as_path)
             .chain([socket])
             .collect(),
@@ -175,10 +176,15 @@ fn open(
     master: &Key32,
     key: Option<AuthoritySecret>,
     config: &As,
+    accept_rollback: bool,
 ) -> Outcome<(Arc<Authority>, Arc<Policies>)> {
-    let directory = RedbDirectory::open(&places.directory, master).map_err(Failure::unavailable)?;
     let log = places.audit.as_ref();
     let log = log.map(|(log, key)| audit::open_beside_key(log, key, config.audit_file_bytes)).transpose()?;
+    let directory = match accept_rollback {
+        true => put_back::accept(places, master, log.as_deref(), now())?,
+        false => RedbDirectory::open_witnessed(&places.directory, &places.witness, master)
+            .map_err(Failure::unavailable)?,
+    };
     if log.is_none() {
         tracing::warn!(
             "there is no audit log: who approved, opened and ended what is in this log alone; --audit-log names one"

@@ -36,6 +36,8 @@ pub(super) type CertificateFiles = (PathBuf, PathBuf);
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) directory: PathBuf,
+    /// What counts the directory's commits.
+    pub(super) witness: PathBuf,
     pub(super) identity_key: PathBuf,
     /// The audit log and its key.
     pub(super) audit: Option<(PathBuf, PathBuf)>,
@@ -53,8 +55,10 @@ impl Places {
         let either = |flag: &Option<PathBuf>, set: &Option<PathBuf>| flag.clone().or_else(|| set.clone());
         let log = either(&args.audit.audit_log, &config.audit_log);
         let key = either(&args.audit.audit_key, &config.audit_key);
+        let directory = place(either(&args.directory, &config.directory).as_ref(), "authority.redb")?;
         Ok(Self {
-            directory: place(either(&args.directory, &config.directory).as_ref(), "authority.redb")?,
+            witness: config.witness.clone().unwrap_or_else(|| directory.with_extension("witness")),
+            directory,
             identity_key: identity_key(either(&args.identity_key, &config.identity_key).as_ref())?,
             audit: log.map(|log| Ok::<_, Failure>((log, place(key.as_ref(), AS_KEY)?))).transpose()?,
             policy: either(&args.policy, &config.policy),

@@ -126,6 +126,10 @@ pub(crate) struct AsArgs {
     /// The file of agents, sessions, policies and events; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) directory: Option<PathBuf>,
+    /// Start with a directory that was put back from a copy, once: every session ends, every agent is suspended until it is enabled,
+    /// and what the audit log knows of the time since is shown.
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
     /// The file with the master key that the directory is sealed under; created if it is not there.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
