@@ -224,6 +224,45 @@ fn a_changed_offer_ends_the_handshake_at_the_first_tag() {
     stripped[3] &= 0b0111;
     assert_ne!(stripped, hello);
     assert_eq!(both.answer(&stripped).unwrap_err(), HandshakeError::Tag);
+    // Control: had the client not hashed what it offers, but what arrives, nobody would notice.
+    let unhashed =
+        Header { offer: Offer::of(&Suite::ALL[..3]), ..both.header(Suite::AesGcm, Purpose::Session) };
+    let prologue = Prologue::new(unhashed, ORIGIN).unwrap();
+    let (_, mut hello) = Initiator::start(&prologue, &both.service.key(), &mut both.rng).unwrap();
+    hello[3] = stripped[3];
+    assert!(both.answer(&hello).is_ok(), "control: the offer is not part of the prologue");
+}
+
+#[test]
+fn whoever_gets_both_long_lived_keys_later_reads_no_handshake_that_was_recorded() {
+    for suite in Suite::ALL {
+        let mut both = Both::new();
+        let recorded = both.run(suite, Purpose::Session);
+        let message = Proof::read(&recorded.proof).unwrap().message.to_vec();
+        // The service's key, and a new life of the service: it answers the first message with keys of its own, and the third
+        // belongs to others.
+        for _ in 0..3 {
+            let (pending, _) =
+                Responder::accept(ORIGIN, &both.service, &recorded.hello, b"the service", &mut both.rng)
+                    .unwrap();
+            assert_eq!(pending.finish(&message).unwrap_err(), HandshakeError::Tag, "{suite:?}");
+        }
+        // The agent's key: what it would need is the ephemeral one of that moment.
+        let prologue = Prologue::new(both.header(suite, Purpose::Session), ORIGIN).unwrap();
+        let (waiting, _) = Initiator::start(&prologue, &both.service.key(), &mut both.rng).unwrap();
+        assert_eq!(waiting.read(&recorded.reply).unwrap_err(), HandshakeError::Tag, "{suite:?}");
+        // The cookie holds it, and its key is gone two turns later, or with the process.
+        let opened = |ring: &CookieRing, now| {
+            let proof = Proof::read(&recorded.proof).unwrap();
+            Pending::open(proof.cookie, Purpose::Session, ring, now)
+        };
+        let kept = opened(&both.ring, NOW + 1).unwrap().finish(&message).unwrap();
+        let secret = recorded.server.established.secret.expose();
+        assert_eq!(kept.established.secret.expose(), secret, "control: with the cookie's key it is read");
+        both.ring.turn(NOW + 60, &mut both.rng);
+        both.ring.turn(NOW + 120, &mut both.rng);
+        assert_eq!(opened(&both.ring, NOW + 1).unwrap_err(), CookieError::Expired, "whatever the clock says");
+    }
 }
 
 #[test]
