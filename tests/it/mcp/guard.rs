@@ -39,10 +39,8 @@ fn meta(token: &str) -> Map<String, Value> {
 /// The example, as a command that serves the session in this home.
 fn example(home: &Path) -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| {
-        let what = ["--package", "obol-mcp", "--features", "rmcp", "--example", "mcp-server"];
-        home::built(&what).join("examples/mcp-server")
-    });
+    let what = ["--package", "obol-mcp", "--features", "rmcp"];
+    let binary = BINARY.get_or_init(|| home::example("mcp-server", &what));
     let mut command = Command::new(binary);
     command.args(["rs-sessions.json", AUDIENCE]).current_dir(home).env_clear();
     command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -14,10 +14,27 @@ use obol_queue::MasterKey;
 /// How long to wait for what must come, even on a crowded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary of this very tree, built once for each test process; building what is built already takes no time.
+/// The binary of this very tree. Whoever has built it already names it in `OBOL_BINARY`; else it is built, which takes no time
+/// where it is there, but Cargo half a second to find out, for each test.
 pub fn obol() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built(&["--package", "obol", "--bin", "obol"]).join("obol"))
+    BINARY.get_or_init(|| match std::env::var_os("OBOL_BINARY") {
+        Some(named) => {
+            let named = PathBuf::from(named);
+            assert!(named.is_file(), "OBOL_BINARY names {}, which is not there", named.display());
+            named
+        }
+        None => built(&["--package", "obol", "--bin", "obol"]).join("obol"),
+    })
+}
+
+/// An example of this tree, from the same build as the binary.
+pub fn example(name: &str, what: &[&str]) -> PathBuf {
+    let folder = match std::env::var_os("OBOL_BINARY") {
+        Some(named) => Path::new(&named).parent().unwrap().to_owned(),
+        None => built(&[what, &["--example", name]].concat()),
+    };
+    folder.join("examples").join(name)
 }
 
 /// The same binary, which can also speak to identity providers.
@@ -28,7 +45,7 @@ pub fn obol_with_people() -> &'static Path {
 }
 
 /// Builds something of this tree; the folder of the profile that this test was built with.
-pub fn built(what: &[&str]) -> PathBuf {
+fn built(what: &[&str]) -> PathBuf {
     // target/<profile>/deps/it-… → target/<profile>
     let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
