@@ -244,7 +244,7 @@ fn a_file_answers_as_memory_does() {
 struct Witnessed(tempfile::TempDir);
 
 impl Witnessed {
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
