@@ -20,8 +20,8 @@ use tokio::runtime::Runtime;
 use super::{LOOK, Plan, Service, policy, report};
 
 /// Resource servers that must refuse.
-const SERVERS: usize = 3;
-const DISABLED: &str = "https://schemas.openid.net/secevent/risc/event-type/account-disabled";
+pub(super) const SERVERS: usize = 3;
+pub(super) const DISABLED: &str = "https://schemas.openid.net/secevent/risc/event-type/account-disabled";
 
 pub(super) fn event(plan: Plan) {
     let idp = Idp::start();
@@ -66,7 +66,7 @@ pub(super) fn event(plan: Plan) {
 }
 
 /// A service that listens to an identity provider. On loopback without TLS: what is measured is not a handshake of TLS.
-fn listening(idp: &Idp) -> Service {
+pub(super) fn listening(idp: &Idp) -> Service {
     let home = home::home();
     let (catalogue, policies) = policy(1);
     write_policy(&home.path().join("policy"), &catalogue, &policies);
@@ -80,7 +80,7 @@ fn listening(idp: &Idp) -> Service {
 }
 
 /// Sends a token until it is taken: the first may come before the keys that it is signed with.
-async fn push(port: u16, token: &str) {
+pub(super) async fn push(port: u16, token: &str) {
     loop {
         let (request, length) = (token.to_owned(), token.len());
         let sent = tokio::task::spawn_blocking(move || {

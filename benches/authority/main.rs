@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "what it measures is what it prints")]
 
 mod event;
+mod refused;
 mod snapshot;
 
 use core::fmt::Write as _;
@@ -64,11 +65,12 @@ const QUICK: Plan = Plan { sessions: 20, agents: 4, each: 5, servers: 4, ends: 5
 /// What can be run alone, and how.
 type Part = (&'static str, fn(Plan));
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("open", open),
     ("rate", rate),
     ("end", end),
     ("event", event::event),
+    ("refused", refused::refused),
     ("idle", idle),
     ("snapshot", snapshot::snapshot),
 ];
