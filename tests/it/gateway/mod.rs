@@ -4,6 +4,7 @@ mod calls;
 mod following;
 mod limits;
 mod passing;
+mod recipes;
 mod secrets;
 mod smuggling;
 mod tls;

@@ -1,18 +1,20 @@
 //! The files of the APIs, and their credentials.
 
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name};
+use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name, recipe, recipes};
+use obol_secret::compare::ct_eq_32;
 use obol_secret::file::{PrivateFile, PrivateFileError, change, files_in, read_credential, read_public};
 use obol_secret::key::Key32;
 use obol_secret::seal::{OVERHEAD_BYTES, open, seal};
 use obol_secret::wipe::Wiped;
+use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Failure, Outcome};
 use crate::output;
-use crate::places::{environment, state_folder};
+use crate::places::{environment, folder_of, state_folder};
 use crate::role::master_key::Sources;
 use crate::settings::args::gateway::{AddArgs, ApisArgs};
 
@@ -140,7 +142,38 @@ fn printed(command: &[String]) -> Result<Wiped, String> {
     }
 }
 
-/// Seals a credential.
+/// Writes the recipe of an API whose file is not there. One that is there is the operator's, and stays.
+fn write_recipe(file: &Path, name: &str) -> Outcome {
+    if file.exists() {
+        return Ok(());
+    }
+    let text = recipe(name).ok_or_else(|| {
+        Failure::usage(format_args!(
+            "there is no file {}, and no recipe for {name}: write the file (docs/gateway.md), or name one of {}",
+            file.display(),
+            recipes().collect::<Vec<_>>().join(", ")
+        ))
+    })?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
+    PrivateFile::create_whole(file, text.as_bytes())?;
+    output::line(&format!(
+        "wrote {}; it says which requests are let through, and what is not covered",
+        file.display()
+    ));
+    Ok(())
+}
+
+/// Whether this very credential is sealed there already.
+fn is_sealed(file: &Path, key: &[u8; 32], name: &str, secret: &[u8]) -> Outcome<bool> {
+    if !file.exists() {
+        return Ok(false);
+    }
+    let there = unsealed(key, file, name)?;
+    let digest = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+    Ok(ct_eq_32(&digest(&there), &digest(secret)))
+}
+
+/// Seals a credential. Where there is no file of the API, and a recipe, that is written first; doing it again changes nothing.
 pub(crate) fn add(args: &AddArgs) -> Outcome {
     if !is_name(&args.name) {
         return Err(Failure::usage("an API's name is of small letters, digits and hyphens"));
@@ -156,9 +189,15 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
     let folder = folder(&args.apis);
     crate::places::place(Some(&folder.join("x")), "gateway/x")?;
     let file = sealed_file(&folder, &args.name);
-    let (_, api) = read(&folder.join(format!("{}.toml", args.name)))?;
+    let toml = folder.join(format!("{}.toml", args.name));
+    write_recipe(&toml, &args.name)?;
+    let (_, api) = read(&toml)?;
     api.check_secret(&secret).map_err(Failure::usage)?;
     let key = key(&args.apis, &[&file])?.derive(PURPOSE);
+    if !args.replace && is_sealed(&file, &key, &args.name, &secret)? {
+        output::line(&format!("this credential is sealed in {} already", file.display()));
+        return Ok(());
+    }
     let sealed = seal(&key, args.name.as_bytes(), &secret).map_err(Failure::unavailable)?;
     if args.replace && file.exists() {
         change::<PrivateFileError>(&file, MAX_SECRET_BYTES + OVERHEAD_BYTES, |_| Ok(Wiped::new(sealed)))?;

@@ -19,7 +19,8 @@ pub(crate) struct GatewayRoleArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GatewayCommand {
-    /// Seal an API's credential for the gateway.
+    /// Seal an API's credential for the gateway, and write the API's file where there is a recipe: anthropic, github, gitlab, openai,
+    /// slack, stripe.
     Add(AddArgs),
     /// Check the files of all APIs, and say what is wrong with them.
     Check(ApisArgs),
@@ -37,7 +38,7 @@ pub(crate) struct ApisArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct AddArgs {
-    /// The API, as its file is named.
+    /// The API, as its file is named, or a recipe.
     pub(crate) name: String,
     /// The file with the credential; - for standard input. It can be removed afterwards.
     #[arg(long, value_name = "FILE")]
