@@ -221,7 +221,7 @@ fn a_guard_that_was_started_again_knows_no_session_and_passes_nothing_on() {
     let guarded = guard_at(home.path(), port, &server.url(), &["--spent", "memory"]);
     assert_eq!(in_session(guarded.address(), &name, &list).status, 404);
     let stream = format!(
-        "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nMcp-Session-Id: {name}\r\nLast-Event-ID: 1\r\n\r\n"
+        "GET /mcp HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/event-stream\r\nMcp-Session-Id: {name}\r\nLast-Event-ID: 1\r\n\r\n"
     );
     assert_eq!(send(guarded.address(), stream).status, 404);
     let ended = format!(
