@@ -12,8 +12,8 @@ use super::{Browser, Deed, Slice, Visit, ago, ahead, audiences, is_allowed, may,
 use crate::authority::{Authority, Copy};
 use crate::refused::Refused;
 
-/// What policies call removing a copy.
-const REMOVE: &str = "server.remove_copy";
+/// What policies call removing a copy: as over the operator's socket.
+const REMOVE: &str = "server.remove";
 
 /// A copy in a line.
 pub(super) struct Line {

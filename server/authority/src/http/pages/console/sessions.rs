@@ -14,8 +14,8 @@ use crate::directory::{Agent, EndScope, SessionRow};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
-/// What policies call ending one.
-const END: &str = "session.end";
+/// What policies call ending one: as over the operator's socket.
+const END: &str = "agent.disable";
 
 /// A session in a line.
 pub(super) struct Line {
