@@ -8,7 +8,7 @@ use obol_authority::directory::{AgentStatus, CallStanding};
 use obol_world::home::wait_until;
 use serde_json::{Value, json};
 
-use super::{World, calls, root};
+use super::{World, calls, crowd, policies, root};
 
 /// Chromium, ended when dropped.
 struct Chromium {
@@ -60,6 +60,21 @@ impl Chromium {
         assert_eq!(told["status"], status, "{told}");
     }
 
+    /// Looks at the page that is open.
+    fn look_again(&mut self, name: &str) {
+        self.act(&json!({ "act": "look", "name": name }));
+    }
+
+    /// Opens a page in a tab of its own, and stays in this one: its number.
+    fn tab(&mut self, url: &str) -> u64 {
+        self.act(&json!({ "act": "tab", "url": url }))["tab"].as_u64().unwrap()
+    }
+
+    /// Goes on in another tab.
+    fn switch(&mut self, tab: u64) {
+        self.act(&json!({ "act": "switch", "tab": tab }));
+    }
+
     /// Goes to something by the keyboard, and presses Enter: what the page says then.
     fn press(&mut self, selector: &str, text: &str) -> String {
         let told = self.act(&json!({ "act": "press", "selector": selector, "text": text }));
@@ -80,7 +95,7 @@ fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
     let _running = world.agent();
     let mut chromium = Chromium::start();
     chromium.look(&world.url("/console"), "console-empty", 200);
-    for page in ["agents", "sessions", "servers", "audit"] {
+    for page in ["agents", "sessions", "servers", "audit", "policies", "keys"] {
         chromium.look(&world.url(&format!("/console/{page}")), &format!("{page}-empty"), 200);
     }
     chromium.look(&world.url("/console/approvals"), "approvals-empty", 200);
@@ -108,4 +123,68 @@ fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
     assert!(chromium.press("button[value=disable]", "").contains("disabled"));
     assert_eq!(world.agent_row().unwrap().status, AgentStatus::Suspended);
     chromium.look(&world.url(&format!("/console/agents/{}?since=1", agent.id)), "agent-disabled", 200);
+}
+
+#[test]
+fn the_console_is_the_same_with_hundreds_of_hostile_names_with_servers_and_where_something_is_wrong() {
+    let world = World::new();
+    let (rs, mut lost) = (world.server("https://a"), world.server("https://b.example/\u{5d0}"));
+    lost.kill();
+    for number in 1..=150 {
+        let agent = crowd::agent(&world, number, &crowd::hostile(number));
+        crowd::session(&world, 1_000 + number, &agent);
+        crowd::registration(&world, 1_000 + number, &crowd::hostile(number));
+    }
+    let mut chromium = Chromium::start();
+    let copies = world.authority.directory().replicas().unwrap();
+    let agent = world.authority.directory().agents(None).unwrap().remove(0);
+    let session = world.authority.directory().sessions(&agent.id).unwrap().remove(0);
+    let pages = [
+        ("/console", "many-console"),
+        ("/console/agents", "many-agents"),
+        ("/console/sessions", "many-sessions"),
+        ("/console/servers", "servers"),
+        ("/console/audit", "many-audit"),
+        ("/console/audit?topic=calls&agent=nobody", "audit-nothing"),
+        ("/console/agents?name=no%E2%80%AEbody", "agents-missed"),
+        (&format!("/console/agents/{}", agent.id), "many-agent"),
+        (&format!("/console/servers/{}", copies[0].id), "server"),
+    ];
+    for (path, name) in pages {
+        chromium.look(&world.url(path), name, 200);
+    }
+    for path in ["agents/agt_none", "sessions/0", "servers/rsr_none"] {
+        chromium.look(&world.url(&format!("/console/{path}")), "unknown", 404);
+    }
+    chromium.look(&world.url("/console/audit?before=1.1"), "audit-no-such-place", 400);
+    let path = format!("/console/sessions/{}", session.id);
+    chromium.look(&world.url(&path), "session", 200);
+    let asked = crowd::again(&world, 1, &crowd::hostile(1));
+    chromium.look(&world.url(&format!("/activate/{asked}")), "registration-again", 200);
+    chromium.look(&world.url(&path), "session", 200);
+    // Somebody else was faster.
+    let other = chromium.tab(&world.url(&path));
+    assert!(chromium.press("button[value=end]", "").contains("heard of it"), "{}", rs.log());
+    chromium.look_again("session-ended");
+    chromium.switch(other);
+    assert!(chromium.press("button[value=end]", "").contains("live session"));
+    chromium.look_again("session-ended-twice");
+    // The page is older than the login: its form is none any more.
+    let old = chromium.tab(&world.url(&format!("/console/agents/{}", agent.id)));
+    chromium.look(&world.url("/login?to=/console"), "logged-in-again", 200);
+    chromium.switch(old);
+    assert!(chromium.press("button[value=disable]", "").contains("Nothing was done"));
+    chromium.look_again("form-too-old");
+    let (one, two) = (policies::version("dev"), policies::version("nobody"));
+    policies::in_force_and_observed(&world, &one, &two);
+    chromium.look(&world.url("/console/policies"), "policies", 200);
+    chromium.look(&world.url(&format!("/console/policies/{}", two.digest())), "policy-observed", 200);
+    chromium.look(&world.url(&format!("/console/policies/{}", one.digest())), "policy-in-force", 200);
+    let diff = format!("/console/policies/diff?from={}&to={}", one.digest(), two.digest());
+    chromium.look(&world.url(&diff), "policy-diff", 200);
+    chromium.look(&world.url("/console/keys"), "keys", 200);
+    assert_eq!(
+        world.authority.directory().agent(agent.id.as_str()).unwrap().unwrap().status,
+        AgentStatus::Active
+    );
 }

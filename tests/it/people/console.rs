@@ -75,9 +75,16 @@ fn who_may_not_operate_sees_nothing_and_ends_nothing() {
         "a stranger logs in first"
     );
     let mut carl = world.logged_in("carl");
-    for path in
-        ["/console", "/console/agents", "/console/sessions", "/console/servers", "/console/audit", &path]
-    {
+    for path in [
+        "/console",
+        "/console/policies",
+        "/console/keys",
+        "/console/agents",
+        "/console/sessions",
+        "/console/servers",
+        "/console/audit",
+        &path,
+    ] {
         let page = carl.open(&world.url(path));
         assert_eq!(page.status, 403, "{page:?}");
         assert!(page.body.contains("No policy permits it") && !page.body.contains("builder"), "{page:?}");
@@ -96,7 +103,7 @@ fn who_may_not_operate_sees_nothing_and_ends_nothing() {
 }
 
 /// The last line of the audit log that is an event of this name.
-fn audited(world: &World, event: &str) -> serde_json::Value {
+pub(super) fn audited(world: &World, event: &str) -> serde_json::Value {
     let is_it = |line: &serde_json::Value| line["event"] == event;
     let lines = || fs::read_to_string(world.home.path().join(LOG)).unwrap();
     let lines = || lines().lines().filter_map(|line| serde_json::from_str(line).ok()).collect::<Vec<_>>();

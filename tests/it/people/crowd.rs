@@ -13,7 +13,7 @@ use obol_world::now;
 use super::World;
 
 /// What the longest and worst names have in them.
-fn hostile(number: u64) -> String {
+pub(super) fn hostile(number: u64) -> String {
     let name = format!("<script>alert({number})</script>\u{202e}\"'&\u{200b}\u{5d0}\u{5d1}");
     format!("{name}{}", "W".repeat(200 - name.chars().count()))
 }
@@ -33,7 +33,16 @@ fn seal<T: 'static>() -> Seal<T> {
 }
 
 /// Somebody asks to be an agent.
-fn registration(world: &World, number: u64, name: &str) -> RegistrationId {
+pub(super) fn registration(world: &World, number: u64, name: &str) -> RegistrationId {
+    registered(world, (number, number), name, Flow::Local)
+}
+
+/// The agent with this number asks to be approved again, on the machine of the browser.
+pub(super) fn again(world: &World, number: u64, name: &str) -> RegistrationId {
+    registered(world, (1 << 41 | number, number), name, Flow::Loopback(9))
+}
+
+fn registered(world: &World, (unique, number): (u64, u64), name: &str, flow: Flow) -> RegistrationId {
     let text = hostile(number);
     let new = NewRegistration {
         id: RegistrationId::generate(&mut SystemRandom),
@@ -50,13 +59,13 @@ fn registration(world: &World, number: u64, name: &str) -> RegistrationId {
         identity: IdentityPublic(bytes(number, 7)),
         sek: SekPublic([9; 32]),
         source: format!("192.0.{}.{}", number / 200, number % 200),
-        flow: Flow::Local,
-        poll_hash: bytes(number, 3),
-        code_hash: bytes(number, 4),
+        flow,
+        poll_hash: bytes(unique, 3),
+        code_hash: bytes(unique, 4),
         ticket_hash: None,
         attested: None,
     };
-    match world.authority.directory().register(handshake(number), new, now(), seal()).unwrap() {
+    match world.authority.directory().register(handshake(unique), new, now(), seal()).unwrap() {
         Carried::Now(Ok(Registered::Waits(id)), _) => id,
         other => panic!("{other:?}"),
     }

@@ -10,7 +10,9 @@ const axe = readFileSync(`${folder}/node_modules/axe-core/axe.min.js`, "utf8");
 const rules = { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"] };
 
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"] });
-const page = await (await browser.newContext({ viewport: { width: 1200, height: 900 } })).newPage();
+const context = await browser.newContext({ viewport: { width: 1200, height: 900 } });
+let page = await context.newPage();
+const tabs = [page];
 
 // What is wrong with the page that is open, in both colours, wide and narrow.
 async function look(name, policy) {
@@ -45,6 +47,19 @@ const acts = {
     const response = await page.goto(url);
     const policy = response.headers()["content-security-policy"] ?? "";
     return { url: page.url(), status: response.status(), problems: name ? await look(name, policy) : [] };
+  },
+  async look({ name }) {
+    return { problems: await look(name, "default-src 'none'") };
+  },
+  async tab({ url }) {
+    const tab = await context.newPage();
+    await tab.goto(url);
+    return { tab: tabs.push(tab) - 1 };
+  },
+  async switch({ tab }) {
+    page = tabs[tab];
+    await page.bringToFront();
+    return {};
   },
   // Tabs to an element, types into it where there is something to type, and presses Enter.
   async press({ selector, text }) {

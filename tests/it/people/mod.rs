@@ -9,6 +9,7 @@ mod console;
 mod crowd;
 mod logins;
 mod pages;
+mod policies;
 mod provider;
 mod registers;
 
@@ -22,6 +23,7 @@ use obol_audit::{ChainKey, LogOptions};
 use obol_authority::directory::{Agent, Human, MemoryDirectory, Person};
 use obol_authority::http::{Handle, Options};
 use obol_authority::identity::{Provider, ProviderSettings};
+use obol_authority::policy::{KeptPolicy, Policies};
 use obol_authority::{
     Authority, Decided, Decider, Moment, Now, Outbound, Parts, PerCall, Settings, Undecided, Verdict,
 };
@@ -134,6 +136,10 @@ impl Drop for Idp {
     }
 }
 
+fn moment() -> Now {
+    Now { ms: now() * 1_000 }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -144,6 +150,7 @@ struct World {
     idp: Idp,
     origin: String,
     authority: Arc<Authority>,
+    policies: Arc<Policies>,
     handle: Handle,
     _runtime: Runtime,
 }
@@ -164,21 +171,24 @@ impl World {
         let provider = ProviderSettings::new(&idp.issuer, "obol").unwrap();
         let provider = set(provider.client_secret(Zeroizing::new(SECRET.to_owned())));
         let provider = Provider::new(provider, &origin, Outbound::new(None).unwrap()).unwrap();
+        let directory = Arc::new(MemoryDirectory::new());
+        let kept = KeptPolicy::load(&*directory).unwrap();
         let parts = Parts {
             settings: Settings::new(&origin, "example").unwrap().with_pages(),
-            directory: Arc::new(MemoryDirectory::new()),
+            directory,
             decider: Arc::new(Plain),
             key: AuthoritySecret::from_bytes(&[7; 32]),
             code_key: [3; 32],
             audit: Some(Arc::new(log)),
         };
-        let authority = Arc::new(Authority::new(parts, Now { ms: now() * 1_000 }).unwrap());
+        let authority = Arc::new(Authority::new(parts, moment()).unwrap());
+        let policies = Arc::new(Policies::new(Arc::clone(&authority), kept));
         let runtime = Runtime::new().unwrap();
-        let options = Options::new(address).rate(None).provider(provider);
+        let options = Options::new(address).rate(None).provider(provider).policies(Arc::clone(&policies));
         let service = runtime.block_on(options.bind(Arc::clone(&authority))).unwrap();
         let handle = service.handle();
         runtime.spawn(service.run(core::future::pending()));
-        Self { home, idp, origin, authority, handle, _runtime: runtime }
+        Self { home, idp, origin, authority, policies, handle, _runtime: runtime }
     }
 
     /// An authenticator beside a sidecar.
@@ -190,9 +200,8 @@ impl World {
 
     /// A copy of a resource server that follows the service.
     fn server(&self, audience: &str) -> RsProcess {
-        let now = Now { ms: now() * 1_000 };
         let (by, suites) = (Human::local("root"), [Suite::HybridAesGcm]);
-        let invited = self.authority.add_resource_server(audience, &suites, &by, now).unwrap();
+        let invited = self.authority.add_resource_server(audience, &suites, &by, moment()).unwrap();
         let pin = format!("{}#{}", self.origin, to_hex(&self.authority.key().0));
         let code = invited.ticket.to_text();
         let mut rs = RsProcess::joined_by(

@@ -7,6 +7,18 @@ use crate::jws::SigningKeys;
 use crate::refused::Refused;
 
 impl Authority {
+    /// Name and algorithm of each key that there is. None is made for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`].
+    #[cfg_attr(not(feature = "people"), expect(dead_code, reason = "the console shows it"))]
+    pub(crate) fn known_signing_keys(&self) -> Result<Vec<(String, String)>, Refused> {
+        let Some(kept) = self.directory.signing_keys(None)? else { return Ok(Vec::new()) };
+        let keys = SigningKeys::read(&kept).map_err(|error| Refused::Unavailable(error.to_string()))?;
+        Ok(keys.names())
+    }
+
     /// The keys; made now where there are none.
     ///
     /// # Errors

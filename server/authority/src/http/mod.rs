@@ -85,6 +85,8 @@ pub struct Options {
     operator: Option<Arc<dyn Operator>>,
     #[cfg(feature = "people")]
     provider: Option<Arc<crate::identity::Provider>>,
+    #[cfg(feature = "people")]
+    policies: Option<Arc<crate::policy::Policies>>,
 }
 
 impl Options {
@@ -102,6 +104,8 @@ impl Options {
             operator: None,
             #[cfg(feature = "people")]
             provider: None,
+            #[cfg(feature = "people")]
+            policies: None,
         }
     }
 
@@ -110,6 +114,14 @@ impl Options {
     #[must_use]
     pub fn provider(mut self, provider: crate::identity::Provider) -> Self {
         self.provider = Some(Arc::new(provider));
+        self
+    }
+
+    /// Shows the versions of the policy in the console, and puts them in force from there.
+    #[cfg(feature = "people")]
+    #[must_use]
+    pub fn policies(mut self, policies: Arc<crate::policy::Policies>) -> Self {
+        self.policies = Some(policies);
         self
     }
 
@@ -199,7 +211,9 @@ impl Options {
         let routes = match self.provider.clone() {
             None => routes,
             Some(provider) => {
-                let pages = pages::Pages::new(Arc::clone(&authority), provider, self.rate);
+                let (policies, events) = (self.policies.clone(), self.events.clone());
+                let kept = pages::Kept { policies, events };
+                let pages = pages::Pages::new(Arc::clone(&authority), provider, kept, self.rate);
                 routes.merge(pages::router(Arc::new(pages)))
             }
         };

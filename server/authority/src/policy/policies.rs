@@ -115,6 +115,8 @@ pub struct Activated {
     pub impact: Impact,
     /// How many these are.
     pub agents: usize,
+    /// How many of their sessions end with it.
+    pub sessions: usize,
     /// What is valid in it and may be a mistake.
     pub warnings: Vec<String>,
 }
@@ -164,7 +166,8 @@ impl Policies {
 
     fn weigh_all(&self, version: &Loaded, now: Now) -> Result<(Activated, Unharmed), Refused> {
         let before = self.in_force();
-        let (mut impact, mut agents, mut unharmed) = (Impact::default(), 0, Unharmed::new());
+        let (mut impact, mut agents, mut sessions) = (Impact::default(), 0, 0);
+        let mut unharmed = Unharmed::new();
         let mut page = self.authority.directory().agents(None)?;
         while let Some(last) = page.last().map(|agent| agent.id.clone()) {
             let live = page.iter().filter(|agent| gets_sessions(agent, now.secs()));
@@ -172,9 +175,11 @@ impl Policies {
                 agents += 1;
                 if let Some(before) = &before {
                     let owner = self.authority.person(&agent.owner)?;
-                    let suites = self.suites(agent)?;
+                    let (suites, live) = self.suites(agent)?;
                     if weigh_one(before, version, (agent, &owner), &suites, now.secs(), &mut impact)? {
                         unharmed.insert(agent.id.clone(), agent.version);
+                    } else {
+                        sessions += live;
                     }
                 }
             }
@@ -184,13 +189,14 @@ impl Policies {
             page = self.authority.directory().agents(Some(&last))?;
         }
         let warnings = version.findings().iter().map(ToString::to_string).collect();
-        Ok((Activated { version: None, impact, agents, warnings }, unharmed))
+        Ok((Activated { version: None, impact, agents, sessions, warnings }, unharmed))
     }
 
-    /// The suites of the agent's live sessions.
-    fn suites(&self, agent: &Agent) -> Result<BTreeSet<u8>, Refused> {
+    /// The suites of the agent's live sessions, and how many these are.
+    fn suites(&self, agent: &Agent) -> Result<(BTreeSet<u8>, usize), Refused> {
         let sessions = self.authority.directory().sessions(&agent.id)?;
-        Ok(sessions.iter().filter(|session| session.ended.is_none()).map(|session| session.suite).collect())
+        let suites = sessions.iter().map(|session| session.suite).collect();
+        Ok((suites, sessions.len()))
     }
 
     /// Puts a version in force. What takes away more than a fifth of all grants is done only where `anyway` says so.

@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 
 use super::answer::{Refusal, message, page, see_other};
 use super::browser::Browser;
+use super::grants::Granted;
 use super::guard::Form;
 use super::{Pages, Served};
 use crate::authority::{Confirmed, Preview, Review};
+use crate::decider::Decided;
 use crate::directory::{Flow, Registration, RegistrationState};
 use crate::http::now;
 use crate::id::{RegistrationId, UserCode};
@@ -97,14 +99,6 @@ struct Said {
     before: Option<String>,
 }
 
-/// One thing that the agent could do.
-struct Granted {
-    tool: String,
-    at: String,
-    may: String,
-    on: String,
-}
-
 #[derive(Template)]
 #[template(path = "registration.html")]
 struct RegistrationPage<'a> {
@@ -120,6 +114,8 @@ struct RegistrationPage<'a> {
     said: Vec<Said>,
     choices: Vec<Choice>,
     grants: Vec<Granted>,
+    /// Of one that is an agent already: what it would get that it has not now, and what it has now and would not get.
+    change: Option<(Vec<Granted>, Vec<Granted>)>,
     is_allowed: bool,
     days: u64,
     most_days: u64,
@@ -200,6 +196,7 @@ impl Pages {
             Ok(preview) => (preview, problem.to_owned()),
             Err(refused) => (Preview::default(), refused.to_string()),
         };
+        let grants = Granted::all(&preview.grants, &preview.per_call);
         let registration = &review.registration;
         let shown = RegistrationPage {
             browser,
@@ -215,7 +212,8 @@ impl Pages {
                 .map(|before| now.secs().saturating_sub(before.registered_at) / DAY_SECS),
             said: said(review),
             choices: choices(browser, registration, &chosen.roles),
-            grants: preview.grants.iter().map(granted).collect(),
+            change: preview.before.as_ref().map(|before| change(before, &grants)),
+            grants,
             is_allowed: preview.allowed,
             days: chosen.days,
             most_days: self.usual_days(),
@@ -229,13 +227,13 @@ impl Pages {
     }
 }
 
-fn granted(grant: &obol_session::Grant) -> Granted {
-    Granted {
-        tool: grant.tool.clone(),
-        at: grant.aud.clone(),
-        may: grant.action.join(", "),
-        on: grant.resource.clone(),
-    }
+/// What comes with a yes, and what goes.
+fn change(before: &Decided, after: &[Granted]) -> (Vec<Granted>, Vec<Granted>) {
+    let before = Granted::all(&before.grants, &before.per_call);
+    let without = |these: &[Granted], those: &[Granted]| {
+        these.iter().filter(|it| !those.contains(it)).cloned().collect()
+    };
+    (without(after, &before), without(&before, after))
 }
 
 /// Roles that this human could give, those that the agent asks for first.

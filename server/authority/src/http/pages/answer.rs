@@ -13,13 +13,15 @@ use crate::directory::Unavailable;
 use crate::refused::Refused;
 
 /// The places that every page leads to.
-pub(super) const PLACES: [(&str, &str); 7] = [
+pub(super) const PLACES: [(&str, &str); 9] = [
     ("/console", "Overview"),
     ("/console/approvals", "Calls that wait"),
     ("/console/agents", "Agents"),
     ("/console/sessions", "Sessions"),
     ("/console/servers", "Servers"),
+    ("/console/policies", "Policies"),
     ("/console/audit", "Audit"),
+    ("/console/keys", "Keys"),
     ("/activate", "Approve by code"),
 ];
 

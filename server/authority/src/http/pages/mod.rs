@@ -45,6 +45,8 @@ use super::now;
 use super::routes::Peer;
 use crate::authority::Authority;
 use crate::identity::Provider;
+use crate::policy::Policies;
+use crate::ssf::Events;
 
 /// How old a login may be by which something is decided, in seconds.
 const FRESH_LOGIN_SECS: u64 = 300;
@@ -54,6 +56,7 @@ const FRESH_LOGIN_SECS: u64 = 300;
 pub(super) struct Pages {
     authority: Arc<Authority>,
     provider: Arc<Provider>,
+    kept: Kept,
     browsers: Browsers,
     /// What a login's beginning is sealed under while the browser keeps it. It ends with the process.
     login_key: Zeroizing<[u8; 32]>,
@@ -65,16 +68,29 @@ pub(super) struct Pages {
     start: Start,
 }
 
+/// What a service keeps beside its directory, where it does.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) policies: Option<Arc<Policies>>,
+    pub(super) events: Option<Arc<Events>>,
+}
+
 type Served = Result<Response, Refusal>;
 
 impl Pages {
-    pub(super) fn new(authority: Arc<Authority>, provider: Arc<Provider>, rate: Option<Rate>) -> Self {
+    pub(super) fn new(
+        authority: Arc<Authority>,
+        provider: Arc<Provider>,
+        kept: Kept,
+        rate: Option<Rate>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, core::num::NonZero::get);
         let mut login_key = Zeroizing::new([0; 32]);
         SystemRandom.fill(&mut *login_key);
         Self {
             authority,
             provider,
+            kept,
             browsers: Browsers::default(),
             login_key,
             work: Turnstile::new(2 * cores),
@@ -166,6 +182,13 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
             page!(get, console::session, named).merge(page!(post, console::end_session, named)),
         )
         .route("/console/audit", page!(get, console::audit).merge(page!(post, console::check_audit)))
+        .route("/console/keys", page!(get, console::keys))
+        .route("/console/policies", page!(get, console::policies))
+        .route("/console/policies/diff", page!(get, console::compare_policies))
+        .route(
+            "/console/policies/{digest}",
+            page!(get, console::policy, named).merge(page!(post, console::decide_policy, named)),
+        )
         .route("/console/servers", page!(get, console::servers))
         .route(
             "/console/servers/{id}",

@@ -83,6 +83,8 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
     let (authority, policies) = open(settings, &places, &master, secret, config, args.accept_rollback)?;
+    #[cfg(feature = "people")]
+    let options = options.policies(Arc::clone(&policies));
     authority.attestors().replace(attesting, outbound.clone());
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

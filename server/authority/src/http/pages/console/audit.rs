@@ -1,5 +1,8 @@
 //! The audit log: some of its lines, and whether they are as they were written.
 
+use core::time::Duration;
+use std::time::UNIX_EPOCH;
+
 use askama::Template;
 use axum::extract::Request;
 use http::StatusCode;
@@ -17,6 +20,8 @@ use crate::refused::Refused;
 const MAX_CHECKED_BYTES: u64 = 256 << 20;
 /// Problems that a check names.
 const MAX_PROBLEMS: usize = 20;
+/// How long an alarm is one that somebody should look at, in seconds: a week.
+const ALARM_SECS: u64 = 7 * 86_400;
 /// The longest name that is looked for, in characters.
 const MAX_NAME_CHARS: usize = 256;
 
@@ -67,7 +72,7 @@ impl Line {
             // To the second: what stands behind it is in the log.
             time: line.time.get(..19).unwrap_or(&line.time).replace('T', " "),
             event: line.event.replace('_', " "),
-            is_denied: line.decision.as_deref() == Some("deny"),
+            is_denied: line.decision.as_deref() == Some("deny") && !line.event.starts_with("denial"),
             by: line.client.as_deref().map(shown).unwrap_or_default(),
             agent: line.agent.as_deref().map(shown).unwrap_or_default(),
             what,
@@ -104,6 +109,15 @@ pub(super) fn history(authority: &Authority, agent: &Agent, most: usize) -> Opti
     let log = authority.audit_log()?;
     let (id, subject) = (agent.id.as_str(), agent.identity.subject());
     let read = log.page(None, most, |line| is_about(line, id, &subject)).ok()?;
+    Some(read.lines.iter().map(Line::of).collect())
+}
+
+/// Alarms of the last week, the newest first, as far back as one page reads. `None` where there is no log.
+pub(super) fn alarms(authority: &Authority, most: usize, now: u64) -> Option<Vec<Line>> {
+    let log = authority.audit_log()?;
+    let since = UNIX_EPOCH + Duration::from_secs(now.saturating_sub(ALARM_SECS));
+    let since = obol_audit::iso(since);
+    let read = log.page(None, most, |line| is_alarm(line) && line.time >= since).ok()?;
     Some(read.lines.iter().map(Line::of).collect())
 }
 

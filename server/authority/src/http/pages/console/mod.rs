@@ -5,7 +5,10 @@
 
 mod agents;
 pub(super) mod audit;
+mod diff;
+mod keys;
 mod overview;
+mod policies;
 mod servers;
 mod sessions;
 
@@ -17,7 +20,11 @@ use obol_secret::text::plain;
 
 pub(super) use self::agents::{agent, decide as decide_agent, list as agents};
 pub(super) use self::audit::{check as check_audit, show as audit};
+pub(super) use self::keys::show as keys;
 pub(super) use self::overview::overview;
+pub(super) use self::policies::{
+    compare as compare_policies, decide as decide_policy, list as policies, show as policy,
+};
 pub(super) use self::servers::{decide as decide_copy, list as servers, show as copy};
 pub(super) use self::sessions::{decide as end_session, list as sessions, show as session};
 use super::Pages;

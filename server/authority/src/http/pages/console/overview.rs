@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::super::answer::page;
 use super::super::{Pages, Served, calls};
-use super::{Browser, Visit, ago, servers, shown};
+use super::{Browser, Visit, ago, audit, servers, shown};
 use crate::directory::Registration;
 
 /// Registrations, calls and copies that are named here; the pages behind it name all.
@@ -46,6 +46,9 @@ struct ConsolePage<'a> {
     /// Copies of resource servers that do not follow, and how many more.
     lost: Vec<servers::Line>,
     more_lost: usize,
+    /// Alarms of the last week, and whether there is an audit log to find them in.
+    alarms: Vec<audit::Line>,
+    is_audited: bool,
     servers: usize,
     denied_tools: usize,
 }
@@ -65,9 +68,11 @@ pub(in super::super) async fn overview(pages: &Pages, request: Request) -> Serve
         let (copies, head) = servers::copies(authority)?;
         let calls = calls::waiting(authority, &by, now)?;
         let calls: Vec<_> = calls.into_iter().filter(|line| line.may_decide).collect();
-        Ok((directory.waiting(now.secs())?, calls, copies, head, directory.denied_tools()?.len()))
+        let denied_tools = directory.denied_tools()?.len();
+        let waiting = directory.waiting(now.secs())?;
+        Ok((waiting, calls, copies, head, denied_tools, audit::alarms(authority, NAMED, now.secs())))
     });
-    let (waiting, calls, copies, head, denied_tools) = found.await?;
+    let (waiting, calls, copies, head, denied_tools, alarms) = found.await?;
     let servers = copies.len();
     let lost: Vec<_> = copies.into_iter().filter(|copy| !copy.follows).collect();
     let now = now.secs();
@@ -82,6 +87,8 @@ pub(in super::super) async fn overview(pages: &Pages, request: Request) -> Serve
         more_calls,
         lost,
         more_lost,
+        is_audited: alarms.is_some(),
+        alarms: alarms.unwrap_or_default(),
         servers,
         denied_tools,
     };
