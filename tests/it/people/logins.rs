@@ -285,7 +285,7 @@ fn a_login_ends_by_an_operator_by_a_lost_role_and_by_leaving() {
     assert!(world.service.operate(&event).status.success());
     assert_eq!(world.failing(&["agent", "list"]).0, 5, "who left is not logged in any more");
 
-    world.login("anna");
+    world.login("bert");
     world.service.kill();
     world.service.start_again();
     assert_eq!(world.failing(&["agent", "list"]).0, 5, "logins end with the process");

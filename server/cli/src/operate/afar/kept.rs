@@ -208,6 +208,6 @@ mod tests {
     #[test]
     fn a_service_has_a_file_of_its_own_which_leads_nowhere() {
         assert_eq!(name_of("https://as.example:8443"), "https___as.example_8443.json");
-        assert_eq!(name_of("https://../../x"), "https___..__.._x.json");
+        assert_eq!(name_of("https://../../x"), "https___.._.._x.json");
     }
 }

@@ -107,8 +107,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
         tracing::info!(words, pin, "the key that agents pin");
         let stop = Stop::new();
         let operated = operator.serve(Door(control), NAME, stop.clone())?;
-        let origin = authority.settings().origin().to_owned();
-        let events = (events, places.events, origin);
+        let events = (events, places.events, authority.settings().origin().to_owned());
         let attestors = (Arc::clone(&authority), places.attestors, outbound);
         let reload = Reload { policies, folder: places.policy, certificate, events, attestors };
         serve(service, &authority, notifier, reloads, reload).await?;
