@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 #![expect(clippy::print_stdout, reason = "what it measures is what it prints")]
+#![expect(clippy::indexing_slicing, reason = "an answer of another form ends it")]
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -43,9 +44,9 @@ fn main() {
     assert!(created.status.success(), "{created:?}");
     let _sidecar = sidecar(home.path());
     let mut pairs = [
-        Pair::start(home.path(), server()),
-        Pair::start(home.path(), between("memory")),
-        Pair::start(home.path(), between("spent.redb")),
+        Pair::start(home.path(), &server()),
+        Pair::start(home.path(), &between("memory")),
+        Pair::start(home.path(), &between("spent.redb")),
     ];
     let mut taken = [const { Vec::new() }; 3];
     pairs.iter_mut().for_each(|pair| drop(pair.calls(WARM)));
@@ -151,7 +152,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(home: &Path, line: Vec<OsString>) -> Self {
+    fn start(home: &Path, line: &[OsString]) -> Self {
         let (program, arguments) = line.split_first().expect("a command");
         let mut command = Command::new(program);
         command.args(arguments).current_dir(home).env_clear();

@@ -52,7 +52,11 @@ impl Beside {
         wait_until("the authenticator answers", || beside.client().is_some());
         let asked = command(home).args(["register", "--name", "builder", "--role", "dev", "--json"]).output();
         let asked: Value = serde_json::from_slice(&asked.expect("it runs").stdout).expect("an answer");
-        service.process.told(&["approve", asked["code"].as_str().expect("a code"), "--yes"]);
+        service.process.told(&[
+            "approve",
+            asked.get("code").and_then(Value::as_str).expect("a code"),
+            "--yes",
+        ]);
         beside
     }
 
@@ -77,7 +81,7 @@ fn tool() -> ToolName {
 /// Whether nothing comes any more: to be empty for a moment is something else.
 fn is_over<T>(drawn: Result<T, CallError>) -> bool {
     drawn.err().is_some_and(|error| {
-        let code = error.refusal().map(|refusal| refusal.code());
+        let code = error.refusal().map(obol_ipc::refusal::Refusal::code);
         code.is_some_and(|code| !matches!(code, ErrorCode::QueueEmpty { .. }))
     })
 }

@@ -1,5 +1,6 @@
 //! The log as those see it who have something to say.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -9,9 +10,16 @@ use crate::chain::{Chain, ChainKey};
 use crate::entry::Entry;
 use crate::inbox::{Inbox, Suspended, Totals};
 use crate::options::{ChainMark, LogOptions};
-use crate::reader::Source;
 use crate::recover::{self, LogOpenError};
 use crate::writer::Writer;
+
+/// What there is to read of a log, and what its seals are checked by.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) head: PathBuf,
+    pub(crate) key: Arc<ChainKey>,
+}
 
 impl LogOptions {
     /// Opens the log, or begins one, and starts the thread that writes it.

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::chain::{ChainKey, LineHash, MAX_LINE_BYTES, Read, Torn, hash};
 use crate::files;
+use crate::log::Source;
 use crate::recover::first_line;
 use crate::verify::{Report, VerifyError, files_of, verify};
 use crate::{AuditLog, Event};
@@ -136,14 +137,6 @@ pub struct Page {
     pub numbers: Option<(u64, u64)>,
     /// What is wrong with what was read, in words; the first of it.
     pub problem: Option<String>,
-}
-
-/// What there is to read of a log, and what its seals are checked by.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) path: PathBuf,
-    pub(crate) head: PathBuf,
-    pub(crate) key: std::sync::Arc<ChainKey>,
 }
 
 impl AuditLog {

@@ -128,7 +128,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
 /// holds any more has user 0 and inode 0.
 fn held_by(answer: &[u8], peer: SocketAddr, ours: SocketAddr) -> io::Result<u32> {
     let nobody = || io::Error::new(io::ErrorKind::NotFound, "the kernel knows no such connection");
-    let port = |at| word(answer, at).map(|word| word.to_ne_bytes());
+    let port = |at| word(answer, at).map(u32::to_ne_bytes);
     let ([p, q], [r, s]) = (peer.port().to_be_bytes(), ours.port().to_be_bytes());
     let is_an_answer = answer.len() >= ANSWER_BYTES
         && answer.get(4..6) == Some(&BY_FAMILY.to_ne_bytes()[..])

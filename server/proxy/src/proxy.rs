@@ -1,5 +1,7 @@
 //! One request of a program's: looked up, given a token, and passed on.
 
+#![expect(clippy::result_large_err, reason = "a refusal is an answer, made once for a request")]
+
 use core::convert::Infallible;
 use core::time::Duration;
 use std::sync::Arc;

@@ -322,7 +322,7 @@ fn events(from: Incoming, exchange: Exchange, stream: Option<OwnedSemaphorePermi
         if only_listens {
             stop.said().await;
         } else {
-            core::future::pending().await
+            core::future::pending::<()>().await;
         }
     };
     let places = (place, stream);

@@ -12,6 +12,7 @@ pub(super) const PLAIN: &[(&str, &str)] = &[
     ("engine/atp/src/jwt.rs", "claims under a signature of its own"),
     ("engine/atp/src/master.rs", "a flat object whose names are all known; each mistake has its words"),
     ("engine/audit/src/chain.rs", "lines under a MAC, whose known names stand once or the line is none"),
+    ("engine/audit/src/reader.rs", "the same lines, whose seals were checked"),
     (
         "engine/ipc/src/codec/json/mod.rs",
         "typed messages whose names are all known, between programs of one machine",

@@ -5,9 +5,10 @@ mod clients;
 mod conformance;
 mod kills;
 
+use core::net::SocketAddr;
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

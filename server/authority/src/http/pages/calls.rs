@@ -177,8 +177,8 @@ fn line(asked: &AskedApproval, right: Right, now: u64) -> Line {
             0 | 1 => first,
             more => format!("{first} and {} more", more - 1),
         },
-        asked: super::console::ago(asked.approval.created_at, now),
-        left: super::console::ahead(asked.approval.expires_at, now),
+        asked: super::words::ago(asked.approval.created_at, now),
+        left: super::words::ahead(asked.approval.expires_at, now),
         may_decide: right.denies,
     }
 }
@@ -214,9 +214,9 @@ pub(super) async fn show(pages: &Pages, name: &str, request: Request) -> Served 
         owner: shown(&asked.agent.owner.to_string()),
         purpose: asked.approval.purpose.as_deref().map(shown),
         calls: asked.approval.calls.iter().map(Call::of).collect(),
-        asked: super::console::ago(asked.approval.created_at, now.secs()),
-        left: super::console::ahead(asked.approval.expires_at, now.secs()),
-        lasts: super::console::span(asked.approval.lifetime_secs),
+        asked: super::words::ago(asked.approval.created_at, now.secs()),
+        left: super::words::ahead(asked.approval.expires_at, now.secs()),
+        lasts: super::words::span(asked.approval.lifetime_secs),
         waits,
         may_approve: asked.allowed,
         may_deny: waits && right.denies,

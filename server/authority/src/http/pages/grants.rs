@@ -1,7 +1,7 @@
 //! A grant as people read it: with every limit, and whether a human is asked about each call.
 
 use super::calls::limits;
-use super::console::{shown, span};
+use super::words::{shown, span};
 use crate::decider::PerCall;
 
 /// One thing that an agent may do, or could.

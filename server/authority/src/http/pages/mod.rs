@@ -25,6 +25,7 @@ mod grants;
 mod guard;
 mod login;
 mod operate;
+mod words;
 
 use core::net::IpAddr;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ impl Kept {
     pub(super) fn new(
         service: Pinned,
         ca_file: Option<PathBuf>,
-        key: IdentityKey,
+        key: &IdentityKey,
         login_id: String,
         who: String,
         until: u64,

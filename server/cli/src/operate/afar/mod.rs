@@ -223,7 +223,7 @@ pub(crate) fn login(args: &LoginArgs) -> Outcome {
     }
     let LetIn { login_id, issuer, subject, name, until } = let_in;
     let who = format!("{name} ({subject} at {issuer})");
-    let kept = Kept::new(service, ca_file, asking.key, login_id, who, until);
+    let kept = Kept::new(service, ca_file, &asking.key, login_id, who, until);
     kept.write()?;
     let minutes = output::duration(until.saturating_sub(now()));
     output::line(&format!("Logged in at {} as {}, for {minutes}.", kept.service().origin(), kept.who()));

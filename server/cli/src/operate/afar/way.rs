@@ -45,7 +45,7 @@ impl Afar {
         Ok(Self { runtime, uplink, kept, last_id: 0 })
     }
 
-    fn ask(&mut self, call: Value) -> Result<Vec<u8>, AuthError> {
+    fn ask(&mut self, call: &Value) -> Result<Vec<u8>, AuthError> {
         let mut caller = Says { key: self.kept.key(), what: object!({ "call": call }), anew: false };
         let uplink = &mut self.uplink;
         let told = self.runtime.block_on(async {
@@ -82,7 +82,7 @@ impl Way<AsControlProtocol> for Afar {
             CallError::Refused(Refusal::new(ErrorCode::AuthorityRefused, text))
         };
         let call = json::parse(frame.body()).map_err(|error| not_ours(&error))?;
-        let answer = self.ask(call).map_err(refused)?;
+        let answer = self.ask(&call).map_err(|error| refused(&error))?;
         let response = Codec::Json.decode_response(&answer).map_err(|error| not_ours(&error))?;
         if response.id().is_some_and(|answered| *answered != id) {
             return Err(not_ours(&"an answer to a request never made"));
@@ -103,8 +103,8 @@ fn within_patience(request: &AsControlRequest) -> Option<AsControlRequest> {
     }
 }
 
-fn refused(error: AuthError) -> CallError {
-    let code = match &error {
+fn refused(error: &AuthError) -> CallError {
+    let code = match error {
         AuthError::Refused { code, .. } if code == "NOT_LOGGED_IN" => ErrorCode::NoSession,
         AuthError::Unreachable(_) => {
             let text = format!("{error}; what was asked for may have been done, so look before asking again");

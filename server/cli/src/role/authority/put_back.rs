@@ -1,27 +1,23 @@
 //! A directory that was put back from a copy and is taken all the same: what may have been ended since lives no longer, and whoever
 //! decides what lives again is shown what the audit log knows of the time that the copy does not.
 
+use core::cell::Cell;
 use core::time::Duration;
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::io;
 use std::time::SystemTime;
 
-use obol_audit::{AuditLog, Decision, Entry, Event};
+use obol_audit::{AuditLog, Decision, Entry, Event, Line};
 use obol_authority::Now;
 use obol_authority::directory::{RedbDirectory, StartedOver};
 use obol_secret::key::Key32;
 use obol_secret::text::plain;
-use serde_json::Value;
 
 use super::setup::Places;
 use crate::exit::{Failure, Outcome};
 
 /// The most things that are shown of the time since the copy was made.
 const MAX_SHOWN: usize = 1_000;
-/// What of a line says what was done.
-const FIELDS: [&str; 5] = ["agent", "scope", "tool", "audience", "reason"];
+const REASON: &str = "the directory was put back from a copy, with --accept-rollback";
 /// What need not be looked at: it changed nothing, or ends by itself.
 const HARMLESS: [&str; 4] = ["session_open", "denial", "observed", "start"];
 
@@ -48,60 +44,72 @@ pub(super) fn accept(
             count: Some(agents),
             sessions_ended: Some(sessions),
             scope: Some("every agent and session".into()),
-            reason: Some("the directory was put back from a copy, with --accept-rollback".into()),
+            reason: Some(REASON.into()),
             ..Entry::new(Event::Disable)
         });
     }
-    match &places.audit {
-        Some((path, _)) => show(path, &over),
+    match log {
+        Some(log) => show(log, &over),
         None => tracing::warn!("without an audit log nobody can say what was ended since the copy was made"),
     }
     Ok(directory)
 }
 
 /// Says what the audit log knows since.
-fn show(log: &Path, over: &StartedOver) {
+fn show(log: &AuditLog, over: &StartedOver) {
     match since(log, over.known_until) {
         Ok(done) => {
-            for line in &done {
+            for line in done.iter().rev() {
                 tracing::warn!("since the copy was made: {line}");
             }
             if done.len() == MAX_SHOWN {
-                tracing::warn!("and more: read the audit log from there on");
+                tracing::warn!("and more before these: read the audit log");
             }
         }
         Err(error) => {
-            tracing::error!(%error, "what was done since the copy was made could not be read; look into the audit log")
+            tracing::error!(%error, "what was done since the copy was made could not be read; look into the audit log");
         }
     }
 }
 
-/// What was done at `from` (Unix seconds) or later, each thing once.
-fn since(log: &Path, from: u64) -> std::io::Result<BTreeSet<String>> {
+/// What was done at `from` (Unix seconds) or later, the newest first.
+fn since(log: &AuditLog, from: u64) -> io::Result<Vec<String>> {
     // Times of one form are in the order of their texts.
     let from = obol_audit::iso(SystemTime::UNIX_EPOCH + Duration::from_secs(from));
-    let mut done = BTreeSet::new();
-    for path in obol_audit::verify::files_of(log)? {
-        for line in BufReader::new(File::open(path)?).lines() {
-            let Ok(line) = serde_json::from_str::<Value>(&line?) else { continue };
-            if let Some(what) = told(&line, &from) {
-                done.insert(what);
-            }
-            if done.len() == MAX_SHOWN {
-                return Ok(done);
-            }
+    let known = Cell::new(false);
+    let wanted = |line: &Line| {
+        known.set(known.get() || line.time < from);
+        !known.get() && changed_something(line)
+    };
+    let (mut done, mut before) = (Vec::new(), None);
+    loop {
+        let page = log.page(before, MAX_SHOWN - done.len(), wanted)?;
+        if let Some(problem) = &page.problem {
+            tracing::error!(problem, "the audit log is not as it was written");
+        }
+        done.extend(page.lines.iter().map(told));
+        before = page.next.filter(|_| !known.get() && done.len() < MAX_SHOWN);
+        if before.is_none() {
+            return Ok(done);
         }
     }
-    Ok(done)
 }
 
-fn told(line: &Value, from: &str) -> Option<String> {
-    let at = line.get("time")?.as_str()?;
-    let event = line.get("event")?.as_str()?;
-    if at < from || HARMLESS.contains(&event) || line.get("decision").is_none() {
-        return None;
-    }
-    let fields = FIELDS.iter().filter_map(|name| Some((name, line.get(*name)?.as_str()?)));
+fn changed_something(line: &Line) -> bool {
+    line.decision.is_some()
+        && !HARMLESS.contains(&line.event.as_str())
+        && line.reason.as_deref() != Some(REASON)
+}
+
+fn told(line: &Line) -> String {
+    let fields = [
+        ("agent", &line.agent),
+        ("scope", &line.scope),
+        ("tool", &line.tool),
+        ("audience", &line.audience),
+        ("reason", &line.reason),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)));
     let fields: String = fields.map(|(name, text)| format!(" {name}={}", plain(text))).collect();
-    Some(format!("{event}{fields}"))
+    format!("{} {}{fields}", line.time, line.event)
 }

@@ -180,6 +180,12 @@ mod tests {
         assert_eq!(shown.len(), MAX_LINES + 1);
         assert_eq!(shown.last().unwrap().fate, Fate::Hidden);
         let long = lines("", &format!("\u{202e}{}", "x".repeat(10_000)));
-        assert_eq!(long.first().unwrap().text, "x".repeat(MAX_CHARS));
+        let escaped = r"\u202e";
+        let text = format!("{escaped}{}", "x".repeat(MAX_CHARS - escaped.len()));
+        assert_eq!(
+            long.first().unwrap().text,
+            text,
+            "what would turn the line round is seen and does nothing"
+        );
     }
 }

@@ -31,6 +31,7 @@ use super::Pages;
 use super::answer::Refusal;
 use super::browser::Browser;
 use super::guard::Form;
+use super::words::{ago, ahead, shown, span};
 use crate::authority::{Authority, Copy, Now};
 use crate::directory::Human;
 use crate::http::now;
@@ -138,11 +139,6 @@ fn is_allowed(authority: &Authority, by: &Human, verb: &str) -> bool {
     authority.may_operate(by, verb).is_ok_and(|verdict| verdict.allowed)
 }
 
-/// Somebody else's words, without what steers or hides.
-pub(super) fn shown(text: &str) -> String {
-    plain(text).into_owned()
-}
-
 /// Names in a line, as many as there is room for.
 fn some(names: &[String]) -> String {
     let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| shown(name)).collect();
@@ -156,27 +152,6 @@ fn some(names: &[String]) -> String {
 /// All names.
 pub(super) fn all(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { shown(&names.join(", ")) }
-}
-
-/// A time as people read how far it is.
-pub(super) fn ahead(at: u64, now: u64) -> String {
-    match at.checked_sub(now) {
-        None | Some(0) => "over".to_owned(),
-        Some(secs) => format!("in {}", span(secs)),
-    }
-}
-
-pub(super) fn ago(at: u64, now: u64) -> String {
-    format!("{} ago", span(now.saturating_sub(at)))
-}
-
-pub(super) fn span(secs: u64) -> String {
-    match secs {
-        0..=119 => format!("{secs} s"),
-        120..=7_199 => format!("{} min", secs / 60),
-        7_200..=172_799 => format!("{} h", secs / 3_600),
-        _ => format!("{} days", secs / 86_400),
-    }
 }
 
 /// One page of a list that is there as a whole: its rows, and the numbers of the pages beside it.
@@ -288,6 +263,6 @@ mod tests {
         assert_eq!((last.before, last.after, behind.rows.len()), (Some(2), None, 0));
         let names: Vec<String> = (0..9).map(|number| format!("t{number}")).collect();
         assert_eq!(some(&names), "t0, t1, t2, t3, t4, t5 and 3 more");
-        assert_eq!((some(&[]).as_str(), some(&["a\u{202e}".to_owned()]).as_str()), ("none", "a"));
+        assert_eq!((some(&[]).as_str(), some(&["a\u{202e}".to_owned()]).as_str()), ("none", "a\\u202e"));
     }
 }
