@@ -80,8 +80,7 @@ fn a_directory_that_was_put_back_stops_the_service_until_somebody_accepts_it_and
 fn a_directory_that_was_put_back_with_its_witness_is_noticed_by_a_resource_server() {
     let home = home::home();
     let mut service = AsProcess::start_audited(home.path(), AUDITED);
-    let _server =
-        RsProcess::follow(home.path(), &service, "https://api.example", &["--sessions", "sessions.redb"]);
+    let _server = RsProcess::follow(home.path(), &service, "https://api.example", &[]);
     assert_eq!(service.terminate(), Some(0));
     for file in ["authority.redb", "authority.witness"] {
         fs::copy(state(home.path()).join(file), home.path().join(file)).unwrap();

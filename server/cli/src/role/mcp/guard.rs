@@ -57,7 +57,7 @@ pub(super) fn run(args: &McpGuardArgs, rules: Rules, config: &Config) -> Outcome
     }
     let (server, output) = Server::start(&args.command)?;
     let hardening = obol_sandbox::harden_process();
-    let (opened, operator) = enter(hardening, &mut own, config, None, obol_sandbox::Sandbox::signal)?;
+    let (opened, operator) = enter(hardening, &mut own, config, None, Sandbox::signal)?;
 
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
