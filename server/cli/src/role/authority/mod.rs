@@ -63,10 +63,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let events = Arc::new(Events::new(heard, outbound.clone()));
     let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
     let mail = mail::open(config)?;
-    let options = match &mail {
-        Some(mail) => options.mail(Arc::clone(mail)),
-        None => options,
-    };
+    let options = mail.iter().fold(options, |options, mail| options.mail(Arc::clone(mail)));
     #[cfg(feature = "people")]
     let (settings, options) = match provider::open(args, config, settings.origin(), setup::outbound(config)?)?
     {
