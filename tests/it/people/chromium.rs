@@ -57,7 +57,7 @@ impl Chromium {
     /// Opens a page, and looks at it in every way.
     fn look(&mut self, url: &str, name: &str, status: u16) {
         let told = self.act(&json!({ "act": "open", "url": url, "name": name }));
-        assert_eq!(told["status"], status, "{told}");
+        assert_eq!(told["status"], status, "{told:#}");
     }
 
     /// Looks at the page that is open.

@@ -176,7 +176,7 @@ impl Policies {
                 if let Some(before) = &before {
                     let owner = self.authority.person(&agent.owner)?;
                     let (suites, live) = self.suites(agent)?;
-                    if weigh_one(before, version, (agent, &owner), &suites, now.secs(), &mut impact)? {
+                    if weigh_one(before, version, (agent, &owner), &suites, now.secs(), &mut impact) {
                         unharmed.insert(agent.id.clone(), agent.version);
                     } else {
                         sessions += live;
@@ -257,23 +257,25 @@ fn weigh_one(
     suites: &BTreeSet<u8>,
     now: u64,
     impact: &mut Impact,
-) -> Result<bool, Refused> {
+) -> bool {
     let owner_auth_age_secs = now.saturating_sub(agent.approved_at.max(owner.login_at));
     let facts = facts(agent, owner, now);
-    let undecided =
-        |error: obol_policy::FactsError| Refused::Malformed(format!("agent {}: {error}", agent.id));
     let changes = |suite: u8| {
         let moment = PolicyMoment { now, suite, owner_auth_age_secs };
-        let (old, new) = (before.decide(&facts, &moment), after.decide(&facts, &moment));
-        Ok::<_, Refused>(diff(&old.map_err(undecided)?, &new.map_err(undecided)?))
+        Ok::<_, obol_policy::FactsError>(diff(
+            &before.decide(&facts, &moment)?,
+            &after.decide(&facts, &moment)?,
+        ))
     };
-    impact.add(&changes(USUAL_SUITE)?);
-    for suite in suites {
-        if changes(*suite)?.standing == Standing::Narrowed {
-            return Ok(false);
+    match changes(USUAL_SUITE) {
+        Ok(change) => impact.add(&change),
+        // No policy can decide about it, so it opens no session; it must not keep others from a policy.
+        Err(error) => {
+            tracing::warn!(agent = %agent.id, %error, "nothing can be decided about an agent; what it holds ends");
+            return false;
         }
     }
-    Ok(true)
+    suites.iter().all(|suite| changes(*suite).is_ok_and(|change| change.standing != Standing::Narrowed))
 }
 
 #[cfg(test)]
