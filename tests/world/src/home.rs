@@ -40,8 +40,7 @@ pub fn example(name: &str, what: &[&str]) -> PathBuf {
 /// The same binary, which can also speak to identity providers.
 pub fn obol_with_people() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let what = ["--package", "obol", "--features", "people", "--example", "obol-people"];
-    BINARY.get_or_init(|| built(&what).join("examples/obol-people"))
+    BINARY.get_or_init(|| example("obol-people", &["--package", "obol", "--features", "people"]))
 }
 
 /// Builds something of this tree; the folder of the profile that this test was built with.
