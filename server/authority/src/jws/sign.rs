@@ -99,7 +99,6 @@ impl SigningKeys {
     }
 
     /// Name and algorithm of each.
-    #[cfg_attr(not(feature = "people"), expect(dead_code, reason = "the console shows it"))]
     pub(crate) fn names(&self) -> Vec<(String, String)> {
         let rsa = self.rsa.iter().map(|(_, _, kid)| (kid.clone(), "RS256".to_owned()));
         rsa.chain([(self.p256.2.clone(), "ES256".to_owned())]).collect()
