@@ -61,7 +61,7 @@ impl Stored<RedbStore> {
     ///
     /// [`DirectoryOpenError`] says what cannot be used.
     pub fn open(path: &Path, master: &Key32) -> Result<Self, DirectoryOpenError> {
-        Opening::new(path, master)?.finish(0, None)
+        Opening::new(path, master)?.finish(None)
     }
 
     /// As [`open`](Self::open), with a file beside it that counts its commits: a copy that is put back has seen fewer.
@@ -74,7 +74,7 @@ impl Stored<RedbStore> {
         let (witness, saw) = opening.witness(witness)?;
         match opening.put_back(saw) {
             Some(why) => Err(DirectoryOpenError::PutBack(path.to_owned(), why)),
-            None => opening.finish(0, Some(witness)),
+            None => opening.finish(Some(witness)),
         }
     }
 
@@ -99,13 +99,20 @@ impl Stored<RedbStore> {
             Saw::Commits(commits) => commits,
             Saw::Nothing | Saw::Foreign => 0,
         };
-        // The witness is told by the same commit that starts over, and not before: whoever is killed here asks again.
         let mut fresh = [0; 16];
         let unusable = |why: Unavailable| DirectoryOpenError::NotOurs(path.to_owned(), why.0);
         getrandom::fill(&mut fresh).map_err(|error| unusable(Unavailable::new(error)))?;
-        let witness = if saw == Saw::Foreign { witness.emptied().map_err(unusable)? } else { witness };
-        let directory = opening.finish(least, Some(witness))?;
-        let over = directory.start_over(fresh, now).map_err(unusable)?;
+        // Starting over is the first commit that counts as much as the witness has seen, and the witness is told only after it:
+        // whoever is killed before asks again, and finds nothing accepted.
+        let over = {
+            let store = opening.store(least, None).map_err(unusable)?;
+            Self { store, head: watch::Sender::new(0) }.start_over(fresh, now).map_err(unusable)?
+        };
+        let opening = Opening::new(path, master)?;
+        if !matches!(saw, Saw::Commits(_)) {
+            witness.begin(opening.commits.unwrap_or(0)).map_err(unusable)?;
+        }
+        let directory = opening.finish(Some(witness))?;
         Ok((directory, over))
     }
 }
@@ -157,22 +164,22 @@ impl Opening {
         }
     }
 
-    fn finish(self, least: u64, witness: Option<Witness>) -> Result<Stored<RedbStore>, DirectoryOpenError> {
+    fn finish(self, witness: Option<Witness>) -> Result<Stored<RedbStore>, DirectoryOpenError> {
         let path = self.path.clone();
-        self.start(least, witness).map_err(|error| DirectoryOpenError::NotOurs(path, error.0))
+        let store = self.store(0, witness).and_then(|store| index_owners(&store).map(|()| store));
+        let store = store.map_err(|error| DirectoryOpenError::NotOurs(path, error.0))?;
+        Ok(Stored { store, head: watch::Sender::new(0) })
     }
 
     /// `least` is how many commits there were at least.
-    fn start(self, least: u64, witness: Option<Witness>) -> Kept<Stored<RedbStore>> {
+    fn store(self, least: u64, witness: Option<Witness>) -> Kept<RedbStore> {
         if let (true, Some(witness)) = (self.commits.is_none(), &witness) {
             // Before the first commit that is counted, so that no count is ever there without its witness.
             witness.begin(0)?;
         }
         let count = Count { commits: self.commits.unwrap_or(0).max(least), witness };
         let writer = Writer::start(Arc::clone(&self.database), Arc::clone(&self.seal), count)?;
-        let store = RedbStore { database: self.database, seal: self.seal, writer };
-        index_owners(&store)?;
-        Ok(Stored { store, head: watch::Sender::new(0) })
+        Ok(RedbStore { database: self.database, seal: self.seal, writer })
     }
 }
 

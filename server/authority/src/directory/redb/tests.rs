@@ -1,5 +1,7 @@
 //! What is particular to a file: it is there after a restart, sealed, and nobody else's.
 
+use std::collections::BTreeSet;
+
 use obol_handshake::Random as _;
 use obol_secret::key::Key32;
 use obol_session::SessionId;
@@ -288,7 +290,9 @@ fn a_directory_that_was_put_back_is_not_opened_unasked_and_revives_nothing_when_
         assert!(refused.to_string().contains("--accept-rollback"), "{refused}");
     }
     let (directory, over) = place.accept().unwrap();
-    assert_eq!(over.sessions, [100, 101].map(SessionId::from_u64));
+    // Agent by agent, and their ids are random.
+    let ended: BTreeSet<_> = over.sessions.iter().copied().collect();
+    assert_eq!(ended, [100, 101].map(SessionId::from_u64).into());
     assert_eq!(over.agents.len(), 2);
     for agent in [&builder, &leaver] {
         let now = directory.agent(agent.id.as_str()).unwrap().unwrap();
@@ -340,4 +344,49 @@ fn a_directory_of_a_version_that_counted_nothing_is_taken_and_counted_from_then_
     agent(&place.open().unwrap(), 2, "other");
     place.copy("copy", "authority.redb");
     assert!(matches!(place.open().unwrap_err(), DirectoryOpenError::PutBack(..)));
+}
+
+/// A copy of a version that counted nothing has no index of owners either, so that making one would be its first commit.
+#[test]
+fn whatever_copy_is_accepted_its_first_commit_is_the_one_that_starts_over() {
+    for saw in ["commits", "nothing", "anothers"] {
+        let place = Witnessed(tempfile::tempdir().unwrap());
+        let directory = RedbDirectory::open(&place.file("authority.redb"), &master()).unwrap();
+        let builder = agent(&directory, 1, "builder");
+        open(&directory, &builder, 100);
+        let transaction = directory.store.database.begin_write().unwrap();
+        for name in [COMMITS, &b"owners_indexed"[..]] {
+            let key = super::place(Table::Meta, name);
+            transaction.open_table(ROWS).unwrap().remove(key.as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(directory);
+        place.copy("authority.redb", "copy");
+        agent(&place.open().unwrap(), 2, "other");
+        match saw {
+            "commits" => place.copy("copy", "authority.redb"),
+            "nothing" => std::fs::remove_file(place.file("witness")).unwrap(),
+            _ => std::fs::write(place.file("witness"), b"dear diary").unwrap(),
+        }
+        assert!(matches!(place.open().unwrap_err(), DirectoryOpenError::PutBack(..)), "{saw}");
+        // As if it were killed right before that commit.
+        drop(Opening::new(&place.file("authority.redb"), &master()).unwrap().store(1_000, None).unwrap());
+        assert!(
+            matches!(place.open().unwrap_err(), DirectoryOpenError::PutBack(..)),
+            "{saw}: nothing is accepted"
+        );
+        // And right after it, before the witness is told.
+        let witness = std::fs::read(place.file("witness")).unwrap();
+        let (directory, over) = place.accept().unwrap();
+        assert_eq!(over.sessions, [SessionId::from_u64(100)], "{saw}");
+        drop(directory);
+        std::fs::write(place.file("witness"), witness).unwrap();
+        let again = match place.open() {
+            Ok(directory) => directory,
+            Err(DirectoryOpenError::PutBack(..)) => place.accept().unwrap().0,
+            Err(error) => panic!("{saw}: {error}"),
+        };
+        let known = again.agent(builder.id.as_str()).unwrap().unwrap();
+        assert_eq!(known.status, AgentStatus::Suspended, "{saw}");
+    }
 }

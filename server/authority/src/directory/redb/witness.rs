@@ -68,12 +68,6 @@ impl Witness {
         self.file.sync_all().and_then(|()| sync_folder(&self.path)).map_err(failed)
     }
 
-    /// Without what somebody else wrote.
-    pub(super) fn emptied(self) -> Kept<Self> {
-        self.file.set_len(0).map_err(|error| self.failed(&error))?;
-        Ok(self)
-    }
-
     /// Notes that so many commits are durable.
     pub(super) fn note(&self, commits: u64) -> Kept<()> {
         let sealed = seal::seal(&self.key, CONTEXT, &commits.to_be_bytes()).map_err(Unavailable::new)?;
