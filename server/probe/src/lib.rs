@@ -13,8 +13,10 @@
 //! | `patience` | a connection that does not wait for ever for a peer that stops reading |
 //! | `tunnel` | a WebSocket, once both sides agreed on it |
 //! | `health` | `/livez`, `/readyz` and `/metrics` |
+//! | `landing` | a port of loopback that a browser brings a human's yes to |
 //! | `notify` | what a service manager hears of a server |
 //! | `front` | a port for strangers, with TLS or on loopback alone, and one for those who watch it; with the feature `tls` |
+//! | `outward` | connections to servers of others, with the feature of that name |
 //! | `tls` | the cryptography of TLS, with the feature of that name |
 //!
 //! What serves comes with the feature `serve`.
@@ -49,9 +51,13 @@ pub mod health;
 pub mod host;
 #[cfg(feature = "serve")]
 pub mod http;
+#[cfg(feature = "serve")]
+pub mod landing;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod notify;
+#[cfg(feature = "outward")]
+pub mod outward;
 #[cfg(feature = "serve")]
 pub mod patience;
 pub mod problem;

@@ -16,6 +16,24 @@ pub enum Confirmed {
 }
 
 impl Authority {
+    /// What has to come back by this flow after a yes, fresh, and what it is hashed to; `None` where no browser says it.
+    pub(super) fn to_come_back(&self, flow: Flow) -> Option<(Confirmed, [u8; 32])> {
+        let rng = &mut self.random();
+        match flow {
+            Flow::Local => None,
+            Flow::Loopback(port) => {
+                let code = Bearer::generate(rng);
+                let hash = code.hash();
+                Some((Confirmed::Loopback(port, code), hash))
+            }
+            Flow::Code => {
+                let code = ReturnCode::generate(rng);
+                let hash = code.hash(&self.code_key);
+                Some((Confirmed::Code(code), hash))
+            }
+        }
+    }
+
     /// Notes a human's yes to a registration, with these roles, for so many seconds. The agent is none until what is given here came
     /// back to it.
     ///
@@ -33,24 +51,11 @@ impl Authority {
         let registration = &review.registration;
         let secs = self.approval_secs(secs)?;
         self.may_register(by, &registration.wanted.class, roles, registration.flow.name(), secs)?;
-        let rng = &mut self.random();
-        let (confirmed, code_hash) = match registration.flow {
-            Flow::Local => return Err(Refused::ApprovalDenied),
-            Flow::Loopback(port) => {
-                let code = Bearer::generate(rng);
-                let hash = code.hash();
-                (Confirmed::Loopback(port, code), hash)
-            }
-            Flow::Code => {
-                let code = ReturnCode::generate(rng);
-                let hash = code.hash(&self.code_key);
-                (Confirmed::Code(code), hash)
-            }
-        };
+        let (confirmed, code_hash) = self.to_come_back(registration.flow).ok_or(Refused::ApprovalDenied)?;
         let place = self.auditor.reserve()?;
         let yes = Approval {
             registration: registration.id.clone(),
-            agent: AgentId::generate(rng),
+            agent: AgentId::generate(&mut self.random()),
             by: by.clone(),
             roles: roles.to_vec(),
             secs,

@@ -190,20 +190,7 @@ impl Authority {
     /// [`Refused`].
     pub fn confirm_login(&self, asked: &AskedLogin, by: &Human, now: Now) -> Result<Confirmed, Refused> {
         self.may_log_in(by)?;
-        let rng = &mut self.random();
-        let (confirmed, hash) = match asked.flow {
-            Flow::Local => return Err(Refused::NoSuchCode),
-            Flow::Loopback(port) => {
-                let code = Bearer::generate(rng);
-                let hash = code.hash();
-                (Confirmed::Loopback(port, code), hash)
-            }
-            Flow::Code => {
-                let code = ReturnCode::generate(rng);
-                let hash = code.hash(&self.code_key);
-                (Confirmed::Code(code), hash)
-            }
-        };
+        let (confirmed, hash) = self.to_come_back(asked.flow).ok_or(Refused::NoSuchCode)?;
         self.logins.confirm(&asked.id, by.clone(), hash, now.secs())?;
         Ok(confirmed)
     }
