@@ -16,6 +16,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Limited;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use obol_probe::outward::Unanswered;
 use obol_probe::tunnel;
 use obol_resource::{Gate, ServiceProblem, TbacLayer, ToolCall, malformed, unavailable};
 use obol_verify::Denial;
@@ -32,7 +33,7 @@ use crate::framing::{REFUSED, WHY};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
 use crate::target::Target;
-use crate::upstream::{Unanswered, Upstream};
+use crate::upstream::Upstream;
 
 /// The most requests under way at a time, unless told otherwise.
 const MAX_IN_FLIGHT: usize = 1_024;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use hyper::service::service_fn;
 use obol_probe::accept::AnyStream;
 use obol_probe::contract::{Address, Ended};
-use obol_probe::front::{Front, Grip, Serve};
+use obol_probe::front::{Front, Grip, Run, Serve};
 use obol_probe::health::Health;
 use obol_probe::http::{Bounds, serve};
 use obol_probe::patience::Patience;
@@ -115,6 +115,16 @@ impl Service {
             }
         };
         tokio::join!(served, renewing).0
+    }
+}
+
+impl Run for Service {
+    fn grip(&self) -> Grip {
+        self.front.grip()
+    }
+
+    fn run(self, shutdown: impl Future<Output = ()>) -> impl Future<Output = Ended> {
+        Self::run(self, shutdown)
     }
 }
 

@@ -27,7 +27,7 @@ mod remote;
 
 pub use self::bridge::{Bridge, Draw, Ended};
 pub use self::proxy::{Handle, Proxy, Service};
-pub use self::remote::{Remote, Unanswered};
+pub use self::remote::Remote;
 pub use obol_probe::front::{BindError, Options};
 
 /// The longest message of a client, in bytes.

@@ -66,6 +66,15 @@ pub trait Serve {
     fn on(self, front: Front) -> Self::Service;
 }
 
+/// What is served on such a port, by whoever knows no more of it.
+pub trait Run {
+    /// Steers the port from elsewhere.
+    fn grip(&self) -> Grip;
+
+    /// Serves until `shutdown` resolves or the grip says stop.
+    fn run(self, shutdown: impl Future<Output = ()>) -> impl Future<Output = Ended>;
+}
+
 /// Where to listen, and how.
 #[derive(Debug)]
 pub struct Options {

@@ -22,8 +22,8 @@ pub fn is_local<'a>(
         && origins.into_iter().all(origin)
 }
 
-/// `host` or `host:port`, as in a `Host` header.
-fn names_loopback(authority: &str) -> bool {
+/// Whether `host` or `host:port`, as in a `Host` header or a URL, names this machine: a loopback address, or `localhost`.
+pub fn names_loopback(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => host,
         _ => authority,

@@ -25,5 +25,6 @@ pub(crate) mod rs;
 mod sandbox;
 pub(crate) mod sidecar;
 pub(crate) mod stores;
+mod strangers;
 pub(crate) mod templates;
 pub(crate) mod tqs;

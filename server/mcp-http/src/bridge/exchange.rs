@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Draw, INITIALIZE, Inner, spoken};
 use crate::body::{self, EventReader};
+use crate::remote::told;
 use crate::{MAX_SERVER_BYTES, headers};
 
 /// How long the server may take to say that it heard what has no answer.
@@ -55,7 +56,7 @@ impl<D: Draw> Inner<D> {
         let sent = self.remote.send(Method::POST, headers, Bytes::from(line.to_owned())).await;
         let response = match sent {
             Ok(response) => response,
-            Err(error) => return self.fail(&outline, &error.to_string()).await,
+            Err(error) => return self.fail(&outline, &told(&error)).await,
         };
         let status = response.status();
         if begins && status.is_success() {

@@ -23,6 +23,7 @@ use hyper::body::{Body as _, Incoming};
 use obol_mcp::front::{FromClient, FromServer, Front};
 use obol_mcp::routing::Outline;
 use obol_mcp::sse::Event;
+use obol_probe::outward::Unanswered;
 use obol_probe::stop::Stop;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,7 +31,7 @@ pub use self::serve::{Handle, Service};
 use self::sessions::{Session, Sessions};
 use crate::body::{self, Body, Relayed};
 use crate::headers::{self, MAX_SESSION_BYTES, SESSION};
-use crate::remote::{Remote, Unanswered};
+use crate::remote::Remote;
 use crate::{MAX_CLIENT_BYTES, MAX_SERVER_BYTES};
 
 /// The most requests and streams under way at a time.

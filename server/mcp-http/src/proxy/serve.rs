@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use hyper::service::service_fn;
 use obol_probe::accept::AnyStream;
 use obol_probe::contract::{Address, Ended};
-use obol_probe::front::{Front, Grip, Serve};
+use obol_probe::front::{Front, Grip, Run, Serve};
 use obol_probe::health::Health;
 use obol_probe::http::{Bounds, serve};
 use obol_probe::patience::Patience;
@@ -103,6 +103,16 @@ impl Service {
         front
             .serve(shutdown, health, move |stream, _, stop| connection(stream, proxy.clone(), is_here, stop))
             .await
+    }
+}
+
+impl Run for Service {
+    fn grip(&self) -> Grip {
+        self.front.grip()
+    }
+
+    fn run(self, shutdown: impl Future<Output = ()>) -> impl Future<Output = Ended> {
+        Self::run(self, shutdown)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use obol_authority::directory::ClonePolicy;
 use obol_authority::http::{Certificate, Options, Rate, TLS13};
 use obol_authority::{AttestorSettings, EventSettings, Outbound, Settings};
+use obol_probe::host::names_loopback;
 use obol_secret::file::PrivateFile;
 use obol_session::Suite;
 use obol_session::limits::is_name;
@@ -106,20 +107,11 @@ pub(super) fn origin(named: Option<&str>, listen: SocketAddr, with_tls: bool) ->
         };
     };
     match named.strip_prefix("http://") {
-        Some(rest) if !is_loopback(rest) => Err(Failure::usage(format_args!(
+        Some(rest) if !names_loopback(rest) => Err(Failure::usage(format_args!(
             "{named}: agents speak http:// with a service on their own machine alone; name an origin with https://"
         ))),
         _ => Ok(named.to_owned()),
     }
-}
-
-fn is_loopback(host_and_port: &str) -> bool {
-    let host = match host_and_port.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => host_and_port,
-    };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The settings of the service.

@@ -5,26 +5,18 @@
 mod apis;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
-use obol_gateway::{Behind, Gateway, Options};
-use obol_ipc::RS_CONTROL_SOCKET_VARIABLE;
-use obol_probe::contract::Address;
-use obol_probe::stop::Stop;
-use obol_probe::tls::{Certificate, TLS12_AND_13};
+use obol_gateway::{Behind, Gateway};
 use obol_sandbox::Sandbox;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use self::apis::{add, check};
 use crate::exit::{Failure, Outcome};
-use crate::log_lines;
-use crate::places::{environment, place};
-use crate::role::operator_door::OperatorDoor;
-use crate::role::rs::{Opened, Prepared, operator_door};
+use crate::places::place;
+use crate::role::rs::Prepared;
 use crate::role::sandbox;
+use crate::role::strangers::{Port, named_operator_door, serve};
 use crate::settings::args::gateway::GatewayArgs;
 use crate::settings::config::Config;
-use crate::signals::{LAST_WAIT, shutdown_signal};
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8730);
 /// What it calls itself to its operator.
@@ -47,80 +39,27 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
         // A resource server may run beside it, and each file has one owner.
         own.spent = Some(place(None, "gateway-spent.redb")?);
     }
-    let listen = own.listen.unwrap_or(DEFAULT_LISTEN);
-    let mut options = Options::new(listen);
-    if let (Some(chain), Some(key)) = (&args.tls_cert, &args.tls_key) {
-        let certificate = Certificate::load(chain, key, TLS12_AND_13).map_err(Failure::usage)?;
-        options = options.certificate(Arc::new(certificate));
-    }
-    if own.allow_remote {
-        options = options.allow_remote();
-    }
-    if let Some(address) = args.http {
-        options = options.http_at(address);
-    }
-    let operator = operator(&mut own)?;
+    let port = Port {
+        listen: own.listen.unwrap_or(DEFAULT_LISTEN),
+        certificate: args.tls_cert.as_ref().zip(args.tls_key.as_ref()),
+        allow_remote: own.allow_remote,
+        http: args.http,
+    };
+    let options = port.options()?;
+    let operator = named_operator_door(&own)?;
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
-        _ => Some(reach(prepared.reach(&own, config, Some(listen), operator.as_ref())?, args, &targets)),
+        _ => {
+            Some(reach(prepared.reach(&own, config, Some(port.listen), operator.as_ref())?, &port, &targets))
+        }
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
-    serve(options, operator, behind, prepared.open(&own, config)?)
+    serve(options, NAME, operator, prepared.open(&own, config)?, |gate, _| Gateway::new(gate, behind))
 }
 
-/// What the gateway needs beside what a resource server does: the APIs, and the certificate, which a reload reads.
-fn reach(sandbox: Sandbox, args: &GatewayArgs, targets: &[(String, u16)]) -> Sandbox {
+/// What the gateway needs beside what a resource server does: its port, and the APIs.
+fn reach(sandbox: Sandbox, port: &Port<'_>, targets: &[(String, u16)]) -> Sandbox {
     let sandbox = targets.iter().fold(sandbox.look_up_names(), |sandbox, (_, port)| sandbox.reach_tcp(*port));
-    let sandbox = args.http.map_or(sandbox.clone(), |address| sandbox.serve_tcp(address.port()));
-    [&args.tls_cert, &args.tls_key]
-        .into_iter()
-        .flatten()
-        .fold(sandbox, |sandbox, file| sandbox::reread(sandbox, file))
-}
-
-/// Where the operator is answered, if somewhere was named: a resource server may run beside it.
-fn operator(own: &mut crate::settings::args::RsArgs) -> Outcome<Option<OperatorDoor>> {
-    let is_named = own.rs_control_socket.is_some()
-        || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
-    if is_named { operator_door(own) } else { Ok(None) }
-}
-
-fn serve(options: Options, operator: Option<OperatorDoor>, behind: Vec<Behind>, opened: Opened) -> Outcome {
-    let Opened { gate, control, follower, reloader } = opened;
-    let gateway = Gateway::new(gate, behind);
-    log_lines::begin()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let service = options.bind(gateway).await.map_err(Failure::unavailable)?;
-        let handle = service.handle();
-        for address in handle.addresses().iter().filter_map(Address::tcp).take(1) {
-            tracing::info!(%address, "listening");
-        }
-        let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));
-        let mut asked = signal(SignalKind::hangup())?;
-        let certificate = tokio::spawn(async move {
-            while asked.recv().await.is_some() {
-                if let Err(error) = handle.reload_certificate() {
-                    tracing::error!(%error, "the certificate stays as it was");
-                }
-            }
-        });
-        let stop = Stop::new();
-        if let Some(follower) = follower {
-            tokio::spawn(follower.run(stop.clone()));
-        }
-        let operated = operator.map(|door| door.serve(control, NAME, stop.clone())).transpose()?;
-        let shutdown = shutdown_signal()?;
-        let _said_in_the_log = service.run(shutdown).await;
-        stop.say();
-        if let Some(operated) = operated {
-            let _panicked = tokio::task::block_in_place(|| operated.join());
-        }
-        reload.abort();
-        certificate.abort();
-        Ok(())
-    });
-    runtime.shutdown_timeout(LAST_WAIT);
-    ended
+    port.reach(sandbox)
 }

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::Arc;
 
-use obol_ipc::RS_CONTROL_SOCKET_VARIABLE;
 use obol_mcp::front::{FromClient, FromServer, Front};
 use obol_mcp::{Rules, ToolGuard};
 use obol_probe::stop::Stop;
@@ -26,10 +25,11 @@ use super::lines::{Found, Lines, MAX_CLIENT_BYTES, MAX_SERVER_BYTES, Sink, insid
 use super::server::Server;
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
-use crate::places::{environment, place};
+use crate::places::place;
 use crate::role::operator_door::OperatorDoor;
-use crate::role::rs::{Opened, Prepared, operator_door};
+use crate::role::rs::{Opened, Prepared};
 use crate::role::sandbox;
+use crate::role::strangers::named_operator_door;
 use crate::settings::args::RsArgs;
 use crate::settings::args::mcp::McpGuardArgs;
 use crate::settings::config::Config;
@@ -85,7 +85,7 @@ pub(super) fn enter(
         let own_part = to_hex(hash.first_chunk::<8>().map(|part| &part[..]).unwrap_or_default());
         own.spent = Some(place(None, &format!("mcp-spent-{own_part}.redb"))?);
     }
-    let operator = operator(own)?;
+    let operator = named_operator_door(own)?;
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
         _ => Some(more(prepared.reach(own, config, listen, operator.as_ref())?)),
@@ -93,13 +93,6 @@ pub(super) fn enter(
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
     Ok((prepared.open(own, config)?, operator))
-}
-
-/// Where the operator is answered, if somewhere was named: there may be many guards on one machine.
-fn operator(own: &mut RsArgs) -> Outcome<Option<OperatorDoor>> {
-    let is_named = own.rs_control_socket.is_some()
-        || environment(RS_CONTROL_SOCKET_VARIABLE).is_some_and(|url| !url.is_empty());
-    if is_named { operator_door(own) } else { Ok(None) }
 }
 
 fn read_rules(path: &Path) -> Outcome<Rules> {

@@ -19,7 +19,7 @@ use obol_resource::provision::Follower;
 use obol_resource::service::{Options, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::control::Control;
+pub(crate) use self::control::Control;
 pub(crate) use self::opened::{Opened, Prepared};
 use self::spend_door::SpendDoor;
 pub(crate) use self::spend_door::socket as spend_socket;
