@@ -281,11 +281,12 @@ fn weigh_one(
 #[cfg(test)]
 mod tests {
     use obol_handshake::AuthoritySecret;
+    use obol_session::SessionId;
 
     use super::*;
     use crate::authority::Parts;
-    use crate::directory::MemoryDirectory;
-    use crate::directory::contract::{NOW, agent};
+    use crate::directory::contract::{self, NOW, agent};
+    use crate::directory::{MemoryDirectory, Registered};
     use crate::id::SystemRandom;
     use crate::settings::Settings;
 
@@ -307,11 +308,16 @@ risk = "low"
 
     /// A version by which one role may search.
     fn version(role: &str) -> Arc<Loaded> {
+        version_with(role, "")
+    }
+
+    /// The same with something said beside it.
+    fn version_with(role: &str, beside: &str) -> Arc<Loaded> {
         let policies = format!(
             r#"
 @id("use") permit (principal in Obol::Role::"{role}", action == Obol::Action::"use", resource);
 @id("ahead") permit (principal in Obol::Role::"{role}", action == Obol::Action::"useUnattended", resource);
-"#
+{beside}"#
         );
         let policies = [("a.cedar".to_owned(), policies)].into();
         Arc::new(Loaded::load(PolicySource { catalogue: CATALOGUE.to_owned(), policies }).unwrap())
@@ -376,6 +382,33 @@ risk = "low"
         assert_eq!(directory.policy().unwrap().unwrap().epoch, 1);
         policies.activate(nobody, &by, true, at(NOW)).unwrap();
         assert_eq!(directory.policy().unwrap().unwrap().epoch, 2);
+    }
+
+    /// Its human's name is longer than any policy takes, so nothing can be decided about it.
+    fn undecidable(directory: &MemoryDirectory, number: u64) -> Agent {
+        let name = format!("agent-{number}");
+        let new = contract::new_registration(number, &name);
+        let carried =
+            directory.register(contract::handshake(1 << 33 | number), new, NOW, contract::seal(number));
+        let Registered::Waits(id) = contract::done(carried.unwrap()) else { panic!("nobody was invited") };
+        directory.approve(contract::approval(&id, &"x".repeat(10_000)), NOW).unwrap().unwrap()
+    }
+
+    #[test]
+    fn an_agent_that_nothing_can_be_decided_about_loses_what_it_holds_and_keeps_no_policy_from_the_others() {
+        let directory = Arc::new(MemoryDirectory::new());
+        let by = Human::local("anna");
+        let (good, odd) = (agent(&*directory, 1, "builder"), undecidable(&directory, 2));
+        let (_, policies) = start(&directory);
+        policies.activate(version("dev"), &by, false, at(NOW)).unwrap();
+        for (agent, number) in [(&good, 100), (&odd, 101)] {
+            contract::open(&*directory, agent, number);
+        }
+        // Takes nothing from anybody.
+        let done = policies.activate(version_with("dev", "// again"), &by, false, at(NOW)).unwrap();
+        assert_eq!(done.agents, 2);
+        let lives = |number| directory.session(SessionId::from_u64(number)).unwrap().unwrap().ended.is_none();
+        assert!(lives(100) && !lives(101));
     }
 
     #[test]
