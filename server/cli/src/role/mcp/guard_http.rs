@@ -15,7 +15,7 @@ use crate::role::strangers::{Port, serve};
 use crate::settings::args::mcp::McpGuardArgs;
 use crate::settings::config::Config;
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8740);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8750);
 
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the sessions and the certificate again.
 pub(super) fn run(args: &McpGuardArgs, url: &str, rules: Rules, config: &Config) -> Outcome {
