@@ -34,6 +34,17 @@ impl Authority {
         }
     }
 
+    /// What whatever came back is hashed to.
+    pub(super) fn came_back(&self, shown: &str) -> Result<[u8; 32], Refused> {
+        let bearer = Bearer::parse(shown).map(|code| code.hash());
+        let hash = bearer.or_else(|| ReturnCode::parse(shown).map(|code| code.hash(&self.code_key)));
+        hash.ok_or_else(|| {
+            Refused::Malformed(
+                "a return code is three words of five letters, as the page shows them".to_owned(),
+            )
+        })
+    }
+
     /// Notes a human's yes to a registration, with these roles, for so many seconds. The agent is none until what is given here came
     /// back to it.
     ///
@@ -78,13 +89,7 @@ impl Authority {
         shown: &str,
         now: Now,
     ) -> Result<Agent, Refused> {
-        let bearer = Bearer::parse(shown).map(|code| code.hash());
-        let hash = bearer.or_else(|| ReturnCode::parse(shown).map(|code| code.hash(&self.code_key)));
-        let hash = hash.ok_or_else(|| {
-            Refused::Malformed(
-                "a return code is three words of five letters, as the page shows them".to_owned(),
-            )
-        })?;
+        let hash = self.came_back(shown)?;
         let place = self.auditor.reserve()?;
         let agent = self.directory.complete(id, token.hash(), hash, now.secs())??;
         place.approved(&agent);

@@ -11,7 +11,7 @@ use super::payload::{self, AskedFlow};
 use super::{Authority, Now, Outcome, Rejected, seal_answer_of};
 use crate::Confirmed;
 use crate::directory::{Flow, Human, PersonStatus, Unavailable};
-use crate::id::{Bearer, LoginId, ReturnCode, UserCode};
+use crate::id::{LoginId, UserCode};
 use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
 use crate::remote::{ASKED_SECS, AskedLogin, LiveLogin, LoginState, Operator, SaidOfLogin, Turn};
@@ -223,13 +223,7 @@ impl Authority {
         shown: &str,
         now: Now,
     ) -> Result<LiveLogin, Refused> {
-        let bearer = Bearer::parse(shown).map(|code| code.hash());
-        let hash = bearer.or_else(|| ReturnCode::parse(shown).map(|code| code.hash(&self.code_key)));
-        let hash = hash.ok_or_else(|| {
-            Refused::Malformed(
-                "a return code is three words of five letters, as the page shows them".to_owned(),
-            )
-        })?;
+        let hash = self.came_back(shown)?;
         let human = self.logins.shown(id, &proven.identity, &hash, now.secs())?;
         self.may_log_in(&human)?;
         let place = self.auditor.reserve()?;
