@@ -4,10 +4,11 @@
 //! another method, for the caller's address.
 
 use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE, TRANSFER_ENCODING, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use obol_probe::hop::{is_of_a_connection, strip_answer};
 
 /// What a caller may tell any API.
 const PASSED: [&str; 22] = [
@@ -42,21 +43,6 @@ const PASSED_TO_WEBSOCKET: [&str; 5] = [
     "sec-websocket-protocol",
     "sec-websocket-version",
 ];
-/// What is of one connection (RFC 9110, section 7.6.1), and what frames a message.
-const OF_A_CONNECTION: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 /// What no file may let through: logins, the caller's address, and other methods and places than those that were compared.
 const NEVER_PASSED: [&str; 14] = [
     "api-key",
@@ -88,7 +74,7 @@ pub(crate) fn check_passed(name: &HeaderName) -> Result<(), String> {
     let text = name.as_str();
     let begins = NEVER_BEGINS_WITH.iter().any(|front| text.starts_with(front));
     // Some servers read an underscore as a hyphen.
-    if begins || text.contains('_') || is_one_of(name, &OF_A_CONNECTION) || is_one_of(name, &NEVER_PASSED) {
+    if begins || text.contains('_') || is_of_a_connection(name) || is_one_of(name, &NEVER_PASSED) {
         return Err(format!("headers: {name} is never passed on"));
     }
     Ok(())
@@ -96,7 +82,7 @@ pub(crate) fn check_passed(name: &HeaderName) -> Result<(), String> {
 
 /// Whether a credential may be put into a header.
 pub(crate) fn check_own(name: &HeaderName) -> Result<(), String> {
-    match is_one_of(name, &OF_A_CONNECTION) {
+    match is_of_a_connection(name) {
         true => Err(format!("credential: {name} belongs to the connection")),
         false => Ok(()),
     }
@@ -134,21 +120,7 @@ pub(crate) fn is_framed(headers: &HeaderMap) -> bool {
 /// Takes out of an answer what is not the caller's: what belongs to the other connection, sessions that the API opened, and
 /// whatever could be taken for an answer of the gateway's own.
 pub(crate) fn outward(status: StatusCode, headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
-        .collect();
-    for name in named.into_iter().chain([CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, HOST]) {
-        headers.remove(name);
-    }
-    for name in
-        ["keep-alive", "proxy-authenticate", "proxy-connection", "proxy-authentication-info", "alt-svc"]
-    {
-        headers.remove(name);
-    }
+    strip_answer(headers);
     for name in [SET_COOKIE, WWW_AUTHENTICATE] {
         headers.remove(name);
     }

@@ -1,11 +1,9 @@
 //! Which headers pass.
 
-use http::header::{
-    ACCEPT_ENCODING, ALT_SVC, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, header};
 use obol_mcp::routing::{METHOD_HEADER, NAME_HEADER, Outline, VERSION_HEADER};
+use obol_probe::hop::{is_of_a_connection, named_by_connection};
 
 /// The session, of revisions that have one.
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -14,48 +12,27 @@ pub(crate) const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id
 /// The longest name of a session, in bytes.
 pub(crate) const MAX_SESSION_BYTES: usize = 1_024;
 
-/// What is of one connection (RFC 9110, section 7.6.1), and what frames a message.
-const OF_A_CONNECTION: [HeaderName; 14] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HOST,
-    HeaderName::from_static("keep-alive"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    ACCEPT_ENCODING,
-    ALT_SVC,
-];
 /// What some servers take for another method than the one that was looked at.
 const OTHER_METHOD: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 
-/// What of a request or an answer goes on.
+/// What of a request or an answer goes on. What a message is looked up by cannot be of the connection.
 pub(crate) fn passed(headers: &HeaderMap) -> HeaderMap {
-    let named = named_by_connection(headers);
+    let mut named = named_by_connection(headers);
+    named.retain(|name| !name.as_str().starts_with("mcp-"));
     let mut passed = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
-        if may_pass(name) && !named.iter().any(|other| other.eq_ignore_ascii_case(name.as_str())) {
-            passed.append(name.clone(), value.clone());
-        }
+    for (name, value) in headers.iter().filter(|(name, _)| may_pass(name) && !named.contains(name)) {
+        passed.append(name.clone(), value.clone());
     }
     passed
 }
 
-/// Some servers read `_` in a name as `-`: what was looked at would not be what they see.
+/// Some servers read `_` in a name as `-`: what was looked at would not be what they see. How a body is packed is asked anew.
 fn may_pass(name: &HeaderName) -> bool {
-    !OF_A_CONNECTION.contains(name) && !OTHER_METHOD.contains(&name.as_str()) && !name.as_str().contains('_')
-}
-
-/// What a message's `Connection` says is of the connection too. What a message is looked up by cannot be.
-fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).map(|name| name.trim().to_owned());
-    names.filter(|name| !name.to_ascii_lowercase().starts_with("mcp-")).collect()
+    let text = name.as_str();
+    !(is_of_a_connection(name)
+        || *name == ACCEPT_ENCODING
+        || OTHER_METHOD.contains(&text)
+        || text.contains('_'))
 }
 
 /// The value of a header that stands there once, as text.

@@ -6,6 +6,7 @@
 //! | [`metrics`] | numbers that every server shows |
 //! | [`problem`] | where the errors of all servers are explained |
 //! | [`rate`] | how much somebody may ask for in a second |
+//! | `hop` | what of a message's headers belongs to one connection |
 //! | [`host`] | whether a request on a loopback address was meant for this machine |
 //! | `stop` | the word to stop, for a service, its handles and its connections |
 //! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
@@ -48,6 +49,8 @@ pub mod contract;
 pub mod front;
 #[cfg(feature = "serve")]
 pub mod health;
+#[cfg(feature = "serve")]
+pub mod hop;
 pub mod host;
 #[cfg(feature = "serve")]
 pub mod http;

@@ -1,24 +1,10 @@
 //! Which headers of a program's go on, and which of an answer's come back.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use obol_probe::hop::{is_of_a_connection, named_by_connection};
 
-/// What is of one connection (RFC 9110, section 7.6.1), frames a message, or is said otherwise.
-const OF_A_CONNECTION: [&str; 13] = [
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "idempotency-key",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-];
+/// What else is said anew on the way: who passed it on, and which call it is.
+const SAID_ANEW: [&str; 3] = ["forwarded", "idempotency-key", "via"];
 /// What programs log in with. No name of a header tells for certain; these are the usual ones.
 const CREDENTIALS: [&str; 11] = [
     "api-key",
@@ -49,7 +35,8 @@ pub(crate) fn onward(sent: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(sent);
     let passes = |name: &HeaderName| {
         let text = name.as_str();
-        !(OF_A_CONNECTION.contains(&text)
+        !(is_of_a_connection(name)
+            || SAID_ANEW.contains(&text)
             || text.starts_with("proxy-")
             || text.starts_with("x-forwarded-")
             || text.starts_with("sec-fetch-")
@@ -61,24 +48,6 @@ pub(crate) fn onward(sent: &HeaderMap) -> HeaderMap {
         headers.append(name, value.clone());
     }
     headers
-}
-
-/// Takes out of an answer what belongs to the other connection.
-pub(crate) fn back(headers: &mut HeaderMap) {
-    let named = named_by_connection(headers);
-    let own = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
-    for name in named.into_iter().filter(|name| *name != CONTENT_LENGTH).chain(own) {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-authenticate", "proxy-connection", "alt-svc"] {
-        headers.remove(name);
-    }
-}
-
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let options = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
-    let names = options.flat_map(|value| value.split(|byte| *byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect()
 }
 
 /// Whether a web page of another origin asked, as browsers say of themselves: then no token is spent for it.
@@ -134,7 +103,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("x-ratelimit-remaining", "7"),
         ]);
-        back(&mut answer);
+        obol_probe::hop::strip_answer(&mut answer);
         assert_eq!(names(&answer), ["content-length", "x-ratelimit-remaining"]);
     }
 

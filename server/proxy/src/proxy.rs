@@ -14,6 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use obol_agent::{Agent, Body, CallOptions, Redirect, ResponseBody};
+use obol_probe::hop::strip_answer;
 use obol_probe::tunnel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -169,7 +170,7 @@ impl Proxy {
         let mut answer = Response::new(Answer::text(String::new()));
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *answer.headers_mut() = core::mem::take(response.headers_mut());
-        headers::back(answer.headers_mut());
+        strip_answer(answer.headers_mut());
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         let silence = self.silence;
@@ -227,6 +228,6 @@ async fn whole_or_passing(body: Incoming) -> Result<Body, Response<Answer>> {
 
 fn given(response: Response<ResponseBody>, place: OwnedSemaphorePermit) -> Response<Answer> {
     let (mut parts, body) = response.into_parts();
-    headers::back(&mut parts.headers);
+    strip_answer(&mut parts.headers);
     Response::from_parts(parts, Answer::passing(body, place))
 }
