@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
-use obol::conformance::run;
+use obol_conformance::run;
 use obol_fuzz::{secrets, seeds};
 use serde_json::Value;
 

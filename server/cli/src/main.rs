@@ -140,7 +140,7 @@ fn run(cli: &Cli) -> Outcome {
             Ok(())
         }
         Command::Verify(_) => {
-            obol::conformance::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
+            obol_conformance::run(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))
                 .map_err(exit::Failure::other)
         }
     }

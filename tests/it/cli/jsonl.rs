@@ -1,6 +1,6 @@
 //! `obol verify --jsonl`: the protocol line by line.
 
-use obol::conformance::{MAX_LINE_BYTES, run};
+use obol_conformance::{MAX_LINE_BYTES, run};
 use obol_token::delegation::hash_of;
 use obol_token::text::{to_base64url, to_hex};
 use obol_world::forge::Forge;

@@ -1,3 +1,0 @@
-//! One binary for every role: demo, sidecar, resource server and the tools around them.
-
-pub mod conformance;
