@@ -222,7 +222,8 @@ impl Options {
             Some(events) => {
                 let (events, authority, counters) =
                     (Arc::clone(events), Arc::clone(&authority), Arc::clone(&counters));
-                routes.merge(ssf::router(Arc::new(Streams::new(events, authority, counters, self.rate))))
+                let streams = Streams::new(events, authority, counters, self.rate, stop.clone());
+                routes.merge(ssf::router(Arc::new(streams)))
             }
         };
         Ok(Service {

@@ -1,11 +1,13 @@
 //! Streams of security events for others (Shared Signals Framework 1.0): what the service says of itself, and what a receiver
-//! with a bearer token may do with its streams.
+//! with a bearer token may do with its streams. Whoever fetches may wait for something to fetch; who waits is bounded in number
+//! and time, and holds the turn of nobody else.
 
 use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
@@ -13,7 +15,10 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE}
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use obol_probe::rate::{Limiter, Rate, Start};
+use obol_probe::stop::Stop;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::counters::Counters;
 use super::load::{Turnstile, source_of};
@@ -21,7 +26,7 @@ use super::now;
 use super::problem::Problem;
 use super::routes::Peer;
 use crate::authority::Authority;
-use crate::ssf::{Events, StreamError, Verb};
+use crate::ssf::{Events, StreamError, Verb, asked_while_waiting};
 
 /// The longest request, in bytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -29,6 +34,12 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests at work.
 const AT_WORK: usize = 8;
+/// How long one waits for something to fetch: less than what is between here and there cuts off.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The most that wait, of one stream and altogether. One more is answered at once.
+const MOST_WAITING: (usize, usize) = (2, 64);
+/// How often it is looked for something while one waits: also without being woken, and at the most.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(200));
 
 /// What the routes share.
 #[derive(Debug)]
@@ -39,6 +50,9 @@ pub(super) struct Streams {
     sources: Limiter<IpAddr>,
     turns: Turnstile,
     start: Start,
+    /// How many wait, by the stream.
+    waiting: Mutex<BTreeMap<String, usize>>,
+    stop: Stop,
 }
 
 impl Streams {
@@ -47,9 +61,49 @@ impl Streams {
         authority: Arc<Authority>,
         counters: Arc<Counters>,
         rate: Option<Rate>,
+        stop: Stop,
     ) -> Self {
         let (sources, turns) = (Limiter::new(rate), Turnstile::new(AT_WORK));
-        Self { events, authority, counters, sources, turns, start: Start::now() }
+        let waiting = Mutex::default();
+        Self { events, authority, counters, sources, turns, start: Start::now(), waiting, stop }
+    }
+}
+
+/// What a receiver asks.
+struct Asked {
+    verb: Verb,
+    token: Option<String>,
+    stream: Option<String>,
+    body: Bytes,
+}
+
+/// One that waits.
+struct Waits<'a> {
+    streams: &'a Streams,
+    stream: &'a str,
+}
+
+impl<'a> Waits<'a> {
+    /// `None` where too many do.
+    fn begin(streams: &'a Streams, stream: &'a str) -> Option<Self> {
+        let mut waiting = streams.waiting.lock();
+        let all: usize = waiting.values().sum();
+        let of_stream = waiting.get(stream).copied().unwrap_or_default();
+        if of_stream >= MOST_WAITING.0 || all >= MOST_WAITING.1 {
+            return None;
+        }
+        waiting.insert(stream.to_owned(), of_stream + 1);
+        Some(Self { streams, stream })
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.streams.waiting.lock();
+        match waiting.get_mut(self.stream) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(waiting.remove(self.stream)),
+        }
     }
 }
 
@@ -100,7 +154,7 @@ impl Streams {
     async fn act(
         self: &Arc<Self>,
         verb: Verb,
-        id: Option<String>,
+        stream: Option<String>,
         request: Request,
     ) -> Result<Response, Failed> {
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| source_of(address.ip()));
@@ -109,16 +163,52 @@ impl Streams {
         admitted.map_err(|wait| Failed::Problem(Problem::too_many("TOO_MANY", wait)))?;
         let token = bearer(request.headers());
         let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-        let body = tokio::time::timeout(BODY_PATIENCE, body).await.ok().and_then(Result::ok);
+        let body = timeout(BODY_PATIENCE, body).await.ok().and_then(Result::ok);
         let body = body
             .ok_or_else(|| Failed::Problem(Problem::malformed("the body is too long, or took too long")))?;
-        let (streams, body) = (Arc::clone(self), body.to_bytes());
-        let act = move || {
-            let asked = (token.as_deref(), id.as_deref());
-            streams.events.act(verb, asked, &body, &streams.authority, now())
-        };
-        let said = self.turns.run(act).await.map_err(Failed::Problem)?.map_err(Failed::Stream)?;
+        let mut asked = Asked { verb, token, stream, body: body.to_bytes() };
+        let mut said = self.say(&asked).await?;
+        if verb == Verb::Fetch
+            && let Some(again) = asked_while_waiting(&asked.body, &said)
+        {
+            asked.body = again.into();
+            self.wait(&asked, &mut said).await?;
+        }
         Ok(answer(verb, &said))
+    }
+
+    /// Does what is asked, when it is its turn.
+    async fn say(self: &Arc<Self>, asked: &Asked) -> Result<Value, Failed> {
+        let streams = Arc::clone(self);
+        let (verb, token, stream) = (asked.verb, asked.token.clone(), asked.stream.clone());
+        let body = asked.body.clone();
+        let act = move || {
+            let of = (token.as_deref(), stream.as_deref());
+            streams.events.act(verb, of, &body, &streams.authority, now())
+        };
+        self.turns.run(act).await.map_err(Failed::Problem)?.map_err(Failed::Stream)
+    }
+
+    /// Waits until something is there for one who fetches, not for ever. Whoever may not wait has its answer already.
+    async fn wait(self: &Arc<Self>, asked: &Asked, said: &mut Value) -> Result<(), Failed> {
+        let Some(_waits) = Waits::begin(self, asked.stream.as_deref().unwrap_or_default()) else {
+            return Ok(());
+        };
+        let until = Instant::now() + LONGEST_WAIT;
+        let mut head = self.authority.directory().head();
+        loop {
+            let looked = Instant::now();
+            head.mark_unchanged();
+            *said = self.say(asked).await?;
+            if asked_while_waiting(&asked.body, said).is_none() || looked >= until {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.stop.said() => return Ok(()),
+                // A commit wakes it, or it looks by itself: not everything that it may find is one.
+                _ = timeout(LOOKS.0, head.changed()) => sleep_until(looked + LOOKS.1).await,
+            }
+        }
     }
 
     fn counted(&self, served: Result<Response, Failed>) -> Response {

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 
 pub(crate) use self::target::{Target, is_this_machine};
 
-/// How long a request may take, from connecting to the last byte of its answer.
+/// How long a request may take, from connecting to the last byte of its answer, unless it is one that waits there.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -88,7 +88,7 @@ impl Outbound {
 
     /// Fetches a document.
     pub(crate) async fn get(&self, target: &Target) -> Result<Answer, Unreachable> {
-        self.send(Method::GET, target, HeaderMap::new(), Vec::new()).await
+        self.send(Method::GET, target, HeaderMap::new(), Vec::new(), PATIENCE).await
     }
 
     /// Sends a body.
@@ -98,7 +98,18 @@ impl Outbound {
         headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, Unreachable> {
-        self.send(Method::POST, target, headers, body).await
+        self.send(Method::POST, target, headers, body, PATIENCE).await
+    }
+
+    /// Sends a body that may be answered later, this long after the usual time at the most.
+    pub(crate) async fn post_and_wait(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        wait: Duration,
+    ) -> Result<Answer, Unreachable> {
+        self.send(Method::POST, target, headers, body, PATIENCE.saturating_add(wait)).await
     }
 
     async fn send(
@@ -107,6 +118,7 @@ impl Outbound {
         target: &Target,
         headers: HeaderMap,
         body: Vec<u8>,
+        patience: Duration,
     ) -> Result<Answer, Unreachable> {
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = method;
@@ -116,12 +128,14 @@ impl Outbound {
         request.headers_mut().insert(HOST, host);
         let agent = concat!("obol-as/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
-        let answer = timeout(PATIENCE, self.exchange(target, request));
+        let answer = timeout(patience, self.exchange(target, request));
         answer.await.unwrap_or_else(|_| Err(Unreachable("no whole answer in time".to_owned())))
     }
 
     async fn exchange(&self, target: &Target, request: Request<Full<Bytes>>) -> Result<Answer, Unreachable> {
-        let stream = TcpStream::connect((target.host(), target.port())).await.map_err(unreachable)?;
+        let connecting = timeout(PATIENCE, TcpStream::connect((target.host(), target.port())));
+        let stream = connecting.await.map_err(|_| Unreachable("no connection in time".to_owned()))?;
+        let stream = stream.map_err(unreachable)?;
         // Messages are small, and each waits for an answer.
         let _best_effort = stream.set_nodelay(true);
         if !target.is_tls() {

@@ -33,7 +33,7 @@ pub use self::live::Events;
 pub(crate) use self::refusal::{Refusal, Wrong};
 pub use self::settings::{EventSettings, EventSettingsError};
 pub use self::tell::OutletStatus;
-pub(crate) use self::tell::{StreamError, Verb};
+pub(crate) use self::tell::{StreamError, Verb, asked_while_waiting};
 pub use self::transmitter::TransmitterStatus;
 pub(crate) use self::trial::fresh_name;
 pub use self::trial::{Trial, trial};

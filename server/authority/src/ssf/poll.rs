@@ -1,8 +1,12 @@
 //! Fetches security events from who keeps them (RFC 8936), where nobody can reach this service. What was carried out is
 //! confirmed with the next request, and what cannot be is said to be wrong; what could not be yet is neither.
+//!
+//! A question waits at the transmitter until there is something (a long poll). One that answers at once, or whose questions break
+//! off while they wait, is asked every few seconds instead.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -19,6 +23,12 @@ use crate::outbound::Outbound;
 const MAX_EVENTS: usize = 100;
 /// The pause between questions where nothing waits, and the longest after failures.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// Who answers that there is nothing in less than this has not waited.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+/// How many questions that wait may break off, one after the other, before none is asked for a while.
+const BROKEN_OFF: u32 = 2;
+/// That while.
+const NO_WAITING: Duration = Duration::from_secs(600);
 
 /// What is said of the events of the last answer.
 #[derive(Debug, Default)]
@@ -43,6 +53,10 @@ pub(super) struct Poller {
     failures: u32,
     /// Whether nothing is to be asked for a while.
     is_idle: bool,
+    /// Questions that broke off while they waited, since one was answered.
+    broken_off: u32,
+    /// Until when none waits.
+    no_waiting_until: Option<Instant>,
 }
 
 impl Poller {
@@ -57,14 +71,30 @@ impl Poller {
             let pause = PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures.min(8)));
             sleep(pause.min(PAUSES.1)).await;
         }
-        match ask(place, outbound, &self.said).await {
+        let began = Instant::now();
+        let may_wait = self.no_waiting_until.is_none_or(|until| began >= until);
+        let wait = if may_wait { place.wait } else { Duration::ZERO };
+        match ask(place, outbound, &self.said, wait).await {
             Ok(waiting) => {
                 self.failures = 0;
                 self.said = Said::default();
+                if !wait.is_zero() {
+                    self.broken_off = 0;
+                }
+                let has_waited = began.elapsed() >= LEAST_WAIT;
                 // What was done is confirmed at once, so that nobody waits for a pause to end.
-                self.is_idle = waiting.sets.is_empty() && !waiting.more;
+                self.is_idle = waiting.sets.is_empty() && !waiting.more && !has_waited;
                 let sets = waiting.sets.into_iter().take(MAX_EVENTS);
                 sets.map(|(name, token)| (name, token.into_bytes())).collect()
+            }
+            // Something between here and there cuts off what is silent for long; nothing is lost by it.
+            Err(error) if !wait.is_zero() && began.elapsed() >= LEAST_WAIT => {
+                tracing::warn!(issuer = by.issuer, error, "a question for security events broke off");
+                self.broken_off += 1;
+                if self.broken_off >= BROKEN_OFF {
+                    (self.broken_off, self.no_waiting_until) = (0, Some(Instant::now() + NO_WAITING));
+                }
+                Vec::new()
             }
             Err(error) => {
                 tracing::warn!(issuer = by.issuer, error, "security events could not be fetched");
@@ -88,8 +118,13 @@ impl Poller {
 }
 
 #[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
-async fn ask(place: &PollSettings, outbound: &Outbound, said: &Said) -> Result<Waiting, String> {
-    let mut question = json!({ "maxEvents": MAX_EVENTS, "returnImmediately": true });
+async fn ask(
+    place: &PollSettings,
+    outbound: &Outbound,
+    said: &Said,
+    wait: Duration,
+) -> Result<Waiting, String> {
+    let mut question = json!({ "maxEvents": MAX_EVENTS, "returnImmediately": wait.is_zero() });
     if !said.done.is_empty() {
         question["ack"] = json!(said.done);
     }
@@ -105,7 +140,7 @@ async fn ask(place: &PollSettings, outbound: &Outbound, said: &Said) -> Result<W
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    let answer = outbound.post(&place.url, headers, question.to_string().into_bytes()).await;
+    let answer = outbound.post_and_wait(&place.url, headers, question.to_string().into_bytes(), wait).await;
     let answer = answer.map_err(|error| error.to_string())?;
     if !answer.status.is_success() {
         return Err(answer.status.to_string());

@@ -1,6 +1,7 @@
 //! Who is listened to, as an operator writes it: one private file, since it may hold secrets.
 
 use core::fmt;
+use core::time::Duration;
 
 use obol_secret::json;
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use crate::outbound::Target;
 const DEFAULT_MAX_AGE_SECS: u64 = 600;
 /// How old it may be at most, in seconds: as long as it is remembered.
 const MAX_AGE_SECS: u64 = crate::directory::SET_KEPT_SECS;
+/// How long a question may wait at a transmitter if not said, and at most, in seconds. What is between here and there often cuts
+/// off what is silent for a minute.
+const WAIT_SECS: (u64, u64) = (45, 600);
 /// The most transmitters.
 const MAX_TRANSMITTERS: usize = 32;
 /// The word for humans of this machine's user list.
@@ -63,6 +67,8 @@ pub(crate) struct TransmitterSettings {
 pub(crate) struct PollSettings {
     pub(crate) url: Target,
     pub(crate) token: Option<Zeroizing<String>>,
+    /// How long a question may wait there for something; zero for one that is answered at once.
+    pub(crate) wait: Duration,
 }
 
 /// A change of a human's standing.
@@ -108,6 +114,7 @@ struct FileTransmitter {
 struct FilePoll {
     url: String,
     token: Option<String>,
+    wait_secs: Option<u64>,
 }
 
 fn wrong<T>(why: impl Into<String>) -> Result<T, EventSettingsError> {
@@ -168,7 +175,7 @@ impl FileTransmitter {
         }
         let poll = match self.poll {
             None => None,
-            Some(FilePoll { url, token }) => {
+            Some(FilePoll { url, token, wait_secs }) => {
                 let token = token.map(Zeroizing::new);
                 let url = Target::parse(&url).map_err(|error| about("poll.url", &error))?;
                 // What is not in a header could not be sent.
@@ -177,7 +184,11 @@ impl FileTransmitter {
                 if !token.iter().all(is_sendable) {
                     return Err(about("poll.token", &"visible ASCII without spaces"));
                 }
-                Some(PollSettings { url, token })
+                let wait_secs = wait_secs.unwrap_or(WAIT_SECS.0);
+                if wait_secs > WAIT_SECS.1 {
+                    return Err(about("poll.wait_secs", &format!("0 to {}", WAIT_SECS.1)));
+                }
+                Some(PollSettings { url, token, wait: Duration::from_secs(wait_secs) })
             }
         };
         let users_of = match self.users_of {
@@ -231,6 +242,7 @@ mod tests {
             (r#""max_age_secs": 59"#, "max_age_secs"),
             (r#""poll": {"url": "http://idp.example/poll"}"#, "poll.url"),
             (r#""poll": {"url": "https://idp.example", "token": "hush hush"}"#, "poll.token"),
+            (r#""poll": {"url": "https://idp.example", "wait_secs": 601}"#, "poll.wait_secs"),
             (r#""users_of": "everybody""#, "users_of"),
             (r#""email_domain": "@corp""#, "email_domain"),
             (r#""suspend_on": ["session-revoked"]"#, "suspend_on"),

@@ -17,4 +17,4 @@ mod streams;
 pub use self::outlets::OutletStatus;
 pub(super) use self::outlets::Outlets;
 pub(in crate::ssf) use self::streams::Desk;
-pub(crate) use self::streams::{StreamError, Verb};
+pub(crate) use self::streams::{StreamError, Verb, asked_while_waiting};

@@ -126,6 +126,18 @@ struct Fetch {
     ack: Vec<String>,
     #[serde(default, rename = "setErrs")]
     wrong: Map<String, Value>,
+    #[serde(default, rename = "returnImmediately")]
+    at_once: bool,
+}
+
+/// What to ask again and again for a receiver that waits (RFC 8936, section 2.4): only one that asked for tokens, did not ask for
+/// an answer at once, and got none. What it said of others it has said.
+pub(crate) fn asked_while_waiting(body: &[u8], answer: &Value) -> Option<Vec<u8>> {
+    let asked: Fetch = json::parse(body).ok()?;
+    let most = asked.max.unwrap_or(MAX_FETCHED);
+    let found_none = answer.get("sets").and_then(Value::as_object).is_some_and(Map::is_empty);
+    let waits = found_none && most > 0 && !asked.at_once;
+    waits.then(|| json!({ "maxEvents": most }).to_string().into_bytes())
 }
 
 /// What the service says of itself to receivers.

@@ -3,7 +3,7 @@
 
 mod telling;
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ struct Idp {
     fetches: Arc<AtomicUsize>,
     waiting: Arc<Mutex<serde_json::Map<String, Value>>>,
     asked: Arc<Mutex<Vec<Value>>>,
+    /// Whether questions that wait are cut off, as by something on the way.
+    cuts_off: Arc<AtomicBool>,
     serving: JoinHandle<()>,
 }
 
@@ -61,6 +63,8 @@ impl Idp {
         let (shown, counted) = (Arc::clone(&published), Arc::clone(&fetches));
         let kept: Arc<Mutex<serde_json::Map<String, Value>>> = Arc::clone(&waiting);
         let questions: Arc<Mutex<Vec<Value>>> = Arc::clone(&asked);
+        let cuts_off = Arc::new(AtomicBool::new(false));
+        let cuts = Arc::clone(&cuts_off);
         let routes = axum::Router::new()
             .route("/.well-known/ssf-configuration", get(async move || configuration))
             .route(
@@ -76,19 +80,28 @@ impl Idp {
                 post(async move |headers: HeaderMap, body: String| {
                     assert_eq!(headers["authorization"], "Bearer hush");
                     let question: Value = serde_json::from_str(&body).unwrap();
-                    let mut kept = kept.lock();
                     for name in question["ack"].as_array().into_iter().flatten() {
-                        kept.remove(name.as_str().unwrap());
+                        kept.lock().remove(name.as_str().unwrap());
                     }
                     for (name, _) in question["setErrs"].as_object().into_iter().flatten() {
-                        kept.remove(name);
+                        kept.lock().remove(name);
                     }
+                    let waits = question["returnImmediately"] == false;
                     questions.lock().push(question);
-                    json!({ "sets": *kept }).to_string()
+                    for _ in 0..300 {
+                        if !waits || !kept.lock().is_empty() {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    match waits && cuts.load(Ordering::SeqCst) {
+                        true => (StatusCode::GATEWAY_TIMEOUT, String::new()),
+                        false => (StatusCode::OK, json!({ "sets": *kept.lock() }).to_string()),
+                    }
                 }),
             );
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { issuer, keys, published, fetches, waiting, asked, serving }
+        Self { issuer, keys, published, fetches, waiting, asked, cuts_off, serving }
     }
 
     fn claims(&self, jti: &str, event: &str, user: &str) -> Value {
@@ -392,6 +405,34 @@ async fn what_is_fetched_is_carried_out_confirmed_and_refused_one_by_one() {
             .iter()
             .any(|question| question["ack"].as_array().is_some_and(|ack| ack.contains(&json!("bad"))))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_waits_for_what_comes_and_who_cuts_it_off_is_asked_now_and_then() {
+    for cuts_off in [false, true] {
+        let idp = Idp::start().await;
+        idp.cuts_off.store(cuts_off, Ordering::SeqCst);
+        let poll = json!({"poll": {"url": format!("{}/poll", idp.issuer), "token": "hush"}});
+        let service = Listening::to(&idp, &poll).await;
+        service.agent(1, "builder");
+        // The first question waits. Two that were cut off are enough, and the third does not.
+        let asked = if cuts_off { 3 } else { 1 };
+        until("it has asked", || idp.asked.lock().len() == asked).await;
+        assert_eq!(idp.asked.lock().last().unwrap()["returnImmediately"], cuts_off, "{:?}", idp.asked);
+        let began = tokio::time::Instant::now();
+        let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
+        idp.waiting.lock().insert("new".to_owned(), json!(token));
+        until("it is carried out", || service.state("builder") == AgentStatus::Suspended).await;
+        // A pause between questions is longer.
+        assert!(cuts_off || began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        until("it is confirmed", || idp.waiting.lock().is_empty()).await;
+    }
+    // Whom an operator does not want to keep waiting.
+    let idp = Idp::start().await;
+    let poll = json!({"poll": {"url": format!("{}/poll", idp.issuer), "token": "hush", "wait_secs": 0}});
+    let _service = Listening::to(&idp, &poll).await;
+    until("it has asked", || !idp.asked.lock().is_empty()).await;
+    assert_eq!(idp.asked.lock()[0]["returnImmediately"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! What others are told: by streams that are pushed or fetched, and by webhooks; and that nobody waits for any of them.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +28,9 @@ use crate::ssf::effect::SET_TYPE;
 const TOKEN: &str = "receiver-token";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const ESTABLISHED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-established";
+
+/// Who is answered in less was answered at once.
+const LEAST: Duration = Duration::from_millis(900);
 
 /// What came, with its headers.
 type Came = (HeaderMap, Vec<u8>);
@@ -214,10 +218,10 @@ async fn a_fetched_stream_keeps_what_was_not_acknowledged_and_is_its_receivers_a
     let left = fetch(json!({ "ack": [names[1]] })).await.0;
     assert!(left.len() == 2 && left.contains(&names[0]) && !left.contains(&names[1]), "{left:?}");
     let last = left.iter().find(|name| **name != names[0]).unwrap().clone();
-    assert_eq!(
-        fetch(json!({ "ack": [names[0]], "setErrs": { last: { "err": "invalid_key" } } })).await.0.len(),
-        0
-    );
+    let rest = json!({
+        "ack": [names[0]], "setErrs": { last: { "err": "invalid_key" } }, "returnImmediately": true,
+    });
+    assert_eq!(fetch(rest).await.0.len(), 0);
     // Others, and nobody.
     for (token, status) in [("other", StatusCode::NOT_FOUND), ("nobody", StatusCode::UNAUTHORIZED)] {
         assert_eq!(ask(&service, "POST", &path, token, &json!({})).await.0, status);
@@ -235,6 +239,58 @@ async fn a_fetched_stream_keeps_what_was_not_acknowledged_and_is_its_receivers_a
         StatusCode::CONFLICT,
         "four at most"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fetches_waits_for_what_comes_and_who_waits_is_in_nobodys_way() {
+    let receiver = Receiver::start().await;
+    let service = Arc::new(telling(&receiver).await);
+    let asked = json!({ "delivery": { "method": "urn:ietf:rfc:8936" } });
+    let (_, stream) = ask(&service, "POST", "/ssf/streams", TOKEN, &asked).await;
+    let path = format!("/ssf/poll/{}", stream["stream_id"].as_str().unwrap());
+    let fetch = |body: Value| {
+        let (service, path) = (Arc::clone(&service), path.clone());
+        async move {
+            let (status, answer) = ask(&service, "POST", &path, TOKEN, &body).await;
+            assert_eq!(status, StatusCode::OK, "{answer}");
+            answer["sets"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        }
+    };
+    // The controls: who does not want to wait, and who asks for nothing.
+    for at_once in [json!({ "returnImmediately": true }), json!({ "maxEvents": 0 })] {
+        let began = Instant::now();
+        assert!(fetch(at_once).await.is_empty());
+        assert!(began.elapsed() < LEAST, "{:?}", began.elapsed());
+    }
+    // Two of a stream wait, and a third is answered at once.
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        waiting.spawn(fetch(json!({ "returnImmediately": false })));
+    }
+    let third = tokio::time::timeout(super::PATIENCE, waiting.join_next()).await.unwrap().unwrap().unwrap();
+    assert!(third.is_empty());
+    // Meanwhile others are served, and what they see is no end of the waiting.
+    session(&service, 1);
+    for _ in 0..20 {
+        let (status, _) = ask(&service, "GET", "/.well-known/jwks.json", "", &Value::Null).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    assert!(waiting.try_join_next().is_none(), "a session that opens was not asked for");
+    let began = Instant::now();
+    end(&service, 1);
+    let mut told = Vec::new();
+    while let Some(names) = waiting.join_next().await {
+        told.push(names.unwrap());
+    }
+    assert!(began.elapsed() < super::PATIENCE / 2, "{:?}", began.elapsed());
+    assert!(told.len() == 2 && told[0].len() == 1 && told[0] == told[1], "{told:?}");
+    // What it says while it asks is heard at once: the next waits, for nothing is left.
+    let next = fetch(json!({ "ack": told[0] }));
+    assert!(tokio::time::timeout(LEAST, next).await.is_err());
+    let verify = json!({ "stream_id": stream["stream_id"], "state": "here?" });
+    let next = tokio::spawn(fetch(json!({})));
+    assert_eq!(ask(&service, "POST", "/ssf/verify", TOKEN, &verify).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(next.await.unwrap().len(), 1, "a verification is something, too");
 }
 
 #[tokio::test(flavor = "multi_thread")]
