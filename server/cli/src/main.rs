@@ -97,6 +97,7 @@ fn run(cli: &Cli) -> Outcome {
             None => role::gateway::run(&args.server, &config()?),
             Some(GatewayCommand::Add(args)) => role::gateway::add(args),
             Some(GatewayCommand::Check(args)) => role::gateway::check(args),
+            Some(GatewayCommand::Rules(args)) => role::gateway::write_rules(args),
         },
         Command::Proxy(args) => role::proxy::run(args),
         Command::Tqs(args) => {

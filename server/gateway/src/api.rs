@@ -280,7 +280,7 @@ fn origin(text: &str, plain: bool) -> Option<Uri> {
 }
 
 /// A URL with https, or with http where that is meant.
-fn read_url(text: &str, plain: bool) -> Option<Uri> {
+pub(crate) fn read_url(text: &str, plain: bool) -> Option<Uri> {
     if text.contains(['@', '#', '\\']) || !text.is_ascii() {
         return None;
     }

@@ -204,8 +204,9 @@ impl Gateway {
 
     async fn pass(&self, request: Request<Incoming>, way: Way) -> Response<Body> {
         let layer = match way.route().map(Route::body) {
-            Some(RouteBody::Json) => &self.reading,
-            _ => &self.passing,
+            // A body that is not there has no arguments, and so they are known.
+            Some(RouteBody::Json | RouteBody::None) => &self.reading,
+            Some(RouteBody::Stream) | None => &self.passing,
         };
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::new(way));

@@ -69,6 +69,11 @@ fn is_one_of(name: &HeaderName, list: &[&str]) -> bool {
     list.contains(&name.as_str())
 }
 
+/// Whether a header goes in without being named.
+pub(crate) fn is_usual(name: &HeaderName) -> bool {
+    is_one_of(name, &PASSED)
+}
+
 /// Whether a file may let a header through.
 pub(crate) fn check_passed(name: &HeaderName) -> Result<(), String> {
     let text = name.as_str();

@@ -6,6 +6,7 @@
 //! - [`Api`]: what the file of an API says: where it is, what its credential is put into, and which requests are calls of
 //!   which tool.
 //! - [`Gateway`]: looks a request up, has its token spent by the [`Gate`](obol_resource::Gate), and sends it on, once.
+//! - [`rules`]: writes such a file from a document that describes the API.
 //! - [`Options`] → [`Service`] → [`Handle`]: the same on a socket, as every server.
 //!
 //! # What it promises
@@ -26,6 +27,7 @@ mod credential;
 mod framing;
 mod gateway;
 mod headers;
+mod openapi;
 mod recipe;
 mod route;
 mod serve;
@@ -35,6 +37,7 @@ mod upstream;
 pub use self::api::{Api, Source, is_name};
 pub use self::credential::{MAX_SECRET_BYTES, UnfitSecret};
 pub use self::gateway::{Behind, Gateway};
+pub use self::openapi::{Actions, MAX_DOCUMENT_BYTES, Wishes, rules};
 pub use self::recipe::{recipe, recipes};
 pub use self::route::Route;
 pub use self::serve::{Handle, Service};

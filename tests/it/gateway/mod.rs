@@ -3,6 +3,7 @@
 mod calls;
 mod following;
 mod limits;
+mod openapi;
 mod passing;
 mod recipes;
 mod secrets;

@@ -19,7 +19,7 @@ use crate::role::master_key::Sources;
 use crate::settings::args::gateway::{AddArgs, ApisArgs};
 
 /// The longest file of an API, in bytes.
-const MAX_FILE_BYTES: usize = 1 << 20;
+pub(super) const MAX_FILE_BYTES: usize = 1 << 20;
 /// The most APIs.
 const MAX_APIS: usize = 256;
 /// What the sealing key is derived for.

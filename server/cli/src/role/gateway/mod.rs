@@ -3,6 +3,7 @@
 //! Programs that print a credential run first, and certificate authorities are read. Then the process is closed to others and enters the sandbox, as every server.
 
 mod apis;
+mod rules;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,6 +11,7 @@ use obol_gateway::{Behind, Gateway};
 use obol_sandbox::Sandbox;
 
 pub(crate) use self::apis::{add, check};
+pub(crate) use self::rules::write_rules;
 use crate::exit::{Failure, Outcome};
 use crate::places::place;
 use crate::role::rs::Prepared;

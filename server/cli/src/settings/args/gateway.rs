@@ -3,7 +3,7 @@
 use core::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::RsArgs;
 
@@ -24,6 +24,48 @@ pub(crate) enum GatewayCommand {
     Add(AddArgs),
     /// Check the files of all APIs, and say what is wrong with them.
     Check(ApisArgs),
+    /// Write the file of an API from its OpenAPI document (3.0 or 3.1, JSON or YAML): what it could not say is told at its beginning.
+    Rules(RulesArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RulesArgs {
+    /// The document.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) openapi: PathBuf,
+    /// Where to write the file, which must not be there yet. Without it: to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// One tool for all routes. Without it each is named for the first tag of its operation, or for the first segment of its path.
+    #[arg(long)]
+    pub(crate) tool: Option<String>,
+    /// What the names of tools begin with, and an underscore.
+    #[arg(long, value_name = "NAME", conflicts_with = "tool")]
+    pub(crate) prefix: Option<String>,
+    /// What the action of a call is: read or write by its method, or the operation's own name.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) action: ActionOf,
+    /// Where the API is, instead of what the document says.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The security scheme that the credential is for. Without it: the one that most operations take.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheme: Option<String>,
+    /// The client of OAuth client credentials, which then get tokens by themselves.
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// Only operations with this tag; may be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ActionOf {
+    /// read for GET, HEAD and OPTIONS, else write.
+    #[default]
+    Method,
+    /// The operationId.
+    Operation,
 }
 
 #[derive(Clone, Debug, Args)]
