@@ -5,6 +5,7 @@ mod following;
 mod limits;
 mod openapi;
 mod passing;
+mod proxies;
 mod recipes;
 mod secrets;
 mod smuggling;

@@ -4,13 +4,14 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 
 use obol_world::home::{self, command, free_port, wait_until};
+use obol_world::reverse::ReverseProxy;
 use obol_world::tqs::Tqs;
 
 use crate::resource::{fetch, send};
@@ -180,29 +181,10 @@ fn recipe(language: &str, proxy: u16, upstream: u16, rs: u16) -> String {
         .replace(":8700", &format!(":{rs}"))
 }
 
-struct Proxy(Child);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // nginx's workers end with their master only if that is asked to.
-        let _asked = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ended = self.0.wait();
-    }
-}
-
 /// What holds through any proxy whose recipe is right.
-fn holds_through(pair: &Pair, proxy: &mut Proxy, port: u16, passed: &AtomicUsize) {
+fn holds_through(pair: &Pair, proxy: &mut ReverseProxy, port: u16, passed: &AtomicUsize) {
     let at = SocketAddr::from(([127, 0, 0, 1], port));
-    wait_until("the proxy listens", || {
-        if let Some(status) = proxy.0.try_wait().unwrap() {
-            let mut log = String::new();
-            if let Some(mut errors) = proxy.0.stderr.take() {
-                errors.read_to_string(&mut log).unwrap();
-            }
-            panic!("{status}: {log}");
-        }
-        std::net::TcpStream::connect(at).is_ok()
-    });
+    proxy.wait(at);
     let ask = |path: &str, headers: &[(&str, &str)]| fetch(at, path, headers);
     let token = pair.token();
     let good = ("Authorization", token.as_str());
@@ -231,27 +213,9 @@ fn the_recipe_for_nginx_works() {
     let pair = Pair::start();
     let (upstream, passed) = upstream();
     let port = free_port();
-    let folder = pair.home.path().join("nginx");
-    fs::create_dir(&folder).unwrap();
     let server = recipe("nginx", port, upstream, pair.at.port());
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()))
-        .concat();
-    let text = format!(
-        "daemon off;\npid {0}/pid;\nerror_log {0}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}}}\n",
-        folder.display()
-    );
-    fs::write(folder.join("nginx.conf"), text).unwrap();
-    let mut nginx = Command::new("nginx");
-    nginx
-        .arg("-p")
-        .arg(&folder)
-        .arg("-c")
-        .arg(folder.join("nginx.conf"))
-        .arg("-e")
-        .arg(folder.join("error.log"));
-    nginx.env("PATH", "/usr/sbin:/usr/bin:/bin").stdin(Stdio::null()).stderr(Stdio::piped());
-    holds_through(&pair, &mut Proxy(nginx.spawn().expect("nginx; scripts/install test")), port, &passed);
+    let mut nginx = ReverseProxy::nginx(&pair.home.path().join("nginx"), "events {}", &server);
+    holds_through(&pair, &mut nginx, port, &passed);
 }
 
 #[test]
@@ -259,18 +223,7 @@ fn the_recipe_for_caddy_works() {
     let pair = Pair::start();
     let (upstream, passed) = upstream();
     let port = free_port();
-    let file = pair.home.path().join("Caddyfile");
     let site = recipe("caddyfile", port, upstream, pair.at.port());
-    fs::write(&file, format!("{{\n admin off\n auto_https off\n}}\n{site}")).unwrap();
-    let mut caddy = Command::new("caddy");
-    caddy
-        .args(["run", "--adapter", "caddyfile", "--config"])
-        .arg(&file)
-        .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin");
-    caddy
-        .env("HOME", pair.home.path())
-        .stdin(Stdio::null())
-        .stderr(fs::File::create(pair.home.path().join("caddy.log")).unwrap());
-    holds_through(&pair, &mut Proxy(caddy.spawn().expect("caddy; scripts/install test")), port, &passed);
+    let mut caddy = ReverseProxy::caddy(&pair.home.path().join("caddy"), "", &site);
+    holds_through(&pair, &mut caddy, port, &passed);
 }

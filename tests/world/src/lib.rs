@@ -26,6 +26,8 @@ pub mod idp;
 #[cfg(feature = "processes")]
 pub mod redis;
 #[cfg(feature = "processes")]
+pub mod reverse;
+#[cfg(feature = "processes")]
 pub mod rs;
 #[cfg(feature = "processes")]
 pub mod tqs;
