@@ -17,6 +17,7 @@
 //! | `landing` | a port of loopback that a browser brings a human's yes to |
 //! | `notify` | what a service manager hears of a server |
 //! | `front` | a port for strangers, with TLS or on loopback alone, and one for those who watch it; with the feature `tls` |
+//! | `oauth` | a token by client credentials, kept renewed, with the feature of that name |
 //! | `outward` | connections to servers of others, with the feature of that name |
 //! | `tls` | the cryptography of TLS, with the feature of that name |
 //!
@@ -59,6 +60,8 @@ pub mod landing;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod notify;
+#[cfg(feature = "oauth")]
+pub mod oauth;
 #[cfg(feature = "outward")]
 pub mod outward;
 #[cfg(feature = "serve")]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::login::Login;
 use super::poll::Poller;
 use super::receive::{self, Signed};
 use super::refusal::{Refusal, Wrong};
@@ -103,10 +104,17 @@ impl Events {
                     let (events, one, authority) =
                         (Arc::clone(&self), Arc::clone(one), Arc::clone(&authority));
                     let outbound = live.outbound.clone();
+                    let (renewing, of_renewing) = (Arc::clone(&one), outbound.clone());
+                    tasks.spawn(async move {
+                        if let Some(login) = &renewing.login {
+                            login.keep(&renewing.settings.issuer, &of_renewing).await;
+                        }
+                    });
                     tasks.spawn(async move {
                         let mut poller = Poller::default();
                         loop {
-                            for (name, token) in poller.next(&one.settings, &outbound).await {
+                            let next = poller.next(&one.settings, one.login.as_ref(), &outbound);
+                            for (name, token) in next.await {
                                 let taken = events.take_from(token, &one, &authority, now()).await;
                                 poller.note(name, &taken);
                             }
@@ -183,7 +191,8 @@ impl Live {
             let known = before.and_then(|before| before.transmitters.get(&settings.issuer));
             let (keys, counts) = known
                 .map_or_else(Default::default, |known| (Arc::clone(&known.keys), Arc::clone(&known.counts)));
-            (settings.issuer.clone(), Arc::new(Transmitter { settings, keys, counts }))
+            let login = settings.poll.as_ref().and_then(Login::new);
+            (settings.issuer.clone(), Arc::new(Transmitter { settings, keys, counts, login }))
         };
         let outlets = Arc::new(Outlets::new(settings.tell, outbound.clone()));
         Self { transmitters: settings.transmitters.into_iter().map(transmitter).collect(), outlets, outbound }

@@ -7,6 +7,7 @@
 //! | `set`, `subject`, `effect` | what a security event token says, and what it brings about; no I/O |
 //! | `receive` | takes a token: checks it, and has the directory remember it with its effect |
 //! | [`trial`](mod@trial) | the service says an event to itself, for whoever wants to see what follows |
+//! | `login` | what is shown at a transmitter that is asked for tokens |
 //! | `poll` | fetches tokens (RFC 8936) where nobody can reach this service |
 //! | `outlet_settings`, `hook` | who is told, and how a webhook is signed |
 //! | `tell` | tells others what opens and ends, and what somebody should look at |
@@ -16,6 +17,7 @@
 mod effect;
 mod hook;
 mod live;
+mod login;
 mod outlet_settings;
 mod poll;
 mod receive;

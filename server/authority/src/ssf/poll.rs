@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
+use super::login::Login;
 use super::refusal::Refusal;
 use super::settings::{PollSettings, TransmitterSettings};
 use crate::directory::TakenSet;
@@ -64,6 +65,7 @@ impl Poller {
     pub(super) async fn next(
         &mut self,
         by: &TransmitterSettings,
+        login: Option<&Login>,
         outbound: &Outbound,
     ) -> Vec<(String, Vec<u8>)> {
         let Some(place) = &by.poll else { return core::future::pending().await };
@@ -71,10 +73,15 @@ impl Poller {
             let pause = PAUSES.0.saturating_mul(2_u32.saturating_pow(self.failures.min(8)));
             sleep(pause.min(PAUSES.1)).await;
         }
+        // Without a token nothing is asked; why there is none stands in the log.
+        let shown = match login {
+            Some(login) => Some(login.header().await),
+            None => None,
+        };
         let began = Instant::now();
         let may_wait = self.no_waiting_until.is_none_or(|until| began >= until);
         let wait = if may_wait { place.wait } else { Duration::ZERO };
-        match ask(place, outbound, &self.said, wait).await {
+        match ask(place, (login, shown), outbound, &self.said, wait).await {
             Ok(waiting) => {
                 self.failures = 0;
                 self.said = Said::default();
@@ -120,6 +127,7 @@ impl Poller {
 #[expect(clippy::indexing_slicing, reason = "an object takes a member of any name")]
 async fn ask(
     place: &PollSettings,
+    (login, shown): (Option<&Login>, Option<HeaderValue>),
     outbound: &Outbound,
     said: &Said,
     wait: Duration,
@@ -134,14 +142,14 @@ async fn ask(
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    if let Some(token) = &place.token {
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {}", token.as_str())).map_err(|error| error.to_string())?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+    if let Some(shown) = &shown {
+        headers.insert(AUTHORIZATION, shown.clone());
     }
     let answer = outbound.post_and_wait(&place.url, headers, question.to_string().into_bytes(), wait).await;
     let answer = answer.map_err(|error| error.to_string())?;
+    if let (StatusCode::UNAUTHORIZED, Some(login), Some(shown)) = (answer.status, login, &shown) {
+        login.was_refused(shown);
+    }
     if !answer.status.is_success() {
         return Err(answer.status.to_string());
     }

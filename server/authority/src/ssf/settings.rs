@@ -2,7 +2,9 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::path::{Path, PathBuf};
 
+use obol_secret::file::PrivateFile;
 use obol_secret::json;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -19,6 +21,10 @@ const MAX_AGE_SECS: u64 = crate::directory::SET_KEPT_SECS;
 const WAIT_SECS: (u64, u64) = (45, 600);
 /// The most transmitters.
 const MAX_TRANSMITTERS: usize = 32;
+/// The longest name of a client, and of what it asks for, in bytes.
+const MAX_NAME_BYTES: usize = 1_024;
+/// The longest file with a client's secret, in bytes.
+const MAX_SECRET_BYTES: usize = 4_096;
 /// The word for humans of this machine's user list.
 const LOCAL: &str = "local";
 
@@ -27,6 +33,7 @@ const LOCAL: &str = "local";
 pub struct EventSettings {
     pub(crate) transmitters: Vec<TransmitterSettings>,
     pub(in crate::ssf) tell: TellSettings,
+    files: Vec<PathBuf>,
 }
 
 /// Why the file is not taken.
@@ -67,8 +74,24 @@ pub(crate) struct TransmitterSettings {
 pub(crate) struct PollSettings {
     pub(crate) url: Target,
     pub(crate) token: Option<Zeroizing<String>>,
+    /// Where such a token comes from that is not said.
+    pub(crate) client: Option<ClientSettings>,
     /// How long a question may wait there for something; zero for one that is answered at once.
     pub(crate) wait: Duration,
+}
+
+/// A client of OAuth, as the transmitter's token endpoint knows it.
+pub(crate) struct ClientSettings {
+    pub(crate) token_url: Target,
+    pub(crate) id: String,
+    pub(crate) scope: Option<String>,
+    pub(crate) secret: Zeroizing<String>,
+}
+
+impl fmt::Debug for ClientSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientSettings({} at {})", self.id, self.token_url.as_str())
+    }
 }
 
 /// A change of a human's standing.
@@ -114,7 +137,17 @@ struct FileTransmitter {
 struct FilePoll {
     url: String,
     token: Option<String>,
+    client: Option<FileClient>,
     wait_secs: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileClient {
+    token_url: String,
+    client_id: String,
+    secret_file: PathBuf,
+    scope: Option<String>,
 }
 
 fn wrong<T>(why: impl Into<String>) -> Result<T, EventSettingsError> {
@@ -122,17 +155,20 @@ fn wrong<T>(why: impl Into<String>) -> Result<T, EventSettingsError> {
 }
 
 impl EventSettings {
-    /// Reads the file's text, for a service that is known as `origin`.
+    /// Reads the file's text, for a service that is known as `origin`. Files that it names are private, and in `folder` if they are
+    /// not said to be elsewhere.
     ///
     /// # Errors
     ///
     /// [`EventSettingsError`] says what is wrong, and repeats no secret.
-    pub fn from_json(text: &[u8], origin: &str) -> Result<Self, EventSettingsError> {
+    pub fn from_json(text: &[u8], origin: &str, folder: &Path) -> Result<Self, EventSettingsError> {
         let file: File = json::parse(text).map_err(|error| EventSettingsError(error.to_string()))?;
         if file.transmitters.len() > MAX_TRANSMITTERS {
             return wrong(format!("at most {MAX_TRANSMITTERS} transmitters"));
         }
-        let read = |transmitter: FileTransmitter| transmitter.read(origin);
+        let clients = file.transmitters.iter().flat_map(|one| &one.poll).flat_map(|poll| &poll.client);
+        let named: Vec<PathBuf> = clients.map(|client| client.secret_file.clone()).collect();
+        let read = |transmitter: FileTransmitter| transmitter.read(origin, folder);
         let transmitters = file.transmitters.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let mut issuers: Vec<&str> = transmitters.iter().map(|one| one.issuer.as_str()).collect();
         issuers.sort_unstable();
@@ -140,13 +176,20 @@ impl EventSettings {
             return wrong("an issuer is named twice");
         }
         let tell = TellSettings::read(file.receivers, file.webhooks).map_err(EventSettingsError)?;
-        Ok(Self { transmitters, tell })
+        let files = named.iter().map(|file| folder.join(file)).collect();
+        Ok(Self { transmitters, tell, files })
+    }
+
+    /// The files that it names, which are read with it.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The ports that are connected to.
     pub fn ports(&self) -> Vec<u16> {
         let targets = self.transmitters.iter().flat_map(|one| {
-            core::iter::once(&one.configuration).chain(one.poll.iter().map(|poll| &poll.url))
+            let client = one.poll.iter().flat_map(|poll| &poll.client).map(|client| &client.token_url);
+            core::iter::once(&one.configuration).chain(one.poll.iter().map(|poll| &poll.url)).chain(client)
         });
         let mut ports: Vec<u16> = targets.map(Target::port).chain(self.tell.ports()).collect();
         ports.sort_unstable();
@@ -161,7 +204,7 @@ impl EventSettings {
 }
 
 impl FileTransmitter {
-    fn read(self, origin: &str) -> Result<TransmitterSettings, EventSettingsError> {
+    fn read(self, origin: &str, folder: &Path) -> Result<TransmitterSettings, EventSettingsError> {
         let about = |what: &str, why: &dyn fmt::Display| {
             EventSettingsError(format!("transmitter {}: {what}: {why}", self.issuer))
         };
@@ -173,24 +216,8 @@ impl FileTransmitter {
         if !(60..=MAX_AGE_SECS).contains(&max_age_secs) {
             return Err(about("max_age_secs", &format!("60 to {MAX_AGE_SECS}")));
         }
-        let poll = match self.poll {
-            None => None,
-            Some(FilePoll { url, token, wait_secs }) => {
-                let token = token.map(Zeroizing::new);
-                let url = Target::parse(&url).map_err(|error| about("poll.url", &error))?;
-                // What is not in a header could not be sent.
-                let is_sendable =
-                    |token: &Zeroizing<String>| token.bytes().all(|byte| byte.is_ascii_graphic());
-                if !token.iter().all(is_sendable) {
-                    return Err(about("poll.token", &"visible ASCII without spaces"));
-                }
-                let wait_secs = wait_secs.unwrap_or(WAIT_SECS.0);
-                if wait_secs > WAIT_SECS.1 {
-                    return Err(about("poll.wait_secs", &format!("0 to {}", WAIT_SECS.1)));
-                }
-                Some(PollSettings { url, token, wait: Duration::from_secs(wait_secs) })
-            }
-        };
+        let poll = self.poll.map(|poll| poll.read(folder)).transpose();
+        let poll = poll.map_err(|(what, why)| about(&format!("poll.{what}"), &why))?;
         let users_of = match self.users_of {
             None => self.issuer.clone(),
             Some(named) if named == LOCAL || Target::parse(&named).is_ok() => named,
@@ -213,12 +240,64 @@ impl FileTransmitter {
     }
 }
 
+/// What is wrong with a member, and why.
+type Wrong = (&'static str, String);
+
+impl FilePoll {
+    fn read(self, folder: &Path) -> Result<PollSettings, Wrong> {
+        let token = self.token.map(Zeroizing::new);
+        let url = Target::parse(&self.url).map_err(|error| ("url", error.to_string()))?;
+        // What is not in a header could not be sent.
+        if !token.iter().all(|token| token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(("token", "visible ASCII without spaces".to_owned()));
+        }
+        if token.is_some() && self.client.is_some() {
+            return Err(("client", "a token, or a client that fetches tokens, and not both".to_owned()));
+        }
+        let client = self.client.map(|client| client.read(folder)).transpose()?;
+        let wait_secs = self.wait_secs.unwrap_or(WAIT_SECS.0);
+        if wait_secs > WAIT_SECS.1 {
+            return Err(("wait_secs", format!("0 to {}", WAIT_SECS.1)));
+        }
+        Ok(PollSettings { url, token, client, wait: Duration::from_secs(wait_secs) })
+    }
+}
+
+impl FileClient {
+    fn read(self, folder: &Path) -> Result<ClientSettings, Wrong> {
+        let token_url =
+            Target::parse(&self.token_url).map_err(|error| ("client.token_url", error.to_string()))?;
+        let is_name = |text: &String| {
+            !text.is_empty() && text.len() <= MAX_NAME_BYTES && !text.contains(char::is_control)
+        };
+        if !is_name(&self.client_id) {
+            return Err((
+                "client.client_id",
+                format!("1 to {MAX_NAME_BYTES} bytes without control characters"),
+            ));
+        }
+        if !self.scope.iter().all(is_name) {
+            return Err(("client.scope", format!("1 to {MAX_NAME_BYTES} bytes without control characters")));
+        }
+        let file = folder.join(&self.secret_file);
+        let bytes = PrivateFile::read(&file, MAX_SECRET_BYTES)
+            .map_err(|error| ("client.secret_file", error.to_string()))?;
+        let secret = core::str::from_utf8(&bytes).ok().map(str::trim_ascii);
+        let is_line = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let secret = secret.filter(is_line).ok_or_else(|| {
+            ("client.secret_file", format!("{} must hold one line of visible ASCII", file.display()))
+        })?;
+        let secret = Zeroizing::new(secret.to_owned());
+        Ok(ClientSettings { token_url, id: self.client_id, scope: self.scope, secret })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<EventSettings, EventSettingsError> {
-        EventSettings::from_json(text.as_bytes(), "https://as.example")
+        EventSettings::from_json(text.as_bytes(), "https://as.example", Path::new("/nowhere"))
     }
 
     #[test]
@@ -243,6 +322,21 @@ mod tests {
             (r#""poll": {"url": "http://idp.example/poll"}"#, "poll.url"),
             (r#""poll": {"url": "https://idp.example", "token": "hush hush"}"#, "poll.token"),
             (r#""poll": {"url": "https://idp.example", "wait_secs": 601}"#, "poll.wait_secs"),
+            (
+                r#""poll": {"url": "https://idp.example", "token": "hush", "client": {"token_url": "https://idp.example/token",
+                "client_id": "obol", "secret_file": "secret"}}"#,
+                "poll.client",
+            ),
+            (
+                r#""poll": {"url": "https://idp.example", "client": {"token_url": "http://idp.example/token",
+                "client_id": "obol", "secret_file": "secret"}}"#,
+                "poll.client.token_url",
+            ),
+            (
+                r#""poll": {"url": "https://idp.example", "client": {"token_url": "https://idp.example/token",
+                "client_id": "obol", "secret_file": "secret"}}"#,
+                "poll.client.secret_file",
+            ),
             (r#""users_of": "everybody""#, "users_of"),
             (r#""email_domain": "@corp""#, "email_domain"),
             (r#""suspend_on": ["session-revoked"]"#, "suspend_on"),

@@ -98,7 +98,7 @@ mod tests {
 
     fn by(more: &str) -> EventSettings {
         let text = format!(r#"{{"transmitters": [{{"issuer": "https://idp.example"{more}}}]}}"#);
-        EventSettings::from_json(text.as_bytes(), "https://as.example").unwrap()
+        EventSettings::from_json(text.as_bytes(), "https://as.example", std::path::Path::new("/")).unwrap()
     }
 
     fn of(said: &Value, more: &str) -> Result<Option<Subject>, NotASubject> {

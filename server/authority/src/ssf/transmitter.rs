@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
+use super::login::Login;
 use super::refusal::Refusal;
 use super::settings::TransmitterSettings;
 use crate::directory::TakenSet;
@@ -14,6 +15,8 @@ pub(super) struct Transmitter {
     pub(super) settings: TransmitterSettings,
     pub(super) keys: Arc<Keys>,
     pub(super) counts: Arc<Counts>,
+    /// What is shown where its tokens are fetched.
+    pub(super) login: Option<Login>,
 }
 
 /// What came of the tokens of one issuer.

@@ -77,6 +77,7 @@ pub fn trial(
             KeySet::read(keys.key_set().to_string().as_bytes()).map_err(|error| unavailable(&error))?,
         )),
         counts: Arc::default(),
+        login: None,
     };
     let claims = json!({
         "iss": issuer, "aud": issuer, "iat": now.secs(), "jti": fresh_name(),

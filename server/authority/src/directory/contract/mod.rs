@@ -132,11 +132,16 @@ pub(crate) fn approval(registration: &RegistrationId, by: &str) -> Approval {
 
 /// Registers a key under a name, and approves it.
 pub(crate) fn agent(directory: &dyn Directory, number: u64, name: &str) -> Agent {
+    agent_at(directory, number, name, NOW)
+}
+
+/// The same at this time, for a service that runs: it forgets what is over.
+pub(crate) fn agent_at(directory: &dyn Directory, number: u64, name: &str, now: u64) -> Agent {
     let carried = directory
-        .register(handshake(1 << 32 | number), new_registration(number, name), NOW, seal(number))
+        .register(handshake(1 << 32 | number), new_registration(number, name), now, seal(number))
         .unwrap();
     let Registered::Waits(id) = done(carried) else { panic!("nobody was invited") };
-    directory.approve(approval(&id, &format!("human-{number}")), NOW).unwrap().unwrap()
+    directory.approve(approval(&id, &format!("human-{number}")), now).unwrap().unwrap()
 }
 
 pub(crate) fn grant(tool: &str, audience: &str) -> Grant {

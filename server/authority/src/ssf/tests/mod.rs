@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use obol_handshake::AuthoritySecret;
+use obol_secret::file::PrivateFile;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::decider::NoPolicy;
-use crate::directory::contract::agent;
+use crate::directory::contract::agent_at;
 use crate::directory::{AgentStatus, MemoryDirectory};
 use crate::http::{Options, now};
 use crate::jws::{Algorithm, SigningKeys};
@@ -40,6 +41,9 @@ struct Idp {
     fetches: Arc<AtomicUsize>,
     waiting: Arc<Mutex<serde_json::Map<String, Value>>>,
     asked: Arc<Mutex<Vec<Value>>>,
+    /// The token that is accepted, and what was said where tokens are given.
+    token: Arc<Mutex<String>>,
+    logins: Arc<Mutex<Vec<String>>>,
     /// Whether questions that wait are cut off, as by something on the way.
     cuts_off: Arc<AtomicBool>,
     serving: JoinHandle<()>,
@@ -65,6 +69,9 @@ impl Idp {
         let questions: Arc<Mutex<Vec<Value>>> = Arc::clone(&asked);
         let cuts_off = Arc::new(AtomicBool::new(false));
         let cuts = Arc::clone(&cuts_off);
+        let token = Arc::new(Mutex::new("hush".to_owned()));
+        let (accepted, given, logins) = (Arc::clone(&token), Arc::clone(&token), Arc::default());
+        let logged: Arc<Mutex<Vec<String>>> = Arc::clone(&logins);
         let routes = axum::Router::new()
             .route("/.well-known/ssf-configuration", get(async move || configuration))
             .route(
@@ -76,9 +83,26 @@ impl Idp {
             )
             .route("/elsewhere", get(async || (StatusCode::FOUND, [(LOCATION, "/jwks")])))
             .route(
+                "/token",
+                post(async move |headers: HeaderMap, body: String| {
+                    // `obol` and the secret `s+3/cret` as RFC 6749, section 2.3.1 writes them.
+                    if headers["authorization"] != "Basic b2JvbDpzJTJCMyUyRmNyZXQ=" {
+                        return (StatusCode::UNAUTHORIZED, String::new());
+                    }
+                    let mut logged = logged.lock();
+                    logged.push(body);
+                    let token = format!("token-{}", logged.len());
+                    given.lock().clone_from(&token);
+                    let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3});
+                    (StatusCode::OK, answer.to_string())
+                }),
+            )
+            .route(
                 "/poll",
                 post(async move |headers: HeaderMap, body: String| {
-                    assert_eq!(headers["authorization"], "Bearer hush");
+                    if headers["authorization"] != format!("Bearer {}", accepted.lock()) {
+                        return (StatusCode::UNAUTHORIZED, String::new());
+                    }
                     let question: Value = serde_json::from_str(&body).unwrap();
                     for name in question["ack"].as_array().into_iter().flatten() {
                         kept.lock().remove(name.as_str().unwrap());
@@ -101,7 +125,7 @@ impl Idp {
                 }),
             );
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { issuer, keys, published, fetches, waiting, asked, cuts_off, serving }
+        Self { issuer, keys, published, fetches, waiting, asked, token, logins, cuts_off, serving }
     }
 
     fn claims(&self, jti: &str, event: &str, user: &str) -> Value {
@@ -141,7 +165,7 @@ impl Listening {
 
     async fn with(text: &Value) -> Self {
         let text = text.to_string();
-        let settings = EventSettings::from_json(text.as_bytes(), AUDIENCE).unwrap();
+        let settings = EventSettings::from_json(text.as_bytes(), AUDIENCE, &std::env::temp_dir()).unwrap();
         let parts = Parts {
             settings: Settings::new(AUDIENCE, "example").unwrap(),
             directory: Arc::new(MemoryDirectory::new()),
@@ -189,7 +213,7 @@ impl Listening {
 
     /// An agent that this user of the machine answers for.
     fn agent(&self, number: u64, name: &str) -> crate::directory::Agent {
-        agent(self.authority.directory(), number, name)
+        agent_at(self.authority.directory(), number, name, now().secs())
     }
 
     fn state(&self, name: &str) -> AgentStatus {
@@ -433,6 +457,48 @@ async fn a_question_waits_for_what_comes_and_who_cuts_it_off_is_asked_now_and_th
     let _service = Listening::to(&idp, &poll).await;
     until("it has asked", || !idp.asked.lock().is_empty()).await;
     assert_eq!(idp.asked.lock()[0]["returnImmediately"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_the_provider_has_a_token_before_it_asks_and_another_before_that_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, secret) in [("right", "s+3/cret\n"), ("wrong", "another")] {
+        PrivateFile::create_whole(folder.path().join(name), secret.as_bytes()).unwrap();
+    }
+    let poll = |idp: &Idp, file: &str| {
+        let client = json!({
+            "token_url": format!("{}/token", idp.issuer), "client_id": "obol", "scope": "ssf.read",
+            "secret_file": folder.path().join(file),
+        });
+        json!({"poll": {"url": format!("{}/poll", idp.issuer), "wait_secs": 0, "client": client}})
+    };
+    let idp = Idp::start().await;
+    idp.token.lock().clear();
+    let service = Listening::to(&idp, &poll(&idp, "right")).await;
+    service.agent(1, "builder");
+    let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
+    idp.waiting.lock().insert("new".to_owned(), json!(token));
+    until("it is carried out", || service.state("builder") == AgentStatus::Suspended).await;
+    assert_eq!(idp.logins.lock()[0], "grant_type=client_credentials&scope=ssf.read");
+    let debug = format!("{:?}", service.events);
+    assert!(!debug.contains("cret") && !debug.contains("token-"), "{debug}");
+    // Ahead of its end, by itself.
+    until("it is renewed", || idp.logins.lock().len() >= 2).await;
+    // One that is not taken any more is replaced at once, and what was not confirmed is.
+    let renewed = idp.logins.lock().len();
+    "revoked".clone_into(&mut idp.token.lock());
+    until("there is another", || idp.logins.lock().len() > renewed).await;
+    until("it is confirmed", || idp.waiting.lock().is_empty()).await;
+    // The control: who cannot log in asks nothing, and nothing is carried out.
+    let idp = Idp::start().await;
+    idp.token.lock().clear();
+    let service = Listening::to(&idp, &poll(&idp, "wrong")).await;
+    service.agent(1, "builder");
+    let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
+    idp.waiting.lock().insert("new".to_owned(), json!(token));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(idp.asked.lock().is_empty() && idp.logins.lock().is_empty());
+    assert_eq!(service.state("builder"), AgentStatus::Active);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let places = Places::find(args, config)?;
     let certificate = setup::certificate(places.certificate.as_ref())?;
     let heard = setup::events(places.events.as_ref(), settings.origin())?;
-    let mut reached = heard.ports();
+    let (mut reached, named) = (heard.ports(), heard.files().to_vec());
     reached.extend(provider::port(args, config));
     reached.extend(mail::check(config)?);
     let attesting = setup::attestors(places.attestors.as_ref(), settings.origin())?;
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let master = master_key(args, config, &places)?;
     let secret = key::load(&places.identity_key, &places.directory)?;
     let sandbox = (!args.no_sandbox && config.sandbox != Some(false))
-        .then(|| sandbox::of_authority(&reach(args, config, &places, operator.path(), reached)));
+        .then(|| sandbox::of_authority(&reach(args, config, &places, operator.path(), (reached, &named))));
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
     let (authority, policies) = open(settings, &places, &master, secret, config, args.accept_rollback)?;
@@ -141,7 +141,7 @@ fn reach<'a>(
     config: &As,
     places: &'a Places,
     socket: &'a Path,
-    reached: Vec<u16>,
+    (reached, named): (Vec<u16>, &'a [PathBuf]),
 ) -> sandbox::AuthorityReach<'a> {
     let audit = places.audit.iter().flat_map(|(log, key)| [log, key]);
     let certificate = places.certificate.iter().flat_map(|(chain, key)| [chain, key]);
@@ -161,6 +161,7 @@ fn reach<'a>(
             .chain(&places.policy)
             .chain(&places.events)
             .chain(&places.attestors)
+            .chain(named)
             .map(PathBuf::as_path)
             .collect(),
         reached,

@@ -1,7 +1,7 @@
 //! What flags and settings say of the Authentication Service, checked as far as that can be without opening anything.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_authority::directory::ClonePolicy;
@@ -198,7 +198,7 @@ pub(super) fn options(
 pub(super) fn events(file: Option<&PathBuf>, origin: &str) -> Outcome<EventSettings> {
     let Some(file) = file else { return Ok(EventSettings::default()) };
     let text = PrivateFile::read(file, MAX_EVENTS_BYTES).map_err(Failure::usage)?;
-    EventSettings::from_json(&text, origin)
+    EventSettings::from_json(&text, origin, file.parent().unwrap_or(Path::new("")))
         .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
 }
 
