@@ -1,6 +1,6 @@
 //! Calls that wait for a human's yes, where the identity provider asks their agent's owner itself.
 //!
-//! Asked is who answers for the agent, and only if policy lets them say yes. One question at a time for each human, so that nobody is
+//! Asked is who answers for the agent, by the provider that knows them, and only if policy lets them say yes. One question at a time for each human, so that nobody is
 //! worn down by questions; who has one already finds the others on the page. The provider shows a code, the first letters of the
 //! request's name, which agent, page and message show as well. A yes, and a no, goes the way of every other.
 
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::authority::{Authority, Now};
 use crate::directory::{CallStanding, Human};
 use crate::id::ApprovalId;
-use crate::identity::{LoginError, Provider, Question, Word};
+use crate::identity::{LoginError, Provider, Providers, Question, Word};
 use crate::notices::Notice;
 use crate::refused::Refused;
 
@@ -30,7 +30,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// See the module's header.
 pub(crate) struct Asking {
-    provider: Arc<Provider>,
+    providers: Arc<Providers>,
     authority: Arc<Authority>,
     now: fn() -> Now,
     /// Who is being asked.
@@ -41,6 +41,8 @@ pub(crate) struct Asking {
 struct Case {
     id: ApprovalId,
     owner: Human,
+    /// The provider that knows them.
+    provider: Arc<Provider>,
     /// Until when somebody may decide, in Unix seconds.
     until: u64,
 }
@@ -55,8 +57,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Asking {
-    pub(crate) fn new(provider: Arc<Provider>, authority: Arc<Authority>, now: fn() -> Now) -> Arc<Self> {
-        Arc::new(Self { provider, authority, now, asked: Mutex::default() })
+    pub(crate) fn new(providers: Arc<Providers>, authority: Arc<Authority>, now: fn() -> Now) -> Arc<Self> {
+        Arc::new(Self { providers, authority, now, asked: Mutex::default() })
     }
 
     /// Asks about what is heard of from now on, until it is dropped.
@@ -91,7 +93,7 @@ impl Asking {
         }
         let _turn = Turn(&self, &case.owner);
         let left = case.until.saturating_sub(now.secs());
-        match self.provider.ask(&case.owner.subject, &case.id.code(), left, now.secs()).await {
+        match case.provider.ask(&case.owner.subject, &case.id.code(), left, now.secs()).await {
             Ok(question) => self.follow(&case, &question).await,
             Err(error) => {
                 tracing::warn!(%error, approval = %case.id, "nobody is asked at the identity provider about a call");
@@ -99,16 +101,16 @@ impl Asking {
         }
     }
 
-    /// What is to be asked, and of whom: nothing where it is decided, or the owner has no account there, or may not decide.
+    /// What is to be asked, and of whom: nothing where it is decided, or no provider asks the owner, or they may not decide.
     fn case(&self, id: ApprovalId, now: Now) -> Result<Option<Case>, Refused> {
         let directory = self.authority.directory();
         let Some(approval) = directory.call_approval(&id)? else { return Ok(None) };
         let Some(agent) = directory.agent(approval.agent.as_str())? else { return Ok(None) };
-        if agent.owner.issuer != self.provider.settings().issuer() {
-            return Ok(None);
-        }
+        let of_owner = self.providers.of_issuer(&agent.owner.issuer);
+        let Some(provider) = of_owner.filter(|one| one.settings().asks_for_calls()) else { return Ok(None) };
+        let (provider, until) = (Arc::clone(provider), approval.expires_at);
         let allowed = self.authority.asked_approval(&id, &agent.owner, now)?.allowed;
-        Ok(allowed.then_some(Case { id, owner: agent.owner, until: approval.expires_at }))
+        Ok(allowed.then_some(Case { id, owner: agent.owner, provider, until }))
     }
 
     /// Asks the provider what came of it, until something did, or it is over.
@@ -120,7 +122,7 @@ impl Asking {
             if now.secs() >= case.until || !self.still_waits(&case.id).await {
                 return;
             }
-            match self.provider.hear(question, now.secs()).await {
+            match case.provider.hear(question, now.secs()).await {
                 Ok(Word::Waits) => {}
                 Ok(Word::SlowDown) => pause = (pause + SLOWER).min(MAX_PAUSE),
                 Ok(Word::Over) => return,

@@ -1,10 +1,10 @@
 // An identity provider for tests: the published `oidc-provider`, with people who log in without being asked, and a front that can change
-// the ID tokens it makes. Usage: node idp.mjs FOLDER-WITH-NODE_MODULES REDIRECT-URI. Prints its issuer URL.
+// the ID tokens it makes, and what it says of itself. Usage: node idp.mjs FOLDER-WITH-NODE_MODULES REDIRECT-URI... Prints its issuer URL.
 import { createServer, request as httpRequest } from "node:http";
 import { createHmac } from "node:crypto";
 import { pathToFileURL } from "node:url";
 
-const [folder, redirectUri] = process.argv.slice(2);
+const [folder, ...redirectUris] = process.argv.slice(2);
 const load = (path) => import(pathToFileURL(`${folder}/node_modules/${path}`));
 const { Provider, errors } = await load("oidc-provider/lib/index.js");
 const jose = await load("jose/dist/webapi/index.js");
@@ -14,8 +14,13 @@ const people = { anna: ["dev", "ops"], bert: ["dev"], carl: [], dora: ["dev", "p
 // Questions to humans (CIBA): what was asked, when it was asked what came of it, and what they say: wait, yes, no, over, or another.
 const asked = [];
 const GRANT = "urn:openid:params:grant-type:ciba";
-// What the next logins do: who logs in, how the ID token is changed, and when they last logged in.
-const control = { account: "anna", spoil: null, ageSecs: 0, groups: null, word: "wait", slowDowns: 0 };
+// What the next logins do: who logs in, how the ID token is changed, and when they last logged in. Of the provider itself: what it says of
+// itself in place of the truth, and whether its answers lack their issuer (RFC 9207).
+const control = { account: "anna", spoil: null, ageSecs: 0, groups: null, word: "wait", slowDowns: 0, metadata: {}, omitIss: false };
+// What it was asked: the codes that were to be exchanged, and how often each path.
+const seen = { codes: [], paths: {} };
+// Keys that it signed with, the newest first.
+const keys = [];
 
 const key = async (kid) => {
   const { privateKey } = await jose.generateKeyPair("RS256", { extractable: true });
@@ -27,19 +32,21 @@ await new Promise((resolve) => front.listen(0, "127.0.0.1", resolve));
 const issuer = `http://127.0.0.1:${front.address().port}`;
 let current;
 
-async function begin(kid) {
+// Signs with a new key from now on, and publishes it alone, or those before it as well.
+async function begin(kid, keep = false) {
   const jwk = await key(kid);
+  keys.unshift(jwk);
   const provider = new Provider(issuer, {
     clients: [
       {
         client_id: "obol",
         client_secret: SECRET,
-        redirect_uris: [redirectUri],
+        redirect_uris: redirectUris,
         grant_types: ["authorization_code", GRANT],
         backchannel_token_delivery_mode: "poll",
       },
     ],
-    jwks: { keys: [jwk] },
+    jwks: { keys: keep ? keys : [jwk] },
     claims: { openid: ["sub"], profile: ["name", "groups"] },
     conformIdTokenClaims: false,
     cookies: { keys: ["the-cookies-of-the-tests"] },
@@ -105,6 +112,7 @@ const spoilers = {
   old_login: (claims) => sign({ ...claims, auth_time: now() - 3600 }, current.jwk),
   no_auth_time: ({ auth_time, ...claims }) => sign(claims, current.jwk),
   old_token: (claims) => sign({ ...claims, iat: now() - 3600 }, current.jwk),
+  old_key: (claims) => sign(claims, keys[1]),
   unknown_key: async (claims) => sign(claims, await key("unknown")),
   forged_key: async (claims) => sign(claims, await key(current.jwk.kid)),
   unsigned: (claims) => `${base64url({ alg: "none" })}.${base64url(claims)}.`,
@@ -159,12 +167,16 @@ front.on("request", async (request, response) => {
   const body = await whole(request);
   if (request.url === "/control") {
     const asked = JSON.parse(body);
-    if (asked.rotate) await begin(asked.rotate);
+    if (asked.rotate) await begin(asked.rotate, asked.keep);
     Object.assign(control, asked);
     return response.end("{}");
   }
   if (request.url === "/asked") return response.end(JSON.stringify(asked.map(({ code, who, polls }) => ({ code, who, polls }))));
+  if (request.url === "/seen") return response.end(JSON.stringify(seen));
   const form = new URLSearchParams(body.toString());
+  const path = request.url.split("?")[0];
+  seen.paths[path] = (seen.paths[path] ?? 0) + 1;
+  if (path === "/token") seen.codes.push(form.get("code"));
   const early = request.url === "/token" && form.get("grant_type") === GRANT ? await polled(form.get("auth_req_id")) : undefined;
   if (early) {
     response.writeHead(400, { "content-type": "application/json" });
@@ -173,11 +185,15 @@ front.on("request", async (request, response) => {
   const { method, url, headers } = request;
   const passed = httpRequest({ port: current.port, method, path: url, headers }, async (inner) => {
     let answered = await whole(inner);
+    if (url === "/.well-known/openid-configuration") {
+      answered = Buffer.from(JSON.stringify({ ...JSON.parse(answered), ...control.metadata }));
+    }
     if (url === "/token") answered = Buffer.from(await changed(answered.toString()));
     // So that a test need not wait for as long as providers usually want.
     if (url === "/backchannel") answered = Buffer.from(JSON.stringify({ ...JSON.parse(answered), interval: 1 }));
     const kept = { ...inner.headers, "content-length": answered.length };
     delete kept["transfer-encoding"];
+    if (control.omitIss && kept.location) kept.location = kept.location.replace(/&iss=[^&]*/, "");
     response.writeHead(inner.statusCode, kept);
     response.end(answered);
   });

@@ -8,10 +8,13 @@ mod chromium;
 mod console;
 mod crowd;
 mod logins;
+mod mix_up;
 mod pages;
 mod policies;
 mod provider;
 mod registers;
+mod rotates;
+mod several;
 
 use core::net::{Ipv4Addr, SocketAddr};
 use std::io::{BufRead as _, BufReader};
@@ -22,7 +25,7 @@ use std::sync::Arc;
 use obol_audit::{ChainKey, LogOptions};
 use obol_authority::directory::{Agent, Human, MemoryDirectory, Person};
 use obol_authority::http::{Handle, Options};
-use obol_authority::identity::{Provider, ProviderSettings};
+use obol_authority::identity::{Provider, ProviderSettings, Providers};
 use obol_authority::policy::{KeptPolicy, Policies};
 use obol_authority::{
     Authority, Decided, Decider, Moment, Now, Outbound, Parts, PerCall, Settings, Undecided, Verdict,
@@ -104,12 +107,18 @@ struct Idp {
 
 impl Idp {
     fn start(redirect: &str) -> Self {
+        Self::start_for(&[redirect])
+    }
+
+    /// One that sends browsers back to these addresses.
+    fn start_for(redirects: &[&str]) -> Self {
         let modules = root().join("target/npm");
         let library = modules.join("node_modules/oidc-provider");
         assert!(library.exists(), "{} is missing: scripts/test installs it", library.display());
         let mut child = Command::new("node")
             .arg(root().join("tests/it/people/idp.mjs"))
-            .args([modules.to_str().unwrap(), redirect])
+            .arg(modules)
+            .args(redirects)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -126,6 +135,28 @@ impl Idp {
         let page =
             Browser::default().send("POST", &format!("{}/control", self.issuer), &[], &how.to_string());
         assert_eq!(page.status, 200, "{page:?}");
+    }
+
+    /// What it was asked so far.
+    fn seen(&self) -> Value {
+        let page = Browser::default().send("GET", &format!("{}/seen", self.issuer), &[], "");
+        serde_json::from_str(&page.body).unwrap()
+    }
+
+    /// The codes that somebody wanted to exchange there.
+    fn codes(&self) -> Vec<String> {
+        serde_json::from_value(self.seen()["codes"].clone()).unwrap()
+    }
+
+    /// How often this path was asked for.
+    fn asked_for(&self, path: &str) -> u64 {
+        self.seen()["paths"][path].as_u64().unwrap_or(0)
+    }
+
+    /// What a service says of it that is registered there.
+    fn settings(&self) -> ProviderSettings {
+        let settings = ProviderSettings::new(&self.issuer, "obol").unwrap();
+        settings.client_secret(Zeroizing::new(SECRET.to_owned()))
     }
 }
 
@@ -161,16 +192,22 @@ impl World {
     }
 
     fn with(set: impl FnOnce(ProviderSettings) -> ProviderSettings) -> Self {
+        Self::of(|origin| {
+            let idp = Idp::start(&format!("{origin}/callback"));
+            let provider = Provider::new(set(idp.settings()), origin, Outbound::new(None).unwrap()).unwrap();
+            (idp, provider.into())
+        })
+    }
+
+    /// With the providers that this makes for its origin, the first of which is kept as its own.
+    fn of(make: impl FnOnce(&str) -> (Idp, Providers)) -> Self {
         home::obol();
         let home = home::home();
         let log = LogOptions::new(home.path().join(LOG), home.path().join("as-audit.head"));
         let log = log.open(ChainKey::from_bytes([5; 32])).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let origin = format!("http://{address}");
-        let idp = Idp::start(&format!("{origin}/callback"));
-        let provider = ProviderSettings::new(&idp.issuer, "obol").unwrap();
-        let provider = set(provider.client_secret(Zeroizing::new(SECRET.to_owned())));
-        let provider = Provider::new(provider, &origin, Outbound::new(None).unwrap()).unwrap();
+        let (idp, providers) = make(&origin);
         let directory = Arc::new(MemoryDirectory::new());
         let kept = KeptPolicy::load(&*directory).unwrap();
         let parts = Parts {
@@ -184,7 +221,7 @@ impl World {
         let authority = Arc::new(Authority::new(parts, moment()).unwrap());
         let policies = Arc::new(Policies::new(Arc::clone(&authority), kept));
         let runtime = Runtime::new().unwrap();
-        let options = Options::new(address).rate(None).provider(provider).policies(Arc::clone(&policies));
+        let options = Options::new(address).rate(None).providers(providers).policies(Arc::clone(&policies));
         let service = runtime.block_on(options.bind(Arc::clone(&authority))).unwrap();
         let handle = service.handle();
         runtime.spawn(service.run(core::future::pending()));

@@ -8,7 +8,7 @@ use super::World;
 use super::browser::{Browser, Page};
 
 /// Approves what this page shows, with the role `dev`.
-fn approve(browser: &mut Browser, page: &Page) -> Page {
+pub(super) fn approve(browser: &mut Browser, page: &Page) -> Page {
     let token = page.hidden("token");
     let fields =
         [("token", token.as_str()), ("chosen", "yes"), ("role", "dev"), ("days", "7"), ("word", "approve")];

@@ -84,7 +84,7 @@ pub struct Options {
     mail: Option<Arc<Mail>>,
     operator: Option<Arc<dyn Operator>>,
     #[cfg(feature = "people")]
-    provider: Option<Arc<crate::identity::Provider>>,
+    providers: Option<Arc<crate::identity::Providers>>,
     #[cfg(feature = "people")]
     policies: Option<Arc<crate::policy::Policies>>,
 }
@@ -103,17 +103,17 @@ impl Options {
             mail: None,
             operator: None,
             #[cfg(feature = "people")]
-            provider: None,
+            providers: None,
             #[cfg(feature = "people")]
             policies: None,
         }
     }
 
-    /// Serves the pages where humans decide, who log in with this provider.
+    /// Serves the pages where humans decide, who log in with one of these providers.
     #[cfg(feature = "people")]
     #[must_use]
-    pub fn provider(mut self, provider: crate::identity::Provider) -> Self {
-        self.provider = Some(Arc::new(provider));
+    pub fn providers(mut self, providers: impl Into<crate::identity::Providers>) -> Self {
+        self.providers = Some(Arc::new(providers.into()));
         self
     }
 
@@ -208,12 +208,12 @@ impl Options {
         let shared = Shared::new(parts, self.rate, stop.clone(), events);
         let routes = routes::router(Arc::new(shared));
         #[cfg(feature = "people")]
-        let routes = match self.provider.clone() {
+        let routes = match self.providers.clone() {
             None => routes,
-            Some(provider) => {
+            Some(providers) => {
                 let (policies, events) = (self.policies.clone(), self.events.clone());
                 let kept = pages::Kept { policies, events };
-                let pages = pages::Pages::new(Arc::clone(&authority), provider, kept, self.rate);
+                let pages = pages::Pages::new(Arc::clone(&authority), providers, kept, self.rate);
                 routes.merge(pages::router(Arc::new(pages)))
             }
         };
@@ -319,9 +319,9 @@ impl Service {
             .map(|mail| mail.run(self.authority.notices(), self.authority.settings().origin()));
         #[cfg(feature = "people")]
         let _asking =
-            self.options.provider.clone().filter(|one| one.settings().asks_for_calls()).map(|one| {
+            self.options.providers.clone().filter(|all| all.ask_for_calls()).map(|all| {
                 let (asking, heard) =
-                    (Asking::new(one, Arc::clone(&self.authority), now), self.authority.notices().listen());
+                    (Asking::new(all, Arc::clone(&self.authority), now), self.authority.notices().listen());
                 let mut tasks = tokio::task::JoinSet::new();
                 tasks.spawn(asking.run(heard));
                 tasks

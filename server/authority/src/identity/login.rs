@@ -20,18 +20,20 @@ pub struct Login {
     pub(super) nonce: String,
     /// What the code is exchanged with: a code that was stolen on its way is worth nothing.
     pub(super) verifier: String,
+    /// Who is asked: nobody else's answer is one.
+    pub(crate) issuer: String,
     /// When it began, in Unix seconds.
     pub(crate) at: u64,
 }
 
 impl Login {
-    pub(super) fn new(rng: &mut dyn Random, at: u64) -> Self {
+    pub(super) fn new(issuer: &str, rng: &mut dyn Random, at: u64) -> Self {
         let mut fresh = || {
             let mut bytes = [0; 32];
             rng.fill(&mut bytes);
             to_base64url(&bytes)
         };
-        Self { state: fresh(), nonce: fresh(), verifier: fresh(), at }
+        Self { state: fresh(), nonce: fresh(), verifier: fresh(), issuer: issuer.to_owned(), at }
     }
 }
 

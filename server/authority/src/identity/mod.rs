@@ -14,12 +14,16 @@
 
 mod ciba;
 mod claims;
+mod file;
 mod login;
 mod provider;
+mod providers;
 mod settings;
 mod web;
 
 pub(crate) use self::ciba::{Question, Word};
+pub use self::file::{FileProvider, ProvidersFile};
 pub use self::login::{Callback, Known, Login, LoginError};
 pub use self::provider::Provider;
+pub use self::providers::Providers;
 pub use self::settings::{DEFAULT_ROLES_CLAIM, ProviderError, ProviderSettings};

@@ -158,7 +158,7 @@ impl Provider {
     ///
     /// Where the origin is no URL.
     pub fn new(settings: ProviderSettings, origin: &str, outbound: Outbound) -> Result<Self, ProviderError> {
-        let redirect = RedirectUrl::new(format!("{origin}/callback"));
+        let redirect = RedirectUrl::new(format!("{origin}{}", settings.callback()));
         let redirect = redirect.map_err(|error| ProviderError(error.to_string()))?;
         Ok(Self { settings, redirect, outbound, cache: Mutex::new(Cache::default()) })
     }
@@ -224,7 +224,7 @@ impl Provider {
         rng: &mut (dyn Random + Send),
         now: u64,
     ) -> Result<(String, Login), LoginError> {
-        let login = Login::new(rng, now);
+        let login = Login::new(&self.settings.issuer, rng, now);
         let found = self.found(FRESH_SECS, now).await?;
         let client = self.client(&found);
         let (state, nonce) = (CsrfToken::new(login.state.clone()), Nonce::new(login.nonce.clone()));
@@ -252,6 +252,9 @@ impl Provider {
     ///
     /// [`LoginError`].
     pub async fn finish(&self, login: Login, back: Callback, now: u64) -> Result<Known, LoginError> {
+        if login.issuer != self.settings.issuer {
+            return Err(not_trusted("it was begun with another provider"));
+        }
         let found = self.found(FRESH_SECS, now).await?;
         self.check_issuer(&found, back.iss.as_deref())?;
         if let Some(error) = back.error {
@@ -279,7 +282,8 @@ impl Provider {
         self.known(claims.map_err(|error| not_trusted(told(&error)))?)
     }
 
-    /// The callback's issuer: without it, an answer of one provider could be taken for another's.
+    /// The callback's issuer: without it, an answer of one provider could be taken for another's. One that never says it is told apart
+    /// by its own callback address.
     fn check_issuer(&self, found: &Found, said: Option<&str>) -> Result<(), LoginError> {
         let is_promised = found.metadata.additional_metadata().authorization_response_iss_parameter_supported;
         match said {

@@ -10,11 +10,15 @@ use crate::outbound::Target;
 /// The claim that names roles if nothing else is said.
 pub const DEFAULT_ROLES_CLAIM: &str = "groups";
 /// The longest text in a setting, in bytes.
-const MAX_TEXT_BYTES: usize = 1_024;
+pub(super) const MAX_TEXT_BYTES: usize = 1_024;
+/// Where a browser comes back to from the provider.
+const CALLBACK: &str = "/callback";
 
 /// What an operator sets of the identity provider.
 #[derive(Clone)]
 pub struct ProviderSettings {
+    pub(super) name: Option<String>,
+    pub(super) title: Option<String>,
     pub(super) issuer: String,
     pub(super) client_id: String,
     pub(super) client_secret: Option<Zeroizing<String>>,
@@ -58,6 +62,8 @@ impl ProviderSettings {
             ));
         }
         Ok(Self {
+            name: None,
+            title: None,
             issuer: issuer.to_owned(),
             client_id: client_id.to_owned(),
             client_secret: None,
@@ -69,6 +75,20 @@ impl ProviderSettings {
             lacks_auth_time: false,
             approves_calls: false,
         })
+    }
+
+    /// What it is called here, where there are several: browsers come back from it to an address of its own, `/callback/NAME`.
+    #[must_use]
+    pub fn named(mut self, name: String) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// What humans choose it by; its name if not said.
+    #[must_use]
+    pub fn title(mut self, title: String) -> Self {
+        self.title = Some(title);
+        self
     }
 
     /// What the service proves itself with there. Without it, it is a public client, which PKCE alone protects.
@@ -136,6 +156,29 @@ impl ProviderSettings {
     /// The issuer.
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// What it is called here, if it is called anything.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What humans choose it by.
+    pub(crate) fn shown(&self) -> &str {
+        self.title.as_deref().or(self.name.as_deref()).unwrap_or(&self.issuer)
+    }
+
+    /// Where on the service's own pages a browser comes back to from it.
+    pub(super) fn callback(&self) -> String {
+        match &self.name {
+            None => CALLBACK.to_owned(),
+            Some(name) => format!("{CALLBACK}/{name}"),
+        }
+    }
+
+    /// The port that it is reached at.
+    pub fn port(&self) -> Option<u16> {
+        Target::parse(&self.issuer).ok().map(|target| target.port())
     }
 }
 

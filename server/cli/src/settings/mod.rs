@@ -350,7 +350,9 @@ settings! {
         /// Whether the provider asks who answers for an agent for their yes to a call, on a device of theirs (CIBA, poll mode). They see a code there, and
         /// on the page what it stands for.
         provider_approves_calls: bool = value(false);
-        /// The roles of the provider's humans of which one is needed to operate the service from another machine (`obol login`).
+        /// A private JSON file that names several identity providers, in place of the one above.
+        providers: PathBuf = otherwise("none: the one above, or none", "/etc/obol/as-providers.json");
+        /// The roles of the providers' humans of which one is needed to operate the service from another machine (`obol login`).
         operator_roles: Vec<String> = otherwise("none: nobody does", vec!["operator"]);
         /// How long such a login lasts, in seconds.
         operator_login: u64 = value(3_600) => 60..=43_200;

@@ -1,6 +1,7 @@
-//! To the identity provider and back. What a login begins with is kept by the browser, sealed: a stranger who begins many leaves nothing
+//! To an identity provider and back. What a login begins with is kept by the browser, sealed: a stranger who begins many leaves nothing
 //! here.
 
+use askama::Template;
 use axum::extract::Request;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
@@ -11,7 +12,7 @@ use obol_secret::{json, seal};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::answer::{Refusal, message, see_other, set_cookie};
+use super::answer::{Refusal, message, page, see_other, set_cookie};
 use super::browser::{COOKIE_NAME, cookie};
 use super::guard::{Form, place};
 use super::{Pages, Served};
@@ -34,12 +35,45 @@ struct Begun {
     to: String,
 }
 
-/// Sends the browser to the provider.
+/// A provider to choose, as the page shows it.
+struct Choice<'a> {
+    name: &'a str,
+    title: &'a str,
+    issuer: &'a str,
+}
+
+/// Where humans choose a provider. Links, not a form: browsers would hold a form to the addresses that the provider leads on to.
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    choices: Vec<Choice<'a>>,
+    to: &'a str,
+}
+
+fn choose(pages: &Pages, to: &str) -> Response {
+    let settings = pages.providers.all().iter().map(|one| one.settings());
+    let choices = settings.filter_map(|one| {
+        Some(Choice { name: one.name()?, title: one.shown(), issuer: one.issuer() })
+    });
+    page(StatusCode::OK, &LoginPage { choices: choices.collect(), to }, "")
+}
+
+/// Sends the browser to the provider: the one that was chosen, the only one, or the one that whoever is logged in there came from.
 pub(super) async fn begin(pages: &Pages, request: Request) -> Served {
     let query = Form::of(request.uri().query().unwrap_or_default().as_bytes());
-    let to = place(query.as_ref().and_then(|query| query.one("to"))).to_owned();
+    let asked = |name: &str| query.as_ref().and_then(|query| query.one(name));
+    let to = place(asked("to")).to_owned();
+    let providers = &pages.providers;
+    let provider = match asked("provider") {
+        Some(name) => providers.named(name),
+        None => providers.only().or_else(|| {
+            let browser = pages.browsers.find(request.headers(), now().secs())?;
+            providers.of_issuer(&browser.human.issuer)
+        }),
+    };
+    let Some(provider) = provider else { return Ok(choose(pages, &to)) };
     let (url, login) =
-        pages.provider.begin(&mut SystemRandom, now().secs()).await.map_err(|error| failed(&error, &to))?;
+        provider.begin(&mut SystemRandom, now().secs()).await.map_err(|error| failed(&error, &to))?;
     let begun = serde_json::to_vec(&Begun { login, to }).map_err(|_| Refusal::overloaded())?;
     let sealed = seal::seal(&pages.login_key, LOGIN_CONTEXT, &begun).map_err(|_| Refusal::overloaded())?;
     let mut response = see_other(&url);
@@ -57,8 +91,18 @@ impl Pages {
     }
 }
 
-/// The browser is back.
+/// The browser is back from the one provider.
 pub(super) async fn finish(pages: &Pages, request: Request) -> Served {
+    answered(pages, None, request).await
+}
+
+/// The browser is back from one of several, or says so.
+pub(super) async fn finish_named(pages: &Pages, name: &str, request: Request) -> Served {
+    answered(pages, Some(name), request).await
+}
+
+/// Nobody is asked anything unless the answer came where the provider that this login was begun with sends it.
+async fn answered(pages: &Pages, came_to: Option<&str>, request: Request) -> Served {
     let query = Form::of(request.uri().query().unwrap_or_default().as_bytes());
     let query = query.ok_or_else(Refusal::not_ours)?;
     let text = |name: &str| query.one(name).map(str::to_owned);
@@ -69,7 +113,11 @@ pub(super) async fn finish(pages: &Pages, request: Request) -> Served {
     }
     let now = now();
     let Begun { login, to } = begun;
-    let finished = pages.provider.finish(login, back, now.secs()).await;
+    let Some(provider) = pages.providers.answered(&login, came_to) else {
+        tracing::warn!(came_to, begun_with = login.issuer, "an answer came to the address of another provider");
+        return Err(not_begun());
+    };
+    let finished = provider.finish(login, back, now.secs()).await;
     let known = finished.map_err(|error| failed(&error, &to))?;
     let person = known.person(now.secs());
     pages.run(move |authority| authority.know_person(&person, now)).await??;

@@ -45,7 +45,7 @@ use super::load::{Turnstile, source_of};
 use super::now;
 use super::routes::Peer;
 use crate::authority::Authority;
-use crate::identity::Provider;
+use crate::identity::Providers;
 use crate::policy::Policies;
 use crate::ssf::Events;
 
@@ -56,7 +56,7 @@ const FRESH_LOGIN_SECS: u64 = 300;
 #[derive(Debug)]
 pub(super) struct Pages {
     authority: Arc<Authority>,
-    provider: Arc<Provider>,
+    providers: Arc<Providers>,
     kept: Kept,
     browsers: Browsers,
     /// What a login's beginning is sealed under while the browser keeps it. It ends with the process.
@@ -81,7 +81,7 @@ type Served = Result<Response, Refusal>;
 impl Pages {
     pub(super) fn new(
         authority: Arc<Authority>,
-        provider: Arc<Provider>,
+        providers: Arc<Providers>,
         kept: Kept,
         rate: Option<Rate>,
     ) -> Self {
@@ -90,7 +90,7 @@ impl Pages {
         SystemRandom.fill(&mut *login_key);
         Self {
             authority,
-            provider,
+            providers,
             kept,
             browsers: Browsers::default(),
             login_key,
@@ -163,6 +163,7 @@ pub(super) fn router(pages: Arc<Pages>) -> axum::Router {
         .route("/style.css", get(style))
         .route("/login", page!(get, login::begin))
         .route("/callback", page!(get, login::finish))
+        .route("/callback/{name}", page!(get, login::finish_named, named))
         .route("/logout", page!(post, login::end))
         .route("/activate", page!(get, activate::ask_for_code).merge(page!(post, activate::take_code)))
         .route(

@@ -55,7 +55,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let certificate = setup::certificate(places.certificate.as_ref())?;
     let heard = setup::events(places.events.as_ref(), settings.origin())?;
     let (mut reached, named) = (heard.ports(), heard.files().to_vec());
-    reached.extend(provider::port(args, config));
+    reached.extend(provider::ports(args, config)?);
     reached.extend(mail::check(config)?);
     let attesting = setup::attestors(places.attestors.as_ref(), settings.origin())?;
     reached.extend(attesting.ports());
@@ -65,9 +65,8 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let mail = mail::open(config)?;
     let options = mail.iter().fold(options, |options, mail| options.mail(Arc::clone(mail)));
     #[cfg(feature = "people")]
-    let (settings, options) = match provider::open(args, config, settings.origin(), setup::outbound(config)?)?
-    {
-        Some(provider) => (settings.with_pages(), options.provider(provider)),
+    let (settings, options) = match provider::open(args, config, settings.origin(), &outbound)? {
+        Some(providers) => (settings.with_pages(), options.providers(providers)),
         None => (settings, options),
     };
     // Outside the sandbox, as the keyring is. Without the socket nobody could approve or end anything, so there is no service

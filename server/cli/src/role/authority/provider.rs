@@ -1,4 +1,6 @@
-//! The identity provider of the Authentication Service, as flags and settings name it.
+//! The identity providers of the Authentication Service, as flags and settings name them.
+
+use std::path::PathBuf;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::args::authority::AsArgs;
@@ -9,16 +11,16 @@ fn named<'a>(args: &'a AsArgs, config: &'a As) -> Option<&'a String> {
     args.provider.as_ref().or(config.provider.as_ref())
 }
 
-/// The port that the provider is reached at.
-pub(super) fn port(args: &AsArgs, config: &As) -> Option<u16> {
-    let uri: http::Uri = named(args, config)?.parse().ok()?;
-    uri.port_u16().or_else(|| Some(if uri.scheme_str() == Some("http") { 80 } else { 443 }))
+/// The file that names several, if there is to be one.
+fn file<'a>(args: &'a AsArgs, config: &'a As) -> Option<&'a PathBuf> {
+    args.providers.as_ref().or(config.providers.as_ref())
 }
 
 /// This build cannot speak to one.
 #[cfg(not(feature = "people"))]
 pub(super) fn check(args: &AsArgs, config: &As) -> Outcome {
-    match named(args, config) {
+    let file = file(args, config).map(|file| file.display().to_string());
+    match named(args, config).cloned().or(file) {
         None => Ok(()),
         Some(named) => Err(Failure::usage(format_args!(
             "the identity provider {named} cannot be used: this build of obol has no OpenID Connect; build it with `cargo build \
@@ -27,8 +29,14 @@ pub(super) fn check(args: &AsArgs, config: &As) -> Outcome {
     }
 }
 
+/// This build reaches none.
+#[cfg(not(feature = "people"))]
+pub(super) fn ports(_: &AsArgs, _: &As) -> Outcome<Vec<u16>> {
+    Ok(Vec::new())
+}
+
 #[cfg(feature = "people")]
-pub(super) use self::with_people::{check, open};
+pub(super) use self::with_people::{check, open, ports};
 
 #[cfg(feature = "people")]
 mod with_people {
@@ -36,31 +44,92 @@ mod with_people {
     use std::path::{Path, PathBuf};
 
     use obol_authority::Outbound;
-    use obol_authority::identity::{Provider, ProviderSettings};
+    use obol_authority::identity::{Provider, ProviderSettings, Providers, ProvidersFile};
     use obol_secret::file::{PrivateFile, read_credential};
     use obol_session::limits::is_name;
     use zeroize::Zeroizing;
 
-    use super::{As, AsArgs, Failure, Outcome, named};
+    use super::{As, AsArgs, Failure, Outcome, file, named};
     use crate::places::environment;
 
     /// The longest secret, in bytes.
     const MAX_SECRET_BYTES: usize = 4 << 10;
+    /// The longest file of providers, in bytes.
+    const MAX_FILE_BYTES: usize = 256 << 10;
     /// The secret's name among the credentials of the service manager.
     const CREDENTIAL: &str = "obol-as-client-secret";
 
-    /// Whether what is said of the provider can be.
+    /// Whether what is said of the providers can be.
     pub(crate) fn check(args: &AsArgs, config: &As) -> Outcome {
-        settings(args, config).map(drop)
+        let outbound = Outbound::new(None).map_err(Failure::usage)?;
+        match several(args, config)? {
+            Some((_, several)) => {
+                let settings = several.providers.into_iter().map(|one| one.settings);
+                together(settings, "https://as.example", &outbound).map(drop)
+            }
+            None => settings(args, config).map(drop),
+        }
     }
 
-    /// The provider, if there is to be one, for a service that browsers know as `origin`.
+    /// The ports that the providers are reached at.
+    pub(crate) fn ports(args: &AsArgs, config: &As) -> Outcome<Vec<u16>> {
+        let several = several(args, config)?.map(|(_, several)| several.providers);
+        let settings = several.into_iter().flatten().map(|one| one.settings);
+        Ok(settings.chain(self::settings(args, config)?).filter_map(|one| one.port()).collect())
+    }
+
+    /// The providers, if there are to be any, for a service that browsers know as `origin`.
     pub(crate) fn open(
         args: &AsArgs,
         config: &As,
         origin: &str,
-        outbound: Outbound,
-    ) -> Outcome<Option<Provider>> {
+        outbound: &Outbound,
+    ) -> Outcome<Option<Providers>> {
+        let Some((file, several)) = several(args, config)? else {
+            return Ok(one(args, config, origin, outbound)?.map(Providers::from));
+        };
+        let mut settings = Vec::new();
+        for one in several.providers {
+            // A name without a folder is of a file beside the one that names it.
+            let place = one.client_secret_file.map(|secret| match file.parent() {
+                Some(folder) => folder.join(secret),
+                None => secret,
+            });
+            let secret = place.map(|place| text_of(&PrivateFile::read(&place, MAX_SECRET_BYTES)?)).transpose()?;
+            settings.push(match secret {
+                Some(secret) => one.settings.client_secret(secret),
+                None => one.settings,
+            });
+        }
+        together(settings.into_iter(), origin, outbound).map(Some)
+    }
+
+    fn together(
+        settings: impl Iterator<Item = ProviderSettings>,
+        origin: &str,
+        outbound: &Outbound,
+    ) -> Outcome<Providers> {
+        let providers = settings.map(|one| Provider::new(one, origin, outbound.clone()));
+        let providers = providers.collect::<Result<_, _>>().map_err(Failure::usage)?;
+        Providers::new(providers).map_err(|error| Failure::usage(format_args!("as.providers: {error}")))
+    }
+
+    /// What the file says, where one is named. Whoever could write it could say who is whom.
+    fn several<'a>(args: &'a AsArgs, config: &'a As) -> Outcome<Option<(&'a PathBuf, ProvidersFile)>> {
+        let Some(file) = file(args, config) else { return Ok(None) };
+        if let Some(named) = named(args, config) {
+            return Err(Failure::usage(format_args!(
+                "as.provider names {named} and as.providers a file: name all providers in the file, and no other"
+            )));
+        }
+        let text = PrivateFile::read(file, MAX_FILE_BYTES).map_err(Failure::usage)?;
+        let read = ProvidersFile::from_json(&text);
+        read.map(|read| Some((file, read)))
+            .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
+    }
+
+    /// The one that flags or settings name without a file.
+    fn one(args: &AsArgs, config: &As, origin: &str, outbound: &Outbound) -> Outcome<Option<Provider>> {
         let Some(settings) = settings(args, config)? else { return Ok(None) };
         let file = args.provider_client_secret.as_ref().or(config.provider_client_secret.as_ref());
         let settings = match secret(file)? {
@@ -72,7 +141,7 @@ mod with_people {
             }
             None => settings,
         };
-        Provider::new(settings, origin, outbound).map(Some).map_err(Failure::usage)
+        Provider::new(settings, origin, outbound.clone()).map(Some).map_err(Failure::usage)
     }
 
     fn settings(args: &AsArgs, config: &As) -> Outcome<Option<ProviderSettings>> {
@@ -129,9 +198,13 @@ mod with_people {
                 }
             }
         };
-        let text = core::str::from_utf8(&bytes).ok().map(str::trim_ascii).filter(|text| !text.is_empty());
+        text_of(&bytes).map(Some)
+    }
+
+    fn text_of(bytes: &[u8]) -> Outcome<Zeroizing<String>> {
+        let text = core::str::from_utf8(bytes).ok().map(str::trim_ascii).filter(|text| !text.is_empty());
         let text = text.ok_or_else(|| Failure::usage("the client secret must be one line of text"))?;
-        Ok(Some(Zeroizing::new(text.to_owned())))
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     #[cfg(test)]

@@ -117,6 +117,9 @@ pub(crate) struct AsArgs {
     /// The file with what the service proves itself with at the provider. Without it, a public client.
     #[arg(long, value_name = "FILE")]
     pub(crate) provider_client_secret: Option<PathBuf>,
+    /// The private file that names several identity providers, in place of the one.
+    #[arg(long, value_name = "FILE", conflicts_with = "provider")]
+    pub(crate) providers: Option<PathBuf>,
     /// The certificate chain, PEM. Read again on SIGHUP.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
