@@ -71,8 +71,13 @@ fn measure<T>(samples: usize, mut run: impl FnMut() -> Option<T>) -> (f64, f64) 
 
 fn agent() -> AgentFacts {
     let roles: BTreeSet<_> = ["role-0".to_owned()].into();
-    let owner =
-        HumanFacts { id: "local:alice".into(), issuer: "local".into(), mfa: true, roles: roles.clone() };
+    let owner = HumanFacts {
+        id: "local:alice".into(),
+        issuer: "local".into(),
+        organisation: "example".into(),
+        mfa: true,
+        roles: roles.clone(),
+    };
     AgentFacts {
         id: "agt_bench".into(),
         class: "assistant".into(),

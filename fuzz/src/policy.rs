@@ -49,6 +49,7 @@ pub fn agent() -> AgentFacts {
         owner: HumanFacts {
             id: "local:alice".to_owned(),
             issuer: "local".to_owned(),
+            organisation: "example".to_owned(),
             mfa: true,
             roles: roles.clone().into(),
         },

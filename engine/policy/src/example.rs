@@ -69,7 +69,13 @@ pub(crate) fn names(names: &[&str]) -> BTreeSet<String> {
 }
 
 pub(crate) fn human(name: &str, roles: &[&str]) -> HumanFacts {
-    HumanFacts { id: format!("local:{name}"), issuer: "local".to_owned(), mfa: false, roles: names(roles) }
+    HumanFacts {
+        id: format!("local:{name}"),
+        issuer: "local".to_owned(),
+        organisation: "example".to_owned(),
+        mfa: false,
+        roles: names(roles),
+    }
 }
 
 pub(crate) fn agent(roles: &[&str]) -> AgentFacts {

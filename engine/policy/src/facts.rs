@@ -43,6 +43,9 @@ pub struct HumanFacts {
     pub id: String,
     /// Who vouches for that.
     pub issuer: String,
+    /// The organisation that they are of; empty where that is not said.
+    #[serde(default)]
+    pub organisation: String,
     /// Whether the last login took a second factor.
     #[serde(default)]
     pub mfa: bool,
@@ -160,6 +163,9 @@ impl HumanFacts {
     fn check(&self) -> Result<(), FactsError> {
         check_name("the human's id", &self.id, MAX_ID_BYTES)?;
         check_name("the human's issuer", &self.issuer, MAX_ID_BYTES)?;
+        if !self.organisation.is_empty() {
+            check_name("the human's organisation", &self.organisation, MAX_ID_BYTES)?;
+        }
         check_names("the human's roles", &self.roles)
     }
 
@@ -175,6 +181,7 @@ impl HumanFacts {
         self.check()?;
         let attributes = HashMap::from([
             ("issuer".to_owned(), RestrictedExpression::new_string(self.issuer.clone())),
+            ("organisation".to_owned(), RestrictedExpression::new_string(self.organisation.clone())),
             ("mfa".to_owned(), RestrictedExpression::new_bool(self.mfa)),
         ]);
         Entity::new(self.uid(), attributes, self.parents()).map_err(refused)

@@ -68,6 +68,7 @@ impl Reads {
         key.part_if(self.agent, agent.id.as_bytes());
         key.part_if(self.owner, agent.owner.id.as_bytes());
         key.part_if(self.owner, agent.owner.issuer.as_bytes());
+        key.part_if(self.owner, agent.owner.organisation.as_bytes());
         key.part_if(self.owner, &[u8::from(agent.owner.mfa)]);
         key.parts(agent.owner.roles.iter().filter(|_| self.owner));
         key.part_if(self.flow, agent.flow.as_bytes());
@@ -225,6 +226,7 @@ mod tests {
             ("principal is Obol::Agent in Obol::Role::\"a\"", nothing),
             ("principal is Obol::Agent", nothing),
             ("principal.owner.mfa", Reads { owner: true, ..nothing }),
+            ("principal.owner.organisation == \"a\"", Reads { owner: true, ..nothing }),
             ("principal has owner.mfa", Reads { owner: true, ..nothing }),
             ("principal.owner in Obol::Role::\"a\"", Reads { owner: true, ..nothing }),
             ("principal.owner == Obol::Human::\"a\"", Reads { owner: true, ..nothing }),

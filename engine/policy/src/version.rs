@@ -11,7 +11,7 @@ use crate::facts::{
     AgentFacts, FactsError, HumanFacts, Moment, Registration, check_name, check_names, long, people, refused,
 };
 use crate::findings;
-use crate::limits::MAX_NAME_BYTES;
+use crate::limits::{MAX_ID_BYTES, MAX_NAME_BYTES};
 use crate::problem::{LoadError, Problem, Problems};
 use crate::reads::Reads;
 use crate::rules::{Principal, Rules};
@@ -143,6 +143,21 @@ impl PolicyVersion {
         let org = self.catalogue.org().ok_or(FactsError::NoOrganisation)?;
         let context = [("verb", RestrictedExpression::new_string(verb.to_owned()))];
         self.ask_human(human, Action::Operate, Kind::Org.uid(org), context, &people(None, Some(human))?)
+    }
+
+    /// Whether a human may see, and decide on, what belongs to this other organisation. Where the catalogue names no organisation,
+    /// nobody may.
+    ///
+    /// # Errors
+    ///
+    /// [`FactsError`].
+    pub fn may_reach(&self, human: &HumanFacts, organisation: &str) -> Result<Verdict, FactsError> {
+        check_name("the organisation", organisation, MAX_ID_BYTES)?;
+        let Some(org) = self.catalogue.org() else {
+            return Ok(Verdict { allowed: false, decided_by: Vec::new(), errors: Vec::new() });
+        };
+        let context = [("organisation", RestrictedExpression::new_string(organisation.to_owned()))];
+        self.ask_human(human, Action::Reach, Kind::Org.uid(org), context, &people(None, Some(human))?)
     }
 
     /// Whether a human may say yes to one call that an agent makes under an offer.

@@ -89,6 +89,7 @@ pub(crate) enum Action {
     UseUnattended,
     Register,
     ApproveCall,
+    Reach,
     Operate,
 }
 
@@ -99,6 +100,7 @@ impl Action {
             Self::UseUnattended => "useUnattended",
             Self::Register => "register",
             Self::ApproveCall => "approveCall",
+            Self::Reach => "reach",
             Self::Operate => "operate",
         }
     }

@@ -105,6 +105,16 @@ pub trait Decider: Send + Sync + fmt::Debug {
         Ok(Verdict { allowed: false, decided_by: Vec::new() })
     }
 
+    /// Whether this human may see, and decide on, what belongs to this other organisation. Nobody may, unless it is decided
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`]; nothing is shown or done then.
+    fn may_reach(&self, _human: &Person, _organisation: &str) -> Result<bool, Undecided> {
+        Ok(false)
+    }
+
     /// Whether this human may say yes to one call that the agent makes under an offer. Nobody may, unless it is decided
     /// otherwise.
     ///

@@ -40,14 +40,14 @@ mod stream;
 
 pub use attest::{AttestorSettings, AttestorSettingsError, AttestorStatus, Attestors};
 pub use authority::{
-    AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected,
-    Review, Sidecar,
+    AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Reached,
+    Rejected, Review, SessionPlace, Sidecar,
 };
 pub use decider::{Decided, Decider, Moment, NoPolicy, PerCall, Route, Undecided, Verdict};
 pub use mail::{Mail, MailError, MailSettings};
 pub use outbound::Outbound;
 pub use refused::Refused;
-pub use remote::{AskedLogin, LiveLogin, Operator, SaidOfLogin};
+pub use remote::{AskedLogin, LiveLogin, Of, Operator, SaidOfLogin};
 pub use settings::{
     DEFAULT_APPROVAL_SECS, DEFAULT_CALL_APPROVALS_PER_HOUR, DEFAULT_LEASE_SECS, DEFAULT_LOGIN_SECS,
     DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, LOGIN_SECS_ALLOWED, MAX_APPROVAL_SECS,

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::ops::RangeInclusive;
+use std::collections::BTreeMap;
 
 use obol_handshake::MAX_ORIGIN_BYTES;
 use obol_session::Suite;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub(crate) has_pages: bool,
     pub(crate) operator_roles: Vec<String>,
     pub(crate) login_secs: u64,
+    /// Whose the humans of an issuer are, by the issuer.
+    pub(crate) organisations: BTreeMap<String, String>,
 }
 
 /// A setting that cannot be.
@@ -101,6 +104,7 @@ impl Settings {
             has_pages: false,
             operator_roles: Vec::new(),
             login_secs: DEFAULT_LOGIN_SECS,
+            organisations: BTreeMap::new(),
         })
     }
 
@@ -226,6 +230,22 @@ impl Settings {
         self
     }
 
+    /// The humans whom this issuer knows are of this organisation. Once there is another than the service's own, those of an issuer that is
+    /// not named are of none: name the service's own as well.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be an organisation's name, or reads as an issuer's.
+    pub fn organisation(mut self, issuer: &str, name: &str) -> Result<Self, SettingsError> {
+        if name.is_empty() || name.len() > 256 || name.contains(char::is_control) || name.contains("://") {
+            return wrong(
+                "an organisation's name has 1 to 256 bytes without control characters, and is no address",
+            );
+        }
+        self.organisations.insert(issuer.to_owned(), name.to_owned());
+        Ok(self)
+    }
+
     /// How long an operator's login from elsewhere lasts, in seconds.
     ///
     /// # Errors
@@ -248,6 +268,11 @@ impl Settings {
     /// How long an approval lasts if not said, in seconds.
     pub fn approval_life_secs(&self) -> u64 {
         self.approval_secs
+    }
+
+    /// The service's own organisation.
+    pub fn own_organisation(&self) -> &str {
+        &self.org_id
     }
 
     /// What clients know the service as.

@@ -73,11 +73,17 @@ fn registered(world: &World, (unique, number): (u64, u64), name: &str, flow: Flo
 
 /// An agent that somebody approved.
 pub(super) fn agent(world: &World, number: u64, name: &str) -> Agent {
+    let roles = (0..12).map(|role| format!("role-{role}")).collect();
+    agent_of(world, number, name, Human::local(hostile(number)), roles)
+}
+
+/// An agent that this human approved, who has these roles.
+pub(super) fn agent_of(world: &World, number: u64, name: &str, by: Human, roles: Vec<String>) -> Agent {
     let approval = Approval {
         registration: registration(world, number, name),
         agent: AgentId::generate(&mut SystemRandom),
-        by: Human::local(hostile(number)),
-        roles: (0..12).map(|role| format!("role-{role}")).collect(),
+        by,
+        roles,
         secs: 86_400,
         flow: "local",
     };

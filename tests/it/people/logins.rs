@@ -25,15 +25,26 @@ const POLICIES: &str = r#"
 "#;
 
 /// The provider and the service, and the home of somebody who operates it from another machine.
-struct Afar {
-    service: AsProcess,
-    idp: Idp,
-    home: tempfile::TempDir,
+pub(super) struct Afar {
+    pub(super) service: AsProcess,
+    pub(super) idp: Idp,
+    pub(super) home: tempfile::TempDir,
     elsewhere: tempfile::TempDir,
 }
 
 impl Afar {
     fn start() -> Self {
+        Self::started(|_, origin| {
+            let idp = Idp::start(&format!("{origin}/callback"));
+            let provider = ["--provider", &idp.issuer, "--provider-client-id", "obol"];
+            let arguments = [&provider[..], &["--provider-client-secret", "client-secret"]].concat();
+            let arguments = arguments.into_iter().map(str::to_owned).collect();
+            (idp, arguments)
+        })
+    }
+
+    /// With what this makes in the service's home for its origin: a provider, and the arguments that name it.
+    pub(super) fn started(make: impl FnOnce(&Path, &str) -> (Idp, Vec<String>)) -> Self {
         let home = home::home();
         write_policy(&home.path().join("policy"), CATALOGUE, POLICIES);
         write_private(&home.path().join("client-secret"), SECRET);
@@ -42,9 +53,8 @@ impl Afar {
             AsProcess::unstarted(home.path(), &["--policy", "policy", "--audit-log", "audit.jsonl"])
                 .with_people();
         let origin = service.origin();
-        let idp = Idp::start(&format!("{origin}/callback"));
-        let provider = ["--provider", &idp.issuer, "--provider-client-id", "obol"];
-        service.call_it(&origin, &[&provider[..], &["--provider-client-secret", "client-secret"]].concat());
+        let (idp, arguments) = make(home.path(), &origin);
+        service.call_it(&origin, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         service.start_again();
         Self { service, idp, home, elsewhere: home::home() }
     }
@@ -65,12 +75,16 @@ impl Afar {
 
     /// Logs in from the other machine as this human.
     fn login(&self, account: &str) {
+        self.idp.control(json!({ "account": account }));
+        self.log_in(&mut Browser::default());
+    }
+
+    /// Logs in from the other machine as whoever is logged in with this browser, or will be.
+    pub(super) fn log_in(&self, browser: &mut Browser) {
         let mut terminal = self.begin(self.elsewhere.path(), &[]);
         let link = terminal.line_with("http://127.0.0.1:");
-        self.idp.control(json!({ "account": account }));
-        let mut browser = Browser::default();
         let page = browser.open(&link);
-        let landed = say(&mut browser, &page, "approve");
+        let landed = say(browser, &page, "approve");
         let landed = browser.follow(landed);
         assert!(landed.status == 200 && landed.body.contains("You are logged in"), "{landed:?}");
         let (code, told) = terminal.ends();
@@ -83,14 +97,14 @@ impl Afar {
         command(home).args(arguments).args(["--as", &self.service.origin()]).output().unwrap()
     }
 
-    fn told(&self, arguments: &[&str]) -> Value {
+    pub(super) fn told(&self, arguments: &[&str]) -> Value {
         let output = self.operate(self.elsewhere.path(), &[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.service.log());
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// A command that fails: its exit code, and what it says.
-    fn failing(&self, arguments: &[&str]) -> (i32, String) {
+    pub(super) fn failing(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.operate(self.elsewhere.path(), arguments);
         assert!(!output.status.success(), "{arguments:?}: {output:?}");
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

@@ -3,8 +3,8 @@
 //! defence taken out.
 
 use obol_authority::Outbound;
-use obol_authority::identity::{Callback, Login, LoginError, Provider, ProviderSettings};
 use obol_authority::id::SystemRandom;
+use obol_authority::identity::{Callback, Login, LoginError, Provider, ProviderSettings};
 use obol_world::now;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

@@ -1,6 +1,7 @@
 //! Humans and their browsers: a published identity provider as a process, the service with its pages, the authenticator as a process,
 //! and whoever would like to be somebody else.
 
+mod apart;
 mod asked;
 mod browser;
 mod calls;
@@ -9,6 +10,7 @@ mod console;
 mod crowd;
 mod logins;
 mod mix_up;
+mod organisations;
 mod pages;
 mod policies;
 mod provider;
@@ -47,7 +49,8 @@ use crate::authenticator::Authenticator;
 const LOG: &str = "as-audit.jsonl";
 const SECRET: &str = "a-client-secret-of-the-tests-0123456789";
 
-/// Grants one tool to whoever has the role `dev`, and another call by call, to which `ops` say yes; lets everybody approve everything, but privileged agents by a typed code.
+/// Grants one tool to whoever has the role `dev`, and another call by call, to which `ops` say yes; lets everybody approve everything, but privileged agents by a typed code; and
+/// `auditor` reach beyond their organisation.
 #[derive(Debug)]
 struct Plain;
 
@@ -91,6 +94,10 @@ impl Decider for Plain {
         _: u64,
     ) -> Result<bool, Undecided> {
         Ok(flow != "code" || !roles.iter().any(|role| role == "privileged"))
+    }
+
+    fn may_reach(&self, person: &Person, organisation: &str) -> Result<bool, Undecided> {
+        Ok(person.roles.contains("auditor") && organisation != person.organisation)
     }
 
     fn may_operate(&self, person: &Person, verb: &str) -> Result<Verdict, Undecided> {
@@ -192,26 +199,27 @@ impl World {
     }
 
     fn with(set: impl FnOnce(ProviderSettings) -> ProviderSettings) -> Self {
-        Self::of(|origin| {
+        Self::of(|origin, settings| {
             let idp = Idp::start(&format!("{origin}/callback"));
             let provider = Provider::new(set(idp.settings()), origin, Outbound::new(None).unwrap()).unwrap();
-            (idp, provider.into())
+            (idp, provider.into(), settings)
         })
     }
 
     /// With the providers that this makes for its origin, the first of which is kept as its own.
-    fn of(make: impl FnOnce(&str) -> (Idp, Providers)) -> Self {
+    fn of(make: impl FnOnce(&str, Settings) -> (Idp, Providers, Settings)) -> Self {
         home::obol();
         let home = home::home();
         let log = LogOptions::new(home.path().join(LOG), home.path().join("as-audit.head"));
         let log = log.open(ChainKey::from_bytes([5; 32])).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let origin = format!("http://{address}");
-        let (idp, providers) = make(&origin);
+        let settings = Settings::new(&origin, "example").unwrap().with_pages();
+        let (idp, providers, settings) = make(&origin, settings);
         let directory = Arc::new(MemoryDirectory::new());
         let kept = KeptPolicy::load(&*directory).unwrap();
         let parts = Parts {
-            settings: Settings::new(&origin, "example").unwrap().with_pages(),
+            settings,
             directory,
             decider: Arc::new(Plain),
             key: AuthoritySecret::from_bytes(&[7; 32]),

@@ -1,9 +1,9 @@
 //! Several providers at one service: a human chooses, comes back to the address that is the provider's own, and is who they are there and
 //! nobody else's namesake.
 
-use obol_authority::Outbound;
 use obol_authority::directory::Human;
 use obol_authority::identity::{Provider, Providers};
+use obol_authority::{Outbound, Settings};
 use serde_json::json;
 
 use super::browser::{Browser, Page};
@@ -25,10 +25,26 @@ impl Two {
         Self::registered(|origin| (vec![callback(origin, "first")], vec![callback(origin, "second")]))
     }
 
+    /// The humans of the second are of another organisation than the service's own, of which those of the first are.
+    pub(super) fn of_two_organisations() -> Self {
+        let addresses = |origin: &str| (vec![callback(origin, "first")], vec![callback(origin, "second")]);
+        Self::made(addresses, |settings, [first, second]| {
+            let own = settings.own_organisation().to_owned();
+            settings.organisation(first, &own).unwrap().organisation(second, "acme").unwrap()
+        })
+    }
+
     /// With the addresses that the one and the other send browsers back to.
     pub(super) fn registered(addresses: impl FnOnce(&str) -> (Vec<String>, Vec<String>)) -> Self {
+        Self::made(addresses, |settings, _| settings)
+    }
+
+    fn made(
+        addresses: impl FnOnce(&str) -> (Vec<String>, Vec<String>),
+        organise: impl FnOnce(Settings, [&str; 2]) -> Settings,
+    ) -> Self {
         let mut second = None;
-        let world = World::of(|origin| {
+        let world = World::of(|origin, settings| {
             let (of_first, of_second) = addresses(origin);
             let start = |addresses: &[String]| {
                 Idp::start_for(&addresses.iter().map(String::as_str).collect::<Vec<_>>())
@@ -39,8 +55,9 @@ impl Two {
                 Provider::new(settings, origin, Outbound::new(None).unwrap()).unwrap()
             };
             let all = vec![provider(&first, "first", "First & Co"), provider(&other, "second", "Second")];
+            let settings = organise(settings, [&first.issuer, &other.issuer]);
             second = Some(other);
-            (first, Providers::new(all).unwrap())
+            (first, Providers::new(all).unwrap(), settings)
         });
         Self { world, second: second.unwrap() }
     }
@@ -62,7 +79,11 @@ fn a_human_chooses_a_provider_and_is_who_they_are_there() {
     let mut browser = Browser::default();
     let page = browser.open(&two.world.url("/activate"));
     assert!(page.url.contains("/login?to=/activate"), "{page:?}");
-    for shown in ["First &#38; Co", "/login?provider=first&amp;to=/activate", "/login?provider=second&amp;to=/activate"] {
+    for shown in [
+        "First &#38; Co",
+        "/login?provider=first&amp;to=/activate",
+        "/login?provider=second&amp;to=/activate",
+    ] {
         assert!(page.body.contains(shown), "{shown}: {page:?}");
     }
     for issuer in [&two.world.idp.issuer, &two.second.issuer] {

@@ -115,6 +115,15 @@ pub enum Question {
         /// Whether it is to be allowed.
         expect: bool,
     },
+    /// Whether a human may reach what is of another organisation.
+    Reach {
+        /// The human.
+        human: String,
+        /// The organisation.
+        organisation: String,
+        /// Whether it is to be allowed.
+        expect: bool,
+    },
     /// Whether a human may do something in the console or over the API.
     Operate {
         /// The human.

@@ -74,6 +74,8 @@ struct Text {
     approve: Vec<ApproveText>,
     #[serde(default)]
     operate: Vec<OperateText>,
+    #[serde(default)]
+    reach: Vec<ReachText>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +102,8 @@ struct HumanText {
     id: Option<String>,
     #[serde(default = "usual_flow")]
     issuer: String,
+    #[serde(default)]
+    organisation: String,
     #[serde(default)]
     mfa: bool,
     #[serde(default)]
@@ -162,6 +166,16 @@ struct OperateText {
     policies: Option<BTreeSet<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReachText {
+    name: Option<String>,
+    human: String,
+    organisation: String,
+    expect: String,
+    policies: Option<BTreeSet<String>>,
+}
+
 /// Of agents and humans alike: without a provider, both are the machine's own.
 fn usual_flow() -> String {
     "local".to_owned()
@@ -189,7 +203,11 @@ impl Cases {
             })?,
         };
         let kinds = [read.agents.len(), read.humans.len(), read.tools.len(), read.register.len()];
-        if kinds.into_iter().chain([read.approve.len(), read.operate.len()]).any(|kind| kind > MAX_CASES) {
+        if kinds
+            .into_iter()
+            .chain([read.approve.len(), read.operate.len(), read.reach.len()])
+            .any(|kind| kind > MAX_CASES)
+        {
             return Err(CasesError::TooMuch);
         }
         let humans =
@@ -204,7 +222,9 @@ impl Cases {
         let register = numbered("register", read.register).map(|(entry, text)| cases.register(&entry, text));
         let approve = numbered("approve", read.approve).map(|(entry, text)| cases.approve(&entry, text));
         let operate = numbered("operate", read.operate).map(|(entry, text)| cases.operate(&entry, text));
-        let all = tools.chain(register).chain(approve).chain(operate).collect::<Result<_, _>>()?;
+        let reach = numbered("reach", read.reach).map(|(entry, text)| cases.reach(&entry, text));
+        let all =
+            tools.chain(register).chain(approve).chain(operate).chain(reach).collect::<Result<_, _>>()?;
         cases.cases = all;
         Ok(cases)
     }
@@ -276,6 +296,21 @@ impl Cases {
         })
     }
 
+    fn reach(&self, entry: &str, text: ReachText) -> Result<Case, CasesError> {
+        self.human(entry, &text.human)?;
+        Ok(Case {
+            name: text
+                .name
+                .unwrap_or_else(|| format!("{entry}: {} reaches {}", text.human, text.organisation)),
+            policies: text.policies,
+            question: Question::Reach {
+                human: text.human,
+                organisation: text.organisation,
+                expect: is_allowed(entry, &text.expect)?,
+            },
+        })
+    }
+
     fn agent(&self, entry: &str, name: &str) -> Result<(), CasesError> {
         if self.agents.contains_key(name) { Ok(()) } else { missing(entry, "agents", name) }
     }
@@ -289,8 +324,14 @@ impl AgentText {
     fn facts(self, name: &str, humans: &BTreeMap<String, HumanFacts>) -> Result<AgentFacts, CasesError> {
         let owner = match self.owner {
             // An agent never outranks its human: one without an owner is its own, with the same roles.
-            None => HumanText { id: None, issuer: usual_flow(), mfa: false, roles: self.roles.clone() }
-                .facts("owner"),
+            None => HumanText {
+                id: None,
+                issuer: usual_flow(),
+                organisation: String::new(),
+                mfa: false,
+                roles: self.roles.clone(),
+            }
+            .facts("owner"),
             Some(owner) => match humans.get(&owner) {
                 Some(human) => human.clone(),
                 None => return missing(&format!("agents.{name}"), "humans", &owner),
@@ -314,6 +355,7 @@ impl HumanText {
         HumanFacts {
             id: self.id.unwrap_or_else(|| name.to_owned()),
             issuer: self.issuer,
+            organisation: self.organisation,
             mfa: self.mfa,
             roles: self.roles,
         }

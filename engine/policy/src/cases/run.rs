@@ -107,6 +107,10 @@ impl Cases {
                     *expect,
                 ))
             }
+            Question::Reach { human, organisation, expect } => {
+                let verdict = version.may_reach(self.known_human(human)?, organisation)?;
+                Ok(Answer::of_verdict(&verdict, *expect))
+            }
             Question::Operate { human, verb, expect } => {
                 Ok(Answer::of_verdict(&version.may_operate(self.known_human(human)?, verb)?, *expect))
             }

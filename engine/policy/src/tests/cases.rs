@@ -71,11 +71,15 @@ fn every_kind_of_case_passes_and_touches_its_policies() {
         verb = "disable"
         expect = "allow"
         policies = ["operate"]
+        [[reach]]
+        human = "bob"
+        organisation = "acme"
+        expect = "deny"
         "#,
         &[POLICIES, MORE],
     );
     let failed: Vec<_> = report.cases.iter().filter(|case| !case.passed()).collect();
-    assert!(failed.is_empty() && report.cases.len() == 6, "{failed:?}");
+    assert!(failed.is_empty() && report.cases.len() == 7, "{failed:?}");
     let untouched: Vec<_> = report.untouched.iter().map(AsRef::as_ref).collect();
     assert_eq!(untouched, ["no-unattended-payments", "clones-get-nothing", "approve"]);
 }

@@ -220,6 +220,32 @@ fn facts_that_do_not_fit_are_refused_and_nothing_is_decided() {
 }
 
 #[test]
+fn nobody_reaches_across_organisations_whom_no_policy_lets() {
+    let policies = r#"
+        @id("operate") permit (principal in Obol::Role::"analyst", action == Obol::Action::"operate", resource);
+        @id("auditors") permit (principal in Obol::Role::"auditor", action == Obol::Action::"reach", resource)
+        when { context.organisation != principal.organisation && principal.organisation == "example" };
+        @id("not-there") forbid (principal, action == Obol::Action::"reach", resource) when { context.organisation == "secret" };
+    "#;
+    let version = version(CATALOGUE, &[POLICIES, policies]);
+    let (analyst, auditor) = (human("alice", &["analyst"]), human("bob", &["auditor"]));
+    assert!(version.may_operate(&analyst, "agent.disable").unwrap().allowed);
+    assert!(
+        !version.may_reach(&analyst, "acme").unwrap().allowed,
+        "who may operate reaches nobody else by that"
+    );
+    let reaches = version.may_reach(&auditor, "acme").unwrap();
+    assert_eq!((reaches.allowed, ids(&reaches.decided_by)), (true, vec!["auditors"]));
+    assert!(
+        !version.may_operate(&auditor, "console.view").unwrap().allowed,
+        "and who reaches may do nothing by that"
+    );
+    assert!(!version.may_reach(&auditor, "secret").unwrap().allowed);
+    let elsewhere = crate::facts::HumanFacts { organisation: "acme".to_owned(), ..auditor };
+    assert!(!version.may_reach(&elsewhere, "example").unwrap().allowed);
+}
+
+#[test]
 fn registering_approving_and_operating_are_decided_too() {
     let policies = r#"
         @id("register") permit (principal, action == Obol::Action::"register", resource) when { context.days <= 30 };

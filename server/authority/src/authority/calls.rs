@@ -150,9 +150,10 @@ impl Authority {
         };
         let purpose = request.purpose.as_deref().map(|purpose| plain(purpose).into_owned());
         let identity = self.identity_of(&agent, proven.identity.subject());
+        let organisation = self.organisation_of(&agent.owner);
         let mut calls = Vec::with_capacity(request.calls.len());
         for wanted in &request.calls {
-            match self.narrow(wanted, &offers, &identity, purpose.as_deref()) {
+            match self.narrow(wanted, &offers, (&identity, organisation), purpose.as_deref()) {
                 Ok(call) => calls.push(call),
                 Err(refused) => return Ok(Err(refused)),
             }
@@ -183,7 +184,7 @@ impl Authority {
         &self,
         wanted: &Wanted,
         offers: &[PerCall],
-        agent: &AgentIdentity,
+        (agent, organisation): (&AgentIdentity, &str),
         purpose: Option<&str>,
     ) -> Result<AskedCall, Refused> {
         let is_it = |offer: &&PerCall| {
@@ -207,7 +208,7 @@ impl Authority {
                 constraints: wanted.constraints.clone(),
                 purpose: purpose.map(str::to_owned),
             };
-            match call.scope_within(&offer.grant.scope(agent, &self.settings.org_id), [0; 16]) {
+            match call.scope_within(&offer.grant.scope(agent, organisation), [0; 16]) {
                 Ok(scope) => return self.uses(wanted, &offer.offer, scope),
                 Err(widening) => why = format!("it goes beyond the offer in {}", widening.as_str()),
             }
@@ -233,14 +234,16 @@ impl Authority {
         Ok(AskedCall { offer: offer.to_owned(), scope, arguments, uses })
     }
 
-    /// The requests that wait, as `by` sees them, the one whose time is over next first; at most a page.
+    /// The requests that wait, as `by` sees them, the one whose time is over next first; at most a page. Of agents of another
+    /// organisation only those that policy lets them reach.
     ///
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
     pub fn asked_approvals(&self, by: &Human, now: Now) -> Result<Vec<AskedApproval>, Refused> {
         let waiting = self.directory.waiting_calls(now.secs())?;
-        waiting.into_iter().map(|approval| self.seen_by(approval, by, now)).collect()
+        let seen = waiting.into_iter().map(|approval| self.seen_by(approval, by, now));
+        seen.filter(|seen| !matches!(seen, Err(Refused::NoSuchApproval))).collect()
     }
 
     /// One request, as `by` sees it, also one that was decided.
@@ -256,6 +259,9 @@ impl Authority {
     fn seen_by(&self, approval: CallApproval, by: &Human, now: Now) -> Result<AskedApproval, Refused> {
         let agent = self.directory.agent(approval.agent.as_str())?;
         let agent = agent.ok_or(Refused::Unknown("agent"))?;
+        if !self.reaches(by, &agent.owner)? {
+            return Err(Refused::NoSuchApproval);
+        }
         let waits = approval.standing(now.secs()) == CallStanding::Waiting;
         let allowed = waits && self.check_decision(&approval, &agent, by, now).is_ok();
         Ok(AskedApproval { approval, agent, allowed })
@@ -278,6 +284,9 @@ impl Authority {
             return Err(Refused::NoSuchApproval);
         }
         let agent = self.directory.agent(approval.agent.as_str())?.ok_or(Refused::Unknown("agent"))?;
+        if !self.reaches(by, &agent.owner)? {
+            return Err(Refused::NoSuchApproval);
+        }
         let mut decided_by = (agent.version, 0);
         if approve {
             decided_by.1 = self.check_decision(&approval, &agent, by, now)?;
@@ -320,7 +329,7 @@ impl Authority {
                 return Err(gone());
             }
             let identity = self.identity_of(agent, scope.sub.clone());
-            let granted = offer.grant.scope(&identity, &self.settings.org_id);
+            let granted = offer.grant.scope(&identity, self.organisation_of(&agent.owner));
             obol_token::delegation::check_granted(scope, &granted).map_err(|_| gone())?;
             if !decider.may_approve_call(&person, agent, &owner, offer, now.secs()).map_err(undecided)? {
                 return Err(Refused::CallDenied);

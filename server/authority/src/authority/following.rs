@@ -205,7 +205,7 @@ impl Authority {
                 let by = Human { issuer: "agent".to_owned(), subject: agent.to_string() };
                 let text = format!("agent {agent} is held: {reason}");
                 self.notices.say(Topic::Alarms, "sidecar_flushed", text, now.secs());
-                match self.end(&EndScope::Agent(agent.to_string()), &reason, &by, now) {
+                match self.end_as(&EndScope::Agent(agent.to_string()), &reason, &by, now) {
                     Ok(_) | Err(Refused::Revoked) => Ok(()),
                     Err(refused) => Err(NotTaken::Unavailable(refused.to_string())),
                 }
@@ -288,6 +288,7 @@ impl Authority {
     /// [`Refused`].
     pub fn remove_replica(&self, id: &str, by: &Human, now: Now) -> Result<Replica, Refused> {
         let id = crate::id::ReplicaId::parse(id).ok_or(Refused::Unknown("copy of a resource server"))?;
+        self.check_reach_of_service(by)?;
         let place = self.auditor.reserve()?;
         let replica = self.directory.remove_replica(&id, now.secs())??;
         place.removed(&replica, by);

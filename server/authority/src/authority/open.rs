@@ -36,7 +36,8 @@ impl Authority {
         };
         let (grants, routes) = (decided.grants.clone(), decided.routes.clone());
         let approval_ends = decided.agent.expires_at;
-        let told = Told { identity: proven.identity, grants, routes, approval_ends };
+        let organisation = self.organisation_of(&decided.agent.owner).to_owned();
+        let told = Told { organisation, identity: proven.identity, grants, routes, approval_ends };
         let (name, identity) = (decided.agent.wanted.name.clone(), proven.identity);
         let plan = match self.plan(&proven, decided, now) {
             Ok(plan) => plan,
@@ -175,6 +176,7 @@ impl Authority {
     /// Derives the keys for each resource server. The session's own secret is gone after this.
     fn plan(&self, proven: &Proven, decided: Decided, now: Now) -> Result<SessionPlan, DocumentError> {
         let Decided { agent, request, grants, policy_epoch, routes: _ } = decided;
+        let org_id = self.organisation_of(&agent.owner).to_owned();
         let suite = proven.header.suite;
         let session_id = self.numbers.next(now.ms);
         let mut audiences: Vec<String> = grants.iter().map(|grant| grant.aud.clone()).collect();
@@ -192,7 +194,7 @@ impl Authority {
                 iss: self.settings.origin.clone(),
                 sub: proven.identity.subject(),
             },
-            org_id: self.settings.org_id.clone(),
+            org_id,
             lifetime_secs: self.settings.session_secs,
             policy_epoch,
             sek_public: request.sek_pk,

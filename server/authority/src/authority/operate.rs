@@ -123,6 +123,7 @@ impl Authority {
         by: Human,
         now: Now,
     ) -> Result<Agent, Refused> {
+        self.check_reach_of(review, &by)?;
         let secs = self.approval_secs(secs)?;
         let flow = flow_of(&by, Flow::Local);
         self.may_register(&by, &review.registration.wanted.class, roles, flow, secs)?;
@@ -156,7 +157,8 @@ impl Authority {
     /// [`Unavailable`](crate::directory::Unavailable).
     pub(crate) fn person(&self, human: &Human) -> Answer<Person> {
         let known = if human.is_local() { None } else { self.directory.person(human)? };
-        Ok(known.unwrap_or_else(|| Person::unknown(human.clone())))
+        let known = known.unwrap_or_else(|| Person::unknown(human.clone()));
+        Ok(Person { organisation: self.organisation_of(human).to_owned(), ..known })
     }
 
     /// What would follow from approving a registration with these roles, for so many seconds. Nothing is changed.
@@ -173,6 +175,7 @@ impl Authority {
         flow: Flow,
         now: Now,
     ) -> Result<Preview, Refused> {
+        self.check_reach_of(review, by)?;
         let secs = self.approval_secs(secs)?;
         let undecided = |error: Undecided| Refused::Unavailable(error.to_string());
         let decider = self.deciding.read().decider.clone();
@@ -248,6 +251,9 @@ impl Authority {
         by: &Human,
         now: Now,
     ) -> Result<Registration, Refused> {
+        if let Ok(review) = self.review_named(&id, now) {
+            self.check_reach_of(&review, by)?;
+        }
         let place = self.auditor.reserve()?;
         let registration = self.directory.deny(id, if block { BLOCK_SECS } else { 0 }, now.secs())??;
         place.denied(&registration, by);
@@ -312,6 +318,18 @@ impl Authority {
     ///
     /// [`Refused`]; nothing was ended then.
     pub fn end(&self, scope: &EndScope, reason: &str, by: &Human, now: Now) -> Result<KillReport, Refused> {
+        self.check_reach_of_end(scope, by)?;
+        self.end_as(scope, reason, by, now)
+    }
+
+    /// The same, where it is known that `by` may.
+    pub(super) fn end_as(
+        &self,
+        scope: &EndScope,
+        reason: &str,
+        by: &Human,
+        now: Now,
+    ) -> Result<KillReport, Refused> {
         let mut whole = Ended::default();
         loop {
             let place = self.auditor.reserve()?;
@@ -353,6 +371,9 @@ impl Authority {
     ///
     /// [`Refused`].
     pub fn enable_agent(&self, name: &str, by: &Human, now: Now) -> Result<Agent, Refused> {
+        if self.reached_agent(name, by)?.is_none() {
+            return Err(Refused::Unknown("agent"));
+        }
         let place = self.auditor.reserve()?;
         let agent = self.directory.enable_agent(name, now.secs())??;
         place.enabled(&format!("agent {}", agent.id), by);
@@ -365,6 +386,7 @@ impl Authority {
     ///
     /// [`Refused`].
     pub fn enable_tool(&self, tool: &str, by: &Human, now: Now) -> Result<(), Refused> {
+        self.check_reach_of_service(by)?;
         let place = self.auditor.reserve()?;
         self.directory.enable_tool(tool, now.secs())??;
         place.enabled(&format!("tool {tool}"), by);
@@ -391,6 +413,7 @@ impl Authority {
         if suites.is_empty() {
             return Err(Refused::Malformed("a resource server reads at least one suite".to_owned()));
         }
+        self.check_reach_of_service(by)?;
         let place = self.auditor.reserve()?;
         let (code, expires_at) =
             (Bearer::generate(&mut self.random()), now.secs().saturating_add(JOIN_CODE_SECS));
@@ -417,6 +440,7 @@ impl Authority {
         by: &Human,
         now: Now,
     ) -> Result<PolicyVersion, Refused> {
+        self.check_reach_of_service(by)?;
         // Both before anything is done: a line that has no room undoes nothing.
         let (place, of_sessions) = (self.auditor.reserve()?, self.auditor.reserve()?);
         // Held until the commit: what is decided meanwhile by the old one is decided anew, under the new epoch.
@@ -443,6 +467,7 @@ impl Authority {
         decider: Arc<dyn Decider>,
         by: &Human,
     ) -> Result<(), Refused> {
+        self.check_reach_of_service(by)?;
         let place = self.auditor.reserve()?;
         let digest = other.as_ref().map(|other| other.digest.clone());
         let mut deciding = self.deciding.write();

@@ -206,7 +206,6 @@ pub(super) fn key(key: &AuthorityKey) -> Value {
 /// What answers say of the service itself.
 #[derive(Clone, Debug)]
 pub(super) struct AuthorityFacts {
-    org_id: String,
     origin: String,
     lease_secs: u64,
     keys: Value,
@@ -216,7 +215,6 @@ impl AuthorityFacts {
     pub(super) fn of(authority: &Authority) -> Self {
         let settings = &authority.settings;
         Self {
-            org_id: settings.org_id.clone(),
             origin: settings.origin.clone(),
             lease_secs: settings.lease_secs,
             keys: json!([key(&authority.key())]),
@@ -227,6 +225,8 @@ impl AuthorityFacts {
 /// What the answer says of a session, and the directory does not keep.
 #[derive(Debug)]
 pub(super) struct Told {
+    /// That of the agent's owner.
+    pub(super) organisation: String,
     pub(super) identity: IdentityPublic,
     pub(super) grants: Vec<obol_session::Grant>,
     pub(super) routes: Vec<Route>,
@@ -240,7 +240,7 @@ pub(super) fn session(service: &AuthorityFacts, opened: &Opened, told: &Told) ->
         "session_id": row.id,
         "suite": row.suite,
         "agent_instance_id": row.agent,
-        "org_id": service.org_id,
+        "org_id": told.organisation,
         "iss": service.origin,
         "sub": told.identity.subject(),
         "established_at": row.established_at,

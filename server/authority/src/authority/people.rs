@@ -59,6 +59,7 @@ impl Authority {
         by: &Human,
         now: Now,
     ) -> Result<Confirmed, Refused> {
+        self.check_reach_of(review, by)?;
         let registration = &review.registration;
         let secs = self.approval_secs(secs)?;
         self.may_register(by, &registration.wanted.class, roles, registration.flow.name(), secs)?;

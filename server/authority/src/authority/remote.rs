@@ -14,7 +14,7 @@ use crate::directory::{Flow, Human, PersonStatus, Unavailable};
 use crate::id::{LoginId, UserCode};
 use crate::notices::{Topic, quoted};
 use crate::refused::Refused;
-use crate::remote::{ASKED_SECS, AskedLogin, LiveLogin, LoginState, Operator, SaidOfLogin, Turn};
+use crate::remote::{ASKED_SECS, AskedLogin, LiveLogin, LoginState, Of, Operator, SaidOfLogin, Turn};
 
 /// The longest text that is said of a machine, in bytes.
 const MAX_TEXT_BYTES: usize = 128;
@@ -233,9 +233,19 @@ impl Authority {
         Ok(live)
     }
 
-    /// The operators of other machines who are let in, oldest first.
-    pub fn logins(&self, now: Now) -> Vec<LiveLogin> {
-        self.logins.live(now.secs())
+    /// The operators of other machines who are let in, oldest first: those whom `by` reaches.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`] where it cannot be decided.
+    pub fn logins(&self, by: &Human, now: Now) -> Result<Vec<LiveLogin>, Refused> {
+        let mut reached = Vec::new();
+        for live in self.logins.live(now.secs()) {
+            if self.reaches(by, &live.human)? {
+                reached.push(live);
+            }
+        }
+        Ok(reached)
     }
 
     /// Ends the login of this name, or all of those of the human of this name, and says how many.
@@ -248,10 +258,12 @@ impl Authority {
         let is_meant = |live: &LiveLogin| {
             live.id.as_str() == named || live.human.to_string() == named || live.human.subject == named
         };
-        if !self.logins.live(now.secs()).iter().any(is_meant) {
+        let reached = self.logins(by, now)?;
+        let meant: Vec<LoginId> = reached.into_iter().filter(is_meant).map(|live| live.id).collect();
+        if meant.is_empty() {
             return Ok(0);
         }
-        let ended = self.logins.end(is_meant);
+        let ended = self.logins.end(|live| meant.contains(&live.id));
         place.logged_out(&by.to_string(), "ended by an operator", &ended);
         Ok(ended.len())
     }
@@ -293,14 +305,14 @@ impl Authority {
     /// Carries out what somebody who is let in asks for: message D of purpose 10.
     pub(crate) fn operate(&self, asks: Asks, operator: &dyn Operator, now: Now) -> Vec<u8> {
         let Asks { proven, live, call } = asks;
-        let answer = operator.operate(&call, &live.human, &|verb| self.may(&live, verb, now));
+        let answer = operator.operate(&call, &live.human, &|verb, of| self.may(&live, verb, of, now));
         let told = [b"{\"answer\":", answer.as_slice(), b"}"].concat();
         self.answered_once(proven, &told)
     }
 
     /// Whether somebody who is let in may do this now; that they do is audited first.
-    fn may(&self, live: &LiveLogin, verb: &str, now: Now) -> Result<(), Refused> {
-        let decided = self.decide_operating(live, verb, now);
+    fn may(&self, live: &LiveLogin, verb: &str, of: Of, now: Now) -> Result<(), Refused> {
+        let decided = self.decide_operating(live, verb, of, now);
         match decided {
             Ok(()) => {
                 self.auditor.reserve()?.operated(live, verb);
@@ -313,7 +325,7 @@ impl Authority {
         }
     }
 
-    fn decide_operating(&self, live: &LiveLogin, verb: &str, now: Now) -> Result<(), Refused> {
+    fn decide_operating(&self, live: &LiveLogin, verb: &str, of: Of, now: Now) -> Result<(), Refused> {
         // It may have ended while it waited for its turn.
         let is_live = self.logins.by_key(&live.key, now.secs()).is_some_and(|now| now.id == live.id);
         if !is_live {
@@ -321,6 +333,7 @@ impl Authority {
         }
         self.may_log_in(&live.human)?;
         match self.may_operate(&live.human, verb)?.allowed {
+            true if of == Of::Service => self.check_reach_of_service(&live.human),
             true => Ok(()),
             false => Err(Refused::MayNotOperate(verb.to_owned())),
         }

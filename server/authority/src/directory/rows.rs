@@ -71,6 +71,9 @@ pub struct Person {
     pub(crate) narrowed_at: u64,
     /// Whether they may answer for agents.
     pub status: PersonStatus,
+    /// The organisation that they are of. It is kept nowhere: settings say whose humans are whose.
+    #[serde(skip)]
+    pub organisation: String,
 }
 
 impl Person {
@@ -85,6 +88,7 @@ impl Person {
             known_at: 0,
             narrowed_at: 0,
             status: PersonStatus::Active,
+            organisation: String::new(),
         }
     }
 

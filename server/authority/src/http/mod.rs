@@ -318,14 +318,13 @@ impl Service {
             .as_ref()
             .map(|mail| mail.run(self.authority.notices(), self.authority.settings().origin()));
         #[cfg(feature = "people")]
-        let _asking =
-            self.options.providers.clone().filter(|all| all.ask_for_calls()).map(|all| {
-                let (asking, heard) =
-                    (Asking::new(all, Arc::clone(&self.authority), now), self.authority.notices().listen());
-                let mut tasks = tokio::task::JoinSet::new();
-                tasks.spawn(asking.run(heard));
-                tasks
-            });
+        let _asking = self.options.providers.clone().filter(|all| all.ask_for_calls()).map(|all| {
+            let (asking, heard) =
+                (Asking::new(all, Arc::clone(&self.authority), now), self.authority.notices().listen());
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(asking.run(heard));
+            tasks
+        });
         let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
         let (probes, stop) = (self.probes.take(), self.stop.clone());
         let watched = async {

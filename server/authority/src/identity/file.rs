@@ -30,6 +30,8 @@ pub struct ProvidersFile {
 pub struct FileProvider {
     /// Its settings, without the secret.
     pub settings: ProviderSettings,
+    /// The organisation whose humans it knows; without it, the service's own.
+    pub organisation: Option<String>,
     /// The file with the secret; without it, a public client. From the folder of the file that names it.
     pub client_secret_file: Option<PathBuf>,
 }
@@ -49,6 +51,7 @@ struct Text {
     client_id: String,
     client_secret_file: Option<PathBuf>,
     scopes: Option<Vec<String>>,
+    organisation: Option<String>,
     roles_claim: Option<String>,
     #[serde(default)]
     roles: BTreeMap<String, String>,
@@ -67,19 +70,19 @@ fn wrong<T>(why: impl Into<String>) -> Result<T, ProviderError> {
 }
 
 impl ProvidersFile {
-    /// Reads the file's text.
+    /// Reads the file's text, for a service of the organisation `own`.
     ///
     /// # Errors
     ///
     /// [`ProviderError`] says what is wrong, and of which provider.
-    pub fn from_json(text: &[u8]) -> Result<Self, ProviderError> {
+    pub fn from_json(text: &[u8], own: &str) -> Result<Self, ProviderError> {
         let file: File = json::parse(text).map_err(|error| ProviderError(error.to_string()))?;
         if file.providers.is_empty() || file.providers.len() > MAX_PROVIDERS {
             return wrong(format!("providers: 1 to {MAX_PROVIDERS} of them"));
         }
         let read = |one: Text| {
             let name = plain(&one.name).into_owned();
-            one.read().map_err(|error| ProviderError(format!("provider {name}: {error}")))
+            one.read(own).map_err(|error| ProviderError(format!("provider {name}: {error}")))
         };
         let providers = file.providers.into_iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self { providers })
@@ -87,17 +90,21 @@ impl ProvidersFile {
 }
 
 impl Text {
-    fn read(self) -> Result<FileProvider, ProviderError> {
+    fn read(self, own: &str) -> Result<FileProvider, ProviderError> {
         check_name(&self.name)?;
         if let Some(title) = &self.title {
             check_title(title)?;
         }
         let lists = [&self.scopes.clone().unwrap_or_default(), &self.acr_values];
         let is_sound = |text: &String| {
-            !text.is_empty() && text.len() <= MAX_TEXT_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+            !text.is_empty()
+                && text.len() <= MAX_TEXT_BYTES
+                && text.bytes().all(|byte| byte.is_ascii_graphic())
         };
         if lists.iter().any(|list| list.len() > MAX_TEXTS || !list.iter().all(is_sound)) {
-            return wrong(format!("scopes and acr_values: up to {MAX_TEXTS} texts of visible ASCII without spaces"));
+            return wrong(format!(
+                "scopes and acr_values: up to {MAX_TEXTS} texts of visible ASCII without spaces"
+            ));
         }
         let is_pair = |(value, role): (&String, &String)| {
             !value.is_empty() && value.len() <= MAX_TEXT_BYTES && is_name(role)
@@ -106,6 +113,13 @@ impl Text {
             return wrong(format!(
                 "roles: up to {MAX_TEXTS} values of the claim, each with the name of the role that it stands for, such as {{\"obol-developers\": \"dev\"}}"
             ));
+        }
+        let organisation = self.organisation.filter(|named| named != own);
+        if organisation.is_some() && self.roles.is_empty() {
+            return wrong(
+                "roles: whoever runs the provider of another organisation names its groups, and could name one as a role of yours; say which \
+                 of its values stand for which role, such as {\"obol-developers\": \"acme-dev\"}",
+            );
         }
         if self.approves_calls && self.client_secret_file.is_none() {
             return wrong(
@@ -128,7 +142,7 @@ impl Text {
             .always_ask(self.always_ask)
             .lacks_auth_time(self.lacks_auth_time)
             .approves_calls(self.approves_calls);
-        Ok(FileProvider { settings, client_secret_file: self.client_secret_file })
+        Ok(FileProvider { settings, organisation, client_secret_file: self.client_secret_file })
     }
 }
 
@@ -159,7 +173,7 @@ mod tests {
 
     fn read(providers: &Value) -> Result<ProvidersFile, String> {
         let text = json!({ "providers": providers }).to_string();
-        ProvidersFile::from_json(text.as_bytes()).map_err(|error| error.to_string())
+        ProvidersFile::from_json(text.as_bytes(), "corp").map_err(|error| error.to_string())
     }
 
     fn one(more: &Value) -> Value {
@@ -173,15 +187,23 @@ mod tests {
     fn a_file_names_several_each_with_an_address_of_its_own() {
         let file = read(&json!([
             { "name": "corp", "title": "Corp", "issuer": "https://idp.example", "client_id": "obol",
-              "client_secret_file": "corp.secret", "roles_claim": "realm_access.roles" },
-            { "name": "entra-2", "issuer": "https://login.example/t/v2.0", "client_id": "6f", "roles": { "1f": "dev" } },
+              "organisation": "corp", "client_secret_file": "corp.secret", "roles_claim": "realm_access.roles" },
+            { "name": "entra-2", "issuer": "https://login.example/t/v2.0", "client_id": "6f",
+              "organisation": "acme", "roles": { "1f": "dev" } },
         ]))
         .unwrap();
         let [corp, entra] = file.providers.as_slice() else { panic!("{file:?}") };
         assert_eq!((corp.settings.shown(), corp.settings.callback().as_str()), ("Corp", "/callback/corp"));
         assert_eq!(corp.client_secret_file.as_deref(), Some(std::path::Path::new("corp.secret")));
-        assert_eq!((entra.settings.shown(), entra.settings.callback().as_str()), ("entra-2", "/callback/entra-2"));
-        assert_eq!(entra.settings.roles["1f"], "dev");
+        assert_eq!(
+            (entra.settings.shown(), entra.settings.callback().as_str()),
+            ("entra-2", "/callback/entra-2")
+        );
+        assert_eq!(
+            (entra.settings.roles["1f"].as_str(), entra.organisation.as_deref()),
+            ("dev", Some("acme"))
+        );
+        assert_eq!(corp.organisation, None, "the service's own");
         assert_eq!(ProviderSettings::new("https://x.example", "obol").unwrap().callback(), "/callback");
     }
 
@@ -199,6 +221,7 @@ mod tests {
             (json!({ "roles": { "x": "d v" } }), "roles"),
             (json!({ "scopes": ["a b"] }), "scopes"),
             (json!({ "approves_calls": true }), "client_secret_file"),
+            (json!({ "organisation": "acme" }), "could name one as a role of yours"),
             (json!({ "secret": "x" }), "secret"),
         ] {
             let error = read(&one(&more)).unwrap_err();

@@ -86,14 +86,15 @@ fn in_words(observed: &Observed) -> String {
 }
 
 fn human(person: &Person) -> HumanFacts {
-    let Person { human, roles, mfa, status, .. } = person;
+    let Person { human, roles, mfa, status, organisation, .. } = person;
     let roles = match status {
         // Nobody else reaches the socket on which local humans decide.
         PersonStatus::Active if human.is_local() => BTreeSet::from([OPERATOR_ROLE.to_owned()]),
         PersonStatus::Active => roles.clone(),
         PersonStatus::Disabled => BTreeSet::new(),
     };
-    HumanFacts { id: human.to_string(), issuer: human.issuer.clone(), mfa: *mfa, roles }
+    let organisation = organisation.clone();
+    HumanFacts { id: human.to_string(), issuer: human.issuer.clone(), organisation, mfa: *mfa, roles }
 }
 
 /// The agent as it is with this owner: it has no role that they lack.
@@ -175,6 +176,18 @@ impl Decider for CedarDecider {
         }
         let decided_by = verdict.decided_by.iter().map(ToString::to_string).collect();
         Ok(Verdict { allowed: verdict.allowed, decided_by })
+    }
+
+    fn may_reach(&self, by: &Person, organisation: &str) -> Result<bool, Undecided> {
+        let verdict = self
+            .in_force
+            .version()
+            .may_reach(&human(by), organisation)
+            .map_err(|error| Undecided(error.to_string()))?;
+        for error in &verdict.errors {
+            tracing::error!(?error, "a rule could not be evaluated, and so denies");
+        }
+        Ok(verdict.allowed)
     }
 
     fn may_approve_call(

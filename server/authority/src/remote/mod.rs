@@ -17,9 +17,19 @@ pub use self::logins::{AskedLogin, LiveLogin, SaidOfLogin};
 use crate::directory::Human;
 use crate::refused::Refused;
 
+/// Whose it is what an operator asks about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Of {
+    /// That of agents: whoever carries it out looks whose, and shows and does nothing to those of an organisation that the operator does not
+    /// reach.
+    Agents,
+    /// The service's own, or everybody's.
+    Service,
+}
+
 /// Carries out what an operator asks for.
 pub trait Operator: Send + Sync + fmt::Debug {
-    /// Carries out one request of `by`, written as on the operator's socket, if `may` lets them use its verb; gives the answer,
-    /// written so too.
-    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str) -> Result<(), Refused>) -> Vec<u8>;
+    /// Carries out one request of `by`, written as on the operator's socket, if `may` lets them use its verb on what it is of; gives the
+    /// answer, written so too.
+    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str, Of) -> Result<(), Refused>) -> Vec<u8>;
 }

@@ -4,16 +4,16 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::authority::remote::Asked;
-use crate::remote::Operator;
+use crate::remote::{Of, Operator};
 
 /// Counts what it is let do.
 #[derive(Debug, Default)]
 struct Counts(AtomicUsize);
 
 impl Operator for Counts {
-    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str) -> Result<(), Refused>) -> Vec<u8> {
+    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str, Of) -> Result<(), Refused>) -> Vec<u8> {
         let verb = serde_json::from_slice::<Value>(request).unwrap()["verb"].as_str().unwrap().to_owned();
-        match may(&verb) {
+        match may(&verb, Of::Agents) {
             Ok(()) => {
                 let count = self.0.fetch_add(1, Ordering::SeqCst) + 1;
                 json!({ "done": count, "by": by.to_string() }).to_string().into_bytes()
@@ -193,7 +193,7 @@ fn who_lost_the_role_or_left_operates_nothing_more_and_no_one_without_it_is_let_
     authority.end(&left, "left", &Human::local("test"), at(START)).unwrap();
     assert_eq!(completes(&authority, &asking, &id, &code)["error"]["code"], "NO_SUCH_CODE");
     assert_eq!(operates(&authority, &client, &counts, at(START))["error"]["code"], "NOT_LOGGED_IN");
-    assert!(authority.logins(at(START)).is_empty());
+    assert!(authority.logins(&Human::local("root"), at(START)).unwrap().is_empty());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn an_operator_ends_a_login_by_its_name_or_by_whose_it_is() {
     let (authority, counts) = (service(), Counts::default());
     let (first, second) = (let_in(&authority), let_in(&authority));
     let by = Human::local("root");
-    let names: Vec<_> = authority.logins(at(START)).into_iter().map(|live| live.id).collect();
+    let names: Vec<_> = authority.logins(&by, at(START)).unwrap().into_iter().map(|live| live.id).collect();
     assert_eq!(authority.end_logins("log_unknown", &by, at(START)), Ok(0));
     for name in &names {
         assert_eq!(authority.end_logins(name.as_str(), &by, at(START)), Ok(1));
@@ -211,7 +211,7 @@ fn an_operator_ends_a_login_by_its_name_or_by_whose_it_is() {
     }
     drop((let_in(&authority), let_in(&authority)));
     assert_eq!(authority.end_logins("anna", &by, at(START)), Ok(2));
-    assert!(authority.logins(at(START)).is_empty());
+    assert!(authority.logins(&Human::local("root"), at(START)).unwrap().is_empty());
 }
 
 #[test]

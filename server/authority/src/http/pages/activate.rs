@@ -169,8 +169,16 @@ impl Pages {
     /// The registration that waits, if this browser may see it.
     async fn reviewed(&self, name: &str, browser: &Browser) -> Result<Review, Refusal> {
         let id = RegistrationId::parse(name).ok_or(Refused::NoSuchCode)?;
-        let now = now();
-        let review = self.run(move |authority| authority.review_named(&id, now)).await??;
+        let (by, now) = (browser.human.clone(), now());
+        let review = self
+            .run(move |authority| {
+                let review = authority.review_named(&id, now)?;
+                match authority.reaches_registration(&review, &by)? {
+                    true => Ok(review),
+                    false => Err(Refused::NoSuchCode),
+                }
+            })
+            .await??;
         match review.registration.flow {
             Flow::Loopback(_) => Ok(review),
             Flow::Code if browser.typed.as_ref() == Some(&review.registration.id) => Ok(review),

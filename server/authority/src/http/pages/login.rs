@@ -52,9 +52,8 @@ struct LoginPage<'a> {
 
 fn choose(pages: &Pages, to: &str) -> Response {
     let settings = pages.providers.all().iter().map(|one| one.settings());
-    let choices = settings.filter_map(|one| {
-        Some(Choice { name: one.name()?, title: one.shown(), issuer: one.issuer() })
-    });
+    let choices = settings
+        .filter_map(|one| Some(Choice { name: one.name()?, title: one.shown(), issuer: one.issuer() }));
     page(StatusCode::OK, &LoginPage { choices: choices.collect(), to }, "")
 }
 
@@ -114,7 +113,11 @@ async fn answered(pages: &Pages, came_to: Option<&str>, request: Request) -> Ser
     let now = now();
     let Begun { login, to } = begun;
     let Some(provider) = pages.providers.answered(&login, came_to) else {
-        tracing::warn!(came_to, begun_with = login.issuer, "an answer came to the address of another provider");
+        tracing::warn!(
+            came_to,
+            begun_with = login.issuer,
+            "an answer came to the address of another provider"
+        );
         return Err(not_begun());
     };
     let finished = provider.finish(login, back, now.secs()).await;

@@ -65,10 +65,9 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let mail = mail::open(config)?;
     let options = mail.iter().fold(options, |options, mail| options.mail(Arc::clone(mail)));
     #[cfg(feature = "people")]
-    let (settings, options) = match provider::open(args, config, settings.origin(), &outbound)? {
-        Some(providers) => (settings.with_pages(), options.providers(providers)),
-        None => (settings, options),
-    };
+    let (settings, providers) = provider::open(args, config, settings, &outbound)?;
+    #[cfg(feature = "people")]
+    let options = providers.into_iter().fold(options, |options, all| options.providers(all));
     // Outside the sandbox, as the keyring is. Without the socket nobody could approve or end anything, so there is no service
     // without it.
     let operator = operator_door(args)?;

@@ -11,6 +11,11 @@ fn named<'a>(args: &'a AsArgs, config: &'a As) -> Option<&'a String> {
     args.provider.as_ref().or(config.provider.as_ref())
 }
 
+/// The service's own organisation.
+pub(super) fn own<'a>(args: &'a AsArgs, config: &'a As) -> &'a str {
+    args.org.as_deref().or(config.org.as_deref()).unwrap_or("default")
+}
+
 /// The file that names several, if there is to be one.
 fn file<'a>(args: &'a AsArgs, config: &'a As) -> Option<&'a PathBuf> {
     args.providers.as_ref().or(config.providers.as_ref())
@@ -43,13 +48,13 @@ mod with_people {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
-    use obol_authority::Outbound;
-    use obol_authority::identity::{Provider, ProviderSettings, Providers, ProvidersFile};
+    use obol_authority::identity::{FileProvider, Provider, ProviderSettings, Providers, ProvidersFile};
+    use obol_authority::{Outbound, Settings};
     use obol_secret::file::{PrivateFile, read_credential};
     use obol_session::limits::is_name;
     use zeroize::Zeroizing;
 
-    use super::{As, AsArgs, Failure, Outcome, file, named};
+    use super::{As, AsArgs, Failure, Outcome, file, named, own};
     use crate::places::environment;
 
     /// The longest secret, in bytes.
@@ -62,13 +67,13 @@ mod with_people {
     /// Whether what is said of the providers can be.
     pub(crate) fn check(args: &AsArgs, config: &As) -> Outcome {
         let outbound = Outbound::new(None).map_err(Failure::usage)?;
-        match several(args, config)? {
-            Some((_, several)) => {
-                let settings = several.providers.into_iter().map(|one| one.settings);
-                together(settings, "https://as.example", &outbound).map(drop)
-            }
-            None => settings(args, config).map(drop),
-        }
+        let Some((_, several)) = several(args, config)? else {
+            return settings(args, config).map(drop);
+        };
+        let service = Settings::new("https://as.example", own(args, config)).map_err(Failure::usage)?;
+        several.providers.iter().try_fold(service, organised)?;
+        let settings = several.providers.into_iter().map(|one| one.settings);
+        together(settings, "https://as.example", &outbound).map(drop)
     }
 
     /// The ports that the providers are reached at.
@@ -78,16 +83,21 @@ mod with_people {
         Ok(settings.chain(self::settings(args, config)?).filter_map(|one| one.port()).collect())
     }
 
-    /// The providers, if there are to be any, for a service that browsers know as `origin`.
+    /// The providers, if there are to be any, for a service of these settings, which then know whose humans are whose.
     pub(crate) fn open(
         args: &AsArgs,
         config: &As,
-        origin: &str,
+        service: Settings,
         outbound: &Outbound,
-    ) -> Outcome<Option<Providers>> {
+    ) -> Outcome<(Settings, Option<Providers>)> {
+        let origin = service.origin().to_owned();
         let Some((file, several)) = several(args, config)? else {
-            return Ok(one(args, config, origin, outbound)?.map(Providers::from));
+            return Ok(match one(args, config, &origin, outbound)? {
+                Some(one) => (service.with_pages(), Some(Providers::from(one))),
+                None => (service, None),
+            });
         };
+        let service = several.providers.iter().try_fold(service.with_pages(), organised)?;
         let mut settings = Vec::new();
         for one in several.providers {
             // A name without a folder is of a file beside the one that names it.
@@ -95,13 +105,23 @@ mod with_people {
                 Some(folder) => folder.join(secret),
                 None => secret,
             });
-            let secret = place.map(|place| text_of(&PrivateFile::read(&place, MAX_SECRET_BYTES)?)).transpose()?;
+            let secret =
+                place.map(|place| text_of(&PrivateFile::read(&place, MAX_SECRET_BYTES)?)).transpose()?;
             settings.push(match secret {
                 Some(secret) => one.settings.client_secret(secret),
                 None => one.settings,
             });
         }
-        together(settings.into_iter(), origin, outbound).map(Some)
+        Ok((service, Some(together(settings.into_iter(), &origin, outbound)?)))
+    }
+
+    /// The settings, which know of one more provider whose its humans are.
+    fn organised(service: Settings, one: &FileProvider) -> Outcome<Settings> {
+        let issuer = one.settings.issuer();
+        let name = one.organisation.clone().unwrap_or_else(|| service.own_organisation().to_owned());
+        service
+            .organisation(issuer, &name)
+            .map_err(|error| Failure::usage(format_args!("as.providers: {issuer}: {error}")))
     }
 
     fn together(
@@ -123,7 +143,7 @@ mod with_people {
             )));
         }
         let text = PrivateFile::read(file, MAX_FILE_BYTES).map_err(Failure::usage)?;
-        let read = ProvidersFile::from_json(&text);
+        let read = ProvidersFile::from_json(&text, own(args, config));
         read.map(|read| Some((file, read)))
             .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
     }

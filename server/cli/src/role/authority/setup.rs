@@ -119,8 +119,7 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
     let named = args.origin.as_deref().or(config.origin.as_deref());
     let with_tls = certificate_files(args, config)?.is_some();
     let origin = origin(named, listen(args, config), with_tls)?;
-    let org = args.org.as_deref().or(config.org.as_deref()).unwrap_or("default");
-    let mut settings = Settings::new(&origin, org).map_err(Failure::usage)?;
+    let mut settings = Settings::new(&origin, super::provider::own(args, config)).map_err(Failure::usage)?;
     if let Some(secs) = config.session_life {
         settings = settings.session_secs(secs).map_err(Failure::usage)?;
     }

@@ -75,25 +75,23 @@ pub(in super::super) async fn list(pages: &Pages, request: Request) -> Served {
     let after = visit.asked("after").and_then(AgentId::parse);
     let begins_behind = after.is_some();
     let name = visit.asked("name").map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
-    let wanted = name.clone();
-    let (agents, found) = visit
+    let (wanted, by) = (name.clone(), visit.browser.human.clone());
+    let (agents, next, found) = visit
         .look(pages, move |authority| {
-            let directory = authority.directory();
-            let found = wanted.map(|name| directory.agent(&name)).transpose()?.flatten();
-            Ok((directory.agents(after.as_ref())?, found))
+            let found = wanted.map(|name| authority.reached_agent(&name, &by)).transpose()?.flatten();
+            let (agents, next) = authority.reached_agents(after.as_ref(), PAGE, &by)?;
+            Ok((agents, next, found))
         })
         .await?;
     if let Some(found) = found {
         return Ok(see_other(&format!("/console/agents/{}", found.id)));
     }
-    let next =
-        agents.get(PAGE.saturating_sub(1)).filter(|_| agents.len() > PAGE).map(|agent| agent.id.to_string());
     let shown = ListPage {
         browser: &visit.browser,
-        agents: agents.iter().take(PAGE).map(|agent| Line::of(agent, visit.now.secs())).collect(),
+        agents: agents.iter().map(|agent| Line::of(agent, visit.now.secs())).collect(),
         missed: name.map(|name| shown(&name).chars().take(super::MAX_REASON_CHARS).collect()),
         begins_behind,
-        next,
+        next: next.map(|id| id.to_string()),
     };
     Ok(page(StatusCode::OK, &shown, ""))
 }
@@ -143,7 +141,7 @@ pub(in super::super) async fn agent(pages: &Pages, name: &str, request: Request)
     let (since, now, by) = (visit.since(), visit.now, visit.browser.human.clone());
     let found = visit.look(pages, move |authority| {
         let directory = authority.directory();
-        let agent = directory.agent(id.as_str())?.ok_or(Refused::Unknown("agent"))?;
+        let agent = authority.reached_agent(id.as_str(), &by)?.ok_or(Refused::Unknown("agent"))?;
         let heard = |event| {
             let (audiences, id) = (audiences(authority)?, Some(agent.id.to_string()));
             Heard::of(authority, event, &audiences, id, &path, now.secs())

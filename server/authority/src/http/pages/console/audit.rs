@@ -11,7 +11,7 @@ use obol_audit::{AuditLog, Line as Written, Page as Read, Place};
 use super::super::answer::{Refusal, page};
 use super::super::guard::Form;
 use super::super::{Pages, Served};
-use super::{Browser, PAGE, Visit, may, shown};
+use super::{Browser, PAGE, Visit, may_of_service, shown};
 use crate::authority::Authority;
 use crate::directory::Agent;
 use crate::refused::Refused;
@@ -256,7 +256,7 @@ pub(in super::super) async fn show(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/audit")?;
     let sought = Sought::of(&visit)?;
     let asked = sought.clone();
-    let found = visit.look(pages, move |authority| Ok(found(authority, &asked)?)).await?;
+    let found = visit.look_at_service(pages, move |authority| Ok(found(authority, &asked)?)).await?;
     Ok(page(StatusCode::OK, &shown_page(&visit.browser, &sought, found, None), ""))
 }
 
@@ -270,7 +270,7 @@ pub(in super::super) async fn check(pages: &Pages, request: Request) -> Served {
     };
     let by = browser.human.clone();
     let done = pages.run(move |authority| {
-        may(authority, &by, super::VIEW)?;
+        may_of_service(authority, &by, super::VIEW)?;
         let found = found(authority, &Sought::default())?;
         let log = authority.audit_log().ok_or(Refused::Unknown("audit log"))?;
         Ok::<_, Refusal>((found, checked(log)))

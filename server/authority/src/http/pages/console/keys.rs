@@ -43,7 +43,7 @@ struct KeysPage<'a> {
 pub(in super::super) async fn show(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/keys")?;
     let now = visit.now.secs();
-    let found = visit.look(pages, |authority| {
+    let found = visit.look_at_service(pages, |authority| {
         let chain = authority.audit_log().map(|log| log.mark().chain().to_owned());
         let key = authority.key();
         let settings = authority.settings();

@@ -76,7 +76,21 @@ impl Visit {
         self.asked("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or(1).saturating_sub(1)
     }
 
-    /// Reads what a page shows, if policy lets this human look.
+    /// Reads what a page shows of the service itself, if policy lets this human look, and it is of their organisation.
+    async fn look_at_service<T: Send + 'static>(
+        &self,
+        pages: &Pages,
+        read: impl FnOnce(&Authority) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let by = self.browser.human.clone();
+        self.look(pages, move |authority| {
+            reach_service(authority, &by)?;
+            read(authority)
+        })
+        .await
+    }
+
+    /// Reads what a page shows, if policy lets this human look. It shows them nothing of an organisation that they do not reach.
     async fn look<T: Send + 'static>(
         &self,
         pages: &Pages,
@@ -133,6 +147,23 @@ fn may(authority: &Authority, by: &Human, verb: &str) -> Result<(), Refusal> {
     };
     let text = format!("Policy does not let you do this ({verb}). {why}");
     Err(Refusal::new(StatusCode::FORBIDDEN, "Not allowed", &text))
+}
+
+/// The same of something that is the service's own, and so of its organisation.
+fn may_of_service(authority: &Authority, by: &Human, verb: &str) -> Result<(), Refusal> {
+    may(authority, by, verb)?;
+    reach_service(authority, by)
+}
+
+fn reach_service(authority: &Authority, by: &Human) -> Result<(), Refusal> {
+    match authority.reaches_service(by)? {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "Not allowed",
+            "This is of another organisation than yours. You see your own agents, their sessions, and calls that wait.",
+        )),
+    }
 }
 
 fn is_allowed(authority: &Authority, by: &Human, verb: &str) -> bool {

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::super::answer::page;
 use super::super::{Pages, Served, calls};
 use super::{Browser, Visit, ago, audit, servers, shown};
+use crate::authority::Copy;
 use crate::directory::Registration;
 
 /// Registrations, calls and copies that are named here; the pages behind it name all.
@@ -49,8 +50,19 @@ struct ConsolePage<'a> {
     /// Alarms of the last week, and whether there is an audit log to find them in.
     alarms: Vec<audit::Line>,
     is_audited: bool,
+    /// Whether the service is of this human's organisation.
+    is_own: bool,
     servers: usize,
     denied_tools: usize,
+}
+
+/// What there is that is of no agent.
+#[derive(Default)]
+struct Service {
+    copies: (Vec<Copy>, u64),
+    denied_tools: usize,
+    alarms: Option<Vec<audit::Line>>,
+    waiting: Vec<Registration>,
 }
 
 /// The first that are named, and how many are left.
@@ -65,14 +77,24 @@ pub(in super::super) async fn overview(pages: &Pages, request: Request) -> Serve
     let (by, now) = (visit.browser.human.clone(), visit.now);
     let found = visit.look(pages, move |authority| {
         let directory = authority.directory();
-        let (copies, head) = servers::copies(authority)?;
+        // Who asks to be an agent is nobody's yet, and copies and alarms are of everybody: they are shown to the service's own people.
+        let is_own = authority.reaches_service(&by)?;
         let calls = calls::waiting(authority, &by, now)?;
         let calls: Vec<_> = calls.into_iter().filter(|line| line.may_decide).collect();
-        let denied_tools = directory.denied_tools()?.len();
-        let waiting = directory.waiting(now.secs())?;
-        Ok((waiting, calls, copies, head, denied_tools, audit::alarms(authority, NAMED, now.secs())))
+        let service = match is_own {
+            true => Some(Service {
+                copies: servers::copies(authority)?,
+                denied_tools: directory.denied_tools()?.len(),
+                alarms: audit::alarms(authority, NAMED, now.secs()),
+                waiting: directory.waiting(now.secs())?,
+            }),
+            false => None,
+        };
+        Ok((calls, service))
     });
-    let (waiting, calls, copies, head, denied_tools, alarms) = found.await?;
+    let (calls, service) = found.await?;
+    let is_own = service.is_some();
+    let Service { copies: (copies, head), denied_tools, alarms, waiting } = service.unwrap_or_default();
     let servers = copies.len();
     let lost: Vec<_> = copies.into_iter().filter(|copy| !copy.follows).collect();
     let now = now.secs();
@@ -87,7 +109,8 @@ pub(in super::super) async fn overview(pages: &Pages, request: Request) -> Serve
         more_calls,
         lost,
         more_lost,
-        is_audited: alarms.is_some(),
+        is_own,
+        is_audited: alarms.is_some() || !is_own,
         alarms: alarms.unwrap_or_default(),
         servers,
         denied_tools,

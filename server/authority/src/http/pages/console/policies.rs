@@ -11,7 +11,7 @@ use super::super::answer::{Refusal, page, see_other};
 use super::super::{Pages, Served};
 use super::audit::Line as Audited;
 use super::diff::{self, Line as Changed};
-use super::{Browser, Deed, Heard, Visit, ago, audiences, is_allowed, may, shown, span};
+use super::{Browser, Deed, Heard, Visit, ago, audiences, is_allowed, may_of_service, shown, span};
 use crate::authority::Authority;
 use crate::directory::PolicyVersion as Row;
 use crate::policy::{Activated, Policies};
@@ -88,8 +88,9 @@ pub(in super::super) async fn list(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/policies")?;
     let policies = policies(pages)?;
     let now = visit.now.secs();
-    let found =
-        visit.look(pages, move |authority| Ok((authority.directory().policies()?, Held::of(&policies))));
+    let found = visit.look_at_service(pages, move |authority| {
+        Ok((authority.directory().policies()?, Held::of(&policies)))
+    });
     let (rows, held) = found.await?;
     let mut versions: Vec<Line> = Vec::new();
     for row in rows.iter().rev() {
@@ -192,7 +193,7 @@ pub(in super::super) async fn show(pages: &Pages, name: &str, request: Request) 
     let visit = Visit::begin(pages, &request, &path)?;
     let policies = policies(pages)?;
     let (digest, since, now, by) = (name.to_owned(), visit.since(), visit.now, visit.browser.human.clone());
-    let found = visit.look(pages, move |authority| {
+    let found = visit.look_at_service(pages, move |authority| {
         let version = policies.kept(&digest)?;
         let rows = authority.directory().policies()?;
         let held = Held::of(&policies);
@@ -286,7 +287,7 @@ pub(in super::super) async fn compare(pages: &Pages, request: Request) -> Served
         visit.asked(name).map(str::to_owned).ok_or_else(missing)
     };
     let (from, to, now) = (asked("from")?, asked("to")?, visit.now.secs());
-    let found = visit.look(pages, move |authority| {
+    let found = visit.look_at_service(pages, move |authority| {
         let (old, new) = (policies.kept(&from)?, policies.kept(&to)?);
         let rows = authority.directory().policies()?;
         let held = Held::of(&policies);
@@ -311,7 +312,7 @@ pub(in super::super) async fn decide(pages: &Pages, name: &str, request: Request
         let is_other = Held::of(&policies).in_force.unwrap_or_default() != beside;
         match word.as_str() {
             "activate" => {
-                may(authority, &by, ACTIVATE)?;
+                may_of_service(authority, &by, ACTIVATE)?;
                 if is_other {
                     let text = "Another version came into force since this page was shown. Open it again, and decide by what it says now.";
                     return Err(Refusal::new(StatusCode::CONFLICT, "It changed meanwhile", text));
@@ -320,12 +321,12 @@ pub(in super::super) async fn decide(pages: &Pages, name: &str, request: Request
                 Ok(Some(authority.directory().last_event()?))
             }
             "observe" => {
-                may(authority, &by, OBSERVE)?;
+                may_of_service(authority, &by, OBSERVE)?;
                 policies.observe(Some(policies.kept(&digest)?), &by)?;
                 Ok(None)
             }
             "stop" => {
-                may(authority, &by, OBSERVE)?;
+                may_of_service(authority, &by, OBSERVE)?;
                 policies.observe(None, &by)?;
                 Ok(None)
             }

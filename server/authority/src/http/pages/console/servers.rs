@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::super::answer::{Refusal, page, see_other};
 use super::super::{Pages, Served};
-use super::{Browser, Deed, Slice, Visit, ago, ahead, audiences, is_allowed, may, shown};
+use super::{Browser, Deed, Slice, Visit, ago, ahead, audiences, is_allowed, may_of_service, shown};
 use crate::authority::{Authority, Copy};
 use crate::refused::Refused;
 
@@ -80,7 +80,7 @@ struct ListPage<'a> {
 pub(in super::super) async fn list(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/servers")?;
     let now = visit.now.secs();
-    let found = visit.look(pages, |authority| {
+    let found = visit.look_at_service(pages, |authority| {
         let directory = authority.directory();
         let (copies, head) = copies(authority)?;
         Ok((copies, head, directory.resource_servers()?, directory.denied_tools()?))
@@ -128,7 +128,7 @@ struct CopyPage<'a> {
 pub(in super::super) async fn show(pages: &Pages, name: &str, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, &format!("/console/servers/{name}"))?;
     let (wanted, by) = (name.to_owned(), visit.browser.human.clone());
-    let found = visit.look(pages, move |authority| {
+    let found = visit.look_at_service(pages, move |authority| {
         let (copies, head) = copies(authority)?;
         let copy = copies.into_iter().find(|copy| copy.id == wanted);
         let copy = copy.ok_or(Refused::Unknown("copy of a resource server"))?;
@@ -147,7 +147,7 @@ pub(in super::super) async fn decide(pages: &Pages, name: &str, request: Request
     }
     let (id, Deed { by, now, .. }) = (name.to_owned(), deed);
     let removed = pages.run(move |authority| {
-        may(authority, &by, REMOVE)?;
+        may_of_service(authority, &by, REMOVE)?;
         Ok::<_, Refusal>(authority.remove_replica(&id, &by, now)?)
     });
     removed.await??;

@@ -10,7 +10,7 @@ use super::super::grants::Granted;
 use super::super::{Pages, Served};
 use super::{Browser, Deed, Heard, PAGE, Visit, ago, ahead, all, is_allowed, may, shown, some};
 use crate::authority::Authority;
-use crate::directory::{Agent, EndScope, SessionRow};
+use crate::directory::{Agent, EndScope, Human, SessionRow};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
@@ -59,23 +59,22 @@ fn place(said: &str) -> Option<(AgentId, SessionId)> {
     Some((AgentId::parse(agent)?, SessionId::parse(session)?))
 }
 
-fn agent_of(authority: &Authority, row: &SessionRow) -> Result<Agent, Refused> {
-    authority.directory().agent(row.agent.as_str())?.ok_or(Refused::Unknown("agent"))
+/// The session of this name and its agent, if whoever looks reaches it.
+fn reached(authority: &Authority, id: SessionId, by: &Human) -> Result<Option<(SessionRow, Agent)>, Refused> {
+    let Some(row) = authority.directory().session(id)? else { return Ok(None) };
+    let agent = authority.reached_agent(row.agent.as_str(), by)?;
+    Ok(agent.map(|agent| (row, agent)))
 }
 
 /// The sessions that live, those of one agent beside each other.
 pub(in super::super) async fn list(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/sessions")?;
     let (after, now) = (visit.asked("after").and_then(place), visit.now.secs());
-    let begins_behind = after.is_some();
+    let (begins_behind, by) = (after.is_some(), visit.browser.human.clone());
     let found = visit.look(pages, move |authority| {
-        let after = after.as_ref().map(|(agent, session)| (agent, *session));
-        let rows = authority.directory().live_sessions(after, PAGE + 1)?;
-        let next = rows.get(PAGE - 1).filter(|_| rows.len() > PAGE);
-        let next = next.map(|row| format!("{}.{}", row.agent, row.id));
-        let line = |row: &SessionRow| Ok(Line::of(row, &agent_of(authority, row)?, now));
-        let lines = rows.iter().take(PAGE).map(line).collect::<Result<Vec<_>, Refused>>()?;
-        Ok((lines, next))
+        let (rows, next) = authority.reached_sessions(after, PAGE, &by)?;
+        let lines: Vec<Line> = rows.iter().map(|(row, agent)| Line::of(row, agent, now)).collect();
+        Ok((lines, next.map(|(agent, session)| format!("{agent}.{session}"))))
     });
     let (sessions, next) = found.await?;
     let shown = ListPage { browser: &visit.browser, sessions, begins_behind, next };
@@ -117,11 +116,11 @@ pub(in super::super) async fn show(pages: &Pages, name: &str, request: Request) 
     let id = SessionId::parse(name).ok_or(Refused::Unknown("session"))?;
     let (since, now, by) = (visit.since(), visit.now.secs(), visit.browser.human.clone());
     let found = visit.look(pages, move |authority| {
-        let row = authority.directory().session(id)?.ok_or(Refused::Unknown("session"))?;
+        let (row, agent) = reached(authority, id, &by)?.ok_or(Refused::Unknown("session"))?;
         let heard =
             |event| Heard::of(authority, event, &row.audiences, Some(row.agent.to_string()), &path, now);
         let heard = since.map(heard).transpose()?;
-        let (agent, grants) = (agent_of(authority, &row)?, grants(authority, &row)?);
+        let grants = grants(authority, &row)?;
         Ok((agent, grants, heard, is_allowed(authority, &by, END), row))
     });
     let (agent, grants, heard, may_end, row) = found.await?;

@@ -137,9 +137,9 @@ impl Control {
             }
             AsControlRequest::Deny(params) => AsControlReply::Deny(self.deny(params, by, now)?),
             AsControlRequest::Agents(params) => {
-                AsControlReply::Agents(self.agents(params.after.as_ref(), now)?)
+                AsControlReply::Agents(self.agents(params.after.as_ref(), by, now)?)
             }
-            AsControlRequest::Agent(params) => AsControlReply::Agent(self.agent(&params.agent, now)?),
+            AsControlRequest::Agent(params) => AsControlReply::Agent(self.agent(&params.agent, by, now)?),
             AsControlRequest::Disable(params) => AsControlReply::Disable(self.disable(params, by, now)?),
             AsControlRequest::Enable(params) => {
                 AsControlReply::Enable(self.enable(&params.scope, by, now)?)
@@ -157,7 +157,7 @@ impl Control {
             AsControlRequest::PolicyVersions(_) => AsControlReply::PolicyVersions(self.policy_versions()?),
             AsControlRequest::Status(_) => AsControlReply::Status(self.status(now)?),
             AsControlRequest::Confirmations(params) => {
-                AsControlReply::Confirmations(self.confirmations(&params)?)
+                AsControlReply::Confirmations(self.confirmations(&params, by)?)
             }
             AsControlRequest::Servers(_) => AsControlReply::Servers(self.servers()?),
             AsControlRequest::RemoveCopy(params) => {
@@ -177,7 +177,7 @@ impl Control {
             AsControlRequest::DecideApproval(params) => {
                 AsControlReply::DecideApproval(self.decide_approval(&params, by, now)?)
             }
-            AsControlRequest::Logins(_) => AsControlReply::Logins(self.logins(now)),
+            AsControlRequest::Logins(_) => AsControlReply::Logins(self.logins(by, now)?),
             AsControlRequest::EndLogin(params) => {
                 AsControlReply::EndLogin(self.end_login(&params.login, by, now)?)
             }
@@ -242,18 +242,19 @@ impl Control {
         found(self.authority.deny(id, params.block, by, now)).map(shown::waiting)
     }
 
-    fn agents(&self, after: Option<&Label>, now: Now) -> Outcome<AgentsResult> {
+    /// Those that `by` reaches.
+    fn agents(&self, after: Option<&Label>, by: &Human, now: Now) -> Outcome<AgentsResult> {
         let after = after.map(|id| AgentId::parse(id.as_str()).ok_or(Refused::Unknown("agent"))).transpose();
-        let page = found(self.authority.directory().agents(found(after)?.as_ref()))?;
-        let is_full = page.len() == MAX_PAGE;
+        let reached = self.authority.reached_agents(found(after)?.as_ref(), MAX_PAGE, by);
+        let (page, next) = found(reached)?;
         let (agents, left) =
             short(page.into_iter().map(|agent| shown::agent(agent, now.secs())), ANSWER_BYTES);
-        Ok(AgentsResult { agents, more: left > 0 || is_full })
+        Ok(AgentsResult { agents, more: left > 0 || next.is_some() })
     }
 
-    fn agent(&self, name: &Label, now: Now) -> Outcome<AgentResult> {
+    fn agent(&self, name: &Label, by: &Human, now: Now) -> Outcome<AgentResult> {
         let directory = self.authority.directory();
-        let Some(agent) = found(directory.agent(name.as_str()))? else {
+        let Some(agent) = found(self.authority.reached_agent(name.as_str(), by))? else {
             return Ok(AgentResult { agent: None, sessions: Vec::new() });
         };
         let sessions = found(directory.sessions(&agent.id))?.into_iter().map(shown::session).collect();
@@ -279,7 +280,8 @@ impl Control {
         }
     }
 
-    fn confirmations(&self, params: &ConfirmationsParams) -> Outcome<ConfirmationsResult> {
+    /// Who has heard of an event; of agents those that `by` reaches.
+    fn confirmations(&self, params: &ConfirmationsParams, by: &Human) -> Outcome<ConfirmationsResult> {
         if params.wait_ms > MAX_WAIT_MS {
             return Err(Refusal::invalid_argument(format!("waitMs: at most {MAX_WAIT_MS}")));
         }
@@ -291,7 +293,12 @@ impl Control {
             let row = found(self.authority.directory().session(*session))?;
             agents.extend(row.map(|row| row.agent.to_string()));
         }
-        let agents: Vec<String> = agents.into_iter().collect();
+        let mut reached = Vec::new();
+        for agent in agents {
+            reached
+                .extend(found(self.authority.reached_agent(&agent, by))?.map(|agent| agent.id.to_string()));
+        }
+        let agents = reached;
         let patience = Duration::from_millis(params.wait_ms.into());
         let told = self.authority.confirmations(params.event, &audiences, &agents, patience);
         let (mut copies, sidecars) = found(told)?;

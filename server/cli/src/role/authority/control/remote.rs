@@ -1,10 +1,10 @@
 //! Operators of other machines: what each request of theirs is called in policies, and its answer; and who is let in.
 
 use obol_authority::directory::Human;
-use obol_authority::{LiveLogin, Now, Operator, Refused};
+use obol_authority::{LiveLogin, Now, Of, Operator, Refused};
 use obol_ipc::as_control::{
-    ActivateMode, AsControlProtocol, AsControlReply, AsControlRequest, DisableScope, EndLoginResult,
-    LoginStatus, LoginsResult,
+    ActivateMode, AsControlProtocol, AsControlReply, AsControlRequest, DenyTarget, DisableScope, EnableScope,
+    EndLoginResult, LoginStatus, LoginsResult,
 };
 use obol_ipc::codec::{Codec, RejectedRequest, Request, RequestId};
 use obol_ipc::names::Label;
@@ -14,10 +14,10 @@ use super::shown::{ANSWER_BYTES, short, time};
 use super::{Control, Outcome, found, refusal};
 
 impl Operator for Control {
-    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str) -> Result<(), Refused>) -> Vec<u8> {
+    fn operate(&self, request: &[u8], by: &Human, may: &dyn Fn(&str, Of) -> Result<(), Refused>) -> Vec<u8> {
         let (id, outcome) = match Codec::Json.decode_request::<AsControlProtocol>(request) {
             Ok(Request { id, call }) => {
-                let allowed = may(verb(&call)).map_err(refusal);
+                let allowed = may(verb(&call), of(&call)).map_err(refusal);
                 (Some(id), allowed.and_then(|()| self.act(call, by)))
             }
             Err(RejectedRequest { id, refusal }) => (id, Err(refusal)),
@@ -71,10 +71,52 @@ fn verb(call: &AsControlRequest) -> &'static str {
     }
 }
 
+/// Whose it is what a request is about. What is not of agents that somebody answers for is the service's own: also a registration that
+/// is named by no code, since nobody answers for it yet.
+fn of(call: &AsControlRequest) -> Of {
+    match call {
+        AsControlRequest::Registration(_)
+        | AsControlRequest::Approve(_)
+        | AsControlRequest::Agents(_)
+        | AsControlRequest::Agent(_)
+        | AsControlRequest::Invite(_)
+        | AsControlRequest::Approvals(_)
+        | AsControlRequest::Approval(_)
+        | AsControlRequest::DecideApproval(_)
+        | AsControlRequest::Logins(_)
+        | AsControlRequest::EndLogin(_)
+        | AsControlRequest::Confirmations(_)
+        | AsControlRequest::Health(_) => Of::Agents,
+        AsControlRequest::Deny(params) => match params.target {
+            DenyTarget::Code(_) => Of::Agents,
+            DenyTarget::Registration(_) => Of::Service,
+        },
+        AsControlRequest::Disable(params) => match params.scope {
+            DisableScope::Agent(_) | DisableScope::AgentForGood(_) | DisableScope::Session(_) => Of::Agents,
+            DisableScope::Tool(_) => Of::Service,
+        },
+        AsControlRequest::Enable(params) => match params.scope {
+            EnableScope::Agent(_) => Of::Agents,
+            EnableScope::Tool(_) => Of::Service,
+        },
+        AsControlRequest::Registrations(_)
+        | AsControlRequest::InviteServer(_)
+        | AsControlRequest::PolicyPart(_)
+        | AsControlRequest::Activate(_)
+        | AsControlRequest::PolicyVersions(_)
+        | AsControlRequest::Status(_)
+        | AsControlRequest::Servers(_)
+        | AsControlRequest::RemoveCopy(_)
+        | AsControlRequest::Events(_)
+        | AsControlRequest::TestEvent(_) => Of::Service,
+    }
+}
+
 impl Control {
-    pub(super) fn logins(&self, now: Now) -> LoginsResult {
-        let (logins, more) = short(self.authority.logins(now).into_iter().map(shown), ANSWER_BYTES);
-        LoginsResult { logins, more }
+    pub(super) fn logins(&self, by: &Human, now: Now) -> Outcome<LoginsResult> {
+        let logins = found(self.authority.logins(by, now))?;
+        let (logins, more) = short(logins.into_iter().map(shown), ANSWER_BYTES);
+        Ok(LoginsResult { logins, more })
     }
 
     pub(super) fn end_login(&self, named: &Label, by: &Human, now: Now) -> Outcome<EndLoginResult> {
