@@ -98,6 +98,7 @@ fn run(cli: &Cli) -> Outcome {
             Some(GatewayCommand::Add(args)) => role::gateway::add(args),
             Some(GatewayCommand::Check(args)) => role::gateway::check(args),
             Some(GatewayCommand::Rules(args)) => role::gateway::write_rules(args),
+            Some(GatewayCommand::CredentialHelper) => role::gateway::help(),
         },
         Command::Proxy(args) => role::proxy::run(args),
         Command::Tqs(args) => {

@@ -30,6 +30,8 @@ use crate::route::Route;
 const TIMEOUT_SECS: u64 = 300;
 /// The longest timeout, in seconds.
 const MAX_TIMEOUT_SECS: u64 = 86_400;
+/// The longest time between two runs of a program that prints a credential, in seconds.
+const MAX_RENEW_SECS: u64 = 30 * 86_400;
 /// The longest body that is passed on unread, unless told otherwise, in bytes.
 const MAX_BODY_BYTES: u64 = 64 << 20;
 
@@ -78,6 +80,9 @@ struct CredentialRule {
     credential: Option<String>,
     #[serde(default)]
     command: Option<Vec<String>>,
+    /// In seconds.
+    #[serde(default)]
+    renew: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -119,6 +124,12 @@ impl Api {
         self.placement()?;
         self.source()?;
         self.passed_headers()?;
+        if self.credential.renew.is_some_and(|seconds| !(1..=MAX_RENEW_SECS).contains(&seconds)) {
+            return Err(format!("credential: `renew` is 1 to {MAX_RENEW_SECS} seconds"));
+        }
+        if self.credential.renew.is_some() && self.credential.command.is_none() {
+            return Err("credential: `renew` goes with `command`".to_owned());
+        }
         if self.timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECS).contains(&seconds)) {
             return Err(format!("timeout: 1 to {MAX_TIMEOUT_SECS} seconds"));
         }
@@ -212,6 +223,12 @@ impl Api {
             }
             _ => Err("credential: one of file, credential and command".to_owned()),
         }
+    }
+
+    /// After which time its program is run again, if it is.
+    #[must_use]
+    pub fn renew(&self) -> Option<Duration> {
+        self.credential.renew.map(Duration::from_secs)
     }
 
     /// Headers that are passed on beside the usual ones.
@@ -326,6 +343,7 @@ mod tests {
             "put = \"basic\"\nfile = \"/etc/x\"",
             "put = \"query\"\nname = \"key\"\ncredential = \"x\"",
             "put = \"bearer\"\ncommand = [\"/bin/x\", \"y\"]",
+            "put = \"bearer\"\ncommand = [\"/bin/x\"]\nrenew = 900",
             "put = \"oauth-client\"\ntoken_url = \"https://login.example/token\"\nclient_id = \"me\"",
         ] {
             checked(front, credential).unwrap_or_else(|why| panic!("{credential}: {why}"));
@@ -340,6 +358,8 @@ mod tests {
             "put = \"bearer\"\nfile = \"/x\"\ncommand = [\"/bin/x\"]",
             "put = \"bearer\"\ncommand = [\"x\"]",
             "put = \"bearer\"\ncredential = \"../x\"",
+            "put = \"bearer\"\ncommand = [\"/bin/x\"]\nrenew = 0",
+            "put = \"bearer\"\nfile = \"/x\"\nrenew = 900",
             "put = \"oauth-client\"\ntoken_url = \"http://login.example/token\"\nclient_id = \"me\"",
             "put = \"oauth-client\"\nclient_id = \"me\"",
             "put = \"cookie\"",

@@ -28,7 +28,7 @@ use tower::{Layer as _, Service};
 
 use crate::api::Api;
 use crate::blot::{self, Passing};
-use crate::credential::{Credential, Ready, UnfitSecret};
+use crate::credential::{Again, Credential, Origin, Ready, UnfitSecret};
 use crate::framing::{REFUSED, WHY};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
@@ -56,6 +56,7 @@ pub struct Behind {
     api: Api,
     upstream: Upstream,
     credential: Credential,
+    again: Option<Again>,
     passed: Vec<http::HeaderName>,
 }
 
@@ -118,15 +119,11 @@ impl Gateway {
         self.apis.get(api).map_or(Ok(()), |behind| behind.credential.replace(secret))
     }
 
-    /// Keeps tokens renewed that APIs are asked with. To be run once, for as long as requests are served.
+    /// Keeps credentials renewed that APIs are asked with. To be run once, for as long as requests are served.
     pub async fn keep_renewed(self) {
         let mut renewals = tokio::task::JoinSet::new();
         for behind in self.apis.values().cloned() {
-            renewals.spawn(async move {
-                if let Some(renewal) = behind.credential.renewal() {
-                    renewal.keep(&behind.name, &behind.credential, &behind.upstream).await;
-                }
-            });
+            renewals.spawn(async move { behind.keep().await });
         }
         while renewals.join_next().await.is_some() {}
     }
@@ -243,7 +240,29 @@ impl Behind {
         let upstream = Upstream::new(&api.upstream()?, api.ca_file().map(std::path::PathBuf::as_path))?;
         let credential = Credential::new(api.placement()?, secret).map_err(|error| error.to_string())?;
         let passed = api.passed_headers()?;
-        Ok(Self { name: name.to_owned(), api, upstream, credential, passed })
+        Ok(Self { name: name.to_owned(), api, upstream, credential, again: None, passed })
+    }
+
+    /// With a secret that is got again where it comes from, if the API's file says when.
+    #[must_use]
+    pub fn renewed_from(mut self, origin: Arc<dyn Origin>) -> Self {
+        self.again = self.api.renew().map(|every| Again::new(origin, every));
+        self
+    }
+
+    /// Keeps the credential as it is to be, for ever.
+    async fn keep(&self) {
+        let token = async {
+            if let Some(renewal) = self.credential.renewal() {
+                renewal.keep(&self.name, &self.credential, &self.upstream).await;
+            }
+        };
+        let secret = async {
+            if let Some(again) = &self.again {
+                again.keep(&self.name, &self.credential).await;
+            }
+        };
+        tokio::join!(token, secret);
     }
 }
 

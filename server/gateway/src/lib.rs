@@ -35,7 +35,7 @@ mod target;
 mod upstream;
 
 pub use self::api::{Api, Source, is_name};
-pub use self::credential::{MAX_SECRET_BYTES, UnfitSecret};
+pub use self::credential::{MAX_SECRET_BYTES, Origin, UnfitSecret};
 pub use self::gateway::{Behind, Gateway};
 pub use self::openapi::{Actions, MAX_DOCUMENT_BYTES, Wishes, rules};
 pub use self::recipe::{recipe, recipes};

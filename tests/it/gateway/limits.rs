@@ -1,6 +1,6 @@
 //! Bodies that are too long, and who is made to wait for none.
 
-use super::World;
+use super::{World, file};
 use crate::resource::send;
 
 /// A request with a token and these lines, and whatever comes behind its head.
@@ -42,4 +42,21 @@ fn a_stranger_is_refused_before_a_body_is_waited_for() {
         assert_eq!(post(&world, path, "x", lines, "").status, 401, "{path}");
     }
     assert_eq!(world.count(), 0);
+}
+
+#[test]
+fn an_api_that_does_not_answer_in_time_is_told_apart_and_asked_once() {
+    let world = World::with(&[], |_, api| format!("timeout = 1\n{}", file(api)));
+    let token = world.token("search");
+    let late = world.ask("GET /saas/v1/search/slow", &token, "", "");
+    assert_eq!(
+        (late.status, late.json()["code"].as_str()),
+        (504, Some("UPSTREAM_TIMEOUT")),
+        "{}",
+        world.log()
+    );
+    assert_eq!(world.ask("GET /saas/v1/search/a", &token, "", "").problem().1, "TOKEN_REPLAYED");
+    assert_eq!(world.count(), 1);
+    let answer = world.ask("GET /saas/v1/search/a", &world.token("search"), "", "");
+    assert_eq!(answer.status, 200, "one that answers is in time: {}", answer.text());
 }

@@ -7,6 +7,7 @@ mod openapi;
 mod passing;
 mod proxies;
 mod recipes;
+mod renewal;
 mod secrets;
 mod smuggling;
 mod tls;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use obol_world::home::{wait_until, write_private};
+use obol_world::home::{command, wait_until, write_private};
 
 use super::{FRESH, SECRET, World, file_with};
 
@@ -61,4 +61,28 @@ fn a_token_is_got_for_the_secret_and_another_one_once_it_is_refused() {
     let refused = world.ask("GET /saas/v1/search/401", &world.token("search"), "", "");
     assert_eq!(refused.problem().1, "CREDENTIAL_REFUSED");
     wait_until("another token is got", || gets() == 2);
+}
+
+#[test]
+fn another_credential_takes_the_place_of_the_one_that_is_sealed() {
+    let mut world = World::start();
+    let add = |secret: &str, more: &[&str]| {
+        write_private(&world.home().join("secret"), secret);
+        let sealing = ["gateway", "add", "saas", "--apis", "apis", "--credential-file", "secret"];
+        command(world.home()).args(sealing).args(more).output().unwrap()
+    };
+    const OTHER: &str = "sk-live-other-0123456789";
+    assert_eq!(add(OTHER, &[]).status.code(), Some(2), "not without --replace");
+    assert!(!add("two\nlines", &["--replace"]).status.success(), "and not by what can be none");
+    let replaced = add(OTHER, &["--replace"]);
+    assert!(replaced.status.success(), "{replaced:?}");
+    let used = |world: &World| {
+        let answer = world.ask("GET /saas/v1/search/a", &world.token("search"), "", "");
+        assert_eq!(answer.status, 200, "{} {}", answer.text(), world.log());
+        world.seen.lock().last().unwrap().clone()
+    };
+    assert!(used(&world).contains(SECRET), "until it is started again");
+    world.kill();
+    world.run(&[]);
+    assert!(used(&world).contains(&format!("authorization: bearer {OTHER}\r\n")));
 }

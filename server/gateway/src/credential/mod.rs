@@ -3,6 +3,7 @@
 //! Nothing in this crate prints it: not in `Debug`, not in an error, not in a log. An answer in which it stands has it blotted
 //! out (`blot.rs`).
 
+mod again;
 mod oauth;
 
 use core::fmt;
@@ -14,7 +15,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use obol_secret::wipe::Wiped;
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
+pub(crate) use self::again::Again;
+pub use self::again::Origin;
 pub(crate) use self::oauth::Renewal;
 
 /// The longest secret, in bytes.
@@ -135,6 +139,8 @@ pub(crate) struct Credential {
     /// `None` until there is one, and when it is over.
     ready: RwLock<Option<Arc<Ready>>>,
     renewal: Option<Renewal>,
+    /// Told when the API, or who gives tokens for the secret, does not take what there is.
+    refused: Notify,
 }
 
 impl fmt::Debug for Credential {
@@ -149,10 +155,12 @@ impl Credential {
         let secret = trimmed(secret)?;
         if let Placement::Oauth { token_url, client_id, scope } = &placement {
             let renewal = Renewal::new(token_url.clone(), client_id, scope.as_deref(), secret);
-            return Ok(Self { placement, ready: RwLock::new(None), renewal: Some(renewal) });
+            let (ready, refused) = (RwLock::new(None), Notify::new());
+            return Ok(Self { placement, ready, renewal: Some(renewal), refused });
         }
         let ready = Ready::of(&placement, secret)?;
-        Ok(Self { placement, ready: RwLock::new(Some(Arc::new(ready))), renewal: None })
+        let ready = RwLock::new(Some(Arc::new(ready)));
+        Ok(Self { placement, ready, renewal: None, refused: Notify::new() })
     }
 
     /// What is to be put on, if there is something.
@@ -170,12 +178,13 @@ impl Credential {
         Ok(())
     }
 
-    /// That the API does not take what `put_on` put on. A token is fetched anew then, if it still is the one in use.
+    /// That the API does not take what `put_on` put on. It is got anew then, if it still is the one in use.
     pub(crate) fn was_refused(&self, used: &Arc<Ready>) {
-        let Some(renewal) = &self.renewal else { return };
         let is_current = self.ready.read().as_ref().is_some_and(|ready| Arc::ptr_eq(ready, used));
-        if is_current {
-            renewal.ask();
+        match &self.renewal {
+            Some(renewal) if is_current => renewal.ask(),
+            None if is_current => self.refused.notify_one(),
+            _ => {}
         }
     }
 

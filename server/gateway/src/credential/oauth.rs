@@ -49,6 +49,10 @@ impl Endpoint for Kept<'_> {
         *request.headers_mut() = headers;
         let response = self.upstream.send_to(request).await.map_err(|unanswered| unanswered.to_string())?;
         let status = response.status();
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED) {
+            // It may be for the secret.
+            self.credential.refused.notify_one();
+        }
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|_| "its answer broke off, or is too long".to_owned())?;
         Ok((status, Wiped::new(body.to_bytes().to_vec())))

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name, recipe, recipes};
 use obol_secret::compare::ct_eq_32;
@@ -12,6 +13,7 @@ use obol_secret::seal::{OVERHEAD_BYTES, open, seal};
 use obol_secret::wipe::Wiped;
 use sha2::{Digest as _, Sha256};
 
+use super::command::{Helper, Running, printed};
 use crate::exit::{Failure, Outcome};
 use crate::output;
 use crate::places::{environment, folder_of, state_folder};
@@ -75,8 +77,52 @@ pub(crate) fn key(args: &ApisArgs, sealed: &[&Path]) -> Outcome<Key32> {
     sources.load()
 }
 
-/// Each API with its secret, from wherever its file says.
-pub(crate) fn with_secrets(args: &ApisArgs, apis: Vec<(String, Api)>) -> Outcome<Vec<(String, Api, Wiped)>> {
+/// An API with its secret, and the number of the program that prints it, if that is run again.
+pub(crate) struct WithSecret {
+    pub(crate) name: String,
+    pub(crate) api: Api,
+    pub(crate) secret: Wiped,
+    pub(crate) program: Option<u16>,
+}
+
+/// Programs that are run again, each with the name of its API.
+struct Programs {
+    names: Vec<String>,
+    helper: Option<Helper>,
+}
+
+impl Programs {
+    fn start(apis: &[(String, Api)]) -> Outcome<Self> {
+        let (mut names, mut commands) = (Vec::new(), Vec::new());
+        for (name, api) in apis.iter().filter(|(_, api)| api.renew().is_some()) {
+            if let Source::Command(command) = api.source().map_err(Failure::usage)? {
+                names.push(name.clone());
+                commands.push(command);
+            }
+        }
+        let helper = if commands.is_empty() { None } else { Some(Helper::start(&commands)?) };
+        Ok(Self { names, helper })
+    }
+
+    fn number(&self, name: &str) -> Option<u16> {
+        self.names.iter().position(|known| known == name).and_then(|number| u16::try_from(number).ok())
+    }
+
+    /// What an API's program prints now.
+    fn printed(&mut self, name: &str, command: &[String]) -> Result<Wiped, String> {
+        match (self.number(name), &mut self.helper) {
+            (Some(number), Some(helper)) => helper.ask(number),
+            _ => printed(command, Stdio::inherit(), &Running::default()),
+        }
+    }
+}
+
+/// Each API with its secret, from wherever its file says, and the helper that runs programs again, if there are such.
+pub(crate) fn with_secrets(
+    args: &ApisArgs,
+    apis: Vec<(String, Api)>,
+) -> Outcome<(Vec<WithSecret>, Option<Helper>)> {
+    let mut programs = Programs::start(&apis)?;
     let folder = folder(args);
     let sealed: Vec<_> = apis.iter().map(|(name, _)| sealed_file(&folder, name)).collect();
     let sealed: Vec<_> = sealed.iter().map(PathBuf::as_path).filter(|path| path.exists()).collect();
@@ -93,13 +139,14 @@ pub(crate) fn with_secrets(args: &ApisArgs, apis: Vec<(String, Api)>) -> Outcome
             }
             Source::File(path) => Wiped::new(PrivateFile::read(&path, MAX_SECRET_BYTES + 2)?.to_vec()),
             Source::Credential(credential) => from_credential(&credential)?,
-            Source::Command(command) => {
-                printed(&command).map_err(|why| Failure::usage(format_args!("{name}: {why}")))?
-            }
+            Source::Command(command) => programs
+                .printed(&name, &command)
+                .map_err(|why| Failure::usage(format_args!("{name}: {why}")))?,
         };
-        all.push((name, api, secret));
+        let program = programs.number(&name);
+        all.push(WithSecret { name, api, secret, program });
     }
-    Ok(all)
+    Ok((all, programs.helper))
 }
 
 fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
@@ -122,24 +169,6 @@ fn from_credential(name: &str) -> Outcome<Wiped> {
     let folder =
         folder.ok_or_else(|| Failure::usage("there are no credentials of a service manager here"))?;
     Ok(Wiped::new(read_credential(&folder.join(name), MAX_SECRET_BYTES + 2)?.to_vec()))
-}
-
-/// What a program prints. It runs before this process gives anything up.
-fn printed(command: &[String]) -> Result<Wiped, String> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Err("there is no command".to_owned());
-    };
-    let output = std::process::Command::new(program)
-        .args(arguments)
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .map_err(|error| format!("{program} does not run: {error}"))?;
-    let printed = Wiped::new(output.stdout);
-    match output.status.success() {
-        true => Ok(printed),
-        false => Err(format!("{program} ended with {}", output.status)),
-    }
 }
 
 /// Writes the recipe of an API whose file is not there. One that is there is the operator's, and stays.

@@ -1,16 +1,20 @@
 //! `obol gateway`: APIs that know nothing of Obol, behind single-use tokens. What decides is what `obol rs` decides with.
 //!
-//! Programs that print a credential run first, and certificate authorities are read. Then the process is closed to others and enters the sandbox, as every server.
+//! Programs that print a credential run first, with the helper that runs them again, and certificate authorities are read. Then the process is closed to others and enters the sandbox, as every server.
 
 mod apis;
+mod command;
 mod rules;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use obol_gateway::{Behind, Gateway};
 use obol_sandbox::Sandbox;
 
 pub(crate) use self::apis::{add, check};
+pub(crate) use self::command::help;
+use self::command::{Helper, Program};
 pub(crate) use self::rules::write_rules;
 use crate::exit::{Failure, Outcome};
 use crate::places::place;
@@ -29,10 +33,11 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
     let mut own = args.server.clone();
     let found = apis::read_all(&apis::folder(&args.apis))?;
     let targets: Vec<_> = found.iter().flat_map(|(_, api)| api.hosts_and_ports()).collect();
-    let found = apis::with_secrets(&args.apis, found)?;
+    let (found, helper) = apis::with_secrets(&args.apis, found)?;
     // Certificate authorities are read here too: the sandbox has none of them.
-    let behind = found.into_iter().map(|(name, api, secret)| {
-        Behind::new(&name, api, &secret).map_err(|why| Failure::usage(format_args!("{name}: {why}")))
+    let behind = found.into_iter().map(|apis::WithSecret { name, api, secret, program }| {
+        let behind = Behind::new(&name, api, &secret);
+        Ok((behind.map_err(|why| Failure::usage(format_args!("{name}: {why}")))?, program))
     });
     let behind = behind.collect::<Outcome<Vec<_>>>()?;
     let mut hardening = obol_sandbox::harden_process();
@@ -57,6 +62,14 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
     obol_sandbox::report(&hardening, None);
+    let link = helper.map(Helper::link).transpose()?;
+    let behind = behind.into_iter().map(|(behind, program)| match (program, &link) {
+        (Some(number), Some(link)) => {
+            behind.renewed_from(Arc::new(Program { link: Arc::clone(link), number }))
+        }
+        _ => behind,
+    });
+    let behind = behind.collect();
     serve(options, NAME, operator, prepared.open(&own, config)?, |gate, _| Gateway::new(gate, behind))
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum GatewayCommand {
     Check(ApisArgs),
     /// Write the file of an API from its OpenAPI document (3.0 or 3.1, JSON or YAML): what it could not say is told at its beginning.
     Rules(RulesArgs),
+    /// Run the programs that print credentials, for a gateway, which starts this by itself.
+    #[command(hide = true)]
+    CredentialHelper,
 }
 
 #[derive(Clone, Debug, Args)]
