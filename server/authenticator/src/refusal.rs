@@ -112,7 +112,7 @@ pub(crate) fn too_soon(wait: Duration) -> Refusal {
     Refusal::new(
         ErrorCode::Overloaded { retry_after_ms },
         format!(
-            "a human has to read each registration, and the last one was a moment ago; ask again in {retry_after_ms} ms"
+            "the service was asked to register the agent a moment ago, and a human may have to read it; ask again in {retry_after_ms} ms"
         ),
     )
 }

@@ -6,6 +6,8 @@ import hmac
 import json
 import sys
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
@@ -18,6 +20,12 @@ def by_hand(header, claims, secret):
     """What no library makes: a token without a signature, or with a public key as the secret of a MAC."""
     message = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
     signature = b"" if secret is None else hmac.new(secret, message, hashlib.sha256).digest()
+    return (message + b"." + part(signature)).decode()
+
+
+def signed_by_hand(header, claims, key):
+    message = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
+    signature = key.private_key.sign(message, padding.PKCS1v15(), hashes.SHA256())
     return (message + b"." + part(signature)).decode()
 
 
@@ -34,7 +42,10 @@ own, others = pair(), pair()
 tokens = []
 for made in asked:
     alg, header = made["alg"], {"alg": made["alg"], **made.get("header", {})}
-    if alg == "none":
+    if "crit" in header:
+        # No library makes a token whose critical member it does not know.
+        tokens.append(signed_by_hand({**header, "kid": "rsa"}, made["claims"], own["RS256"]))
+    elif alg == "none":
         tokens.append(by_hand(header, made["claims"], None))
     elif alg == "HS256":
         tokens.append(by_hand({**header, "kid": "rsa"}, made["claims"], own["RS256"].as_pem(private=False)))

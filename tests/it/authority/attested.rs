@@ -20,7 +20,7 @@ const AUDIENCE: &str = "https://as.example";
 const SUBJECT: &str = "system:serviceaccount:prod:builder";
 
 /// What joserfc makes of this: the keys, another's keys with the same names, and the tokens.
-fn made(asked: &Value) -> Value {
+pub(super) fn made(asked: &Value) -> Value {
     let mut command = Command::new(python());
     command.args(["-c", include_str!("attested.py")]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -19,8 +19,8 @@ use super::stream::{API, Beside, drawn};
 use crate::sdk::python;
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
-const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
-const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
+pub(super) const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
+pub(super) const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 const TOKEN: &str = "the-receivers-token";
 /// How often the way from an event to a refusal is gone.
 const ROUNDS: usize = 3;
@@ -73,7 +73,7 @@ fn claims(idp: &Idp, service: &AsProcess, jti: &str, event: &str, about: &Value)
 }
 
 /// A request, and the status and body of its answer.
-fn ask(service: &AsProcess, path: &str, headers: &str, body: Option<&str>) -> (u16, String) {
+pub(super) fn ask(service: &AsProcess, path: &str, headers: &str, body: Option<&str>) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", service.port())).unwrap();
     let (verb, body) = (if body.is_some() { "POST" } else { "GET" }, body.unwrap_or_default());
     let length = body.len();
@@ -89,7 +89,7 @@ fn ask(service: &AsProcess, path: &str, headers: &str, body: Option<&str>) -> (u
 }
 
 /// Sends a token until it is taken: keys that are new to the service are fetched meanwhile.
-fn push(service: &AsProcess, token: &str) {
+pub(super) fn push(service: &AsProcess, token: &str) {
     let mut last = (0, String::new());
     wait_until("the token is taken", || {
         last = ask(service, "/v1/events", "Content-Type: application/secevent+jwt\r\n", Some(token));
@@ -109,7 +109,7 @@ fn service(home: &Path, idp: &Idp) -> AsProcess {
 }
 
 /// Who approved the agent, as the machine calls them.
-fn owner(service: &AsProcess, agent: &str) -> String {
+pub(super) fn owner(service: &AsProcess, agent: &str) -> String {
     let shown = service.told(&["agent", "show", agent]);
     shown["agent"]["owner"].as_str().unwrap().strip_prefix("local:").unwrap().to_owned()
 }

@@ -1,5 +1,6 @@
 //! `obol as` and its operator's commands as processes, with agents that speak to it by the library of their side.
 
+mod assertion_file;
 mod attested;
 mod captured;
 mod events;
@@ -13,6 +14,7 @@ mod memory;
 mod policy;
 pub(crate) mod private_ca;
 mod put_back;
+mod set_attacks;
 mod settings;
 mod shared;
 mod starts;

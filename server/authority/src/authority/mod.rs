@@ -45,7 +45,7 @@ use crate::attest::Attestors;
 use crate::decider::Decider;
 use crate::directory::{ATTESTED, Answer, Carried, Directory, Handshake, Seal, Unavailable};
 use crate::id::SystemRandom;
-use crate::jws::SigningKeys;
+use crate::jws::KeyRing;
 use crate::notices::Notices;
 use crate::numbers::SessionNumbers;
 use crate::refused::Refused;
@@ -90,7 +90,7 @@ pub struct Authority {
     /// When this service was put together, in Unix seconds.
     began_at: u64,
     /// What it signs with for others, once that was needed.
-    signing_keys: Mutex<Option<Arc<SigningKeys>>>,
+    signing_keys: Mutex<Option<Arc<KeyRing>>>,
     notices: Notices,
     attestors: Attestors,
     logins: Logins,

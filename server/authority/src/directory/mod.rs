@@ -442,6 +442,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn signing_keys(&self, fresh: Option<Bytes>) -> Answer<Option<Bytes>>;
 
+    /// `fresh` become those keys in place of `known`, unless others have by now. Those that they are then.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn replace_signing_keys(&self, known: Bytes, fresh: Bytes) -> Answer<Bytes>;
+
     /// Every stream of security events for others.
     ///
     /// # Errors

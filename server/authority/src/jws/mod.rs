@@ -10,6 +10,7 @@
 //! It must not know: what a token says, who may say it, where keys come from.
 
 mod key;
+mod ring;
 mod sign;
 
 use core::fmt;
@@ -20,6 +21,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(crate) use self::key::{Algorithm, KeySet};
+#[cfg(test)]
+pub(crate) use self::ring::{AFTER_SECS, AHEAD_SECS, LIFE_SECS};
+pub(crate) use self::ring::{KeyRing, KeyUse};
+#[cfg(test)]
 pub(crate) use self::sign::SigningKeys;
 
 /// The longest token that is looked at, in bytes.

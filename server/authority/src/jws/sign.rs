@@ -3,7 +3,6 @@
 
 use core::fmt;
 
-use obol_secret::json;
 use obol_secret::text::{from_base64url, to_base64url};
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -24,7 +23,7 @@ const MAX_TEXT_BYTES: usize = 8 << 10;
 
 /// Why there is no key, or nothing was signed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct NoSignature(&'static str);
+pub(crate) struct NoSignature(pub(super) &'static str);
 
 impl fmt::Display for NoSignature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,9 +36,12 @@ impl core::error::Error for NoSignature {}
 /// Both keys as they are kept: PKCS#8, base64url.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+pub(super) struct Kept {
     rs256: Option<String>,
     es256: String,
+    /// From when on they sign, in Unix seconds.
+    #[serde(default)]
+    pub(super) signs_from: u64,
 }
 
 /// Keys that sign.
@@ -51,19 +53,16 @@ pub(crate) struct SigningKeys {
 
 impl SigningKeys {
     /// Makes both keys; as they are to be kept. It takes a moment.
-    pub(crate) fn make() -> Result<Zeroizing<Vec<u8>>, NoSignature> {
+    pub(super) fn make(signs_from: u64) -> Result<Kept, NoSignature> {
         let no = |_| NoSignature("no RSA key could be made");
         let key = rsa::PrivateKey::new(&mut getrandom::SysRng, RSA_BITS).map_err(no)?;
         let document = key.to_pkcs8_der().map_err(|_| NoSignature("no RSA key could be made"))?;
-        let kept = Kept { rs256: Some(to_base64url(document.as_bytes())), es256: make_p256()? };
-        let bytes = serde_json::to_vec(&kept).map_err(|_| NoSignature("the keys could not be written"))?;
-        Ok(Zeroizing::new(bytes))
+        Ok(Kept { rs256: Some(to_base64url(document.as_bytes())), es256: make_p256()?, signs_from })
     }
 
     /// Reads keys as they are kept.
-    pub(crate) fn read(kept: &[u8]) -> Result<Self, NoSignature> {
+    pub(super) fn read(kept: &Kept) -> Result<Self, NoSignature> {
         const WRONG: NoSignature = NoSignature("the kept keys have another form");
-        let kept: Kept = json::parse(kept).map_err(|_| WRONG)?;
         let bytes = |text: &str| from_base64url(text.as_bytes(), MAX_TEXT_BYTES).map(Zeroizing::new);
         let random = SystemRandom::new();
         let p256 = {
@@ -92,10 +91,10 @@ impl SigningKeys {
         Ok(Self { rsa, p256, random })
     }
 
-    /// The public halves, as a JWK set.
-    pub(crate) fn key_set(&self) -> Value {
+    /// The public halves, as JWKs.
+    pub(super) fn public(&self) -> impl Iterator<Item = &Value> {
         let rsa = self.rsa.iter().map(|(_, public, _)| public);
-        object!({ "keys": rsa.chain([&self.p256.1]).collect::<Vec<_>>() })
+        rsa.chain([&self.p256.1])
     }
 
     /// Name and algorithm of each.
@@ -165,8 +164,12 @@ impl fmt::Debug for SigningKeys {
 impl SigningKeys {
     /// Without RSA, of which a key takes long to make.
     pub(crate) fn generate_es256() -> Result<Self, NoSignature> {
-        let kept = Kept { rs256: None, es256: make_p256()? };
-        Self::read(&serde_json::to_vec(&kept).map_err(|_| NoSignature("not written"))?)
+        Self::read(&Kept { rs256: None, es256: make_p256()?, signs_from: 0 })
+    }
+
+    /// The public halves, as a JWK set.
+    pub(crate) fn key_set(&self) -> Value {
+        object!({ "keys": self.public().collect::<Vec<_>>() })
     }
 
     /// With a header as it is given, whatever it says, signed with P-256.
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn both_keys_sign_are_kept_and_show_their_public_halves_alone() {
-        let kept = SigningKeys::make().unwrap();
+        let kept = SigningKeys::make(7).unwrap();
         let keys = SigningKeys::read(&kept).unwrap();
         let shown = keys.key_set();
         let set = KeySet::read(shown.to_string().as_bytes()).unwrap();
@@ -200,6 +203,5 @@ mod tests {
             assert!(key.get("d").is_none() && key.get("p").is_none(), "{key}");
         }
         assert_eq!(SigningKeys::read(&kept).unwrap().key_set(), shown);
-        assert!(SigningKeys::read(b"{}").is_err());
     }
 }

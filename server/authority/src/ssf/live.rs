@@ -8,6 +8,7 @@ use obol_probe::rate::{Limiter, Rate, Start};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::login::Login;
 use super::poll::Poller;
@@ -23,6 +24,9 @@ use crate::outbound::Outbound;
 
 /// How many tokens of one issuer are carried out: a second, and at once.
 const RATE: (u32, u32) = (100, 200);
+
+/// How often it is looked whether it is time for other keys.
+const TEND_EVERY: Duration = Duration::from_secs(600);
 
 /// See the module's header.
 #[derive(Debug)]
@@ -93,6 +97,7 @@ impl Events {
             let live = Arc::clone(&changes.borrow_and_update());
             let mut tasks = JoinSet::new();
             tasks.spawn(Arc::clone(&live.outlets).run(Arc::clone(&authority), now));
+            tasks.spawn(tend_keys(Arc::clone(&authority), now));
             for one in live.transmitters.values() {
                 let (keeper, outbound) = (Arc::clone(one), live.outbound.clone());
                 tasks.spawn(async move {
@@ -182,6 +187,18 @@ impl Events {
         let done =
             tokio::task::spawn_blocking(move || receive::carry_out(&token, &by, &authority, now)).await;
         done.unwrap_or(Err(Refusal::Later(Duration::from_secs(1), "internal error")))
+    }
+}
+
+/// Replaces the keys that tokens are signed with, in time.
+async fn tend_keys(authority: Arc<Authority>, now: fn() -> Now) {
+    loop {
+        let authority = Arc::clone(&authority);
+        let tended = tokio::task::spawn_blocking(move || authority.tend_signing_keys(now())).await;
+        if let Ok(Err(error)) = tended {
+            tracing::error!(%error, "the keys could not be replaced with which security events are signed");
+        }
+        sleep(TEND_EVERY).await;
     }
 }
 

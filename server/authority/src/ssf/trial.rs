@@ -60,7 +60,7 @@ pub fn trial(
     now: Now,
 ) -> Result<Option<KillReport>, Refused> {
     let issuer = authority.settings().origin().to_owned();
-    let keys = authority.signing_keys()?;
+    let keys = authority.signing_keys(now)?;
     let unavailable = |error: &dyn core::fmt::Display| Refused::Unavailable(error.to_string());
     let by = Transmitter {
         settings: TransmitterSettings {
@@ -74,7 +74,8 @@ pub fn trial(
             issuer: issuer.clone(),
         },
         keys: Arc::new(Keys::of(
-            KeySet::read(keys.key_set().to_string().as_bytes()).map_err(|error| unavailable(&error))?,
+            KeySet::read(keys.key_set(now.secs()).to_string().as_bytes())
+                .map_err(|error| unavailable(&error))?,
         )),
         counts: Arc::default(),
         login: None,
@@ -84,7 +85,8 @@ pub fn trial(
         "sub_id": subject(human, agent),
         "events": { trial.event(): { "event_timestamp": now.secs(), "initiating_entity": "admin" } },
     });
-    let token = keys.sign(Algorithm::Rs256, SET_TYPE, &claims).map_err(|error| unavailable(&error))?;
+    let token =
+        keys.sign(Algorithm::Rs256, SET_TYPE, &claims, now.secs()).map_err(|error| unavailable(&error))?;
     let refused = |refusal: Refusal| Refused::Unavailable(refusal.to_string());
     let token = token.into_bytes();
     if let receive::Signed::UnknownKey = receive::signed(&token, &by).map_err(refused)? {

@@ -369,6 +369,16 @@ impl<S: Store> Directory for Stored<S> {
         })
     }
 
+    fn replace_signing_keys(&self, known: Bytes, fresh: Bytes) -> Answer<Bytes> {
+        write(self, move |transaction| match transaction.get_bytes(Table::Meta, SIGNING_KEYS)? {
+            Some(others) if others != known => Ok(others),
+            _ => {
+                transaction.put_bytes(Table::Meta, SIGNING_KEYS, fresh.clone());
+                Ok(fresh.clone())
+            }
+        })
+    }
+
     fn event_streams(&self) -> Answer<Vec<EventStream>> {
         self.store.read(telling::streams)
     }

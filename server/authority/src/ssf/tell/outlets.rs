@@ -198,16 +198,19 @@ impl Outlets {
         // RFC 8935: whoever takes a token and cannot use it says so with 400.
         let mailbox =
             Mailbox { target: &target, never: StatusCode::BAD_REQUEST, counts: Arc::clone(&counts), now };
-        let sign = |claims: &serde_json::Value| {
-            let keys = authority.signing_keys().map_err(|error| error.to_string())?;
-            let token = keys.sign(receiver.algorithm, SET_TYPE, claims).map_err(|error| error.to_string())?;
+        let sign = |claims: &serde_json::Value, now: Now| {
+            let keys = authority.signing_keys(now).map_err(|error| error.to_string())?;
+            let token = keys.sign(receiver.algorithm, SET_TYPE, claims, now.secs());
+            let token = token.map_err(|error| error.to_string())?;
             Ok((headers.clone(), token.into_bytes()))
         };
         let mut cursor = stream.cursor;
         loop {
             if let Some((jti, state)) = self.verification_for(&stream.id) {
                 let make = |now: Now| {
-                    sign(&said::verification(&origin, &receiver.name, &stream.id, &state, &jti, now.secs()))
+                    let claims =
+                        said::verification(&origin, &receiver.name, &stream.id, &state, &jti, now.secs());
+                    sign(&claims, now)
                 };
                 self.until_taken(&mailbox, &make).await;
                 self.forget_verification(&stream.id, &jti);
@@ -215,7 +218,7 @@ impl Outlets {
             let page = self.page(&stream.id, cursor, authority, &counts).await;
             for said in page.said.iter().filter(|said| stream.events.iter().any(|kind| kind == said.kind)) {
                 let jti = format!("{}.{}", stream.id, said.seq);
-                let make = |now: Now| sign(&said.claims(&origin, &receiver.name, &jti, now.secs()));
+                let make = |now: Now| sign(&said.claims(&origin, &receiver.name, &jti, now.secs()), now);
                 self.until_taken(&mailbox, &make).await;
                 self.come_to(&stream.id, said.seq, authority, &counts).await;
             }

@@ -176,8 +176,9 @@ impl Desk<'_> {
         match verb {
             Verb::Configuration => Ok(configuration(self.origin())),
             Verb::Keys => {
-                let keys = self.authority.signing_keys();
-                keys.map(|keys| keys.key_set()).map_err(|error| StreamError::Unavailable(error.to_string()))
+                let keys = self.authority.signing_keys(now);
+                keys.map(|keys| keys.key_set(now.secs()))
+                    .map_err(|error| StreamError::Unavailable(error.to_string()))
             }
             Verb::Create => self.create(token, body),
             Verb::Read => self.read(token, id),
@@ -324,20 +325,20 @@ impl Desk<'_> {
         for said in waiting {
             let jti = format!("{}.{}", stream.id, said.seq);
             let claims = said.claims(self.origin(), &receiver.name, &jti, now.secs());
-            sets.insert(jti, self.sign(receiver, &claims)?);
+            sets.insert(jti, self.sign(receiver, &claims, now)?);
         }
         if let Some((jti, state)) = self.outlets.verification_for(&stream.id).filter(|_| most > 0) {
             let claims =
                 said::verification(self.origin(), &receiver.name, &stream.id, &state, &jti, now.secs());
-            sets.insert(jti, self.sign(receiver, &claims)?);
+            sets.insert(jti, self.sign(receiver, &claims, now)?);
         }
         Ok(json!({ "sets": sets, "moreAvailable": more }))
     }
 
-    fn sign(&self, receiver: &ReceiverSettings, claims: &Value) -> Told<String> {
+    fn sign(&self, receiver: &ReceiverSettings, claims: &Value, now: Now) -> Told<String> {
         let keys =
-            self.authority.signing_keys().map_err(|error| StreamError::Unavailable(error.to_string()))?;
-        keys.sign(receiver.algorithm, SET_TYPE, claims)
+            self.authority.signing_keys(now).map_err(|error| StreamError::Unavailable(error.to_string()))?;
+        keys.sign(receiver.algorithm, SET_TYPE, claims, now.secs())
             .map_err(|error| StreamError::Unavailable(error.to_string()))
     }
 

@@ -1,6 +1,7 @@
 //! A service that listens, on real sockets, and an identity provider that it listens to. Each attack is beside the token
 //! that it was made from, which is taken.
 
+mod rotating;
 mod telling;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,13 +7,27 @@ use obol_handshake::IdentityPublic;
 use obol_secret::text::to_hex;
 
 use super::super::answer::page;
+use super::super::words::span;
 use super::super::{Pages, Served};
 use super::{Browser, PAGE, Visit, ago, shown};
+use crate::jws::KeyUse;
 
 /// A key that the service signs with.
 struct Signing {
     kid: String,
     algorithm: String,
+    standing: String,
+}
+
+/// How it stands with a key, in words.
+fn standing(of: KeyUse, now: u64) -> String {
+    match of {
+        KeyUse::Signs => "signs".to_owned(),
+        KeyUse::From(from) => format!("signs in {}", span(from.saturating_sub(now))),
+        KeyUse::Until(until) => {
+            format!("does not sign any more; is taken away in {}", span(until.saturating_sub(now)))
+        }
+    }
 }
 
 /// How it stands with somebody else's keys.
@@ -42,8 +56,8 @@ struct KeysPage<'a> {
 /// All of them.
 pub(in super::super) async fn show(pages: &Pages, request: Request) -> Served {
     let visit = Visit::begin(pages, &request, "/console/keys")?;
-    let now = visit.now.secs();
-    let found = visit.look_at_service(pages, |authority| {
+    let (at, now) = (visit.now, visit.now.secs());
+    let found = visit.look_at_service(pages, move |authority| {
         let chain = authority.audit_log().map(|log| log.mark().chain().to_owned());
         let key = authority.key();
         let settings = authority.settings();
@@ -55,7 +69,7 @@ pub(in super::super) async fn show(pages: &Pages, request: Request) -> Served {
             pin,
             words,
             suites.join(", "),
-            authority.known_signing_keys()?,
+            authority.known_signing_keys(at)?,
             policy,
             chain,
             authority.attestors().status(),
@@ -86,7 +100,10 @@ pub(in super::super) async fn show(pages: &Pages, request: Request) -> Served {
         pin,
         words,
         suites,
-        signing: signing.into_iter().map(|(kid, algorithm)| Signing { kid, algorithm }).collect(),
+        signing: signing
+            .into_iter()
+            .map(|(kid, algorithm, of)| Signing { kid, algorithm, standing: standing(of, now) })
+            .collect(),
         more_theirs: theirs.len().saturating_sub(PAGE),
         theirs: theirs.into_iter().take(PAGE).collect(),
         epoch: policy.map(|row| (row.epoch, row.version, shown(&row.by.to_string()), ago(row.at, now))),
