@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use super::{World, calls, crowd, policies, root};
 
 /// Chromium, ended when dropped.
-struct Chromium {
+pub(super) struct Chromium {
     child: Child,
     to: ChildStdin,
     from: BufReader<ChildStdout>,
 }
 
 impl Chromium {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let modules = root().join("target/npm");
         for needed in [
             modules.join("node_modules/playwright-core"),
@@ -47,7 +47,7 @@ impl Chromium {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("the browser ended: {line:?}"))
     }
 
-    fn act(&mut self, what: &Value) -> Value {
+    pub(super) fn act(&mut self, what: &Value) -> Value {
         writeln!(self.to, "{what}").unwrap();
         let answer = self.answer();
         assert_eq!(answer["problems"], json!([]), "{what}: {answer:#}");
@@ -55,7 +55,7 @@ impl Chromium {
     }
 
     /// Opens a page, and looks at it in every way.
-    fn look(&mut self, url: &str, name: &str, status: u16) {
+    pub(super) fn look(&mut self, url: &str, name: &str, status: u16) {
         let told = self.act(&json!({ "act": "open", "url": url, "name": name }));
         assert_eq!(told["status"], status, "{told:#}");
     }
@@ -76,7 +76,7 @@ impl Chromium {
     }
 
     /// Goes to something by the keyboard, and presses Enter: what the page says then.
-    fn press(&mut self, selector: &str, text: &str) -> String {
+    pub(super) fn press(&mut self, selector: &str, text: &str) -> String {
         let told = self.act(&json!({ "act": "press", "selector": selector, "text": text }));
         told["text"].as_str().unwrap().to_owned()
     }

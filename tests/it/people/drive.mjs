@@ -48,6 +48,19 @@ const acts = {
     const policy = response.headers()["content-security-policy"] ?? "";
     return { url: page.url(), status: response.status(), problems: name ? await look(name, policy) : [] };
   },
+  // What the frames of a page show.
+  async frames({ url }) {
+    await page.goto(url);
+    const frames = page.frames().filter((frame) => frame !== page.mainFrame());
+    const text = (frame) => frame.evaluate(() => document.body.innerText).catch(() => "");
+    return { frames: await Promise.all(frames.map(text)) };
+  },
+  // A page that leads away by itself: where to, and what stands there.
+  async led({ url, to }) {
+    await page.goto(url).catch(() => {});
+    await page.waitForURL((at) => at.href.startsWith(to));
+    return { url: page.url(), text: await page.innerText("body") };
+  },
   async look({ name }) {
     return { problems: await look(name, "default-src 'none'") };
   },

@@ -93,6 +93,8 @@ async function begin(kid, keep = false) {
 const base64url = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 const sign = async (claims, jwk) =>
   new jose.SignJWT(claims).setProtectedHeader({ alg: "RS256", kid: jwk.kid }).sign(await jose.importJWK(jwk, "RS256"));
+const header = async (claims, header, jwk, options) =>
+  new jose.SignJWT(claims).setProtectedHeader(header).sign(await jose.importJWK(jwk, "RS256"), options);
 const hmac = (claims, secret) => {
   const text = `${base64url({ alg: "HS256", kid: current.jwk.kid })}.${base64url(claims)}`;
   return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`;
@@ -115,6 +117,24 @@ const spoilers = {
   old_key: (claims) => sign(claims, keys[1]),
   unknown_key: async (claims) => sign(claims, await key("unknown")),
   forged_key: async (claims) => sign(claims, await key(current.jwk.kid)),
+  embedded_key: async (claims) => {
+    const { d, p, q, dp, dq, qi, kid, ...open } = await key("theirs");
+    return header(claims, { alg: "RS256", jwk: open }, { ...open, d, p, q, dp, dq, qi });
+  },
+  key_by_address: async (claims) => header(claims, { alg: "RS256", kid: "theirs", jku: `${issuer}/theirs` }, await key("theirs")),
+  unknown_extension: (claims) => header(claims, { alg: "RS256", kid: current.jwk.kid, crit: ["x"], x: 1 }, current.jwk, { crit: { x: true } }),
+  no_expiry: ({ exp, ...claims }) => sign(claims, current.jwk),
+  no_time: ({ iat, ...claims }) => sign(claims, current.jwk),
+  no_audience: ({ aud, ...claims }) => sign(claims, current.jwk),
+  of_tomorrow: (claims) => sign({ ...claims, iat: now() + 86400, exp: now() + 90000 }, current.jwk),
+  login_of_tomorrow: (claims) => sign({ ...claims, auth_time: now() + 86400 }, current.jwk),
+  unsigned_in_capitals: (claims) => `${base64url({ alg: "NONE" })}.${base64url(claims)}.`,
+  unsigned_under_a_key: (claims) => `${base64url({ alg: "none", kid: current.jwk.kid })}.${base64url(claims)}.`,
+  symmetric_by_modulus: (claims) => hmac(claims, Buffer.from(current.jwk.n, "base64url")),
+  symmetric_by_public_jwk: (claims) => {
+    const { d, p, q, dp, dq, qi, ...open } = current.jwk;
+    return hmac(claims, JSON.stringify(open));
+  },
   unsigned: (claims) => `${base64url({ alg: "none" })}.${base64url(claims)}.`,
   symmetric_by_secret: (claims) => hmac(claims, SECRET),
   symmetric_by_public_key: async (claims) => {

@@ -29,7 +29,7 @@ pub(super) struct Afar {
     pub(super) service: AsProcess,
     pub(super) idp: Idp,
     pub(super) home: tempfile::TempDir,
-    elsewhere: tempfile::TempDir,
+    pub(super) elsewhere: tempfile::TempDir,
 }
 
 impl Afar {

@@ -8,6 +8,7 @@ mod calls;
 mod chromium;
 mod console;
 mod crowd;
+mod framed;
 mod logins;
 mod mix_up;
 mod organisations;

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::World;
-use super::browser::Browser;
+use super::browser::{Browser, Page};
+use super::{World, crowd};
 
 const SESSION: &str = "__Host-obol";
 
 /// A page that waits for a yes to a registration, in a browser that is logged in.
-fn waiting(world: &World) -> (Browser, super::browser::Page) {
+fn waiting(world: &World) -> (Browser, Page) {
     let asked = world.obol(&["register", "--name", "builder", "--role", "dev"]);
     let mut browser = Browser::default();
     let page = browser.open(asked["page"].as_str().unwrap());
@@ -102,6 +102,34 @@ fn what_an_agent_or_a_provider_says_is_text_and_nothing_else() {
         page.body.contains("&#60;script&#62;alert(1)") || page.body.contains("&lt;script&gt;alert(1)"),
         "{page:?}"
     );
+}
+
+/// What stands on the page where a human says yes: the agent's machine and its user, as it says; and what a provider says went wrong.
+#[test]
+fn a_machine_that_calls_itself_something_hostile_and_an_error_of_a_provider_are_text() {
+    let world = World::new();
+    crowd::agent(&world, 1, &crowd::hostile(1));
+    let id = crowd::again(&world, 1, &crowd::hostile(1));
+    let mut browser = world.logged_in("anna");
+    let page = browser.open(&world.url(&format!("/activate/{id}")));
+    assert_eq!(page.status, 200, "{page:?}");
+    let is_text = |page: &Page| {
+        for raw in ["<script", "\u{202e}", "\u{200b}"] {
+            assert!(!page.body.contains(raw), "{raw:?}: {page:?}");
+        }
+        assert!(page.body.contains("script"), "control: it is there, as text: {page:?}");
+    };
+    is_text(&page);
+    let callback = world.url("/callback");
+    let mut other = Browser::default();
+    let back = other.open_until(&world.url("/login"), &callback);
+    let kept: Vec<&str> =
+        back.split_once('?').unwrap().1.split('&').filter(|part| !part.starts_with("code=")).collect();
+    let said =
+        format!("{callback}?{}&error=%3Cscript%3Ealert(1)%3C/script%3E%E2%80%AE%E2%80%8B", kept.join("&"));
+    let page = other.send("GET", &said, &[("Sec-Fetch-Site", "cross-site")], "");
+    assert_eq!(page.status, 403, "{page:?}");
+    is_text(&page);
 }
 
 #[test]

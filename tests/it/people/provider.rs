@@ -1,9 +1,10 @@
 //! Attack 6: a provider's answer that is not what it must be logs nobody in.
 
+use obol_secret::text::to_base64url;
 use serde_json::json;
 
-use super::World;
 use super::browser::{Browser, Page};
+use super::{SECRET, World};
 
 const SESSION: &str = "__Host-obol";
 
@@ -31,9 +32,21 @@ fn an_id_token_that_is_not_what_it_must_be_logs_nobody_in() {
         "old_token",
         "unknown_key",
         "forged_key",
+        "embedded_key",
+        "key_by_address",
+        "unknown_extension",
+        "no_expiry",
+        "no_time",
+        "no_audience",
+        "of_tomorrow",
+        "login_of_tomorrow",
         "unsigned",
+        "unsigned_in_capitals",
+        "unsigned_under_a_key",
         "symmetric_by_secret",
         "symmetric_by_public_key",
+        "symmetric_by_public_jwk",
+        "symmetric_by_modulus",
         "empty_subject",
         "hostile_subject",
         "groups_of_another_kind",
@@ -99,6 +112,36 @@ fn an_answer_of_another_provider_or_to_another_login_is_not_taken() {
     assert_eq!((page.status, browser.cookie(&world.origin, SESSION).is_some()), (303, true), "{page:?}");
     // Once: the provider takes no code twice, and the browser has forgotten the login.
     assert_eq!(browser.send("GET", &back, &[], "").status, 403);
+}
+
+/// A code that was stolen on its way: whoever has it, and even the service's own secret, gets nothing for it without what the login began
+/// with.
+#[test]
+fn a_stolen_code_is_worth_nothing_without_what_its_login_began_with() {
+    let world = World::new();
+    let pair = to_base64url(format!("obol:{SECRET}").as_bytes()).replace('-', "+").replace('_', "/");
+    let basic = format!("Basic {pair}{}", "=".repeat((4 - pair.len() % 4) % 4));
+    let exchange = |back: &str, more: &str| {
+        let code = back.split_once("code=").unwrap().1.split('&').next().unwrap().to_owned();
+        let to = world.url("/callback").replace(':', "%3A").replace('/', "%2F");
+        let headers =
+            [("Content-Type", "application/x-www-form-urlencoded"), ("Authorization", basic.as_str())];
+        let form = format!("grant_type=authorization_code&code={code}&redirect_uri={to}{more}");
+        Browser::default().send("POST", &format!("{}/token", world.idp.issuer), &headers, &form)
+    };
+    let stolen = |url: &str| Browser::default().open_until(url, &world.url("/callback"));
+    let begun = || Browser::default().send("GET", &world.url("/login"), &[], "").leads_to().unwrap();
+    let none = exchange(&stolen(&begun()), "");
+    assert!(none.status == 400 && none.body.contains("invalid_grant"), "{none:?}");
+    let guessed = exchange(&stolen(&begun()), &format!("&code_verifier={}", "A".repeat(43)));
+    assert!(guessed.status == 400 && guessed.body.contains("invalid_grant"), "{guessed:?}");
+    // Control: a login that begins without PKCE.
+    let begun = begun();
+    let (front, rest) = begun.split_once('?').unwrap();
+    let without: Vec<&str> = rest.split('&').filter(|part| !part.starts_with("code_challenge")).collect();
+    assert_eq!(without.len() + 2, rest.split('&').count(), "both of its parts: {rest}");
+    let taken = exchange(&stolen(&format!("{front}?{}", without.join("&"))), "");
+    assert!(taken.status == 200 && taken.body.contains("id_token"), "{taken:?}");
 }
 
 #[test]

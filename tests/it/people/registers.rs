@@ -134,6 +134,40 @@ fn guessed_codes_find_nothing_and_few_may_be_guessed() {
     assert_eq!(human.follow(page).status, 200);
 }
 
+/// Attack 5, by a crowd: fifty guesses a minute by everybody together, however many log in to guess.
+#[test]
+fn a_crowd_guesses_fifty_codes_a_minute_and_no_more() {
+    let world = World::new();
+    let _running = world.agent();
+    let asked = world.obol(&["register", "--name", "builder", "--role", "dev", "--remote"]);
+    let right = asked["code"].as_str().unwrap();
+    let page = world.url("/activate");
+    // More than needed, where a minute ends in between.
+    let mut crowd: Vec<Browser> = (0..24).map(|_| world.logged_in("bert")).collect();
+    let mut human = world.logged_in("anna");
+    let own = human.open(&page).hidden("token");
+    let guess = |browser: &mut Browser, token: &str, code: &str| {
+        browser.submit(&page, &[("token", token), ("code", code)]).status
+    };
+    wait_until("a minute that is long enough", || obol_world::now() % 60 < 40);
+    let minute = obol_world::now() / 60;
+    let mut guesses = 0;
+    while let Some(mut browser) = crowd.pop() {
+        let token = browser.open(&page).hidden("token");
+        let answers: Vec<u16> = (0..5).map(|_| guess(&mut browser, &token, "BCDF-GHJK")).collect();
+        guesses += answers.iter().filter(|status| **status == 404).count();
+        if answers.contains(&429) {
+            break;
+        }
+    }
+    assert_eq!((guesses, obol_world::now() / 60), (50, minute), "within one minute");
+    assert_eq!(guess(&mut human, &own, right), 429, "nobody, not even with the right one");
+    assert!(world.authority.directory().waiting(obol_world::now()).unwrap().len() == 1);
+    // Control: in the next minute whoever has the code gets on.
+    wait_until("the next minute", || obol_world::now() / 60 > minute);
+    assert_eq!(guess(&mut human, &own, right), 303);
+}
+
 #[test]
 fn policy_forbids_a_typed_code_for_privileged_agents() {
     let world = World::new();

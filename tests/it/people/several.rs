@@ -105,6 +105,8 @@ fn a_human_chooses_a_provider_and_is_who_they_are_there() {
     assert!(chooses.body.contains("Choose who knows you"), "{chooses:?}");
     assert_eq!(two.log_in(&mut browser, "first").status, 200);
     assert!(two.knows(&two.world.idp.issuer, "anna"));
+    let away = Browser::default().open(&two.world.url("/login?to=//evil.example"));
+    assert!(!away.body.contains("evil") && away.body.contains("to=/activate"), "{away:?}");
     // What is none of them is no address to be led to.
     for name in ["third", "", "https://evil.example", "first%00"] {
         let page = two.log_in(&mut Browser::default(), name);

@@ -15,6 +15,7 @@ use super::answer::{Refusal, message, page, see_other};
 use super::browser::Browser;
 use super::grants::Granted;
 use super::guard::Form;
+use super::words::shown;
 use super::{Pages, Served};
 use crate::authority::{Confirmed, Preview, Review};
 use crate::decider::Decided;
@@ -210,7 +211,7 @@ impl Pages {
             browser,
             id: &registration.id,
             words: &review.words,
-            name: &registration.wanted.name,
+            name: &shown(&registration.wanted.name),
             source: &registration.source,
             asked_minutes_ago: now.secs().saturating_sub(registration.created_at) / 60,
             is_here: matches!(flow, Flow::Loopback(_)),
@@ -258,14 +259,14 @@ fn choices(browser: &Browser, registration: &Registration, ticked: &[String]) ->
 }
 
 fn said(review: &Review) -> Vec<Said> {
-    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { shown(&names.join(", ")) };
     let fields = |wanted: &crate::directory::Wanted| {
         [
-            ("Name", wanted.name.clone()),
-            ("Class", wanted.class.clone()),
-            ("Machine", wanted.host.clone()),
-            ("User", wanted.user.clone()),
-            ("Software", wanted.software.clone()),
+            ("Name", shown(&wanted.name)),
+            ("Class", shown(&wanted.class)),
+            ("Machine", shown(&wanted.host)),
+            ("User", shown(&wanted.user)),
+            ("Software", shown(&wanted.software)),
             ("Wants the roles", list(&wanted.roles)),
             ("Wants the tools", list(&wanted.tools)),
         ]
@@ -318,8 +319,11 @@ async fn approve(pages: &Pages, browser: &Browser, review: Review, form: &Form) 
             code.to_text().as_str()
         ))),
         Ok(Confirmed::Code(code)) => {
-            let shown =
-                ReturnPage { browser, name: &review.registration.wanted.name, code: &code.to_string() };
+            let shown = ReturnPage {
+                browser,
+                name: &shown(&review.registration.wanted.name),
+                code: &code.to_string(),
+            };
             Ok(page(StatusCode::OK, &shown, ""))
         }
         Err(refused @ (Refused::Unavailable(_) | Refused::NoSuchCode)) => Err(refused.into()),
