@@ -1,8 +1,10 @@
 //! Settings that cannot be: each is told before anything is opened, with what to do.
 
-use obol_world::authority::{AsProcess, CATALOGUE, write_policy, write_settings};
+use obol_world::authority::{AsProcess, CATALOGUE, command_in, write_policy, write_settings};
 use obol_world::home::{self, command};
 use serde_json::Value;
+
+use crate::cli::stdout;
 
 #[test]
 fn a_start_that_cannot_be_says_why_and_what_to_do_and_leaves_nothing() {
@@ -84,4 +86,20 @@ fn settings_hold_and_flags_go_before_them() {
     for file in ["d.redb", "i.key", "m.key"] {
         assert!(folder.join(file).exists(), "{file}");
     }
+}
+
+#[test]
+fn the_line_to_pin_has_the_address_of_the_service_that_runs() {
+    let home = home::home();
+    let mut service = AsProcess::start(home.path());
+    let pin = || {
+        let output = command_in(home.path(), &["as", "key", "--pin"]);
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output).trim().to_owned()
+    };
+    // Its port was said by its command line, which nobody says again.
+    assert_eq!(pin(), service.pin());
+    let key = service.pin().rsplit_once('#').unwrap().1.to_owned();
+    service.kill();
+    assert_eq!(pin(), format!("http://127.0.0.1:8720#{key}"), "the control: without it, the usual one");
 }

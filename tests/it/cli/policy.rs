@@ -215,6 +215,11 @@ fn init_overwrites_nothing() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("nothing was written"), "{}", stderr(&refused));
     assert_eq!(fs::read_to_string(home.path().join("policy/catalogue.toml")).unwrap(), before);
+    // Without an organisation policy could not say who may look at the console, so there is one.
+    let made = run(home.path(), &[&init[..2], &["fresh"], &init[2..]].concat());
+    assert!(made.status.success(), "{}", stderr(&made));
+    let catalogue = fs::read_to_string(home.path().join("fresh/catalogue.toml")).unwrap();
+    assert!(catalogue.starts_with("org = \"default\"\n"), "{catalogue}");
     fs::write(home.path().join("tools.json"), "{\"tools\": [{\"name\": \"a b\"}]}").unwrap();
     let refused = run(home.path(), &[&init[..2], &["other"], &init[2..]].concat());
     assert!(stderr(&refused).contains("visible ASCII"), "{}", stderr(&refused));

@@ -9,9 +9,9 @@ use obol_ipc::Endpoint;
 use obol_ipc::approvals::{ApprovalResult, ApprovalState, RequestApprovalParams, WantedCall};
 use obol_ipc::names::{Label, PeerName, ToolName};
 
-use super::World;
 use super::browser::Browser;
 use super::console::approved;
+use super::{World, crowd};
 
 const PURPOSE: &str = "<img src=x onerror=alert(1)> pay \u{202e}the bill";
 
@@ -42,6 +42,35 @@ pub(super) fn ask(world: &World) -> ApprovalResult {
 pub(super) fn standing(world: &World, asked: &ApprovalResult) -> CallStanding {
     let id = ApprovalId::parse(&asked.approval_id).unwrap();
     world.authority.directory().call_approval(&id).unwrap().unwrap().standing(obol_world::now())
+}
+
+/// The requests that a page of the list links to.
+fn linked(body: &str) -> Vec<&str> {
+    let parts = body.split("href=\"/console/approvals/apr_").skip(1);
+    parts.map(|part| part.split('"').next().unwrap()).collect()
+}
+
+#[test]
+fn calls_that_wait_come_in_pages() {
+    let world = World::new();
+    let _running = world.agent();
+    let mut browser = approved(&world);
+    let asked = ask(&world);
+    crowd::calls(&world, &asked.approval_id, 149);
+    let first = browser.open(&world.url("/console/approvals"));
+    let (_, more) = first.body.split_once("href=\"/console/approvals?after=").expect("there are more");
+    let after = more.split('"').next().unwrap();
+    let second = browser.open(&world.url(&format!("/console/approvals?after={after}")));
+    let mut seen = linked(&first.body);
+    assert_eq!(seen.len(), 100);
+    seen.extend(linked(&second.body));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 150, "each once");
+    assert!(second.body.contains("From the beginning") && !second.body.contains("More calls"));
+    // A place that is none is the beginning.
+    let nowhere = browser.open(&world.url("/console/approvals?after=nowhere"));
+    assert_eq!((nowhere.status, linked(&nowhere.body).len()), (200, 100));
 }
 
 #[test]

@@ -110,6 +110,8 @@ fn a_real_browser_goes_the_whole_way_by_the_keyboard_alone() {
 
     let call = calls::ask(&world);
     chromium.look(&world.url("/console/approvals"), "approvals", 200);
+    crowd::calls(&world, &call.approval_id, 120);
+    chromium.look(&world.url("/console/approvals"), "many-approvals", 200);
     chromium.look(&world.url(&format!("/console/approvals/{}", call.approval_id)), "approval", 200);
     assert!(chromium.press("button[value=approve]", "").contains("Approved by"));
     assert!(matches!(calls::standing(&world, &call), CallStanding::Approved { .. }));

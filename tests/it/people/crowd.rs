@@ -2,10 +2,10 @@
 
 use obol_authority::Refused;
 use obol_authority::directory::{
-    Agent, Approval, Carried, ClonePolicy, Flow, Handshake, Human, NewRegistration, Registered, Seal,
-    SessionPlan, SessionRow, Wanted,
+    Agent, Approval, Carried, ClonePolicy, Flow, Handshake, Human, NewCallApproval, NewRegistration,
+    Registered, Seal, SessionPlan, SessionRow, Wanted,
 };
-use obol_authority::id::{AgentId, RegistrationId, SystemRandom};
+use obol_authority::id::{AgentId, ApprovalId, RegistrationId, SystemRandom};
 use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
 use obol_session::SessionId;
 use obol_world::now;
@@ -117,5 +117,20 @@ pub(super) fn session(world: &World, number: u64, agent: &Agent) -> SessionRow {
     match carried.unwrap() {
         Carried::Now(Ok(opened), _) => opened.session,
         other => panic!("{other:?}"),
+    }
+}
+
+/// So many requests like one that an agent made, which wait as long.
+pub(super) fn calls(world: &World, like: &str, count: u64) {
+    let directory = world.authority.directory();
+    let like = directory.call_approval(&ApprovalId::parse(like).unwrap()).unwrap().unwrap();
+    let version = directory.agent(like.agent.as_str()).unwrap().unwrap().version;
+    let epoch = directory.policy().unwrap().map_or(0, |policy| policy.epoch);
+    for number in 0..count {
+        let mut approval = like.clone();
+        approval.id = ApprovalId::generate(&mut SystemRandom);
+        let new = NewCallApproval { approval, decided_by: (version, epoch), per_hour: 1_000 };
+        let asked = directory.ask_approval(handshake(1 << 42 | number), new, now(), seal()).unwrap();
+        assert!(matches!(asked, Carried::Now(Ok(_), _)), "{asked:?}");
     }
 }

@@ -18,8 +18,8 @@ use super::payload::{self, check_client_and_clock};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, seal_with};
 use crate::decider::{Moment, PerCall};
 use crate::directory::{
-    Agent, Answer, AskedCall, CallApproval, CallDecision, CallStanding, CallState, CallUse, Carried, Human,
-    MAX_APPROVED_SECS, MAX_CALLS, MAX_USES, NewCallApproval, PersonStatus, Replica,
+    Agent, Answer, AskedCall, CallApproval, CallDecision, CallPlace, CallStanding, CallState, CallUse,
+    Carried, Human, MAX_APPROVED_SECS, MAX_CALLS, MAX_PAGE, MAX_USES, NewCallApproval, PersonStatus, Replica,
 };
 use crate::id::{ApprovalId, Bearer};
 use crate::notices::quoted;
@@ -241,9 +241,28 @@ impl Authority {
     ///
     /// [`Refused::Unavailable`].
     pub fn asked_approvals(&self, by: &Human, now: Now) -> Result<Vec<AskedApproval>, Refused> {
-        let waiting = self.directory.waiting_calls(now.secs())?;
+        self.asked_approvals_behind(None, MAX_PAGE, by, now).map(|(asked, _)| asked)
+    }
+
+    /// The same of those behind a place, of which so many are looked at; and the last of these, where there may be more.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`].
+    pub(crate) fn asked_approvals_behind(
+        &self,
+        behind: Option<&CallPlace>,
+        most: usize,
+        by: &Human,
+        now: Now,
+    ) -> Result<(Vec<AskedApproval>, Option<CallPlace>), Refused> {
+        let waiting = self.directory.waiting_calls(now.secs(), behind, most)?;
+        let last = waiting.last().filter(|_| waiting.len() >= most);
+        let last = last.map(|approval| (approval.expires_at, approval.id.clone()));
         let seen = waiting.into_iter().map(|approval| self.seen_by(approval, by, now));
-        seen.filter(|seen| !matches!(seen, Err(Refused::NoSuchApproval))).collect()
+        let seen =
+            seen.filter(|seen| !matches!(seen, Err(Refused::NoSuchApproval))).collect::<Result<_, _>>()?;
+        Ok((seen, last))
     }
 
     /// One request, as `by` sees it, also one that was decided.

@@ -143,6 +143,9 @@ pub struct NewCallApproval {
     pub per_hour: usize,
 }
 
+/// Where one stands among those that wait: until when it waits, and its id.
+pub type CallPlace = (u64, ApprovalId);
+
 /// A human's word.
 #[derive(Clone, Debug)]
 pub struct CallDecision {

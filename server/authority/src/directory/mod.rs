@@ -35,8 +35,8 @@ pub use self::bounds::{
     MAX_POLICY_TEXTS, MAX_POLICY_VERSIONS, MAX_SETS, MAX_WRONG_CODES, PENDING_SECS, SET_KEPT_SECS,
 };
 pub use self::calls::{
-    ASKED_SECS, AskedCall, CallApproval, CallDecision, CallStanding, CallState, CallUse, MAX_APPROVED_SECS,
-    MAX_CALL_APPROVALS, MAX_CALLS, MAX_USES, NewCallApproval,
+    ASKED_SECS, AskedCall, CallApproval, CallDecision, CallPlace, CallStanding, CallState, CallUse,
+    MAX_APPROVED_SECS, MAX_CALL_APPROVALS, MAX_CALLS, MAX_USES, NewCallApproval,
 };
 pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
@@ -155,12 +155,12 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn call_approval(&self, id: &ApprovalId) -> Answer<Option<CallApproval>>;
 
-    /// Those that wait for a human, the one whose time is over next first; at most [`MAX_PAGE`].
+    /// Those that wait for a human, the one whose time is over next first: those behind a place, so many and [`MAX_PAGE`] at most.
     ///
     /// # Errors
     ///
     /// [`Unavailable`].
-    fn waiting_calls(&self, now: u64) -> Answer<Vec<CallApproval>>;
+    fn waiting_calls(&self, now: u64, behind: Option<&CallPlace>, most: usize) -> Answer<Vec<CallApproval>>;
 
     /// Carries out a human's word. A yes and the event by which others hear of it are one.
     ///

@@ -45,7 +45,7 @@ permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCal
 /// `obol policy init`.
 pub(crate) fn run(args: &InitArgs) -> Outcome {
     let list = read_list(&args.from_mcp)?;
-    let catalogue = catalogue_from_mcp(&list, &args.audience, args.org.as_deref()).map_err(Failure::usage)?;
+    let catalogue = catalogue_from_mcp(&list, &args.audience, Some(&args.org)).map_err(Failure::usage)?;
     let tools = obol_policy::Catalogue::from_toml(&catalogue).map_err(Failure::other)?;
     let Some(first) = tools.tools().first() else { return Err(Failure::usage("the list has no tools")) };
     let files = [

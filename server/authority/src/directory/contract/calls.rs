@@ -8,6 +8,7 @@ tests![
     one_agent_asks_as_often_an_hour_as_is_said,
     what_it_was_decided_by_must_still_hold,
     an_agents_end_takes_back_what_was_approved,
+    what_waits_comes_in_pages_and_none_twice,
 ];
 
 fn new(agent: &Agent, number: u64, directory: &dyn Directory) -> NewCallApproval {
@@ -62,7 +63,7 @@ fn standing(directory: &dyn Directory, approval: &CallApproval, now: u64) -> Cal
 fn a_request_is_decided_once_and_told_with_its_event(directory: &dyn Directory) {
     let one = agent(directory, 1, "builder");
     let [yes, no] = [10, 11].map(|number| done(ask(directory, &one, number, NOW)));
-    assert_eq!(directory.waiting_calls(NOW).unwrap().len(), 2);
+    assert_eq!(directory.waiting_calls(NOW, None, 9).unwrap().len(), 2);
     let before = directory.last_event().unwrap();
     let given = directory.decide_calls(decision(&yes, &one, true), NOW + 1).unwrap().unwrap();
     let CallState::Approved { event, at, .. } = given.state else { panic!("{given:?}") };
@@ -83,7 +84,7 @@ fn a_request_is_decided_once_and_told_with_its_event(directory: &dyn Directory) 
     assert_eq!(standing(directory, &yes, NOW + 60), approved);
     assert_eq!(standing(directory, &yes, NOW + 61), CallStanding::Expired);
     assert_eq!(standing(directory, &no, NOW + 61), CallStanding::Denied);
-    assert!(directory.waiting_calls(NOW).unwrap().is_empty());
+    assert!(directory.waiting_calls(NOW, None, 9).unwrap().is_empty());
 }
 
 fn nobody_decides_after_five_minutes_and_all_is_forgotten_in_the_end(directory: &dyn Directory) {
@@ -141,4 +142,27 @@ fn an_agents_end_takes_back_what_was_approved(directory: &dyn Directory) {
     assert_eq!(refused(ask(directory, &one, 12, NOW)), Refused::Suspended);
     let word = directory.decide_calls(decision(&waiting, &one, true), NOW).unwrap();
     assert_eq!(word, Err(Refused::NoSuchApproval));
+}
+
+fn what_waits_comes_in_pages_and_none_twice(directory: &dyn Directory) {
+    let asked: Vec<_> = (0..5)
+        .map(|number| {
+            let one = agent(directory, number, &format!("agent-{number}"));
+            done(ask(directory, &one, 10 + number, NOW + number % 2)).id
+        })
+        .collect();
+    let (mut behind, mut seen) = (None, Vec::new());
+    loop {
+        let page = directory.waiting_calls(NOW + 1, behind.as_ref(), 2).unwrap();
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else { break };
+        behind = Some((last.expires_at, last.id.clone()));
+        seen.extend(page.into_iter().map(|approval| (approval.expires_at, approval.id)));
+    }
+    assert!(seen.is_sorted_by_key(|(expires_at, _)| *expires_at), "{seen:?}");
+    assert_eq!(seen.len(), 5, "each once: {seen:?}");
+    assert!(asked.iter().all(|id| seen.iter().any(|(_, other)| other == id)));
+    // What is over is in no page, wherever that begins.
+    let over = directory.waiting_calls(NOW + ASKED_SECS, Some(&(NOW, asked[0].clone())), 9).unwrap();
+    assert_eq!(over.len(), 2, "those that were asked for a second later");
 }

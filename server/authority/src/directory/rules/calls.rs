@@ -4,7 +4,9 @@
 use super::at;
 use super::handshakes::Decided;
 use crate::directory::MAX_PAGE;
-use crate::directory::calls::{CallApproval, CallDecision, CallState, MAX_CALL_APPROVALS, NewCallApproval};
+use crate::directory::calls::{
+    CallApproval, CallDecision, CallPlace, CallState, MAX_CALL_APPROVALS, NewCallApproval,
+};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus};
 use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
@@ -84,10 +86,17 @@ pub(super) fn get(transaction: &Transaction<'_>, id: &ApprovalId) -> Kept<Option
     transaction.get(Table::CallApproval, id.as_str().as_bytes())
 }
 
-/// Those that wait, the one whose time is over next first; at most a page.
-pub(super) fn waiting(transaction: &Transaction<'_>, now: u64) -> Kept<Vec<CallApproval>> {
-    let after = at(now.saturating_add(1), &[]);
-    let keys = transaction.keys(Table::CallApprovalWaiting, &[], Some(&after), MAX_PAGE)?;
+/// Those that wait, the one whose time is over next first: those behind a place, so many at most.
+pub(super) fn waiting(
+    transaction: &Transaction<'_>,
+    now: u64,
+    behind: Option<&CallPlace>,
+    most: usize,
+) -> Kept<Vec<CallApproval>> {
+    let first = at(now.saturating_add(1), &[]);
+    let behind = behind.map(|(expires_at, id)| at(*expires_at, id.as_str().as_bytes()));
+    let after = behind.map_or(first.clone(), |behind| behind.max(first));
+    let keys = transaction.keys(Table::CallApprovalWaiting, &[], Some(&after), most.min(MAX_PAGE))?;
     let rows = keys.iter().map(|key| transaction.get(Table::CallApproval, key.get(8..).unwrap_or_default()));
     rows.filter_map(Result::transpose).collect()
 }

@@ -24,11 +24,11 @@ use tokio::sync::watch;
 
 use super::tables::{Number, Store, Table, Transaction, Unavailable, read_row};
 use super::{
-    Agent, Answer, Approval, Bytes, CallApproval, CallDecision, Carried, DeniedTool, Directory, EndScope,
-    Ended, Event, EventStream, Follower, Follows, HalvesPage, Handshake, HeardSet, Human, Invitation,
-    KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica, Opened, Person,
-    PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer, RotateStep, Seal,
-    SessionPlan, SessionRow, StartedOver, Stored, TakenSet, Unharmed,
+    Agent, Answer, Approval, Bytes, CallApproval, CallDecision, CallPlace, Carried, DeniedTool, Directory,
+    EndScope, Ended, Event, EventStream, Follower, Follows, HalvesPage, Handshake, HeardSet, Human,
+    Invitation, KeyStanding, MAX_PAGE, MAX_POLICY_TEXTS, NewCallApproval, NewRegistration, NewReplica,
+    Opened, Person, PolicyText, PolicyVersion, Polled, Registered, Registration, Replica, ResourceServer,
+    RotateStep, Seal, SessionPlan, SessionRow, StartedOver, Stored, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -157,8 +157,8 @@ impl<S: Store> Directory for Stored<S> {
         self.store.read(|transaction| calls::get(transaction, id))
     }
 
-    fn waiting_calls(&self, now: u64) -> Answer<Vec<CallApproval>> {
-        self.store.read(|transaction| calls::waiting(transaction, now))
+    fn waiting_calls(&self, now: u64, behind: Option<&CallPlace>, most: usize) -> Answer<Vec<CallApproval>> {
+        self.store.read(|transaction| calls::waiting(transaction, now, behind, most))
     }
 
     fn decide_calls(&self, decision: CallDecision, now: u64) -> Answer<Result<CallApproval, Refused>> {

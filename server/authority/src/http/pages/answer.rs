@@ -122,16 +122,26 @@ impl Refusal {
         )
     }
 
+    /// What it takes could not be read, or policy could not decide. Strangers are not told why; the log is.
+    fn unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "That cannot be done now",
+            "Nothing was done. Whoever runs the service finds the reason in its log.",
+        )
+    }
+
     pub(super) fn too_many() -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "Too many requests", "Wait a few seconds, then try again.")
     }
 
     pub(super) fn not_ours() -> Self {
-        Self::new(
+        Self::page(message(
             StatusCode::FORBIDDEN,
             "Nothing was done",
             "This was not sent by a page of this service, or that page is too old. Open the page again, and decide there.",
-        )
+            Some(("/console", "Console")),
+        ))
     }
 
     pub(super) fn into_page(self) -> Response {
@@ -150,7 +160,7 @@ impl From<Refused> for Refusal {
         let status = match &refused {
             Refused::Unavailable(why) => {
                 tracing::error!(why, "a page could not be answered");
-                return Self::overloaded();
+                return Self::unavailable();
             }
             Refused::NoSuchCode | Refused::NoSuchApproval | Refused::Unknown(_) => StatusCode::NOT_FOUND,
             Refused::Malformed(_) => StatusCode::BAD_REQUEST,

@@ -16,13 +16,16 @@ use super::browser::Browser;
 use super::guard::Form;
 use super::{Pages, Served};
 use crate::authority::{AskedApproval, Authority, Now};
-use crate::directory::{AskedCall, CallStanding, CallState, Human};
+use crate::directory::{AskedCall, CallPlace, CallStanding, CallState, Human};
 use crate::http::now;
 use crate::id::ApprovalId;
 use crate::refused::Refused;
 
 /// What policies call looking at the console.
 const VIEW: &str = "console.view";
+/// The most in one page of the list, and how often as many are looked at for one: not all of them can be seen by everybody.
+const PAGE: usize = 100;
+const MAX_LOOKS: usize = 10;
 /// The longest arguments that a page shows, in characters: more are never taken.
 const MAX_ARGUMENTS_CHARS: usize = 8_192;
 
@@ -42,6 +45,9 @@ pub(super) struct Line {
 struct ListPage<'a> {
     browser: &'a Browser,
     lines: Vec<Line>,
+    begins_behind: bool,
+    /// Behind which the next page begins.
+    next: Option<String>,
 }
 
 /// One call, as the human must see it: what a resource server will hold the token to.
@@ -183,6 +189,38 @@ fn line(asked: &AskedApproval, right: Right, now: u64) -> Line {
     }
 }
 
+/// Where a page of the list begins: behind this request, which waits until then.
+fn place(said: &str) -> Option<CallPlace> {
+    let (expires_at, id) = said.split_once('.')?;
+    Some((expires_at.parse().ok()?, ApprovalId::parse(id)?))
+}
+
+/// A page of what waits, of those that this human may see, and where the next begins.
+fn listed(
+    authority: &Authority,
+    mut behind: Option<CallPlace>,
+    by: &Human,
+    now: Now,
+) -> Result<(Vec<Line>, Option<CallPlace>), Refused> {
+    let (views, mut lines) = (views(authority, by)?, Vec::new());
+    for _ in 0..MAX_LOOKS {
+        let (asked, last) = authority.asked_approvals_behind(behind.as_ref(), PAGE, by, now)?;
+        let seen = asked.iter().map(|asked| (asked, Right::of(asked, by, views)));
+        for (asked, right) in seen.filter(|(_, right)| right.sees) {
+            if lines.len() >= PAGE {
+                return Ok((lines, behind));
+            }
+            behind = Some((asked.approval.expires_at, asked.approval.id.clone()));
+            lines.push(line(asked, right, now.secs()));
+        }
+        match last {
+            None => return Ok((lines, None)),
+            Some(last) => behind = Some(last),
+        }
+    }
+    Ok((lines, behind))
+}
+
 /// Requests that wait, of those that this human may see.
 pub(super) fn waiting(authority: &Authority, by: &Human, now: Now) -> Result<Vec<Line>, Refused> {
     let (waiting, views) = (authority.asked_approvals(by, now)?, views(authority, by)?);
@@ -195,8 +233,13 @@ pub(super) fn waiting(authority: &Authority, by: &Human, now: Now) -> Result<Vec
 pub(super) async fn list(pages: &Pages, request: Request) -> Served {
     let browser = pages.browser(request.headers(), "/console/approvals")?;
     let (by, now) = (browser.human.clone(), now());
-    let found = pages.run(move |authority| waiting(authority, &by, now));
-    Ok(page(StatusCode::OK, &ListPage { browser: &browser, lines: found.await?? }, ""))
+    let query =
+        Form::of(request.uri().query().unwrap_or_default().as_bytes()).ok_or_else(Refusal::not_ours)?;
+    let behind = query.one("after").and_then(place);
+    let begins_behind = behind.is_some();
+    let (lines, next) = pages.run(move |authority| listed(authority, behind, &by, now)).await??;
+    let next = next.map(|(expires_at, id)| format!("{expires_at}.{id}"));
+    Ok(page(StatusCode::OK, &ListPage { browser: &browser, lines, begins_behind, next }, ""))
 }
 
 /// One request.

@@ -69,17 +69,29 @@ struct LoginPage<'a> {
     minutes: u64,
 }
 
+fn no_such_login() -> Refusal {
+    Refusal::page(message(
+        StatusCode::NOT_FOUND,
+        "No such terminal waits",
+        "Its ten minutes are over, or somebody decided already. Start obol login again, and open what it prints.",
+        Some(("/console", "Console")),
+    ))
+}
+
 impl Pages {
     /// The login that waits, if this browser may see it.
     async fn asked_login(&self, name: &str, browser: &Browser) -> Result<AskedLogin, Refusal> {
-        let id = LoginId::parse(name).ok_or(Refused::NoSuchCode)?;
+        let id = LoginId::parse(name).ok_or_else(no_such_login)?;
         let now = now();
-        let asked = self.run(move |authority| authority.review_login(&id, now)).await??;
+        let asked = match self.run(move |authority| authority.review_login(&id, now)).await? {
+            Err(Refused::NoSuchCode) => return Err(no_such_login()),
+            asked => asked?,
+        };
         match asked.flow {
             Flow::Loopback(_) => Ok(asked),
             Flow::Code if browser.typed_login.as_ref() == Some(&asked.id) => Ok(asked),
             // Whoever has only a link has not seen the terminal.
-            Flow::Code | Flow::Local => Err(Refused::NoSuchCode.into()),
+            Flow::Code | Flow::Local => Err(no_such_login()),
         }
     }
 }

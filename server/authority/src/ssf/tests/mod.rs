@@ -83,21 +83,7 @@ impl Idp {
                 }),
             )
             .route("/elsewhere", get(async || (StatusCode::FOUND, [(LOCATION, "/jwks")])))
-            .route(
-                "/token",
-                post(async move |headers: HeaderMap, body: String| {
-                    // `obol` and the secret `s+3/cret` as RFC 6749, section 2.3.1 writes them.
-                    if headers["authorization"] != "Basic b2JvbDpzJTJCMyUyRmNyZXQ=" {
-                        return (StatusCode::UNAUTHORIZED, String::new());
-                    }
-                    let mut logged = logged.lock();
-                    logged.push(body);
-                    let token = format!("token-{}", logged.len());
-                    given.lock().clone_from(&token);
-                    let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3});
-                    (StatusCode::OK, answer.to_string())
-                }),
-            )
+            .route("/token", token_endpoint(given, logged))
             .route(
                 "/poll",
                 post(async move |headers: HeaderMap, body: String| {
@@ -140,6 +126,22 @@ impl Idp {
     fn sign(&self, claims: &Value) -> String {
         self.keys.sign(Algorithm::Es256, effect::SET_TYPE, claims).unwrap()
     }
+}
+
+/// Gives a client of the right name and secret another token each time, which is the one that is accepted from then on.
+fn token_endpoint(given: Arc<Mutex<String>>, logged: Arc<Mutex<Vec<String>>>) -> axum::routing::MethodRouter {
+    post(async move |headers: HeaderMap, body: String| {
+        // `obol` and the secret `s+3/cret` as RFC 6749, section 2.3.1 writes them.
+        if headers["authorization"] != "Basic b2JvbDpzJTJCMyUyRmNyZXQ=" {
+            return (StatusCode::UNAUTHORIZED, String::new());
+        }
+        let mut logged = logged.lock();
+        logged.push(body);
+        let token = format!("token-{}", logged.len());
+        given.lock().clone_from(&token);
+        let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3});
+        (StatusCode::OK, answer.to_string())
+    })
 }
 
 impl Drop for Idp {

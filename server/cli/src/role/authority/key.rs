@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use obol_authority::directory::Directory;
+use obol_client::AsControlClient;
 use obol_handshake::{AuthorityKey, AuthoritySecret, IdentityPublic};
+use obol_ipc::Endpoint;
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
 use serde_json::json;
@@ -11,6 +13,8 @@ use serde_json::json;
 use super::setup;
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::peer::options;
+use crate::places::environment;
 use crate::role::companions;
 use crate::settings::args::authority::{AsArgs, AsKeyArgs};
 use crate::settings::config::As;
@@ -57,6 +61,14 @@ pub(super) fn words(key: &AuthorityKey) -> String {
     IdentityPublic(key.0).words()
 }
 
+/// What the service with this key is known as that runs on this machine, if it answers: it may have been told by its command line.
+fn running(key: &AuthorityKey) -> Option<String> {
+    let endpoint = Endpoint::as_control_to_connect(None, environment).ok()?;
+    let status = AsControlClient::connect(endpoint, options().ok()?).ok()?.status().ok()?;
+    let (origin, theirs) = status.pin.rsplit_once('#')?;
+    (theirs == to_hex(&key.0)).then(|| origin.to_owned())
+}
+
 /// `obol as key`.
 pub(crate) fn show(args: &AsKeyArgs, config: &As) -> Outcome {
     let named = args.identity_key.as_ref().or(config.identity_key.as_ref());
@@ -69,8 +81,12 @@ pub(crate) fn show(args: &AsKeyArgs, config: &As) -> Outcome {
     }
     let key = AuthoritySecret::from_bytes(Key32::load(&file).map_err(Failure::usage)?.expose()).key();
     let named = args.origin.as_deref().or(config.origin.as_deref());
+    let running = if named.is_some() { None } else { running(&key) };
     let has_tls = config.tls_cert.is_some();
-    let origin = setup::origin(named, setup::listen(&AsArgs::default(), config), has_tls)?;
+    let origin = match running {
+        Some(origin) => origin,
+        None => setup::origin(named, setup::listen(&AsArgs::default(), config), has_tls)?,
+    };
     let (pin, words) = (pin(&origin, &key), words(&key));
     if args.output.json {
         output::json(&json!({ "origin": origin, "key": to_hex(&key.0), "words": words, "pin": pin }));

@@ -162,7 +162,8 @@ pub(crate) struct AsKeyArgs {
     /// Print the one line that agents pin, and nothing else: the service's address, # and its key.
     #[arg(long)]
     pub(crate) pin: bool,
-    /// What agents know the service as. Without it: as.origin, or the address that it listens on.
+    /// What agents know the service as. Without it: as.origin, or what the service says that runs here, or the address that it
+    /// would listen on.
     #[arg(long, value_name = "URL")]
     pub(crate) origin: Option<String>,
     /// The file with the private half of the key.

@@ -98,7 +98,7 @@ pub(crate) struct InitArgs {
     /// The MCP server's identifier, the tokens' audience.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: String,
-    /// The organisation whose tools these are.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) org: Option<String>,
+    /// The organisation whose tools these are. Without one policy could not say who may look at the console.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) org: String,
 }
