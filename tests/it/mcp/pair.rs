@@ -6,7 +6,7 @@ use obol_world::tqs::Tqs;
 use serde_json::{Value, json};
 
 use super::pipe::{
-    AUDIENCE, Pipe, call, create_session, guarded, program, reason, recording_server, seen, wrapped,
+    AUDIENCE, Pipe, call, create_session, guarded, program, reason, recording_server, seal_all, seen, wrapped,
 };
 
 const MEMORY: [&str; 2] = ["--spent", "memory"];
@@ -212,16 +212,7 @@ fn rules_say_what_a_call_stands_for_and_what_is_guarded_or_hidden() {
 fn sealed_arguments_and_results_pass_through_a_client_that_knows_nothing_of_seals() {
     let home = home::home();
     create_session(home.path(), &["--tool", "add"]);
-    let edit = |file: &str, grants: fn(&mut Value) -> &mut Value| {
-        let file = home.path().join(file);
-        let mut document: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        for grant in grants(&mut document).as_array_mut().unwrap() {
-            grant["constraints"] = json!({"require_channel_encryption": true});
-        }
-        home::write_private(&file, &document.to_string());
-    };
-    edit("agent-session.json", |document| &mut document["grants"]);
-    edit("rs-sessions.json", |document| &mut document["sessions"][0]["grants"]);
+    seal_all(home.path());
     let _tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
     let guard = guarded(&MEMORY, recording_server(home.path()));
     let tapped = [r#"tee asked | "$0" "$@" | tee answered"#.into()];

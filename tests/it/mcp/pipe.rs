@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use obol_world::home::{command, obol};
+use obol_world::home::{command, obol, write_private};
 use serde_json::{Value, json};
 
 use crate::sdk::python;
@@ -45,6 +45,18 @@ pub(super) fn create_session(home: &Path, arguments: &[&str]) {
     let create = ["session", "create", "--audience", AUDIENCE, "--suite", "2"];
     let created = command(home).args(create).args(arguments).output().unwrap();
     assert!(created.status.success(), "{created:?}");
+}
+
+/// From here on each token of the session asks for channel encryption.
+pub(super) fn seal_all(home: &Path) {
+    for (file, grants) in [("agent-session.json", "/grants"), ("rs-sessions.json", "/sessions/0/grants")] {
+        let file = home.join(file);
+        let mut document: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        for grant in document.pointer_mut(grants).unwrap().as_array_mut().unwrap() {
+            grant["constraints"] = json!({"require_channel_encryption": true});
+        }
+        write_private(&file, &document.to_string());
+    }
 }
 
 /// A process with pipes.

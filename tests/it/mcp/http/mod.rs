@@ -3,7 +3,10 @@
 mod attacks;
 mod clients;
 mod conformance;
+mod flags;
+mod following;
 mod kills;
+mod sealed;
 
 use core::net::SocketAddr;
 use std::ffi::OsString;
@@ -94,6 +97,7 @@ fn wrapped_url(url: &str) -> Vec<OsString> {
 struct Tap {
     port: u16,
     asked: Arc<Mutex<Vec<Vec<u8>>>>,
+    answered: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Tap {
@@ -101,7 +105,8 @@ impl Tap {
     fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, asked) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
-        let kept = Arc::clone(&asked);
+        let answered = Arc::<Mutex<Vec<u8>>>::default();
+        let (kept, answers) = (Arc::clone(&asked), Arc::clone(&answered));
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.unwrap();
@@ -113,14 +118,16 @@ impl Tap {
                     kept.len() - 1
                 };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                let kept = Arc::clone(&kept);
+                let (kept, answers) = (Arc::clone(&kept), Arc::clone(&answers));
                 std::thread::spawn(move || {
                     carry(from, to, |bytes| kept.lock()[number].extend_from_slice(bytes));
                 });
-                std::thread::spawn(move || carry(server, client, |_| {}));
+                std::thread::spawn(move || {
+                    carry(server, client, |bytes| answers.lock().extend_from_slice(bytes))
+                });
             }
         });
-        Self { port, asked }
+        Self { port, asked, answered }
     }
 
     fn url(&self) -> String {
