@@ -12,11 +12,12 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Limited;
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use obol_probe::outward::Unanswered;
+use obol_probe::stop::Stop;
 use obol_probe::tunnel;
 use obol_resource::{Gate, ServiceProblem, TbacLayer, ToolCall, malformed, unavailable};
 use obol_verify::Denial;
@@ -29,10 +30,11 @@ use tower::{Layer as _, Service};
 use crate::api::Api;
 use crate::blot::{self, Passing};
 use crate::credential::{Again, Credential, Origin, Ready, UnfitSecret};
-use crate::framing::{REFUSED, WHY};
+use crate::framing::{REFUSED, WHY, check_http2};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
 use crate::target::Target;
+use crate::untrailed::Untrailed;
 use crate::upstream::Upstream;
 
 /// The most requests under way at a time, unless told otherwise.
@@ -47,6 +49,8 @@ pub struct Gateway {
     reading: TbacLayer,
     passing: TbacLayer,
     in_flight: Arc<Semaphore>,
+    /// Said once the service takes no more connections.
+    over: Stop,
 }
 
 /// One API that is served, with its secret and the certificate authorities that are trusted for it.
@@ -102,12 +106,17 @@ impl Gateway {
             .rest_from_arguments(|parts, arguments, call| way(parts)?.call(Some(arguments), call));
         let passing = TbacLayer::from_parts(gate.clone(), |parts| way(parts)?.call(None, call_of(parts)?));
         let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { gate, apis: Arc::new(all), reading, passing, in_flight }
+        Self { gate, apis: Arc::new(all), reading, passing, in_flight, over: Stop::new() }
     }
 
     /// What decides.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Said once the service takes no more connections.
+    pub(crate) fn over(&self) -> &Stop {
+        &self.over
     }
 
     /// Takes another secret for an API.
@@ -135,9 +144,11 @@ impl Gateway {
         peer: Option<SocketAddr>,
         is_here: bool,
     ) -> Result<Response<Body>, Infallible> {
-        let ends_connection = request.headers().contains_key(TRANSFER_ENCODING)
-            || request.headers().contains_key(UPGRADE)
-            || request.method().as_str() == REFUSED;
+        let is_http2 = request.version() == Version::HTTP_2;
+        let ends_connection = !is_http2
+            && (request.headers().contains_key(TRANSFER_ENCODING)
+                || request.headers().contains_key(UPGRADE)
+                || request.method().as_str() == REFUSED);
         if let Some(peer) = peer {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
@@ -160,6 +171,9 @@ impl Gateway {
             let why =
                 headers.get(WHY).and_then(|why| why.to_str().ok()).unwrap_or("it can be read in two ways");
             return Err(wrong(why));
+        }
+        if request.version() == Version::HTTP_2 {
+            check_http2(request).map_err(wrong)?;
         }
         let values = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         if is_here && !obol_probe::host::is_local(values(HOST), values(ORIGIN)) {
@@ -328,7 +342,7 @@ impl Way {
             Some(RouteBody::Json) => body,
             Some(RouteBody::Stream) => {
                 let most = usize::try_from(api.max_body_bytes()).unwrap_or(usize::MAX);
-                Body::new(Limited::new(body, most))
+                Body::new(Untrailed(Limited::new(body, most)))
             }
             Some(RouteBody::None) | None => Body::empty(),
         };

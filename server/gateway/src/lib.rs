@@ -32,6 +32,7 @@ mod recipe;
 mod route;
 mod serve;
 mod target;
+mod untrailed;
 mod upstream;
 
 pub use self::api::{Api, Source, is_name};

@@ -5,16 +5,17 @@ use core::time::Duration;
 use std::sync::{Arc, Weak};
 
 use hyper::service::service_fn;
-use obol_probe::accept::AnyStream;
+use obol_probe::accept::{Connections, Listen};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::front::{Front, Grip, Run, Serve};
 use obol_probe::health::Health;
 use obol_probe::http::{Bounds, serve};
+use obol_probe::http2;
 use obol_probe::patience::Patience;
 use obol_probe::stop::Stop;
-use obol_probe::tls::CertificateError;
+use obol_probe::tls::{CertificateError, Greeted};
 
-use crate::framing::{MAX_HEAD_BYTES, Strict};
+use crate::framing::{MAX_HEAD_BYTES, MAX_HEADERS, Strict};
 use crate::gateway::Gateway;
 
 /// How long a request's head may take to arrive, also after the request before it: as long as most proxies keep a connection.
@@ -28,6 +29,23 @@ const BOUNDS: Bounds = Bounds {
     max_header_bytes: MAX_HEAD_BYTES + 1_024,
     life: None,
     keep_alive: true,
+};
+
+/// The most connections of a listener beside the port. Further ones wait in the system's queue.
+const MAX_CONNECTIONS_BESIDE: usize = 1_024;
+/// How long requests under way there may take when the service stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most requests at a time on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+/// What HTTP/2 counts of a head beside its bytes.
+const HEADERS_BYTES: usize = MAX_HEADERS * 32;
+
+#[expect(clippy::cast_possible_truncation, reason = "the sum is far from it")]
+const BOUNDS_OF_HTTP2: http2::Bounds = http2::Bounds {
+    max_streams: MAX_STREAMS,
+    max_header_bytes: (MAX_HEAD_BYTES + HEADERS_BYTES) as u32,
+    idle_timeout: HEADER_TIMEOUT,
+    write_timeout: WRITE_TIMEOUT,
 };
 
 /// The service, with its addresses; bound and not running yet.
@@ -105,8 +123,8 @@ impl Service {
         let stop = front.stop();
         // Behind TLS the certificate's name says who is meant.
         let (shared, is_here) = (Gateway::clone(&gateway), front.is_plain_loopback());
-        let served = front.serve(shutdown, Arc::clone(&gateway), move |stream, peer, stop| {
-            connection(stream, peer, shared.clone(), is_here, stop)
+        let served = front.serve_greeted(shutdown, Arc::clone(&gateway), move |greeted, peer, stop| {
+            connection(greeted, peer, shared.clone(), is_here, stop)
         });
         let renewing = async {
             tokio::select! {
@@ -114,7 +132,11 @@ impl Service {
                 () = Gateway::clone(&gateway).keep_renewed() => {}
             }
         };
-        tokio::join!(served, renewing).0
+        let over = async {
+            stop.said().await;
+            gateway.over().say();
+        };
+        tokio::join!(served, renewing, over).0
     }
 }
 
@@ -128,8 +150,34 @@ impl Run for Service {
     }
 }
 
-async fn connection(stream: AnyStream, peer: SocketAddr, gateway: Gateway, is_here: bool, stop: Stop) {
-    let stream = Strict::new(Patience::new(stream, WRITE_TIMEOUT));
+impl Gateway {
+    /// Serves a listener beside the service's own port, a Unix socket for instance, by HTTP/1.1 and with the same requests under way.
+    /// Ends with the service: those who listen let in whom the gateway is for.
+    pub async fn serve_beside<L: Listen>(self, mut listener: L) -> Ended {
+        let mut connections = Connections::at_most(MAX_CONNECTIONS_BESIDE);
+        let stop = self.over().clone();
+        loop {
+            let (stream, _, permit) = tokio::select! {
+                () = stop.said() => break,
+                next = connections.next(&mut listener) => next,
+            };
+            let (gateway, stop) = (self.clone(), stop.clone());
+            connections.spawn(permit, async move {
+                let stream = Strict::new(Patience::new(stream, WRITE_TIMEOUT));
+                let service = service_fn(move |request| gateway.clone().answer(request, None, false));
+                serve(stream, service, BOUNDS, &stop).await;
+            });
+        }
+        drop(listener);
+        Ended { cut_off: connections.drain(DRAIN_TIMEOUT).await }
+    }
+}
+
+async fn connection(greeted: Greeted, peer: SocketAddr, gateway: Gateway, is_here: bool, stop: Stop) {
+    let stream = Patience::new(greeted.stream, WRITE_TIMEOUT);
     let service = service_fn(move |request| gateway.clone().answer(request, Some(peer), is_here));
-    serve(stream, service, BOUNDS, &stop).await;
+    match greeted.is_http2 {
+        true => http2::serve(stream, service, BOUNDS_OF_HTTP2, &stop).await,
+        false => serve(Strict::new(stream), service, BOUNDS, &stop).await,
+    }
 }

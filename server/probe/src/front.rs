@@ -8,13 +8,13 @@ use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::accept::{AnyStream, Connections};
+use crate::accept::{AnyStream, Connections, Permit};
 use crate::contract::{Address, Ended};
 use crate::health::{self, Health, Loopback, LoopbackError};
 use crate::stop::Stop;
-use crate::tls::{Certificate, CertificateError, greet};
+use crate::tls::{Certificate, CertificateError, Greeted, greet_for};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -78,7 +78,7 @@ pub trait Run {
 /// Where to listen, and how.
 #[derive(Debug)]
 pub struct Options {
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     certificate: Option<Arc<Certificate>>,
     allow_remote: bool,
     max_connections: usize,
@@ -89,6 +89,15 @@ pub struct Options {
 impl Options {
     /// On this address, without TLS, if it is loopback.
     pub fn new(listen: SocketAddr) -> Self {
+        Self::maybe(Some(listen))
+    }
+
+    /// On no address, for a service whose callers come by a listener of its own; watched and stopped as others.
+    pub fn nowhere() -> Self {
+        Self::maybe(None)
+    }
+
+    fn maybe(listen: Option<SocketAddr>) -> Self {
         Self {
             listen,
             certificate: None,
@@ -104,6 +113,11 @@ impl Options {
     pub fn certificate(mut self, certificate: Arc<Certificate>) -> Self {
         self.certificate = Some(certificate);
         self
+    }
+
+    /// Whether there is an address, beside the one for those who watch.
+    pub fn has_port(&self) -> bool {
+        self.listen.is_some()
     }
 
     /// Takes an address that other machines can reach, also without TLS.
@@ -140,15 +154,22 @@ impl Options {
     ///
     /// [`BindError`] says why an address is not taken.
     pub async fn bind<S: Serve>(self, served: S) -> Result<S::Service, BindError> {
-        if !self.listen.ip().is_loopback() && self.certificate.is_none() && !self.allow_remote {
-            return Err(BindError::Remote(self.listen));
+        let is_closed = |listen: &SocketAddr| listen.ip().is_loopback() || self.certificate.is_some();
+        if let Some(listen) = self.listen.filter(|listen| !is_closed(listen) && !self.allow_remote) {
+            return Err(BindError::Remote(listen));
         }
         let http = self.http.map(Loopback::bind).transpose()?;
-        let failed = |error| BindError::Io(self.listen, error);
-        let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
-        let local = listener.local_addr().map_err(failed)?;
-        let watched = http.as_ref().map(Loopback::local_addr).transpose().map_err(failed)?;
-        let addresses = [local].into_iter().chain(watched).map(Address::Tcp).collect();
+        let (mut listener, mut addresses) = (None, Vec::new());
+        if let Some(listen) = self.listen {
+            let failed = |error| BindError::Io(listen, error);
+            let bound = TcpListener::bind(listen).await.map_err(failed)?;
+            addresses.push(bound.local_addr().map_err(failed)?);
+            listener = Some(bound);
+        }
+        if let (Some(http), Some(asked)) = (&http, self.http) {
+            addresses.push(http.local_addr().map_err(|error| BindError::Io(asked, error))?);
+        }
+        let addresses = addresses.into_iter().map(Address::Tcp).collect();
         Ok(served.on(Front { listener, http, addresses, stop: Stop::new(), options: self }))
     }
 }
@@ -156,7 +177,7 @@ impl Options {
 /// The addresses, taken and not served yet.
 #[derive(Debug)]
 pub struct Front {
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     http: Option<Loopback>,
     addresses: Arc<[Address]>,
     stop: Stop,
@@ -206,7 +227,8 @@ impl Front {
 
     /// Whether none but this machine reaches it, and no certificate says who is meant.
     pub fn is_plain_loopback(&self) -> bool {
-        self.options.certificate.is_none() && self.options.listen.ip().is_loopback()
+        self.options.certificate.is_none()
+            && self.options.listen.is_some_and(|listen| listen.ip().is_loopback())
     }
 
     /// Serves until `shutdown` resolves or somebody says stop, then lets requests under way finish, for a while.
@@ -215,6 +237,20 @@ impl Front {
         shutdown: impl Future<Output = ()>,
         health: Arc<impl Health>,
         connection: impl Fn(AnyStream, SocketAddr, Stop) -> F + Clone + Send + 'static,
+    ) -> Ended
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let one = move |greeted: Greeted, peer, stop| connection(greeted.stream, peer, stop);
+        self.serve_greeted(shutdown, health, one).await
+    }
+
+    /// The same, for who speaks several protocols.
+    pub async fn serve_greeted<F>(
+        self,
+        shutdown: impl Future<Output = ()>,
+        health: Arc<impl Health>,
+        connection: impl Fn(Greeted, SocketAddr, Stop) -> F + Clone + Send + 'static,
     ) -> Ended
     where
         F: Future<Output = ()> + Send + 'static,
@@ -230,11 +266,11 @@ impl Front {
 }
 
 async fn accept<F>(
-    mut listener: TcpListener,
+    mut listener: Option<TcpListener>,
     options: &Options,
     stop: &Stop,
     shutdown: impl Future<Output = ()>,
-    connection: impl Fn(AnyStream, SocketAddr, Stop) -> F + Clone + Send + 'static,
+    connection: impl Fn(Greeted, SocketAddr, Stop) -> F + Clone + Send + 'static,
 ) -> Ended
 where
     F: Future<Output = ()> + Send + 'static,
@@ -245,17 +281,28 @@ where
         let (stream, peer, permit) = tokio::select! {
             () = &mut shutdown => break,
             () = stop.said() => break,
-            next = connections.next(&mut listener) => next,
+            next = next(&mut connections, listener.as_mut()) => next,
         };
         let (certificate, stop, connection) = (options.certificate.clone(), stop.clone(), connection.clone());
         // A handshake has its place among the connections.
         connections.spawn(permit, async move {
-            if let Some(stream) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
-                connection(stream, peer, stop).await;
+            if let Some(greeted) = greet_for(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
+                connection(greeted, peer, stop).await;
             }
         });
     }
     drop(listener);
     stop.say();
     Ended { cut_off: connections.drain(options.drain_timeout).await }
+}
+
+/// The next connection; none ever, where nothing listens.
+async fn next(
+    connections: &mut Connections,
+    listener: Option<&mut TcpListener>,
+) -> (TcpStream, SocketAddr, Permit) {
+    match listener {
+        Some(listener) => connections.next(listener).await,
+        None => core::future::pending().await,
+    }
 }

@@ -11,6 +11,7 @@
 //! | `stop` | the word to stop, for a service, its handles and its connections |
 //! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
 //! | `http` | one HTTP connection, bounded, which ends in good order |
+//! | `http2` | the same of HTTP/2, with the feature of that name |
 //! | `patience` | a connection that does not wait for ever for a peer that stops reading |
 //! | `tunnel` | a WebSocket, once both sides agreed on it |
 //! | `health` | `/livez`, `/readyz` and `/metrics` |
@@ -55,6 +56,8 @@ pub mod hop;
 pub mod host;
 #[cfg(feature = "serve")]
 pub mod http;
+#[cfg(feature = "http2")]
+pub mod http2;
 #[cfg(feature = "serve")]
 pub mod landing;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod following;
+mod http2;
 mod limits;
 mod openapi;
 mod passing;
@@ -11,6 +12,7 @@ mod renewal;
 mod secrets;
 mod smuggling;
 mod tls;
+mod unix;
 
 use core::net::SocketAddr;
 use std::fs;

@@ -1,6 +1,7 @@
 //! The roles that `obol` plays as a server, and what they share: where things are kept, what is left to them, how they log
 //! what they do.
 
+mod agents;
 pub(crate) mod atp;
 pub(crate) mod audit;
 pub(crate) mod authenticator;

@@ -4,19 +4,19 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use obol_agent::Agent;
-use obol_ipc::Endpoint;
 use obol_probe::stop::Stop;
 use obol_proxy::{Admitted, Looked, Owners, Proxy, Targets};
 use obol_sandbox::Sandbox;
-use obol_sidecar::{Access, AgentUsers, AgentUsersError, HttpAddress, HttpListener};
+use obol_sidecar::HttpListener;
 
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::{environment, folder_of};
+use crate::role::agents::{access, listener};
 use crate::role::sandbox;
 use crate::routes::routes;
 use crate::settings::args::proxy::ProxyArgs;
@@ -94,12 +94,7 @@ impl Doors {
             let owners = Owners::open().map_err(failed)?;
             Looked::bind(address, owners, Arc::new(move |uid| admitted.admits_user(uid))).map_err(failed)
         });
-        let unix = args.unix.as_ref().map(|socket| {
-            let text = socket.to_str().and_then(|text| text.strip_prefix("unix://"));
-            let path = std::path::absolute(text.map_or(Path::new(socket), Path::new))?;
-            let endpoint = Endpoint::at(path).map_err(Failure::usage)?;
-            HttpAddress::Unix(endpoint).bind(access.clone()).map_err(Failure::unavailable)
-        });
+        let unix = args.unix.as_ref().map(|socket| listener(socket, access.clone()));
         Ok(Self { tcp: tcp.transpose()?, unix: unix.transpose()? })
     }
 
@@ -128,20 +123,6 @@ impl Doors {
         };
         tokio::join!(tcp, unix, told);
     }
-}
-
-/// Whom it is for.
-fn access(names: &[String]) -> Outcome<Access> {
-    if names.is_empty() {
-        return Ok(Access::OwnUser);
-    }
-    let users = AgentUsers::named(names, rustix::process::geteuid().as_raw());
-    users.map(Access::Agents).map_err(|error| match error {
-        AgentUsersError::HasTheKeys(_) => Failure::usage(
-            "--agent-user names root or this proxy's own user, whose programs are served anyway; leave that out",
-        ),
-        error => Failure::usage(format_args!("--agent-user {error}")),
-    })
 }
 
 /// Gateways are wherever the session's routes lead; so every port may be reached. No port is taken any more, no program run, and no

@@ -8,7 +8,7 @@ use obol_ipc::RS_CONTROL_SOCKET_VARIABLE;
 use obol_probe::contract::Address;
 use obol_probe::front::{Grip, Options, Run, Serve};
 use obol_probe::stop::Stop;
-use obol_probe::tls::{Certificate, TLS12_AND_13};
+use obol_probe::tls::{Certificate, Protocols, TLS12_AND_13};
 use obol_resource::Gate;
 use obol_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,8 +24,10 @@ use crate::signals::{LAST_WAIT, shutdown_signal};
 
 /// What flags say of the port.
 pub(crate) struct Port<'a> {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Option<SocketAddr>,
     pub(crate) certificate: Option<(&'a PathBuf, &'a PathBuf)>,
+    /// What is offered inside TLS.
+    pub(crate) protocols: Protocols,
     pub(crate) allow_remote: bool,
     /// Where those ask who watch it.
     pub(crate) http: Option<SocketAddr>,
@@ -33,9 +35,10 @@ pub(crate) struct Port<'a> {
 
 impl Port<'_> {
     pub(crate) fn options(&self) -> Outcome<Options> {
-        let mut options = Options::new(self.listen);
+        let mut options = self.listen.map_or_else(Options::nowhere, Options::new);
         if let Some((chain, key)) = self.certificate {
-            let certificate = Certificate::load(chain, key, TLS12_AND_13).map_err(Failure::usage)?;
+            let certificate =
+                Certificate::load_for(chain, key, TLS12_AND_13, self.protocols).map_err(Failure::usage)?;
             options = options.certificate(Arc::new(certificate));
         }
         if self.allow_remote {
@@ -69,20 +72,20 @@ pub(crate) fn serve<S>(
     name: &str,
     operator: Option<OperatorDoor>,
     opened: Opened,
-    served: impl FnOnce(Gate, &Control) -> S,
+    served: impl FnOnce(Gate, &Control) -> Outcome<S>,
 ) -> Outcome
 where
     S: Serve,
     S::Service: Run,
 {
     let Opened { gate, control, follower, reloader } = opened;
-    let served = served(gate, &control);
     log_lines::begin()?;
+    let (served, has_port) = (served(gate, &control)?, options.has_port());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let service = options.bind(served).await.map_err(Failure::unavailable)?;
         let grip = service.grip();
-        for address in grip.addresses().iter().filter_map(Address::tcp).take(1) {
+        for address in grip.addresses().iter().filter_map(Address::tcp).take(usize::from(has_port)) {
             tracing::info!(%address, "listening");
         }
         let reload = tokio::spawn(reloader.read_on(signal(SignalKind::hangup())?));

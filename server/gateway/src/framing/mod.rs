@@ -5,6 +5,8 @@
 //! carriage return or go on in the next one, spaces around a name. After a body of chunks, and after a request to change the
 //! protocol, the connection carries no other request.
 
+mod http2;
+
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
@@ -12,10 +14,12 @@ use std::io;
 use memchr::memmem;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+pub(crate) use self::http2::check as check_http2;
+
 /// The longest head of a request, in bytes. The longest token takes 43,800.
 pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 /// The most headers.
-const MAX_HEADERS: usize = 96;
+pub(crate) const MAX_HEADERS: usize = 96;
 /// What is read at a time, in bytes.
 const PIECE_BYTES: usize = 16 << 10;
 /// The method of what takes the place of a request that is refused. Nobody else can use it: it is refused itself.

@@ -96,6 +96,20 @@ impl Certificate {
     }
 }
 
+/// A connection that was taken.
+pub struct Greeted {
+    /// Its bytes, decrypted.
+    pub stream: AnyStream,
+    /// Whether the two agreed on HTTP/2.
+    pub is_http2: bool,
+}
+
+impl fmt::Debug for Greeted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Greeted").field("is_http2", &self.is_http2).finish_non_exhaustive()
+    }
+}
+
 /// Takes a connection: under the certificate as it is now, or as it comes where there is none. `None` where the handshake
 /// fails, or is not over in time; the log says which.
 pub async fn greet(
@@ -103,19 +117,21 @@ pub async fn greet(
     stream: TcpStream,
     patience: Duration,
 ) -> Option<AnyStream> {
-    greet_for(certificate, stream, patience).await.map(|(stream, _)| stream)
+    greet_for(certificate, stream, patience).await.map(|greeted| greeted.stream)
 }
 
-/// The same, and whether the two agreed on HTTP/2.
+/// The same, with what the two agreed on.
 pub async fn greet_for(
     certificate: Option<&Certificate>,
     stream: TcpStream,
     patience: Duration,
-) -> Option<(AnyStream, bool)> {
-    let Some(certificate) = certificate else { return Some((Box::new(stream), false)) };
+) -> Option<Greeted> {
+    let Some(certificate) = certificate else {
+        return Some(Greeted { stream: Box::new(stream), is_http2: false });
+    };
     let stream = certificate.accept(stream, patience).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-    Some((Box::new(stream), is_http2))
+    Some(Greeted { stream: Box::new(stream), is_http2 })
 }
 
 /// Why a certificate cannot be used.

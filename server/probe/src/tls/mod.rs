@@ -18,8 +18,8 @@ use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
 use zeroize::Zeroizing;
 
 pub use self::certificate::{
-    Certificate, CertificateError, HTTP1, HTTP2_AND_1, Protocols, TLS12_AND_13, TLS13, Versions, greet,
-    greet_for,
+    Certificate, CertificateError, Greeted, HTTP1, HTTP2_AND_1, Protocols, TLS12_AND_13, TLS13, Versions,
+    greet, greet_for,
 };
 
 /// Bytes of an encapsulation key.

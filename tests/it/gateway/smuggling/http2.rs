@@ -50,12 +50,12 @@ const ODD: [Odd; 34] = [
 ];
 
 /// How many there are.
-pub(super) fn count() -> usize {
+pub(crate) fn count() -> usize {
     ODD.len()
 }
 
 /// The bytes of one, on a connection of its own.
-pub(super) fn bytes(number: usize, scheme: &str, path: &str, token: &str, hidden: &str) -> Vec<u8> {
+pub(crate) fn bytes(number: usize, scheme: &str, path: &str, token: &str, hidden: &str) -> Vec<u8> {
     let (otherwise, besides) = ODD[number];
     let chunked =
         besides.iter().any(|(name, value)| format!("{name}{value}").to_lowercase().contains("chunked"));
@@ -85,6 +85,6 @@ pub(super) fn bytes(number: usize, scheme: &str, path: &str, token: &str, hidden
 }
 
 /// For people.
-pub(super) fn shown(number: usize) -> String {
+pub(crate) fn shown(number: usize) -> String {
     format!("{:?}", ODD[number])
 }

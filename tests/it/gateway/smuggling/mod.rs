@@ -2,7 +2,7 @@
 
 mod corpus;
 pub(crate) mod h2;
-mod http2;
+pub(crate) mod http2;
 mod naive;
 
 use core::net::SocketAddr;
@@ -63,7 +63,7 @@ fn no_request_hides_in_another() {
 }
 
 /// A request that hides in another, and the beginning of one that would take the next one's head for its own.
-fn hidden(number: usize, token: &str) -> String {
+pub(crate) fn hidden(number: usize, token: &str) -> String {
     let head = format!("POST /saas/v1/search/hidden-{number} HTTP/1.1\r\nHost: localhost\r\n");
     format!("{head}Authorization: TBAC {token}\r\nContent-Length: 0\r\n\r\n{head}X-Rest: ")
 }

@@ -5,17 +5,20 @@
 mod apis;
 mod command;
 mod rules;
+mod unix;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use obol_gateway::{Behind, Gateway};
+use obol_probe::tls::HTTP2_AND_1;
 use obol_sandbox::Sandbox;
 
 pub(crate) use self::apis::{add, check};
 pub(crate) use self::command::help;
 use self::command::{Helper, Program};
 pub(crate) use self::rules::write_rules;
+use self::unix::UnixDoor;
 use crate::exit::{Failure, Outcome};
 use crate::places::place;
 use crate::role::rs::Prepared;
@@ -47,17 +50,21 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
         own.spent = Some(place(None, "gateway-spent.redb")?);
     }
     let port = Port {
-        listen: own.listen.unwrap_or(DEFAULT_LISTEN),
+        listen: own.listen.or_else(|| args.unix.is_none().then_some(DEFAULT_LISTEN)),
         certificate: args.tls_cert.as_ref().zip(args.tls_key.as_ref()),
+        protocols: HTTP2_AND_1,
         allow_remote: own.allow_remote,
         http: args.http,
     };
     let options = port.options()?;
     let operator = named_operator_door(&own)?;
+    let door = UnixDoor::open(args)?;
     let sandbox = match config.rs.sandbox {
         Some(false) => None,
         _ => {
-            Some(reach(prepared.reach(&own, config, Some(port.listen), operator.as_ref())?, &port, &targets))
+            let sandbox =
+                reach(prepared.reach(&own, config, port.listen, operator.as_ref())?, &port, &targets);
+            Some(door.iter().fold(sandbox, |sandbox, door| door.within(sandbox)))
         }
     };
     hardening.extend(sandbox::enter(sandbox.as_ref()));
@@ -70,7 +77,17 @@ pub(crate) fn run(args: &GatewayArgs, config: &Config) -> Outcome {
         _ => behind,
     });
     let behind = behind.collect();
-    serve(options, NAME, operator, prepared.open(&own, config)?, |gate, _| Gateway::new(gate, behind))
+    let mut beside = None;
+    let served = serve(options, NAME, operator, prepared.open(&own, config)?, |gate, _| {
+        let gateway = Gateway::new(gate, behind);
+        beside = door.map(|door| door.serve(gateway.clone())).transpose()?;
+        Ok(gateway)
+    });
+    // Where the service did not even begin, nobody says that it is over.
+    if let Some(thread) = beside.filter(|_| served.is_ok()) {
+        let _panicked = thread.join();
+    }
+    served
 }
 
 /// What the gateway needs beside what a resource server does: its port, and the APIs.

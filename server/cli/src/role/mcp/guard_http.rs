@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use obol_mcp::Rules;
 use obol_mcp_http::{Proxy, Remote};
+use obol_probe::tls::HTTP1;
 use obol_sandbox::Sandbox;
 
 use super::guard::{NAME, enter, front};
@@ -23,16 +24,17 @@ pub(super) fn run(args: &McpGuardArgs, url: &str, rules: Rules, config: &Config)
     let remote = Remote::new(url, args.plain).map_err(Failure::usage)?;
     let hardening = obol_sandbox::harden_process();
     let port = Port {
-        listen: own.listen.unwrap_or(DEFAULT_LISTEN),
+        listen: Some(own.listen.unwrap_or(DEFAULT_LISTEN)),
         certificate: args.tls_cert.as_ref().zip(args.tls_key.as_ref()),
+        protocols: HTTP1,
         allow_remote: own.allow_remote,
         http: args.http,
     };
     let options = port.options()?;
     let reach = |sandbox| reach(sandbox, &port, &remote);
-    let (opened, operator) = enter(hardening, &mut own, config, Some(port.listen), reach)?;
+    let (opened, operator) = enter(hardening, &mut own, config, port.listen, reach)?;
     serve(options, NAME, operator, opened, |gate, control| {
-        Proxy::new(front(gate, rules, Arc::clone(&control.sessions)), remote)
+        Ok(Proxy::new(front(gate, rules, Arc::clone(&control.sessions)), remote))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The command line of the gateway, and of who gives it a credential.
 
 use core::net::SocketAddr;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -105,6 +106,13 @@ pub(crate) struct GatewayArgs {
     /// The certificate's private key, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// A Unix socket for agents of this machine, with HTTP/1.1: a path or unix:///path. Its folder is this user's. Without --listen there
+    /// is no port then.
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) unix: Option<OsString>,
+    /// Who may connect to the Unix socket beside this user and root: a user by number or name, or a @group. May be given several times.
+    #[arg(long, value_name = "USER", requires = "unix")]
+    pub(crate) agent_user: Vec<String>,
     /// A loopback address for /livez, /readyz and /metrics.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<SocketAddr>,
