@@ -215,7 +215,12 @@ fn the_audit_log_is_shown_in_pages_by_what_it_is_about_and_whether_it_is_as_it_w
     let _running = world.agent();
     let mut browser = approved(&world);
     let id = world.agent_row().unwrap().id;
-    let all = browser.open(&world.url("/console/audit"));
+    let mut all = browser.open(&world.url("/console/audit"));
+    // A session is told of in the log once it is there.
+    wait_until("the session is in the log", || {
+        all = browser.open(&world.url("/console/audit"));
+        all.body.contains("session open")
+    });
     assert!(
         all.body.contains("session open") && all.body.contains("each follows from the one before"),
         "{all:?}"
