@@ -1,12 +1,14 @@
 //! Several providers at one service: a human chooses, comes back to the address that is the provider's own, and is who they are there and
 //! nobody else's namesake.
 
-use obol_authority::directory::Human;
+use obol_authority::directory::{CallStanding, Human};
 use obol_authority::identity::{Provider, Providers};
 use obol_authority::{Outbound, Settings};
-use serde_json::json;
+use obol_world::home::wait_until;
+use serde_json::{Value, json};
 
 use super::browser::{Browser, Page};
+use super::chromium::Chromium;
 use super::{Idp, World};
 
 /// Two providers that know an `anna` each: that of the world, `first`, and another, `second`.
@@ -52,6 +54,7 @@ impl Two {
             let (first, other) = (start(&of_first), start(&of_second));
             let provider = |idp: &Idp, name: &str, title: &str| {
                 let settings = idp.settings().named(name.to_owned()).title(title.to_owned());
+                let settings = settings.approves_calls(true);
                 Provider::new(settings, origin, Outbound::new(None).unwrap()).unwrap()
             };
             let all = vec![provider(&first, "first", "First & Co"), provider(&other, "second", "Second")];
@@ -137,4 +140,42 @@ fn who_is_called_the_same_at_another_provider_is_somebody_else() {
     assert_eq!(mine.follow(said).status, 200);
     let agent = two.world.agent_row().unwrap();
     assert_eq!(agent.owner, Human { issuer: two.world.idp.issuer.clone(), subject: "anna".into() });
+}
+
+/// Both ask humans about calls themselves (CIBA). Asked is the one that knows who answers for the agent.
+#[test]
+fn the_provider_that_knows_an_agents_owner_is_the_one_that_asks_them() {
+    let two = Two::start();
+    let _running = two.world.agent();
+    let asked = two.world.obol(&["register", "--name", "builder", "--role", "dev"]);
+    let mut owner = Browser::default();
+    assert_eq!(two.log_in(&mut owner, "second").status, 200);
+    let page = owner.open(asked["page"].as_str().unwrap());
+    let said = super::registers::approve(&mut owner, &page);
+    assert_eq!(owner.follow(said).status, 200);
+    let id = two.world.agent_row().unwrap().id;
+    wait_until("a session", || !two.world.authority.directory().sessions(&id).unwrap().is_empty());
+    // Her namesake at the first would say yes at once.
+    two.world.idp.control(json!({ "word": "yes" }));
+    let call = super::calls::ask(&two.world);
+    let questions = |idp: &Idp| {
+        let page = Browser::default().send("GET", &format!("{}/asked", idp.issuer), &[], "");
+        serde_json::from_str::<Vec<Value>>(&page.body).unwrap()
+    };
+    wait_until("she is asked", || questions(&two.second).len() == 1);
+    assert_eq!(questions(&two.second)[0]["who"], "anna");
+    assert!(questions(&two.world.idp).is_empty(), "nobody else is");
+    let standing = || super::calls::standing(&two.world, &call);
+    assert_eq!(standing(), CallStanding::Waiting);
+    two.second.control(json!({ "word": "yes" }));
+    wait_until("her yes is taken", || matches!(standing(), CallStanding::Approved { .. }));
+}
+
+#[test]
+fn the_page_to_choose_on_is_for_everybody() {
+    let two = Two::start();
+    let mut chromium = Chromium::start();
+    chromium.look(&two.world.url("/login?to=/console"), "login", 200);
+    let console = chromium.press("a[href*='provider=second']", "");
+    assert!(console.contains("Logged in as") && two.knows(&two.second.issuer, "anna"), "{console}");
 }
