@@ -1,13 +1,17 @@
-//! `obol install --role as` and `--role rs`, tried in a folder that stands for a machine, and their units by systemd's own check.
+//! `obol install --role as`, `--role rs` and `--role gateway`, tried in a folder that stands for a machine, and their units by systemd's own check.
 //!
 //! What is not tried here is a running systemd.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+
+use obol_world::home::{command, write_private};
 
 use super::install::{Machine, PROGRAM};
 
 const AS_UNIT: &str = "etc/systemd/system/obol-as.service";
+const GATEWAY_UNIT: &str = "etc/systemd/system/obol-gateway.service";
 const RS_UNIT: &str = "etc/systemd/system/obol-rs.service";
 const AUDIENCE: &str = "https://api.example";
 
@@ -95,6 +99,55 @@ fn a_resource_server_is_told_who_it_is_and_whom_it_follows_and_is_not_started_be
 }
 
 #[test]
+fn a_gateway_is_told_how_it_gets_an_api_and_keeps_what_its_operator_gave_it() {
+    let machine = Machine::new();
+    let pin = pin();
+    let said = machine.says(&["install", "--role", "gateway", "--audience", AUDIENCE, "--as", &pin]);
+    let add = "sudo -u obol-gateway obol gateway add github --apis /var/lib/obol-gateway/apis --gateway-key \
+               /var/lib/obol-gateway/gateway.key --credential-file - <token.txt";
+    assert!(said.contains(add) && said.contains("obol rs join --authority"), "{said}");
+    assert!(said.contains("systemctl try-restart obol-gateway.service"), "{said}");
+    has_lines(
+        &machine.text(GATEWAY_UNIT),
+        &[
+            "User=obol-gateway",
+            "ExecStart=/usr/local/bin/obol gateway --apis %S/obol-gateway/apis --gateway-key %S/obol-gateway/gateway.key \
+             $OBOL_GATEWAY_FLAGS",
+            &format!("Environment=\"OBOL_RS__AUDIENCE={AUDIENCE}\""),
+            &format!("Environment=\"OBOL_RS__AUTHORITY={pin}\""),
+            "LoadCredential=obol-rs-identity-key:/etc/obol-gateway/identity.key",
+        ],
+    );
+    let folders = machine.text("etc/tmpfiles.d/obol-gateway.conf");
+    assert!(folders.contains("d /var/lib/obol-gateway/apis 0700 obol-gateway obol-gateway -"), "{folders}");
+
+    // The line it prints works, as the user that it names; here that is this one, in the folder that stands for the machine.
+    fs::create_dir_all(machine.at("var/lib/obol-gateway/apis")).unwrap();
+    for folder in ["var/lib/obol-gateway", "var/lib/obol-gateway/apis"] {
+        fs::set_permissions(machine.at(folder), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let token = machine.home.path().join("token.txt");
+    write_private(&token, "ghp_of_the_operator");
+    let place = |name| machine.at("var/lib/obol-gateway").join(name);
+    let added = command(machine.home.path())
+        .args(["gateway", "add", "github", "--credential-file"])
+        .arg(&token)
+        .arg("--apis")
+        .arg(place("apis"))
+        .arg("--gateway-key")
+        .arg(place("gateway.key"))
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{added:?}");
+    let said = machine.says(&["uninstall", "--role", "gateway"]);
+    assert!(!machine.at(GATEWAY_UNIT).exists() && said.contains("STAYS"), "{said}");
+    let mut left = machine.files();
+    left.sort();
+    let given = ["apis/github.credential", "apis/github.toml", "gateway.key"].map(place);
+    assert_eq!(left, given, "what the operator gave stays: {said}");
+}
+
+#[test]
 fn the_program_goes_with_the_last_unit_that_runs_it() {
     let machine = Machine::new();
     machine.says(&["install", "--agent-user", "54002"]);
@@ -116,6 +169,7 @@ fn what_does_not_go_together_is_refused_before_anything_is_done() {
     for (arguments, says) in [
         (&["--role", "rs", "--as", &pin][..], "--audience"),
         (&["--role", "rs", "--audience", AUDIENCE], "--as"),
+        (&["--role", "gateway", "--as", &pin], "--audience"),
         (&["--role", "rs", "--audience", "a b", "--as", &pin], "--audience"),
         (&["--role", "as", "--audience", AUDIENCE], "--role rs"),
         (&["--role", "as", "--agent-user", "54002"], "--agent-user"),
@@ -123,6 +177,7 @@ fn what_does_not_go_together_is_refused_before_anything_is_done() {
         (&["--agent-user", "54002", "--audience", AUDIENCE], "--role rs"),
         (&["--agent-user", "54002", "--name", "as"], "--name as"),
         (&["--agent-user", "54002", "--name", "rs-b"], "--name rs-b"),
+        (&["--agent-user", "54002", "--name", "gateway-b"], "--name gateway-b"),
     ] {
         let refused = machine.run(&[&["install"], arguments].concat());
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -137,5 +192,7 @@ fn systemd_finds_nothing_wrong_with_the_servers_units() {
     let machine = Machine::new();
     machine.says(&["install", "--role", "as"]);
     machine.says(&["install", "--role", "rs", "--audience", AUDIENCE, "--as", &pin()]);
-    machine.units_hold(&["obol-as.service", "obol-rs.service"], RS_UNIT, "RestartSec");
+    machine.says(&["install", "--role", "gateway", "--audience", AUDIENCE, "--as", &pin()]);
+    let units = ["obol-as.service", "obol-rs.service", "obol-gateway.service"];
+    machine.units_hold(&units, RS_UNIT, "RestartSec");
 }

@@ -120,10 +120,10 @@ impl Layout {
     pub(super) fn new(name: Option<&str>) -> Outcome<Self> {
         // Those are the other roles'.
         if let Some(own) =
-            name.filter(|own| ["as", "rs"].iter().any(|role| own.split('-').next() == Some(role)))
+            name.filter(|own| ["as", "rs", "gateway"].iter().any(|role| own.split('-').next() == Some(role)))
         {
             return Err(Failure::usage(format_args!(
-                "--name {own}: a sidecar's name does not begin with as or rs"
+                "--name {own}: a sidecar's name does not begin with as, rs or gateway"
             )));
         }
         Ok(Self { name: named(NAME, name)? })

@@ -1,4 +1,4 @@
-//! `obol install` and `obol uninstall`: the sidecar and its authenticator, an Authentication Service or a resource server as
+//! `obol install` and `obol uninstall`: the sidecar and its authenticator, an Authentication Service, a resource server or a gateway as
 //! services of this machine, as a user of their own.
 //!
 //! Both are a list of steps that is made first and then carried out or, with `--dry-run`, only told. With `--prefix` files
@@ -27,8 +27,8 @@ pub(crate) fn install(args: &InstallArgs) -> Outcome {
     }
     if args.agent_user.is_empty() || args.audience.is_some() {
         return Err(Failure::usage(
-            "a sidecar needs --agent-user, whose processes are agents, and has no --audience; --role as and --role rs set up \
-             other servers",
+            "a sidecar needs --agent-user, whose processes are agents, and has no --audience; --role as, --role rs and --role \
+             gateway set up other servers",
         ));
     }
     let stage = stage(&args.place, "install")?;
@@ -52,16 +52,26 @@ fn install_server(args: &InstallArgs) -> Outcome {
     let service =
         args.service.as_deref().map(|pin| Service::new(pin, args.ca_file.as_deref())).transpose()?;
     let (kind, follows) = match (args.place.role, &args.audience, &service) {
+        (InstallRole::Gateway, ..) if !cfg!(feature = "gateway") => {
+            return Err(Failure::usage("this program was built without the gateway"));
+        }
         (InstallRole::Rs, Some(audience), Some(service)) => {
             (Kind::Resource, Some(Follows::new(audience, service)?))
         }
-        (InstallRole::Rs, ..) => {
+        (InstallRole::Gateway, Some(audience), Some(service)) => {
+            (Kind::Gateway, Some(Follows::new(audience, service)?))
+        }
+        (InstallRole::Rs | InstallRole::Gateway, ..) => {
             return Err(Failure::usage(
-                "a resource server needs --audience URI, and --as ORIGIN#KEY, as `obol as key --pin` prints it",
+                "who accepts tokens needs --audience URI, and --as ORIGIN#KEY, as `obol as key --pin` prints it",
             ));
         }
         (_, None, None) => (Kind::Authority, None),
-        _ => return Err(Failure::usage("--as and --audience are a resource server's: --role rs")),
+        _ => {
+            return Err(Failure::usage(
+                "--as and --audience are a resource server's: --role rs, or --role gateway",
+            ));
+        }
     };
     let server = Server::new(kind, args.place.name.as_deref())?;
     carry_out(&stage, &server.install(follows.as_ref(), &std::env::current_exe()?))?;
@@ -76,6 +86,7 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
         InstallRole::Sidecar => None,
         InstallRole::As => Some(Kind::Authority),
         InstallRole::Rs => Some(Kind::Resource),
+        InstallRole::Gateway => Some(Kind::Gateway),
     };
     if let Some(kind) = kind {
         let server = Server::new(kind, args.place.name.as_deref())?;

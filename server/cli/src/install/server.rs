@@ -1,5 +1,5 @@
-//! What the installation of an Authentication Service or of a resource server consists of: a user, a key, and a unit. systemd makes
-//! the folders.
+//! What the installation of an Authentication Service, of a resource server or of a gateway consists of: a user, a key, and a unit.
+//! systemd makes the folders, and before the start of a gateway those that its operator puts APIs into.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,15 @@ use crate::man;
 use crate::output::quote;
 
 const AS_UNIT: &str = include_str!("../../../authority/systemd/obol-as.service");
+const GATEWAY_UNIT: &str = include_str!("../../../gateway/systemd/obol-gateway.service");
 const RS_UNIT: &str = include_str!("../../../resource/systemd/obol-rs.service");
 
-/// Which of the two it is.
+/// Which of them it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Authority,
     Resource,
+    Gateway,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
         match self {
             Self::Authority => "obol-as",
             Self::Resource => "obol-rs",
+            Self::Gateway => "obol-gateway",
         }
     }
 
@@ -32,6 +35,7 @@ impl Kind {
         match self {
             Self::Authority => "Obol Authentication Service",
             Self::Resource => "Obol resource server",
+            Self::Gateway => "Obol gateway",
         }
     }
 
@@ -39,7 +43,7 @@ impl Kind {
     fn key(self) -> &'static str {
         match self {
             Self::Authority => "master.key",
-            Self::Resource => "identity.key",
+            Self::Resource | Self::Gateway => "identity.key",
         }
     }
 
@@ -50,7 +54,7 @@ impl Kind {
                 &["authority.redb", "as-identity.key", "as-audit.key", "as-audit.key.audit"],
                 ["as-control.sock", "as-control.sock.lock"],
             ),
-            Self::Resource => (
+            Self::Resource | Self::Gateway => (
                 &["spent.redb", "rs-audit.key", "rs-audit.key.audit"],
                 ["rs-control.sock", "rs-control.sock.lock"],
             ),
@@ -65,7 +69,7 @@ pub(super) struct Server {
     name: String,
 }
 
-/// What a resource server's unit says: its audience, and where its sessions come from.
+/// What the unit of a resource server, or of a gateway, says: its audience, and where its sessions come from.
 #[derive(Debug)]
 pub(super) struct Follows<'a> {
     pub(super) audience: &'a str,
@@ -100,24 +104,42 @@ impl Server {
         Path::new(UNITS).join(self.unit())
     }
 
+    fn folders_file(&self) -> PathBuf {
+        Path::new("/etc/tmpfiles.d").join(format!("{}.conf", self.name))
+    }
+
     fn users_file(&self) -> PathBuf {
         Path::new("/etc/sysusers.d").join(format!("{}.conf", self.name))
     }
 
     fn fill(&self, follows: Option<&Follows<'_>>) -> String {
-        let text = match (self.kind, follows) {
-            (Kind::Resource, Some(follows)) => {
-                follows.service.fill(RS_UNIT, "RS").replace("@AUDIENCE@", follows.audience)
-            }
-            _ => AS_UNIT.to_owned(),
+        let template = match self.kind {
+            Kind::Authority => AS_UNIT,
+            Kind::Resource => RS_UNIT,
+            Kind::Gateway => GATEWAY_UNIT,
         };
+        let text = follows.map_or_else(
+            || template.to_owned(),
+            |follows| follows.service.fill(template, "RS").replace("@AUDIENCE@", follows.audience),
+        );
         text.replace("@NAME@", &self.name).replace("@PROGRAM@", PROGRAM).replace(
             "# A template: `obol install` fills in what stands between @ signs.",
             "# Made by `obol install`.",
         )
     }
 
-    /// The steps of an installation. A resource server is not started: it has to join first.
+    /// Makes the folders that the gateway's operator puts APIs into.
+    fn folders(&self) -> Option<[Step; 2]> {
+        let file = self.folders_file();
+        let text = format!(
+            "# Made by `obol install`.\nd /var/lib/{0} 0700 {0} {0} -\nd /var/lib/{0}/apis 0700 {0} {0} -\n",
+            self.name
+        );
+        let create = Step::run("systemd-tmpfiles", &["--create", &file.display().to_string()]);
+        (self.kind == Kind::Gateway).then(|| [Step::File { path: file, mode: 0o644, text }, create])
+    }
+
+    /// The steps of an installation. Who follows is not started: it has to join first.
     pub(super) fn install(&self, follows: Option<&Follows<'_>>, program: &Path) -> Vec<Step> {
         let (users, unit) = (self.users_file(), self.unit());
         let user = format!(
@@ -128,37 +150,58 @@ impl Server {
         );
         let again = match self.kind {
             Kind::Authority => Step::run("systemctl", &["restart", &unit]),
-            Kind::Resource => Step::try_systemctl(&["try-restart", &unit]),
+            Kind::Resource | Kind::Gateway => Step::try_systemctl(&["try-restart", &unit]),
         };
-        vec![
+        let mut steps = vec![
             Step::Program { from: program.to_owned(), to: PROGRAM.into() },
             Step::Manual { folder: man::FOLDER.into() },
             Step::File { path: users.clone(), mode: 0o644, text: user },
             Step::run("systemd-sysusers", &[&users.display().to_string()]),
+        ];
+        steps.extend(self.folders().into_iter().flatten());
+        steps.extend([
             Step::Folder { path: self.at("/etc", ""), mode: 0o755 },
             Step::Key { path: self.at("/etc", self.kind.key()) },
             Step::File { path: self.unit_file(), mode: 0o644, text: self.fill(follows) },
             Step::run("systemctl", &["daemon-reload"]),
             Step::run("systemctl", &["enable", &unit]),
             again,
-        ]
+        ]);
+        steps
     }
 
     /// The steps that take an installation away. What nobody installed stays.
     pub(super) fn uninstall(&self) -> Vec<Step> {
         let (state, sockets) = self.kind.leaves();
-        let files = [self.unit_file(), self.users_file(), self.at("/etc", self.kind.key())]
-            .into_iter()
-            .chain(state.iter().map(|name| self.at("/var/lib", name)))
-            .chain(sockets.iter().map(|name| self.at("/run", name)));
+        let files =
+            [self.unit_file(), self.users_file(), self.folders_file(), self.at("/etc", self.kind.key())]
+                .into_iter()
+                .chain(state.iter().map(|name| self.at("/var/lib", name)))
+                .chain(sockets.iter().map(|name| self.at("/run", name)));
         let mut steps = vec![Step::try_systemctl(&["disable", "--now", &self.unit()])];
         steps.extend(files.map(|path| Step::Remove { path }));
         steps.push(Step::RemoveProgram { path: PROGRAM.into(), manual: man::FOLDER.into() });
+        let below = (self.kind == Kind::Gateway).then(|| self.at("/var/lib", "apis"));
         let folders = ["/run", "/var/lib", "/var/log", "/etc"].map(|folder| self.at(folder, ""));
-        steps.extend(folders.map(|path| Step::RemoveFolder { path }));
+        steps.extend(below.into_iter().chain(folders).map(|path| Step::RemoveFolder { path }));
         steps.push(Step::try_systemctl(&["daemon-reload"]));
         steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
         steps
+    }
+
+    /// How a gateway gets its first API.
+    fn add_an_api(&self) -> String {
+        let state = |file| self.at("/var/lib", file).display().to_string();
+        if self.kind != Kind::Gateway {
+            return String::new();
+        }
+        format!(
+            "It needs an API, for instance by the recipe for GitHub:\n  sudo -u {} obol gateway add github --apis {} --gateway-key {} \
+             --credential-file - <token.txt\n",
+            self.name,
+            state("apis"),
+            state("gateway.key")
+        )
     }
 
     /// What is left to do for whoever installed.
@@ -176,8 +219,8 @@ impl Server {
             ),
             Some(Follows { audience, service }) => format!(
                 "\nIt has to join, once, with a code that `obol rs invite {}` makes at the service:\n  \
-                 sudo obol rs join --authority '{}' --rs-identity-key {}{} CODE\n  sudo systemctl start {}\nOther settings \
-                 (OBOL_RS__LISTEN=… and so on) are in {}. Its operator is root:\n  sudo obol rs status --rs-control-socket {}",
+                 sudo obol rs join --authority '{}' --rs-identity-key {}{} CODE\n{}  sudo systemctl start {}\nOther settings \
+                 ({}) are in {}. Its operator is root:\n  sudo obol rs status --rs-control-socket {}",
                 quote(audience),
                 service.pin,
                 key.display(),
@@ -185,7 +228,12 @@ impl Server {
                     " --rs-ca-file {}",
                     quote(&file.display().to_string())
                 )),
+                self.add_an_api(),
                 self.unit(),
+                match self.kind {
+                    Kind::Gateway => "OBOL_GATEWAY_FLAGS=--tls-cert … and so on",
+                    _ => "OBOL_RS__LISTEN=… and so on",
+                },
                 settings.display(),
                 socket("rs-control.sock")
             ),

@@ -1,4 +1,4 @@
-//! Setting the sidecar, an Authentication Service or a resource server up as a service of the machine, and taking that away.
+//! Setting the sidecar, an Authentication Service, a resource server or a gateway up as a service of the machine, and taking that away.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,11 @@ pub(crate) struct InstallArgs {
     /// A user whose processes are agents, by name or number, or a group as @name; may be given several times. A sidecar needs one.
     #[arg(long, value_name = "NAME")]
     pub(crate) agent_user: Vec<String>,
-    /// Of a resource server: its identifier, the tokens' audience.
+    /// Of a resource server or a gateway: its identifier, the tokens' audience.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     /// The Authentication Service and its key, as `obol as` prints them: the sidecar gets an authenticator, which opens its
-    /// sessions there; a resource server has its sessions from there.
+    /// sessions there; a resource server and a gateway have their sessions from there.
     #[arg(long = "as", value_name = "ORIGIN#KEY")]
     pub(crate) service: Option<String>,
     /// The certificate authorities that are trusted for the service, and no others, as a file. Without it: the system's.
@@ -38,6 +38,8 @@ pub(crate) enum InstallRole {
     As,
     /// A resource server.
     Rs,
+    /// The gateway for APIs that know nothing of Obol.
+    Gateway,
 }
 
 #[derive(Debug, Args)]
@@ -45,7 +47,8 @@ pub(crate) struct InstallPlace {
     /// What it is about.
     #[arg(long, value_enum, default_value = "sidecar")]
     pub(crate) role: InstallRole,
-    /// One more beside the machine's first: its user, units and folders are called obol-NAME, obol-as-NAME or obol-rs-NAME.
+    /// One more beside the machine's first: its user, units and folders are called obol-NAME, obol-as-NAME, obol-rs-NAME or
+    /// obol-gateway-NAME.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Work on the files in this folder, and leave the running machine as it is.
