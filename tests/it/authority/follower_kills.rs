@@ -181,7 +181,8 @@ impl World {
         let tool = ToolName::new("search").unwrap();
         let drawn = self.beside().tqs.client().dequeue_token(&tool, Duration::from_secs(5)).unwrap();
         for follower in &self.followers {
-            let answer = follower.present_once(drawn.token.expose(), "search");
+            // Its session may have been opened a moment ago: whoever is told that it is not known yet asks again, as an agent does.
+            let answer = follower.present(drawn.token.expose(), "search");
             assert_eq!(answer, "OK", "seed {}: a session is lost\n{}", self.seed, follower.log());
         }
         let shown = self.service.told(&["agent", "show", AGENTS[1]]);
