@@ -303,3 +303,20 @@ fn another_user_is_turned_away_even_with_every_door_open() {
     wait_until("both sockets tell", || told() >= 2);
     assert_eq!(told(), 2, "{}", tqs.log());
 }
+
+/// Agent and sidecar may be two containers: then the system tells neither of them the number of the other's process, and its user
+/// all the same.
+#[test]
+fn an_agent_in_another_name_space_of_processes_draws() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can make a name space of processes; run this test as root");
+        return;
+    }
+    let home = home::home();
+    let _tqs = start(home.path());
+    let mut apart = home::command_of("/usr/bin/unshare".as_ref(), home.path());
+    let drawn =
+        apart.args(["--pid", "--fork"]).arg(home::obol()).args(["dequeue", "search"]).output().unwrap();
+    assert!(drawn.status.success(), "{drawn:?}");
+    assert!(!drawn.stdout.is_empty());
+}

@@ -87,7 +87,9 @@ fn only_root_decides(folder: &Path) -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn peer_uid(socket: &impl AsFd) -> io::Result<u32> {
-    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
+    // Not rustix's: of a process in another container the system tells no number, and what is none there is read as an error.
+    let peer = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok(peer.uid())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
