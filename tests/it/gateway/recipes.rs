@@ -53,3 +53,32 @@ fn a_recipe_is_written_once_and_its_credential_sealed() {
     assert!(unknown.status.code() == Some(2) && told.contains("gitlab"), "{told}");
     assert!(!at("saas.toml").exists() && !at("saas.credential").exists());
 }
+
+const COMPOSE: &str = include_str!("../../../server/gateway/compose/compose.yaml");
+
+/// Docker is not asked; that what the file sets is what servers read, is.
+#[test]
+fn what_the_compose_file_sets_is_read_and_its_policy_holds() {
+    let home = home();
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/gateway/compose/policy");
+    let checked = command(home.path()).args(["policy", "check"]).arg(&policy).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    let lines =
+        COMPOSE.lines().map(str::trim).filter(|line| line.starts_with("OBOL_") && line.contains("__"));
+    let set: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").unwrap()).collect();
+    assert!(set.len() >= 6, "{set:?}");
+    let (pin, here) = (format!("http://127.0.0.1:8720#{}", "ab".repeat(32)), home.path().to_str().unwrap());
+    let check = |more: Option<(&str, &str)>| {
+        let mut check = command(home.path());
+        check.args(["config", "check"]);
+        for (name, value) in set.iter().copied().chain(more) {
+            let value = value.trim_matches('"').replace("${OBOL_AUTHORITY:-}", &pin);
+            let value = value.replace("/etc/obol/policy", policy.to_str().unwrap());
+            check.env(name, value.replace("/var/lib/obol-as", here).replace("/var/lib/obol-gateway", here));
+        }
+        check.output().unwrap()
+    };
+    let checked = check(None);
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(!check(Some(("OBOL_RS__AUDIENZE", "x"))).status.success(), "the control");
+}

@@ -239,11 +239,11 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
             false => error.into(),
         })?;
     }
-    output::line(&format!(
-        "sealed in {}; remove {} if nothing else needs it",
-        file.display(),
-        args.credential_file.display()
-    ));
+    let then = match args.credential_file == Path::new("-") {
+        true => String::new(),
+        false => format!("; remove {} if nothing else needs it", args.credential_file.display()),
+    };
+    output::line(&format!("sealed in {}{then}", file.display()));
     Ok(())
 }
 
