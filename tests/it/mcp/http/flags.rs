@@ -1,15 +1,90 @@
-//! The guard over HTTP as its flags have it: TLS, with a certificate that can change.
+//! The guard over HTTP as its flags have it: plain on loopback alone, watched on an address of its own, and TLS with a
+//! certificate that can change.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
-use obol_world::home::{free_port, home, wait_until};
+use obol_world::home::{command, free_port, home, wait_until};
+use obol_world::http::Http;
+use obol_world::tqs::Tqs;
 use serde_json::json;
 
-use super::{Listening, guard_at, log_of, server};
+use super::attacks::{in_session, message, session};
+use super::{Listening, guard, guard_at, log_of, server};
 use crate::authority::private_ca::{certificate, certificate_authority};
-use crate::mcp::pipe::create_session;
+use crate::mcp::pipe::{AUDIENCE, call, create_session};
+
+/// An address for documents alone: nothing is ever sent there.
+const ELSEWHERE: &str = "http://192.0.2.1:9/mcp";
+
+fn guarding(home: &Path, arguments: &[&str]) -> Output {
+    let guard = ["mcp", "guard", "--sessions", "rs-sessions.json", "--spent", "memory", "--first-start"];
+    command(home).args(guard).args(arguments).output().unwrap()
+}
+
+fn refused(output: &Output, why: &str) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains(why), "{why}: {told}");
+}
+
+#[test]
+fn plain_http_is_for_this_machine_unless_it_is_said() {
+    let home = home();
+    create_session(home.path(), &["--tool", "add"]);
+    refused(&guarding(home.path(), &["--url", ELSEWHERE]), "--plain");
+    for flags in
+        [&["--plain"][..], &["--http", "127.0.0.1:9"], &["--tls-cert", "as.crt", "--tls-key", "as.key"]]
+    {
+        refused(&guarding(home.path(), &[flags, &["--", "/bin/true"]].concat()), "for --url");
+    }
+    let url = format!("http://127.0.0.1:{}/mcp", free_port());
+    // Neither serves anybody: what other machines reach needs TLS, and those who watch are on this one.
+    refused(&guarding(home.path(), &["--url", &url, "--listen", "192.0.2.1:9"]), "--tls-cert");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let watched = guarding(home.path(), &["--url", &url, "--listen", &listen, "--http", "192.0.2.1:9"]);
+    refused(&watched, "192.0.2.1");
+    refused(&guarding(home.path(), &["--url", &url, "--tls-cert", "as.crt"]), "--tls-key");
+    refused(&guarding(home.path(), &["--listen", &listen, "--", "/bin/true"]), "--listen");
+    let wrap = ["mcp", "wrap", "--audience", AUDIENCE];
+    for (more, why) in
+        [(&["--url", ELSEWHERE][..], "--plain"), (&["--plain", "--", "/bin/true"], "for --url")]
+    {
+        refused(&command(home.path()).args(wrap).args(more).output().unwrap(), why);
+    }
+
+    let said = guard(home.path(), ELSEWHERE, &["--spent", "memory", "--plain"]);
+    assert!(log_of(home.path()).contains("listening"), "{}", log_of(home.path()));
+    drop(said);
+}
+
+#[test]
+fn those_who_watch_a_guard_ask_at_an_address_of_its_own() {
+    let home = home();
+    create_session(home.path(), &["--tool", "add"]);
+    let server = server(home.path(), &[]);
+    let probes = free_port();
+    let address = format!("127.0.0.1:{probes}");
+    let tqs = Tqs::start(home.path(), &["--session", "agent-session.json"]);
+    let guard = guard(home.path(), &server.url(), &["--spent", "memory", "--http", &address]);
+    let watched = |path: &str| Http::new(probes).get(path).expect("an answer");
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(watched(path).0, 200, "{path}");
+    }
+    let accepted = |counts: &str| counts.contains("obol_verifications_total{code=\"OK\"} 1\n");
+    assert!(!accepted(&watched("/metrics").1));
+    let begun = session(guard.address());
+    let mut called = call(1, "add", &json!({"a": 1, "b": 1}));
+    let token = crate::end_to_end::draw(&tqs, "add");
+    called["params"]["_meta"] = json!({obol_mcp::EXTENSION: {"token": token, "format": "opaque"}});
+    let answer = message(&in_session(guard.address(), &begun, &called.to_string()));
+    assert_eq!(answer["result"]["content"][0]["text"], "add 1 1", "{answer}");
+    let (status, counts) = watched("/metrics");
+    assert!(status == 200 && accepted(&counts), "{counts}");
+    for path in ["/livez", "/metrics"] {
+        assert_eq!(Http::new(guard.port).get(path).expect("an answer").0, 404, "strangers ask for {path}");
+    }
+}
 
 /// What `curl` gets that trusts this authority; `None` where it does not trust what it meets.
 fn initialize(home: &Path, authority: &str, port: u16) -> Option<String> {

@@ -55,6 +55,12 @@ pub(super) fn run(args: &McpGuardArgs, rules: Rules, config: &Config) -> Outcome
             "--listen and --allow-remote are for --url: in front of a command the guard speaks over standard input and output",
         ));
     }
+    // That they need --url says nothing to the command line where a command is in its place.
+    if args.plain || args.http.is_some() || args.tls_cert.is_some() || args.tls_key.is_some() {
+        return Err(Failure::usage(
+            "--plain, --http, --tls-cert and --tls-key are for --url: a command is spoken to over standard input and output",
+        ));
+    }
     let (server, output) = Server::start(&args.command)?;
     let hardening = obol_sandbox::harden_process();
     let (opened, operator) = enter(hardening, &mut own, config, None, Sandbox::signal)?;

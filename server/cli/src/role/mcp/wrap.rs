@@ -38,6 +38,12 @@ pub(crate) fn run(args: &McpWrapArgs) -> Outcome {
     if let Some(url) = &args.url {
         return wrap_http::run(args, url, random);
     }
+    // That it needs --url says nothing to the command line where a command is in its place.
+    if args.plain {
+        return Err(Failure::usage(
+            "--plain is for --url: a command is spoken to over standard input and output",
+        ));
+    }
     let (server, output) = Server::start(&args.command)?;
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -81,8 +81,9 @@ fn printed_within(
     let mut child =
         running.start(&mut command).map_err(|error| format!("{program} does not run: {error}"))?;
     let read = read_within(deadline, &mut child);
-    let ended = match read {
-        Some(Ok(_)) => wait_within(deadline, &child),
+    let ended = match &read {
+        // One that prints too much may go on for ever.
+        Some(Ok(text)) if text.len() <= MAX_PRINTED_BYTES => wait_within(deadline, &child),
         _ => false,
     };
     running.end();
@@ -155,6 +156,7 @@ mod tests {
             (30, "echo a-secret; exit 3", "ended with exit status: 3"),
             (30, "echo a-secret; kill -9 $$", "ended with signal: 9"),
             (30, "while :; do echo a-secret; done", "printed more than 16386 bytes"),
+            (3_600, "yes a-secret; sleep 3600", "printed more than 16386 bytes"),
             (1, "echo a-secret; sleep 1000", "took longer than 1 s"),
             (1, "echo a-secret; exec >&-; sleep 1000", "took longer than 1 s"),
         ] {
