@@ -8,6 +8,7 @@ pub mod canonical;
 pub mod control;
 pub mod cursor;
 pub mod handshake;
+pub mod mcp;
 pub mod mutation;
 pub mod patterns;
 pub mod policy;

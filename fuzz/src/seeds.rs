@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::atp;
 use crate::canonical::body_scope;
 use crate::handshake::{Genuine, Messages};
+use crate::mcp;
 use crate::mutation::{BYTE_STEPS, FIELDS, TEXT_STEPS};
 use crate::policy;
 use crate::world::{AUDIENCE, Keys, NOW, ORG, TOOL, World};
@@ -56,6 +57,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         }
         "policy" => vec![policy::POLICIES.into(), policy::POLICIES.replace("permit", "forbid").into()],
         "stream" => streams(),
+        "mcp" => mcp::seeds(),
         "atp_body" => atp::bodies(),
         "atp_document" => atp::documents(),
         "atp_jwt_header" => atp::tokens(),
