@@ -131,7 +131,8 @@ impl Gateway {
     /// Keeps credentials renewed that APIs are asked with. To be run once, for as long as requests are served.
     pub async fn keep_renewed(self) {
         let mut renewals = tokio::task::JoinSet::new();
-        for behind in self.apis.values().cloned() {
+        for behind in self.apis.values() {
+            let behind = Arc::clone(behind);
             renewals.spawn(async move { behind.keep().await });
         }
         while renewals.join_next().await.is_some() {}

@@ -136,7 +136,7 @@ impl Server {
             self.name
         );
         let create = Step::run("systemd-tmpfiles", &["--create", &file.display().to_string()]);
-        (self.kind == Kind::Gateway).then(|| [Step::File { path: file, mode: 0o644, text }, create])
+        (self.kind == Kind::Gateway).then_some([Step::File { path: file, mode: 0o644, text }, create])
     }
 
     /// The steps of an installation. Who follows is not started: it has to join first.

@@ -5,7 +5,7 @@
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use obol_probe::hop::is_of_a_connection;
 
 use super::{MAX_HEADERS, is_token, number};
@@ -47,7 +47,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
 
 /// One name of the server, whether it is said once or twice.
 fn check_host(authority: Option<&str>, headers: &HeaderMap) -> Result<(), &'static str> {
-    let mut hosts = headers.get_all(HOST).iter().map(|host| host.as_bytes());
+    let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (host, None) = (hosts.next(), hosts.next()) else { return Err("there are several Host") };
     let named = match (authority, host) {
         (Some(authority), Some(host)) if !authority.as_bytes().eq_ignore_ascii_case(host) => {

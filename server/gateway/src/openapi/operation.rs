@@ -113,7 +113,7 @@ impl Route {
                 || name.chars().any(char::is_control)
             {
                 true => {
-                    self.notes.push(format!("the parameter \"{}\": no query may have it", shown(&name, 60)))
+                    self.notes.push(format!("the parameter \"{}\": no query may have it", shown(&name, 60)));
                 }
                 false => drop(self.query.insert(name)),
             }
@@ -130,7 +130,7 @@ impl Route {
             return vec![name.to_owned()];
         };
         let shape = Shape::of(document, schema);
-        if !shape.is_object && !(is_deep && shape.is_array) {
+        if !(shape.is_object || is_deep && shape.is_array) {
             return vec![name.to_owned()];
         }
         if shape.is_open || (shape.is_array && is_deep) {

@@ -50,7 +50,7 @@ impl Server {
                     chosen = Some(server);
                 }
                 Ok(_) => {
-                    notes.add(&format!("the server {url}: one file has one API; --server names another"))
+                    notes.add(&format!("the server {url}: one file has one API; --server names another"));
                 }
                 Err(why) => notes.add(&format!("the server {url}: {why}")),
             }

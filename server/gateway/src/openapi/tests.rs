@@ -12,7 +12,8 @@ fn document(paths: Value, more: Value) -> Vec<u8> {
     let mut whole = json!({"openapi": "3.1.0", "info": info, "servers": servers});
     let all = whole.as_object_mut().unwrap();
     all.insert("paths".to_owned(), paths);
-    all.extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("{more}") };
+    all.extend(more);
     serde_json::to_vec(&whole).unwrap()
 }
 

@@ -121,8 +121,7 @@ fn a_guard_serves_tls_and_takes_another_certificate_while_it_serves() {
     let answer = met("ours.crt").unwrap_or_else(|| panic!("{}", log_of(home.path())));
     assert!(answer.contains(obol_mcp::EXTENSION), "{answer}");
     assert_eq!(met("others.crt"), None, "the control");
-    let clear =
-        crate::resource::send(guard.address(), "POST /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned());
+    let clear = crate::resource::send(guard.address(), "POST /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(clear.status, 0, "nothing is served in the clear");
 
     let good = fs::read(home.path().join("as.crt")).unwrap();

@@ -123,7 +123,7 @@ impl Tap {
                     carry(from, to, |bytes| kept.lock()[number].extend_from_slice(bytes));
                 });
                 std::thread::spawn(move || {
-                    carry(server, client, |bytes| answers.lock().extend_from_slice(bytes))
+                    carry(server, client, |bytes| answers.lock().extend_from_slice(bytes));
                 });
             }
         });

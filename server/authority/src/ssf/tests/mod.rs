@@ -99,10 +99,7 @@ impl Idp {
                     }
                     let waits = question["returnImmediately"] == false;
                     questions.lock().push(question);
-                    for _ in 0..300 {
-                        if !waits || !kept.lock().is_empty() {
-                            break;
-                        }
+                    for _ in (0..300).take_while(|_| waits && kept.lock().is_empty()) {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                     match waits && cuts.load(Ordering::SeqCst) {

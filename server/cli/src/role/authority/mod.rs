@@ -67,7 +67,7 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     #[cfg(feature = "people")]
     let (settings, providers) = provider::open(args, config, settings, &outbound)?;
     #[cfg(feature = "people")]
-    let options = providers.into_iter().fold(options, |options, all| options.providers(all));
+    let options = providers.into_iter().fold(options, obol_authority::http::Options::providers);
     // Outside the sandbox, as the keyring is. Without the socket nobody could approve or end anything, so there is no service
     // without it.
     let operator = operator_door(args)?;
