@@ -244,6 +244,10 @@ fn lines_are_bounded_and_one_that_breaks_off_is_no_message() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     guard.tell(&format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{{\"x\":{deep}}}}}"));
     assert_eq!(guard.answer()["error"]["code"], -32_700);
+    // What a refusal repeats of a line ends no line either.
+    guard.tell("{\"a\u{2028}b\":\"\u{1}\"}");
+    let told = guard.hear().unwrap();
+    assert!(told.contains("-32700") && told.contains("a\\u2028b") && !told.contains('\u{2028}'), "{told}");
     assert_eq!(guard.ask(&json!({"jsonrpc": "2.0", "id": 2, "method": "ping"}))["result"], json!({}));
     // A client that dies in the middle of a line.
     guard.write(br#"{"jsonrpc":"2.0","id":3,"method":"resources/list"}"#).unwrap();

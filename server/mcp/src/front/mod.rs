@@ -125,6 +125,14 @@ impl Front {
 
     /// Looks at a line of the client, without its end. Needs a tokio runtime with time enabled.
     pub async fn from_client(&self, line: &[u8]) -> FromClient {
+        match self.looked_at(line).await {
+            // It may repeat a name of the client's.
+            FromClient::Answer(answer) => FromClient::Answer(one_line(answer)),
+            other => other,
+        }
+    }
+
+    async fn looked_at(&self, line: &[u8]) -> FromClient {
         if line.iter().all(u8::is_ascii_whitespace) {
             return FromClient::Drop;
         }
