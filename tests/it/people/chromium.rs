@@ -61,7 +61,7 @@ impl Chromium {
     }
 
     /// Looks at the page that is open.
-    fn look_again(&mut self, name: &str) {
+    pub(super) fn look_again(&mut self, name: &str) {
         self.act(&json!({ "act": "look", "name": name }));
     }
 

@@ -10,6 +10,7 @@ use obol_world::home::{self, command, write_private};
 use serde_json::{Value, json};
 
 use super::browser::{Browser, Page};
+use super::chromium::Chromium;
 use super::{Idp, SECRET};
 
 const CATALOGUE: &str = obol_world::authority::CATALOGUE;
@@ -396,4 +397,28 @@ fn where_there_is_no_browser_a_code_is_typed_there_and_three_words_here() {
     let (code, told) = terminal.ends();
     assert!(code == Some(0) && told.contains("Logged in"), "{code:?} {told}");
     assert_eq!(world.told(&["agent", "list"]), json!([]));
+}
+
+#[test]
+fn a_real_browser_lets_an_operator_in_by_the_keyboard_alone() {
+    let world = Afar::start();
+    world.idp.control(json!({ "account": "anna" }));
+    let mut chromium = Chromium::start();
+    let mut terminal = world.begin(world.elsewhere.path(), &[]);
+    chromium.look(&terminal.line_with("http://127.0.0.1:"), "operate-login", 200);
+    assert!(chromium.press("button[value=approve]", "").contains("You are logged in"));
+    assert_eq!(terminal.ends().0, Some(0));
+
+    let mut terminal = world.begin(world.elsewhere.path(), &["--remote"]);
+    terminal.line_with("type this code");
+    let code = terminal.line_with("-");
+    chromium.look(&format!("{}/operate", world.service.origin()), "operate-code", 200);
+    assert!(chromium.press("input[name=code]", "BCDF-GHJK").contains("code"));
+    chromium.look_again("operate-code-wrong");
+    chromium.look(&format!("{}/operate", world.service.origin()), "operate-code", 200);
+    assert!(chromium.press("input[name=code]", &code).contains("Compare the words first"));
+    chromium.look_again("operate-remote");
+    assert!(chromium.press("button[value=approve]", "").contains("Tell them to nobody"));
+    chromium.look_again("operate-words");
+    assert!(terminal.is_waiting(), "the words have yet to come back");
 }
