@@ -146,14 +146,19 @@ impl Agent {
         let waiter = Waiter { params, requester, span: Span::current(), answer };
         let place = self.turns.join(wanted.clone(), owner, waiter, empty.clone());
         if place.is_first {
-            tokio::spawn(Arc::clone(&self).serve_line(wanted));
+            tokio::spawn(Arc::clone(&self).serve_line(wanted.clone()));
         }
         tokio::select! {
             biased;
             outcome = timeout_at(deadline, answered) => match outcome {
                 Ok(Ok(outcome)) => reply(outcome, tool),
                 Ok(Err(_)) => Err(Refusal::unavailable("internal error; see the daemon's log")),
-                Err(_) => Err(refuse(place.why_empty().unwrap_or(empty))),
+                // What ended meanwhile, a lease for instance, is no queue that fills again.
+                Err(_) => {
+                    let draw = Draw { tool: &wanted.tool, audience: Some(&wanted.audience), session: None };
+                    let ended = self.queue.tool(draw).err();
+                    Err(refuse(ended.or_else(|| place.why_empty()).unwrap_or(empty)))
+                }
             },
             () = self.stop.said() => Err(stopping()),
         }
