@@ -15,8 +15,8 @@ from typing import Any
 from world import World
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-#: What importing the package may take. The best of several runs, for a machine may have other things to do.
-IMPORT_MICROS = 60_000
+#: What takes long to import, and is not needed to begin with.
+SLOW_TO_IMPORT = {"asyncio", "ctypes", "email", "http.client", "inspect", "logging", "ssl", "urllib.request"}
 
 USE = """
 import sys
@@ -81,15 +81,15 @@ class Package(unittest.TestCase):
         said, counts = self.used(tqs={**tqs, "tokenStatus": [{"error": {"code": "INVALID_ARGUMENT"}}]})
         self.assertEqual((said, len(counts["drawn"]), counts["servers"]["A"]), ("CHANNEL_UNSUPPORTED True\n" * 2, 1, []))
 
-    def test_importing_it_takes_little_time(self) -> None:
-        def micros() -> int:
-            command = [str(self.python), "-X", "importtime", "-c", "import obol_agent"]
-            lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
-            return int(next(line.split("|")[1] for line in lines if line.endswith("| obol_agent")))
-
-        best = min(micros() for _ in range(10))
-        print(f"import obol_agent: {best / 1000:.1f} ms", file=sys.stderr)
-        self.assertLessEqual(best, IMPORT_MICROS)
+    def test_importing_it_brings_in_little(self) -> None:
+        """What takes long to import comes once it is used. How long that is now is printed, and depends on the machine."""
+        command = [str(self.python), "-X", "importtime", "-c", "import obol_agent"]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+        names = {line.split("|")[2].strip() for line in lines if line.count("|") == 2}
+        self.assertIn("obol_agent", names)
+        micros = int(next(line.split("|")[1] for line in lines if line.endswith("| obol_agent")))
+        print(f"import obol_agent: {micros / 1000:.1f} ms", file=sys.stderr)
+        self.assertEqual(names & SLOW_TO_IMPORT, set())
 
 
 class Types(unittest.TestCase):
