@@ -8,21 +8,19 @@
 #![expect(clippy::print_stdout, reason = "what it measures is what it prints")]
 
 use core::convert::Infallible;
-use core::error::Error;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{Empty, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use obol_benches::clients::{Failure, Load, Measured, connect, load, send_all};
 use obol_benches::rows::{self, Row, Target, Unit};
 use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;
@@ -30,10 +28,9 @@ use obol_ipc::names::{PeerName, ToolName};
 use obol_world::home::{command, free_port, home, wait_until, write_private};
 use obol_world::reverse::ReverseProxy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-type Failure = Box<dyn Error + Send + Sync>;
 type Body = Empty<Bytes>;
 
 const AUDIENCE: &str = "https://gateway.example";
@@ -71,21 +68,27 @@ fn main() -> Result<(), Failure> {
     for number in 0..blocks {
         for kind in &mut kinds {
             let requests = kind.requests(&mut sidecar, BLOCK)?;
-            let block = runtime.block_on(run(kind.at, requests))?;
+            let block = runtime.block_on(load(kind.at, CONNECTIONS, requests))?;
             if number > 0 {
-                kind.took += block.took;
-                kind.times.extend(block.times);
+                kind.load.add(block);
             }
         }
     }
-    let measured: Vec<_> = kinds.iter_mut().map(Kind::measured).collect();
+    let measured: Vec<_> = kinds
+        .iter_mut()
+        .map(|kind| {
+            let measured = core::mem::take(&mut kind.load).measured();
+            println!("{}: {measured}", kind.name);
+            measured
+        })
+        .collect();
     let [nginx, caddy, memory, durable] = measured.as_slice() else { return Err("four kinds".into()) };
     for (what, ours, target) in [
         ("obol gateway, the spent set in memory", memory, true),
         ("obol gateway, a durable spent set", durable, false),
     ] {
-        ours.record(what, "nginx", nginx, target);
-        ours.record(what, "Caddy", caddy, false);
+        record(ours, what, "nginx", nginx, target);
+        record(ours, what, "Caddy", caddy, false);
     }
     for kind in &kinds {
         idle(kind, &mut sidecar, &runtime)?;
@@ -205,8 +208,7 @@ struct Kind {
     path: &'static str,
     pid: u32,
     is_ours: bool,
-    took: Duration,
-    times: Vec<f64>,
+    load: Load,
     _alive: Alive,
 }
 
@@ -214,7 +216,7 @@ impl Kind {
     fn new(name: &'static str, port: u16, path: &'static str, pid: u32, alive: Alive) -> Self {
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         let is_ours = matches!(alive, Alive::Gateway(_));
-        Self { name, at, path, pid, is_ours, took: Duration::ZERO, times: Vec::new(), _alive: alive }
+        Self { name, at, path, pid, is_ours, load: Load::default(), _alive: alive }
     }
 
     /// So many requests, each with a token; those for others carry as many bytes.
@@ -228,41 +230,19 @@ impl Kind {
         };
         tokens.into_iter().map(request).collect()
     }
-
-    fn measured(&mut self) -> Measured {
-        self.times.sort_by(f64::total_cmp);
-        let percentile = |of_100: usize| {
-            let at = (self.times.len() * of_100 / 100).min(self.times.len().saturating_sub(1));
-            self.times.get(at).copied().unwrap_or(f64::NAN)
-        };
-        let per_second = self.times.len() as f64 / self.took.as_secs_f64();
-        let measured = Measured { per_second, p50: percentile(50), p99: percentile(99) };
-        let (p50, p99) = (measured.p50 / 1e3, measured.p99 / 1e3);
-        println!("{}: {per_second:.0} requests/s, p50 {p50:.0} µs, p99 {p99:.0} µs", self.name);
-        measured
-    }
 }
 
-/// What a load came to; times in nanoseconds.
-struct Measured {
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-}
-
-impl Measured {
-    fn record(&self, what: &str, peer: &str, other: &Self, has_target: bool) {
-        for (suffix, unit, measured, beside, target) in [
-            ("", Unit::PerSecond, self.per_second, other.per_second, Some(Target::RatioAtLeast(0.5))),
-            (", p50", Unit::Nanoseconds, self.p50, other.p50, None),
-            (", p99", Unit::Nanoseconds, self.p99, other.p99, Some(Target::RatioAtMost(2.0))),
-        ] {
-            println!("{what}{suffix}: {:.2} of {peer}", measured / beside);
-            let row = Row::new("gateway", format!("{what}{suffix}"), unit, measured).beside(peer, beside);
-            match target.filter(|_| has_target) {
-                Some(target) => row.wants(target).record(),
-                None => row.record(),
-            }
+fn record(ours: &Measured, what: &str, peer: &str, other: &Measured, has_target: bool) {
+    for (suffix, unit, measured, beside, target) in [
+        ("", Unit::PerSecond, ours.per_second, other.per_second, Some(Target::RatioAtLeast(0.5))),
+        (", p50", Unit::Nanoseconds, ours.p50, other.p50, None),
+        (", p99", Unit::Nanoseconds, ours.p99, other.p99, Some(Target::RatioAtMost(2.0))),
+    ] {
+        println!("{what}{suffix}: {:.2} of {peer}", measured / beside);
+        let row = Row::new("gateway", format!("{what}{suffix}"), unit, measured).beside(peer, beside);
+        match target.filter(|_| has_target) {
+            Some(target) => row.wants(target).record(),
+            None => row.record(),
         }
     }
 }
@@ -311,66 +291,16 @@ fn serve(port: u16) -> Result<(), Failure> {
     })
 }
 
-/// A block of requests.
-struct Block {
-    took: Duration,
-    times: Vec<f64>,
-}
-
-/// Sends all requests over [`CONNECTIONS`] connections, each as soon as the one before it is answered.
-async fn run(at: SocketAddr, requests: Vec<Request<Body>>) -> Result<Block, Failure> {
-    let mut shares: Vec<Vec<_>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
-    for (share, request) in (0..CONNECTIONS).cycle().zip(requests) {
-        shares.get_mut(share).ok_or("no such connection")?.push(request);
-    }
-    let mut clients = Vec::new();
-    for share in shares {
-        clients.push((connect(at).await?, share));
-    }
-    let begun = Instant::now();
-    let tasks: Vec<_> =
-        clients.into_iter().map(|(client, share)| tokio::spawn(send_all(client, share))).collect();
-    let mut times = Vec::new();
-    for task in tasks {
-        times.extend(task.await??.1);
-    }
-    Ok(Block { took: begun.elapsed(), times })
-}
-
-async fn connect(at: SocketAddr) -> Result<SendRequest<Body>, Failure> {
-    let stream = TcpStream::connect(at).await?;
-    stream.set_nodelay(true)?;
-    let (client, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-/// The connection, and how long each request took, in nanoseconds.
-async fn send_all(
-    mut client: SendRequest<Body>,
-    requests: Vec<Request<Body>>,
-) -> Result<(SendRequest<Body>, Vec<f64>), Failure> {
-    let mut times = Vec::with_capacity(requests.len());
-    for request in requests {
-        let begun = Instant::now();
-        client.ready().await?;
-        let answer = client.send_request(request).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        if status != StatusCode::OK {
-            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
-        }
-        times.push(begun.elapsed().as_secs_f64() * 1e9);
-    }
-    Ok((client, times))
-}
-
 /// What a proxy holds once this many connections have had an answer and stay.
 fn idle(kind: &Kind, sidecar: &mut Sidecar, runtime: &Runtime) -> Result<(), Failure> {
     let before = resident(kind.pid)?;
     let mut kept = Vec::with_capacity(IDLE);
     for request in kind.requests(sidecar, IDLE)? {
-        kept.push(runtime.block_on(async { send_all(connect(kind.at).await?, vec![request]).await })?);
+        kept.push(runtime.block_on(async {
+            let mut client = connect(kind.at).await?;
+            send_all(&mut client, vec![request]).await?;
+            Ok::<_, Failure>(client)
+        })?);
     }
     let after = resident(kind.pid)?;
     println!(

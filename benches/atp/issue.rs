@@ -4,13 +4,11 @@
 use core::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use obol_benches::clients::{connect, load};
 use obol_benches::rows::{self, Row, Target, Unit};
 use tokio::net::TcpStream;
 
@@ -22,7 +20,7 @@ const CONNECTIONS: usize = 64;
 pub(crate) async fn measure(size: Size) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let durable = world::serve(world::provider(world::E, Some(folder.path()))?).await?;
-    let issued = load(durable, issue(size.requests / 2)?).await?;
+    let issued = rate(durable, issue(size.requests / 2)?).await?;
     println!("tokens issued, redb durable, {CONNECTIONS} connections: {issued:.0}/s");
     let row = Row::new(
         "atp",
@@ -33,12 +31,12 @@ pub(crate) async fn measure(size: Size) -> Result<(), Failure> {
     row.wants(Target::AtLeast(10_000.0)).record();
 
     let memory = world::serve(world::provider(world::E, None)?).await?;
-    let issued = load(memory, issue(size.requests / 2)?).await?;
+    let issued = rate(memory, issue(size.requests / 2)?).await?;
     let row = Row::new("atp", "tokens issued, in memory", Unit::PerSecond, issued);
     match Express::start().await? {
         None => row.record(),
         Some(express) => {
-            let peer = load(express.address, issue(size.requests / 4)?).await?;
+            let peer = rate(express.address, issue(size.requests / 4)?).await?;
             println!("tokens issued, in memory: {issued:.0}/s, Express middleware {peer:.0}/s");
             row.beside("the Express middleware", peer).wants(Target::RatioAtLeast(2.0)).record();
         }
@@ -53,8 +51,8 @@ pub(crate) async fn measure(size: Size) -> Result<(), Failure> {
         };
         Ok((0..size.requests).map(|_| request()).collect::<Result<Vec<_>, _>>()?)
     };
-    let bare = load(memory, get("/bare")?).await?;
-    let guarded = load(memory, get("/guarded")?).await?;
+    let bare = rate(memory, get("/bare")?).await?;
+    let guarded = rate(memory, get("/guarded")?).await?;
     println!("require(\"read\"): {guarded:.0}/s, bare {bare:.0}/s");
     let row = Row::new("atp", "a route behind require(\"read\")", Unit::PerSecond, guarded);
     row.beside("the same route without it", bare).wants(Target::RatioAtLeast(0.8)).record();
@@ -82,48 +80,9 @@ async fn token(address: SocketAddr) -> Result<String, Failure> {
     Ok(answer.get("token").and_then(|token| token.as_str()).ok_or("no token")?.to_owned())
 }
 
-/// Sends all over [`CONNECTIONS`] connections; how many a second. Every answer must be 200.
-async fn load(address: SocketAddr, requests: Vec<Request<Full<Bytes>>>) -> Result<f64, Failure> {
-    let count = requests.len();
-    let mut shares: Vec<Vec<_>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
-    for (share, request) in (0..CONNECTIONS).cycle().zip(requests) {
-        shares.get_mut(share).ok_or("no such connection")?.push(request);
-    }
-    let mut clients = Vec::new();
-    for share in shares {
-        clients.push((connect(address).await?, share));
-    }
-    let started = Instant::now();
-    let tasks: Vec<_> =
-        clients.into_iter().map(|(client, share)| tokio::spawn(send_all(client, share))).collect();
-    for task in tasks {
-        task.await??;
-    }
-    Ok(count as f64 / started.elapsed().as_secs_f64())
-}
-
-pub(crate) async fn connect(address: SocketAddr) -> Result<SendRequest<Full<Bytes>>, Failure> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (client, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-async fn send_all(
-    mut client: SendRequest<Full<Bytes>>,
-    requests: Vec<Request<Full<Bytes>>>,
-) -> Result<(), Failure> {
-    for request in requests {
-        client.ready().await?;
-        let answer = client.send_request(request).await?;
-        let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        if status != StatusCode::OK {
-            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
-        }
-    }
-    Ok(())
+/// How many a second.
+async fn rate(address: SocketAddr, requests: Vec<Request<Full<Bytes>>>) -> Result<f64, Failure> {
+    Ok(load(address, CONNECTIONS, requests).await?.measured().per_second)
 }
 
 /// The JavaScript middleware in a real Express.

@@ -16,16 +16,14 @@ mod issue;
 mod timing;
 mod world;
 
-use core::error::Error;
 use core::hint::black_box;
 use std::time::Instant;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use obol_atp::{Signed, TokenBody};
+use obol_benches::clients::Failure;
 use obol_benches::rows::{self, Row, Target, Unit};
 use sha2::Sha256;
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// How much is measured.
 #[derive(Clone, Copy)]

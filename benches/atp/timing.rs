@@ -13,10 +13,11 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use obol_atp::{AgentId, RevokeBody, Secret, TokenBody};
 use obol_atp_server::{Router, SecretBook};
+use obol_benches::clients::connect;
 use obol_benches::rows::{Row, Target, Unit};
 use obol_verify::{MemorySpentSet, SystemClock};
 
-use crate::{Failure, Size, issue, world};
+use crate::{Failure, Size, world};
 
 /// Of two samples of one kind, one pair in a thousand differs by more than this, divided by the root of half their size.
 const CRITICAL: f64 = 1.95;
@@ -114,7 +115,7 @@ pub(crate) async fn measure(size: Size) -> Result<(), Failure> {
         .agent_rate(0)
         .build()?;
     let address = world::serve(router).await?;
-    let mut client = issue::connect(address).await?;
+    let mut client = connect(address).await?;
     let answer =
         client.send_request(ask(known, &world::secret())?).await?.into_body().collect().await?.to_bytes();
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
@@ -136,7 +137,7 @@ pub(crate) async fn measure(size: Size) -> Result<(), Failure> {
 }
 
 async fn compare(pair: &Pair, fixture: &Fixture, address: SocketAddr, count: usize) -> Result<(), Failure> {
-    let mut client = issue::connect(address).await?;
+    let mut client = connect(address).await?;
     let mut order: Vec<usize> = (0..2 * (count + WARM_UP)).map(|number| number % 2).collect();
     shuffle(&mut order)?;
     let mut seen = [0; 2];
