@@ -1,8 +1,9 @@
 //! One HTTP connection: bounded in what it sends and how long it takes, and ended in good order when the service stops.
 
 use core::error::Error;
+use core::fmt::Display;
 use core::future::Future;
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -67,11 +68,28 @@ pub async fn serve_for<I, S, B>(
         .keep_alive(bounds.keep_alive)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let over = async {
+        over.await;
+        "it had lived long enough"
+    };
+    drive(connection, http1::UpgradeableConnection::graceful_shutdown, over, stop).await;
+}
+
+/// Drives a connection to its end: in good order once the service stops, and at once when `over` says why.
+pub(crate) async fn drive<C, E>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    over: impl Future<Output = &'static str>,
+    stop: &Stop,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: Display,
+{
     let served = async {
         let mut connection = pin!(connection);
         tokio::select! {
             served = connection.as_mut() => return served,
-            () = stop.said() => connection.as_mut().graceful_shutdown(),
+            () = stop.said() => shut_down(connection.as_mut()),
         }
         connection.await
     };
@@ -79,6 +97,6 @@ pub async fn serve_for<I, S, B>(
         served = served => if let Err(error) = served {
             tracing::debug!(%error, "a connection ended early");
         },
-        () = over => tracing::debug!("a connection had lived long enough"),
+        why = over => tracing::debug!("a connection was ended: {why}"),
     }
 }

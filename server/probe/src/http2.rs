@@ -4,7 +4,7 @@
 //! bound how long a connection may be idle, nor how long a peer may leave an answer unread by opening no window for it; a watch does.
 
 use core::error::Error;
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep};
 
+use crate::http::drive;
 use crate::stop::Stop;
 
 /// What a peer may send of bodies that nobody has read yet: of one request, and of all together.
@@ -75,20 +76,7 @@ where
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), watched);
-    let served = async {
-        let mut connection = pin!(connection);
-        tokio::select! {
-            served = connection.as_mut() => return served,
-            () = stop.said() => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
-    };
-    tokio::select! {
-        served = served => if let Err(error) = served {
-            tracing::debug!(%error, "a connection ended early");
-        },
-        why = watch.over(bounds) => tracing::debug!("a connection was ended: {why}"),
-    }
+    drive(connection, http2::Connection::graceful_shutdown, watch.over(bounds), stop).await;
 }
 
 /// Which requests a connection has under way, and whose turn it is with each.
