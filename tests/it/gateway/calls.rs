@@ -8,7 +8,8 @@ const JSON: &str = "Content-Type: application/json\r\n";
 fn the_api_gets_the_real_credential_and_nothing_that_the_agent_sent_of_its_own() {
     let world = World::start();
     let more = format!(
-        "{JSON}Cookie: a=b\r\nX-Api-Key: mine\r\nX-Forwarded-For: 1.2.3.4\r\nX-Http-Method-Override: DELETE\r\n"
+        "{JSON}Cookie: a=b\r\nX-Api-Key: mine\r\nX-Forwarded-For: 1.2.3.4\r\nX-Http-Method-Override: DELETE\r\n\
+         Range: bytes=0-24\r\nIf-Range: \"v1\"\r\n"
     );
     let token = world.token("search");
     let answer = world.ask("POST /saas/v1/search/a?q=x", &token, &more, r#"{"n": 1}"#);
@@ -20,7 +21,10 @@ fn the_api_gets_the_real_credential_and_nothing_that_the_agent_sent_of_its_own()
         seen.contains(&format!("authorization: bearer {SECRET}\r\n")) && seen.ends_with(r#"{"n":1}"#),
         "{seen}"
     );
-    for gone in ["tbac", "cookie", "x-api-key", "x-forwarded-for", "x-http-method", "connection: close"] {
+    // Of a piece that somebody may choose the gateway cannot see that a credential is in it.
+    for gone in
+        ["tbac", "cookie", "x-api-key", "x-forwarded-for", "x-http-method", "connection: close", "range"]
+    {
         assert!(!seen.contains(gone), "{gone} in {seen}");
     }
 }
