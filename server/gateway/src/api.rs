@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use http::{HeaderName, Uri};
 use serde::Deserialize;
 
-use crate::credential::{Credential, Placement};
+use crate::credential::{Credential, NOT_LOOKED_FOR, Placement};
 use crate::headers;
 use crate::route::Route;
 
@@ -256,6 +256,13 @@ impl Api {
     /// What is wrong with it, in words that do not repeat it.
     pub fn check_secret(&self, secret: &[u8]) -> Result<(), String> {
         Credential::new(self.placement()?, secret).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// What whoever gives this credential should know of it, if there is something.
+    #[must_use]
+    pub fn caution(&self, secret: &[u8]) -> Option<&'static str> {
+        let credential = Credential::new(self.placement().ok()?, secret).ok()?;
+        (!credential.is_looked_for()).then_some(NOT_LOOKED_FOR)
     }
 
     /// How many routes there are.

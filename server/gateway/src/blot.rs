@@ -18,7 +18,7 @@ use obol_secret::wipe::Wiped;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
-use crate::credential::Ready;
+use crate::credential::Credential;
 
 type BoxError = Box<dyn core::error::Error + Send + Sync>;
 
@@ -79,7 +79,7 @@ fn begun(bytes: &[u8], secrets: &[Wiped]) -> usize {
 /// An answer's body. No pause in it may be longer than `patience`.
 pub(crate) struct Passing {
     body: Incoming,
-    ready: Arc<Ready>,
+    credential: Arc<Credential>,
     blot: Blot,
     patience: Duration,
     /// Set up when something has to be waited for.
@@ -90,11 +90,11 @@ pub(crate) struct Passing {
 impl Passing {
     pub(crate) fn new(
         body: Incoming,
-        ready: Arc<Ready>,
+        credential: Arc<Credential>,
         patience: Duration,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { body, ready, blot: Blot::default(), patience, alarm: None, _place: place }
+        Self { body, credential, blot: Blot::default(), patience, alarm: None, _place: place }
     }
 }
 
@@ -113,7 +113,8 @@ impl Body for Passing {
                     this.alarm = None;
                     // Trailers stay here: nothing that is served needs them.
                     let Ok(piece) = frame.into_data() else { continue };
-                    let piece = this.blot.pass(piece, this.ready.secrets());
+                    // As it is now: an answer may go on longer than a credential.
+                    let piece = this.blot.pass(piece, &this.credential.looked_for());
                     if !piece.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(piece))));
                     }

@@ -29,7 +29,7 @@ use tower::{Layer as _, Service};
 
 use crate::api::Api;
 use crate::blot::{self, Passing};
-use crate::credential::{Again, Credential, Origin, Ready, UnfitSecret};
+use crate::credential::{Again, Credential, NOT_LOOKED_FOR, Origin, Ready, UnfitSecret};
 use crate::framing::{REFUSED, WHY, check_http2};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
@@ -59,7 +59,7 @@ pub struct Behind {
     name: String,
     api: Api,
     upstream: Upstream,
-    credential: Credential,
+    credential: Arc<Credential>,
     again: Option<Again>,
     passed: Vec<http::HeaderName>,
 }
@@ -254,6 +254,10 @@ impl Behind {
         api.check()?;
         let upstream = Upstream::new(&api.upstream()?, api.ca_file().map(std::path::PathBuf::as_path))?;
         let credential = Credential::new(api.placement()?, secret).map_err(|error| error.to_string())?;
+        let credential = Arc::new(credential);
+        if !credential.is_looked_for() {
+            tracing::warn!(api = name, "{NOT_LOOKED_FOR}");
+        }
         let passed = api.passed_headers()?;
         Ok(Self { name: name.to_owned(), api, upstream, credential, again: None, passed })
     }
@@ -373,10 +377,11 @@ impl Way {
             answer.headers_mut().remove(CONTENT_LENGTH);
         }
         headers::outward(status, answer.headers_mut());
-        blot::headers(answer.headers_mut(), self.ready.secrets());
+        blot::headers(answer.headers_mut(), &self.behind.credential.looked_for());
         let place = self.place.lock().take();
         if status != StatusCode::SWITCHING_PROTOCOLS {
-            let body = Passing::new(response.into_body(), Arc::clone(&self.ready), patience, place);
+            let credential = Arc::clone(&self.behind.credential);
+            let body = Passing::new(response.into_body(), credential, patience, place);
             *answer.body_mut() = Body::new(body);
             return answer;
         }

@@ -91,6 +91,27 @@ const RENEWED: &str = "the API's credential was renewed";
 const NOT_RENEWED: &str = "cannot be renewed, and stays as it was";
 
 #[test]
+fn a_credential_that_was_renewed_is_still_blotted_out_of_what_the_api_remembers() {
+    let world = world();
+    assert!(call(&world).contains(SECRET));
+    put(&world, "real", SECOND);
+    wait_until("the new one is used", || call(&world).contains(SECOND));
+    for secret in [SECRET, SECOND] {
+        // What the API says of earlier requests: this one is told what to say.
+        let line = format!("GET /saas/v1/search/{secret}");
+        let answer = world.ask(&line, &world.token("search"), "", "");
+        assert_eq!(answer.status, 200, "{} {}", answer.text(), world.log());
+        assert!(
+            !answer.text().contains(secret) && answer.text().contains("/v1/search/***"),
+            "{}",
+            answer.text()
+        );
+    }
+    let kept = world.ask("GET /saas/v1/search/of-another", &world.token("search"), "", "");
+    assert!(kept.text().contains("/v1/search/of-another"), "the control: {}", kept.text());
+}
+
+#[test]
 fn a_credential_that_changes_is_used_once_it_is_printed_and_told_nobody() {
     let world = world();
     assert!(call(&world).contains(&format!("authorization: bearer {SECRET}\r\n")));

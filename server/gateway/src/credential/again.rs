@@ -86,7 +86,7 @@ mod tests {
     }
 
     fn now(credential: &Credential) -> Vec<u8> {
-        credential.ready().unwrap().secrets()[0].to_vec()
+        credential.looked_for()[0].to_vec()
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,6 +25,10 @@ pub(crate) use self::oauth::Renewal;
 pub const MAX_SECRET_BYTES: usize = 16 << 10;
 /// A shorter text is not looked for in answers: it stands there by chance.
 const SHORTEST_LOOKED_FOR: usize = 8;
+/// What is said of a shorter one.
+pub(crate) const NOT_LOOKED_FOR: &str = "the credential, or its password, has fewer than 8 characters: it is not looked for in the API's answers, and one that shows it shows it to the agent";
+/// The most texts that are looked for in answers: those of the credential, three at the most, and of the ones before it.
+const MAX_LOOKED_FOR: usize = 9;
 
 /// What a credential is put into.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,7 +108,6 @@ impl Ready {
             }
             Placement::Query(name) => in_query = Some((name.clone(), Wiped::new(secret.to_vec()))),
         }
-        secrets.retain(|secret| secret.len() >= SHORTEST_LOOKED_FOR);
         Ok(Self { header: in_header, query: in_query, secrets })
     }
 
@@ -121,8 +124,9 @@ impl Ready {
         core::str::from_utf8(value).ok().map(|value| (name.as_str(), value))
     }
 
-    pub(crate) fn secrets(&self) -> &[Wiped] {
-        &self.secrets
+    /// Whether all of it is looked for in answers.
+    fn is_looked_for(&self) -> bool {
+        self.secrets.iter().all(|secret| secret.len() >= SHORTEST_LOOKED_FOR)
     }
 }
 
@@ -133,11 +137,19 @@ fn joined(prefix: &str, secret: &[u8]) -> Wiped {
     text
 }
 
+/// A credential, and what is looked for in answers.
+#[derive(Default)]
+struct Now {
+    /// `None` until there is one, and when it is over.
+    ready: Option<Arc<Ready>>,
+    /// The newest first. An API may show what it was sent a while ago, and take it still.
+    looked_for: Arc<[Wiped]>,
+}
+
 /// The credential of one API, as it is now.
 pub(crate) struct Credential {
     placement: Placement,
-    /// `None` until there is one, and when it is over.
-    ready: RwLock<Option<Arc<Ready>>>,
+    now: RwLock<Now>,
     renewal: Option<Renewal>,
     /// Told when the API, or who gives tokens for the secret, does not take what there is.
     refused: Notify,
@@ -155,17 +167,43 @@ impl Credential {
         let secret = trimmed(secret)?;
         if let Placement::Oauth { token_url, client_id, scope } = &placement {
             let renewal = Renewal::new(token_url.clone(), client_id, scope.as_deref(), secret);
-            let (ready, refused) = (RwLock::new(None), Notify::new());
-            return Ok(Self { placement, ready, renewal: Some(renewal), refused });
+            let (now, refused) = (RwLock::default(), Notify::new());
+            return Ok(Self { placement, now, renewal: Some(renewal), refused });
         }
         let ready = Ready::of(&placement, secret)?;
-        let ready = RwLock::new(Some(Arc::new(ready)));
-        Ok(Self { placement, ready, renewal: None, refused: Notify::new() })
+        let credential = Self { placement, now: RwLock::default(), renewal: None, refused: Notify::new() };
+        credential.change(Some(ready));
+        Ok(credential)
+    }
+
+    fn change(&self, next: Option<Ready>) {
+        let mut now = self.now.write();
+        if let Some(next) = &next {
+            let mut looked_for: Vec<Wiped> = Vec::with_capacity(MAX_LOOKED_FOR);
+            for secret in next.secrets.iter().chain(&*now.looked_for) {
+                let is_new = looked_for.iter().all(|known| **known != **secret);
+                if is_new && secret.len() >= SHORTEST_LOOKED_FOR && looked_for.len() < MAX_LOOKED_FOR {
+                    looked_for.push(Wiped::new(secret.to_vec()));
+                }
+            }
+            now.looked_for = looked_for.into();
+        }
+        now.ready = next.map(Arc::new);
+    }
+
+    /// What must not be in an answer.
+    pub(crate) fn looked_for(&self) -> Arc<[Wiped]> {
+        Arc::clone(&self.now.read().looked_for)
+    }
+
+    /// Whether all of what there is now is looked for in answers; what is too short is not.
+    pub(crate) fn is_looked_for(&self) -> bool {
+        self.now.read().ready.as_ref().is_none_or(|ready| ready.is_looked_for())
     }
 
     /// What is to be put on, if there is something.
     pub(crate) fn ready(&self) -> Option<Arc<Ready>> {
-        self.ready.read().clone()
+        self.now.read().ready.clone()
     }
 
     /// Takes another secret in place of this one. Calls under way keep theirs.
@@ -173,14 +211,14 @@ impl Credential {
         let secret = trimmed(secret)?;
         match &self.renewal {
             Some(renewal) => renewal.replace(secret),
-            None => *self.ready.write() = Some(Arc::new(Ready::of(&self.placement, secret)?)),
+            None => self.change(Some(Ready::of(&self.placement, secret)?)),
         }
         Ok(())
     }
 
     /// That the API does not take what `put_on` put on. It is got anew then, if it still is the one in use.
     pub(crate) fn was_refused(&self, used: &Arc<Ready>) {
-        let is_current = self.ready.read().as_ref().is_some_and(|ready| Arc::ptr_eq(ready, used));
+        let is_current = self.now.read().ready.as_ref().is_some_and(|ready| Arc::ptr_eq(ready, used));
         match &self.renewal {
             Some(renewal) if is_current => renewal.ask(),
             None if is_current => self.refused.notify_one(),
@@ -194,8 +232,7 @@ impl Credential {
     }
 
     fn put(&self, token: Option<&[u8]>) -> Result<(), UnfitSecret> {
-        let ready = token.map(|token| Ready::of(&self.placement, trimmed(token)?)).transpose()?;
-        *self.ready.write() = ready.map(Arc::new);
+        self.change(token.map(|token| Ready::of(&self.placement, trimmed(token)?)).transpose()?);
         Ok(())
     }
 }
@@ -240,14 +277,38 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_takes_its_place() {
+    fn another_secret_takes_its_place_and_the_last_ones_are_looked_for_still() {
         let credential = Credential::new(Placement::bearer(), b"first-secret").unwrap();
-        let old = credential.ready().unwrap();
+        let looked_for = || {
+            let texts = credential.looked_for();
+            texts.iter().map(|text| String::from_utf8(text.to_vec()).unwrap()).collect::<Vec<_>>()
+        };
         credential.replace(b"second-secret").unwrap();
         assert!(credential.replace(b"").is_err(), "one that is wrong changes nothing");
+        credential.replace(b"second-secret").unwrap();
         assert_eq!(
-            (&*old.secrets()[0], &*credential.ready().unwrap().secrets()[0]),
-            (&b"first-secret"[..], &b"second-secret"[..])
+            looked_for(),
+            ["second-secret", "first-secret"],
+            "one that is the same again takes no room"
         );
+        for number in 0..100 {
+            credential.replace(format!("secret-{number:05}").as_bytes()).unwrap();
+        }
+        assert_eq!((looked_for().len(), looked_for()[0].as_str()), (MAX_LOOKED_FOR, "secret-00099"));
+        credential.put(None).unwrap();
+        assert_eq!(looked_for().len(), MAX_LOOKED_FOR, "nor is it forgotten when it is over");
+    }
+
+    #[test]
+    fn what_is_too_short_to_be_looked_for_is_known() {
+        for (placement, secret, is_looked_for) in [
+            (Placement::bearer(), "hunter2", false),
+            (Placement::bearer(), "hunter22", true),
+            (Placement::Basic, "me:hunter2", false),
+            (Placement::Basic, "me:hunter22", true),
+        ] {
+            let credential = Credential::new(placement, secret.as_bytes()).unwrap();
+            assert_eq!(credential.is_looked_for(), is_looked_for, "{secret}");
+        }
     }
 }
