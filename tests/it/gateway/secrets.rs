@@ -36,6 +36,33 @@ fn a_program_that_fails_is_no_credential() {
 }
 
 #[test]
+fn what_a_program_complains_of_is_in_no_log_and_none_outlives_its_gateway() {
+    let mut world = World::with(&[], |home, api| {
+        write_private(&home.join("program"), &format!("echo {SECRET} >&2; echo {SECRET}\n"));
+        let command = format!("command = [\"/bin/sh\", \"{}/program\"]", home.display());
+        file_with(api, &format!("put = \"bearer\"\n{command}"))
+    });
+    let answer = world.ask("GET /saas/v1/search/a", &world.token("search"), "", "");
+    assert_eq!(answer.status, 200, "{} {}", answer.text(), world.log());
+    assert!(!world.log().contains(SECRET), "{}", world.log());
+    world.kill();
+    // One that hangs while the gateway starts.
+    let (home, pid) = (world.home().to_owned(), world.home().join("pid"));
+    let hangs = format!("echo $$ > {0}/new && mv {0}/new {0}/pid; exec sleep 1000\n", home.display());
+    write_private(&home.join("new-program"), &hangs);
+    fs::rename(home.join("new-program"), home.join("program")).unwrap();
+    let mut starting = world.command().spawn().unwrap();
+    wait_until("the program runs", || pid.exists());
+    let program = fs::read_to_string(&pid).unwrap().trim().to_owned();
+    let runs =
+        || fs::read_to_string(format!("/proc/{program}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(runs(), "the control");
+    starting.kill().unwrap();
+    starting.wait().unwrap();
+    wait_until("the program has ended", || !runs());
+}
+
+#[test]
 fn a_token_is_got_for_the_secret_and_another_one_once_it_is_refused() {
     let world = World::with(&[], |_, api| {
         let token_url = format!("token_url = \"http://127.0.0.1:{api}/token\"\nclient_id = \"me\"");

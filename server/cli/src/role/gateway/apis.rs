@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name, recipe, recipes};
 use obol_secret::compare::ct_eq_32;
@@ -13,7 +12,7 @@ use obol_secret::seal::{OVERHEAD_BYTES, open, seal};
 use obol_secret::wipe::Wiped;
 use sha2::{Digest as _, Sha256};
 
-use super::command::{Helper, Running, printed};
+use super::command::Helper;
 use crate::exit::{Failure, Outcome};
 use crate::output;
 use crate::places::{environment, folder_of, state_folder};
@@ -85,7 +84,7 @@ pub(crate) struct WithSecret {
     pub(crate) program: Option<u16>,
 }
 
-/// Programs that are run again, each with the name of its API.
+/// Programs that print a credential, each with the name of its API. The helper runs them all: it ends with the gateway.
 struct Programs {
     names: Vec<String>,
     helper: Option<Helper>,
@@ -94,7 +93,7 @@ struct Programs {
 impl Programs {
     fn start(apis: &[(String, Api)]) -> Outcome<Self> {
         let (mut names, mut commands) = (Vec::new(), Vec::new());
-        for (name, api) in apis.iter().filter(|(_, api)| api.renew().is_some()) {
+        for (name, api) in apis {
             if let Source::Command(command) = api.source().map_err(Failure::usage)? {
                 names.push(name.clone());
                 commands.push(command);
@@ -109,10 +108,10 @@ impl Programs {
     }
 
     /// What an API's program prints now.
-    fn printed(&mut self, name: &str, command: &[String]) -> Result<Wiped, String> {
+    fn printed(&mut self, name: &str) -> Result<Wiped, String> {
         match (self.number(name), &mut self.helper) {
             (Some(number), Some(helper)) => helper.ask(number),
-            _ => printed(command, Stdio::inherit(), &Running::default()),
+            _ => Err("there is no program".to_owned()),
         }
     }
 }
@@ -139,14 +138,21 @@ pub(crate) fn with_secrets(
             }
             Source::File(path) => Wiped::new(PrivateFile::read(&path, MAX_SECRET_BYTES + 2)?.to_vec()),
             Source::Credential(credential) => from_credential(&credential)?,
-            Source::Command(command) => programs
-                .printed(&name, &command)
-                .map_err(|why| Failure::usage(format_args!("{name}: {why}")))?,
+            Source::Command(_) => {
+                programs.printed(&name).map_err(|why| Failure::usage(format_args!("{name}: {why}")))?
+            }
         };
-        let program = programs.number(&name);
+        let program = programs.number(&name).filter(|_| api.renew().is_some());
         all.push(WithSecret { name, api, secret, program });
     }
-    Ok((all, programs.helper))
+    let is_asked_again = all.iter().any(|one| one.program.is_some());
+    match programs.helper {
+        Some(helper) if !is_asked_again => {
+            helper.end()?;
+            Ok((all, None))
+        }
+        helper => Ok((all, helper)),
+    }
 }
 
 fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
@@ -244,6 +250,9 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
         false => format!("; remove {} if nothing else needs it", args.credential_file.display()),
     };
     output::line(&format!("sealed in {}{then}", file.display()));
+    if let Some(caution) = api.caution(&secret) {
+        output::line(caution);
+    }
     Ok(())
 }
 

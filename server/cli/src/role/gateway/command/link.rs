@@ -58,6 +58,14 @@ impl Helper {
         answer
     }
 
+    /// Where no program is to be run any more.
+    pub(crate) fn end(self) -> Outcome {
+        let Self { mut child, socket } = self;
+        drop(socket);
+        child.wait()?;
+        Ok(())
+    }
+
     /// From now on asked by those who serve. A thread hears what it says, and that it is gone.
     pub(crate) fn link(self) -> Outcome<Arc<Link>> {
         let Self { mut child, socket } = self;

@@ -1,4 +1,5 @@
-//! Programs that print a credential: run once at the start, or again and again by a helper that is started before the sandbox.
+//! Programs that print a credential: run at the start, and again and again where a file says so, by a helper that is started before the
+//! sandbox.
 //!
 //! The gateway runs no program once it serves. What does is a process of its own, which is told at its start which programs there
 //! are, and from then on only the number of one: whoever takes the gateway over can have the operator's own programs run, and
@@ -11,4 +12,3 @@ mod wire;
 
 pub(crate) use self::link::{Helper, Program};
 pub(crate) use self::process::help;
-pub(crate) use self::run::{Running, printed};
