@@ -141,6 +141,7 @@ fn registered(directory: &RedbDirectory, number: u64) -> Agent {
         code_hash: hash(3, number),
         ticket_hash: Some(TICKET),
         attested: None,
+        reached: None,
         flow: Flow::Local,
     };
     let seal = Box::new(|_: &_| Vec::new());

@@ -183,7 +183,9 @@ impl Refused {
     fn of_leave(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invitation => {
-                f.write_str("the invitation is unknown, used up or over; ask for a new one")
+                f.write_str(
+                    "the invitation is unknown, used up or over, or of somebody who does not decide about this agent; ask for a new one",
+                )
             }
             Self::Assertion(why) => write!(f, "the assertion is not taken: {why}"),
             Self::AssertionUsed => f.write_str(

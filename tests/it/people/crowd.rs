@@ -64,6 +64,7 @@ fn registered(world: &World, (unique, number): (u64, u64), name: &str, flow: Flo
         code_hash: bytes(unique, 4),
         ticket_hash: None,
         attested: None,
+        reached: None,
     };
     match world.authority.directory().register(handshake(unique), new, now(), seal()).unwrap() {
         Carried::Now(Ok(Registered::Waits(id)), _) => id,
@@ -86,6 +87,7 @@ pub(super) fn agent_of(world: &World, number: u64, name: &str, by: Human, roles:
         roles,
         secs: 86_400,
         flow: "local",
+        reached: None,
     };
     world.authority.directory().approve(approval, now()).unwrap().unwrap()
 }

@@ -172,6 +172,12 @@ fn calls_of(approval: &CallApproval) -> String {
     format!("{}{calls}", approval.id)
 }
 
+/// What is said of an agent for which another answers now.
+fn changed_hands(agent: &Agent, before: Option<&Human>) -> Option<String> {
+    let before = before.filter(|before| **before != agent.owner)?;
+    Some(format!("until now of {before}; what it had open has ended"))
+}
+
 impl Reserved<'_> {
     fn put(self, entry: Entry) {
         if let Some(place) = self.place {
@@ -209,10 +215,9 @@ impl Reserved<'_> {
 
     pub(super) fn registered(
         self,
-        identity: &IdentityPublic,
-        name: &str,
-        source: &str,
+        (identity, name, source): (&IdentityPublic, &str, &str),
         attested: Option<&Attested>,
+        before: Option<&Human>,
         done: &Registered,
     ) {
         let how = attested.map_or_else(
@@ -221,7 +226,10 @@ impl Reserved<'_> {
         );
         let (agent, reason) = match done {
             Registered::Waits(_) => (None, "a human has to approve it".to_owned()),
-            Registered::Active(agent) => (Some(agent.id.as_str().into()), how),
+            Registered::Active(agent) => {
+                let moved = changed_hands(agent, before).map(|moved| format!("; {moved}"));
+                (Some(agent.id.as_str().into()), how + &moved.unwrap_or_default())
+            }
         };
         tracing::info!(name, source, subject = identity.subject(), reason, "an agent registered");
         self.put(Entry {
@@ -233,7 +241,8 @@ impl Reserved<'_> {
         });
     }
 
-    pub(super) fn approved(self, agent: &Agent) {
+    /// `before`: who answered for it until now, if somebody did.
+    pub(super) fn approved(self, agent: &Agent, before: Option<&Human>) {
         tracing::info!(agent = %agent.id, name = agent.wanted.name, by = %agent.approved_by, "an agent was approved");
         self.put(Entry {
             agent: Some(agent.id.as_str().into()),
@@ -242,6 +251,7 @@ impl Reserved<'_> {
                 format!("{} {} roles {}", agent.wanted.name, agent.identity.subject(), agent.roles.join(" "))
                     .into(),
             ),
+            reason: changed_hands(agent, before).map(Into::into),
             expires_at: Some(agent.expires_at),
             ..allowed(Event::Approve)
         });

@@ -35,6 +35,13 @@ pub struct Review {
     pub before: Option<Agent>,
 }
 
+impl Review {
+    /// Who answers for the agent that this renews.
+    pub(super) fn owner(&self) -> Option<Human> {
+        self.before.as_ref().map(|before| before.owner.clone())
+    }
+}
+
 /// What would follow from a yes.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Preview {
@@ -100,7 +107,7 @@ impl Authority {
         self.reviewed(found.ok_or(Refused::NoSuchCode)?)
     }
 
-    fn reviewed(&self, registration: Registration) -> Result<Review, Refused> {
+    pub(super) fn reviewed(&self, registration: Registration) -> Result<Review, Refused> {
         let words = registration.identity.words();
         let before = match &registration.renews {
             Some(id) => self.directory.agent(id.as_str())?,
@@ -135,9 +142,10 @@ impl Authority {
             roles: roles.to_vec(),
             secs,
             flow,
+            reached: review.owner(),
         };
         let agent = self.directory.approve(approval, now.secs())??;
-        place.approved(&agent);
+        place.approved(&agent, review.owner().as_ref());
         Ok(agent)
     }
 
@@ -190,6 +198,7 @@ impl Authority {
             roles: roles.to_vec(),
             secs,
             flow,
+            reached: review.owner(),
         };
         let agent = approved_agent(&review.registration, &approval, review.before.as_ref(), now.secs());
         let Decided { grants, per_call, .. } = self.would_get_of(&agent, &person, now)?;
@@ -251,9 +260,9 @@ impl Authority {
         by: &Human,
         now: Now,
     ) -> Result<Registration, Refused> {
-        if let Ok(review) = self.review_named(&id, now) {
-            self.check_reach_of(&review, by)?;
-        }
+        // Also where a yes has yet to come back: that no page shows it is no reason to let everybody decide on it.
+        let open = self.directory.open_registration(&id, now.secs())?.ok_or(Refused::NoSuchCode)?;
+        self.check_reach_of(&self.reviewed(open)?, by)?;
         let place = self.auditor.reserve()?;
         let registration = self.directory.deny(id, if block { BLOCK_SECS } else { 0 }, now.secs())??;
         place.denied(&registration, by);

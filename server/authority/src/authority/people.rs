@@ -2,7 +2,7 @@
 
 use super::{Authority, Now, Review};
 use crate::decider::Verdict;
-use crate::directory::{Agent, Approval, Ended, Flow, Human, Person, PersonStatus};
+use crate::directory::{Agent, Approval, Ended, Flow, Human, Person, PersonStatus, RegistrationState};
 use crate::id::{AgentId, Bearer, RegistrationId, ReturnCode};
 use crate::refused::Refused;
 
@@ -72,6 +72,7 @@ impl Authority {
             roles: roles.to_vec(),
             secs,
             flow: registration.flow.name(),
+            reached: review.owner(),
         };
         let registration = self.directory.confirm(yes, code_hash, now.secs())??;
         place.confirmed(&registration, by);
@@ -91,10 +92,20 @@ impl Authority {
         now: Now,
     ) -> Result<Agent, Refused> {
         let hash = self.came_back(shown)?;
+        let reached = self.reached_by_yes(&id, now)?;
         let place = self.auditor.reserve()?;
-        let agent = self.directory.complete(id, token.hash(), hash, now.secs())??;
-        place.approved(&agent);
+        let agent = self.directory.complete(id, token.hash(), hash, reached.clone(), now.secs())??;
+        place.approved(&agent, reached.as_ref());
         Ok(agent)
+    }
+
+    /// Who answers for the agent that a registration renews, if whoever said yes to it reaches them still.
+    fn reached_by_yes(&self, id: &RegistrationId, now: Now) -> Result<Option<Human>, Refused> {
+        let Some(open) = self.directory.open_registration(id, now.secs())? else { return Ok(None) };
+        let RegistrationState::Confirming(yes) = &open.state else { return Ok(None) };
+        let by = yes.by.clone();
+        let review = self.reviewed(open)?;
+        Ok(if self.reaches_registration(&review, &by)? { review.owner() } else { None })
     }
 
     /// Notes what is known of a human now; sessions end that follow from roles which they have lost.

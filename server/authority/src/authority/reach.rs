@@ -7,10 +7,11 @@
 
 use std::collections::HashMap;
 
+use obol_handshake::IdentityPublic;
 use obol_session::SessionId;
 
-use super::{Authority, Review};
-use crate::directory::{Agent, EndScope, Human, MAX_PAGE, PersonStatus, SessionRow};
+use super::{Authority, Now, Review};
+use crate::directory::{Agent, EndScope, Human, KeyStanding, MAX_PAGE, PersonStatus, SessionRow};
 use crate::id::AgentId;
 use crate::refused::Refused;
 
@@ -77,6 +78,19 @@ impl Authority {
     /// [`Refused::Unavailable`] where it cannot be decided.
     pub fn reaches_registration(&self, review: &Review, by: &Human) -> Result<bool, Refused> {
         review.before.as_ref().map_or(Ok(true), |before| self.reaches(by, &before.owner))
+    }
+
+    /// Who answers for the agent with this key, if there is one of this human's own organisation. Nobody looks at what a ticket or a
+    /// signed word brings about, so neither moves an agent to another organisation, however far reaches whoever stands behind it.
+    pub(super) fn owner_beside(
+        &self,
+        human: &Human,
+        key: IdentityPublic,
+        now: Now,
+    ) -> Result<Option<Human>, Refused> {
+        let KeyStanding::Agent(agent) = self.directory.standing(key, now.secs())? else { return Ok(None) };
+        let is_beside = self.organisation_of(human) == self.organisation_of(&agent.owner);
+        Ok(is_beside.then_some(agent.owner))
     }
 
     /// The agent of this name or id, if there is one that they reach.

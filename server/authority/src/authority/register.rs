@@ -1,14 +1,14 @@
 //! Purpose 2: an agent asks to be registered, and hears the code that a human types.
 
-use obol_handshake::{Proven, SekPublic};
+use obol_handshake::{IdentityPublic, Proven, SekPublic};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::payload::{self, AssertionText, RegisterRequest};
 use super::{Authority, Now, Outcome, answered, handshake_of, holds_sek, seal_with};
 use crate::directory::{
-    ATTESTED, Answer, Attested, Carried, Flow, NewRegistration, PENDING_SECS, PersonStatus, Registered,
-    Wanted,
+    ATTESTED, Answer, Attested, Carried, Flow, Human, NewRegistration, PENDING_SECS, PersonStatus,
+    Registered, Wanted,
 };
 use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 use crate::notices::quoted;
@@ -34,9 +34,12 @@ impl Authority {
             };
             // Without pages nobody could decide on one.
             let flow = request.flow.filter(|_| self.settings.has_pages).map_or(Flow::Local, Flow::from);
-            Ok((sek, payload::clean(request.wanted)?, ticket.transpose()?, attested, flow))
+            let wanted = payload::clean(request.wanted)?;
+            let ticket_hash = ticket.transpose()?.map(|ticket| ticket.hash());
+            let reached = self.reached_unseen(proven.identity, ticket_hash, attested.as_ref(), now)?;
+            Ok((sek, wanted, (ticket_hash, attested, reached), flow))
         });
-        let (sek, wanted, ticket, attested, flow) = match checked {
+        let (sek, wanted, (ticket_hash, attested, reached), flow) = match checked {
             Ok(checked) => checked,
             Err(refused) => return self.refuse(proven, refused, now),
         };
@@ -53,8 +56,9 @@ impl Authority {
             flow,
             poll_hash: poll.hash(),
             code_hash: code.hash(&self.code_key),
-            ticket_hash: ticket.map(|ticket| ticket.hash()),
+            ticket_hash,
             attested: attested.clone(),
+            reached: reached.clone(),
         };
         let place = self.auditor.reserve()?;
         let handshake = handshake_of(&proven);
@@ -64,7 +68,7 @@ impl Authority {
         let carried = self.directory.register(handshake, new, now.secs(), seal)?;
         match &carried {
             Carried::Now(Ok(done), _) => {
-                place.registered(&identity, &name, source, attested.as_ref(), done);
+                place.registered((&identity, &name, source), attested.as_ref(), reached.as_ref(), done);
                 if matches!(done, Registered::Waits(_)) {
                     self.waits(&name, source, now);
                 }
@@ -73,6 +77,20 @@ impl Authority {
             Carried::Again(_) | Carried::Used | Carried::Stale => {}
         }
         Ok(answered(carried))
+    }
+
+    /// Who answers for the agent that has this key already, if they are of the organisation of whoever gave the ticket, or is to answer
+    /// by the word.
+    fn reached_unseen(
+        &self,
+        key: IdentityPublic,
+        ticket_hash: Option<[u8; 32]>,
+        attested: Option<&Attested>,
+        now: Now,
+    ) -> Result<Option<Human>, Refused> {
+        let invitation = ticket_hash.map(|hash| self.directory.invitation(hash)).transpose()?.flatten();
+        let giver = invitation.map(|invitation| invitation.by).or(attested.map(|word| word.owner.clone()));
+        giver.map_or(Ok(None), |giver| self.owner_beside(&giver, key, now))
     }
 
     /// What somebody whom the service takes at their word says of an agent, as far as its owner and policy allow it.

@@ -61,12 +61,6 @@ use crate::refused::Refused;
 /// What a method gives: its result, or that there is none because the store failed.
 pub type Answer<T> = Result<T, Unavailable>;
 
-impl From<Unavailable> for Refused {
-    fn from(error: Unavailable) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
 /// The directory. Every method is one transaction.
 pub trait Directory: Send + Sync + fmt::Debug {
     /// Takes a registration. The agent's name need not be free yet: that is decided with the approval.
@@ -204,6 +198,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn registration_named(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>>;
 
+    /// The registration with this id, if it may still become an agent: it waits, or a yes to it has not come back.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn open_registration(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>>;
+
     /// Notes a human's yes in a browser. The agent is none until whoever holds the poll token shows what the hash is of.
     ///
     /// # Errors
@@ -211,7 +212,8 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>>;
 
-    /// Makes a registration an agent that a human said yes to. After [`MAX_WRONG_CODES`] wrong codes it ends.
+    /// Makes a registration an agent that a human said yes to. After [`MAX_WRONG_CODES`] wrong codes it ends. `reached` is as that
+    /// of [`Approval`].
     ///
     /// # Errors
     ///
@@ -221,6 +223,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
         registration: RegistrationId,
         poll_hash: [u8; 32],
         code_hash: [u8; 32],
+        reached: Option<Human>,
         now: u64,
     ) -> Answer<Result<Agent, Refused>>;
 
@@ -356,6 +359,13 @@ pub trait Directory: Send + Sync + fmt::Debug {
     ///
     /// [`Unavailable`].
     fn invite(&self, ticket_hash: [u8; 32], invitation: Invitation) -> Answer<Result<(), Refused>>;
+
+    /// The invitation whose ticket has this hash, also one that is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    fn invitation(&self, ticket_hash: [u8; 32]) -> Answer<Option<Invitation>>;
 
     /// Keeps a resource server, and a code by which one copy of it may join until `expires_at`.
     ///

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::event::{Event, Happening};
 use crate::id::keyed_hash;
+use crate::refused::Refused;
 
 /// A row's bytes. Some hold secrets, so all are wiped.
 pub type Bytes = Zeroizing<Vec<u8>>;
@@ -120,6 +121,12 @@ impl fmt::Display for Unavailable {
 }
 
 impl core::error::Error for Unavailable {}
+
+impl From<Unavailable> for Refused {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
 
 pub(crate) type Kept<T> = Result<T, Unavailable>;
 

@@ -61,6 +61,8 @@ pub struct NewRegistration {
     pub ticket_hash: Option<[u8; 32]>,
     /// What somebody whom the service takes at their word says of it.
     pub attested: Option<Attested>,
+    /// Who answers for the agent that has this key, where whoever gave ticket or word was found to reach them.
+    pub reached: Option<Human>,
 }
 
 /// The flow of an agent for which such a word stood in for a human, in the words of policies.
@@ -109,6 +111,9 @@ pub struct Approval {
     pub secs: u64,
     /// How it was said, in the words of policies.
     pub flow: &'static str,
+    /// Who answers for the agent that it renews, where whoever says it was found to reach them. Should it be somebody else by then,
+    /// the yes counts for nothing.
+    pub reached: Option<Human>,
 }
 
 /// What an agent hears that asks for its registration.

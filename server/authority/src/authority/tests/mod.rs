@@ -20,6 +20,7 @@ use crate::id::{AgentId, Bearer, RegistrationId, UserCode};
 mod alarms;
 mod ending;
 mod opening;
+mod organisations;
 mod registering;
 mod remote;
 

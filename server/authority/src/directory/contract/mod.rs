@@ -13,6 +13,7 @@ mod calls;
 mod ends;
 mod events;
 mod follows;
+mod hands;
 mod kept;
 mod people;
 mod registers;
@@ -35,6 +36,7 @@ pub(crate) fn all(make: Make<'_>) {
         .chain(kept::TESTS)
         .chain(people::TESTS)
         .chain(calls::TESTS)
+        .chain(hands::TESTS)
     {
         let (name, test) = test;
         println!("contract: {name}");
@@ -101,6 +103,7 @@ pub(crate) fn new_registration(number: u64, name: &str) -> NewRegistration {
         code_hash: key(number ^ 0x0F00_0000).0,
         ticket_hash: None,
         attested: None,
+        reached: None,
         flow: Flow::Local,
     }
 }
@@ -127,6 +130,7 @@ pub(crate) fn approval(registration: &RegistrationId, by: &str) -> Approval {
         roles: vec!["dev".to_owned()],
         secs: MONTH,
         flow: "local",
+        reached: None,
     }
 }
 

@@ -175,7 +175,8 @@ fn an_agent_that_changes_hands_is_not_ended_with_its_first_owner(directory: &dyn
     let one = agent_of(directory, "anna", 1, &["dev"]).unwrap();
     let carried = directory.register(handshake(7), new_registration(1, "agent-1"), NOW, seal(1)).unwrap();
     let Registered::Waits(id) = done(carried) else { panic!("nobody was invited") };
-    directory.approve(Approval { by: human("bert"), ..approval(&id, "bert") }, NOW).unwrap().unwrap();
+    let yes = Approval { by: human("bert"), reached: Some(human("anna")), ..approval(&id, "bert") };
+    directory.approve(yes, NOW).unwrap().unwrap();
     assert!(end(directory, "anna", OwnerEnd::Suspend).agents.is_empty());
     assert_eq!(end(directory, "bert", OwnerEnd::Suspend).agents, [one.id]);
 }
@@ -191,7 +192,7 @@ fn confirmed(directory: &dyn Directory) -> (Registration, [u8; 32]) {
         panic!("nobody was invited")
     };
     assert_eq!(directory.registration_named(&id, NOW).unwrap().unwrap().flow, Flow::Code);
-    let asked = directory.complete(id.clone(), poll_hash, SHOWN, NOW).unwrap();
+    let asked = directory.complete(id.clone(), poll_hash, SHOWN, None, NOW).unwrap();
     assert_eq!(asked.unwrap_err(), Refused::PendingApproval, "before anybody said yes");
     let yes = Approval { by: human("anna"), ..approval(&id, "anna") };
     let registration = directory.confirm(yes, SHOWN, NOW).unwrap().unwrap();
@@ -205,22 +206,22 @@ fn a_yes_in_a_browser_makes_no_agent_until_it_came_back(directory: &dyn Director
     let id = registration.id;
     assert!(!matches!(directory.standing(key(1), NOW).unwrap(), KeyStanding::Agent(_)));
     assert_eq!(directory.poll(id.clone(), poll_hash, NOW).unwrap(), Some(Polled::Confirming));
-    let other = directory.complete(id.clone(), [1; 32], SHOWN, NOW).unwrap();
+    let other = directory.complete(id.clone(), [1; 32], SHOWN, None, NOW).unwrap();
     assert_eq!(other.unwrap_err(), Refused::NoSuchCode, "of whoever has not asked for it");
-    let agent = directory.complete(id.clone(), poll_hash, SHOWN, NOW).unwrap().unwrap();
+    let agent = directory.complete(id.clone(), poll_hash, SHOWN, None, NOW).unwrap().unwrap();
     assert_eq!((agent.flow.as_str(), &agent.owner), ("code", &human("anna")));
     assert!(matches!(directory.poll(id.clone(), poll_hash, NOW).unwrap(), Some(Polled::Approved { .. })));
-    let again = directory.complete(id, poll_hash, SHOWN, NOW).unwrap();
+    let again = directory.complete(id, poll_hash, SHOWN, None, NOW).unwrap();
     assert_eq!(again.unwrap_err(), Refused::PendingApproval, "once");
 }
 
 fn who_guesses_what_came_back_has_three_tries_and_no_other_has_any(directory: &dyn Directory) {
     let (registration, poll_hash) = confirmed(directory);
     for left in [2, 1, 0] {
-        let guess = directory.complete(registration.id.clone(), poll_hash, [left; 32], NOW).unwrap();
+        let guess = directory.complete(registration.id.clone(), poll_hash, [left; 32], None, NOW).unwrap();
         assert_eq!(guess.unwrap_err(), Refused::WrongCode(left));
     }
-    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, NOW).unwrap();
+    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, None, NOW).unwrap();
     assert_eq!(late.unwrap_err(), Refused::PendingApproval);
     assert_eq!(directory.poll(registration.id, poll_hash, NOW).unwrap(), Some(Polled::Denied));
 }
@@ -228,7 +229,7 @@ fn who_guesses_what_came_back_has_three_tries_and_no_other_has_any(directory: &d
 fn a_yes_that_does_not_come_back_in_time_is_none(directory: &dyn Directory) {
     let (registration, poll_hash) = confirmed(directory);
     let later = registration.expires_at;
-    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, later).unwrap();
+    let late = directory.complete(registration.id.clone(), poll_hash, SHOWN, None, later).unwrap();
     assert_eq!(late.unwrap_err(), Refused::NoSuchCode);
     assert_eq!(directory.poll(registration.id, poll_hash, later).unwrap(), Some(Polled::Expired));
 }

@@ -131,7 +131,8 @@ fn a_key_that_has_an_agent_renews_its_approval(directory: &dyn Directory) {
     let shown = directory.registration(key(50).0, later).unwrap().unwrap();
     assert_eq!(shown.renews, Some(before.id.clone()));
     assert!(matches!(directory.standing(key(1), later).unwrap(), KeyStanding::Agent(_)));
-    let after = directory.approve(approval(&id, "anna"), later).unwrap().unwrap();
+    let reached = Some(before.owner.clone());
+    let after = directory.approve(Approval { reached, ..approval(&id, "anna") }, later).unwrap().unwrap();
     assert_eq!((&after.id, after.registered_at), (&before.id, NOW));
     assert!(after.version > before.version && after.expires_at == later + MONTH);
     assert_eq!(directory.agent("builder").unwrap(), None, "the old name is free");

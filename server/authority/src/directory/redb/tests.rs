@@ -11,7 +11,8 @@ use crate::directory::contract::{
     self, NOW, agent, approval, events, half_of, handshake, new_registration, open, policy, seal,
 };
 use crate::directory::{
-    AgentStatus, Carried, Directory, EndScope, Human, KeyStanding, MemoryDirectory, Refused, Registered,
+    AgentStatus, Approval, Carried, Directory, EndScope, Human, KeyStanding, MemoryDirectory, Refused,
+    Registered,
 };
 use crate::id::SystemRandom;
 
@@ -192,7 +193,11 @@ fn a_file_answers_as_memory_does() {
             }
             2 | 3 if !waiting.is_empty() => {
                 let id = &waiting[usize::from(more) % waiting.len()];
-                let approval = approval(id, "anna");
+                let renewed = memory.registration_named(id, now).unwrap().and_then(|waits| waits.renews);
+                let renewed = renewed.and_then(|id| memory.agent(id.as_str()).unwrap());
+                // Now and then somebody else is answered for than was looked at.
+                let reached = renewed.map(|agent| agent.owner).filter(|_| more % 5 != 0);
+                let approval = Approval { reached, ..approval(id, "anna") };
                 let [one, two] = both.map(|directory| directory.approve(approval.clone(), now).unwrap());
                 assert_eq!(one, two);
             }

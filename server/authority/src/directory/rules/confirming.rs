@@ -4,7 +4,7 @@
 use obol_secret::compare::ct_eq_32;
 
 use super::registering;
-use crate::directory::rows::{Confirming, Registration, RegistrationState};
+use crate::directory::rows::{Confirming, Human, Registration, RegistrationState};
 use crate::directory::tables::{Kept, Table, Transaction};
 use crate::directory::{Agent, Approval, MAX_WRONG_CODES};
 use crate::id::RegistrationId;
@@ -42,8 +42,8 @@ fn put(transaction: &mut Transaction<'_>, registration: &Registration) -> Kept<(
 pub(super) fn complete(
     transaction: &mut Transaction<'_>,
     id: &RegistrationId,
-    poll_hash: &[u8; 32],
-    code_hash: &[u8; 32],
+    (poll_hash, code_hash): (&[u8; 32], &[u8; 32]),
+    reached: Option<Human>,
     now: u64,
 ) -> Kept<Result<Agent, Refused>> {
     let found = registering::registration(transaction, id)?;
@@ -60,6 +60,7 @@ pub(super) fn complete(
             roles: yes.roles,
             secs: yes.secs,
             flow: registration.flow.name(),
+            reached,
         };
         return registering::make_agent(transaction, registration, &approval, now);
     }

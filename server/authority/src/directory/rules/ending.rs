@@ -75,14 +75,25 @@ fn close(
     agent.version += 1;
     keys::put(transaction, agent)?;
     keys::forget_rotation(transaction, &agent.id)?;
+    let ended = end_what_is_open(transaction, &agent.id, reason, now)?;
+    let (agent, revoked) = (agent.id.clone(), status == AgentStatus::Revoked);
+    transaction.emit(now, Happening::AgentEnd { agent, revoked, reason: reason.to_owned() })?;
+    Ok(ended)
+}
+
+/// Ends the sessions of an agent, what waits for a human's yes, and what it may do still by one.
+pub(super) fn end_what_is_open(
+    transaction: &mut Transaction<'_>,
+    agent: &AgentId,
+    reason: &str,
+    now: u64,
+) -> Kept<Vec<SessionId>> {
     let mut ended = Vec::new();
-    for session in sessions::live(transaction, &agent.id)? {
+    for session in sessions::live(transaction, agent)? {
         ended.push(session.id);
         sessions::end(transaction, session, reason, now)?;
     }
-    calls::end_of(transaction, &agent.id, now)?;
-    let (agent, revoked) = (agent.id.clone(), status == AgentStatus::Revoked);
-    transaction.emit(now, Happening::AgentEnd { agent, revoked, reason: reason.to_owned() })?;
+    calls::end_of(transaction, agent, now)?;
     Ok(ended)
 }
 

@@ -187,6 +187,10 @@ impl<S: Store> Directory for Stored<S> {
         self.store.read(|transaction| registering::waiting_named(transaction, id, now))
     }
 
+    fn open_registration(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>> {
+        self.store.read(|transaction| registering::open_named(transaction, id, now))
+    }
+
     fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>> {
         write(self, move |transaction| confirming::confirm(transaction, yes, code_hash, now))
     }
@@ -196,10 +200,11 @@ impl<S: Store> Directory for Stored<S> {
         registration: RegistrationId,
         poll_hash: [u8; 32],
         code_hash: [u8; 32],
+        reached: Option<Human>,
         now: u64,
     ) -> Answer<Result<Agent, Refused>> {
         write(self, move |transaction| {
-            confirming::complete(transaction, &registration, &poll_hash, &code_hash, now)
+            confirming::complete(transaction, &registration, (&poll_hash, &code_hash), reached, now)
         })
     }
 
@@ -292,6 +297,10 @@ impl<S: Store> Directory for Stored<S> {
 
     fn invite(&self, ticket_hash: [u8; 32], invitation: Invitation) -> Answer<Result<(), Refused>> {
         write(self, move |transaction| registering::invite(transaction, &ticket_hash, &invitation))
+    }
+
+    fn invitation(&self, ticket_hash: [u8; 32]) -> Answer<Option<Invitation>> {
+        self.store.read(|transaction| transaction.get(Table::Invitation, &ticket_hash))
     }
 
     fn add_resource_server(

@@ -4,7 +4,7 @@ use obol_handshake::IdentityPublic;
 use obol_secret::compare::ct_eq_32;
 
 use super::handshakes::Decided;
-use super::{at, heard, humans, keys};
+use super::{at, ending, heard, humans, keys};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
     Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
@@ -22,6 +22,8 @@ use crate::refused::Refused;
 const HOUR_SECS: u64 = 3_600;
 /// The most invitations.
 const MAX_INVITATIONS: usize = 1_000;
+/// Why an agent's sessions end when it changes hands: they say whose it was, and grant what that human could give.
+const CHANGED_HANDS: &str = "another answers for the agent now";
 
 pub(super) fn register(
     transaction: &mut Transaction<'_>,
@@ -157,6 +159,14 @@ pub(super) fn waiting_named(
     Ok(if_it_waits(registration(transaction, id)?, now))
 }
 
+pub(super) fn open_named(
+    transaction: &Transaction<'_>,
+    id: &RegistrationId,
+    now: u64,
+) -> Kept<Option<Registration>> {
+    Ok(registration(transaction, id)?.filter(|found| is_open(found, now)))
+}
+
 pub(super) fn waiting_with_code(
     transaction: &Transaction<'_>,
     code_hash: &[u8; 32],
@@ -249,14 +259,39 @@ pub(super) fn may_approve(
     if recent.iter().filter(|key| **key >= since).count() >= MAX_APPROVALS_PER_HOUR {
         return Ok(Err(Refused::TooManyApprovals));
     }
-    let renewed = registration.renews.as_ref().map(|id| keys::agent(transaction, id)).transpose()?;
+    let renewed = match renewed(transaction, registration)? {
+        Ok(renewed) => renewed,
+        Err(refused) => return Ok(Err(refused)),
+    };
     if renewed.as_ref().is_some_and(|agent| agent.status != AgentStatus::Active) {
         return Ok(Err(Refused::Suspended));
+    }
+    if !is_reached(renewed.as_ref(), approval.reached.as_ref()) {
+        return Ok(Err(Refused::Changed));
     }
     if renewed.is_none() && transaction.number(Number::Agents)? >= MAX_AGENTS {
         return Ok(Err(Refused::Full("agent")));
     }
     Ok(Ok(renewed))
+}
+
+/// The agent that a registration renews, if its key is still that agent's, or nobody's as it was when it came.
+fn renewed(
+    transaction: &Transaction<'_>,
+    registration: &Registration,
+) -> Kept<Result<Option<Agent>, Refused>> {
+    match (keys::owner(transaction, &registration.identity)?, &registration.renews) {
+        (None, None) => Ok(Ok(None)),
+        (Some(KeyOwner { until: Some(_), .. }), _) => Ok(Err(Refused::Revoked)),
+        (Some(owner), Some(id)) if owner.agent == *id => Ok(Ok(Some(keys::agent(transaction, id)?))),
+        _ => Ok(Err(Refused::Changed)),
+    }
+}
+
+/// Whether whoever answers for an agent is who was found to be reached by the one who says yes. Who is of which organisation, and
+/// reaches whom, is decided before a transaction; this holds the transaction to it.
+fn is_reached(renewed: Option<&Agent>, reached: Option<&Human>) -> bool {
+    renewed.is_none_or(|agent| reached == Some(&agent.owner))
 }
 
 /// Makes a registration an agent, if this human may say yes to it.
@@ -341,6 +376,9 @@ fn keep(transaction: &mut Transaction<'_>, made: &Agent, renewed: Option<&Agent>
     let owner = KeyOwner { agent: made.id.clone(), until: None };
     transaction.put(Table::IdentityKey, &key_digest(&made.identity), &owner)?;
     keys::put(transaction, made)?;
+    if renewed.is_some_and(|before| before.owner != made.owner) {
+        ending::end_what_is_open(transaction, &made.id, CHANGED_HANDS, now)?;
+    }
     transaction.emit(now, Happening::AgentApproved { agent: made.id.clone() })
 }
 
@@ -359,8 +397,9 @@ pub(super) fn deny(
     block_secs: u64,
     now: u64,
 ) -> Kept<Result<Registration, Refused>> {
-    let found = registration(transaction, id)?.filter(|found| is_open(found, now));
-    let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
+    let Some(mut registration) = open_named(transaction, id, now)? else {
+        return Ok(Err(Refused::NoSuchCode));
+    };
     no_longer_waits(transaction, &registration)?;
     registration.state = RegistrationState::Denied;
     transaction.put(Table::Registration, id.as_str().as_bytes(), &registration)?;
@@ -395,6 +434,7 @@ fn invited(
     let good = found.filter(|found| {
         now < found.expires_at && found.used < found.max_agents && found.class == new.wanted.class
     });
+    let good = good.filter(|_| is_reached(renewed, new.reached.as_ref()));
     let Some(mut invitation) = good else { return Ok(Err(Refused::Invitation)) };
     if let Some(refused) = has_no_place(transaction, &new.wanted.name, renewed)? {
         return Ok(Err(refused));
@@ -408,6 +448,7 @@ fn invited(
         roles: invitation.roles.clone(),
         secs: invitation.approval_secs,
         flow: "invite",
+        reached: new.reached.clone(),
     };
     at_once(transaction, new, &approval, renewed, now)
 }
@@ -424,6 +465,9 @@ fn attested(
     if heard::is_spent(transaction, word)? {
         return Ok(Err(Refused::AssertionUsed));
     }
+    if !is_reached(renewed, new.reached.as_ref()) {
+        return Ok(Err(Refused::Assertion("this key is an agent's of another organisation".to_owned())));
+    }
     let owner = humans::person(transaction, &word.owner)?;
     if owner.is_some_and(|owner| owner.status == PersonStatus::Disabled) {
         return Ok(Err(Refused::OwnerDisabled));
@@ -438,6 +482,7 @@ fn attested(
         roles: word.roles.clone(),
         secs: word.secs,
         flow: ATTESTED,
+        reached: new.reached.clone(),
     };
     if !may_give(transaction, &approval)? {
         return Ok(Err(Refused::ApprovalDenied));
