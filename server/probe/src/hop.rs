@@ -1,7 +1,8 @@
-//! What of a message's headers belongs to one connection and goes no further (RFC 9110, section 7.6.1), for whatever passes messages on.
+//! What of a message's headers goes no further, for whatever passes messages on: what belongs to one connection (RFC 9110, section 7.6.1),
+//! and what programs log in with.
 
 use hyper::HeaderMap;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 
 /// What is of a connection by its name alone, or frames a message.
 const OF_A_CONNECTION: [&str; 15] = [
@@ -25,6 +26,33 @@ const OF_A_CONNECTION: [&str; 15] = [
 /// Whether a header is of a connection, or frames a message.
 pub fn is_of_a_connection(name: &HeaderName) -> bool {
     OF_A_CONNECTION.contains(&name.as_str())
+}
+
+/// What programs log in with, beside what is of a connection. No name tells for certain; these are the usual ones.
+const CREDENTIALS: [&str; 18] = [
+    "api-key",
+    "apikey",
+    "authorization",
+    "cookie",
+    "dd-api-key",
+    "deploy-token",
+    "dpop",
+    "job-token",
+    "ocp-apim-subscription-key",
+    "private-token",
+    "tbac-pop",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-api-key",
+    "x-auth-token",
+    "x-goog-api-key",
+    "x-vault-token",
+    "xi-api-key",
+];
+
+/// Whether a header is one that programs log in with.
+pub fn is_credential(name: &HeaderName) -> bool {
+    CREDENTIALS.contains(&name.as_str()) || name == PROXY_AUTHORIZATION
 }
 
 /// What a message's own `Connection` says is of the connection too.

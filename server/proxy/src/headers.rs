@@ -1,29 +1,10 @@
 //! Which headers of a program's go on, and which of an answer's come back.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use obol_probe::hop::{is_of_a_connection, named_by_connection};
+use obol_probe::hop::{is_credential, is_of_a_connection, named_by_connection};
 
 /// What else is said anew on the way: who passed it on, and which call it is.
 const SAID_ANEW: [&str; 3] = ["forwarded", "idempotency-key", "via"];
-/// What programs log in with. No name of a header tells for certain; these are the usual ones.
-const CREDENTIALS: [&str; 11] = [
-    "api-key",
-    "apikey",
-    "authorization",
-    "cookie",
-    "dpop",
-    "private-token",
-    "tbac-pop",
-    "x-amz-security-token",
-    "x-api-key",
-    "x-auth-token",
-    "x-goog-api-key",
-];
-
-/// Whether a header is one that programs log in with.
-fn is_credential(name: &HeaderName) -> bool {
-    CREDENTIALS.contains(&name.as_str()) || name == "proxy-authorization"
-}
 
 /// The header by which a program logs in, if it sends one.
 pub(crate) fn credential(sent: &HeaderMap) -> Option<&HeaderName> {

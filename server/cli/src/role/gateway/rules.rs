@@ -1,11 +1,15 @@
 //! The file of an API from its OpenAPI document: shown, or written where nothing is yet.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+
 use obol_gateway::{Actions, Api, MAX_DOCUMENT_BYTES, Wishes, rules};
 use obol_secret::file::{PrivateFile, read_public};
 
 use super::apis::MAX_FILE_BYTES;
 use crate::exit::{Failure, Outcome};
 use crate::output;
+use crate::places::folder_of;
 use crate::settings::args::gateway::{ActionOf, RulesArgs};
 
 /// Shows the file, or writes it. It is never written over another one.
@@ -25,6 +29,7 @@ pub(crate) fn write_rules(args: &RulesArgs) -> Outcome {
         output::line(text.trim_end());
         return Ok(());
     };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
     PrivateFile::create_whole(file, text.as_bytes()).map_err(|error| match file.exists() {
         true => Failure::usage(format_args!("{} is there already, and stays as it is", file.display())),
         false => error.into(),

@@ -164,7 +164,7 @@ pub(crate) enum Command {
     /// Run all roles on this machine, with an agent that is registered, approved and has a session, until Ctrl-C.
     #[cfg(feature = "authority")]
     Dev(DevArgs),
-    /// Set the sidecar, an Authentication Service or a resource server up as a service of this machine, as a user of its own.
+    /// Set the sidecar, an Authentication Service, a resource server or a gateway up as a service of this machine, as a user of its own.
     ///
     /// Makes a system user, folders, a master key and systemd units, and starts the service. Says each step; doing it again
     /// changes what is different, such as the agents' users.
