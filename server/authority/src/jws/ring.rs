@@ -73,10 +73,13 @@ impl KeyRing {
     }
 
     /// What is to be kept in place of this: a pair more where the newest has signed for long enough, and none that nobody needs any
-    /// more. `None` where all is well.
+    /// more. None signs from later on than the next one would that is made now: a clock that was ahead once must not hold the next pair
+    /// back until then. `None` where all is well.
     pub(crate) fn tended(kept: &[u8], now: u64) -> Result<Option<Zeroizing<Vec<u8>>>, NoSignature> {
         let mut pairs = read(kept)?;
-        let before = pairs.len();
+        let latest = now.saturating_add(AHEAD_SECS);
+        let (before, is_ahead) = (pairs.len(), pairs.iter().any(|pair| pair.signs_from > latest));
+        pairs.iter_mut().for_each(|pair| pair.signs_from = pair.signs_from.min(latest));
         let over = |next: &Kept| next.signs_from.saturating_add(AFTER_SECS) <= now;
         while pairs.get(1).is_some_and(over) {
             pairs.remove(0);
@@ -84,9 +87,9 @@ impl KeyRing {
         let is_old = |newest: &Kept| newest.signs_from.saturating_add(LIFE_SECS) <= now;
         let is_due = pairs.last().is_some_and(is_old);
         if is_due {
-            pairs.push(SigningKeys::make(now.saturating_add(AHEAD_SECS))?);
+            pairs.push(SigningKeys::make(latest)?);
         }
-        if is_due || pairs.len() != before { write(pairs).map(Some) } else { Ok(None) }
+        if is_due || is_ahead || pairs.len() != before { write(pairs).map(Some) } else { Ok(None) }
     }
 
     /// Reads pairs as they are kept.
@@ -192,6 +195,34 @@ mod tests {
         assert_eq!(ring.names(second)[0].2, KeyUse::Until(second + AFTER_SECS));
         // A clock that was put back lets the first sign.
         assert_eq!(kid(&token(&ring, start - 1)), kid(&old));
+    }
+
+    /// A clock that is years ahead for a moment, and right again.
+    #[test]
+    fn a_clock_that_was_ahead_once_holds_no_pair_back() {
+        let (now, ahead) = (1_800_000_000, 1_800_000_000 + 40 * LIFE_SECS);
+        let kid = |token: &str| token.split_once('.').unwrap().0.to_owned();
+        // Of a pair that signs already, and of the first one, made while the clock was ahead.
+        let signing = KeyRing::make(now).unwrap();
+        let two = KeyRing::tended(&signing, ahead).unwrap().expect("it seems old");
+        for (kept, pairs) in [(two, 2), (KeyRing::make(ahead).unwrap(), 1)] {
+            let before = KeyRing::read(&kept).unwrap();
+            let mended = KeyRing::tended(&kept, now).unwrap().expect("its time is put right");
+            let ring = KeyRing::read(&mended).unwrap();
+            assert_eq!(ring.names(now).len(), 2 * pairs, "none is lost that somebody may know");
+            assert_eq!(kid(&token(&ring, now)), kid(&token(&before, now)), "and the same signs");
+            assert!(KeyRing::tended(&mended, now + 10).unwrap().is_none(), "once");
+            let signs = now + AHEAD_SECS;
+            assert_eq!(ring.names(signs).iter().filter(|name| name.2 == KeyUse::Signs).count(), 2);
+            let next =
+                KeyRing::tended(&mended, signs + LIFE_SECS).unwrap().expect("another pair in its time");
+            let later = KeyRing::read(&next).unwrap();
+            let replaced = token(&later, signs + LIFE_SECS + AHEAD_SECS);
+            assert_ne!(kid(&replaced), kid(&token(&ring, signs)));
+        }
+        // Control: one that is to sign in its time is left as it is.
+        let due = KeyRing::tended(&signing, now + LIFE_SECS).unwrap().unwrap();
+        assert!(KeyRing::tended(&due, now + LIFE_SECS).unwrap().is_none());
     }
 
     #[test]
