@@ -88,7 +88,8 @@ impl Poller {
                 if !wait.is_zero() {
                     self.broken_off = 0;
                 }
-                let has_waited = began.elapsed() >= LEAST_WAIT;
+                // Whoever was not asked to wait was slow, and has not.
+                let has_waited = !wait.is_zero() && began.elapsed() >= LEAST_WAIT;
                 // What was done is confirmed at once, so that nobody waits for a pause to end.
                 self.is_idle = waiting.sets.is_empty() && !waiting.more && !has_waited;
                 let sets = waiting.sets.into_iter().take(MAX_EVENTS);

@@ -1,14 +1,16 @@
 //! A service that listens, on real sockets, and an identity provider that it listens to. Each attack is beside the token
 //! that it was made from, which is taken.
 
+mod keeping;
+mod polling;
 mod rotating;
 mod telling;
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
-use axum::routing::{get, post};
+use axum::routing::get;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use obol_handshake::AuthoritySecret;
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use self::keeping::Kept;
 use super::*;
 use crate::decider::NoPolicy;
 use crate::directory::contract::agent_at;
@@ -40,13 +43,7 @@ struct Idp {
     keys: SigningKeys,
     published: Arc<Mutex<Value>>,
     fetches: Arc<AtomicUsize>,
-    waiting: Arc<Mutex<serde_json::Map<String, Value>>>,
-    asked: Arc<Mutex<Vec<Value>>>,
-    /// The token that is accepted, and what was said where tokens are given.
-    token: Arc<Mutex<String>>,
-    logins: Arc<Mutex<Vec<String>>>,
-    /// Whether questions that wait are cut off, as by something on the way.
-    cuts_off: Arc<AtomicBool>,
+    kept: Arc<Kept>,
     serving: JoinHandle<()>,
 }
 
@@ -61,18 +58,11 @@ impl Idp {
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let keys = SigningKeys::generate_es256().unwrap();
         let published = Arc::new(Mutex::new(keys.key_set()));
-        let (fetches, waiting, asked) = (Arc::new(AtomicUsize::new(0)), Arc::default(), Arc::default());
+        let (fetches, kept) = (Arc::new(AtomicUsize::new(0)), Kept::nothing());
         let jwks_uri = jwks_uri(&issuer).unwrap_or_else(|| format!("{issuer}/jwks"));
         let configuration =
             json!({"issuer": issuer, "jwks_uri": jwks_uri, "spec_version": "1_0"}).to_string();
         let (shown, counted) = (Arc::clone(&published), Arc::clone(&fetches));
-        let kept: Arc<Mutex<serde_json::Map<String, Value>>> = Arc::clone(&waiting);
-        let questions: Arc<Mutex<Vec<Value>>> = Arc::clone(&asked);
-        let cuts_off = Arc::new(AtomicBool::new(false));
-        let cuts = Arc::clone(&cuts_off);
-        let token = Arc::new(Mutex::new("hush".to_owned()));
-        let (accepted, given, logins) = (Arc::clone(&token), Arc::clone(&token), Arc::default());
-        let logged: Arc<Mutex<Vec<String>>> = Arc::clone(&logins);
         let routes = axum::Router::new()
             .route("/.well-known/ssf-configuration", get(async move || configuration))
             .route(
@@ -83,33 +73,10 @@ impl Idp {
                 }),
             )
             .route("/elsewhere", get(async || (StatusCode::FOUND, [(LOCATION, "/jwks")])))
-            .route("/token", token_endpoint(given, logged))
-            .route(
-                "/poll",
-                post(async move |headers: HeaderMap, body: String| {
-                    if headers["authorization"] != format!("Bearer {}", accepted.lock()) {
-                        return (StatusCode::UNAUTHORIZED, String::new());
-                    }
-                    let question: Value = serde_json::from_str(&body).unwrap();
-                    for name in question["ack"].as_array().into_iter().flatten() {
-                        kept.lock().remove(name.as_str().unwrap());
-                    }
-                    for (name, _) in question["setErrs"].as_object().into_iter().flatten() {
-                        kept.lock().remove(name);
-                    }
-                    let waits = question["returnImmediately"] == false;
-                    questions.lock().push(question);
-                    for _ in (0..300).take_while(|_| waits && kept.lock().is_empty()) {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                    match waits && cuts.load(Ordering::SeqCst) {
-                        true => (StatusCode::GATEWAY_TIMEOUT, String::new()),
-                        false => (StatusCode::OK, json!({ "sets": *kept.lock() }).to_string()),
-                    }
-                }),
-            );
+            .route("/token", kept.tokens())
+            .route("/poll", kept.poll());
         let serving = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { issuer, keys, published, fetches, waiting, asked, token, logins, cuts_off, serving }
+        Self { issuer, keys, published, fetches, kept, serving }
     }
 
     fn claims(&self, jti: &str, event: &str, user: &str) -> Value {
@@ -123,22 +90,6 @@ impl Idp {
     fn sign(&self, claims: &Value) -> String {
         self.keys.sign(Algorithm::Es256, effect::SET_TYPE, claims).unwrap()
     }
-}
-
-/// Gives a client of the right name and secret another token each time, which is the one that is accepted from then on.
-fn token_endpoint(given: Arc<Mutex<String>>, logged: Arc<Mutex<Vec<String>>>) -> axum::routing::MethodRouter {
-    post(async move |headers: HeaderMap, body: String| {
-        // `obol` and the secret `s+3/cret` as RFC 6749, section 2.3.1 writes them.
-        if headers["authorization"] != "Basic b2JvbDpzJTJCMyUyRmNyZXQ=" {
-            return (StatusCode::UNAUTHORIZED, String::new());
-        }
-        let mut logged = logged.lock();
-        logged.push(body);
-        let token = format!("token-{}", logged.len());
-        given.lock().clone_from(&token);
-        let answer = json!({"access_token": token, "token_type": "Bearer", "expires_in": 3});
-        (StatusCode::OK, answer.to_string())
-    })
 }
 
 impl Drop for Idp {
@@ -410,15 +361,15 @@ async fn what_is_fetched_is_carried_out_confirmed_and_refused_one_by_one() {
     let claims = idp.claims("bad", RISC_DISABLED, "human-1");
     let kid = idp.keys.key_set()["keys"][0]["kid"].clone();
     let forged = evil.sign_with_header(&json!({"alg": "ES256", "typ": "secevent+jwt", "kid": kid}), &claims);
-    idp.waiting.lock().extend([
+    idp.kept.waiting.lock().extend([
         ("good".to_owned(), json!(idp.sign(&idp.claims("good", RISC_DISABLED, "human-1")))),
         ("bad".to_owned(), json!(forged)),
     ]);
     let poll = json!({"poll": {"url": format!("{}/poll", idp.issuer), "token": "hush"}});
     let service = Listening::to(&idp, &poll).await;
     service.agent(1, "builder");
-    until("both are gone", || idp.waiting.lock().is_empty()).await;
-    let asked = idp.asked.lock().clone();
+    until("both are gone", || idp.kept.waiting.lock().is_empty()).await;
+    let asked = idp.kept.asked.lock().clone();
     assert!(asked.iter().any(|question| question["ack"] == json!(["good"])), "{asked:?}");
     assert!(
         asked.iter().any(|question| question["setErrs"]["bad"]["err"] == "authentication_failed"),
@@ -435,28 +386,33 @@ async fn what_is_fetched_is_carried_out_confirmed_and_refused_one_by_one() {
 async fn a_question_waits_for_what_comes_and_who_cuts_it_off_is_asked_now_and_then() {
     for cuts_off in [false, true] {
         let idp = Idp::start().await;
-        idp.cuts_off.store(cuts_off, Ordering::SeqCst);
+        idp.kept.cuts_off.store(cuts_off, Ordering::SeqCst);
         let poll = json!({"poll": {"url": format!("{}/poll", idp.issuer), "token": "hush"}});
         let service = Listening::to(&idp, &poll).await;
         service.agent(1, "builder");
         // The first question waits. Two that were cut off are enough, and the third does not.
         let asked = if cuts_off { 3 } else { 1 };
-        until("it has asked", || idp.asked.lock().len() == asked).await;
-        assert_eq!(idp.asked.lock().last().unwrap()["returnImmediately"], cuts_off, "{:?}", idp.asked);
+        until("it has asked", || idp.kept.asked.lock().len() == asked).await;
+        assert_eq!(
+            idp.kept.asked.lock().last().unwrap()["returnImmediately"],
+            cuts_off,
+            "{:?}",
+            idp.kept.asked
+        );
         let began = tokio::time::Instant::now();
         let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
-        idp.waiting.lock().insert("new".to_owned(), json!(token));
+        idp.kept.waiting.lock().insert("new".to_owned(), json!(token));
         until("it is carried out", || service.state("builder") == AgentStatus::Suspended).await;
         // A pause between questions is longer.
         assert!(cuts_off || began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-        until("it is confirmed", || idp.waiting.lock().is_empty()).await;
+        until("it is confirmed", || idp.kept.waiting.lock().is_empty()).await;
     }
     // Whom an operator does not want to keep waiting.
     let idp = Idp::start().await;
     let poll = json!({"poll": {"url": format!("{}/poll", idp.issuer), "token": "hush", "wait_secs": 0}});
     let _service = Listening::to(&idp, &poll).await;
-    until("it has asked", || !idp.asked.lock().is_empty()).await;
-    assert_eq!(idp.asked.lock()[0]["returnImmediately"], true);
+    until("it has asked", || !idp.kept.asked.lock().is_empty()).await;
+    assert_eq!(idp.kept.asked.lock()[0]["returnImmediately"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -473,31 +429,31 @@ async fn a_client_of_the_provider_has_a_token_before_it_asks_and_another_before_
         json!({"poll": {"url": format!("{}/poll", idp.issuer), "wait_secs": 0, "client": client}})
     };
     let idp = Idp::start().await;
-    idp.token.lock().clear();
+    idp.kept.token.lock().clear();
     let service = Listening::to(&idp, &poll(&idp, "right")).await;
     service.agent(1, "builder");
     let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
-    idp.waiting.lock().insert("new".to_owned(), json!(token));
+    idp.kept.waiting.lock().insert("new".to_owned(), json!(token));
     until("it is carried out", || service.state("builder") == AgentStatus::Suspended).await;
-    assert_eq!(idp.logins.lock()[0], "grant_type=client_credentials&scope=ssf.read");
+    assert_eq!(idp.kept.logins.lock()[0], "grant_type=client_credentials&scope=ssf.read");
     let debug = format!("{:?}", service.events);
     assert!(!debug.contains("cret") && !debug.contains("token-"), "{debug}");
     // Ahead of its end, by itself.
-    until("it is renewed", || idp.logins.lock().len() >= 2).await;
+    until("it is renewed", || idp.kept.logins.lock().len() >= 2).await;
     // One that is not taken any more is replaced at once, and what was not confirmed is.
-    let renewed = idp.logins.lock().len();
-    "revoked".clone_into(&mut idp.token.lock());
-    until("there is another", || idp.logins.lock().len() > renewed).await;
-    until("it is confirmed", || idp.waiting.lock().is_empty()).await;
+    let renewed = idp.kept.logins.lock().len();
+    "revoked".clone_into(&mut idp.kept.token.lock());
+    until("there is another", || idp.kept.logins.lock().len() > renewed).await;
+    until("it is confirmed", || idp.kept.waiting.lock().is_empty()).await;
     // The control: who cannot log in asks nothing, and nothing is carried out.
     let idp = Idp::start().await;
-    idp.token.lock().clear();
+    idp.kept.token.lock().clear();
     let service = Listening::to(&idp, &poll(&idp, "wrong")).await;
     service.agent(1, "builder");
     let token = idp.sign(&idp.claims("new", RISC_DISABLED, "human-1"));
-    idp.waiting.lock().insert("new".to_owned(), json!(token));
+    idp.kept.waiting.lock().insert("new".to_owned(), json!(token));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(idp.asked.lock().is_empty() && idp.logins.lock().is_empty());
+    assert!(idp.kept.asked.lock().is_empty() && idp.kept.logins.lock().is_empty());
     assert_eq!(service.state("builder"), AgentStatus::Active);
 }
 
