@@ -16,11 +16,11 @@ use super::{Agent, Registered, tools};
 use crate::sdk::python;
 
 /// What tokens call the service: they are made, and their keys published, before it starts.
-const AUDIENCE: &str = "https://as.example";
+pub(crate) const AUDIENCE: &str = "https://as.example";
 const SUBJECT: &str = "system:serviceaccount:prod:builder";
 
 /// What joserfc makes of this: the keys, another's keys with the same names, and the tokens.
-pub(super) fn made(asked: &Value) -> Value {
+pub(crate) fn made(asked: &Value) -> Value {
     let mut command = Command::new(python());
     command.args(["-c", include_str!("attested.py")]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -57,7 +57,7 @@ fn claims(idp: &Idp, jti: &str) -> Value {
 }
 
 /// The code and the reason that a token is refused with; `Ok` where it makes an agent. Keys are fetched meanwhile.
-fn presented(agent: &mut Agent, token: &str) -> Result<(), (String, String)> {
+pub(crate) fn presented(agent: &mut Agent, token: &str) -> Result<(), (String, String)> {
     let mut last = None;
     wait_until("the keys are known", || {
         let done = agent.runtime.block_on(agent.authenticator.register_attested(&agent.wishes, token, now()));

@@ -1,7 +1,7 @@
 //! `obol as` and its operator's commands as processes, with agents that speak to it by the library of their side.
 
 mod assertion_file;
-mod attested;
+pub(crate) mod attested;
 mod captured;
 mod events;
 mod follower_kills;

@@ -8,6 +8,7 @@ use obol_client::{AuthClient, ConnectOptions};
 use obol_ipc::Endpoint;
 use obol_ipc::approvals::{ApprovalResult, ApprovalState, RequestApprovalParams, WantedCall};
 use obol_ipc::names::{Label, PeerName, ToolName};
+use obol_world::home::wait_until;
 
 use super::browser::Browser;
 use super::console::approved;
@@ -20,7 +21,7 @@ pub(super) fn auth(world: &World) -> AuthClient {
     AuthClient::connect(endpoint, ConnectOptions::new(PeerName::new("obol-tests/1").unwrap())).unwrap()
 }
 
-/// The agent asks to pay from an account, and says hostile things beside it.
+/// The agent, once it has a session, asks to pay from an account, and says hostile things beside it.
 pub(super) fn ask(world: &World) -> ApprovalResult {
     let call = WantedCall {
         tool: ToolName::new("pay").unwrap(),
@@ -36,6 +37,8 @@ pub(super) fn ask(world: &World) -> ApprovalResult {
         purpose: Some(PURPOSE.to_owned()),
         lifetime_seconds: Some(120),
     };
+    // The sidecar has the session a moment later than the service, and takes what is approved for it alone.
+    wait_until("the agent has its session", || auth(world).auth_status().unwrap().session.is_some());
     auth(world).request_approval(asked).unwrap()
 }
 

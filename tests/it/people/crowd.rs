@@ -1,11 +1,13 @@
 //! Many agents, sessions and registrations with hostile names, put straight into the directory: nobody waits for hundreds of handshakes.
 
+use core::ops::Range;
+
 use obol_authority::Refused;
 use obol_authority::directory::{
     Agent, Approval, Carried, ClonePolicy, Flow, Handshake, Human, NewCallApproval, NewRegistration,
-    Registered, Seal, SessionPlan, SessionRow, Wanted,
+    NewReplica, Registered, ResourceServer, Seal, SessionPlan, SessionRow, Wanted,
 };
-use obol_authority::id::{AgentId, ApprovalId, RegistrationId, SystemRandom};
+use obol_authority::id::{AgentId, ApprovalId, RegistrationId, ReplicaId, SystemRandom};
 use obol_handshake::{HandshakeHash, IdentityPublic, SekPublic};
 use obol_session::SessionId;
 use obol_world::now;
@@ -122,14 +124,32 @@ pub(super) fn session(world: &World, number: u64, agent: &Agent) -> SessionRow {
     }
 }
 
+/// A copy of a resource server that has joined, and does not follow.
+pub(super) fn copy(world: &World, number: u64, audience: &str) {
+    let (directory, code_hash) = (world.authority.directory(), bytes(number, 5));
+    let server = ResourceServer { audience: audience.to_owned(), suites: vec![4], added_at: now() };
+    directory.add_resource_server(server, code_hash, now() + 60).unwrap().unwrap();
+    let id = ReplicaId::generate(&mut SystemRandom);
+    let new = NewReplica { id, identity: IdentityPublic(bytes(number, 8)), code_hash };
+    let joined = directory.join(handshake(1 << 43 | number), new, now(), seal()).unwrap();
+    assert!(matches!(joined, Carried::Now(Ok(_), _)), "{joined:?}");
+}
+
 /// So many requests like one that an agent made, which wait as long.
 pub(super) fn calls(world: &World, like: &str, count: u64) {
+    let asked = world.authority.directory().call_approval(&ApprovalId::parse(like).unwrap());
+    calls_of(world, &asked.unwrap().unwrap().agent, like, 0..count, 0);
+}
+
+/// Requests of an agent like one that was made, which wait for so many seconds longer.
+pub(super) fn calls_of(world: &World, agent: &AgentId, like: &str, numbers: Range<u64>, longer: u64) {
     let directory = world.authority.directory();
     let like = directory.call_approval(&ApprovalId::parse(like).unwrap()).unwrap().unwrap();
-    let version = directory.agent(like.agent.as_str()).unwrap().unwrap().version;
+    let version = directory.agent(agent.as_str()).unwrap().unwrap().version;
     let epoch = directory.policy().unwrap().map_or(0, |policy| policy.epoch);
-    for number in 0..count {
+    for number in numbers {
         let mut approval = like.clone();
+        (approval.agent, approval.expires_at) = (agent.clone(), like.expires_at + longer);
         approval.id = ApprovalId::generate(&mut SystemRandom);
         let new = NewCallApproval { approval, decided_by: (version, epoch), per_hour: 1_000 };
         let asked = directory.ask_approval(handshake(1 << 42 | number), new, now(), seal()).unwrap();

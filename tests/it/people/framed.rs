@@ -122,7 +122,7 @@ fn a_form_that_a_strangers_site_sends_by_itself_changes_nothing() {
         let told = chromium.act(&led);
         assert!(told["text"].as_str().unwrap().contains("Nothing was done"), "{path}: {told:#}");
     }
-    let waiting = || world.authority.directory().waiting(obol_world::now()).unwrap().len();
+    let waiting = || world.authority.directory().waiting(obol_world::now(), None).unwrap().len();
     assert_eq!(waiting(), 1, "it waits, as before");
     // Control: the service's own page, which finds the human still logged in.
     chromium.look(&page, "own-registration", 200);

@@ -220,3 +220,58 @@ fn an_agents_sessions_are_of_its_owners_organisation() {
     let session = directory.sessions(&id).unwrap().remove(0);
     assert_eq!(directory.half(session.id, "https://a").unwrap().unwrap().org_id, "example");
 }
+
+#[test]
+fn calls_of_one_organisation_take_no_place_of_anothers() {
+    let two = Two::of_two_organisations();
+    let [theirs, ours] = two.agents();
+    let _running = two.world.agent();
+    let asked = two.world.obol(&["register", "--name", "builder", "--role", "dev"]);
+    let mut own = two.browser("first");
+    let page = own.open(asked["page"].as_str().unwrap());
+    let said = super::registers::approve(&mut own, &page);
+    assert_eq!(own.follow(said).status, 200);
+    let builder = two.world.agent_row().unwrap().id;
+    wait_until("a session", || !two.world.authority.directory().sessions(&builder).unwrap().is_empty());
+    let mine = ask(&two.world);
+    let like = mine.approval_id.as_str();
+    // More of the one than one answer looks at, and behind them what waits for the other.
+    crowd::calls_of(&two.world, &builder, like, 0..900, 0);
+    crowd::calls_of(&two.world, &ours.id, like, 900..1_200, 0);
+    crowd::calls_of(&two.world, &theirs.id, like, 1_200..1_202, 1);
+    let asked = |issuer: &str| two.world.authority.asked_approvals(&two.anna_of(issuer), moment()).unwrap();
+    let seen = asked(&two.second.issuer);
+    assert_eq!((seen.len(), seen.iter().all(|asked| asked.agent.id == theirs.id)), (2, true));
+    let mut other = two.browser("second");
+    for path in ["/console/approvals", "/console"] {
+        let page = other.open(&two.world.url(path));
+        for asked in &seen {
+            assert!(page.body.contains(asked.approval.id.as_str()), "{path}: {page:?}");
+        }
+        assert!(!page.body.contains(like), "{path}: {page:?}");
+    }
+    // Control: the one sees as many of its own as an answer holds, and none of the other's.
+    let seen = asked(&two.world.idp.issuer);
+    assert_eq!((seen.len(), seen.iter().any(|asked| asked.agent.id == theirs.id)), (1_000, false));
+}
+
+/// Who has heard of an end, says as much as which resource servers there are.
+#[test]
+fn whoever_ends_their_agent_is_shown_the_resource_servers_of_its_sessions_and_no_others() {
+    let two = Two::of_two_organisations();
+    let [theirs, ours] = two.agents();
+    let (_theirs, _ours) = (crowd::session(&two.world, 1, &theirs), crowd::session(&two.world, 2, &ours));
+    crowd::copy(&two.world, 1, "https://a");
+    crowd::copy(&two.world, 2, "https://secret.example");
+    for (provider, agent, sees_all) in [("second", &theirs, false), ("first", &ours, true)] {
+        let mut browser = two.browser(provider);
+        let path = two.world.url(&format!("/console/agents/{}", agent.id));
+        let live = browser.open(&format!("{path}?since=1"));
+        assert_eq!(live.body.contains("https://secret.example"), sees_all, "{provider}: {live:?}");
+        let token = live.hidden("token");
+        let said = browser.submit(&path, &[("token", &token), ("word", "disable")]);
+        let after = browser.follow(said);
+        assert!(after.status == 200 && after.body.contains("https://a<"), "{provider}: {after:?}");
+        assert_eq!(after.body.contains("https://secret.example"), sees_all, "{provider}: {after:?}");
+    }
+}

@@ -23,7 +23,7 @@ fn a_form_that_no_page_of_ours_sent_changes_nothing() {
     let (mut browser, page) = waiting(&world);
     let token = page.hidden("token");
     let deny = [("token", token.as_str()), ("word", "deny")];
-    let still_waits = || world.authority.directory().waiting(obol_world::now()).unwrap().len() == 1;
+    let still_waits = || world.authority.directory().waiting(obol_world::now(), None).unwrap().len() == 1;
     for headers in [
         &[][..],
         &[("Sec-Fetch-Site", "cross-site"), ("Origin", "https://evil.example")],

@@ -115,7 +115,7 @@ fn guessed_codes_find_nothing_and_few_may_be_guessed() {
     let world = World::new();
     let _running = world.agent();
     let asked = world.obol(&["register", "--name", "builder", "--role", "dev", "--remote"]);
-    let waiting = world.authority.directory().waiting(obol_world::now()).unwrap();
+    let waiting = world.authority.directory().waiting(obol_world::now(), None).unwrap();
     let mut attacker = world.logged_in("bert");
     let named = attacker.open(&world.url(&format!("/activate/{}", waiting[0].id)));
     assert_eq!(named.status, 404, "who has not seen the code sees nothing: {named:?}");
@@ -162,7 +162,7 @@ fn a_crowd_guesses_fifty_codes_a_minute_and_no_more() {
     }
     assert_eq!((guesses, obol_world::now() / 60), (50, minute), "within one minute");
     assert_eq!(guess(&mut human, &own, right), 429, "nobody, not even with the right one");
-    assert!(world.authority.directory().waiting(obol_world::now()).unwrap().len() == 1);
+    assert!(world.authority.directory().waiting(obol_world::now(), None).unwrap().len() == 1);
     // Control: in the next minute whoever has the code gets on.
     wait_until("the next minute", || obol_world::now() / 60 > minute);
     assert_eq!(guess(&mut human, &own, right), 303);

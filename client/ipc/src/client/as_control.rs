@@ -92,20 +92,19 @@ impl AsControlClient {
         expect_reply!(self.order(&AsControlRequest::Deny(params))?, AsControlReply::Deny)
     }
 
-    /// All agents: all pages.
+    /// All agents: all pages, also where there is none on one of them.
     ///
     /// # Errors
     ///
     /// [`CallError`].
     pub fn agents(&mut self) -> Result<Vec<AgentStatus>, CallError> {
-        let mut agents: Vec<AgentStatus> = Vec::new();
+        let (mut agents, mut after) = (Vec::new(), None);
         for _ in 0..MAX_PAGES {
-            let after = agents.last().and_then(|last| Label::new(last.agent_id.as_str()).ok());
             let request = AsControlRequest::Agents(AgentsParams { after });
             let page = expect_reply!(self.order(&request)?, AsControlReply::Agents)?;
-            let is_last = !page.more || page.agents.is_empty();
             agents.extend(page.agents);
-            if is_last {
+            after = page.next.and_then(|next| Label::new(next).ok());
+            if after.is_none() {
                 break;
             }
         }
@@ -269,5 +268,61 @@ impl AsControlClient {
     /// [`CallError`].
     pub fn health(&mut self) -> Result<HealthResult, CallError> {
         expect_reply!(self.order(&AsControlRequest::Health(Empty {}))?, AsControlReply::Health)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use obol_ipc::as_control::AgentsResult;
+    use obol_ipc::names::PeerName;
+
+    use super::*;
+    use crate::client::Way;
+    use crate::connect::ConnectOptions;
+
+    /// Answers by pages, each with the names on it and where the next begins; and notes where those began that were asked for.
+    #[derive(Debug)]
+    struct Pages(Vec<(&'static [&'static str], Option<&'static str>)>, Vec<Option<Label>>);
+
+    impl Way<AsControlProtocol> for Pages {
+        fn call(&mut self, request: &AsControlRequest, _: Duration) -> Result<AsControlReply, CallError> {
+            let AsControlRequest::Agents(AgentsParams { after }) = request else { panic!("{request:?}") };
+            let expected = self.1.last().cloned().flatten();
+            assert_eq!(*after, expected, "it goes on where it was told");
+            let (names, next) = self.0.remove(0);
+            self.1.push(next.map(|next| Label::new(next).unwrap()));
+            let agents = names.iter().map(|name| agent(name)).collect();
+            let next = next.map(str::to_owned);
+            Ok(AsControlReply::Agents(AgentsResult { agents, more: next.is_some(), next }))
+        }
+    }
+
+    fn agent(name: &str) -> AgentStatus {
+        let text = serde_json::json!({
+            "agentId": name, "wishes": { "name": name, "class": "c", "roles": [], "tools": [], "host": "h", "user": "u",
+            "software": "s" }, "roles": [], "owner": "local:anna", "state": "active", "words": "w",
+            "approvedAt": "2026-06-01T12:01:00Z", "expiresAt": "2026-07-01T12:01:00Z", "cloneSuspected": false,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn listed(pages: &[(&'static [&'static str], Option<&'static str>)]) -> Vec<String> {
+        let options = ConnectOptions::new(PeerName::new("test/1").unwrap());
+        let way = Pages(pages.to_vec(), Vec::new());
+        let agents = AsControlClient::over(Box::new(way), options).agents().unwrap();
+        agents.into_iter().map(|agent| agent.agent_id).collect()
+    }
+
+    /// A service looks through so many agents for one that whoever asks may see, and says how far it came.
+    #[test]
+    fn agents_behind_a_page_that_holds_none_are_listed() {
+        assert_eq!(
+            listed(&[(&[], Some("b")), (&["c"], Some("d")), (&[], Some("f")), (&["g"], None)]),
+            ["c", "g"]
+        );
+        assert_eq!(listed(&[(&["a", "b"], None)]), ["a", "b"], "control");
+        assert_eq!(listed(&[(&[], None)]), [""; 0]);
     }
 }

@@ -79,14 +79,18 @@ pub struct AgentsParams {
     pub after: Option<Label>,
 }
 
-/// Result of `agents`: as many as one answer holds, by id.
+/// Result of `agents`: as many as one answer holds, by id. There may be more where there are none: those that whoever asks may not see
+/// are looked through for a while, and not for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentsResult {
     /// The agents.
     pub agents: Vec<AgentStatus>,
-    /// Whether there are more behind the last of them.
+    /// Whether there may be more.
     pub more: bool,
+    /// The id behind which the next page begins, where there may be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Parameters of `agent`.
@@ -220,7 +224,7 @@ binary_struct! {
         agent_id, wishes, roles, owner, state, words, approved_at, expires_at, last_session_at, clone_suspected
     }
     AgentsParams { after }
-    AgentsResult { agents, more }
+    AgentsResult { agents, more, next }
     AgentParams { agent }
     AgentResult { agent, sessions }
     AgentSession { session_id, suite, established_at, expires_at, policy_epoch, audiences, tools }

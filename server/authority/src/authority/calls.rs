@@ -15,11 +15,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::payload::{self, check_client_and_clock};
+use super::reach::{Reach, Reached};
 use super::{Authority, Deciding, Now, Outcome, answered, handshake_of, seal_with};
 use crate::decider::{Moment, PerCall};
 use crate::directory::{
     Agent, Answer, AskedCall, CallApproval, CallDecision, CallPlace, CallStanding, CallState, CallUse,
-    Carried, Human, MAX_APPROVED_SECS, MAX_CALLS, MAX_PAGE, MAX_USES, NewCallApproval, PersonStatus, Replica,
+    Carried, Human, MAX_APPROVED_SECS, MAX_CALL_APPROVALS, MAX_CALLS, MAX_PAGE, MAX_USES, NewCallApproval,
+    PersonStatus, Replica,
 };
 use crate::id::{ApprovalId, Bearer};
 use crate::notices::quoted;
@@ -241,28 +243,47 @@ impl Authority {
     ///
     /// [`Refused::Unavailable`].
     pub fn asked_approvals(&self, by: &Human, now: Now) -> Result<Vec<AskedApproval>, Refused> {
-        self.asked_approvals_behind(None, MAX_PAGE, by, now).map(|(asked, _)| asked)
+        self.reached_approvals((None, MAX_PAGE), by, now, |_| true).map(|(asked, _)| asked)
     }
 
-    /// The same of those behind a place, of which so many are looked at; and the last of these, where there may be more.
+    /// Up to so many of them, behind a place, that are such; and where to go on, if there may be more. What `by` does not reach takes
+    /// nobody's place. Of what they reach a page is looked at, such or not: each look asks the policy.
     ///
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
-    pub(crate) fn asked_approvals_behind(
+    pub(crate) fn reached_approvals(
         &self,
-        behind: Option<&CallPlace>,
-        most: usize,
+        (mut behind, most): (Option<CallPlace>, usize),
         by: &Human,
         now: Now,
-    ) -> Result<(Vec<AskedApproval>, Option<CallPlace>), Refused> {
-        let waiting = self.directory.waiting_calls(now.secs(), behind, most)?;
-        let last = waiting.last().filter(|_| waiting.len() >= most);
-        let last = last.map(|approval| (approval.expires_at, approval.id.clone()));
-        let seen = waiting.into_iter().map(|approval| self.seen_by(approval, by, now));
-        let seen =
-            seen.filter(|seen| !matches!(seen, Err(Refused::NoSuchApproval))).collect::<Result<_, _>>()?;
-        Ok((seen, last))
+        is_such: impl Fn(&AskedApproval) -> bool,
+    ) -> Result<Reached<AskedApproval, CallPlace>, Refused> {
+        let (mut reach, mut found, mut looks) = (Reach::of(self, by), Vec::new(), 0);
+        // There are no more than so many pages; what comes meanwhile is behind them.
+        for _ in 0..=MAX_CALL_APPROVALS / MAX_PAGE as u64 {
+            let page = self.directory.waiting_calls(now.secs(), behind.as_ref(), MAX_PAGE)?;
+            if page.is_empty() {
+                return Ok((found, None));
+            }
+            for approval in page {
+                let place = (approval.expires_at, approval.id.clone());
+                let agent =
+                    self.directory.agent(approval.agent.as_str())?.ok_or(Refused::Unknown("agent"))?;
+                if reach.has(&agent.owner)? {
+                    if looks == MAX_PAGE || found.len() == most {
+                        return Ok((found, behind));
+                    }
+                    looks += 1;
+                    let asked = self.seen(approval, agent, by, now);
+                    if is_such(&asked) {
+                        found.push(asked);
+                    }
+                }
+                behind = Some(place);
+            }
+        }
+        Ok((found, behind))
     }
 
     /// One request, as `by` sees it, also one that was decided.
@@ -281,9 +302,14 @@ impl Authority {
         if !self.reaches(by, &agent.owner)? {
             return Err(Refused::NoSuchApproval);
         }
+        Ok(self.seen(approval, agent, by, now))
+    }
+
+    /// A request of an agent that they reach.
+    fn seen(&self, approval: CallApproval, agent: Agent, by: &Human, now: Now) -> AskedApproval {
         let waits = approval.standing(now.secs()) == CallStanding::Waiting;
         let allowed = waits && self.check_decision(&approval, &agent, by, now).is_ok();
-        Ok(AskedApproval { approval, agent, allowed })
+        AskedApproval { approval, agent, allowed }
     }
 
     /// Carries out the word of `by` about a request. Only who policy lets says yes; a no is everybody's who comes here.

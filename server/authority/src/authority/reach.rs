@@ -5,14 +5,17 @@
 //! says otherwise (`reach`); that is asked beside what they may do, and lets nobody do anything alone. What they do not reach is, to
 //! them, as if it were not there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use obol_handshake::IdentityPublic;
 use obol_session::SessionId;
 
 use super::{Authority, Now, Review};
-use crate::directory::{Agent, EndScope, Human, KeyStanding, MAX_PAGE, PersonStatus, SessionRow};
-use crate::id::AgentId;
+use crate::directory::{
+    Agent, Answer, EndScope, Event, Happening, Human, KeyStanding, MAX_PAGE, PersonStatus, Registration,
+    SessionRow,
+};
+use crate::id::{AgentId, RegistrationId, UserCode};
 use crate::refused::Refused;
 
 /// What policies call reaching beyond one's own organisation.
@@ -72,12 +75,100 @@ impl Authority {
     }
 
     /// The same, as an answer.
+    pub(super) fn reaches_registration(&self, review: &Review, by: &Human) -> Result<bool, Refused> {
+        review.before.as_ref().map_or(Ok(true), |before| self.reaches(by, &before.owner))
+    }
+
+    /// The registration with this code, if it renews nothing, or what they reach: else it is a code like one that nobody has.
+    pub(crate) fn review_reached(&self, code: &UserCode, by: &Human, now: Now) -> Result<Review, Refused> {
+        let review = self.review(code, now)?;
+        self.check_reach_of(&review, by)?;
+        Ok(review)
+    }
+
+    /// The same of the registration with this id.
+    pub(crate) fn review_named_reached(
+        &self,
+        id: &RegistrationId,
+        by: &Human,
+        now: Now,
+    ) -> Result<Review, Refused> {
+        let review = self.review_named(id, now)?;
+        self.check_reach_of(&review, by)?;
+        Ok(review)
+    }
+
+    /// The registrations that wait, the one whose time is over next first: those that renew nothing, and those that renew what `by`
+    /// reaches; at most a page.
     ///
     /// # Errors
     ///
-    /// [`Refused::Unavailable`] where it cannot be decided.
-    pub fn reaches_registration(&self, review: &Review, by: &Human) -> Result<bool, Refused> {
-        review.before.as_ref().map_or(Ok(true), |before| self.reaches(by, &before.owner))
+    /// [`Refused::Unavailable`].
+    pub fn waiting_registrations(&self, by: &Human, now: Now) -> Result<Vec<Registration>, Refused> {
+        let (mut reach, mut found, mut behind) = (Reach::of(self, by), Vec::new(), None);
+        for _ in 0..MAX_PAGES {
+            let page = self.directory.waiting(now.secs(), behind.as_ref())?;
+            let Some(last) = page.last().cloned() else { break };
+            for waiting in page {
+                let before = match &waiting.renews {
+                    Some(id) => self.directory.agent(id.as_str())?,
+                    None => None,
+                };
+                if before.map_or(Ok(true), |before| reach.has(&before.owner))? {
+                    found.push(waiting);
+                }
+                if found.len() == MAX_PAGE {
+                    return Ok(found);
+                }
+            }
+            behind = Some(last);
+        }
+        Ok(found)
+    }
+
+    /// Of these resource servers those that `by` may know of: all, where they reach what is the service's own; else those that hold
+    /// sessions of these agents, which they reach, or held some that ended with this event or not long before it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Unavailable`].
+    pub fn reached_audiences(
+        &self,
+        mut audiences: Vec<String>,
+        agents: &[AgentId],
+        event: u64,
+        by: &Human,
+    ) -> Result<Vec<String>, Refused> {
+        if self.reaches_service(by)? {
+            return Ok(audiences);
+        }
+        let mut theirs = BTreeSet::new();
+        for agent in agents {
+            let live = self.directory.sessions(agent)?;
+            theirs.extend(live.into_iter().flat_map(|session| session.audiences));
+        }
+        for happened in self.events_up_to(event)? {
+            if let Happening::SessionEnd { agent, audiences, .. } = happened.what
+                && agents.contains(&agent)
+            {
+                theirs.extend(audiences);
+            }
+        }
+        audiences.retain(|audience| theirs.contains(audience));
+        Ok(audiences)
+    }
+
+    /// The last events up to this one, as far as they are known still; at most a page.
+    fn events_up_to(&self, event: u64) -> Answer<Vec<Event>> {
+        let mut back = MAX_PAGE as u64;
+        while back > 0 {
+            if let Some(mut known) = self.directory.events(event.saturating_sub(back))? {
+                known.retain(|known| known.seq <= event);
+                return Ok(known);
+            }
+            back /= 2;
+        }
+        Ok(Vec::new())
     }
 
     /// Who answers for the agent with this key, if there is one of this human's own organisation. Nobody looks at what a ticket or a
@@ -200,18 +291,18 @@ pub type SessionPlace = (AgentId, SessionId);
 pub type Reached<T, P> = (Vec<T>, Option<P>);
 
 /// What somebody reaches, by the organisations that were asked about so far.
-struct Reach<'a> {
+pub(super) struct Reach<'a> {
     authority: &'a Authority,
     by: &'a Human,
     known: HashMap<String, bool>,
 }
 
 impl<'a> Reach<'a> {
-    fn of(authority: &'a Authority, by: &'a Human) -> Self {
+    pub(super) fn of(authority: &'a Authority, by: &'a Human) -> Self {
         Self { authority, by, known: HashMap::new() }
     }
 
-    fn has(&mut self, owner: &Human) -> Result<bool, Refused> {
+    pub(super) fn has(&mut self, owner: &Human) -> Result<bool, Refused> {
         let organisation = self.authority.organisation_of(owner);
         if let Some(known) = self.known.get(organisation) {
             return Ok(*known);

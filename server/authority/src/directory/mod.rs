@@ -177,12 +177,12 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn registration(&self, code_hash: [u8; 32], now: u64) -> Answer<Option<Registration>>;
 
-    /// Registrations that wait for a human, the one whose time is over next first; at most [`MAX_PAGE`].
+    /// Registrations that wait for a human, the one whose time is over next first: those behind one, at most [`MAX_PAGE`].
     ///
     /// # Errors
     ///
     /// [`Unavailable`].
-    fn waiting(&self, now: u64) -> Answer<Vec<Registration>>;
+    fn waiting(&self, now: u64, behind: Option<&Registration>) -> Answer<Vec<Registration>>;
 
     /// Makes a registration an agent, or renews the approval of one.
     ///

@@ -50,11 +50,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["directory::rules::ending", "directory::rules::sessions"],
         "opening a session ends the oldest, ending one looks at those that are open",
     ),
-    (
-        "server/authority",
-        &["directory::rules::keys", "directory::rules::registering"],
-        "a registration brings a key, a key belongs to a registration",
-    ),
 ];
 
 /// Longer than a page for now. Each is one list of cases or one loop whose steps belong together.

@@ -129,3 +129,29 @@ fn nobody_of_another_organisation_denies_what_has_yet_to_come_back() {
     assert_eq!(became(), Some(Polled::Denied));
     assert_eq!(deny(&ours), Err(Refused::NoSuchCode), "once");
 }
+
+#[test]
+fn nobody_of_another_organisation_hears_of_resource_servers_that_hold_no_session_of_theirs() {
+    let authority = two();
+    let (ours, theirs) = (anna(&authority, OURS), anna(&authority, THEIRS));
+    let asked = || ["https://a", "https://b", "https://secret.example"].map(str::to_owned).to_vec();
+    let mut client = Client::new();
+    client.register(&authority, "builder", ticket(&authority, &theirs), at(START));
+    let id = row(&authority, "builder").id;
+    let of = |by: &Human, agents: &[AgentId], event: u64| {
+        authority.reached_audiences(asked(), agents, event, by).unwrap()
+    };
+    let own = core::slice::from_ref(&id);
+    assert_eq!(of(&theirs, own, u64::MAX), [""; 0], "it has no session yet");
+    session(&client.open(&authority, Suite::HybridAesGcm, json!({}), at(START)));
+    assert_eq!(of(&theirs, own, u64::MAX), ["https://a", "https://b"], "of a session that lives");
+    let scope = EndScope::Agent(id.to_string());
+    let event = authority.end(&scope, "test", &theirs, at(START)).unwrap().ended.event;
+    assert_eq!(of(&theirs, own, event), ["https://a", "https://b"], "of one that ended with it");
+    assert_eq!(of(&theirs, &[], event), [""; 0]);
+    assert_eq!(of(&theirs, own, 0), [""; 0], "of what was before it");
+    // Control: whoever reaches what is the service's own.
+    for by in [&ours, &Human::local("root")] {
+        assert_eq!(of(by, &[], event), asked(), "{by}");
+    }
+}

@@ -200,12 +200,12 @@ fn those_that_wait_are_listed_and_no_others(directory: &dyn Directory) {
         let new = NewRegistration { source, ..new_registration(number, &format!("agent-{number}")) };
         waits(register(directory, number, new, now))
     };
-    assert_eq!(directory.waiting(NOW).unwrap(), []);
+    assert_eq!(directory.waiting(NOW, None).unwrap(), []);
     let ids: Vec<_> = (1..=4).map(|number| from(number, NOW + number)).collect();
     directory.approve(approval(&ids[1], "anna"), NOW + 5).unwrap().unwrap();
     directory.deny(ids[2].clone(), 0, NOW + 5).unwrap().unwrap();
     let waiting = |now| -> Vec<_> {
-        directory.waiting(now).unwrap().into_iter().map(|registration| registration.id).collect()
+        directory.waiting(now, None).unwrap().into_iter().map(|registration| registration.id).collect()
     };
     assert_eq!(waiting(NOW + 5), [ids[0].clone(), ids[3].clone()]);
     assert_eq!(waiting(NOW + PENDING_SECS + 1), [ids[3].clone()], "the first one's time is over");

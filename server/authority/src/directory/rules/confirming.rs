@@ -3,7 +3,7 @@
 
 use obol_secret::compare::ct_eq_32;
 
-use super::registering;
+use super::{registering, waiting};
 use crate::directory::rows::{Confirming, Human, Registration, RegistrationState};
 use crate::directory::tables::{Kept, Table, Transaction};
 use crate::directory::{Agent, Approval, MAX_WRONG_CODES};
@@ -16,7 +16,7 @@ pub(super) fn confirm(
     code_hash: [u8; 32],
     now: u64,
 ) -> Kept<Result<Registration, Refused>> {
-    let found = registering::waiting_named(transaction, &yes.registration, now)?;
+    let found = waiting::named(transaction, &yes.registration, now)?;
     let Some(mut registration) = found else { return Ok(Err(Refused::NoSuchCode)) };
     if let Err(refused) = registering::may_approve(transaction, &registration, &yes, now)? {
         return Ok(Err(refused));
@@ -46,7 +46,7 @@ pub(super) fn complete(
     reached: Option<Human>,
     now: u64,
 ) -> Kept<Result<Agent, Refused>> {
-    let found = registering::registration(transaction, id)?;
+    let found = waiting::row(transaction, id)?;
     let theirs = found.filter(|found| ct_eq_32(&found.poll_hash, poll_hash) && now < found.expires_at);
     let Some(mut registration) = theirs else { return Ok(Err(Refused::NoSuchCode)) };
     let RegistrationState::Confirming(mut yes) = registration.state.clone() else {
@@ -67,7 +67,7 @@ pub(super) fn complete(
     yes.tries_left = yes.tries_left.saturating_sub(1);
     let left = yes.tries_left;
     if left == 0 {
-        registering::no_longer_waits(transaction, &registration)?;
+        waiting::leave(transaction, &registration)?;
         registration.state = RegistrationState::Denied;
     } else {
         registration.state = RegistrationState::Confirming(yes);

@@ -1,8 +1,7 @@
 //! What is over is forgotten, a little at a time, so that the file does not grow and no transaction takes long.
 
-use super::registering::no_longer_waits;
 use super::sessions::{self, ENDED_KEPT_SECS};
-use super::{at, number_behind};
+use super::{at, number_behind, waiting};
 use crate::directory::event::Event;
 use crate::directory::rows::{Ending, Invitation, JoinCode, Registration, RegistrationState};
 use crate::directory::tables::{Kept, Number, Table, Transaction};
@@ -60,7 +59,7 @@ fn registrations(transaction: &mut Transaction<'_>, now: u64) -> Kept<usize> {
         let found: Option<Registration> = transaction.get(Table::Registration, id)?;
         let Some(registration) = found else { continue };
         if matches!(registration.state, RegistrationState::Pending | RegistrationState::Confirming(_)) {
-            no_longer_waits(transaction, &registration)?;
+            waiting::leave(transaction, &registration)?;
         }
         let end = registration.expires_at.saturating_add(REGISTRATION_KEPT_SECS);
         match now >= end {

@@ -2,7 +2,7 @@
 
 use obol_handshake::{HandshakeHash, IdentityPublic};
 
-use super::humans;
+use super::{humans, waiting};
 use crate::directory::event::Happening;
 use crate::directory::rows::{Agent, AgentStatus, KeyOwner, KeyRotation, key_digest};
 use crate::directory::tables::{Kept, Table, Transaction, Unavailable};
@@ -38,7 +38,7 @@ pub(super) fn standing(transaction: &Transaction<'_>, key: &IdentityPublic, now:
         Some(KeyOwner { until: Some(until), .. }) if now >= until => Ok(KeyStanding::Retired),
         Some(owner) => Ok(KeyStanding::Agent(Box::new(agent(transaction, &owner.agent)?))),
         None => {
-            let waits = super::registering::waiting_with_key(transaction, key, now)?.is_some();
+            let waits = waiting::with_key(transaction, key, now)?.is_some();
             Ok(if waits { KeyStanding::Pending } else { KeyStanding::Unknown })
         }
     }

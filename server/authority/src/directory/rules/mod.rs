@@ -17,6 +17,7 @@ mod sessions;
 mod sets;
 mod starting_over;
 mod telling;
+mod waiting;
 
 use obol_handshake::IdentityPublic;
 use obol_session::{ResourceHalf, SessionId};
@@ -172,11 +173,11 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn registration(&self, code_hash: [u8; 32], now: u64) -> Answer<Option<Registration>> {
-        self.store.read(|transaction| registering::waiting_with_code(transaction, &code_hash, now))
+        self.store.read(|transaction| waiting::with_code(transaction, &code_hash, now))
     }
 
-    fn waiting(&self, now: u64) -> Answer<Vec<Registration>> {
-        self.store.read(|transaction| registering::waiting(transaction, now))
+    fn waiting(&self, now: u64, behind: Option<&Registration>) -> Answer<Vec<Registration>> {
+        self.store.read(|transaction| waiting::page(transaction, now, behind))
     }
 
     fn approve(&self, approval: Approval, now: u64) -> Answer<Result<Agent, Refused>> {
@@ -184,11 +185,11 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn registration_named(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>> {
-        self.store.read(|transaction| registering::waiting_named(transaction, id, now))
+        self.store.read(|transaction| waiting::named(transaction, id, now))
     }
 
     fn open_registration(&self, id: &RegistrationId, now: u64) -> Answer<Option<Registration>> {
-        self.store.read(|transaction| registering::open_named(transaction, id, now))
+        self.store.read(|transaction| waiting::open_named(transaction, id, now))
     }
 
     fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>> {
@@ -218,7 +219,7 @@ impl<S: Store> Directory for Stored<S> {
     }
 
     fn poll(&self, registration: RegistrationId, poll_hash: [u8; 32], now: u64) -> Answer<Option<Polled>> {
-        self.store.read(|transaction| registering::poll(transaction, &registration, &poll_hash, now))
+        self.store.read(|transaction| waiting::poll(transaction, &registration, &poll_hash, now))
     }
 
     fn standing(&self, identity: IdentityPublic, now: u64) -> Answer<KeyStanding> {

@@ -1,19 +1,16 @@
 //! From a request to an agent: what may wait, who may approve how much, and what an approval makes.
 
-use obol_handshake::IdentityPublic;
-use obol_secret::compare::ct_eq_32;
-
 use super::handshakes::Decided;
-use super::{at, ending, heard, humans, keys};
+use super::{at, ending, heard, humans, keys, waiting};
 use crate::directory::event::Happening;
 use crate::directory::rows::{
     Agent, AgentStatus, Human, Invitation, KeyOwner, Person, PersonStatus, Registration, RegistrationState,
     key_digest,
 };
-use crate::directory::tables::{HIDDEN_BYTES, Kept, Number, Table, Transaction};
+use crate::directory::tables::{Kept, Number, Table, Transaction};
 use crate::directory::{
-    ATTESTED, Approval, Attested, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, MAX_PAGE, MAX_PENDING,
-    MAX_PENDING_PER_SOURCE, NewRegistration, PENDING_SECS, Polled, Registered,
+    ATTESTED, Approval, Attested, MAX_AGENTS, MAX_APPROVALS_PER_HOUR, NewRegistration, PENDING_SECS,
+    Registered,
 };
 use crate::id::{AgentId, RegistrationId};
 use crate::refused::Refused;
@@ -51,13 +48,13 @@ pub(super) fn register(
         // Somebody else has this code: another is made.
         return Ok(Decided::Stale);
     }
-    let earlier = waiting_with_key(transaction, &new.identity, now)?;
+    let earlier = waiting::with_key(transaction, &new.identity, now)?;
     let in_its_place = earlier.as_ref().is_some_and(|earlier| earlier.source == new.source);
-    if !has_room(transaction, &new.source, in_its_place, now)? {
+    if !waiting::has_room(transaction, &new.source, in_its_place, now)? {
         return refused(Refused::TooManyPending);
     }
     if let Some(earlier) = earlier {
-        no_longer_waits(transaction, &earlier)?;
+        waiting::leave(transaction, &earlier)?;
         transaction.remove(Table::Registration, earlier.id.as_str().as_bytes());
     }
     let registration = Registration {
@@ -74,155 +71,8 @@ pub(super) fn register(
         poll_hash: new.poll_hash,
         code_hash: new.code_hash,
     };
-    wait(transaction, &registration)?;
+    waiting::enter(transaction, &registration)?;
     Ok(Decided::Done(Ok(Registered::Waits(registration.id))))
-}
-
-fn wait(transaction: &mut Transaction<'_>, new: &Registration) -> Kept<()> {
-    let id = new.id.as_str().as_bytes();
-    transaction.put(Table::Registration, id, new)?;
-    transaction.put(Table::RegistrationCode, &new.code_hash, &new.id)?;
-    transaction.put(Table::RegistrationKey, &key_digest(&new.identity), &new.id)?;
-    transaction.mark(Table::RegistrationSource, &transaction.under(&new.source, id));
-    transaction.mark(Table::RegistrationEnd, &at(new.expires_at, id));
-    let pending = transaction.number(Number::Pending)?;
-    transaction.set_number(Number::Pending, pending + 1)
-}
-
-/// Takes a registration off every list of those that wait. Its row stays, for whoever asks what became of it.
-pub(super) fn no_longer_waits(transaction: &mut Transaction<'_>, registration: &Registration) -> Kept<()> {
-    let place = transaction.under(&registration.source, registration.id.as_str().as_bytes());
-    if transaction.get_bytes(Table::RegistrationSource, &place)?.is_none() {
-        return Ok(());
-    }
-    transaction.remove(Table::RegistrationSource, &place);
-    transaction.remove(Table::RegistrationCode, &registration.code_hash);
-    let key = key_digest(&registration.identity);
-    let newest: Option<RegistrationId> = transaction.get(Table::RegistrationKey, &key)?;
-    if newest.as_ref() == Some(&registration.id) {
-        transaction.remove(Table::RegistrationKey, &key);
-    }
-    let pending = transaction.number(Number::Pending)?;
-    transaction.set_number(Number::Pending, pending.saturating_sub(1))
-}
-
-/// Whether one more registration from this source may wait, or another in the place of an earlier one.
-fn has_room(transaction: &mut Transaction<'_>, source: &str, in_its_place: bool, now: u64) -> Kept<bool> {
-    let blocked: Option<u64> = transaction.get(Table::BlockedSource, &transaction.hidden(source))?;
-    if blocked.is_some_and(|until| now < until) {
-        return Ok(false);
-    }
-    let from_here = transaction.keys(
-        Table::RegistrationSource,
-        &transaction.hidden(source),
-        None,
-        MAX_PENDING_PER_SOURCE,
-    )?;
-    if in_its_place {
-        return Ok(true);
-    }
-    if from_here.len() < MAX_PENDING_PER_SOURCE {
-        return Ok(transaction.number(Number::Pending)? < MAX_PENDING);
-    }
-    // Those whose time is over are not counted, also where nobody has forgotten them yet.
-    let mut freed = false;
-    for key in from_here {
-        let id = key.get(HIDDEN_BYTES..).unwrap_or_default();
-        let registration: Option<Registration> = transaction.get(Table::Registration, id)?;
-        if let Some(over) = registration.filter(|registration| now >= registration.expires_at) {
-            no_longer_waits(transaction, &over)?;
-            freed = true;
-        }
-    }
-    Ok(freed && transaction.number(Number::Pending)? < MAX_PENDING)
-}
-
-pub(super) fn registration(transaction: &Transaction<'_>, id: &RegistrationId) -> Kept<Option<Registration>> {
-    transaction.get(Table::Registration, id.as_str().as_bytes())
-}
-
-/// Whether it may still become an agent: nobody has decided, or the yes has not come back.
-fn is_open(found: &Registration, now: u64) -> bool {
-    matches!(found.state, RegistrationState::Pending | RegistrationState::Confirming(_))
-        && now < found.expires_at
-}
-
-fn if_it_waits(found: Option<Registration>, now: u64) -> Option<Registration> {
-    found.filter(|found| found.state == RegistrationState::Pending && now < found.expires_at)
-}
-
-pub(super) fn waiting_named(
-    transaction: &Transaction<'_>,
-    id: &RegistrationId,
-    now: u64,
-) -> Kept<Option<Registration>> {
-    Ok(if_it_waits(registration(transaction, id)?, now))
-}
-
-pub(super) fn open_named(
-    transaction: &Transaction<'_>,
-    id: &RegistrationId,
-    now: u64,
-) -> Kept<Option<Registration>> {
-    Ok(registration(transaction, id)?.filter(|found| is_open(found, now)))
-}
-
-pub(super) fn waiting_with_code(
-    transaction: &Transaction<'_>,
-    code_hash: &[u8; 32],
-    now: u64,
-) -> Kept<Option<Registration>> {
-    let id: Option<RegistrationId> = transaction.get(Table::RegistrationCode, code_hash)?;
-    let found = id.map(|id| registration(transaction, &id)).transpose()?.flatten();
-    Ok(if_it_waits(found, now))
-}
-
-/// Those that wait, the one whose time is over next first; at most a page.
-pub(super) fn waiting(transaction: &Transaction<'_>, now: u64) -> Kept<Vec<Registration>> {
-    let mut found = Vec::new();
-    // Nobody waits longer; behind it are those of which one can still ask what became of them.
-    let end = at(now.saturating_add(PENDING_SECS + 1), &[]);
-    let mut after = at(now.saturating_add(1), &[]);
-    loop {
-        let keys = transaction.keys(Table::RegistrationEnd, &[], Some(&after), MAX_PAGE)?;
-        let Some(last) = keys.last() else { return Ok(found) };
-        after = last.clone();
-        for key in keys {
-            if key >= end || found.len() == MAX_PAGE {
-                return Ok(found);
-            }
-            let registration = transaction.get(Table::Registration, key.get(8..).unwrap_or_default())?;
-            found.extend(if_it_waits(registration, now));
-        }
-    }
-}
-
-pub(super) fn waiting_with_key(
-    transaction: &Transaction<'_>,
-    key: &IdentityPublic,
-    now: u64,
-) -> Kept<Option<Registration>> {
-    let id: Option<RegistrationId> = transaction.get(Table::RegistrationKey, &key_digest(key))?;
-    let found = id.map(|id| registration(transaction, &id)).transpose()?.flatten();
-    Ok(found.filter(|found| is_open(found, now)))
-}
-
-pub(super) fn poll(
-    transaction: &Transaction<'_>,
-    id: &RegistrationId,
-    poll_hash: &[u8; 32],
-    now: u64,
-) -> Kept<Option<Polled>> {
-    let found = registration(transaction, id)?.filter(|found| ct_eq_32(&found.poll_hash, poll_hash));
-    Ok(found.map(|found| match found.state {
-        RegistrationState::Approved { agent, expires_at } => Polled::Approved { agent, expires_at },
-        RegistrationState::Denied => Polled::Denied,
-        RegistrationState::Pending | RegistrationState::Confirming(_) if now >= found.expires_at => {
-            Polled::Expired
-        }
-        RegistrationState::Pending => Polled::Pending,
-        RegistrationState::Confirming(_) => Polled::Confirming,
-    }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an approval is used once")]
@@ -231,7 +81,7 @@ pub(super) fn approve(
     approval: Approval,
     now: u64,
 ) -> Kept<Result<Agent, Refused>> {
-    match if_it_waits(registration(transaction, &approval.registration)?, now) {
+    match waiting::if_it_waits(waiting::row(transaction, &approval.registration)?, now) {
         None => Ok(Err(Refused::NoSuchCode)),
         Some(registration) => make_agent(transaction, registration, &approval, now),
     }
@@ -307,7 +157,7 @@ pub(super) fn make_agent(
     };
     let made = make(&registration, approval, renewed.as_ref(), now);
     count(transaction, &registration.id, &approval.by.to_string(), now)?;
-    no_longer_waits(transaction, &registration)?;
+    waiting::leave(transaction, &registration)?;
     registration.state = RegistrationState::Approved { agent: made.id.clone(), expires_at: made.expires_at };
     transaction.put(Table::Registration, registration.id.as_str().as_bytes(), &registration)?;
     keep(transaction, &made, renewed.as_ref(), now)?;
@@ -397,10 +247,10 @@ pub(super) fn deny(
     block_secs: u64,
     now: u64,
 ) -> Kept<Result<Registration, Refused>> {
-    let Some(mut registration) = open_named(transaction, id, now)? else {
+    let Some(mut registration) = waiting::open_named(transaction, id, now)? else {
         return Ok(Err(Refused::NoSuchCode));
     };
-    no_longer_waits(transaction, &registration)?;
+    waiting::leave(transaction, &registration)?;
     registration.state = RegistrationState::Denied;
     transaction.put(Table::Registration, id.as_str().as_bytes(), &registration)?;
     if block_secs > 0 {

@@ -67,7 +67,10 @@ pub(super) async fn take_code(pages: &Pages, request: Request) -> Served {
     let now = now();
     pages.may_guess(&browser, now.secs())?;
     let found = match UserCode::parse(form.one("code").unwrap_or_default()) {
-        Some(code) => pages.run(move |authority| authority.review(&code, now)).await?,
+        Some(code) => {
+            let by = browser.human.clone();
+            pages.run(move |authority| authority.review_reached(&code, &by, now)).await?
+        }
         None => Err(Refused::NoSuchCode),
     };
     match found {
@@ -171,15 +174,7 @@ impl Pages {
     async fn reviewed(&self, name: &str, browser: &Browser) -> Result<Review, Refusal> {
         let id = RegistrationId::parse(name).ok_or(Refused::NoSuchCode)?;
         let (by, now) = (browser.human.clone(), now());
-        let review = self
-            .run(move |authority| {
-                let review = authority.review_named(&id, now)?;
-                match authority.reaches_registration(&review, &by)? {
-                    true => Ok(review),
-                    false => Err(Refused::NoSuchCode),
-                }
-            })
-            .await??;
+        let review = self.run(move |authority| authority.review_named_reached(&id, &by, now)).await??;
         match review.registration.flow {
             Flow::Loopback(_) => Ok(review),
             Flow::Code if browser.typed.as_ref() == Some(&review.registration.id) => Ok(review),

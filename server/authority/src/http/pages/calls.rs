@@ -16,16 +16,15 @@ use super::browser::Browser;
 use super::guard::Form;
 use super::{Pages, Served};
 use crate::authority::{AskedApproval, Authority, Now};
-use crate::directory::{AskedCall, CallPlace, CallStanding, CallState, Human};
+use crate::directory::{AskedCall, CallPlace, CallStanding, CallState, Human, MAX_PAGE};
 use crate::http::now;
 use crate::id::ApprovalId;
 use crate::refused::Refused;
 
 /// What policies call looking at the console.
 const VIEW: &str = "console.view";
-/// The most in one page of the list, and how often as many are looked at for one: not all of them can be seen by everybody.
+/// The most in one page of the list.
 const PAGE: usize = 100;
-const MAX_LOOKS: usize = 10;
 /// The longest arguments that a page shows, in characters: more are never taken.
 const MAX_ARGUMENTS_CHARS: usize = 8_192;
 
@@ -198,35 +197,22 @@ fn place(said: &str) -> Option<CallPlace> {
 /// A page of what waits, of those that this human may see, and where the next begins.
 fn listed(
     authority: &Authority,
-    mut behind: Option<CallPlace>,
+    behind: Option<CallPlace>,
     by: &Human,
     now: Now,
 ) -> Result<(Vec<Line>, Option<CallPlace>), Refused> {
-    let (views, mut lines) = (views(authority, by)?, Vec::new());
-    for _ in 0..MAX_LOOKS {
-        let (asked, last) = authority.asked_approvals_behind(behind.as_ref(), PAGE, by, now)?;
-        let seen = asked.iter().map(|asked| (asked, Right::of(asked, by, views)));
-        for (asked, right) in seen.filter(|(_, right)| right.sees) {
-            if lines.len() >= PAGE {
-                return Ok((lines, behind));
-            }
-            behind = Some((asked.approval.expires_at, asked.approval.id.clone()));
-            lines.push(line(asked, right, now.secs()));
-        }
-        match last {
-            None => return Ok((lines, None)),
-            Some(last) => behind = Some(last),
-        }
-    }
-    Ok((lines, behind))
+    let views = views(authority, by)?;
+    let sees = |asked: &AskedApproval| Right::of(asked, by, views).sees;
+    let (asked, next) = authority.reached_approvals((behind, PAGE), by, now, sees)?;
+    let line = |asked: &AskedApproval| line(asked, Right::of(asked, by, views), now.secs());
+    Ok((asked.iter().map(line).collect(), next))
 }
 
-/// Requests that wait, of those that this human may see.
-pub(super) fn waiting(authority: &Authority, by: &Human, now: Now) -> Result<Vec<Line>, Refused> {
-    let (waiting, views) = (authority.asked_approvals(by, now)?, views(authority, by)?);
-    let seen = waiting.iter().map(|asked| (asked, Right::of(asked, by, views)));
-    let seen = seen.filter(|(_, right)| right.sees);
-    Ok(seen.map(|(asked, right)| line(asked, right, now.secs())).collect())
+/// Requests that wait, of those that this human may decide about.
+pub(super) fn to_decide(authority: &Authority, by: &Human, now: Now) -> Result<Vec<Line>, Refused> {
+    let denies = |asked: &AskedApproval| Right::of(asked, by, false).denies;
+    let (asked, _) = authority.reached_approvals((None, MAX_PAGE), by, now, denies)?;
+    Ok(asked.iter().map(|asked| line(asked, Right::of(asked, by, false), now.secs())).collect())
 }
 
 /// What waits for the one who looks.

@@ -143,7 +143,9 @@ pub(in super::super) async fn agent(pages: &Pages, name: &str, request: Request)
         let directory = authority.directory();
         let agent = authority.reached_agent(id.as_str(), &by)?.ok_or(Refused::Unknown("agent"))?;
         let heard = |event| {
-            let (audiences, id) = (audiences(authority)?, Some(agent.id.to_string()));
+            let own = core::slice::from_ref(&agent.id);
+            let audiences = authority.reached_audiences(audiences(authority)?, own, event, &by)?;
+            let id = Some(agent.id.to_string());
             Heard::of(authority, event, &audiences, id, &path, now.secs())
         };
         let grants = match agent.status {

@@ -79,14 +79,13 @@ pub(in super::super) async fn overview(pages: &Pages, request: Request) -> Serve
         let directory = authority.directory();
         // Who asks to be an agent is nobody's yet, and copies and alarms are of everybody: they are shown to the service's own people.
         let is_own = authority.reaches_service(&by)?;
-        let calls = calls::waiting(authority, &by, now)?;
-        let calls: Vec<_> = calls.into_iter().filter(|line| line.may_decide).collect();
+        let calls = calls::to_decide(authority, &by, now)?;
         let service = match is_own {
             true => Some(Service {
                 copies: servers::copies(authority)?,
                 denied_tools: directory.denied_tools()?.len(),
                 alarms: audit::alarms(authority, NAMED, now.secs()),
-                waiting: directory.waiting(now.secs())?,
+                waiting: authority.waiting_registrations(&by, now)?,
             }),
             false => None,
         };

@@ -37,18 +37,29 @@ impl Control {
         })
     }
 
-    pub(super) fn test_event(&self, params: &TestEventParams, now: Now) -> Outcome<DisableResult> {
+    /// Of agents and humans that `by` does not reach as if they were not there: a trial ends what it is about.
+    pub(super) fn test_event(
+        &self,
+        params: &TestEventParams,
+        by: &Human,
+        now: Now,
+    ) -> Outcome<DisableResult> {
         let event = Trial::named(params.event.as_str())
             .ok_or_else(|| Refusal::invalid_argument("event: session-revoked or account-disabled"))?;
         let (human, agent) = match (&params.agent, &params.user) {
             (Some(name), None) => {
-                let agent = found(self.authority.directory().agent(name.as_str()))?;
-                let Some(agent) = agent else { return Ok(DisableResult::default()) };
+                let Some(agent) = found(self.authority.reached_agent(name.as_str(), by))? else {
+                    return Ok(DisableResult::default());
+                };
                 (agent.owner, Some(agent.id))
             }
             (None, Some(user)) => {
                 let issuer = params.issuer.as_ref().map_or("local", |issuer| issuer.as_str());
-                (Human { issuer: issuer.to_owned(), subject: user.as_str().to_owned() }, None)
+                let human = Human { issuer: issuer.to_owned(), subject: user.as_str().to_owned() };
+                if !found(self.authority.reaches(by, &human))? {
+                    return Ok(DisableResult::default());
+                }
+                (human, None)
             }
             _ => return Err(Refusal::invalid_argument("name an agent or a user, and not both")),
         };

@@ -128,7 +128,7 @@ impl Control {
     fn act(&self, call: AsControlRequest, by: &Human) -> Outcome<AsControlReply> {
         let now = now();
         Ok(match call {
-            AsControlRequest::Registrations(_) => AsControlReply::Registrations(self.registrations(now)?),
+            AsControlRequest::Registrations(_) => AsControlReply::Registrations(self.registrations(by, now)?),
             AsControlRequest::Registration(params) => {
                 AsControlReply::Registration(self.registration(&params, by, now)?)
             }
@@ -155,7 +155,7 @@ impl Control {
             }
             AsControlRequest::Activate(params) => AsControlReply::Activate(self.activate(&params, by, now)?),
             AsControlRequest::PolicyVersions(_) => AsControlReply::PolicyVersions(self.policy_versions()?),
-            AsControlRequest::Status(_) => AsControlReply::Status(self.status(now)?),
+            AsControlRequest::Status(_) => AsControlReply::Status(self.status(by, now)?),
             AsControlRequest::Confirmations(params) => {
                 AsControlReply::Confirmations(self.confirmations(&params, by)?)
             }
@@ -169,7 +169,9 @@ impl Control {
                 })
             }
             AsControlRequest::Events(_) => AsControlReply::Events(self.events()?),
-            AsControlRequest::TestEvent(params) => AsControlReply::TestEvent(self.test_event(&params, now)?),
+            AsControlRequest::TestEvent(params) => {
+                AsControlReply::TestEvent(self.test_event(&params, by, now)?)
+            }
             AsControlRequest::Approvals(_) => AsControlReply::Approvals(self.approvals(by, now)?),
             AsControlRequest::Approval(params) => {
                 AsControlReply::Approval(self.approval(&params.approval_id, by, now)?)
@@ -188,8 +190,8 @@ impl Control {
         })
     }
 
-    fn registrations(&self, now: Now) -> Outcome<RegistrationsResult> {
-        let waiting = found(self.authority.directory().waiting(now.secs()))?;
+    fn registrations(&self, by: &Human, now: Now) -> Outcome<RegistrationsResult> {
+        let waiting = found(self.authority.waiting_registrations(by, now))?;
         let (registrations, more) = short(waiting.into_iter().map(shown::waiting), ANSWER_BYTES);
         Ok(RegistrationsResult { registrations, more })
     }
@@ -249,7 +251,11 @@ impl Control {
         let (page, next) = found(reached)?;
         let (agents, left) =
             short(page.into_iter().map(|agent| shown::agent(agent, now.secs())), ANSWER_BYTES);
-        Ok(AgentsResult { agents, more: left > 0 || next.is_some() })
+        let next = match agents.last() {
+            Some(last) if left > 0 => Some(last.agent_id.clone()),
+            _ => next.map(|id| id.to_string()),
+        };
+        Ok(AgentsResult { agents, more: next.is_some(), next })
     }
 
     fn agent(&self, name: &Label, by: &Human, now: Now) -> Outcome<AgentResult> {
@@ -280,7 +286,7 @@ impl Control {
         }
     }
 
-    /// Who has heard of an event; of agents those that `by` reaches.
+    /// Who has heard of an event; of agents those that `by` reaches, and of resource servers those that they may know of.
     fn confirmations(&self, params: &ConfirmationsParams, by: &Human) -> Outcome<ConfirmationsResult> {
         if params.wait_ms > MAX_WAIT_MS {
             return Err(Refusal::invalid_argument(format!("waitMs: at most {MAX_WAIT_MS}")));
@@ -295,10 +301,10 @@ impl Control {
         }
         let mut reached = Vec::new();
         for agent in agents {
-            reached
-                .extend(found(self.authority.reached_agent(&agent, by))?.map(|agent| agent.id.to_string()));
+            reached.extend(found(self.authority.reached_agent(&agent, by))?.map(|agent| agent.id));
         }
-        let agents = reached;
+        let agents: Vec<String> = reached.iter().map(ToString::to_string).collect();
+        let audiences = found(self.authority.reached_audiences(audiences, &reached, params.event, by))?;
         let patience = Duration::from_millis(params.wait_ms.into());
         let told = self.authority.confirmations(params.event, &audiences, &agents, patience);
         let (mut copies, sidecars) = found(told)?;
@@ -408,11 +414,16 @@ impl Control {
         })
     }
 
-    fn status(&self, now: Now) -> Outcome<AsStatusResult> {
+    fn status(&self, by: &Human, now: Now) -> Outcome<AsStatusResult> {
         let directory = self.authority.directory();
         let policy = found(directory.policy())?;
         let denied = found(directory.denied_tools())?.into_iter().map(|denied| denied.tool);
-        let servers = found(directory.resource_servers())?.into_iter().map(|server| server.audience);
+        // Which resource servers there are is nothing for those of another organisation.
+        let servers = match found(self.authority.reaches_service(by))? {
+            true => found(directory.resource_servers())?,
+            false => Vec::new(),
+        };
+        let servers = servers.into_iter().map(|server| server.audience);
         Ok(AsStatusResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -422,7 +433,7 @@ impl Control {
             policy: policy.map(|policy| policy.digest),
             observed_policy: self.policies.observed().map(|version| version.digest().to_string()),
             last_event: found(directory.last_event())?,
-            waiting: found(directory.waiting(now.secs()))?.len() as u64,
+            waiting: found(self.authority.waiting_registrations(by, now))?.len() as u64,
             denied_tools: short(denied, LIST_BYTES).0,
             resource_servers: short(servers, LIST_BYTES).0,
         })
