@@ -7,6 +7,9 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+#[path = "rule_book/tls.rs"]
+mod tls;
+
 use core::error::Error as _;
 use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Write as _};
