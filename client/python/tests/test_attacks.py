@@ -226,6 +226,32 @@ class Attacks(unittest.TestCase):
                 time.sleep(0.3)
         self.assertEqual(self.world.counts()["authenticator"]["authStatus"], 2)
 
+    #: Who asks first gives up in the meantime: more refusals than its time is enough for.
+    AWAY_FOR_A_WHILE = {"ensureAuthenticated": [{"afterMs": 400, "error": {"code": "UNAVAILABLE"}}, *[{"error": {"code": "UNAVAILABLE"}}] * 9, {}]}
+
+    def test_who_has_more_time_goes_on_waiting_where_who_asked_first_gives_up(self) -> None:
+        self.opened({}, authenticator=self.AWAY_FOR_A_WHILE)
+        agent = self.agent()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(agent.ensure_authenticated, timeout=1.0)
+            while not self.world.counts()["authenticator"]:
+                time.sleep(0.01)
+            self.assertEqual(agent.ensure_authenticated(timeout=60.0).agent_instance_id, "agt_scripted")
+            error = first.exception()
+        self.assertEqual(getattr(error, "code", None), "UNAVAILABLE")
+        self.assertEqual(self.world.counts()["authenticator"], {"ensureAuthenticated": 11}, "one of them asked at a time")
+
+    def test_who_has_more_time_goes_on_waiting_with_asyncio(self) -> None:
+        self.opened({}, authenticator=self.AWAY_FOR_A_WHILE)
+
+        async def calls() -> list[Any]:
+            async with AsyncAgent(**{**self.options, "timeout": 1.0}) as agent:
+                return await asyncio.gather(agent.ensure_authenticated(), agent.ensure_authenticated(timeout=60.0), return_exceptions=True)
+
+        first, second = asyncio.run(calls())
+        self.assertEqual((getattr(first, "code", None), second.agent_instance_id), ("UNAVAILABLE", "agt_scripted"))
+        self.assertEqual(self.world.counts()["authenticator"], {"ensureAuthenticated": 11}, "one of them asked at a time")
+
     def test_who_cannot_seal_asks_once_for_all_who_wait_and_draws_nothing(self) -> None:
         url = self.opened({"A": []}, tqs={"dequeueToken": [{"token": {"channel": "AES-256-GCM"}}], "tokenStatus": [{"afterMs": 200}]})
 

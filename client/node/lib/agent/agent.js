@@ -5,10 +5,10 @@
 const fs = require("node:fs");
 const { askHuman, readApprovalId, requestApproval, usedUp } = require("./approval");
 const { Daemon } = require("./daemon");
-const { Deadline } = require("./deadline");
+const { Deadline, Pause } = require("./deadline");
 const { findDestination, readRoutes, unknownDestination } = require("./destination");
 const { agentSocket, authSocket, userNumber } = require("./endpoint");
-const { AgentError, Lost } = require("./errors");
+const { AgentError, Lost, mayPass } = require("./errors");
 const { Call } = require("./fetch");
 const { Connections } = require("./http");
 const { register } = require("./register");
@@ -45,6 +45,8 @@ class Agent {
   #named;
   #session = { routes: [], askedAt: -Infinity };
   #flights = new Map();
+  /** Why the authenticator is waited for; null while it is asked. */
+  #away = null;
   #authenticatorSeen = false;
 
   constructor(options = {}) {
@@ -180,28 +182,47 @@ class Agent {
     await this.#authenticator.call("tokenStolen", params, new Deadline(TELL_MS / 2), { repeat: false }).catch(() => {});
   }
 
-  /** One such request under way for all who ask. It goes on for those who are still there when one gives up. */
   async #shared(method, deadline) {
-    let flight = this.#flights.get(method);
-    if (!flight) {
-      const own = new Deadline(Math.max(deadline.left(), this.#timeout));
-      flight = this.#open(method, own).finally(() => this.#flights.delete(method));
-      flight.catch(() => {}); // Who waits for it hears of it.
-      this.#flights.set(method, flight);
+    return this.#together(method, (own) => this.#open(method, own), deadline, "no session was opened in time");
+  }
+
+  /** One such act under way for all who ask. It goes on for those who are still there when one gives up. */
+  async #together(what, act, deadline, late) {
+    const failed = () => this.#away ?? new AgentError("TIMEOUT", `${late}; see \`obol auth status\``);
+    for (;;) {
+      let flight = this.#flights.get(what);
+      if (!flight) {
+        const own = new Deadline(Math.max(deadline.left(), this.#timeout));
+        flight = { own, landed: act(own).finally(() => this.#flights.delete(what)) };
+        flight.landed.catch(() => {}); // Who waits for it hears of it.
+        this.#flights.set(what, flight);
+      }
+      try {
+        return await deadline.within(flight.landed, failed);
+      } catch (error) {
+        // Who led may have had less time than this caller.
+        if (!mayPass(error) || deadline.left() <= flight.own.left() + Pause.LONGEST_MS) throw error;
+      }
     }
-    return deadline.within(flight, () => new AgentError("TIMEOUT", "no session was opened in time; see `obol auth status`"));
   }
 
   async #open(method, deadline) {
-    for (;;) {
+    const opened = await this.#patiently(method, {}, deadline);
+    this.#session.askedAt = -Infinity;
+    const { establishedAt } = await this.#sessionInfo(deadline);
+    return { ...opened, establishedAt };
+  }
+
+  /** Asks the authenticator until it answers, or refuses for good, or the time is over. */
+  async #patiently(method, params, deadline) {
+    for (const pause = new Pause(); ; ) {
       try {
-        const opened = await this.#authenticator.call(method, {}, deadline, { repeat: true });
-        this.#session.askedAt = -Infinity;
-        const { establishedAt } = await this.#sessionInfo(deadline);
-        return { ...opened, establishedAt };
+        this.#away = null;
+        return await this.#authenticator.call(method, params, deadline, { repeat: true });
       } catch (error) {
-        const wait = error.retryAfterMs ?? DEFAULT_RETRY_MS;
-        if (error.code !== "AUTHORITY_UNREACHABLE" || wait >= deadline.left()) throw error;
+        const wait = pause.next(error);
+        if (!mayPass(error) || wait >= deadline.left()) throw error;
+        this.#away = error;
         await deadline.pause(wait);
       }
     }
@@ -233,20 +254,14 @@ class Agent {
     if (!this.#canAuthenticate()) {
       throw new AgentError("UNKNOWN_DESTINATION", "nothing names destinations: there is no authenticator; for a session made by hand give `routes`");
     }
-    let flight = this.#flights.get("routes");
-    if (!flight) {
-      flight = this.#readRoutes(new Deadline(this.#timeout)).finally(() => this.#flights.delete("routes"));
-      flight.catch(() => {}); // Who waits for it hears of it.
-      this.#flights.set("routes", flight);
-    }
-    await deadline.within(flight, lateRoutes);
+    await this.#together("routes", (own) => this.#readRoutes(own), deadline, "the authenticator did not say in time where tokens may go");
   }
 
   async #readRoutes(deadline) {
     const routes = [];
     let from;
     for (let page = 0; page < MAX_PAGES; page += 1) {
-      const answer = await this.#authenticator.call("authStatus", from === undefined ? {} : { from }, deadline, { repeat: true });
+      const answer = await this.#patiently("authStatus", from === undefined ? {} : { from }, deadline);
       routes.push(...(answer.routes ?? []));
       from = answer.next;
       if (from === undefined) break;
@@ -301,8 +316,6 @@ function drawAgainAfter({ code, retryAfterMs }, sinceMs) {
   if (code === "QUEUE_EMPTY" || code === "OVERLOADED") return Math.max(10, Number(retryAfterMs) || DEFAULT_RETRY_MS);
   return code === "UNAVAILABLE" && sinceMs < UNAVAILABLE_PATIENCE_MS ? DEFAULT_RETRY_MS : null;
 }
-
-const lateRoutes = () => new AgentError("TIMEOUT", "the authenticator did not say in time where tokens may go; see `obol auth status`");
 
 function found(routes, wanted) {
   const destination = findDestination(routes, wanted);

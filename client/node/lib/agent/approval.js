@@ -4,7 +4,7 @@
 
 const { argumentsHash, isJsonObject } = require("./canonical");
 const { Deadline } = require("./deadline");
-const { AgentError, Lost } = require("./errors");
+const { AgentError, Lost, mayPass } = require("./errors");
 
 /** Longer than somebody may decide. */
 const WAIT_MS = 6 * 60_000;
@@ -14,7 +14,6 @@ const POLL_PAUSE_MS = 100;
 const MEMBERS = new Set(["purpose", "action", "resource", "constraints", "showArguments", "always", "timeout", "onPrompt"]);
 const CALL_MEMBERS = new Set(["tool", "audience", "action", "resource", "constraints", "arguments", "count"]);
 const LIST_MEMBERS = new Set(["purpose", "lifetime", "count", "timeout", "onPrompt"]);
-const MAY_PASS = new Set(["AUTHORITY_UNREACHABLE", "OVERLOADED", "UNAVAILABLE", "DAEMON_UNREACHABLE"]);
 const LABEL = /^[\x21-\x7e]{1,128}$/;
 
 const wrong = (what) => new AgentError("INVALID_ARGUMENT", what);
@@ -107,7 +106,7 @@ async function decided(authenticator, asked, until) {
       away = undefined;
     } catch (error) {
       if (error.code === "INVALID_ARGUMENT") throw failure("forgotten");
-      if (MAY_PASS.has(error.code)) away = error;
+      if (mayPass(error)) away = error;
       else if (error.code !== "TIMEOUT") throw error;
     }
   }

@@ -59,4 +59,18 @@ class Deadline {
   }
 }
 
-module.exports = { Deadline };
+/** Pauses that grow, for what may be over in a moment. */
+class Pause {
+  static #FIRST_MS = 20;
+  static LONGEST_MS = 1_000;
+  #next = Pause.#FIRST_MS;
+
+  /** Milliseconds: as long as was asked for, or longer each time; up to a quarter more, so that those who wait together do not come together. */
+  next({ retryAfterMs }) {
+    const wait = Number.isFinite(retryAfterMs) ? Math.max(1, retryAfterMs) : this.#next;
+    this.#next = Math.min(2 * this.#next, Pause.LONGEST_MS);
+    return wait * (1 + Math.random() / 4);
+  }
+}
+
+module.exports = { Deadline, Pause };

@@ -14,4 +14,9 @@ class AgentError extends Error {
 /** A daemon's answer never came, although the request went out. For who decides whether to ask again. */
 class Lost extends Error {}
 
-module.exports = { AgentError, Lost };
+const MAY_PASS = new Set(["AUTHORITY_UNREACHABLE", "DAEMON_UNREACHABLE", "OVERLOADED", "UNAVAILABLE"]);
+
+/** Whether an authenticator may answer otherwise in a moment, with nothing done about it. */
+const mayPass = (error) => error instanceof AgentError && MAY_PASS.has(error.code);
+
+module.exports = { AgentError, Lost, mayPass };

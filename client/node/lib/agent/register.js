@@ -1,7 +1,7 @@
 // Registration: asks, shows the human what to type, and waits for the answer.
 "use strict";
 
-const { AgentError } = require("./errors");
+const { AgentError, mayPass } = require("./errors");
 
 const POLL_MS = 1_000;
 
@@ -35,7 +35,11 @@ async function register(authenticator, options, deadline) {
     await (options.onPrompt ?? prompt)({ code, words, expiresAt, ...(page && { page }) });
     while (answer.state === "waiting" && deadline.left() > POLL_MS) {
       await deadline.pause(POLL_MS);
-      answer = await authenticator.call("registrationStatus", {}, deadline, { repeat: true });
+      try {
+        answer = await authenticator.call("registrationStatus", {}, deadline, { repeat: true });
+      } catch (error) {
+        if (!mayPass(error)) throw error; // A human has to look at it all the same.
+      }
     }
   }
   if (answer.state !== "active") throw failure(answer.state, { code: answer.code, words: answer.words, expiresAt: answer.expiresAt });

@@ -84,6 +84,17 @@ test("routes stay what they are while the authenticator is away", async (t) => {
   assert.equal((await world.counts()).authenticator.authStatus, 2);
 });
 
+test("who has more time goes on waiting where who asked first gives up", async (t) => {
+  const away = { error: { code: "UNAVAILABLE" } };
+  const ensureAuthenticated = [{ ...away, afterMs: 400 }, ...Array.from({ length: 9 }, () => away), {}];
+  const { world, places } = await opened(t, {}, { authenticator: { ensureAuthenticated } });
+  const agent = new Agent({ socket: places.agentSocket, authSocket: places.authSocket, timeout: 1_000 });
+  t.after(() => agent.close());
+  const [first, second] = await Promise.allSettled([agent.ensureAuthenticated(), agent.ensureAuthenticated({ timeout: 60_000 })]);
+  assert.deepEqual([first.reason?.code, second.value?.agentInstanceId], ["UNAVAILABLE", "agt_scripted"]);
+  assert.deepEqual((await world.counts()).authenticator, { ensureAuthenticated: 11 }, "one of them asked at a time");
+});
+
 test("a socket of another user, or where others can put one, is not connected to", async (t) => {
   if (process.getuid() !== 0) return t.diagnostic("only root can give a file away");
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "obol-trust-"));

@@ -10,14 +10,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from ._canonical import arguments_hash, is_json_object
 from ._deadline import Deadline
-from ._errors import AgentError, Lost, wrong
+from ._errors import MAY_PASS, AgentError, Lost, wrong
 
 #: Longer than somebody may decide.
 WAIT_SECS = 6 * 60.0
 #: How long the authenticator is to wait for news, each time it is asked, and how much later it is asked again.
 POLL_SECS = 5.0
 POLL_PAUSE_SECS = 0.1
-_MAY_PASS = frozenset({"AUTHORITY_UNREACHABLE", "OVERLOADED", "UNAVAILABLE", "DAEMON_UNREACHABLE"})
 _LABEL = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -208,7 +207,7 @@ async def _decided(authenticator: Authenticator, pause: Pause, asked: dict[str, 
         except AgentError as error:
             if error.code == "INVALID_ARGUMENT":
                 raise _failure("forgotten", asked) from None
-            if error.code in _MAY_PASS:
+            if error.code in MAY_PASS:
                 away = error
             elif error.code != "TIMEOUT":
                 raise

@@ -15,6 +15,7 @@ from ._blocking import (
     LONGEST_PAUSE_SECS,
     MAX_IDLE,
     connect_problem,
+    had_less_time,
     late_connection,
 )
 from ._deadline import Deadline
@@ -364,7 +365,7 @@ class AsyncIo:
         self.authenticator = AsyncDaemon(places.auth, places.user, client, "the authenticator (`obol authenticator`)")
         self._connections = AsyncConnections(tls)
         self._timeout = timeout
-        self._flights: dict[tuple[str, asyncio.AbstractEventLoop], asyncio.Future[Any]] = {}
+        self._flights: dict[tuple[str, asyncio.AbstractEventLoop], tuple[asyncio.Future[Any], Deadline]] = {}
 
     async def send(self, request: Prepared, deadline: Deadline) -> Answer:
         return await exchange(await self._connections.take(request.url, deadline), request, deadline)
@@ -374,21 +375,32 @@ class AsyncIo:
 
     async def shared(self, what: str, act: Callable[[Deadline], Awaitable[Any]], deadline: Deadline) -> Any:
         key = (what, asyncio.get_running_loop())
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.ensure_future(act(Deadline(max(deadline.left(), self._timeout))))
-            flight.add_done_callback(lambda over: self._landed(key, over))
-            self._flights[key] = flight
-        # It goes on for those who are still there when one gives up.
-        if not await _within(flight, deadline.left()):
-            raise AgentError("TIMEOUT", f"{what}: not done in time; see `obol auth status`")
-        error = flight.exception()
-        if isinstance(error, AgentError):
-            raise AgentError(error.code, error.message, error.details)
-        return flight.result()
+        while True:
+            flight, own = self._flights.get(key) or self._leave_ground(key, act, deadline)
+            # It goes on for those who are still there when one gives up.
+            if not await _within(flight, deadline.left()):
+                raise AgentError("TIMEOUT", f"{what}: not done in time; see `obol auth status`")
+            error = flight.exception()
+            # Who led may have had less time than this caller.
+            if had_less_time(error, own, deadline):
+                self._landed(key, flight)
+                continue
+            if isinstance(error, AgentError):
+                raise AgentError(error.code, error.message, error.details)
+            return flight.result()
+
+    def _leave_ground(
+        self, key: tuple[str, asyncio.AbstractEventLoop], act: Callable[[Deadline], Awaitable[Any]], deadline: Deadline
+    ) -> tuple[asyncio.Future[Any], Deadline]:
+        own = Deadline(max(deadline.left(), self._timeout))
+        flight = asyncio.ensure_future(act(own))
+        flight.add_done_callback(lambda over: self._landed(key, over))
+        self._flights[key] = flight, own
+        return flight, own
 
     def _landed(self, key: tuple[str, asyncio.AbstractEventLoop], flight: asyncio.Future[Any]) -> None:
-        self._flights.pop(key, None)
+        if self._flights.get(key, (None,))[0] is flight:
+            del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # Who waits for it hears of it; nobody may be left.
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._deadline import LONGEST_PAUSE_SECS as LONGEST_WAIT_SECS
 from ._deadline import Deadline
 from ._endpoint import check_peer, may_pass, trusted_users, unreachable
-from ._errors import AgentError, Lost, Unanswered, Unsent
+from ._errors import MAY_PASS, AgentError, Lost, Unanswered, Unsent
 from ._frames import Decoder, encode, hello, nonsense, result, welcomed
 from ._http import Answer, Prepared, exchange
 from ._url import Url
@@ -290,8 +291,14 @@ def connect_problem(error: Exception) -> str:
     return str(getattr(error, "verify_message", "") or getattr(error, "strerror", "") or type(error).__name__)
 
 
+def had_less_time(error: BaseException | None, led: Deadline, own: Deadline) -> bool:
+    """Whether who asked for all gave up where this caller need not."""
+    return getattr(error, "code", None) in MAY_PASS and own.left() > led.left() + LONGEST_WAIT_SECS
+
+
 class _Flight:
-    def __init__(self) -> None:
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
         self.over = threading.Event()
         self.value: Any = None
         self.error: BaseException | None = None
@@ -316,15 +323,15 @@ class BlockingIo:
             with self._lock:
                 flight = self._flights.get(what)
                 leads = flight is None
-                flight = flight or self._flights.setdefault(what, _Flight())
+                flight = flight or self._flights.setdefault(what, _Flight(deadline))
             if leads:
                 return await self._lead(what, flight, act, deadline)
             if not flight.over.wait(deadline.left()):
                 raise AgentError("TIMEOUT", f"{what}: not done in time; see `obol auth status`")
             if flight.error is None:
                 return flight.value
-            # Who led may have had less time than this caller.
-            if getattr(flight.error, "code", None) not in ("TIMEOUT", None) or deadline.left() <= 0:
+            gave_up = getattr(flight.error, "code", None) in ("TIMEOUT", None) or had_less_time(flight.error, flight.deadline, deadline)
+            if not gave_up or deadline.left() <= 0:
                 raise _copied(flight.error)
 
     async def _lead(self, what: str, flight: _Flight, act: Callable[[Deadline], Awaitable[Any]], deadline: Deadline) -> Any:

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from ._approval import Approval, ApprovalRequest, Approved, ask_human, request_approval, used_up
 from ._call import Call, Done
 from ._channel import is_supported, unsupported
-from ._deadline import Deadline
+from ._deadline import Deadline, Pause
 from ._destination import Destination, Route, Wanted, find_destination, read_routes, unknown_destination
 from ._endpoint import agent_socket, auth_socket, user_number
-from ._errors import AgentError, Lost, wrong
+from ._errors import MAY_PASS, AgentError, Lost, wrong
 from ._http import Answer, Prepared
 from ._register import Registering
 from ._request import Request
@@ -94,6 +94,8 @@ class Core:
         self._routes: list[Route] = []
         self._asked_at = float("-inf")
         self._authenticator_seen = False
+        #: Why the authenticator is waited for; None while it is asked.
+        self._away: AgentError | None = None
         #: Whether the bodies of a tool at an audience are sealed, and when the sidecar said so.
         self._sealed: dict[tuple[str, str | None], tuple[bool, float]] = {}
 
@@ -111,7 +113,11 @@ class Core:
             registering.show(answer)
             while answer.get("state") == "waiting" and deadline.left() > registering.POLL_SECS:
                 await self._io.pause(registering.POLL_SECS, deadline)
-                answer = await ask("registrationStatus", {}, deadline, repeat=True)
+                try:
+                    answer = await ask("registrationStatus", {}, deadline, repeat=True)
+                except AgentError as error:
+                    if error.code not in MAY_PASS:
+                        raise  # Else a human has to look at it all the same.
         return registering.result(answer)
 
     async def authenticate(self, deadline: Deadline) -> dict[str, Any]:
@@ -172,20 +178,37 @@ class Core:
         async def act(until: Deadline) -> dict[str, Any]:
             return await self._open(method, until)
 
-        opened: dict[str, Any] = await self._io.shared(method, act, deadline)
+        opened: dict[str, Any] = await self._together(method, act, deadline)
         return opened
 
+    async def _together(self, what: str, act: Callable[[Deadline], Awaitable[Any]], deadline: Deadline) -> Any:
+        """What the authenticator is asked once for all who wait. Who has no more time hears why it is waited for."""
+        try:
+            return await self._io.shared(what, act, deadline)
+        except AgentError as error:
+            away = self._away
+            if error.code != "TIMEOUT" or away is None:
+                raise
+        raise AgentError(away.code, away.message, away.details)
+
     async def _open(self, method: str, deadline: Deadline) -> dict[str, Any]:
+        opened = await self._patiently(method, {}, deadline)
+        self._asked_at = float("-inf")
+        self._sealed.clear()
+        return {**opened, "establishedAt": (await self.session_info(deadline)).get("establishedAt")}
+
+    async def _patiently(self, method: str, params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+        """Asks the authenticator until it answers, or refuses for good, or the time is over."""
+        pause = Pause()
         while True:
             try:
-                opened = await self._io.authenticator.call(method, {}, deadline, repeat=True)
-                self._asked_at = float("-inf")
-                self._sealed.clear()
-                return {**opened, "establishedAt": (await self.session_info(deadline)).get("establishedAt")}
+                self._away = None
+                return await self._io.authenticator.call(method, params, deadline, repeat=True)
             except AgentError as error:
-                wait = _retry_ms(error) / 1_000
-                if error.code != "AUTHORITY_UNREACHABLE" or wait >= deadline.left():
+                wait = pause.next(error.details.get("retryAfterMs"))
+                if error.code not in MAY_PASS or wait >= deadline.left():
                     raise
+                self._away = AgentError(error.code, error.message, error.details)
             await self.pause(wait, deadline)
 
     async def destination(self, wanted: Wanted, deadline: Deadline) -> Destination:
@@ -223,7 +246,7 @@ class Core:
                 "UNKNOWN_DESTINATION",
                 "nothing names destinations: there is no authenticator; for a session made by hand give `routes`",
             )
-        await self._io.shared("routes", self._read_routes, deadline)
+        await self._together("routes", self._read_routes, deadline)
 
     async def _read_routes(self, deadline: Deadline) -> None:
         routes = await self._read_pages(deadline)
@@ -236,7 +259,7 @@ class Core:
         routes: list[Any] = []
         params: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
-            answer = await self._io.authenticator.call("authStatus", params, deadline, repeat=True)
+            answer = await self._patiently("authStatus", params, deadline)
             routes += answer.get("routes") or []
             if answer.get("next") is None:
                 break

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
+from typing import Any
 
 from ._errors import wrong
 
 MAX_SECS = 24 * 3600.0
+FIRST_PAUSE_SECS = 0.02
+LONGEST_PAUSE_SECS = 1.0
 
 
 class Deadline:
@@ -21,3 +25,17 @@ class Deadline:
     def left(self) -> float:
         """Seconds; 0 when it is over."""
         return max(0.0, self._end - time.monotonic())
+
+
+class Pause:
+    """Pauses that grow, for what may be over in a moment."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE_SECS
+
+    def next(self, asked_ms: Any) -> float:
+        """Seconds: as long as was asked for, or longer each time; up to a quarter more, so that those who wait together do not come together."""
+        said = isinstance(asked_ms, (int, float)) and not isinstance(asked_ms, bool)
+        wait = max(0.001, asked_ms / 1_000) if said else self._next
+        self._next = min(2 * self._next, LONGEST_PAUSE_SECS)
+        return wait * (1 + random.random() / 4)

@@ -21,6 +21,10 @@ class AgentError(Exception):
         return (AgentError, (self.code, self.message, self.details))
 
 
+#: What an authenticator may answer otherwise in a moment, with nothing done about it.
+MAY_PASS = frozenset({"AUTHORITY_UNREACHABLE", "DAEMON_UNREACHABLE", "OVERLOADED", "UNAVAILABLE"})
+
+
 class Lost(Exception):
     """A daemon's answer never came, although the request went out. For who decides whether to ask again."""
 
