@@ -3,7 +3,8 @@
 //   const { requestToken } = require("@obol/agent/lib/agent-tokens");
 //   const token = await requestToken("api.example.com", { scopes: ["data.read"], purpose: "Sync dashboard metrics" });
 //
-// These functions share one client with the usual places for state and secrets. `createClient` makes others.
+// These functions share one client with the usual places for state and secrets. `createClient` makes others. A program that starts
+// again calls `resume()`: what was requested before is kept fresh, and what could not be revoked is revoked.
 "use strict";
 
 const { createClient } = require("./atp/client");
@@ -19,6 +20,7 @@ module.exports = {
   verifyToken: (token, host) => client().verifyToken(token, host),
   revokeToken: (host) => client().revokeToken(host),
   generateAgentId: () => client().generateAgentId(),
+  resume: () => client().resume(),
   status: () => client().status(),
   signAtpBody,
   verifyAtpSignature,

@@ -42,13 +42,15 @@ function mount(handler, extra = () => false) {
   };
 }
 
-/** Starts a provider; `options` are the middleware's, without `url`. */
+/** Starts a provider; `options` are the middleware's, without `url`. While its `outage` is set, what that answers (and says so) nobody else does. */
 async function provider(options = {}, dir = folder(), tls = certificate(dir)) {
   let handler;
+  const target = { outage: undefined };
   const stateDir = folder();
   const requests = [];
   const server = https.createServer({ key: tls.key, cert: tls.cert }, (req, res) => {
     requests.push(`${req.method} ${req.url}`);
+    if (target.outage?.(req, res)) return undefined;
     return mount(handler, (req, res) => {
       if (req.url === "/.well-known/agentdom.json") return (handler.wellKnown()(req, res), true);
       if (req.url === "/data") return (handler.require("read")(req, res, () => res.end(JSON.stringify(req.agentToken))), true);
@@ -61,7 +63,19 @@ async function provider(options = {}, dir = folder(), tls = certificate(dir)) {
   const set = (more = {}) => (handler = middleware({ secret: SECRET, scopes: ["read", "write"], tokenTTL: 3600, agentRate: 0, addressRate: 0, url, stateDir, ...options, ...more }));
   set();
   const close = () => (server.closeAllConnections(), new Promise((done) => server.close(done)));
-  return { host, url, tls, requests, restart: set, close, dir };
+  return Object.assign(target, { host, url, tls, requests, restart: set, close, dir });
+}
+
+/** Answers that a provider has at a bad moment. */
+const unavailable = (req, res) => Boolean(res.writeHead(503, { "Content-Type": "application/json" }).end('{"error":"unavailable"}'));
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Waits until it holds, and fails if it never does. */
+async function until(what, holds, longestMs = 30_000) {
+  for (const end = Date.now() + longestMs; !(await holds()); await pause(25)) {
+    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
+  }
 }
 
 /** One request as it is, without any client of ours. */
@@ -80,4 +94,4 @@ function post(target, url, body, headers = {}) {
   });
 }
 
-module.exports = { MOUNT, SECRET, folder, certificate, provider, post };
+module.exports = { MOUNT, SECRET, folder, certificate, provider, post, unavailable, pause, until };

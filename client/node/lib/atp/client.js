@@ -1,23 +1,22 @@
 // The agent: asks for tokens, keeps them, refreshes them ahead of their end, gives them back.
 "use strict";
 
-const { randomBytes } = require("node:crypto");
-const fs = require("node:fs");
-const { AtpError } = require("./errors");
+const { AtpError, isPassing } = require("./errors");
 const { areScopes, isPurpose, parseHost, sorted } = require("./words");
-const { canonicalBody, signAtpBody } = require("./signature");
-const { readDocument, lifeOf } = require("./discovery");
-const { openKeychain } = require("./keychain");
+const { readEntry, dueAt, isAlive, covers } = require("./entry");
+const { openKeychain, SealedFiles } = require("./keychain");
+const { BackOff } = require("./backoff");
+const { Flights } = require("./flights");
+const { Revocations } = require("./revocations");
+const { secretOf } = require("./secrets");
 const { State } = require("./state");
-const { send } = require("./connect");
+const { Wire, jsonOf } = require("./wire");
 const { decode } = require("./jwt");
 
-const FAILURE_LIFE_MS = 30_000;
-const MAX_CLOCK_CORRECTION_MS = 15 * 60_000;
-const MAX_LEAD_MS = 300_000;
-const BACK_OFF_MS = { first: 1_000, last: 60_000 };
-const SECRET_ACCOUNT = "__atp_secret__:";
-const TOMBSTONE_ACCOUNT = "__atp_revoke__:";
+/** The shortest and the longest that a timer waits. */
+const WAIT_MS = { least: 20, most: 0x7fffffff };
+/** What could not be revoked in one go, because it was too much, goes on after this. */
+const NEXT_REVOCATIONS_MS = 5_000;
 
 /**
  * `stateDir`, `keychain` ("auto", "secret-service", "file"), `secretFile`, `caFile`; `hosts`: further hosts for the plain
@@ -29,17 +28,25 @@ class Client {
   #state;
   #options;
   #keychain;
-  #documents = new Map();
-  #flights = new Map();
+  #revocations;
+  #wire;
+  #flights = new Flights();
+  #backOff = new BackOff();
+  #burials = new BackOff();
+  /** By host: the timer that refreshes its token, and the one that revokes what could not be revoked. */
   #timers = new Map();
+  #burialTimers = new Map();
   #status = new Map();
-  #clockCorrection = new Map();
+  #isClosed = false;
   #now;
 
   constructor({ stateDir, now = Date.now, ...options }) {
     this.#state = new State(stateDir);
     this.#options = { keychain: "auto", hosts: [], endpoints: [], allowPrivate: [], ...options };
     this.#now = now;
+    this.#revocations = new Revocations(new SealedFiles(this.#state.folder), this.#state, now);
+    const secret = async (host) => secretOf(host, this.#options, await this.#chain(), this.#state);
+    this.#wire = new Wire({ options: this.#options, agentId: () => this.generateAgentId(), secretOf: secret, now });
   }
 
   generateAgentId() {
@@ -50,23 +57,20 @@ class Client {
   async requestToken(host, { scopes, purpose } = {}) {
     const place = hostOf(host);
     const request = requestOf(scopes, purpose);
-    return this.#single(place.text, () => this.#state.locked(place.text, () => this.#obtain(place, request)));
+    return this.#result(await this.#alone(place, request, () => this.#obtain(place, request)));
   }
 
-  /** The stored token if it covers the scopes and has not to be refreshed yet, else a new one. */
+  /**
+   * The stored token if it covers the scopes and has not to be refreshed yet, else a new one. One request, however many callers and
+   * processes ask at the same moment. While the provider cannot answer, the stored one as long as it lives.
+   */
   async ensureToken(host, { scopes, purpose } = {}) {
     const place = hostOf(host);
     const request = requestOf(scopes, purpose);
-    const fresh = await this.#stored(place.text, request);
-    if (fresh) return (this.#schedule(place, request, fresh), this.#result(fresh));
-    return this.#single(place.text, () =>
-      this.#state.locked(place.text, async () => {
-        // Another process may have refreshed it meanwhile.
-        const found = await this.#stored(place.text, request);
-        if (found) return (this.#schedule(place, request, found), this.#result(found));
-        return this.#obtain(place, request);
-      }),
-    );
+    const kept = await this.#spare(place, request);
+    const isFresh = kept && this.#now() < dueAt(kept);
+    if (isFresh && this.#timers.get(place.text)?.of === watchOf(request, kept)) return this.#result(kept);
+    return this.#result(await this.#renew(place, request));
   }
 
   /** Asks the issuer. No answer is an error and never `valid: false`. */
@@ -75,94 +79,128 @@ class Client {
     if (typeof token !== "string" || !(await this.#isFrom(token, place))) {
       throw new AtpError("WrongIssuer", `the token is not from ${place.text}: nothing was sent`);
     }
-    const { verify } = await this.#discover(place);
-    const answer = await this.#send(verify, { headers: { Authorization: `Bearer ${token}` } });
-    const body = jsonOf(answer.body);
-    if (answer.status !== 200 || typeof body?.valid !== "boolean") throw refused(place, answer);
-    return body.valid ? pick(body, ["valid", "scopes", "expires_at", "agent_id"]) : { valid: false };
+    return this.#wire.verify(place, token);
   }
 
-  /** Gives the token back. The entry goes in any case; what did not get through is tried again. */
+  /** Gives the token back. The entry goes in any case; what did not get through is tried again, before the next request and by itself. */
   async revokeToken(host) {
     const place = hostOf(host);
-    this.#stop(place.text);
-    await this.#state.remember(place.text, undefined);
-    const keychain = await this.#chain();
-    const entry = parse(await keychain.get(place.text));
-    if (!entry) return { revoked: true, remote: false };
-    await keychain.set(TOMBSTONE_ACCOUNT + place.text, JSON.stringify(entry));
-    await keychain.delete(place.text);
-    return { revoked: true, remote: await this.#bury(place) };
+    return this.#alone(place, undefined, async () => {
+      this.#stop(place.text);
+      await this.#state.changeHosts(({ fresh }) => delete fresh[place.text]);
+      const entry = await this.#entry(place.text);
+      if (entry) {
+        await this.#revocations.bequeath(place.text, entry);
+        await (await this.#chain()).delete(place.text);
+      }
+      const before = await this.#revocations.list(place.text);
+      const left = await this.#bury(place);
+      const isLeft = (one) => left.some(({ access_token }) => access_token === one.access_token);
+      return { revoked: true, remote: entry ? !isLeft(entry) : before.length > 0 && left.length === 0 };
+    });
   }
 
-  /** By host: when the token ends, when it is due, and why it could not be refreshed. */
+  /** By host: when the token ends, when it is due, how often in a row it could not be refreshed, why it is not tried any more, and whether tokens are still to be revoked. */
   status() {
-    return Object.fromEntries(this.#status);
+    const all = Object.fromEntries(this.#status);
+    for (const host of this.#burialTimers.keys()) all[host] = { ...all[host], to_be_revoked: true };
+    return all;
   }
 
   /** Goes on after a restart: refreshes what was kept fresh before, and revokes what could not be revoked. */
   async resume() {
-    for (const [host, request] of Object.entries(await this.#state.hosts())) {
+    const { fresh, revocations } = await this.#state.hosts();
+    for (const [host, watched] of Object.entries(fresh)) {
       const place = parseHost(host);
-      const entry = place && parse(await (await this.#chain()).get(place.text));
-      if (entry) this.#schedule(place, request, entry);
+      if (!place) continue;
+      try {
+        const request = requestOf(watched?.scopes, watched?.purpose);
+        this.#schedule(place, request, await this.#entry(place.text));
+      } catch (error) {
+        // One host's entry that cannot be read does not keep the others.
+        this.#status.set(place.text, { ended: error.message });
+      }
     }
+    for (const place of revocations.map(parseHost)) if (place) this.#buryIn(place, 0);
   }
 
   /** Stops all timers. */
   close() {
+    this.#isClosed = true;
     for (const host of this.#timers.keys()) this.#stop(host);
+    for (const timer of this.#burialTimers.values()) clearTimeout(timer);
+    this.#burialTimers.clear();
   }
 
-  #single(host, work) {
-    const flying = this.#flights.get(host);
-    if (flying) return flying;
-    const flight = work().finally(() => this.#flights.delete(host));
-    this.#flights.set(host, flight);
-    return flight;
+  /** Nobody else asks this host meanwhile, neither here nor in another process. */
+  #alone(place, request, work) {
+    return this.#flights.alone(place.text, JSON.stringify(request), () => this.#state.locked(place.text, work));
   }
 
   async #chain() {
-    return (this.#keychain ??= openKeychain(this.#options.keychain, this.#state.folder));
+    this.#keychain ??= openKeychain(this.#options.keychain, this.#state.folder);
+    try {
+      return await this.#keychain;
+    } catch (error) {
+      this.#keychain = undefined;
+      throw error;
+    }
   }
 
-  async #stored(host, request) {
-    const entry = parse(await (await this.#chain()).get(host));
-    const covers = entry && request.scopes.every((scope) => entry.scopes_granted.includes(scope));
-    return covers && this.#now() < dueAt(entry, 1) ? entry : null;
+  async #entry(host) {
+    return readEntry(await (await this.#chain()).get(host), host);
+  }
+
+  /** The kept token, if it covers the scopes and may still be handed out. */
+  async #spare(place, request) {
+    const entry = await this.#entry(place.text);
+    return entry && covers(entry, request) && isAlive(entry, this.#now()) ? entry : null;
+  }
+
+  /** A new token where that is due, by one request of all who want it now. While the provider cannot answer, the kept one. */
+  #renew(place, request) {
+    return this.#flights.alone(place.text, JSON.stringify(request), async (flight) => {
+      const spare = await this.#spare(place, request);
+      const mayWait = spare && (this.#now() < dueAt(spare) || this.#backOff.left(place.text) > 0);
+      if (mayWait) return this.#watch(place, request, spare);
+      const failed = flight.failedMeanwhile();
+      if (failed) throw failed;
+      try {
+        return await this.#state.locked(place.text, async () => {
+          // Another process may have refreshed it meanwhile.
+          const found = await this.#spare(place, request);
+          if (found && this.#now() < dueAt(found)) return this.#watch(place, request, found);
+          return this.#obtain(place, request);
+        });
+      } catch (error) {
+        if (isPassing(error) && spare && isAlive(spare, this.#now())) return this.#watch(place, request, spare);
+        flight.fails(error);
+        throw error;
+      }
+    });
   }
 
   async #obtain(place, request) {
+    try {
+      const entry = await this.#ask(place, request);
+      this.#backOff.over(place.text);
+      return await this.#watch(place, request, entry);
+    } catch (error) {
+      if (isPassing(error)) this.#backOff.failed(place.text, error.retry_after);
+      throw error;
+    }
+  }
+
+  async #ask(place, request) {
     await this.#bury(place);
-    const { token: endpoint } = await this.#discover(place);
-    const answer = await this.#signed(place, endpoint, request, true);
-    const body = jsonOf(answer.body);
-    if (answer.status === 404 || answer.status === 410) this.#documents.delete(place.text);
-    if (answer.status !== 200) throw refused(place, answer);
-    const entry = this.#entryOf(place, endpoint, body);
+    const entry = await this.#wire.ask(place, request);
     if (!entry.scopes_granted.every((scope) => request.scopes.includes(scope))) {
-      await this.#sendRevocation(place, entry.access_token).catch(() => {});
+      await this.#revocations.bequeath(place.text, entry);
+      await this.#bury(place);
       throw new AtpError("WiderGrant", `${place.text} granted more than was asked for; the token was given back`);
     }
     await (await this.#chain()).set(place.text, JSON.stringify(entry));
-    await this.#state.remember(place.text, request);
-    this.#schedule(place, request, entry);
-    return this.#result(entry);
-  }
-
-  #entryOf(place, endpoint, body) {
-    const sound = typeof body?.token === "string" && body.token !== "" && areScopes(body.scopes_granted) && Number.isSafeInteger(body.expires_in) && body.expires_in > 0;
-    if (!sound) throw new AtpError("Unavailable", `${place.text} answered without a token of the right form`);
-    return {
-      method: "agent_token",
-      access_token: body.token,
-      expires_at: this.#now() + body.expires_in * 1000,
-      scopes_granted: sorted(body.scopes_granted),
-      agent_id: String(body.agent_id ?? ""),
-      token_id: String(body.id ?? ""),
-      endpoint: endpoint.text,
-      obtained_at: this.#now(),
-    };
+    return entry;
   }
 
   async #result(entry) {
@@ -177,140 +215,88 @@ class Client {
     };
   }
 
-  /** Signs and sends; once more with the clock corrected, or with a secret that was changed meanwhile. */
-  async #signed(place, endpoint, members, mayRepeat, aud = endpoint.text) {
-    const secret = await this.#secret(place.text);
-    const body = {
-      ...members,
-      agent_id: await this.generateAgentId(),
-      aud,
-      nonce: randomBytes(16).toString("base64url"),
-      timestamp: Math.floor(this.#now() + (this.#clockCorrection.get(place.text) ?? 0)),
-    };
-    const text = canonicalBody({ ...body });
-    const signed = `${text.slice(0, -1)},"signature":"${signAtpBody(body, secret)}"}`;
-    const answer = await this.#send(endpoint, { headers: { "Content-Type": "application/json" }, body: signed });
-    const repeat = () => this.#signed(place, endpoint, members, false, aud);
-    if (mayRepeat && answer.status === 401) {
-      const code = jsonOf(answer.body)?.error;
-      if (code === "stale_timestamp" && this.#correctClock(place.text, answer.headers.date)) return repeat();
-      if (code === "invalid_signature" && (await this.#secret(place.text)) !== secret) return repeat();
-    }
-    return answer;
-  }
-
-  #correctClock(host, date) {
-    const difference = Date.parse(date ?? "") - this.#now();
-    if (!(Math.abs(difference) <= MAX_CLOCK_CORRECTION_MS)) return false;
-    this.#clockCorrection.set(host, difference);
-    return true;
-  }
-
-  async #discover(place) {
-    const kept = this.#documents.get(place.text);
-    if (kept && this.#now() < kept.until) {
-      if (kept.error) throw kept.error;
-      return kept.found;
-    }
-    try {
-      const endpoint = { host: place, authority: place.text, path: "/.well-known/agentdom.json" };
-      const answer = await this.#send(endpoint, { method: "GET" });
-      if (answer.status !== 200) throw new AtpError("NotOffered", `${place.text} has no discovery document (${answer.status})`);
-      const found = readDocument(answer.body, place, this.#options.endpoints);
-      this.#documents.set(place.text, { found, until: this.#now() + lifeOf(answer.headers) });
-      return found;
-    } catch (error) {
-      this.#documents.set(place.text, { error, until: this.#now() + FAILURE_LIFE_MS });
-      throw error;
-    }
-  }
-
-  #send(endpoint, request) {
-    const { caFile, allowPrivate } = this.#options;
-    const ca = caFile === undefined ? undefined : fs.readFileSync(caFile);
-    return send(endpoint, { ...request, ca, mayBePrivate: allowPrivate.includes(endpoint.host.text) });
-  }
-
-  /** Read afresh for each request, so that a rotation needs no restart. */
-  async #secret(host) {
-    const { secretFile, hosts } = this.#options;
-    if (secretFile !== undefined) return fs.readFileSync(secretFile, "utf8").replace(/\r?\n$/, "");
-    const kept = await (await this.#chain()).get(SECRET_ACCOUNT + host);
-    if (kept) return kept;
-    const own = process.env[`AGENTDOM_ATP_SECRET__${host.toUpperCase().replace(/[^A-Z0-9]/g, "_")}`];
-    if (own) return (warnOfEnvironment(), own);
-    const plain = process.env.AGENTDOM_ATP_SECRET;
-    if (!plain) throw new AtpError("NoSecret", `no secret for ${host}: set secretFile, or AGENTDOM_ATP_SECRET`);
-    warnOfEnvironment();
-    const bound = hosts.includes(host) ? host : await this.#state.bindPlainSecret(host);
-    if (bound !== host) throw new AtpError("NoSecret", `AGENTDOM_ATP_SECRET is used for ${bound}; to use it for ${host} too, list that in hosts`);
-    return plain;
-  }
-
   async #isFrom(token, place) {
-    const entry = parse(await (await this.#chain()).get(place.text));
-    if (entry?.access_token === token) return true;
+    if ((await this.#entry(place.text))?.access_token === token) return true;
     const claims = jsonOf(decode(token.split(".")[1] ?? "") ?? Buffer.alloc(0));
     return claims?.iss === `https://${place.text}`;
   }
 
-  async #sendRevocation(place, token) {
-    const { token: endpoint, revoke } = await this.#discover(place);
-    const answer = await this.#signed(place, revoke, { action: "revoke", token }, true, endpoint.text);
-    return answer.status === 200 && jsonOf(answer.body)?.revoked === true;
-  }
-
-  /** Revokes what could not be revoked before. */
+  /** Revokes what could not be revoked before; what is left. The caller holds the host's lock. */
   async #bury(place) {
-    const keychain = await this.#chain();
-    const entry = parse(await keychain.get(TOMBSTONE_ACCOUNT + place.text));
-    if (!entry) return true;
-    const gone = entry.expires_at < this.#now() || (await this.#sendRevocation(place, entry.access_token).catch(() => false));
-    if (gone) await keychain.delete(TOMBSTONE_ACCOUNT + place.text);
-    return gone;
+    const { left, stopped } = await this.#revocations.bury(place.text, async ({ access_token }) => {
+      const told = await this.#wire.revoke(place, access_token);
+      // Where the process ended between the two, it is still kept.
+      if (told && (await this.#entry(place.text))?.access_token === access_token) await (await this.#chain()).delete(place.text);
+      return told;
+    });
+    clearTimeout(this.#burialTimers.get(place.text));
+    this.#burialTimers.delete(place.text);
+    if (left.length === 0) this.#burials.over(place.text);
+    else this.#burials.failed(place.text, stopped?.retry_after);
+    if (left.length > 0) this.#buryIn(place, Math.max(this.#burials.left(place.text), stopped ? 0 : NEXT_REVOCATIONS_MS));
+    return left;
   }
 
-  #schedule(place, request, entry, failures = 0, waitMs) {
+  #buryIn(place, waitMs) {
+    if (this.#isClosed) return;
+    clearTimeout(this.#burialTimers.get(place.text));
+    const again = () => {
+      this.#alone(place, undefined, () => this.#bury(place)).catch(() => {
+        this.#burials.failed(place.text);
+        this.#buryIn(place, this.#burials.left(place.text));
+      });
+    };
+    this.#burialTimers.set(place.text, setTimeout(again, Math.max(WAIT_MS.least, waitMs)).unref());
+  }
+
+  /** Remembers what to keep fresh, also after a restart. */
+  async #watch(place, request, entry) {
+    await this.#state.changeHosts(({ fresh }) => (fresh[place.text] = request));
+    this.#schedule(place, request, entry);
+    return entry;
+  }
+
+  /** Refreshes this token when it is due; where there is none, now. */
+  #schedule(place, request, entry) {
     this.#stop(place.text);
-    const at = waitMs === undefined ? dueAt(entry, 0.9 + Math.random() * 0.2) : this.#now() + waitMs;
-    this.#status.set(place.text, { expires_at: entry.expires_at, due_at: at, failures });
-    const timer = setTimeout(() => this.#refresh(place, request, entry, failures), Math.min(Math.max(0, at - this.#now()), 0x7fffffff));
-    timer.unref();
-    this.#timers.set(place.text, timer);
+    if (this.#isClosed) return;
+    const now = this.#now();
+    const wait = Math.max(WAIT_MS.least, (entry ? dueAt(entry) : now) - now, this.#backOff.left(place.text));
+    this.#status.set(place.text, { expires_at: entry?.expires_at, due_at: now + wait, failures: this.#backOff.count(place.text) });
+    const timer = setTimeout(() => this.#refresh(place), Math.min(WAIT_MS.most, wait)).unref();
+    this.#timers.set(place.text, { timer, of: watchOf(request, entry) });
   }
 
-  async #refresh(place, request, entry, failures) {
+  /** Never throws. What is to be kept fresh is looked up anew: another process may have changed that, or given the token back. */
+  async #refresh(place) {
+    let request;
     try {
-      await this.#single(place.text, () => this.#state.locked(place.text, () => this.#renew(place, request, entry)));
+      const { fresh } = await this.#state.hosts();
+      if (!Object.hasOwn(fresh, place.text)) return this.#stop(place.text);
+      request = requestOf(fresh[place.text]?.scopes, fresh[place.text]?.purpose);
+      await this.#renew(place, request);
     } catch (error) {
-      if (error.code === "Refused" && error.status !== 429 && error.status < 500) {
-        this.#status.set(place.text, { expires_at: entry.expires_at, ended: error.error });
-        return;
-      }
-      const longest = Math.min(BACK_OFF_MS.last, BACK_OFF_MS.first * 2 ** failures);
-      this.#schedule(place, request, entry, failures + 1, Math.max(Math.random() * longest, (error.retry_after ?? 0) * 1000));
+      const entry = await this.#entry(place.text).catch(() => null);
+      if (request !== undefined && isPassing(error)) this.#schedule(place, request, entry);
+      else this.#end(place.text, error, entry);
     }
   }
 
-  /** A new token, unless another process has fetched one meanwhile. */
-  async #renew(place, request, entry) {
-    const found = await this.#stored(place.text, request);
-    if (!found || found.access_token === entry.access_token) return this.#obtain(place, request);
-    this.#schedule(place, request, found);
-    return this.#result(found);
+  /** It is not tried any more until somebody requests it again. */
+  #end(host, error, entry) {
+    this.#stop(host);
+    this.#status.set(host, { expires_at: entry?.expires_at, ended: error.error ?? error.message });
   }
 
   #stop(host) {
-    clearTimeout(this.#timers.get(host));
+    clearTimeout(this.#timers.get(host)?.timer);
     this.#timers.delete(host);
     this.#status.delete(host);
   }
 }
 
-/** When a token has to be refreshed: a fifth of its life before its end, at most 5 minutes, times a factor. */
-function dueAt({ expires_at, obtained_at }, factor) {
-  return expires_at - Math.min(MAX_LEAD_MS, (expires_at - obtained_at) / 5) * factor;
-}
+/** What a timer is for: another request or another token takes another. */
+const watchOf = (request, entry) => JSON.stringify([request, entry?.access_token]);
 
 function hostOf(text) {
   const host = parseHost(text);
@@ -324,32 +310,6 @@ function requestOf(scopes, purpose) {
     throw new AtpError("Argument", "purpose must be a text of at most 256 bytes without control or format characters");
   }
   return { scopes: sorted(scopes), purpose };
-}
-
-function refused(place, answer) {
-  const error = jsonOf(answer.body)?.error;
-  const code = typeof error === "string" && /^[a-z_]{1,40}$/.test(error) ? error : `status_${answer.status}`;
-  const seconds = Number(/^[0-9]{1,6}$/.exec(answer.headers["retry-after"] ?? "")?.[0] ?? NaN);
-  const details = { status: answer.status, error: code, retry_after: Number.isNaN(seconds) ? undefined : seconds };
-  if (answer.status >= 500) return new AtpError("Unavailable", `${place.text} cannot answer at the moment (${code})`, details);
-  return new AtpError("Refused", `${place.text} refused: ${code}`, details);
-}
-
-function jsonOf(bytes) {
-  try {
-    return JSON.parse(bytes.toString("utf8"));
-  } catch {
-    return undefined;
-  }
-}
-
-const parse = (text) => (text === null ? null : JSON.parse(text));
-const pick = (body, names) => Object.fromEntries(names.map((name) => [name, body[name]]));
-
-let warned = false;
-function warnOfEnvironment() {
-  if (!warned) process.emitWarning("agent-tokens: the secret comes from the environment, which other processes of this user can read; secretFile is safer");
-  warned = true;
 }
 
 module.exports = { createClient };

@@ -18,7 +18,7 @@ function run(args, input) {
       if (!error) resolve(stdout);
       // 1 is its answer for "not found".
       else if (error.code === 1 && stdout === "") resolve(null);
-      else reject(error);
+      else reject(new AtpError("Keychain", `the Secret Service does not answer (secret-tool ${args[0]}: ${error.code ?? error.signal ?? "failed"}); is the keyring unlocked?`));
     });
     child.stdin.on("error", () => {});
     child.stdin.end(input ?? "");
@@ -95,4 +95,4 @@ async function openKeychain(chosen, folder) {
   return new SealedFiles(folder);
 }
 
-module.exports = { openKeychain };
+module.exports = { openKeychain, SealedFiles };

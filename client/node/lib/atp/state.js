@@ -1,15 +1,18 @@
-// The agent's folder: its name, the hosts whose tokens are kept fresh, and locks between processes.
+// The agent's folder: its name, what is kept fresh and what is still to be revoked, and locks between processes.
 "use strict";
 
+const { randomBytes } = require("node:crypto");
 const fs = require("node:fs/promises");
 const os = require("node:os");
 const path = require("node:path");
 const { computeAgentId } = require("./agent-id");
+const { AtpError } = require("./errors");
+const { locked } = require("./lock");
 const { HEX64 } = require("./words");
 
-const LOCK_PATIENCE_MS = 15_000;
-const LOCK_STALE_MS = 30_000;
-const LOCK_PAUSE_MS = 40;
+const HOSTS = "hosts.json";
+/** The most hosts whose tokens are kept fresh. */
+const MAX_HOSTS = 1_000;
 
 function usualFolder() {
   const home = process.env.XDG_STATE_HOME ?? path.join(os.homedir(), ".local/state");
@@ -21,16 +24,32 @@ class State {
     this.folder = folder;
   }
 
-  async write(name, text, flag = "w") {
-    await fs.mkdir(this.folder, { recursive: true, mode: 0o700 });
-    await fs.writeFile(path.join(this.folder, name), text, { mode: 0o600, flag, flush: true });
+  path = (name) => path.join(this.folder, name);
+
+  /** A failure of the system in words that help; a "file exists" or our own error as it is. */
+  async #doing(work) {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof AtpError || error.code === "EEXIST" || typeof error.syscall !== "string") throw error;
+      throw new AtpError("State", `${this.folder}: ${error.syscall} failed (${error.code}); stateDir must be a folder that this user can write to`);
+    }
+  }
+
+  write(name, text, flag = "w") {
+    return this.#doing(async () => {
+      await fs.mkdir(this.folder, { recursive: true, mode: 0o700 });
+      await fs.writeFile(this.path(name), text, { mode: 0o600, flag, flush: true });
+    });
   }
 
   read(name) {
-    return fs.readFile(path.join(this.folder, name), "utf8").catch((error) => {
-      if (error.code === "ENOENT") return null;
-      throw error;
-    });
+    return this.#doing(() =>
+      fs.readFile(this.path(name), "utf8").catch((error) => {
+        if (error.code === "ENOENT") return null;
+        throw error;
+      }),
+    );
   }
 
   /** Computed once and kept, whatever the host is called later. */
@@ -55,44 +74,48 @@ class State {
     return (await this.read("plain-secret-host")).trim();
   }
 
+  /** By host what is kept fresh, and the hosts where revocations did not get through: `{ fresh, revocations }`. */
   async hosts() {
+    const text = await this.read(HOSTS);
+    if (text === null) return { fresh: {}, revocations: [] };
+    let all;
     try {
-      return JSON.parse((await this.read("hosts.json")) ?? "{}");
+      all = JSON.parse(text);
     } catch {
-      return {};
+      all = null;
     }
+    if (typeof all !== "object" || all === null) {
+      throw new AtpError("State", `${this.path(HOSTS)} is damaged; remove it, and request again what is to be kept fresh`);
+    }
+    // Before there were revocations in it, the file was what is kept fresh alone.
+    return Array.isArray(all.revocations) ? all : { fresh: all, revocations: [] };
   }
 
-  async remember(host, request) {
-    await this.locked("hosts", async () => {
+  /** Changes that list; of several processes one at a time. Nearly always there is nothing to change. */
+  async changeHosts(change) {
+    const changed = async () => {
       const hosts = await this.hosts();
-      if (request === undefined) delete hosts[host];
-      else hosts[host] = request;
-      await this.write("hosts.json.new", JSON.stringify(hosts));
-      await fs.rename(path.join(this.folder, "hosts.json.new"), path.join(this.folder, "hosts.json"));
+      const before = JSON.stringify(hosts);
+      change(hosts);
+      const after = JSON.stringify(hosts);
+      if (Object.keys(hosts.fresh).length > MAX_HOSTS) {
+        throw new AtpError("Argument", "tokens of 1,000 hosts are kept fresh already; revoke one first");
+      }
+      return after === before ? null : after;
+    };
+    if ((await changed()) === null) return;
+    await this.locked("hosts", async () => {
+      const after = await changed();
+      if (after === null) return;
+      const next = `${HOSTS}.${randomBytes(4).toString("hex")}`;
+      await this.write(next, after, "wx");
+      await this.#doing(() => fs.rename(this.path(next), this.path(HOSTS)));
     });
   }
 
-  /** Runs one process at a time. A lock that was left behind is broken after a while. */
-  async locked(name, work) {
-    const file = `lock-${Buffer.from(name).toString("base64url")}`;
-    const until = Date.now() + LOCK_PATIENCE_MS;
-    for (;;) {
-      try {
-        await this.write(file, `${process.pid}\n`, "wx");
-        break;
-      } catch (error) {
-        if (error.code !== "EEXIST" || Date.now() > until) throw error;
-      }
-      const age = await fs.stat(path.join(this.folder, file)).then((found) => Date.now() - found.mtimeMs, () => 0);
-      if (age > LOCK_STALE_MS) await fs.rm(path.join(this.folder, file), { force: true });
-      await new Promise((done) => setTimeout(done, LOCK_PAUSE_MS * (0.5 + Math.random())));
-    }
-    try {
-      return await work();
-    } finally {
-      await fs.rm(path.join(this.folder, file), { force: true });
-    }
+  /** Runs while no other process has this lock, nor anybody else here. */
+  locked(name, work) {
+    return this.#doing(() => locked(this.path(`lock-${Buffer.from(name).toString("base64url")}`), work));
   }
 }
 
