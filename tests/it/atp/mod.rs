@@ -9,5 +9,6 @@ mod offline;
 mod provider;
 mod replicas;
 mod sandbox;
+mod secrets;
 mod serve;
 mod shared_store;

@@ -83,6 +83,14 @@ impl Serve {
         Some((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
+    /// Has the secrets read again, as an operator does.
+    pub(crate) fn reload(&self) {
+        let count = || self.log().matches("secrets read again").count();
+        let before = count();
+        self.signal(Signal::HUP);
+        wait_until("secrets read again", || count() > before);
+    }
+
     /// Asks for a token of the master: the status.
     pub(crate) fn issue(&self) -> Option<u16> {
         self.call("POST", "/issue", MASTER, r#"{"scopes":["read"]}"#).map(|(status, _)| status)
@@ -103,17 +111,22 @@ impl Serve {
 
     /// A signed request.
     pub(crate) fn signed(&self) -> String {
+        self.signed_by(AgentId::from_random([1; 16]), SECRET)
+    }
+
+    /// A request that this agent signed with this secret.
+    pub(crate) fn signed_by(&self, agent_id: AgentId, secret: &str) -> String {
         static NONCE: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         let body = TokenBody {
-            agent_id: AgentId::from_random([1; 16]),
+            agent_id,
             aud: Some(endpoint(self.port).into()),
             nonce: Some(format!("nonce-{:08}", NONCE.fetch_add(1, Ordering::Relaxed)).into()),
             purpose: None,
             scopes: vec!["read".into()],
             timestamp: u64::try_from(now).unwrap(),
         };
-        String::from_utf8(body.signed_with(&Secret::of_any_length(SECRET.as_bytes()))).unwrap()
+        String::from_utf8(body.signed_with(&Secret::of_any_length(secret.as_bytes()))).unwrap()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output;
 use crate::sessions::create::write_new;
 use crate::settings::args::Output;
-use crate::settings::args::atp::{SecretCommand, Whose};
+use crate::settings::args::atp::{OneAgent, SecretCommand, Whose};
 
 /// The longest time that an old secret is kept, in seconds: 90 days.
 const MAX_KEEP_SECS: u64 = 90 * 86_400;
@@ -25,6 +25,8 @@ pub(super) fn run(command: &SecretCommand) -> Outcome {
         SecretCommand::New { whose, scope, output } => new(whose, scope, *output),
         SecretCommand::Rotate { whose, keep, output } => rotate(whose, keep, *output),
         SecretCommand::Retire { whose, now, output } => retire(whose, *now, *output),
+        SecretCommand::Disable { agent, output } => set_status(agent, Status::Disabled, *output),
+        SecretCommand::Enable { agent, output } => set_status(agent, Status::Active, *output),
     }
 }
 
@@ -108,8 +110,8 @@ fn retire(whose: &Whose, end_tokens: bool, output: Output) -> Outcome {
             return if masters.len() == before { Err(missing("master")) } else { Ok(()) };
         }
         let secrets = book.secrets_of(whose)?;
-        if secrets.len() < 2 && !end_tokens {
-            return Err(Failure::usage("there is no secret before the newest; rotate first"));
+        if secrets.len() < 2 {
+            return Err(only_one(end_tokens));
         }
         secrets.truncate(1);
         if let (true, Some(agent)) = (end_tokens, &whose.who.agent) {
@@ -123,6 +125,48 @@ fn retire(whose: &Whose, end_tokens: bool, output: Output) -> Outcome {
         output::json(&json!({ "retired": true }));
     }
     Ok(())
+}
+
+/// Nothing was ended, and whoever meant to end something urgently must see that.
+fn only_one(end_tokens: bool) -> Failure {
+    Failure::usage(if end_tokens {
+        "nothing was changed: this agent has one secret, which would hold on. To cut the agent off, use `obol atp secret disable`. To \
+         replace a secret that was copied, use `obol atp secret rotate --keep 0s`, then this again"
+    } else {
+        "there is no secret before the newest; rotate first"
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Active,
+    Disabled,
+}
+
+/// Cuts an agent off, or lets it in again. What it had from before stays over.
+fn set_status(agent: &OneAgent, status: Status, output: Output) -> Outcome {
+    let is_disabled = status == Status::Disabled;
+    edit(&agent.secrets, |book| {
+        let now = now()?;
+        let entry = book.find("agents", "agent_id", &agent.agent).ok_or_else(unknown_agent)?;
+        let before = entry.get("tokens_after").and_then(Value::as_u64).unwrap_or(0);
+        // What it is given from now on, in this very second, must hold where it is let in again.
+        let after = before.max(if is_disabled { now } else { now.saturating_sub(1) });
+        entry.insert("status".to_owned(), json!(if is_disabled { "disabled" } else { "active" }));
+        entry.insert("tokens_after".to_owned(), json!(after));
+        Ok(())
+    })?;
+    if output.json {
+        output::json(&json!({ "disabled": is_disabled }));
+    }
+    Ok(())
+}
+
+fn unknown_agent() -> Failure {
+    Failure::usage(
+        "nothing was changed: there is no such agent in the file. Who signs with the shared secret can take any name; end that secret with \
+         `obol atp secret rotate --shared --keep 0s`",
+    )
 }
 
 fn missing(what: &str) -> Failure {

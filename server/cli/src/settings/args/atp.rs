@@ -129,16 +129,41 @@ pub(crate) enum SecretCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// End the secret before the newest; of a master, the only one.
+    /// End the secret before the newest; of a master, the only one. A running provider reads it on SIGHUP, as all of these.
     Retire {
         #[command(flatten)]
         whose: Whose,
-        /// Refuse the agent's tokens issued before, too.
+        /// Refuse the agent's tokens issued before, too. The newest secret holds on: `disable` cuts an agent off.
         #[arg(long, requires = "agent")]
         now: bool,
         #[command(flatten)]
         output: Output,
     },
+    /// Cut an agent off: it is given no token any more, and those it has are refused.
+    Disable {
+        #[command(flatten)]
+        agent: OneAgent,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let an agent in again that was cut off. Its tokens from before stay refused.
+    Enable {
+        #[command(flatten)]
+        agent: OneAgent,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// An agent, and where its secret is.
+#[derive(Debug, Args)]
+pub(crate) struct OneAgent {
+    /// The file of secrets.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: PathBuf,
+    /// The agent, by its id of 64 hex digits.
+    #[arg(long, value_name = "ID")]
+    pub(crate) agent: String,
 }
 
 /// Whose secret, and where it is.
