@@ -8,6 +8,7 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { signAtpBody } = require("../lib/agent-tokens");
 const { middleware } = require("../lib/atp-server");
+const { createKey } = require("../lib/atp/jwt");
 const { SECRET, folder, provider, post } = require("./world");
 
 process.on("warning", () => {});
@@ -142,6 +143,30 @@ test("a token made with the agents' secret is not one", () =>
       assert.equal(answer.body.valid, valid);
     }
   }));
+
+test("a single-use token is spent once, and verifying alone spends nothing", async () => {
+  const stateDir = folder();
+  await withProvider({ stateDir }, async (target) => {
+    const key = createKey("file-1", Buffer.from(fs.readFileSync(path.join(stateDir, "jwt.key"), "utf8").trim(), "hex"));
+    const origin = new URL(target.url).origin;
+    const iat = Math.floor(Date.now() / 1000);
+    const mint = (use) => key.mint({ iss: origin, aud: origin, sub: AGENT, agent_id: AGENT, scope: "read", scopes: ["read"], iat, exp: iat + 60, jti: `tok_${randomBytes(16).toString("hex")}`, use });
+    const verify = async (token, body) => (await post(target, `${target.url}/verify`, body, { Authorization: `Bearer ${token}` })).body.valid;
+    const data = async (token) => (await post(target, target.url.replace("/v1/agent-tokens", "/data"), "", { Authorization: `Bearer ${token}` })).status;
+    const once = mint("once");
+    assert.deepEqual([await verify(once, ""), await verify(once, '{"spend":false}'), await verify(once, "{}")], [true, true, true]);
+    const spent = await Promise.all(Array.from({ length: 16 }, () => verify(once, ' {"spend": true} ')));
+    assert.equal(spent.filter(Boolean).length, 1);
+    assert.deepEqual([await verify(once, ""), await data(once)], [true, 401], "what it is, and what it is good for");
+    target.restart();
+    assert.equal(await verify(once, '{"spend":true}'), false, "also after a restart");
+    const other = mint("once");
+    assert.deepEqual([await data(other), await data(other), await verify(other, '{"spend":true}')], [200, 401, false]);
+    const usual = mint();
+    assert.deepEqual([await verify(usual, '{"spend":true}'), await verify(usual, '{"spend":true}'), await data(usual), await data(usual)], [true, true, 200, 200], "control");
+    assert.equal(await data(mint("twice")), 401);
+  });
+});
 
 test("agents are held to their rate", () =>
   withProvider({ agentRate: 1 }, async (target) => {

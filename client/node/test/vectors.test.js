@@ -9,7 +9,7 @@ const path = require("node:path");
 const { signAtpBody, verifyAtpSignature } = require("../lib/agent-tokens");
 const { canonicalBody } = require("../lib/atp/signature");
 const { parseTokenBody, parseRevokeBody, BodyError } = require("../lib/atp/body");
-const { createKey } = require("../lib/atp/jwt");
+const { createKey, createReadingKey } = require("../lib/atp/jwt");
 const { fromMachine, keyed } = require("../lib/atp/agent-id");
 
 const folders = [path.join(__dirname, "../../../tests/vectors/atp"), process.env.OBOL_ATP_VECTORS].filter(Boolean);
@@ -60,13 +60,20 @@ test("agent ids are those of the vectors", () => {
 
 test("tokens are made and refused as in the vectors", () => {
   for (const file of read("jwt.json")) {
-    const hmac = file.accepted.filter((one) => one.key_hex);
-    const key = createKey(JSON.parse(hmac[0].header).kid, Buffer.from(hmac[0].key_hex, "hex"));
-    for (const { claims, token } of hmac) {
-      assert.equal(key.mint(JSON.parse(claims)), token);
-      assert.deepEqual(key.read(token, file.issuer, file.now), JSON.parse(claims));
+    const keys = new Map();
+    for (const { key_hex, public_key, header, claims, token } of file.accepted) {
+      const { alg, kid } = JSON.parse(header);
+      const key = alg === "EdDSA" ? createReadingKey(kid, public_key) : createKey(kid, Buffer.from(key_hex, "hex"));
+      keys.set(alg, key);
+      if (key.mint) assert.equal(key.mint(JSON.parse(claims)), token);
+      assert.deepEqual(key.read(token, file.issuer, file.now), JSON.parse(claims), header);
+      const cut = `${token.slice(0, -6)}${token.at(-6) === "A" ? "B" : "A"}${token.slice(-5)}`;
+      assert.equal(key.read(cut, file.issuer, file.now), null, "another signature");
     }
-    for (const { why, token } of file.refused) assert.equal(key.read(token, file.issuer, file.now), null, why);
+    assert.deepEqual([...keys.keys()].sort(), ["EdDSA", "HS256"]);
+    for (const key of keys.values()) {
+      for (const { why, token } of file.refused) assert.equal(key.read(token, file.issuer, file.now), null, why);
+    }
   }
 });
 

@@ -1,7 +1,8 @@
-// Tokens: made in one form, and looked at only if their first segment is, byte for byte, that of the one live key.
+// Tokens: made in one form, and looked at only if their first segment is, byte for byte, that of a live key, which alone says which
+// algorithm is used.
 "use strict";
 
-const { createHmac, timingSafeEqual } = require("node:crypto");
+const { createHmac, createPublicKey, timingSafeEqual, verify } = require("node:crypto");
 
 const MAX_TOKEN_BYTES = 7 * 1024;
 const CLAIMS = ["iss", "aud", "sub", "agent_id", "scope", "scopes", "iat", "exp", "jti", "cred", "use"];
@@ -15,10 +16,13 @@ function decode(text) {
   return bytes.toString("base64url") === text ? bytes : null;
 }
 
+const firstOf = (alg, kid) => `${encode(`{"alg":"${alg}","typ":"at+jwt","kid":"${kid}"}`)}.`;
+
 /** An HS256 key of 32 random bytes. */
 function createKey(kid, bytes) {
-  const first = `${encode(`{"alg":"HS256","typ":"at+jwt","kid":"${kid}"}`)}.`;
+  const first = firstOf("HS256", kid);
   const sign = (message) => createHmac("sha256", bytes).update(message).digest();
+  const holds = (message, signature) => signature.length === 32 && timingSafeEqual(signature, sign(message));
 
   return {
     kid,
@@ -29,16 +33,24 @@ function createKey(kid, bytes) {
       const message = first + encode(JSON.stringify(ordered));
       return `${message}.${sign(message).toString("base64url")}`;
     },
-    /** The claims, or `null` whatever is wrong. `now` in Unix seconds. */
-    read(token, origin, now) {
-      if (typeof token !== "string" || token.length > MAX_TOKEN_BYTES || !token.startsWith(first)) return null;
-      const end = token.lastIndexOf(".");
-      const [message, signature] = [token.slice(0, end), decode(token.slice(end + 1))];
-      const claims = message.length < first.length ? null : decode(message.slice(first.length));
-      if (!signature || !claims || signature.length !== 32) return null;
-      if (!timingSafeEqual(signature, sign(message))) return null;
-      return sound(claims.toString("utf8"), origin, now);
-    },
+    read: reader(first, holds),
+  };
+}
+
+/** An Ed25519 key of somebody else, as `x` of the provider's JWK set has it: it only reads. */
+function createReadingKey(kid, x) {
+  const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
+  return { kid, read: reader(firstOf("EdDSA", kid), (message, signature) => signature.length === 64 && verify(null, Buffer.from(message), key, signature)) };
+}
+
+/** Reads a token of one key: the claims, or `null` whatever is wrong. `now` in Unix seconds. */
+function reader(first, holds) {
+  return (token, origin, now) => {
+    if (typeof token !== "string" || token.length > MAX_TOKEN_BYTES || !token.startsWith(first)) return null;
+    const end = token.lastIndexOf(".");
+    const [message, signature] = [token.slice(0, end), decode(token.slice(end + 1))];
+    const claims = message.length < first.length ? null : decode(message.slice(first.length));
+    return signature && claims && holds(message, signature) ? sound(claims.toString("utf8"), origin, now) : null;
   };
 }
 
@@ -56,8 +68,9 @@ function sound(text, origin, now) {
   const needed = CLAIMS.filter((name) => !OPTIONAL.includes(name));
   if (!needed.every((name) => claims[name] !== undefined)) return null;
   if (claims.iss !== origin || claims.aud !== origin || claims.sub !== claims.agent_id) return null;
+  if (![undefined, "once"].includes(claims.use) || ![undefined, "shared", "master"].includes(claims.cred)) return null;
   if (!Number.isSafeInteger(claims.exp) || !(now < claims.exp) || !Array.isArray(claims.scopes)) return null;
   return claims;
 }
 
-module.exports = { createKey, decode, MAX_TOKEN_BYTES };
+module.exports = { createKey, createReadingKey, decode, MAX_TOKEN_BYTES };

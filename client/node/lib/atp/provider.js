@@ -46,7 +46,7 @@ function middleware(options) {
   const handle = (req, res, next) => {
     provider.handle(req, res, next).catch((error) => answer(res, error));
   };
-  handle.require = (scope) => (req, res, next) => provider.guard(scope, req, res, next);
+  handle.require = (scope) => (req, res, next) => provider.guard(scope, req).then(() => next(), (error) => answer(res, error));
   handle.wellKnown = (about) => (req, res) => provider.publish(about, req, res);
   return handle;
 }
@@ -145,16 +145,23 @@ class Provider {
     }
   }
 
+  /** Whether a token may be used now: a single-use one is spent by that. */
+  async spendOnce({ use, jti, iat, exp }) {
+    if (use !== "once") return true;
+    if (iat <= this.state.since) throw UNAVAILABLE();
+    const mark = createHash("sha256").update(`obol-atp-jti-v1\0${jti}`).digest().subarray(0, 16);
+    return this.state.spend(mark.toString("hex"), exp, Math.floor(this.now() / 1000));
+  }
+
   claims(token) {
     const claims = this.key.read(token, this.origin, Math.floor(this.now() / 1000));
     return claims && !this.state.isRevoked(claims.jti) ? claims : null;
   }
 
   async check(req) {
-    const body = (await bytesOf(req, { json: false })).toString("utf8").trim();
-    if (body !== "" && body !== "{}") throw new Refusal(400, "invalid_request", "body: must be empty or {}");
+    const spend = isToSpend((await bytesOf(req, { json: false })).toString("utf8"));
     const claims = this.claims(bearer(req));
-    if (!claims) return { valid: false };
+    if (!claims || (spend && !(await this.spendOnce(claims)))) return { valid: false };
     return { valid: true, scopes: claims.scopes, expires_at: claims.exp * 1000, agent_id: claims.agent_id };
   }
 
@@ -175,19 +182,18 @@ class Provider {
   }
 
   /** Lets a request through with a token for `scope`, and leaves `req.agentToken`. */
-  guard(scope, req, res, next) {
+  async guard(scope, req) {
     const token = bearer(req);
     const claims = token === undefined ? null : this.claims(token);
-    if (!claims) {
-      const challenge = token === undefined ? "Bearer" : 'Bearer error="invalid_token"';
-      return answer(res, new Refusal(401, "invalid_token", "a valid token is needed", { "WWW-Authenticate": challenge }));
-    }
+    const challenge = token === undefined ? "Bearer" : 'Bearer error="invalid_token"';
+    const invalid = () => new Refusal(401, "invalid_token", "a valid token is needed", { "WWW-Authenticate": challenge });
+    if (!claims) throw invalid();
     if (!claims.scopes.includes(scope)) {
-      const challenge = `Bearer error="insufficient_scope", scope="${scope}"`;
-      return answer(res, new Refusal(403, "insufficient_scope", "the token lacks the scope", { "WWW-Authenticate": challenge }));
+      const lacking = `Bearer error="insufficient_scope", scope="${scope}"`;
+      throw new Refusal(403, "insufficient_scope", "the token lacks the scope", { "WWW-Authenticate": lacking });
     }
+    if (!(await this.spendOnce(claims))) throw invalid();
     req.agentToken = { agent_id: claims.agent_id, scopes: claims.scopes, id: claims.jti, cred: claims.cred };
-    return next();
   }
 
   publish({ name = this.endpoint?.host.name, capabilities = [] } = {}, req, res) {
@@ -199,7 +205,10 @@ class Provider {
       atp_version: "1", canonicalization: "jcs", signature_alg: "HMAC-SHA256", timestamp_unit: "ms",
     };
     const document = { version: "1.0", agentdom: "0.1", host: this.endpoint.authority, name, auth, capabilities };
-    return respond(res, 200, document, { "Cache-Control": "public, max-age=300" });
+    const etag = `"${createHash("sha256").update(JSON.stringify(document)).digest("hex").slice(0, 32)}"`;
+    const headers = { "Cache-Control": "public, max-age=300", ETag: etag };
+    if (req.headers["if-none-match"] === etag) return res.writeHead(304, headers).end();
+    return respond(res, 200, document, headers);
   }
 }
 
@@ -229,6 +238,24 @@ function read(bytes, parse) {
     if (!(error instanceof BodyError)) throw error;
     throw error.tooLarge ? tooLarge() : new Refusal(400, "invalid_request", error.message);
   }
+}
+
+/** What the body of a verification says: nothing, `{}`, or whether a single-use token is spent. */
+function isToSpend(text) {
+  const trimmed = text.replace(/^[ \t\n\f\r]+|[ \t\n\f\r]+$/g, "");
+  if (trimmed === "") return false;
+  const wrong = () => new Refusal(400, "invalid_request", 'body: must be empty, {} or {"spend":true}');
+  let body;
+  try {
+    body = JSON.parse(trimmed);
+  } catch {
+    throw wrong();
+  }
+  // No member has a text, so that there are as many colons as members: none stands there twice.
+  const members = typeof body === "object" && body !== null && !Array.isArray(body) ? Object.entries(body) : [["", body]];
+  const sound = members.every(([name, value]) => name === "spend" && typeof value === "boolean");
+  if (!sound || trimmed.split(":").length - 1 > members.length) throw wrong();
+  return body.spend === true;
 }
 
 const tooLarge = () => new Refusal(413, "request_too_large", `the body is longer than ${MAX_BODY_BYTES} bytes`, { Connection: "close" });

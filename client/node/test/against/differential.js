@@ -4,6 +4,7 @@
 const { test } = require("node:test");
 const assert = require("node:assert/strict");
 const { randomInt } = require("node:crypto");
+const https = require("node:https");
 const { SECRET, provider, post } = require("../world");
 const { serve } = require("./serve");
 const { signAtpBody } = require("../../lib/agent-tokens");
@@ -89,5 +90,64 @@ test("500 malformed bodies are refused alike by both providers, and sound ones b
   }
   assert.ok(seen.get("400 invalid_request") > 300, JSON.stringify([...seen]));
   await script.close();
+  await rust.close();
+});
+
+const get = (target, url, headers = {}) =>
+  new Promise((resolve, reject) => {
+    https.get(url, { ca: target.tls.cert, agent: false, headers }, (res) => {
+      const pieces = [];
+      res.on("data", (piece) => pieces.push(piece));
+      res.on("end", () => resolve({ status: res.statusCode, headers: res.headers, text: Buffer.concat(pieces).toString() }));
+    }).on("error", reject);
+  });
+
+test("both providers publish a document that is not sent again to who has it", async () => {
+  const [rust, script] = [await serve({ shared: [{ secret: SECRET }] }, ["--signed-only"]), await provider()];
+  const members = [];
+  for (const target of [rust, script]) {
+    const url = `https://${target.host}/.well-known/agentdom.json`;
+    const first = await get(target, url);
+    assert.deepEqual([first.status, first.headers["cache-control"]], [200, "public, max-age=300"]);
+    assert.match(first.headers.etag, /^"[0-9a-f]{32}"$/);
+    const again = await get(target, url, { "If-None-Match": first.headers.etag });
+    assert.deepEqual([again.status, again.text, again.headers.etag, again.headers["cache-control"]], [304, "", first.headers.etag, "public, max-age=300"]);
+    assert.equal((await get(target, url, { "If-None-Match": '"another"' })).status, 200, "control");
+    const document = JSON.parse(first.text);
+    members.push([Object.keys(document).sort(), Object.keys(document.auth).sort()]);
+  }
+  assert.deepEqual(members[0], members[1], "the same members");
+  await script.close();
+  await rust.close();
+});
+
+test("the body of a verification is read alike by both providers", async () => {
+  const [rust, script] = [await serve({ shared: [{ secret: SECRET }] }), await provider()];
+  const tokenOf = async (target) => (await post(target, target.url, text(body()))).body.token;
+  const tokens = new Map([[rust, await tokenOf(rust)], [script, await tokenOf(script)]]);
+  const ask = async (target, sent, token = tokens.get(target)) => {
+    const answer = await post(target, `${target.url}/verify`, sent, { Authorization: `Bearer ${token}` });
+    return [answer.status, answer.body.error ?? answer.body.valid];
+  };
+  for (const [sent, expected] of [
+    ["", [200, true]], ["{}", [200, true]], [" {}\n", [200, true]], ['{"spend":true}', [200, true]], ['{"spend":true}', [200, true]], ['{ "spend" : false }', [200, true]],
+    ['{"spend":null}', [400, "invalid_request"]], ['{"spend":1}', [400, "invalid_request"]], ['{"spend":"true"}', [400, "invalid_request"]],
+    ['{"spend":true,"spend":true}', [400, "invalid_request"]], ['{"spend":false,"\\u0073pend":true}', [400, "invalid_request"]], ['{"\\u0073pend":true}', [200, true]],
+    ['{"spend":true,"other":true}', [400, "invalid_request"]], ['{"other":true}', [400, "invalid_request"]], ["[]", [400, "invalid_request"]], ["true", [400, "invalid_request"]],
+    ["{", [400, "invalid_request"]], ["\ufeff{}", [400, "invalid_request"]], ["\u00a0{}", [400, "invalid_request"]], ['{"spend":true}x', [400, "invalid_request"]],
+    [`{"spend":true${" ".repeat(9_000)}}`, [413, "request_too_large"]],
+  ]) {
+    assert.deepEqual([await ask(rust, sent), await ask(script, sent)], [expected, expected], JSON.stringify(sent).slice(0, 80));
+    if (expected[0] === 200) assert.deepEqual([await ask(rust, sent, "none"), await ask(script, sent, "none")], [[200, false], [200, false]]);
+  }
+  await script.close();
+  await rust.close();
+});
+
+test("verifying tells what a spent token is; asking to spend it says no", async () => {
+  const rust = await serve({ shared: [{ secret: SECRET }] }, ["--single-use", "write"]);
+  const { token } = (await post(rust, rust.url, text({ ...body(), scopes: ["write"] }))).body;
+  const verify = async (sent) => (await post(rust, `${rust.url}/verify`, sent, { Authorization: `Bearer ${token}` })).body.valid;
+  assert.deepEqual([await verify(""), await verify('{"spend":true}'), await verify('{"spend":true}'), await verify("")], [true, true, false, true]);
   await rust.close();
 });

@@ -99,7 +99,9 @@ test("the three documented options are enough, and what may have been answered b
   process.env.ATP_SECRET = SECRET;
   const { middleware } = load("@obol/agent/lib/atp-server");
   const app = express();
-  app.use("/v1/agent-tokens", middleware({ secret: process.env.ATP_SECRET, scopes: ["read", "write"], tokenTTL: 3600 }));
+  const atp = middleware({ secret: process.env.ATP_SECRET, scopes: ["read", "write"], tokenTTL: 3600 });
+  app.use("/v1/agent-tokens", atp);
+  app.get("/.well-known/agentdom.json", atp.wellKnown());
   const target = await listen(app, certificate(folder()));
   const url = `https://localhost:${target.port}/v1/agent-tokens`;
   const { generateAgentId, signAtpBody } = load("@obol/agent/lib/agent-tokens");
@@ -114,5 +116,7 @@ test("the three documented options are enough, and what may have been answered b
   const answer = await post(target, url, body);
   assert.deepEqual([answer.status, answer.body.scopes_granted], [200, ["read"]], answer.text);
   assert.equal((await post(target, url, body)).body.error, "replayed");
+  const { status } = await get(target, `https://localhost:${target.port}/.well-known/agentdom.json`);
+  assert.equal(status, 503, "it does not know its name, so it publishes none");
   target.close();
 });
