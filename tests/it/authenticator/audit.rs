@@ -22,7 +22,7 @@ fn start(world: &World) -> Authenticator {
     Authenticator::start(world.path(), &["--url", &world.pinned(), "--audit-log", "auth-audit.jsonl"])
 }
 
-fn get(home: &Path, path: &str) -> (u16, String) {
+pub(super) fn get(home: &Path, path: &str) -> (u16, String) {
     ask(UnixStream::connect(home.join("run/obol/auth-http.sock")).unwrap(), &format!("GET {path}"))
 }
 

@@ -203,6 +203,90 @@ fn calls_wait_for_what_is_restarted_and_none_is_lost_or_carried_out_twice() {
 }
 
 #[test]
+fn a_call_that_needs_the_service_waits_while_it_is_away_and_is_carried_out_once() {
+    let api = Api::start();
+    let mut world = World::new(900);
+    api.serve(&world);
+    let (_tqs, _authenticator) = (world.tqs(), world.authenticator());
+    world.register();
+    let agent = api.runtime.block_on(builder(&world).connect()).unwrap();
+    assert_eq!(api.runtime.block_on(together(&agent, 1)), [200]);
+    let before = world.sessions().len();
+    assert!(world.obol(&["flush", "--all", "--reason", "a drill"]).status.success());
+    world.stop_service();
+    assert!(world.obol(&["resume"]).status.success());
+
+    // Without the service nothing is sent, and who cannot wait is told why.
+    let hasty = CallOptions::new().timeout(Duration::from_millis(700));
+    let refused = api.runtime.block_on(agent.fetch_with(request("POST"), &hasty)).unwrap_err();
+    assert!(matches!(refused.code(), Code::AuthorityUnreachable | Code::Timeout), "{refused}");
+    let calls = api.runtime.spawn({
+        let agent = agent.clone();
+        async move { together(&agent, 20).await }
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!calls.is_finished() && api.runs() == 1, "they wait");
+    {
+        // No token is presented before the API knows of the service that is there now.
+        let mut known = api.shared.authority.lock();
+        world.start_service();
+        *known = Arc::downgrade(&world.service.as_ref().unwrap().authority);
+    }
+    assert_eq!(api.runtime.block_on(calls).unwrap(), [200; 20]);
+    assert_eq!((api.runs(), api.shared.refusals.lock().len()), (21, 0));
+    assert_eq!(world.sessions().len(), before + 1, "one authentication");
+}
+
+/// A number among the metrics of a daemon.
+fn number(metrics: &str, name: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name}: {metrics}")).parse().unwrap()
+}
+
+/// How often somebody was told by the sidecar that there is no session.
+fn without_a_session(world: &World) -> u64 {
+    number(&crate::sidecar::get(world.path(), "/metrics").1, "obol_requests_total{outcome=\"NO_SESSION\"}")
+}
+
+#[test]
+fn a_crowd_that_calls_while_sessions_are_renewed_meets_no_gap_and_opens_no_session() {
+    let api = Api::start();
+    let world = World::new(9);
+    api.serve(&world);
+    let (_tqs, _authenticator) = (world.tqs(), world.authenticator());
+    assert!(!world.obol(&["dequeue", "search", "--wait", "0"]).status.success());
+    assert_eq!(without_a_session(&world), 1, "it is counted");
+    world.register();
+    let agent = api.runtime.block_on(builder(&world).connect()).unwrap();
+    let end = tokio::time::Instant::from_std(std::time::Instant::now() + Duration::from_secs(20));
+    let callers: Vec<_> = (0..300)
+        .map(|number| {
+            let agent = agent.clone();
+            api.runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(5 * number)).await;
+                let mut done = 0;
+                while tokio::time::Instant::now() < end {
+                    let answer = agent.fetch(request("POST")).await.unwrap();
+                    assert_eq!(answer.status(), 200);
+                    done += 1;
+                    tokio::time::sleep(Duration::from_millis(1_500)).await;
+                }
+                done
+            })
+        })
+        .collect();
+    let done: usize = callers.into_iter().map(|caller| api.runtime.block_on(caller).unwrap()).sum();
+    assert!(done > 1_000, "{done}");
+    assert_eq!((api.runs(), api.shared.refusals.lock().len()), (done, 0));
+    assert_eq!(without_a_session(&world), 1, "nobody met a gap");
+    // Renewed on time, and by nobody of the crowd.
+    let metrics = super::audit::get(world.path(), "/metrics").1;
+    let opened = number(&metrics, "obol_auth_sessions_opened_total");
+    assert!((3..=10).contains(&opened), "{opened}");
+    assert!(!world.agent().clone_suspected);
+}
+
+#[test]
 fn an_agent_goes_where_the_session_says_and_the_shell_does_too() {
     let api = Api::start();
     let world = World::new(900);
