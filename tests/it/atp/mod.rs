@@ -1,5 +1,6 @@
 //! The Agent Token Protocol between processes, ours and others.
 
+mod across;
 mod agent;
 mod full;
 mod herd;

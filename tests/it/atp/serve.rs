@@ -5,7 +5,7 @@ use std::process::Command;
 
 use obol_world::home::obol;
 
-fn node(script: &str, prepare: impl FnOnce(&mut Command)) {
+pub(crate) fn node(script: &str, prepare: impl FnOnce(&mut Command)) {
     let package = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client/node"));
     let mut command = Command::new("node");
     command.args(["--test", "--test-timeout=120000"]).arg(package.join("test/against").join(script));
