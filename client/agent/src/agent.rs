@@ -19,6 +19,7 @@ use crate::authenticator::{Authenticator, Pause, time_over};
 use crate::destination::{Chosen, Destinations, Url, Wanted, unknown};
 use crate::error::{Code, Error};
 use crate::options::{AgentBuilder, CallOptions, Registration};
+use crate::sealed::Sealed;
 use crate::token::Token;
 use crate::transport::Transport;
 
@@ -46,10 +47,11 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 pub struct Agent(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    sidecar: AsyncClient,
+    pub(crate) sidecar: AsyncClient,
     /// Not there for a session made by hand.
     authenticator: Option<Authenticator>,
     known: RwLock<Option<Known>>,
+    pub(crate) sealed: Sealed,
     pub(crate) transport: Transport,
     pub(crate) timeout: Duration,
 }
@@ -70,6 +72,8 @@ pub(crate) struct Draw {
     pub(crate) arguments: Option<ArgumentsHash>,
     /// Of a call that a human said yes to: what its token is drawn by.
     pub(crate) approval: Option<Label>,
+    /// Why the request's body cannot be sealed, where that is so: what tools that take sealed ones are refused with.
+    pub(crate) cannot_seal: Option<&'static str>,
 }
 
 impl Agent {
@@ -99,7 +103,8 @@ impl Agent {
         let authenticator = auth.map(|endpoint| Authenticator::new(endpoint, options.clone()));
         let sidecar = AsyncClient::connect(agent, options).await?;
         let timeout = builder.timeout;
-        Ok(Self(Arc::new(Inner { sidecar, authenticator, known: RwLock::new(known), transport, timeout })))
+        let (known, sealed) = (RwLock::new(known), Sealed::default());
+        Ok(Self(Arc::new(Inner { sidecar, authenticator, known, sealed, transport, timeout })))
     }
 
     /// Has the agent registered, and waits for the human who approves it. At once where it is registered already.
@@ -191,8 +196,8 @@ impl Agent {
     ) -> Result<Token, Error> {
         let tool = options.tool_name()?;
         let tool = tool.ok_or_else(|| Error::new(Code::ToolRequired, "say which tool the token is for"))?;
-        let draw =
-            Draw { tool, audience: options.audience_name()?, arguments, approval: options.approval_label()? };
+        let (audience, approval) = (options.audience_name()?, options.approval_label()?);
+        let draw = Draw { tool, audience, arguments, approval, cannot_seal: None };
         self.0.draw_for(&draw, self.0.deadline(options.timeout), 0).await.map(Token)
     }
 
@@ -365,6 +370,7 @@ impl Inner {
     }
 
     fn forget_routes(&self) {
+        self.sealed.forget();
         let mut known = self.known.write();
         if known.as_ref().is_some_and(|known| known.asked.is_some()) {
             *known = None;
@@ -384,8 +390,9 @@ impl Inner {
         let (began, mut pause, mut lost) = (Instant::now(), Pause::new(), 0);
         let mut may_authenticate = self.has_authenticator();
         loop {
+            self.refuse_sealed(draw, deadline).await?;
             let error = match self.draw_once(draw, deadline).await {
-                Ok(drawn) => return Ok(drawn),
+                Ok(drawn) => return self.fitting(draw, drawn),
                 Err(error) => error,
             };
             match error.code() {
@@ -408,7 +415,7 @@ impl Inner {
     async fn draw_once(&self, draw: &Draw, deadline: Instant) -> Result<DequeueTokenResult, Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let wait = left.saturating_sub(ON_THE_WAY).min(LONGEST_WAIT);
-        let Draw { tool, audience, arguments, approval } = draw;
+        let Draw { tool, audience, arguments, approval, .. } = draw;
         if let Some(approval) = approval {
             let asked = self.sidecar.dequeue_approved(tool, audience.as_ref(), approval.clone(), *arguments);
             return within(asked, deadline).await;

@@ -43,6 +43,7 @@ mod error;
 mod fetch;
 mod layer;
 mod options;
+mod sealed;
 mod token;
 mod transport;
 

@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
+use axum::http::Request;
+use obol_agent::{Agent, AgentLayer, CallOptions, Code, Error, Route};
 use obol_world::halves::AgentSession;
 use obol_world::tqs::{self, Tqs};
 use obol_world::{AUDIENCE, home, now};
 use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::{package, python};
 use crate::sidecar::{Raw, tool};
@@ -71,14 +74,57 @@ fn the_sidecar_says_which_tools_are_sealed_and_who_cannot_seal_draws_none_of_the
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, "CHANNEL_UNSUPPORTED\nCHANNEL_UNSUPPORTED\nUNREACHABLE\n");
+    assert_eq!((handed_out(&sidecar, "seal"), handed_out(&sidecar, "plain")), (0, 3));
+}
+
+/// How many tokens of a tool were drawn.
+fn handed_out(sidecar: &Tqs, name: &str) -> u64 {
     let status = sidecar.control().status().unwrap();
-    let handed_out = |name: &str| {
-        status
-            .tools
-            .iter()
-            .filter(|status| status.tool == tool(name))
-            .map(|status| status.handed_out)
-            .sum::<u64>()
+    status.tools.iter().filter(|status| status.tool == tool(name)).map(|status| status.handed_out).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_rust_agent_cannot_seal_is_refused_before_a_token_is_drawn() {
+    let home = home::home();
+    home::write_private(&home.path().join("session.json"), &session().to_string());
+    let sidecar = Tqs::start(home.path(), &["--session", "session.json"]);
+    let origin = format!("http://127.0.0.1:{}", home::free_port());
+    let route = |audience: &str, url: &str, tools: &[&str]| -> Route {
+        serde_json::from_value(json!({"audience": audience, "url": url, "tools": tools})).unwrap()
     };
-    assert_eq!((handed_out("seal"), handed_out("plain")), (0, 3));
+    let routes = [
+        route(AUDIENCE, &format!("{origin}/a"), &["plain", "seal", "both"]),
+        route(OTHER, &format!("{origin}/other"), &["both"]),
+    ];
+    let agent = Agent::builder().socket(tqs::socket(home.path())).routes(routes).connect().await.unwrap();
+    let request = |place: &str, tool: &str| {
+        let options = CallOptions::new().tool(tool);
+        Request::get(format!("{origin}/{place}/x")).extension(options).body(()).unwrap()
+    };
+    let code = |error: &Error| (error.code(), error.message().contains("sealed"));
+    let sealed = (Code::InvalidArgument, true);
+    for (place, name) in [("a", "seal"), ("other", "both"), ("a", "seal")] {
+        let mut signed = request(place, name);
+        let refused = agent.sign(&mut signed).await.unwrap_err();
+        assert_eq!(code(&refused), sealed, "{name}: {refused}");
+        assert!(signed.headers().is_empty());
+        let options = CallOptions::new().tool(name);
+        let refused = agent.open_websocket(request(place, name), &options).await.unwrap_err();
+        assert_eq!(code(&refused), sealed, "{name}: {refused}");
+        let sends = service_fn(|_: Request<()>| async { Ok::<_, Error>(()) });
+        let refused =
+            AgentLayer::new(agent.clone()).layer(sends).oneshot(request(place, name)).await.unwrap_err();
+        assert_eq!(code(refused.downcast_ref().unwrap()), sealed, "{name}: {refused}");
+    }
+    assert_eq!((handed_out(&sidecar, "seal"), handed_out(&sidecar, "both")), (0, 0));
+
+    // What is sealed at one of its resource servers is signed for the other, and what can be sealed is drawn.
+    for name in ["plain", "both"] {
+        let mut signed = request("a", name);
+        agent.sign(&mut signed).await.unwrap();
+        assert!(signed.headers().contains_key("authorization"));
+        assert_eq!(handed_out(&sidecar, name), 1, "{name}");
+    }
+    let unreachable = agent.fetch(request("a", "seal")).await.unwrap_err();
+    assert_eq!((unreachable.code(), handed_out(&sidecar, "seal")), (Code::Unreachable, 3));
 }

@@ -46,6 +46,9 @@ const NOT_THE_CALLERS: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
 ];
+/// Why what is signed here is not sealed.
+const UNSEEN: &str = "the body: the tool takes sealed arguments; use `fetch`, which sees the body";
+const NOT_SEALED: &str = "a WebSocket is not sealed, and the tool takes sealed arguments";
 /// The most redirects that are followed.
 const MAX_REDIRECTS: u32 = 5;
 /// A session younger than this may not have reached its resource servers, in seconds.
@@ -85,7 +88,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// As for [`fetch`](Self::fetch). Tools whose tokens ask for sealed bodies are [`Code::InvalidArgument`].
+    /// As for [`fetch`](Self::fetch). Tools whose tokens ask for sealed bodies are [`Code::InvalidArgument`], before one is drawn.
     pub async fn open_websocket(
         &self,
         request: Request<()>,
@@ -104,8 +107,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// As for [`fetch`](Self::fetch). Tools whose tokens ask for a proof or for sealed bodies are [`Code::InvalidArgument`]: the
-    /// body is not seen here.
+    /// As for [`fetch`](Self::fetch). Tools whose tokens ask for a proof or for sealed bodies are [`Code::InvalidArgument`], before one is
+    /// drawn: the body is not seen here.
     pub async fn sign<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
         let options = request.extensions().get::<CallOptions>().cloned().unwrap_or_default();
         let deadline = self.0.deadline(options.timeout);
@@ -115,12 +118,9 @@ impl Agent {
         let url = Url::read(&request.uri().to_string())?;
         let chosen = self.0.choose(&url, request.method(), wanted, deadline).await?;
         let approval = options.approval_label()?;
-        let draw = Draw { tool: chosen.tool, audience: Some(chosen.audience), arguments: None, approval };
+        let (tool, audience, cannot_seal) = (chosen.tool, Some(chosen.audience), Some(UNSEEN));
+        let draw = Draw { tool, audience, arguments: None, approval, cannot_seal };
         let token = Token(self.0.draw(&draw, deadline).await?);
-        if token.details().channel.is_some() {
-            let message = "the body: the tool takes sealed arguments; use `fetch`, which sees the body";
-            return Err(Error::new(Code::InvalidArgument, message));
-        }
         *request.uri_mut() = chosen.send.uri()?;
         request.headers_mut().insert(AUTHORIZATION, token.authorization()?);
         if let Some(key) = key {
@@ -314,6 +314,7 @@ impl<'a> Call<'a> {
             audience: Some(chosen.audience.clone()),
             arguments: self.bytes().and_then(arguments::hash),
             approval: self.options.approval_label()?,
+            cannot_seal: self.opens.then_some(NOT_SEALED),
         };
         if draw.approval.is_none() {
             let asks = self.options.approval.as_ref().filter(|_| !self.drew);
@@ -328,6 +329,8 @@ impl<'a> Call<'a> {
             }
             let asks = asks.filter(|_| self.agent.has_authenticator());
             let approval = asks.ok_or_else(|| required(chosen))?;
+            // Nobody is asked for what could not be sent.
+            self.agent.refuse_sealed(&draw, self.deadline).await?;
             draw.approval = Some(self.ask(chosen, approval).await?);
         }
         // There is one token, so it is sent once.
@@ -389,10 +392,6 @@ impl<'a> Call<'a> {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         let body = match channel {
-            Some(_) if self.opens => {
-                let message = "a WebSocket is not sealed, and the tool takes sealed arguments";
-                return Err(Error::new(Code::InvalidArgument, message));
-            }
             Some(channel) => {
                 headers.insert(CONTENT_TYPE, SEALED);
                 channel.seal(self.bytes(), chosen.tool.as_str())?.into()

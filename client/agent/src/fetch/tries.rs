@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// The pause after a connection that failed, doubled for the next one.
+/// The pause after a connection that failed, doubled for the next one; by chance up to half longer or shorter.
 const RECONNECT: Duration = Duration::from_millis(100);
 /// The shortest pause before a call that runs is asked about again.
 const RUNNING: Duration = Duration::from_millis(10);
@@ -76,7 +76,7 @@ impl Tries {
         match happened {
             Happened::NotSent => {
                 let pause = RECONNECT * (1 << self.unconnected.min(1));
-                up_to(&mut self.unconnected, 2, pause)
+                up_to(&mut self.unconnected, 2, jittered(pause))
             }
             Happened::Lost | Happened::Failed | Happened::Running(_) if facts.once => Next::Stop,
             Happened::Lost | Happened::Failed if facts.safe || facts.keyed => {
@@ -98,6 +98,13 @@ impl Tries {
             _ => Next::Stop,
         }
     }
+}
+
+/// So that those whose server went away together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0];
+    let _without = getrandom::fill(&mut byte);
+    pause.mul_f64(0.5 + f64::from(byte[0]) / 256.0)
 }
 
 fn up_to(count: &mut u32, most: u32, pause: Duration) -> Next {
@@ -181,6 +188,30 @@ mod tests {
         let mut tries = Tries::default();
         let sent = all.iter().cycle().position(|happened| tries.next(happened, KEYED) == Next::Stop).unwrap();
         assert!(sent <= 10, "{sent}");
+    }
+
+    #[test]
+    fn those_whose_server_went_away_together_come_back_apart_and_when_a_server_says_when_they_come_then() {
+        let pauses = |happened: &Happened<'_>| {
+            let mut tries = Tries::default();
+            [(); 2].map(|()| match tries.next(happened, GET) {
+                Next::Again(pause) => pause,
+                next => panic!("{next:?}"),
+            })
+        };
+        let ms = Duration::from_millis;
+        let all: Vec<_> = (0..1_000).map(|_| pauses(&Happened::NotSent)).collect();
+        for [first, second] in &all {
+            assert!(
+                (ms(50)..=ms(150)).contains(first) && (ms(100)..=ms(300)).contains(second),
+                "{first:?} {second:?}"
+            );
+        }
+        for pick in [0, 1] {
+            let different: std::collections::BTreeSet<_> = all.iter().map(|pauses| pauses[pick]).collect();
+            assert!(different.len() > 100, "{}", different.len());
+        }
+        assert_eq!(pauses(&Happened::NotRun(ms(700))), [ms(700); 2]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::pipeline::{Failure, Pipeline};
-use crate::client::{CallError, Pages, dequeue_params, expect_reply};
+use crate::client::{CallError, Pages, dequeue_params, expect_reply, status_params_for};
 use crate::connect::{ConnectError, ConnectOptions, Link, Lost, Reconnect};
 
 /// Most requests of one client, clones included, that wait for an answer at the same time. Further calls wait their
@@ -169,6 +169,20 @@ impl AsyncClient {
     ) -> Result<TokenStatusResult, CallError> {
         let request =
             AgentRequest::TokenStatus(TokenStatusParams { tool: tool.cloned(), from, audience: None });
+        expect_reply!(self.0.call(request, Duration::ZERO).await?, AgentReply::TokenStatus)
+    }
+
+    /// The same for `tool` at the resource server `audience`, for tools that are granted for several.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn token_status_for(
+        &self,
+        tool: &ToolName,
+        audience: &Audience,
+    ) -> Result<TokenStatusResult, CallError> {
+        let request = AgentRequest::TokenStatus(status_params_for(tool, audience));
         expect_reply!(self.0.call(request, Duration::ZERO).await?, AgentReply::TokenStatus)
     }
 

@@ -94,6 +94,11 @@ async fn every_method_returns_what_the_daemon_answers() {
         let AgentRequest::DequeueToken(params) = agent.answer(&Ok(dequeued("dG9r"))) else { panic!() };
         assert_eq!(params.audience.unwrap().as_str(), "https://api");
         agent.answer(&Ok(status(3)));
+        let AgentRequest::TokenStatus(params) = agent.answer(&Ok(status(2))) else { panic!() };
+        assert_eq!(
+            (params.tool, params.audience),
+            (Some(tool()), Some(Audience::new("https://api").unwrap()))
+        );
         agent.answer(&Err(Refusal::no_session()));
     });
     let client = AsyncClient::connect(endpoint, options()).await.unwrap();
@@ -101,6 +106,7 @@ async fn every_method_returns_what_the_daemon_answers() {
     let drawn = client.dequeue_token_for(&tool(), &audience, Duration::ZERO).await.unwrap();
     assert_eq!(drawn.token.expose(), "dG9r");
     assert_eq!(client.token_status(None).await.unwrap().queue_depth, 3);
+    assert_eq!(client.token_status_for(&tool(), &audience).await.unwrap().queue_depth, 2);
     let error = client.session_info().await.unwrap_err();
     assert_eq!(error.refusal().unwrap().code(), ErrorCode::NoSession);
     ended(script).await;

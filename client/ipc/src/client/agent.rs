@@ -142,6 +142,20 @@ impl Client {
         expect_reply!(self.order(&request)?, AgentReply::TokenStatus)
     }
 
+    /// The same for `tool` at the resource server `audience`, for tools that are granted for several.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub fn token_status_for(
+        &mut self,
+        tool: &ToolName,
+        audience: &Audience,
+    ) -> Result<TokenStatusResult, CallError> {
+        let request = AgentRequest::TokenStatus(status_params_for(tool, audience));
+        expect_reply!(self.order(&request)?, AgentReply::TokenStatus)
+    }
+
     /// What session the tokens come from.
     ///
     /// # Errors
@@ -167,4 +181,8 @@ pub(crate) fn dequeue_params(
         pop_for,
         approval_id: None,
     })
+}
+
+pub(crate) fn status_params_for(tool: &ToolName, audience: &Audience) -> TokenStatusParams {
+    TokenStatusParams { tool: Some(tool.clone()), from: None, audience: Some(audience.clone()) }
 }

@@ -17,7 +17,7 @@ mod rs_control;
 
 pub use self::agent::Client;
 #[cfg(any(feature = "tokio", test))]
-pub(crate) use self::agent::dequeue_params;
+pub(crate) use self::agent::{dequeue_params, status_params_for};
 pub use self::as_control::AsControlClient;
 pub use self::auth::AuthClient;
 pub use self::auth_control::AuthControlClient;
