@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use obol_secret::file::open_public;
 use serde::Deserialize;
 
 use crate::chain::{ChainKey, LineHash, MAX_LINE_BYTES, Read, Torn, hash};
@@ -160,7 +161,7 @@ impl AuditLog {
         }
         let mut end = before;
         while let Some((number, path)) = files.pop() {
-            let file = File::open(&path)?;
+            let file = open_public(&path)?;
             let length = file.metadata()?.len();
             let upto = match end.take().filter(|end| end.file == number) {
                 Some(end) if end.offset > length || !ends_a_line(&file, end.offset)? => {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-use obol_secret::file::{Fault, PrivateFile, PrivateFileError};
+use obol_secret::file::{Fault, PrivateFile, PrivateFileError, open_public};
 use obol_secret::text::to_hex;
 
 use crate::chain::{ChainKey, MAX_LINE_BYTES, Opening, Read, Tip, Torn, VERSION, hash};
@@ -286,7 +286,7 @@ fn last_full(path: &Path, key: &ChainKey) -> Result<Option<Last>, LogOpenError> 
 /// A file's first line, which says whose it is; `None` where it is not whole.
 pub(crate) fn first_line(path: &Path) -> io::Result<Option<Read>> {
     let limit = u64::try_from(MAX_LINE_BYTES).unwrap_or(u64::MAX);
-    let mut reader = BufReader::new(File::open(path)?.take(limit));
+    let mut reader = BufReader::new(open_public(path)?.take(limit));
     // A file torn at its birth has its first line behind the torn one.
     for _ in 0..2 {
         let mut line = Vec::new();

@@ -5,10 +5,10 @@
 //! line, made by somebody who did not write all that follows afresh.
 
 use core::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use obol_secret::file::open_public;
 use obol_secret::text::{from_hex, to_hex};
 use sha2::{Digest, Sha256};
 
@@ -243,7 +243,7 @@ fn for_each_line(path: &Path, mut act: impl FnMut(u64, &[u8])) -> Result<(), Ver
 /// As [`for_each_line`], and with whether a line end follows.
 fn each_line(path: &Path, mut act: impl FnMut(u64, &[u8], bool)) -> Result<(), VerifyError> {
     let io = |error| VerifyError::Io(path.to_owned(), error);
-    let file = File::open(path).map_err(io)?;
+    let file = open_public(path).map_err(|error| io(error.into()))?;
     // What is written meanwhile is not looked at: it could be half a line.
     let length = file.metadata().map_err(io)?.len();
     let mut reader = BufReader::with_capacity(256 << 10, file.take(length));

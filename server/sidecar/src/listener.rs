@@ -1,14 +1,17 @@
 //! Binding a socket that is ours alone, or ours and the agents', and telling who connects.
 
 use core::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
 use obol_probe::health::LoopbackError;
+use obol_secret::file::{Fault, PrivateFile, PrivateFileError};
 use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::access::{Access, Modes};
@@ -23,6 +26,8 @@ const FOR_THE_OWNER: u32 = 0o066;
 pub enum BindError {
     /// The folder, the lock or the socket could not be created.
     Io(PathBuf, io::Error),
+    /// The file beside the socket that keeps other daemons away cannot be locked.
+    Lock(PrivateFileError),
     /// The folder is open to others, or belongs to somebody else.
     Folder(PathBuf),
     /// The folder keeps out whom the socket is for, or is open to others, or belongs to somebody else.
@@ -44,6 +49,7 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
+            Self::Lock(error) => write!(f, "cannot lock a socket: {error}"),
             Self::Folder(path) => write!(
                 f,
                 "the folder {} must belong to you and be closed to others; run `chmod 700 {}`, or name another",
@@ -101,7 +107,7 @@ enum Ownership {
     Own {
         identity: (u64, u64),
         /// Held as long as the socket is ours; the kernel gives it back when the process ends, however it ends.
-        _lock: File,
+        _lock: PrivateFile,
     },
     /// Another process made it and handed it over, such as systemd; it also looks after it.
     Inherited,
@@ -198,7 +204,7 @@ impl Listener {
         // The lock may have gone with the socket; then whoever takes the new one first may bind.
         let lock_is_there = fs::symlink_metadata(lock_path(self.path())).is_ok();
         if lock_is_there && let Ownership::Own { _lock, .. } = &self.ownership {
-            _lock.unlock().map_err(|error| BindError::Io(self.path().to_owned(), error))?;
+            _lock.unlock().map_err(BindError::Lock)?;
         }
         *self = Self::bind(&self.endpoint, self.access.clone())?;
         Ok(())
@@ -285,16 +291,11 @@ fn lock_path(socket: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn lock(socket: &Path) -> Result<File, BindError> {
-    let path = lock_path(socket);
-    let io = |error| BindError::Io(path.clone(), error);
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(BindError::InUse(socket.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io(error)),
-    }
+fn lock(socket: &Path) -> Result<PrivateFile, BindError> {
+    PrivateFile::lock(lock_path(socket)).map_err(|error| match error.fault() {
+        Fault::InUse => BindError::InUse(socket.to_owned()),
+        _ => BindError::Lock(error),
+    })
 }
 
 /// Removes a socket that nobody serves. We hold the lock, so nobody of our kind is about to.
@@ -307,9 +308,17 @@ fn remove_dead_socket(path: &Path) -> Result<(), BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(io),
-        Err(error) => Err(io(error)),
-        Ok(_) => Err(BindError::InUse(path.to_owned())),
+    match knock(path) {
+        Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(io),
+        // One that takes no connection now still has somebody behind it.
+        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned())),
+        Err(error) => Err(io(error.into())),
     }
+}
+
+/// Connects to a socket, without waiting for room in its queue: who never accepts would keep us for ever.
+fn knock(path: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
 }

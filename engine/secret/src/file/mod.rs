@@ -25,7 +25,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags};
 use zeroize::Zeroizing;
 
 pub use self::change::{change, files_in};
@@ -103,6 +103,20 @@ impl PrivateFile {
         made.map_err(|fault| PrivateFileError::new(path, fault))
     }
 
+    /// Opens or creates a file that holds nothing, and keeps other processes out as long as it is open: a lock. The kernel
+    /// gives it back when the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::InUse`] where another process has it; otherwise as for [`open`](Self::open).
+    pub fn lock(path: impl AsRef<Path>) -> Result<Self, PrivateFileError> {
+        let path = path.as_ref();
+        let place = Place::named(path);
+        let opened = place.and_then(|place| place.open(OFlags::RDWR | OFlags::CREATE, Rule::Write));
+        let file = opened.map_err(|fault| PrivateFileError::new(path, fault))?;
+        Self { file, path: path.to_owned() }.locked()
+    }
+
     fn written(path: &Path, flags: OFlags) -> Result<Self, PrivateFileError> {
         let failed = |fault| PrivateFileError::new(path, fault);
         let place = Place::named(path).map_err(failed)?;
@@ -123,6 +137,15 @@ impl PrivateFile {
             Err(TryLockError::WouldBlock) => Err(PrivateFileError::new(&self.path, Fault::InUse)),
             Err(TryLockError::Error(error)) => Err(PrivateFileError::new(&self.path, Fault::Io(error))),
         }
+    }
+
+    /// Lets other processes in again.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn unlock(&self) -> Result<(), PrivateFileError> {
+        self.file.unlock().map_err(|error| PrivateFileError::new(&self.path, Fault::Io(error)))
     }
 
     /// The open file.
@@ -167,13 +190,22 @@ pub fn read_public(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Priv
     read_by(Rule::Public, path, limit)
 }
 
+/// Opens a file that holds no secret and may be long, such as a log that somebody else checks: a regular file, in time.
+///
+/// # Errors
+///
+/// As for [`read_public`].
+pub fn open_public(path: &Path) -> Result<File, PrivateFileError> {
+    in_time(path, |path| open_to_read(path, Rule::Public))
+}
+
 /// Makes a file's entry in its folder durable.
 ///
 /// # Errors
 ///
 /// What the system says.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(place::folder_of(path))?.sync_all()
+    place::sync_folder(CWD, place::folder_of(path))
 }
 
 /// The folders that a file's path is led through by links to their own contents. Whoever swaps such a link changes what

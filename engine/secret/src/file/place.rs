@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -106,8 +106,14 @@ impl<'a> Place<'a> {
 
     /// Makes the entry durable.
     pub(super) fn sync_folder(&self) -> io::Result<()> {
-        File::open(&self.folder_path)?.sync_all()
+        sync_folder(&self.folder, Path::new("."))
     }
+}
+
+/// Makes the entries of a folder durable. What is no folder is not waited for.
+pub(super) fn sync_folder(above: impl AsFd, folder: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    File::from(openat(above, folder, flags, Mode::empty())?).sync_all()
 }
 
 fn is_unable(error: &io::Error) -> bool {

@@ -75,7 +75,7 @@ impl Service {
                     file.display()
                 )));
             }
-            std::fs::File::open(file)
+            obol_secret::file::open_public(file)
                 .map_err(|error| Failure::usage(format_args!("--ca-file {}: {error}", file.display())))?;
         }
         Ok(Self { pin: parsed, ca_file: ca_file.map(Path::to_owned) })

@@ -4,14 +4,13 @@
 //! outside the sandbox is taken before it is entered, and it is entered while there is one thread. The sandbox is the other
 //! way round than the sidecar's: it may reach the service, and has no port and no store.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use obol_authenticator::service::Options;
 use obol_authenticator::{Authenticator, Identity, Wishes};
 use obol_ipc::Endpoint;
+use obol_secret::file::{Fault, PrivateFile};
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener, OperatorSocket};
@@ -171,20 +170,15 @@ fn identity(args: &AuthenticatorArgs, config: &Config, path: &Path) -> Outcome<I
 
 /// Makes sure that no other authenticator uses this identity: each would look like a copy to the service that the other's
 /// sessions are known to. The kernel gives the lock back when the process ends, however it ends.
-fn alone(identity: &Path) -> Outcome<File> {
+fn alone(identity: &Path) -> Outcome<PrivateFile> {
     let path = identity.with_added_extension("lock");
-    let unusable =
-        |error: std::io::Error| Failure::unavailable(format_args!("cannot lock {}: {error}", path.display()));
-    let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = open.map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Failure::unavailable(format_args!(
+    PrivateFile::lock(path).map_err(|error| match error.fault() {
+        Fault::InUse => Failure::unavailable(format_args!(
             "another authenticator uses the identity {}; stop that one, or name another identity",
             identity.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
-    }
+        )),
+        _ => Failure::unavailable(format_args!("cannot lock the identity: {error}")),
+    })
 }
 
 /// Suites that are at least as strong as this one, the strongest first.
