@@ -270,6 +270,28 @@ test("a token that another process gave back is not asked for again", async () =
   await target.close();
 });
 
+test("a refresh that waited while the token was given back asks for none", async () => {
+  const target = await provider({ tokenTTL: 2 });
+  const stateDir = folder();
+  const client = clientOf(target, { stateDir });
+  const { expires_at } = await client.ensureToken(target.host, { scopes: ["read"] });
+  const state = new State(stateDir);
+  // As another process that gives it back, and takes its time.
+  await state.locked(target.host, async () => {
+    await pause(expires_at + 300 - Date.now());
+    await state.changeHosts(({ fresh }) => delete fresh[target.host]);
+    await new SealedFiles(stateDir).delete(target.host);
+  });
+  await until("it stopped", () => client.status()[target.host] === undefined);
+  assert.equal(countOf(target, ISSUE), 1);
+  // Control: without that it asks.
+  await client.ensureToken(target.host, { scopes: ["read"] });
+  await state.locked(target.host, () => pause(2_300));
+  await until("it is refreshed", () => countOf(target, ISSUE) >= 3);
+  client.close();
+  await target.close();
+});
+
 test("a token is due a fifth of its life or five minutes ahead, and not all at once", () => {
   for (const [ttl, lead] of [[3_600_000, 300_000], [100_000, 20_000]]) {
     const all = Array.from({ length: 200 }, (_, n) => ({ access_token: `token ${n}`, obtained_at: 1e7, expires_at: 1e7 + ttl }));

@@ -157,27 +157,38 @@ class Client {
     return entry && covers(entry, request) && isAlive(entry, this.#now()) ? entry : null;
   }
 
-  /** A new token where that is due, by one request of all who want it now. While the provider cannot answer, the kept one. */
-  #renew(place, request) {
+  /**
+   * A new token where that is due, by one request of all who want it now. While the provider cannot answer, the kept one. A timer asks
+   * only for what is still to be kept fresh when its turn comes: another process may have given the token back while it waited.
+   */
+  #renew(place, request, isTimer = false) {
+    const keep = (entry) => (isTimer ? this.#schedule(place, request, entry) : this.#watch(place, request, entry));
     return this.#flights.alone(place.text, JSON.stringify(request), async (flight) => {
       const spare = await this.#spare(place, request);
       const mayWait = spare && (this.#now() < dueAt(spare) || this.#backOff.left(place.text) > 0);
-      if (mayWait) return this.#watch(place, request, spare);
+      if (mayWait) return keep(spare);
       const failed = flight.failedMeanwhile();
       if (failed) throw failed;
       try {
         return await this.#state.locked(place.text, async () => {
+          if (isTimer && !(await this.#watched(place))) return this.#stop(place.text);
           // Another process may have refreshed it meanwhile.
           const found = await this.#spare(place, request);
-          if (found && this.#now() < dueAt(found)) return this.#watch(place, request, found);
+          if (found && this.#now() < dueAt(found)) return keep(found);
           return this.#obtain(place, request);
         });
       } catch (error) {
-        if (isPassing(error) && spare && isAlive(spare, this.#now())) return this.#watch(place, request, spare);
+        if (isPassing(error) && spare && isAlive(spare, this.#now())) return keep(spare);
         flight.fails(error);
         throw error;
       }
     });
+  }
+
+  /** What is to be kept fresh at this host, if anything is. */
+  async #watched(place) {
+    const { fresh } = await this.#state.hosts();
+    return Object.hasOwn(fresh, place.text) ? requestOf(fresh[place.text]?.scopes, fresh[place.text]?.purpose) : null;
   }
 
   async #obtain(place, request) {
@@ -252,32 +263,31 @@ class Client {
   /** Remembers what to keep fresh, also after a restart. */
   async #watch(place, request, entry) {
     await this.#state.changeHosts(({ fresh }) => (fresh[place.text] = request));
-    this.#schedule(place, request, entry);
-    return entry;
+    return this.#schedule(place, request, entry);
   }
 
-  /** Refreshes this token when it is due; where there is none, now. */
+  /** Refreshes this token when it is due; where there is none, now. Returns the token. */
   #schedule(place, request, entry) {
     this.#stop(place.text);
-    if (this.#isClosed) return;
+    if (this.#isClosed) return entry;
     const now = this.#now();
     const wait = Math.max(WAIT_MS.least, (entry ? dueAt(entry) : now) - now, this.#backOff.left(place.text));
     this.#status.set(place.text, { expires_at: entry?.expires_at, due_at: now + wait, failures: this.#backOff.count(place.text) });
     const timer = setTimeout(() => this.#refresh(place), Math.min(WAIT_MS.most, wait)).unref();
     this.#timers.set(place.text, { timer, of: watchOf(request, entry) });
+    return entry;
   }
 
-  /** Never throws. What is to be kept fresh is looked up anew: another process may have changed that, or given the token back. */
+  /** Never throws. What is to be kept fresh is looked up anew: another process may have changed it. */
   async #refresh(place) {
     let request;
     try {
-      const { fresh } = await this.#state.hosts();
-      if (!Object.hasOwn(fresh, place.text)) return this.#stop(place.text);
-      request = requestOf(fresh[place.text]?.scopes, fresh[place.text]?.purpose);
-      await this.#renew(place, request);
+      request = await this.#watched(place);
+      if (request === null) return this.#stop(place.text);
+      await this.#renew(place, request, true);
     } catch (error) {
       const entry = await this.#entry(place.text).catch(() => null);
-      if (request !== undefined && isPassing(error)) this.#schedule(place, request, entry);
+      if (request && isPassing(error)) this.#schedule(place, request, entry);
       else this.#end(place.text, error, entry);
     }
   }

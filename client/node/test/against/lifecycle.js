@@ -26,7 +26,7 @@ function homeOf(target, more = "") {
 const withFile = (home) => `secret_file = ${JSON.stringify(path.join(home, "secret"))}\n`;
 
 test("the agent in JavaScript refreshes ahead of the end at the provider in Rust, and goes on after a restart", async () => {
-  const target = await serve({ shared: [{ secret: SECRET }] }, ["--ttl", "4"]);
+  const target = await serve({ shared: [{ secret: SECRET }] }, ["--ttl", "8"]);
   const home = homeOf(target);
   const options = { stateDir: path.join(home, "state"), secretFile: path.join(home, "secret"), keychain: "file", caFile: target.tls.file, allowPrivate: [target.host] };
   const issued = async () => Number(/obol_atp_requests_total\{route="issue",code="ok"\} (\d+)/.exec(await target.metrics())?.[1] ?? 0);
