@@ -66,6 +66,41 @@ class Attacks(unittest.TestCase):
         self.assertEqual(counts["violations"], [])
         self.assertEqual(len(counts["servers"]["A"]), len(counts["drawn"]))
 
+    def cut_while_it_is_sent(self) -> list[dict[str, Any]]:
+        """Steps that cut a request: at its beginning, within its head, and within a body that no buffer holds."""
+        return [{"cutRequest": bytes_read} for bytes_read in (0, 1, 20, 60, 120, 300, 70_000, 1 << 20)]
+
+    def test_a_request_that_is_cut_while_it_is_sent_is_not_sent_again(self) -> None:
+        steps = self.cut_while_it_is_sent()
+        url = self.opened({"A": [*steps, {}]})
+        agent = self.agent()
+        for place, step in enumerate(steps):
+            with self.assertRaises(AgentError) as raised:
+                agent.fetch(url, method="POST", body=b"x" * (8 << 20))
+            self.assertEqual(raised.exception.code, "OUTCOME_UNKNOWN", step)
+            self.assertEqual(len(self.world.counts()["servers"]["A"]), place + 1, step)
+        self.assertEqual(outcome(agent, url, "POST"), "ok", "control: what is not cut arrives")
+        self.sent_once_each(len(steps) + 1)
+
+    def test_a_request_that_is_cut_while_it_is_sent_is_not_sent_again_with_asyncio(self) -> None:
+        steps = self.cut_while_it_is_sent()
+        url = self.opened({"A": [*steps, {}]})
+
+        async def calls() -> None:
+            async with AsyncAgent(**self.options) as agent:
+                for step in steps:
+                    with self.assertRaises(AgentError) as raised:
+                        await agent.fetch(url, method="POST", body=b"x" * (8 << 20))
+                    self.assertEqual(raised.exception.code, "OUTCOME_UNKNOWN", step)
+                self.assertEqual(await (await agent.fetch(url, method="POST", body="{}")).text(), "ok", "control: what is not cut arrives")
+
+        asyncio.run(calls())
+        self.sent_once_each(len(steps) + 1)
+
+    def sent_once_each(self, times: int) -> None:
+        counts = self.world.counts()
+        self.assertEqual((counts["violations"], len(counts["drawn"]), len(counts["servers"]["A"])), ([], times, times))
+
     def test_the_same_with_asyncio(self) -> None:
         url = self.opened({"A": EVERY_BYTE})
 

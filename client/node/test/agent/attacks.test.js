@@ -49,6 +49,20 @@ test("an answer that is cut at every byte: GET has it by a second token, or says
   assert.equal(servers.A.length, drawn.length);
 });
 
+test("a request that is cut while it is sent is not sent again", async (t) => {
+  // At its beginning, within its head, and within a body that no buffer holds.
+  const steps = [0, 1, 20, 60, 120, 300, 70_000, 1 << 20].map((cutRequest) => ({ cutRequest }));
+  const { world, agent, url } = await opened(t, { A: [...steps, {}] });
+  const post = (body) => agent.fetch(url, { method: "POST", body }).then((r) => r.text()).catch((error) => error.code);
+  for (const [place, step] of steps.entries()) {
+    assert.equal(await post(Buffer.alloc(8 << 20, "x")), "OUTCOME_UNKNOWN", JSON.stringify(step));
+    assert.equal((await world.counts()).servers.A.length, place + 1, JSON.stringify(step));
+  }
+  assert.equal(await post("{}"), "ok", "control: what is not cut arrives");
+  const { violations, drawn, servers } = await world.counts();
+  assert.deepEqual([violations, drawn.length, servers.A.length], [[], steps.length + 1, steps.length + 1]);
+});
+
 test("a thousand calls at once, each with a token of its own", async (t) => {
   const { world, agent, url } = await opened(t, { A: [] }, { tqs: { dequeueToken: [{ afterMs: 5 }] } });
   const bodies = await Promise.all(Array.from({ length: 1_000 }, () => agent.fetch(url).then((r) => r.text())));
