@@ -37,7 +37,12 @@ struct Revoked {
 
 impl Provider {
     /// What is valid is described; what is not is not, whatever the cause.
-    pub(crate) async fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<Response, Denied> {
+    pub(crate) async fn verify(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        about: &About,
+    ) -> Result<Response, Denied> {
         let spend = match body.trim_ascii() {
             b"" => false,
             text => {
@@ -53,7 +58,7 @@ impl Provider {
         };
         let Some(claims) = claims else { return Ok(invalid()) };
         if spend && claims.usage == Some(Use::Once) {
-            match self.spend_once(&claims).await {
+            match self.spend_once(&claims, about.address).await {
                 Ok(()) => {}
                 Err(denied) if denied.code == ErrorCode::Replayed => return Ok(invalid()),
                 Err(denied) => return Err(denied),
@@ -84,6 +89,7 @@ impl Provider {
         if let Some(claims) = claims {
             self.end(&claims).await?;
             about.agent.get_or_insert_with(|| claims.agent_id.as_str().into());
+            about.proof.get_or_insert("token");
             (about.jti, about.expires_at) = (Some(claims.jti.into()), Some(claims.exp));
             place.done(Event::TokenRevoke, about);
         }

@@ -150,8 +150,8 @@ impl Provider {
         kept.keys.current(self.key_policy, self.time.now()).map(|key| key.mint(claims))
     }
 
-    /// Spends a single-use token.
-    pub(crate) async fn spend_once(&self, claims: &Claims) -> Result<(), Denied> {
+    /// Spends a single-use token that came from this address.
+    pub(crate) async fn spend_once(&self, claims: &Claims, address: Option<IpAddr>) -> Result<(), Denied> {
         let place = self.auditor.reserve()?;
         if self.spent.fence().is_some_and(|fence| claims.iat <= fence) {
             return Err(Denied::unavailable());
@@ -160,7 +160,7 @@ impl Provider {
         if self.spent.fence().is_some_and(|fence| claims.iat <= fence) {
             return Err(Denied::unavailable());
         }
-        place.done(obol_audit::Event::Spend, &about_token(claims));
+        place.done(obol_audit::Event::Spend, &about_token(claims, address));
         Ok(())
     }
 
@@ -172,13 +172,14 @@ impl Provider {
     }
 }
 
-pub(crate) fn about_token(claims: &Claims) -> crate::audit::About {
+pub(crate) fn about_token(claims: &Claims, address: Option<IpAddr>) -> crate::audit::About {
     crate::audit::About {
+        address,
         agent: Some(claims.agent_id.as_str().into()),
         proof: Some("token"),
         scopes: Some(claims.scope.as_str().into()),
         jti: Some(claims.jti.as_str().into()),
         expires_at: Some(claims.exp),
-        ..crate::audit::About::default()
+        purpose: None,
     }
 }

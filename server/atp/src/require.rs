@@ -1,6 +1,7 @@
 //! The layer in front of an API's routes: a request passes only with a token that has the scope.
 
 use core::future::Future;
+use core::net::IpAddr;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use std::sync::Arc;
@@ -80,7 +81,7 @@ where
         let mut inner = core::mem::replace(&mut self.inner, fresh);
         let layer = self.layer.clone();
         Box::pin(async move {
-            match layer.admit(request.headers()).await {
+            match layer.admit(request.headers(), request::address(&request)).await {
                 Ok(token) => {
                     request.extensions_mut().insert(token);
                     inner.call(request).await
@@ -92,15 +93,15 @@ where
 }
 
 impl RequireLayer {
-    async fn admit(&self, headers: &HeaderMap) -> Result<AgentToken, Denied> {
+    async fn admit(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<AgentToken, Denied> {
         let start = std::time::Instant::now();
-        let outcome = self.check(headers).await;
+        let outcome = self.check(headers, address).await;
         let refused = outcome.as_ref().err().map(|denied| denied.code);
         self.provider.metrics.count(Route::Require, refused, start.elapsed());
         outcome
     }
 
-    async fn check(&self, headers: &HeaderMap) -> Result<AgentToken, Denied> {
+    async fn check(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<AgentToken, Denied> {
         let token = request::bearer(headers);
         let challenge = if token.is_none() { "Bearer" } else { "Bearer error=\"invalid_token\"" };
         let invalid = || Denied::token(challenge, ErrorCode::InvalidToken, "a valid token is needed");
@@ -109,11 +110,11 @@ impl RequireLayer {
         if !claims.scopes.iter().any(|scope| **scope == *self.scope) {
             let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", self.scope);
             let denied = Denied::token(&challenge, ErrorCode::InsufficientScope, "the token lacks the scope");
-            self.provider.auditor.refused(&denied, &about_token(&claims));
+            self.provider.auditor.refused(&denied, &about_token(&claims, address));
             return Err(denied);
         }
         if claims.usage == Some(Use::Once) {
-            self.provider.spend_once(&claims).await.map_err(|denied| match denied.code {
+            self.provider.spend_once(&claims, address).await.map_err(|denied| match denied.code {
                 ErrorCode::Replayed => invalid(),
                 _ => denied,
             })?;

@@ -174,8 +174,8 @@ async fn root(State(provider): Shared, request: Request) -> Response {
 
 async fn verify(State(provider): Shared, request: Request) -> Response {
     let is_post = request.method() == Method::POST;
-    handled(&provider, Route::Verify, request, async |headers, body, _| {
-        if is_post { provider.verify(headers, body).await } else { Err(Denied::method("POST")) }
+    handled(&provider, Route::Verify, request, async |headers, body, about| {
+        if is_post { provider.verify(headers, body, about).await } else { Err(Denied::method("POST")) }
     })
     .await
 }
