@@ -117,6 +117,35 @@ class Attacks(unittest.TestCase):
         counts = self.world.counts()
         self.assertEqual((counts["violations"], len(counts["servers"]["A"])), ([], ANSWER_BYTES + 1))
 
+    def test_calls_one_after_the_other_share_a_connection_also_after_a_refusal(self) -> None:
+        url = self.opened({"A": [{}, {"status": 404, "body": "no"}, {"status": 204, "body": ""}, {"status": 503, "problem": "UNAVAILABLE", "headers": {"Retry-After": "0"}}, {}]})
+        agent = self.agent()
+        for _ in range(20):
+            agent.fetch(url, method="POST", body="{}").content
+        self.connections(21, 1)
+
+    def test_calls_one_after_the_other_share_a_connection_with_asyncio(self) -> None:
+        url = self.opened({"A": [{}, {"status": 404, "body": "no"}, {"status": 204, "body": ""}, {"status": 503, "problem": "UNAVAILABLE", "headers": {"Retry-After": "0"}}, {}]})
+
+        async def calls() -> None:
+            async with AsyncAgent(**self.options) as agent:
+                for _ in range(20):
+                    await (await agent.fetch(url, method="POST", body="{}")).text()
+
+        asyncio.run(calls())
+        self.connections(21, 1)
+
+    def test_control_a_server_that_ends_each_connection_is_connected_to_each_time(self) -> None:
+        url = self.opened({"A": [{"headers": {"Connection": "close"}, "close": True}]})
+        agent = self.agent()
+        for _ in range(5):
+            agent.fetch(url, method="POST", body="{}").content
+        self.connections(5, 5)
+
+    def connections(self, calls: int, connections: int) -> None:
+        counts = self.world.counts()
+        self.assertEqual((counts["violations"], len(counts["servers"]["A"]), counts["connections"]["A"]), ([], calls, connections))
+
     def test_a_thousand_calls_at_once_with_asyncio(self) -> None:
         url = self.opened({"A": []}, tqs={"dequeueToken": [{"afterMs": 5}]})
 

@@ -270,13 +270,15 @@ class HttpServer:
     def __init__(self, name, steps, ledger, fill):
         self.name, self.ledger, self.fill = name, ledger, fill
         self.script = Script(steps, {"status": 200, "body": "ok"})
-        self.lock, self.requests = threading.Lock(), []
+        self.lock, self.requests, self.connections = threading.Lock(), [], 0
         self.listener = Listener(loopback(0), self.serve)
         self.port = self.listener.listener.getsockname()[1]
 
     def serve(self, connection):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = connection.makefile("rb")
+        with self.lock:
+            self.connections += 1
         # The first byte of a request takes a step: some end before the whole request is there.
         while reader.peek(1):
             step = self.script.next()
@@ -482,6 +484,7 @@ class World:
             "told": self.authenticator.told if self.authenticator else [],
             "asked": self.authenticator.asked if self.authenticator else [],
             "servers": {name: [{**request} for request in server.requests] for name, server in self.servers.items()},
+            "connections": {name: server.connections for name, server in self.servers.items()},
             "violations": self.ledger.violations,
         }
 

@@ -63,6 +63,19 @@ test("a request that is cut while it is sent is not sent again", async (t) => {
   assert.deepEqual([violations, drawn.length, servers.A.length], [[], steps.length + 1, steps.length + 1]);
 });
 
+test("calls one after the other share a connection, also after a refusal", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [{}, { status: 404, body: "no" }, { status: 204, body: "" }, { status: 503, problem: "UNAVAILABLE", headers: { "Retry-After": "0" } }, {}] });
+  for (let call = 0; call < 20; call += 1) await (await agent.fetch(url, { method: "POST", body: "{}" })).text();
+  const { violations, servers, connections } = await world.counts();
+  assert.deepEqual([violations, servers.A.length, connections.A], [[], 21, 1]);
+});
+
+test("control: a server that ends each connection is connected to each time", async (t) => {
+  const { world, agent, url } = await opened(t, { A: [{ headers: { Connection: "close" }, close: true }] });
+  for (let call = 0; call < 5; call += 1) await (await agent.fetch(url, { method: "POST", body: "{}" })).text();
+  assert.deepEqual((await world.counts()).connections, { A: 5 });
+});
+
 test("a thousand calls at once, each with a token of its own", async (t) => {
   const { world, agent, url } = await opened(t, { A: [] }, { tqs: { dequeueToken: [{ afterMs: 5 }] } });
   const bodies = await Promise.all(Array.from({ length: 1_000 }, () => agent.fetch(url).then((r) => r.text())));
