@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use self::document::{Document, text};
+use self::document::{Document, MAX_LOOKS, text};
 use self::notes::{Notes, shown};
 use self::operation::Route;
 use self::path::Path;
@@ -27,7 +27,7 @@ use self::toml::{line, list, quoted};
 
 /// The longest document, in bytes. The largest that are known have half of it.
 pub const MAX_DOCUMENT_BYTES: usize = 32 << 20;
-/// The most routes.
+/// The most operations, and so routes.
 const MAX_ROUTES: usize = 4_096;
 /// The most headers that are passed on.
 const MAX_HEADERS: usize = 64;
@@ -89,24 +89,40 @@ pub fn rules(bytes: &[u8], wishes: &Wishes) -> Result<String, String> {
     if bytes.len() > MAX_DOCUMENT_BYTES {
         return Err(format!("it is longer than {MAX_DOCUMENT_BYTES} bytes"));
     }
-    let document = Document::read(bytes)?;
+    of_document(&Document::read(bytes)?, wishes)
+}
+
+/// The same, of one that was read.
+fn of_document(document: &Document, wishes: &Wishes) -> Result<String, String> {
+    let written = file(document, wishes);
+    match document.is_over() {
+        true => Err(format!(
+            "it says the same things again so often that there are more than {MAX_LOOKS} to look at; take some of its operations \
+             with --tag"
+        )),
+        false => written,
+    }
+}
+
+fn file(document: &Document, wishes: &Wishes) -> Result<String, String> {
     let mut notes = Notes::default();
     let server = match &wishes.server {
         Some(url) => Server::read(url).map_err(|why| format!("--server: {why}"))?,
-        None => Server::of_document(&document, &mut notes)?,
+        None => Server::of_document(document, &mut notes)?,
     };
-    let found = operations(&document, wishes, &mut notes);
+    let found = operations(document, wishes, &mut notes)?;
     if found.is_empty() {
         return Err("it has no paths with operations, or none of the tags that were asked for".to_owned());
     }
     let all: Vec<_> = found.iter().map(|found| found.operation).collect();
     let (scheme, client_id) = (wishes.scheme.as_deref(), wishes.client_id.as_deref());
-    let credential = Credential::choose(&document, &all, scheme, client_id, &mut notes)?;
+    let credential = Credential::choose(document, &all, scheme, client_id, &mut notes)?;
     let (mut routes, mut left_out) = (Vec::new(), None);
-    for found in &found {
-        match route(&document, &server, found, wishes, &credential) {
-            Ok(route) => {
-                route.notes.iter().for_each(|note| notes.add(&found.note(note)));
+    for found in document.each(&found) {
+        match route(document, &server, found, wishes, &credential) {
+            Ok(mut route) => {
+                // They are not kept beside those that are told.
+                core::mem::take(&mut route.notes).iter().for_each(|note| notes.add(&found.note(note)));
                 routes.push(route);
             }
             Err(why) => {
@@ -123,16 +139,18 @@ pub fn rules(bytes: &[u8], wishes: &Wishes) -> Result<String, String> {
     if routes.is_empty() {
         return Err(format!("nothing in it can be a route: {}", left_out.unwrap_or_default()));
     }
-    if routes.len() > MAX_ROUTES {
-        return Err(format!("it has more than {MAX_ROUTES} operations; take some of them with --tag"));
-    }
-    Ok(written(&document, &server, &credential, &routes, notes))
+    Ok(written(document, &server, &credential, &routes, notes))
 }
 
-/// All operations that are wished for.
-fn operations<'a>(document: &'a Document, wishes: &Wishes, notes: &mut Notes) -> Vec<Found<'a>> {
+/// All operations that are wished for. Once there are too many no more is looked for.
+fn operations<'a>(
+    document: &'a Document,
+    wishes: &Wishes,
+    notes: &mut Notes,
+) -> Result<Vec<Found<'a>>, String> {
     let mut found = Vec::new();
-    for (path, item) in document.member("paths").and_then(Value::as_object).into_iter().flatten() {
+    let paths = document.member("paths").and_then(Value::as_object);
+    for (path, item) in document.each(paths.into_iter().flatten()) {
         if !path.starts_with('/') {
             // Extensions stand between paths.
             continue;
@@ -140,26 +158,26 @@ fn operations<'a>(document: &'a Document, wishes: &Wishes, notes: &mut Notes) ->
         let item = match document.resolve(item) {
             Ok(item) => item,
             Err(why) => {
-                notes.add(&format!("{path}: {why}"));
+                notes.add(&format!("{}: {why}", shown(path, 120)));
                 continue;
             }
         };
         let of_item = METHODS.iter().filter_map(|(name, method)| Some((*method, item.get(*name)?)));
         for (method, operation) in of_item {
-            let tags = document.list(operation, "tags");
-            let is_wished = wishes.tags.is_empty()
-                || tags
-                    .iter()
-                    .filter_map(Value::as_str)
-                    .any(|tag| wishes.tags.iter().any(|wished| wished == tag));
+            let mut tags = document.list(operation, "tags").filter_map(Value::as_str);
+            let is_wished =
+                wishes.tags.is_empty() || tags.any(|tag| wishes.tags.iter().any(|wished| wished == tag));
             match (is_wished, method) {
                 (false, _) => {}
-                (true, "TRACE") => notes.add(&format!("TRACE {path}: no gateway passes it")),
+                (true, "TRACE") => notes.add(&format!("TRACE {}: no gateway passes it", shown(path, 120))),
                 (true, _) => found.push(Found { path, method, item, operation }),
             }
         }
+        if found.len() > MAX_ROUTES {
+            return Err(format!("it has more than {MAX_ROUTES} operations; take some of them with --tag"));
+        }
     }
-    found
+    Ok(found)
 }
 
 impl Found<'_> {
@@ -231,6 +249,15 @@ fn written(
     notes.write(&mut file);
     line(&mut file, "upstream", &quoted(&server.origin));
     if !headers.is_empty() {
+        let is_wider =
+            |header: &&str| !routes.iter().all(|route| route.headers.iter().any(|named| named == header));
+        let wider: Vec<_> = headers.iter().copied().filter(|header| is_wider(&header)).collect();
+        if !wider.is_empty() {
+            file.push_str(&format!(
+                "# On every route, also where the document does not name it: {}\n",
+                wider.join(", ")
+            ));
+        }
         line(&mut file, "headers", &list(headers));
     }
     credential.write(&mut file);

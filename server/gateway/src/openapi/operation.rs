@@ -18,6 +18,8 @@ use crate::route::Body;
 const MAX_PARAMETERS: usize = 512;
 /// The longest name of one that a query may have, in bytes.
 const MAX_NAME_BYTES: usize = 256;
+/// The most kinds of body that are told.
+const MAX_KINDS: usize = 120;
 
 /// One route, and what it does not cover.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl Route {
         credential: &Credential,
     ) {
         // Those of the operation stand in place of those of its path.
-        let all = document.list(operation, "parameters").iter().chain(document.list(item, "parameters"));
+        let all = document.list(operation, "parameters").chain(document.list(item, "parameters"));
         let mut known = BTreeSet::new();
         for (number, parameter) in all.enumerate() {
             if number >= MAX_PARAMETERS {
@@ -89,12 +91,16 @@ impl Route {
             };
             let (name, place) =
                 (text(parameter, "name").unwrap_or_default(), text(parameter, "in").unwrap_or_default());
+            if name.len() > MAX_NAME_BYTES {
+                self.notes.push(format!("the parameter \"{}\": its name is too long", shown(name, 60)));
+                continue;
+            }
             if !known.insert((name, place)) {
                 continue;
             }
             match place {
                 "query" => self.read_query(document, parameter, name, credential),
-                "header" => self.read_header(name, credential),
+                "header" => self.read_header(document, name, credential),
                 "path" => {}
                 _ => self.notes.push(format!("the parameter {}: cookies are not passed on", shown(name, 60))),
             }
@@ -115,12 +121,14 @@ impl Route {
                 true => {
                     self.notes.push(format!("the parameter \"{}\": no query may have it", shown(&name, 60)));
                 }
-                false => drop(self.query.insert(name)),
+                false if document.keeps_one() => drop(self.query.insert(name)),
+                false => return,
             }
         }
     }
 
-    /// The names that one parameter has in a query: an object's members stand there one by one.
+    /// The names that one parameter has in a query: an object's members stand there one by one. One that may be an object or something
+    /// plain has its own name too.
     fn names(&mut self, document: &Document, parameter: &Value, name: &str) -> Vec<String> {
         let style = text(parameter, "style").unwrap_or("form");
         let is_deep = style == "deepObject";
@@ -137,20 +145,27 @@ impl Route {
             let shown = shown(name, 60);
             self.notes.push(format!("members of the parameter \"{shown}\" that the document does not name"));
         }
-        let members = shape
-            .members
-            .iter()
-            .map(|member| if is_deep { format!("{name}[{member}]") } else { member.clone() });
-        members.chain((is_deep && shape.is_array).then(|| format!("{name}[]"))).collect()
+        // What is too long is told, and that much of it is enough.
+        let member = |member: &&str| match is_deep {
+            true => format!("{name}[{}]", beginning(member)),
+            false => beginning(member).to_owned(),
+        };
+        // In a form a list has the name itself.
+        let is_plain = shape.is_plain || (shape.is_array && !is_deep);
+        let own = is_plain.then(|| name.to_owned()).into_iter();
+        let each = (is_deep && shape.is_array).then(|| format!("{name}[]"));
+        own.chain(shape.members.iter().map(member)).chain(each).collect()
     }
 
-    fn read_header(&mut self, name: &str, credential: &Credential) {
+    fn read_header(&mut self, document: &Document, name: &str, credential: &Credential) {
         let known: Result<HeaderName, _> = name.parse();
         match known {
             // OpenAPI has other places for these.
             Ok(name) if ["accept", "content-type", "authorization"].contains(&name.as_str()) => {}
             Ok(name) if credential.is_header(&name) || headers::is_usual(&name) => {}
-            Ok(name) if headers::check_passed(&name).is_ok() => self.headers.push(name),
+            Ok(name) if headers::check_passed(&name).is_ok() => {
+                self.headers.extend(document.keeps_one().then_some(name));
+            }
             _ => self.notes.push(format!("the header {}: it is never passed on", shown(name, 60))),
         }
     }
@@ -161,14 +176,17 @@ impl Route {
             self.body = Body::Stream;
             return self.notes.push("what its body is: the document does not say".to_owned());
         };
-        let essence = |name: &str| name.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let json = content.iter().find(|(name, _)| essence(name) == "application/json");
+        let is_json = |name: &str| {
+            let kind = name.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case("application/json")
+        };
+        let json = document.each(content).find(|(name, _)| is_json(name));
         let is_object = json.is_some_and(|(_, media)| {
             media.get("schema").is_none_or(|schema| Shape::of(document, schema).may_be_object)
         });
         self.body = if is_object { Body::Json } else { Body::Stream };
         if is_object && content.len() > 1 {
-            let others = content.keys().filter(|name| essence(name) != "application/json");
+            let others = document.each(content.keys()).filter(|name| !is_json(name)).take(MAX_KINDS);
             let others: Vec<_> = others.map(|name| shown(name, 40)).collect();
             self.notes.push(format!("a body that is {}", others.join(", ")));
         }
@@ -218,47 +236,57 @@ fn plain(text: &str) -> String {
     signs.split_whitespace().collect::<Vec<_>>().join("_")
 }
 
+/// As much of a name as shows that it is too long, if it is.
+fn beginning(name: &str) -> &str {
+    name.char_indices().nth(MAX_NAME_BYTES + 1).and_then(|(end, _)| name.get(..end)).unwrap_or(name)
+}
+
 /// What a schema says of the kind of a value, one level deep.
 #[derive(Default)]
-struct Shape {
+struct Shape<'a> {
     is_object: bool,
     is_array: bool,
+    /// It may be a text, a number or the like.
+    is_plain: bool,
     /// It may have other members than those that are named.
     is_open: bool,
     may_be_object: bool,
-    members: BTreeSet<String>,
+    members: BTreeSet<&'a str>,
 }
 
-impl Shape {
-    fn of(document: &Document, schema: &Value) -> Self {
+impl<'a> Shape<'a> {
+    fn of(document: &'a Document, schema: &'a Value) -> Self {
         let Ok(schema) = document.resolve(schema) else {
             return Self { may_be_object: true, ..Self::default() };
         };
         let mut shape = Self::default();
-        shape.add(schema);
+        shape.add(document, schema);
         for several in ["allOf", "anyOf", "oneOf"] {
-            let parts = document.list(schema, several).iter().take(MAX_PARAMETERS);
-            parts.filter_map(|part| document.resolve(part).ok()).for_each(|part| shape.add(part));
+            let parts = document.list(schema, several).take(MAX_PARAMETERS);
+            parts.filter_map(|part| document.resolve(part).ok()).for_each(|part| shape.add(document, part));
         }
         let is_told = shape.is_object || shape.is_array || schema.get("type").is_some();
         shape.may_be_object = shape.is_object || !is_told;
         shape
     }
 
-    fn add(&mut self, schema: &Value) {
-        let is = |wanted: &str| match schema.get("type") {
-            Some(Value::String(kind)) => kind == wanted,
-            Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
-            _ => false,
+    fn add(&mut self, document: &'a Document, schema: &'a Value) {
+        let is = |wanted: fn(&str) -> bool| match schema.get("type") {
+            Some(Value::String(kind)) => wanted(kind),
+            Some(Value::Array(kinds)) => document.each(kinds).filter_map(Value::as_str).any(wanted),
+            // One of a few values, which are texts or numbers where nothing else is said.
+            None => wanted("") && ["enum", "const"].iter().any(|name| schema.get(name).is_some()),
+            Some(_) => false,
         };
         let members: Option<&Map<String, Value>> = schema.get("properties").and_then(Value::as_object);
-        self.is_array |= is("array");
-        if is("object") || members.is_some() {
+        self.is_array |= is(|kind| kind == "array");
+        if is(|kind| kind == "object") || members.is_some() {
             self.is_object = true;
             let more = schema.get("additionalProperties");
             self.is_open |= members.is_none() || more.is_some_and(|more| *more != Value::Bool(false));
-            self.members
-                .extend(members.into_iter().flatten().take(MAX_PARAMETERS).map(|(name, _)| name.clone()));
+            let members = members.into_iter().flatten().take(MAX_PARAMETERS);
+            self.members.extend(document.each(members).map(|(name, _)| name.as_str()));
         }
+        self.is_plain |= is(|kind| !["object", "array", "null"].contains(&kind));
     }
 }

@@ -44,7 +44,7 @@ impl Credential {
             .and_then(|components| document.object(components, "securitySchemes"));
         let mut best: Option<(usize, Self)> = None;
         let mut unfit = Vec::new();
-        for (name, scheme) in schemes.into_iter().flatten() {
+        for (name, scheme) in document.each(schemes.into_iter().flatten()) {
             if named.is_some_and(|named| named != name) {
                 continue;
             }
@@ -57,7 +57,7 @@ impl Credential {
                 }
             };
             let one = Self { scheme: Some(name.clone()), put };
-            let count = operations.iter().filter(|operation| one.lets(document, operation)).count();
+            let count = document.each(operations).filter(|operation| one.lets(document, operation)).count();
             if best.as_ref().is_none_or(|(most, _)| count > *most) {
                 best = Some((count, one));
             }
@@ -93,7 +93,7 @@ impl Credential {
         let Some(alternatives) = own.and_then(Value::as_array).filter(|list| !list.is_empty()) else {
             return true;
         };
-        alternatives.iter().filter_map(Value::as_object).any(|schemes| {
+        document.each(alternatives).filter_map(Value::as_object).any(|schemes| {
             schemes.len() <= 1 && schemes.keys().all(|name| Some(name) == self.scheme.as_ref())
         })
     }
@@ -227,5 +227,6 @@ fn scopes_of<'a>(
     let of_all = document.member("security").into_iter();
     let own = operations.iter().filter_map(|operation| operation.get("security"));
     let alternatives = of_all.chain(own).filter_map(Value::as_array).flatten();
-    alternatives.filter_map(move |schemes| schemes.get(name)?.as_array()).flatten().filter_map(Value::as_str)
+    let schemes = document.each(alternatives).filter_map(move |schemes| schemes.get(name)?.as_array());
+    document.each(schemes.flatten()).filter_map(Value::as_str).take_while(|_| document.keeps_one())
 }

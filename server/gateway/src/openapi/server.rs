@@ -63,25 +63,31 @@ impl Server {
 
     /// The one that a path or an operation has of its own, if any, where it is at the same origin.
     pub(super) fn own(&self, document: &Document, of: &Value) -> Result<Option<Self>, &'static str> {
-        let servers = document.list(of, "servers");
-        let same = servers.iter().filter_map(|server| Self::read(&address(server).0).ok());
-        match same.into_iter().find(|server| server.origin == self.origin) {
-            Some(server) => Ok(Some(server)),
-            None if servers.is_empty() => Ok(None),
-            None => Err("it is at another server"),
+        let mut servers = document.list(of, "servers").peekable();
+        if servers.peek().is_none() {
+            return Ok(None);
         }
+        let mut same = servers.filter_map(|server| Self::read(&address(server).0).ok());
+        same.find(|server| server.origin == self.origin).map(Some).ok_or("it is at another server")
     }
 }
 
 /// An address with what its variables are by default, and whether it has any.
 fn address(server: &Value) -> (String, bool) {
-    let mut url = text(server, "url").unwrap_or_default().to_owned();
+    let url = text(server, "url").unwrap_or_default();
+    if url.len() > MAX_URL_BYTES {
+        // None is so long, and it is only shown.
+        return (shown(url, MAX_URL_BYTES), false);
+    }
+    let mut url = url.to_owned();
     let variables = server.get("variables").and_then(Value::as_object);
     let mut has_variables = false;
-    for (name, variable) in variables.into_iter().flatten().take(MAX_VARIABLES) {
+    let variables = variables.into_iter().flatten().take(MAX_VARIABLES);
+    for (name, variable) in variables.filter(|(name, _)| name.len() <= MAX_URL_BYTES) {
         let place = format!("{{{name}}}");
         if url.contains(&place) && url.len() <= MAX_URL_BYTES {
-            url = url.replacen(&place, text(variable, "default").unwrap_or_default(), 1);
+            let default = text(variable, "default").filter(|text| text.len() <= MAX_URL_BYTES);
+            url = url.replacen(&place, default.unwrap_or_default(), 1);
             has_variables = true;
         }
     }

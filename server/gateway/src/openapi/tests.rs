@@ -139,6 +139,13 @@ fn a_document_in_yaml_becomes_a_file() {
         assert!(text.contains(&format!("\n# - {told}")), "{told}\n{text}");
     }
     assert!(!text.contains("if-none-match"), "that one is always passed on");
+    let wider = "\n# On every route, also where the document does not name it: x-api-version\nheaders = ";
+    assert!(text.contains(wider), "{text}");
+    // Control: one that every operation has is no wider there.
+    let get = json!({"get": {"parameters": [{"name": "X-Api-Version", "in": "header"}], "responses": {}}});
+    let (text, table) = file(&document(json!({"/a": get, "/b": get}), json!({})), &Wishes::default());
+    assert_eq!(json_of(&table, "headers"), json!(["x-api-version"]));
+    assert!(!text.contains("On every route"), "{text}");
 }
 
 /// A document whose one operation asks for one of many schemes.
@@ -316,13 +323,73 @@ fn members_of_an_object_are_parameters_one_by_one() {
     ]);
     let all = json!({"/a": {"get": {"parameters": parameters, "responses": {}}}});
     let (text, table) = file(&document(all, json!({})), &Wishes::default());
-    let expected = json!(["created[gt]", "created[lt]", "expand[]", "flat", "from", "ids"]);
+    let expected = json!(["created", "created[gt]", "created[lt]", "expand[]", "flat", "from", "ids"]);
     assert_eq!(routes(&table)[0]["query"], expected, "{text}");
     for told in
         ["members of the parameter \"any\"", "members of the parameter \"expand\"", "the parameter \"*\""]
     {
         assert!(text.contains(told), "{told}\n{text}");
     }
+}
+
+#[test]
+fn a_parameter_that_may_be_plain_or_an_object_has_its_own_name_and_those_of_its_members() {
+    let object = json!({"type": "object", "properties": {"gt": {}}});
+    let only = json!({"type": ["object", "null"], "properties": {"gt": {}}});
+    let of = |style: &str, schema: &Value| {
+        let parameter =
+            json!([{"name": "p", "in": "query", "style": style, "explode": true, "schema": schema}]);
+        let all = json!({"/a": {"get": {"parameters": parameter, "responses": {}}}});
+        let (_, table) = file(&document(all, json!({})), &Wishes::default());
+        routes(&table)[0]["query"].clone()
+    };
+    for other in [json!({"type": "integer"}), json!({"type": ["null", "string"]}), json!({"enum": [""]})] {
+        let either = json!({"anyOf": [object, other]});
+        assert_eq!(of("deepObject", &either), json!(["p", "p[gt]"]), "{either}");
+        assert_eq!(of("form", &either), json!(["gt", "p"]), "{either}");
+    }
+    for schema in [only, json!({"allOf": [object, {"type": "object"}]})] {
+        assert_eq!(of("deepObject", &schema), json!(["p[gt]"]), "nothing plain in it: {schema}");
+        assert_eq!(of("form", &schema), json!(["gt"]), "nothing plain in it: {schema}");
+    }
+}
+
+/// A document whose paths all are one item, by references, with seven methods and so many parameters, which are one as well.
+fn repeated(paths: usize, parameters: usize, schema: &Value) -> Document {
+    let parameter = |number: usize| json!({"name": format!("p{number}"), "in": "query", "style": "deepObject", "schema": {"$ref": "#/x-schema"}});
+    let all: Vec<_> = (0..parameters).map(parameter).collect();
+    let methods = METHODS.iter().filter(|(name, _)| *name != "trace");
+    let mut item: Map<_, _> =
+        methods.map(|(name, _)| ((*name).to_owned(), json!({"responses": {}}))).collect();
+    item.insert("parameters".to_owned(), json!(all));
+    let paths: Map<_, _> =
+        (0..paths).map(|number| (format!("/{number}"), json!({"$ref": "#/x-item"}))).collect();
+    let more = json!({"x-item": item, "x-schema": schema});
+    Document::read(&document(Value::Object(paths), more)).unwrap()
+}
+
+#[test]
+fn a_document_that_repeats_itself_by_references_is_given_up_after_a_bounded_number_of_looks() {
+    let plain = json!({"type": "string"});
+    let wishes = Wishes::default();
+    let many = repeated(200_000, 512, &plain);
+    let why = of_document(&many, &wishes).unwrap_err();
+    assert!(why.contains("more than 4096 operations") && why.contains("--tag"), "{why}");
+    assert!(many.looks() < 20_000, "no more is looked at than are taken: {}", many.looks());
+
+    // As few operations as may be, each of which says as much as it can.
+    let members: Map<_, _> = (0..512).map(|number| (format!("m{number}"), json!({}))).collect();
+    let part = json!({"type": "object", "properties": members});
+    let deep = json!({"anyOf": (0..64).map(|_| &part).collect::<Vec<_>>()});
+    let wide = repeated(585, 512, &deep);
+    let why = of_document(&wide, &wishes).unwrap_err();
+    assert!(why.contains("more than 4000000 to look at") && why.contains("--tag"), "{why}");
+    assert!(wide.looks() < MAX_LOOKS + 100_000, "what is left is passed over: {}", wide.looks());
+
+    let few = repeated(585, 4, &json!({"type": "object", "properties": {"gt": {}, "lt": {}}}));
+    let text = of_document(&few, &wishes).unwrap();
+    assert_eq!(text.matches("[[route]]").count(), 585 * 7, "repeating is not forbidden");
+    assert!(text.contains("query = [\"p0[gt]\", \"p0[lt]\", \"p1[gt]\""), "{}", &text[..2_000]);
 }
 
 #[test]
