@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::run::{Running, printed};
@@ -37,7 +36,7 @@ fn answer(commands: &[Vec<String>], asked: &Receiver<u16>, running: &Running, mu
     for number in asked {
         let command = commands.get(usize::from(number)).map(Vec::as_slice).unwrap_or_default();
         // What it says on standard error may be of its secret; nobody knows what it would be in the gateway's log.
-        let printed = printed(command, Stdio::null(), running);
+        let printed = printed(command, running);
         if write_answer(&mut socket, &printed).is_err() {
             return;
         }

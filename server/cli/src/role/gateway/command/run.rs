@@ -3,13 +3,15 @@
 use core::time::Duration;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, mpsc};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 use obol_gateway::MAX_SECRET_BYTES;
 use obol_secret::wipe::Wiped;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 /// How long a program may take.
@@ -62,22 +64,17 @@ impl Running {
     }
 }
 
-/// What a program prints. No error repeats any of it.
-pub(crate) fn printed(command: &[String], complains: Stdio, running: &Running) -> Result<Wiped, String> {
-    printed_within(PATIENCE, command, complains, running)
+/// What a program prints. No error repeats any of it; what it complains about is nobody's to read.
+pub(crate) fn printed(command: &[String], running: &Running) -> Result<Wiped, String> {
+    printed_within(PATIENCE, command, running)
 }
 
-fn printed_within(
-    patience: Duration,
-    command: &[String],
-    complains: Stdio,
-    running: &Running,
-) -> Result<Wiped, String> {
+fn printed_within(patience: Duration, command: &[String], running: &Running) -> Result<Wiped, String> {
     let (program, arguments) = command.split_first().ok_or("there is no command")?;
     let deadline = Instant::now() + patience;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment()).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complains);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child =
         running.start(&mut command).map_err(|error| format!("{program} does not run: {error}"))?;
     let read = read_within(deadline, &mut child);
@@ -107,22 +104,51 @@ fn checked(program: &str, text: Wiped, status: ExitStatus) -> Result<Wiped, Stri
     }
 }
 
-/// All that it prints, or a little more than it may; `None` where that takes too long. A thread that is stuck is left behind:
-/// something that a program started may hold its end for as long as it likes.
+/// All that it prints, or a little more than it may; `None` where that takes too long. Something that a program started may hold its end
+/// for as long as it likes, and nothing here waits for it longer than for the program.
 fn read_within(deadline: Instant, child: &mut Child) -> Option<io::Result<Wiped>> {
-    let output = child.stdout.take()?;
-    let (done, result) = mpsc::sync_channel(1);
-    let reading = move || {
-        // As much room as is ever read, and for a look beyond: growing would leave copies behind.
-        let mut bytes = Vec::with_capacity(MAX_PRINTED_BYTES + 64);
-        let read = output.take(MAX_PRINTED_BYTES as u64 + 1).read_to_end(&mut bytes);
-        let bytes = Wiped::new(bytes);
-        let _nobody_waits_any_more = done.send(read.map(|_| bytes));
-    };
-    if let Err(error) = std::thread::Builder::new().name("obol-read".to_owned()).spawn(reading) {
-        return Some(Err(error));
+    read_all(deadline, &mut child.stdout.take()?).transpose()
+}
+
+fn read_all(deadline: Instant, output: &mut ChildStdout) -> io::Result<Option<Wiped>> {
+    ioctl_fionbio(&*output, true)?;
+    // As much room as is ever read: growing would leave copies behind.
+    let mut bytes = Wiped::new(vec![0; MAX_PRINTED_BYTES + 1]);
+    let mut length = 0;
+    loop {
+        let room = bytes.get_mut(length..).filter(|room| !room.is_empty());
+        let Some(room) = room else { return Ok(Some(bytes)) };
+        match output.read(room) {
+            Ok(0) => {
+                bytes.truncate(length);
+                return Ok(Some(bytes));
+            }
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !has_more_within(deadline, output)? {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
-    result.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+}
+
+/// Waits until there is more to read, or nobody left who could print it.
+fn has_more_within(deadline: Instant, output: &ChildStdout) -> io::Result<bool> {
+    let mut looked_at = [PollFd::new(output, PollFlags::IN)];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        match poll(&mut looked_at, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Whether it ends in time. It stays to be waited for.
@@ -143,9 +169,12 @@ mod tests {
     use super::*;
 
     fn run(patience: u64, script: &str) -> Result<Vec<u8>, String> {
+        run_for(Duration::from_secs(patience), script)
+    }
+
+    fn run_for(patience: Duration, script: &str) -> Result<Vec<u8>, String> {
         let command = ["/bin/sh", "-c", script].map(str::to_owned);
-        let patience = Duration::from_secs(patience);
-        let printed = printed_within(patience, &command, Stdio::null(), &Running::default());
+        let printed = printed_within(patience, &command, &Running::default());
         printed.map(|text| text.to_vec())
     }
 
@@ -163,7 +192,7 @@ mod tests {
             let error = run(patience, script).unwrap_err();
             assert!(error.contains(why) && !error.contains("a-secret"), "{script}: {error}");
         }
-        let missing = printed(&["/nowhere".to_owned()], Stdio::null(), &Running::default()).unwrap_err();
+        let missing = printed(&["/nowhere".to_owned()], &Running::default()).unwrap_err();
         assert!(missing.contains("does not run"), "{missing}");
     }
 
@@ -183,6 +212,43 @@ mod tests {
         while is_there() {
             assert!(Instant::now() < ends, "{left} still runs");
             std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn a_run_whose_output_somebody_else_keeps_open_leaves_no_thread_and_no_descriptor_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().display().to_string();
+        // A session of its own, which ending the program's group does not end.
+        let script = format!("setsid sh -c 'echo $$ >> {told}/pids; exec sleep 1000' & echo a-secret; wait");
+        let held = |folder| std::fs::read_dir(format!("/proc/self/{folder}")).unwrap().count();
+        let before = ["task", "fd"].map(held);
+        let runs = 24;
+        let pids = || std::fs::read_to_string(folder.path().join("pids")).unwrap_or_default();
+        for run in 1..=runs {
+            let mut patience = Duration::from_millis(200);
+            // On a busy machine it may be ended before it did anything.
+            while pids().lines().count() < run {
+                let error = run_for(patience, &script).unwrap_err();
+                assert!(error.contains("took longer") && !error.contains("a-secret"), "{error}");
+                patience *= 2;
+            }
+        }
+        let after = ["task", "fd"].map(held);
+        let left: Vec<i32> = pids().lines().map(|pid| pid.parse().unwrap()).collect();
+        let live = left
+            .iter()
+            .filter(|pid| {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+                stat.is_ok_and(|stat| stat.contains("(sleep)") || stat.contains("(sh)"))
+            })
+            .count();
+        for pid in &left {
+            let _ended_already = rustix::process::kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
+        }
+        assert!(live >= runs, "they do keep it open: {live}");
+        for (kind, (before, after)) in ["threads", "descriptors"].iter().zip(before.iter().zip(&after)) {
+            assert!(*after < before + runs / 2, "{kind}: {before} before, {after} after");
         }
     }
 }
