@@ -5,12 +5,12 @@
 
 use core::error::Error;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Buf, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
@@ -27,6 +27,8 @@ const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// What is kept of an answer that cannot go out yet.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// The most of an answer that is given at once: a frame as every peer takes it.
+const MAX_PIECE_BYTES: usize = 16 << 10;
 /// Resets of the peer's before their requests were looked at, and our own for what the peer did wrong, until the connection ends.
 const MAX_RESETS_BY_PEER: usize = 20;
 const MAX_RESETS_OF_OURS: usize = 64;
@@ -55,7 +57,7 @@ where
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     B: Body + Send + Unpin + 'static,
-    B::Data: Send,
+    B::Data: Send + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let watch = Watch::new();
@@ -154,43 +156,83 @@ impl Drop for Seat {
     }
 }
 
-/// An answer's body. It is asked for more only when the peer has room for what it gave before.
-struct Watched<B> {
+/// An answer's body, given in pieces of at most a frame each. The library asks for more as soon as the peer has opened a window for one
+/// byte of it, and takes over whatever it gets: so what it holds of an answer that the peer has no room for yet is less than one such
+/// piece, however large those are that the body comes in. A peer that reads slowly, many answers at once, thus shows that it reads.
+struct Watched<B: Body> {
     body: B,
     seat: Seat,
+    /// What is left of a larger piece.
+    rest: Option<B::Data>,
 }
 
-impl<B> Watched<B> {
+impl<B: Body> Watched<B> {
     fn new(body: B, seat: Seat) -> Self {
         seat.is_the_peers_turn(Some(Instant::now()));
-        Self { body, seat }
+        Self { body, seat, rest: None }
+    }
+
+    /// The next piece of what is at hand.
+    fn piece(&mut self) -> Option<Bytes> {
+        let rest = self.rest.as_mut()?;
+        let piece = rest.copy_to_bytes(rest.remaining().min(MAX_PIECE_BYTES));
+        if !rest.has_remaining() {
+            self.rest = None;
+        }
+        Some(piece)
     }
 }
 
-impl<B: Body + Unpin> Body for Watched<B> {
-    type Data = B::Data;
+impl<B: Body + Unpin> Body for Watched<B>
+where
+    B::Data: Unpin,
+{
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        self.seat.is_the_peers_turn(polled.is_ready().then(Instant::now));
-        polled
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_none() {
+            let polled = Pin::new(&mut self.body).poll_frame(context);
+            self.seat.is_the_peers_turn(polled.is_ready().then(Instant::now));
+            match ready!(polled) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = Some(data),
+                    Err(other) => {
+                        return Poll::Ready(other.into_trailers().ok().map(|all| Ok(Frame::trailers(all))));
+                    }
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        self.seat.is_the_peers_turn(Some(Instant::now()));
+        Poll::Ready(self.piece().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.as_ref().map_or(0, Buf::remaining) as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower().saturating_add(rest));
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use core::convert::Infallible;
+
+    use http_body_util::{BodyExt as _, Empty, Full};
+
     use super::*;
 
     const BOUNDS: Bounds = Bounds {
@@ -231,5 +273,99 @@ mod tests {
         drop(unread);
         let quiet = tokio::time::timeout(Duration::from_secs(3_600), watch.over(BOUNDS)).await;
         assert!(quiet.is_err(), "what the service has yet to say is nobody's fault");
+    }
+
+    /// So many pieces of so many bytes.
+    struct Pieces(usize, usize);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.1].into()))))
+        }
+    }
+
+    /// A service whose answers are such.
+    async fn serve_pieces(stream: tokio::io::DuplexStream, pieces: usize, bytes: usize) {
+        let service = service_fn(move |_: Request<Incoming>| async move {
+            Ok::<_, Infallible>(Response::new(Pieces(pieces, bytes)))
+        });
+        serve(stream, service, Bounds { max_streams: 64, ..BOUNDS }, &Stop::new()).await;
+    }
+
+    /// Asks so many times at once, and reads all answers side by side, so many bytes of them a second. How much came of each.
+    async fn read_slowly(requests: usize, pieces: usize, bytes: usize, per_sec: usize) -> Vec<usize> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let served = tokio::spawn(serve_pieces(theirs, pieces, bytes));
+        let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+        let (mut sender, connection) = client.handshake(TokioIo::new(ours)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let turns = Arc::new(tokio::sync::Mutex::new(0));
+        let mut readers = Vec::new();
+        for _ in 0..requests {
+            let mut body =
+                sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap().into_body();
+            let turns = Arc::clone(&turns);
+            readers.push(tokio::spawn(async move {
+                let mut read = 0;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let came = frame.into_data().unwrap().len();
+                    read += came;
+                    let mut unpaid = turns.lock().await;
+                    *unpaid += came;
+                    // In steps that a clock of milliseconds can tell.
+                    if *unpaid >= 4_096 {
+                        sleep(Duration::from_micros((*unpaid * 1_000_000 / per_sec) as u64)).await;
+                        *unpaid = 0;
+                    }
+                }
+                read
+            }));
+        }
+        let mut read = Vec::new();
+        for reader in readers {
+            read.push(reader.await.unwrap());
+        }
+        drop(sender);
+        let _ended = (connection.await, served.await);
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_steady_reader_of_many_large_answers_gets_all_of_them() {
+        let (requests, pieces, bytes) = (32, 3, 128 << 10);
+        let begun = Instant::now();
+        let read = read_slowly(requests, pieces, bytes, 128 << 10).await;
+        assert_eq!(read, vec![pieces * bytes; requests]);
+        let took = begun.elapsed();
+        assert!(took > BOUNDS.write_timeout * 3, "it was slow: {took:?}");
+        // For control: one that takes longer for a frame of each than an answer may be left unread.
+        let cut = read_slowly(requests, pieces, bytes, 1 << 10).await;
+        assert!(cut.iter().any(|read| *read < pieces * bytes), "{cut:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_under_way_until_its_last_frame_can_go_out_however_large_its_pieces() {
+        let watch = Watch::new();
+        let bytes = (128 << 10) + 1;
+        let mut body = Watched::new(Full::new(Bytes::from(vec![b'x'; bytes])), watch.seat());
+        let mut lengths = Vec::new();
+        while !body.is_end_stream() {
+            let left = body.size_hint().exact();
+            assert_eq!(left, Some((bytes - lengths.iter().sum::<usize>()) as u64));
+            assert!(!watch.0.lock().open.is_empty(), "the place is held");
+            lengths.push(body.frame().await.unwrap().unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [vec![MAX_PIECE_BYTES; 8], vec![1]].concat());
+        drop(body);
+        assert!(watch.0.lock().open.is_empty(), "and given back");
     }
 }
