@@ -10,36 +10,36 @@ use std::process::{Command, Output};
 use obol_world::home::{self, command};
 
 /// A folder that stands for a machine.
-pub(super) struct Machine {
-    pub(super) home: tempfile::TempDir,
+pub(crate) struct Machine {
+    pub(crate) home: tempfile::TempDir,
 }
 
 impl Machine {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { home: home::home() }
     }
 
-    pub(super) fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.home.path().join("machine")
     }
 
-    pub(super) fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root().join(path)
     }
 
     /// A command of the binary on this machine.
-    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         command(self.home.path()).args(arguments).arg("--prefix").arg(self.root()).output().unwrap()
     }
 
     /// What it said, which must have worked.
-    pub(super) fn says(&self, arguments: &[&str]) -> String {
+    pub(crate) fn says(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.root()];
         while let Some(folder) = folders.pop() {
@@ -51,16 +51,16 @@ impl Machine {
         found
     }
 
-    pub(super) fn mode(&self, path: &str) -> u32 {
+    pub(crate) fn mode(&self, path: &str) -> u32 {
         fs::metadata(self.at(path)).unwrap().mode() & 0o7777
     }
 
-    pub(super) fn text(&self, path: &str) -> String {
+    pub(crate) fn text(&self, path: &str) -> String {
         fs::read_to_string(self.at(path)).unwrap()
     }
 
     /// systemd's own check finds nothing wrong with these units; and, for control, that this setting of one of them is misspelt.
-    pub(super) fn units_hold(&self, units: &[&str], unit: &str, setting: &str) {
+    pub(crate) fn units_hold(&self, units: &[&str], unit: &str, setting: &str) {
         let system = Path::new("/usr/lib/systemd/system");
         if !has("systemd-analyze") || !system.exists() {
             return;

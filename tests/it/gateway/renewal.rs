@@ -199,3 +199,33 @@ fn a_gateway_whose_program_fails_at_the_start_does_not_start() {
     };
     wait_until("its program has ended", || left() == 0);
 }
+
+#[test]
+fn a_stop_of_the_unit_ends_the_gateway_before_its_helper_and_nothing_is_logged_as_an_error() {
+    let unit = include_str!("../../../server/gateway/systemd/obol-gateway.service");
+    assert!(unit.lines().any(|line| line == "KillMode=mixed"), "the signal is for the gateway alone: {unit}");
+    let gone = "the helper that runs the programs is gone";
+    for only_the_gateway in [true, false] {
+        let mut world = world();
+        wait_for_another(&world, RENEWED);
+        let (gateway, helper) = (world.child.as_ref().unwrap().id(), helper(&world));
+        // What systemd does by this mode; and, for control, what it does without it.
+        let signal = |pid: u32| {
+            let told = std::process::Command::new("kill").arg(pid.to_string()).status().unwrap();
+            assert!(told.success());
+        };
+        if !only_the_gateway {
+            signal(helper);
+            wait_until("the gateway notices", || world.log().contains(gone));
+        }
+        signal(gateway);
+        let mut ended = None;
+        wait_until("the gateway ends", || {
+            ended = world.child.as_mut().unwrap().try_wait().unwrap();
+            ended.is_some()
+        });
+        wait_until("the helper ends", || !runs(helper));
+        assert!(ended.unwrap().success(), "{}", world.log());
+        assert_eq!(world.log().contains(" ERROR "), !only_the_gateway, "{}", world.log());
+    }
+}

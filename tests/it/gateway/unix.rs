@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use obol_world::home::{PATIENCE, command, home, wait_until};
 
 use super::{SECRET, World, file};
+use crate::cli::install::Machine;
 use crate::sidecar::two_users::{AGENT, STRANGER, as_user, can_switch_users};
 
 /// A folder through which other users come, and the socket in it.
@@ -111,6 +112,63 @@ fn with_a_socket_and_no_listen_there_is_no_port() {
 
     let told = command(home().path()).args(["gateway", "--agent-user", "1"]).output().unwrap();
     assert!(String::from_utf8_lossy(&told.stderr).contains("--unix"), "{told:?}");
+}
+
+/// The user of an agent, which need not be there.
+const BUILDER: &str = "54002";
+
+#[test]
+fn a_gateway_starts_with_a_socket_for_agents_in_the_folder_that_the_installer_lays_out_and_in_no_operators() {
+    let machine = Machine::new();
+    let pin = format!("https://as.example#{}", "ab".repeat(32));
+    let install = ["install", "--role", "gateway", "--audience", "https://gateway.example", "--as", &pin];
+    machine.says(&install);
+    let (unit, folders) = (
+        machine.text("etc/systemd/system/obol-gateway.service"),
+        machine.text("etc/tmpfiles.d/obol-gateway.conf"),
+    );
+    let place = "run/obol-gateway-agents";
+    assert!(unit.lines().any(|line| line == format!("ReadWritePaths=-/{place}")), "{unit}");
+    assert!(
+        unit.lines().any(|line| line == "RuntimeDirectoryMode=0700"),
+        "the operator's stays closed: {unit}"
+    );
+    let told = include_str!("../../../docs/gateway.md");
+    assert!(told.contains(&format!("--unix /{place}/gateway.sock --agent-user ")), "what is documented");
+    let made = folders.lines().find_map(|line| line.strip_prefix(&format!("d /{place} "))).unwrap();
+    let mode = made.strip_suffix(" obol-gateway obol-gateway -").unwrap();
+    for (folder, mode) in [(place, mode), ("run/obol-gateway", "0700")] {
+        let (folder, mode) = (machine.at(folder), u32::from_str_radix(mode, 8).unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    }
+
+    let socket = machine.at(place).join("gateway.sock");
+    let mut world = world(&socket, &["--agent-user", BUILDER]);
+    wait_until("the socket is served", || UnixStream::connect(&socket).is_ok());
+    let answer = over(&socket, "GET /saas/v1/search/a", &world.token("search"), "");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer} {}", world.log());
+    world.kill();
+    // For control: the folder of the operator's socket lets nobody through.
+    let closed = machine.at("run/obol-gateway/gateway.sock");
+    let mut gateway = command(world.home());
+    gateway.args([
+        "gateway",
+        "--apis",
+        "apis",
+        "--sessions",
+        "rs-sessions.json",
+        "--agent-user",
+        BUILDER,
+        "--unix",
+    ]);
+    let refused = gateway.arg(&closed).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("chmod 711"), "{refused:?}");
+
+    assert!(socket.exists(), "it was killed, and left it");
+    machine.says(&["uninstall", "--role", "gateway"]);
+    assert!(!machine.at(place).exists() && machine.files().is_empty(), "{:?}", machine.files());
 }
 
 /// Whether a process listens on a TCP port: one of its descriptors is a socket in that state.

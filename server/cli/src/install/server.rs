@@ -1,5 +1,5 @@
 //! What the installation of an Authentication Service, of a resource server or of a gateway consists of: a user, a key, and a unit.
-//! systemd makes the folders, and before the start of a gateway those that its operator puts APIs into.
+//! systemd makes the folders, and before the start of a gateway those that its operator puts APIs into, and agents come through.
 
 use std::path::{Path, PathBuf};
 
@@ -128,12 +128,18 @@ impl Server {
         )
     }
 
-    /// Makes the folders that the gateway's operator puts APIs into.
+    /// The folder of a gateway's socket for agents, beside that of its operator.
+    fn agents(&self) -> PathBuf {
+        PathBuf::from(format!("/run/{}-agents", self.name))
+    }
+
+    /// Makes the folders that the gateway's operator puts APIs into, and the one that agents of this machine come through.
     fn folders(&self) -> Option<[Step; 2]> {
         let file = self.folders_file();
         let text = format!(
-            "# Made by `obol install`.\nd /var/lib/{0} 0700 {0} {0} -\nd /var/lib/{0}/apis 0700 {0} {0} -\n",
-            self.name
+            "# Made by `obol install`.\nd /var/lib/{0} 0700 {0} {0} -\nd /var/lib/{0}/apis 0700 {0} {0} -\nd {1} 0711 {0} {0} -\n",
+            self.name,
+            self.agents().display()
         );
         let create = Step::run("systemd-tmpfiles", &["--create", &file.display().to_string()]);
         (self.kind == Kind::Gateway).then_some([Step::File { path: file, mode: 0o644, text }, create])
@@ -178,12 +184,15 @@ impl Server {
                 .into_iter()
                 .chain(state.iter().map(|name| self.at("/var/lib", name)))
                 .chain(sockets.iter().map(|name| self.at("/run", name)));
+        let is_gateway = self.kind == Kind::Gateway;
+        let doors = ["gateway.sock", "gateway.sock.lock"].into_iter().filter(|_| is_gateway);
+        let files = files.chain(doors.map(|name| self.agents().join(name)));
         let mut steps = vec![Step::try_systemctl(&["disable", "--now", &self.unit()])];
         steps.extend(files.map(|path| Step::Remove { path }));
         steps.push(Step::RemoveProgram { path: PROGRAM.into(), manual: man::FOLDER.into() });
-        let below = (self.kind == Kind::Gateway).then(|| self.at("/var/lib", "apis"));
+        let below = is_gateway.then(|| [self.at("/var/lib", "apis"), self.agents()]);
         let folders = ["/run", "/var/lib", "/var/log", "/etc"].map(|folder| self.at(folder, ""));
-        steps.extend(below.into_iter().chain(folders).map(|path| Step::RemoveFolder { path }));
+        steps.extend(below.into_iter().flatten().chain(folders).map(|path| Step::RemoveFolder { path }));
         steps.push(Step::try_systemctl(&["daemon-reload"]));
         steps.push(Step::RemoveUser { name: self.name.clone(), unless: self.at("/var/lib", "") });
         steps
