@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response};
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -39,6 +40,10 @@ const MAX_IDLE: usize = 64;
 /// The longest file of certificates, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
 
+/// What is said where the system has no certificate authority, and what to do.
+const NOBODY_TRUSTED: &str = "this system trusts no certificate authority, so that no server can be reached over TLS, and no token was \
+                              drawn; install the package ca-certificates, or name a file of certificates as ca_file or SSL_CERT_FILE";
+
 /// How a request came to no answer.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
@@ -54,15 +59,20 @@ pub(crate) enum Unanswered {
 
 /// Sends requests.
 #[derive(Clone)]
-pub(crate) struct Transport(Client<HttpsConnector<HttpConnector<Resolver>>, Body>);
+pub(crate) struct Transport {
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Body>,
+    trusts_nobody: bool,
+}
 
 impl Transport {
     /// Trusts the system's certificate authorities, or those of one file alone.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
+        let roots = roots(ca_file)?;
+        let trusts_nobody = roots.is_empty();
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::new(Code::InvalidArgument, error.to_string()))?
-            .with_root_certificates(roots(ca_file)?)
+            .with_root_certificates(roots)
             .with_no_client_auth();
         let mut http = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         http.enforce_http(false);
@@ -79,7 +89,15 @@ impl Transport {
             .pool_max_idle_per_host(MAX_IDLE)
             .retry_canceled_requests(false)
             .build(connector);
-        Ok(Self(client))
+        Ok(Self { client, trusts_nobody })
+    }
+
+    /// Whether a server could be connected to there, as far as it is known before a token is drawn.
+    pub(crate) fn check(&self, address: &Uri) -> Result<(), Error> {
+        match self.trusts_nobody && address.scheme() == Some(&Scheme::HTTPS) {
+            true => Err(Error::new(Code::InvalidArgument, NOBODY_TRUSTED)),
+            false => Ok(()),
+        }
     }
 
     /// Sends a request, once, and gives the head of its answer.
@@ -89,7 +107,7 @@ impl Transport {
         deadline: Instant,
     ) -> Result<Response<Incoming>, Unanswered> {
         let connection = capture_connection(&mut request);
-        match timeout_at(deadline, self.0.request(request)).await {
+        match timeout_at(deadline, self.client.request(request)).await {
             Ok(Ok(response)) if is_http(&response) => Ok(response),
             Ok(Ok(_)) => Err(Unanswered::Sent("the answer is not one of HTTP".to_owned())),
             Ok(Err(error)) if was_not_sent(&error) => Err(Unanswered::NotSent(told(&error))),

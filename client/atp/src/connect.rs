@@ -25,6 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The longest file of certificates, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
+/// What is said where the system has no certificate authority, and what to do.
+const NOBODY_TRUSTED: &str = "this system trusts no certificate authority, so that no provider can be reached; install the package \
+                              ca-certificates, or name a file of certificates with SSL_CERT_FILE";
 
 /// An answer.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Trusts the system's certificate authorities, or those of one file alone.
+    /// Trusts the system's certificate authorities, or those of one file alone. Where there is none it says so.
     pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, AtpError> {
         let mut roots = RootCertStore::empty();
         match ca_file {
@@ -64,9 +67,14 @@ impl Connector {
                     })?;
                 }
             }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
+            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+        }
+        if roots.is_empty() {
+            let why = match ca_file {
+                Some(path) => format!("{} is not a PEM file of certificates", path.display()),
+                None => NOBODY_TRUSTED.to_owned(),
+            };
+            return Err(AtpError::System(why));
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)

@@ -145,6 +145,15 @@ impl Api {
         origin(&self.upstream, self.plain).ok_or_else(|| why.to_owned())
     }
 
+    /// Whether the API, or where its tokens come from, is reached over TLS.
+    pub(crate) fn is_over_tls(&self) -> Result<bool, String> {
+        let is_https = |uri: &Uri| uri.scheme_str() == Some("https");
+        Ok(match self.placement()? {
+            Placement::Oauth { token_url, .. } if is_https(&token_url) => true,
+            _ => is_https(&self.upstream()?),
+        })
+    }
+
     /// Where the API is: its host, and its port.
     #[must_use]
     pub fn hosts_and_ports(&self) -> Vec<(String, u16)> {

@@ -29,7 +29,7 @@ use tower::{Layer as _, Service};
 
 use crate::api::Api;
 use crate::blot::{self, Passing};
-use crate::credential::{Again, Credential, NOT_LOOKED_FOR, Origin, Ready, UnfitSecret};
+use crate::credential::{Again, Credential, NOT_LOOKED_FOR, Origin, Ready};
 use crate::framing::{REFUSED, WHY, check_http2};
 use crate::headers;
 use crate::route::{self, Body as RouteBody, Found, Route};
@@ -117,15 +117,6 @@ impl Gateway {
     /// Said once the service takes no more connections.
     pub(crate) fn over(&self) -> &Stop {
         &self.over
-    }
-
-    /// Takes another secret for an API.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be one; the old one stays.
-    pub fn replace_secret(&self, api: &str, secret: &[u8]) -> Result<(), UnfitSecret> {
-        self.apis.get(api).map_or(Ok(()), |behind| behind.credential.replace(secret))
     }
 
     /// Keeps credentials renewed that APIs are asked with. To be run once, for as long as requests are served.
@@ -245,14 +236,15 @@ fn check_length(
 }
 
 impl Behind {
-    /// Of this name. Reads the files of certificate authorities, the system's too.
+    /// Of this name. Reads the files of certificate authorities, the system's too if something is reached over TLS.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words that do not repeat the secret.
+    /// What is wrong with it, in words that do not repeat the secret; also that the system trusts nobody whom it could be reached by.
     pub fn new(name: &str, api: Api, secret: &[u8]) -> Result<Self, String> {
         api.check()?;
-        let upstream = Upstream::new(&api.upstream()?, api.ca_file().map(std::path::PathBuf::as_path))?;
+        let ca_file = api.ca_file().map(std::path::PathBuf::as_path);
+        let upstream = Upstream::new(&api.upstream()?, ca_file, api.is_over_tls()?)?;
         let credential = Credential::new(api.placement()?, secret).map_err(|error| error.to_string())?;
         let credential = Arc::new(credential);
         if !credential.is_looked_for() {

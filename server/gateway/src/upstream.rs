@@ -12,7 +12,8 @@ use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
-use obol_probe::outward::{Bounds, Connector, Unanswered, client, system_roots, tcp, tls};
+use obol_probe::outward::{Bounds, Connector, Unanswered, client, tcp, tls};
+use obol_probe::tls::system_roots;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -39,12 +40,13 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// Of this origin. Trusts the system's certificate authorities, or those of one file alone.
-    pub(crate) fn new(origin: &Uri, ca_file: Option<&Path>) -> Result<Self, String> {
+    /// Of this origin. Trusts the system's certificate authorities, or those of one file alone; where nothing is reached `over_tls`, the
+    /// system need not have any.
+    pub(crate) fn new(origin: &Uri, ca_file: Option<&Path>, over_tls: bool) -> Result<Self, String> {
         let (Some(scheme), Some(authority)) = (origin.scheme(), origin.authority()) else {
             return Err("the API's address is not an origin".to_owned());
         };
-        let config = tls(roots(ca_file)?)?;
+        let config = tls(roots(ca_file, over_tls)?)?;
         let http1 = connector().with_tls_config(config.clone()).https_or_http().enable_http1();
         let any = connector().with_tls_config(config).https_or_http().enable_http1().enable_http2();
         Ok(Self {
@@ -81,9 +83,9 @@ fn connector() -> HttpsConnectorBuilder<hyper_rustls::builderstates::WantsTlsCon
     HttpsConnectorBuilder::new()
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
-    let Some(path) = ca_file else { return Ok(system_roots()) };
+fn roots(ca_file: Option<&Path>, over_tls: bool) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
+    let Some(path) = ca_file else { return if over_tls { system_roots() } else { Ok(roots) } };
     let wrong = || format!("{} is not a PEM file of certificates", path.display());
     let text = obol_secret::file::read_public(path, MAX_PEM_BYTES).map_err(|error| error.to_string())?;
     for certificate in CertificateDer::pem_slice_iter(&text) {

@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use obol_probe::host::names_loopback;
-use obol_probe::outward::{Bounds, Connector, Unanswered, client, system_roots, tcp, tls};
+use obol_probe::outward::{Bounds, Connector, Unanswered, client, tcp, tls};
+use obol_probe::tls::system_roots;
 use rustls::RootCertStore;
 use tokio::time::timeout;
 
@@ -43,7 +44,7 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL, in words.
+    /// What is wrong with the URL, in words, or that the system trusts nobody who could say that it is the server.
     pub fn new(url: &str, plain: bool) -> Result<Self, String> {
         let wrong = |why: &str| format!("{url} is no address of an MCP server: {why}");
         let url: Uri = url.parse().map_err(|_| wrong("it is no URL"))?;
@@ -61,7 +62,7 @@ impl Remote {
             }
             _ => return Err(wrong("it has to begin with http:// or https://")),
         };
-        let roots = if is_https { system_roots() } else { RootCertStore::empty() };
+        let roots = if is_https { system_roots()? } else { RootCertStore::empty() };
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls(roots)?).https_or_http().enable_http1();
         let client = client(connector.wrap_connector(tcp()), BOUNDS);

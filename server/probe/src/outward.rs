@@ -63,13 +63,6 @@ impl From<ClientError> for Unanswered {
     }
 }
 
-/// The certificate authorities of this system.
-pub fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    roots
-}
-
 /// TLS that trusts these authorities.
 ///
 /// # Errors

@@ -40,12 +40,12 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Trusts the system's certificate authorities, or those of one file alone.
+    /// To this service. Trusts the system's certificate authorities, or those of one file alone.
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read.
-    pub fn new(ca_file: Option<&Path>) -> Result<Self, AuthError> {
+    /// Where the file cannot be read, or the service is reached over TLS and the system trusts no authority.
+    pub fn new(service: &Pinned, ca_file: Option<&Path>) -> Result<Self, AuthError> {
         let mut roots = RootCertStore::empty();
         match ca_file {
             Some(path) => {
@@ -60,9 +60,8 @@ impl Connector {
                     return Err(wrong());
                 }
             }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
+            None if service.is_tls() => roots = obol_probe::tls::system_roots().map_err(AuthError::System)?,
+            None => {}
         }
         let config = ClientConfig::builder_with_provider(Arc::new(obol_probe::tls::provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -121,9 +121,9 @@ impl Uplink {
     ///
     /// # Errors
     ///
-    /// Where the certificate authorities cannot be read.
+    /// Where the certificate authorities cannot be read, or there are none and the service is reached over TLS.
     pub fn new(service: Pinned, options: &ConnectOptions) -> Result<Self, AuthError> {
-        let connector = Arc::new(Connector::new(options.ca_file.as_deref())?);
+        let connector = Arc::new(Connector::new(&service, options.ca_file.as_deref())?);
         let suites = if options.suites.is_empty() { PREFERENCE.to_vec() } else { options.suites.clone() };
         Ok(Self { service, connector, suites, skew: None, kept: Kept::default() })
     }

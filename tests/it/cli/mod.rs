@@ -1,10 +1,11 @@
 //! The binary `obol`: its commands, its settings, and what it prints.
 
+mod certificate_authorities;
 mod commands;
 mod config_check;
 mod dev;
 mod hostile_text;
-mod install;
+pub(crate) mod install;
 mod install_servers;
 mod jsonl;
 mod policy;

@@ -1,6 +1,10 @@
 //! TLS on both sides: a gateway is the API of another one, and that one's credential is a token for it.
 
 use std::fs;
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use obol_world::home::{wait_until, write_private};
 
 use super::World;
 use crate::authority::private_ca::{certificate, certificate_authority};
@@ -20,7 +24,7 @@ fn a_gateway_serves_tls_and_trusts_an_api_by_the_authorities_that_its_file_names
         inner.port,
         inner.home().join("credential").display()
     );
-    obol_world::home::write_private(&inner.home().join("credential"), &credential);
+    write_private(&inner.home().join("credential"), &credential);
     let mut outer = World::with(&[], |_, _| file.clone());
 
     let stranger = outer.ask("GET /saas/saas/v1/search/a", &outer.token("search"), "", "");
@@ -34,4 +38,53 @@ fn a_gateway_serves_tls_and_trusts_an_api_by_the_authorities_that_its_file_names
     assert_eq!(again.problem().1, "CREDENTIAL_REFUSED", "the one behind it took that token once");
     assert_eq!(inner.count(), 1);
     assert!(!fs::read_to_string(outer.log_file()).unwrap().contains(&credential));
+}
+
+#[test]
+fn a_gateway_that_trusts_nobody_does_not_start_for_an_api_over_tls() {
+    let route = "[[route]]\nmethod = \"GET\"\npath = \"/v1/search/{*what}\"\ntool = \"search\"\n";
+    let file = |upstream: &str, more: &str| {
+        format!("upstream = \"{upstream}\"\n{more}\n[credential]\nput = \"bearer\"\n{route}")
+    };
+    let mut api = 0;
+    let mut world = World::with(&[], |home, port| {
+        certificate_authority(home, "ours");
+        api = port;
+        super::file(port)
+    });
+    world.kill();
+    write_private(&world.home().join("none.crt"), "");
+    let none = world.home().join("none.crt");
+    let oauth = format!(
+        "upstream = \"http://127.0.0.1:{api}\"\n[credential]\nput = \"oauth-client\"\n\
+         token_url = \"https://login.example/token\"\nclient_id = \"me\"\n{route}"
+    );
+    for file in [file("https://api.example", ""), oauth] {
+        world.write("saas", &file);
+        let refused = world.command().env("SSL_CERT_FILE", &none).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("saas: this system trusts no certificate authority"), "{told}");
+        assert!(told.contains("install the package ca-certificates") && told.contains("ca_file"), "{told}");
+    }
+    // For control: one without TLS, one whose file names an authority, and a system that trusts somebody.
+    let ours = world.home().join("ours.crt");
+    let named = format!("ca_file = \"{}\"", ours.display());
+    for (file, authorities) in [
+        (super::file(api), &none),
+        (file("https://api.example", &named), &none),
+        (file("https://api.example", ""), &ours),
+    ] {
+        world.write("saas", &file);
+        let log = fs::OpenOptions::new().append(true).open(world.log_file()).unwrap();
+        let mut command = world.command();
+        world.child =
+            Some(command.env("SSL_CERT_FILE", authorities).stderr(Stdio::from(log)).spawn().unwrap());
+        wait_until("the gateway listens", || {
+            let ended = world.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "{file}: {}", world.log());
+            TcpStream::connect(world.at()).is_ok()
+        });
+        world.kill();
+    }
 }

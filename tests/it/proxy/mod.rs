@@ -53,6 +53,11 @@ impl Here {
     }
 
     fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// The same with this in its environment.
+    fn run_with(&mut self, environment: &[(&str, PathBuf)]) {
         let home = self.world.home();
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut proxy = command(home);
@@ -66,6 +71,7 @@ impl Here {
             "saas=https://saas.example",
         ]);
         proxy.args(["--listen", &self.at().to_string()]).args(&self.arguments);
+        proxy.envs(environment.iter().cloned());
         self.child = Some(proxy.stderr(Stdio::from(log)).spawn().unwrap());
         wait_until("the proxy listens", || {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();

@@ -5,10 +5,11 @@ use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use obol_world::home::wait_until;
+use obol_world::home::{wait_until, write_private};
 use parking_lot::Mutex;
 
 use super::{Here, request};
+use crate::authority::private_ca::certificate_authority;
 use crate::gateway::{World, body, head};
 
 const NOT_RUN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 0\r\n\
@@ -103,4 +104,25 @@ fn a_proxy_that_is_killed_in_the_middle_of_a_call_runs_it_never_again() {
     let seen = here.world.seen.lock().clone();
     let [first, second] = seen.as_slice() else { panic!("{seen:?}") };
     assert!(first.contains("/slow") && second.starts_with("get /v1/search/a "), "{seen:?}");
+}
+
+#[test]
+fn no_token_is_drawn_for_a_server_over_tls_where_nobody_is_trusted() {
+    let (port, heads) = gateway(vec![DONE]);
+    let mut here = Here::before(World::start(), &format!("https://127.0.0.1:{port}/saas"), &[]);
+    here.kill();
+    let home = here.world.home().to_owned();
+    let ours = certificate_authority(&home, "ours");
+    let none = home.join("none.crt");
+    write_private(&none, "");
+    here.run_with(&[("SSL_CERT_FILE", none)]);
+    let told = here.ask("GET /saas/v1/search/a", "", "").text().to_owned();
+    assert!(told.contains("ca-certificates"), "{told} {}", here.log());
+    assert_eq!(here.world.drawn("search"), 0, "{told}");
+    // For control: where somebody is trusted it is tried, with a token.
+    here.kill();
+    here.run_with(&[("SSL_CERT_FILE", ours)]);
+    let told = here.ask("GET /saas/v1/search/a", "", "").text().to_owned();
+    assert!(!told.contains("ca-certificates") && here.world.drawn("search") > 0, "{told}");
+    assert_eq!(heads.lock().len(), 0, "it speaks no TLS");
 }

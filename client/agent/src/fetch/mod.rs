@@ -360,6 +360,7 @@ impl<'a> Call<'a> {
 
     /// Draws a token and sends the request, once.
     async fn send(&mut self, chosen: &Chosen) -> Result<Sent, Error> {
+        self.agent.transport.check(&chosen.send.uri()?)?;
         let drawn = self.draw(chosen).await?;
         let channel = drawn.channel.as_ref().map(Channel::of).transpose()?;
         let request = self.request(chosen, &drawn, channel.as_ref())?;

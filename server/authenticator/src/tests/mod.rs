@@ -278,7 +278,7 @@ async fn everything_goes_on_after_a_restart_of_the_service() {
 
 /// Goes as far as message C by hand.
 async fn third_message(service: &Running, agent: &Authenticator) -> (Connector, Vec<u8>) {
-    let connector = Connector::new(None).unwrap();
+    let connector = Connector::new(&service.pinned, None).unwrap();
     let (begun, hello) = begin(&service.pinned, Purpose::Session, Suite::HybridAesGcm, &Suite::ALL).unwrap();
     let mut connection = connector.open(&service.pinned).await.unwrap();
     let Answer::Done(reply) = connection.post("/v1/handshake", &hello).await.unwrap() else {

@@ -204,15 +204,20 @@ impl AttestorSettings {
         Ok(Self { attestors })
     }
 
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.attestors.iter().map(|one| match &one.keys {
+            KeySource::Configuration(target) | KeySource::Set(target) => target,
+        })
+    }
+
+    /// Whether somebody is reached over TLS.
+    pub fn is_over_tls(&self) -> bool {
+        self.targets().any(Target::is_tls)
+    }
+
     /// The ports that are connected to.
     pub fn ports(&self) -> Vec<u16> {
-        let mut ports: Vec<u16> = self
-            .attestors
-            .iter()
-            .map(|one| match &one.keys {
-                KeySource::Configuration(target) | KeySource::Set(target) => target.port(),
-            })
-            .collect();
+        let mut ports: Vec<u16> = self.targets().map(Target::port).collect();
         ports.sort_unstable();
         ports.dedup();
         ports

@@ -156,8 +156,9 @@ impl Provider {
     ///
     /// # Errors
     ///
-    /// Where the origin is no URL.
+    /// Where the origin is no URL, or the provider is reached over TLS and nobody is trusted.
     pub fn new(settings: ProviderSettings, origin: &str, outbound: Outbound) -> Result<Self, ProviderError> {
+        outbound.check(settings.is_over_tls()).map_err(ProviderError)?;
         let redirect = RedirectUrl::new(format!("{origin}{}", settings.callback()));
         let redirect = redirect.map_err(|error| ProviderError(error.to_string()))?;
         Ok(Self { settings, redirect, outbound, cache: Mutex::new(Cache::default()) })

@@ -176,6 +176,10 @@ impl ProviderSettings {
         }
     }
 
+    pub(super) fn is_over_tls(&self) -> bool {
+        Target::parse(&self.issuer).is_ok_and(|target| target.is_tls())
+    }
+
     /// The port that it is reached at.
     pub fn port(&self) -> Option<u16> {
         Target::parse(&self.issuer).ok().map(|target| target.port())

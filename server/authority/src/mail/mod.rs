@@ -75,7 +75,7 @@ impl Mail {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read.
+    /// Where the file cannot be read, or there is none and the system trusts nobody.
     pub fn new(settings: MailSettings, ca_file: Option<&Path>) -> Result<Self, MailError> {
         let tls = settings.server.tls(ca_file)?;
         let counts = [Topic::Approvals, Topic::Alarms].map(|topic| (topic, Counts::default()));

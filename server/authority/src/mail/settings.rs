@@ -168,6 +168,9 @@ impl Server {
             let pem = pem.map_err(|error| MailError(error.to_string()))?;
             let trusted = Certificate::from_pem(&pem).map_err(|_| unreadable())?;
             builder = builder.certificate_store(CertificateStore::None).add_root_certificate(trusted);
+        } else {
+            // The library takes the same ones, and says nothing where there are none.
+            obol_probe::tls::system_roots().map_err(MailError)?;
         }
         let parameters = builder.build().map_err(|error| MailError(error.to_string()))?;
         Ok(if self.way == Way::Tls { Tls::Wrapper(parameters) } else { Tls::Required(parameters) })

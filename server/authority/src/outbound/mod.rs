@@ -37,6 +37,8 @@ const MAX_PEM_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Outbound {
     tls: TlsConnector,
+    /// Why nobody is trusted, where that is so.
+    trusts_nobody: Option<Arc<str>>,
 }
 
 /// What came back.
@@ -57,13 +59,14 @@ impl fmt::Display for Unreachable {
 }
 
 impl Outbound {
-    /// Trusts the system's certificate authorities, or those of one file alone.
+    /// Trusts the system's certificate authorities, or those of one file alone. A system that has none is no error here: see
+    /// [`check`](Self::check).
     ///
     /// # Errors
     ///
     /// Where the file cannot be read, in words.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut trusts_nobody) = (RootCertStore::empty(), None);
         match ca_file {
             Some(path) => {
                 let wrong = || format!("{} is not a PEM file of certificates", path.display());
@@ -76,14 +79,29 @@ impl Outbound {
                     return Err(wrong());
                 }
             }
-            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+            None => match obol_probe::tls::system_roots() {
+                Ok(found) => roots = found,
+                Err(why) => trusts_nobody = Some(why.into()),
+            },
         }
         let config = ClientConfig::builder_with_provider(Arc::new(obol_probe::tls::provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: Arc::new(config).into() })
+        Ok(Self { tls: Arc::new(config).into(), trusts_nobody })
+    }
+
+    /// Whether those whom somebody means to reach could be, as far as trust goes: over TLS nobody is, where nobody is trusted.
+    ///
+    /// # Errors
+    ///
+    /// Nobody is trusted: why, and what to do.
+    pub fn check(&self, is_over_tls: bool) -> Result<(), String> {
+        match &self.trusts_nobody {
+            Some(why) if is_over_tls => Err(why.to_string()),
+            _ => Ok(()),
+        }
     }
 
     /// Fetches a document.

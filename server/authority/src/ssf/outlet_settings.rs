@@ -76,9 +76,9 @@ impl TellSettings {
         Ok(Self { receivers, hooks })
     }
 
-    pub(in crate::ssf) fn ports(&self) -> impl Iterator<Item = u16> {
+    pub(in crate::ssf) fn targets(&self) -> impl Iterator<Item = &Target> {
         let pushed = self.receivers.iter().flat_map(|one| &one.push);
-        pushed.chain(self.hooks.iter().map(|hook| &hook.url)).map(Target::port)
+        pushed.chain(self.hooks.iter().map(|hook| &hook.url))
     }
 
     pub(in crate::ssf) fn is_empty(&self) -> bool {

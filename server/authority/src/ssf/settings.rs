@@ -185,13 +185,22 @@ impl EventSettings {
         &self.files
     }
 
-    /// The ports that are connected to.
-    pub fn ports(&self) -> Vec<u16> {
+    fn targets(&self) -> impl Iterator<Item = &Target> {
         let targets = self.transmitters.iter().flat_map(|one| {
             let client = one.poll.iter().flat_map(|poll| &poll.client).map(|client| &client.token_url);
             core::iter::once(&one.configuration).chain(one.poll.iter().map(|poll| &poll.url)).chain(client)
         });
-        let mut ports: Vec<u16> = targets.map(Target::port).chain(self.tell.ports()).collect();
+        targets.chain(self.tell.targets())
+    }
+
+    /// Whether somebody is reached over TLS.
+    pub fn is_over_tls(&self) -> bool {
+        self.targets().any(Target::is_tls)
+    }
+
+    /// The ports that are connected to.
+    pub fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = self.targets().map(Target::port).collect();
         ports.sort_unstable();
         ports.dedup();
         ports

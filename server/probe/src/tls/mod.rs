@@ -6,6 +6,8 @@
 //! half breaks, the other still holds. A peer that does not know the group uses X25519 alone.
 
 mod certificate;
+#[cfg(feature = "roots")]
+mod roots;
 
 use ml_kem::kem::{Decapsulate as _, KeyExport as _, TryKeyInit as _};
 use ml_kem::ml_kem_768::{DecapsulationKey, EncapsulationKey};
@@ -21,6 +23,8 @@ pub use self::certificate::{
     Certificate, CertificateError, Greeted, HTTP1, HTTP2_AND_1, Protocols, TLS12_AND_13, TLS13, Versions,
     greet, greet_for,
 };
+#[cfg(feature = "roots")]
+pub use self::roots::system_roots;
 
 /// Bytes of an encapsulation key.
 const PUBLIC_BYTES: usize = 1_184;

@@ -50,16 +50,16 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
     let notifier = service_manager();
     let settings = setup::settings(args, config)?;
-    provider::check(args, config)?;
     let places = Places::find(args, config)?;
     let certificate = setup::certificate(places.certificate.as_ref())?;
-    let heard = setup::events(places.events.as_ref(), settings.origin())?;
+    let outbound = setup::outbound(config)?;
+    provider::check(args, config, &outbound)?;
+    let heard = setup::events(places.events.as_ref(), settings.origin(), &outbound)?;
     let (mut reached, named) = (heard.ports(), heard.files().to_vec());
     reached.extend(provider::ports(args, config)?);
     reached.extend(mail::check(config)?);
-    let attesting = setup::attestors(places.attestors.as_ref(), settings.origin())?;
+    let attesting = setup::attestors(places.attestors.as_ref(), settings.origin(), &outbound)?;
     reached.extend(attesting.ports());
-    let outbound = setup::outbound(config)?;
     let events = Arc::new(Events::new(heard, outbound.clone()));
     let options = setup::options(args, config, certificate.as_ref())?.events(Arc::clone(&events));
     let mail = mail::open(config)?;
@@ -233,13 +233,12 @@ impl Reload {
                     Some(Ok(())) => tracing::info!("the certificate was read again"),
                     Some(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
                 }
-                let (events, file, origin) = &self.events;
-                match setup::events(file.as_ref(), origin) {
+                let ((events, heard, origin), (authority, file, outbound)) = (&self.events, &self.attestors);
+                match setup::events(heard.as_ref(), origin, outbound) {
                     Ok(settings) => events.replace(settings),
                     Err(error) => tracing::error!(%error, "who is listened to stays as it was"),
                 }
-                let (authority, file, outbound) = &self.attestors;
-                match setup::attestors(file.as_ref(), origin) {
+                match setup::attestors(file.as_ref(), origin, outbound) {
                     Ok(settings) => authority.attestors().replace(settings, outbound.clone()),
                     Err(error) => tracing::error!(%error, "who is taken at their word stays as it was"),
                 }

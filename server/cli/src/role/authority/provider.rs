@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use obol_authority::Outbound;
+
 use crate::exit::{Failure, Outcome};
 use crate::settings::args::authority::AsArgs;
 use crate::settings::config::As;
@@ -23,7 +25,7 @@ fn file<'a>(args: &'a AsArgs, config: &'a As) -> Option<&'a PathBuf> {
 
 /// This build cannot speak to one.
 #[cfg(not(feature = "people"))]
-pub(super) fn check(args: &AsArgs, config: &As) -> Outcome {
+pub(super) fn check(args: &AsArgs, config: &As, _: &Outbound) -> Outcome {
     let file = file(args, config).map(|file| file.display().to_string());
     match named(args, config).cloned().or(file) {
         None => Ok(()),
@@ -48,13 +50,13 @@ mod with_people {
     use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
+    use obol_authority::Settings;
     use obol_authority::identity::{FileProvider, Provider, ProviderSettings, Providers, ProvidersFile};
-    use obol_authority::{Outbound, Settings};
     use obol_secret::file::{PrivateFile, read_credential};
     use obol_session::limits::is_name;
     use zeroize::Zeroizing;
 
-    use super::{As, AsArgs, Failure, Outcome, file, named, own};
+    use super::{As, AsArgs, Failure, Outbound, Outcome, file, named, own};
     use crate::places::environment;
 
     /// The longest secret, in bytes.
@@ -65,15 +67,14 @@ mod with_people {
     const CREDENTIAL: &str = "obol-as-client-secret";
 
     /// Whether what is said of the providers can be.
-    pub(crate) fn check(args: &AsArgs, config: &As) -> Outcome {
-        let outbound = Outbound::new(None).map_err(Failure::usage)?;
+    pub(crate) fn check(args: &AsArgs, config: &As, outbound: &Outbound) -> Outcome {
         let Some((_, several)) = several(args, config)? else {
-            return settings(args, config).map(drop);
+            return together(settings(args, config)?.into_iter(), "https://as.example", outbound).map(drop);
         };
         let service = Settings::new("https://as.example", own(args, config)).map_err(Failure::usage)?;
         several.providers.iter().try_fold(service, organised)?;
         let settings = several.providers.into_iter().map(|one| one.settings);
-        together(settings, "https://as.example", &outbound).map(drop)
+        together(settings, "https://as.example", outbound).map(drop)
     }
 
     /// The ports that the providers are reached at.
@@ -244,10 +245,8 @@ mod with_people {
         fn a_provider_needs_a_client_id_and_an_address_that_nobody_can_read_along() {
             let with = |issuer: &str, id: Option<&str>| {
                 let (issuer, id) = (Some(issuer.to_owned()), id.map(str::to_owned));
-                check(
-                    &AsArgs { provider: issuer, provider_client_id: id, ..AsArgs::default() },
-                    &As::default(),
-                )
+                let args = AsArgs { provider: issuer, provider_client_id: id, ..AsArgs::default() };
+                check(&args, &As::default(), &Outbound::new(None).unwrap())
             };
             assert!(with("https://idp.example", Some("obol")).is_ok());
             assert!(

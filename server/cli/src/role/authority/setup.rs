@@ -12,6 +12,7 @@ use obol_secret::file::PrivateFile;
 use obol_session::Suite;
 use obol_session::limits::is_name;
 
+use super::provider;
 use crate::exit::{Failure, Outcome};
 use crate::places::place;
 use crate::policy::folder;
@@ -119,7 +120,7 @@ pub(super) fn settings(args: &AsArgs, config: &As) -> Outcome<Settings> {
     let named = args.origin.as_deref().or(config.origin.as_deref());
     let with_tls = certificate_files(args, config)?.is_some();
     let origin = origin(named, listen(args, config), with_tls)?;
-    let mut settings = Settings::new(&origin, super::provider::own(args, config)).map_err(Failure::usage)?;
+    let mut settings = Settings::new(&origin, provider::own(args, config)).map_err(Failure::usage)?;
     if let Some(secs) = config.session_life {
         settings = settings.session_secs(secs).map_err(Failure::usage)?;
     }
@@ -194,19 +195,27 @@ pub(super) fn options(
 }
 
 /// Reads the file of security events, where there is one.
-pub(super) fn events(file: Option<&PathBuf>, origin: &str) -> Outcome<EventSettings> {
+pub(super) fn events(file: Option<&PathBuf>, origin: &str, outbound: &Outbound) -> Outcome<EventSettings> {
     let Some(file) = file else { return Ok(EventSettings::default()) };
     let text = PrivateFile::read(file, MAX_EVENTS_BYTES).map_err(Failure::usage)?;
-    EventSettings::from_json(&text, origin, file.parent().unwrap_or(Path::new("")))
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
+    let read = EventSettings::from_json(&text, origin, file.parent().unwrap_or(Path::new("")));
+    let settings = read.map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+    outbound.check(settings.is_over_tls()).map_err(Failure::usage)?;
+    Ok(settings)
 }
 
 /// Reads the file of those who are taken at their word, where there is one. Whoever could write it could let agents in.
-pub(super) fn attestors(file: Option<&PathBuf>, origin: &str) -> Outcome<AttestorSettings> {
+pub(super) fn attestors(
+    file: Option<&PathBuf>,
+    origin: &str,
+    outbound: &Outbound,
+) -> Outcome<AttestorSettings> {
     let Some(file) = file else { return Ok(AttestorSettings::default()) };
     let text = PrivateFile::read(file, MAX_ATTESTORS_BYTES).map_err(Failure::usage)?;
-    AttestorSettings::from_json(&text, origin)
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))
+    let read = AttestorSettings::from_json(&text, origin);
+    let settings = read.map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+    outbound.check(settings.is_over_tls()).map_err(Failure::usage)?;
+    Ok(settings)
 }
 
 /// What the service asks and tells others with.
@@ -218,15 +227,15 @@ pub(super) fn outbound(config: &As) -> Outcome<Outbound> {
 pub(crate) fn check(config: &As) -> Vec<Failure> {
     let args = AsArgs::default();
     let mut found = Vec::new();
-    match settings(&args, config) {
-        Ok(settings) => {
-            found.extend(events(config.events.as_ref(), settings.origin()).err());
-            found.extend(attestors(config.attestors.as_ref(), settings.origin()).err());
+    let outbound = outbound(config);
+    found.extend(outbound.as_ref().ok().and_then(|outbound| provider::check(&args, config, outbound).err()));
+    match (settings(&args, config), outbound) {
+        (Ok(settings), Ok(outbound)) => {
+            found.extend(events(config.events.as_ref(), settings.origin(), &outbound).err());
+            found.extend(attestors(config.attestors.as_ref(), settings.origin(), &outbound).err());
         }
-        Err(failure) => found.push(failure),
+        (settings, outbound) => found.extend(settings.err().into_iter().chain(outbound.err())),
     }
-    found.extend(outbound(config).err());
-    found.extend(super::provider::check(&args, config).err());
     found.extend(super::mail::check(config).err());
     let files = certificate_files(&args, config).and_then(|files| certificate(files.as_ref()));
     match files {
