@@ -67,6 +67,7 @@ fn main() {
         record(kind, &plain, &fetched);
     }
     let connections = server.connections.load(Ordering::SeqCst);
+    println!("{connections} connections of all clients together");
     #[expect(clippy::cast_precision_loss, reason = "there are a few")]
     let row = Row::new("fetch", "connections of all clients together", Unit::Count, connections as f64);
     row.wants(Target::AtMost(MOST_CONNECTIONS)).record();

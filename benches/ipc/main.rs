@@ -15,6 +15,7 @@
 mod client;
 mod daemon;
 mod echo;
+mod idle;
 mod redis;
 
 use core::time::Duration;
@@ -27,6 +28,7 @@ use obol_ipc::names::ToolName;
 use crate::client::{ObolPeer, RedisPeer, drive};
 use crate::daemon::{Daemon, obol};
 use crate::echo::Echo;
+use crate::idle::Agents;
 use crate::redis::Redis;
 
 /// The suite of the extension, and one whose tokens are minted fast.
@@ -56,21 +58,23 @@ impl Plan {
 /// What can be run alone, and how.
 type Part = (&'static str, fn(Plan));
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("single", single),
     ("1x32", |plan| throughput(plan, 1, 32)),
     ("16x1", |plan| throughput(plan, 16, 1)),
     ("64x1", |plan| throughput(plan, 64, 1)),
     ("16x32", |plan| throughput(plan, 16, 32)),
     ("memory", |_| memory()),
+    ("idle", |_| idle_agents()),
     ("start", start),
 ];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("--echo-server", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest))
-    {
-        return echo::serve(rest);
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("--echo-server", rest)) => return echo::serve(rest),
+        Some(("--idle-agents", rest)) => return idle::stay(rest),
+        _ => {}
     }
     // `cargo test --benches` runs this without it, and wants to know only that it builds.
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -168,6 +172,25 @@ fn memory() {
     let row =
         Row::new("ipc", "resident memory, 100 tools, 10,000 tokens ready", Unit::Bytes, busy.resident());
     report(row.wants(Target::AtMost(30e6)));
+}
+
+/// What agents that are connected and do nothing cost the daemon, each: a thousand, of twenty processes.
+fn idle_agents() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = Daemon::start(folder.path(), FAST, &["search"], 4_000);
+    daemon.wait_until_ready(4_000);
+    // What the first connections set up for all is not theirs.
+    let first = Agents::start(&daemon.socket(), "search", 50);
+    let before = daemon.resident();
+    let all: Vec<_> = (0..20).map(|_| Agents::start(&daemon.socket(), "search", 50)).collect();
+    let each = (daemon.resident() - before) / 1_000.0;
+    drop((first, all));
+    report(Row::new(
+        "ipc",
+        "resident memory for each of 1,000 idle agents of 20 processes",
+        Unit::Bytes,
+        each,
+    ));
 }
 
 /// From the start of the process to the first token, on a store that is there.

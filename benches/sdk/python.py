@@ -2,6 +2,8 @@
 
 import http.client
 import os
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -35,3 +37,13 @@ for name, times in took.items():
     times.sort()
     print(f"python  {name:9} p50 {times[len(times) // 2]:.0f} µs, p99 {times[len(times) * 99 // 100]:.0f} µs")
 print(f"python  added     p50 {took['agent'][CALLS // 2] - took['platform'][CALLS // 2]:.0f} µs")
+
+
+def import_ms() -> float:
+    """Of a fresh interpreter, without what the interpreter itself takes to start."""
+    said = subprocess.run([sys.executable, "-X", "importtime", "-c", "import obol_agent"], check=True, capture_output=True, text=True)
+    line = next(line for line in said.stderr.splitlines() if line.rsplit("|", 1)[-1].strip() == "obol_agent")
+    return int(line.split("|")[1]) / 1_000
+
+
+print(f"python  import    p50 {sorted(import_ms() for _ in range(21))[10]:.0f} ms")
