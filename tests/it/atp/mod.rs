@@ -10,6 +10,8 @@ mod offline;
 mod provider;
 mod replicas;
 mod sandbox;
+mod second_try;
 mod secrets;
 mod serve;
 mod shared_store;
+mod signatures;
