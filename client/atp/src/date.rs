@@ -1,4 +1,12 @@
-//! The date of an HTTP answer.
+//! What time it is here, and in an HTTP answer.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// An HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`) in Unix milliseconds.
 pub(crate) fn http_date_ms(text: &str) -> Option<u64> {

@@ -5,7 +5,7 @@
 //!
 //! - [`Client`]: request, ensure, verify, revoke; [`Refresher`]: what keeps tokens fresh in the background.
 //! - [`KeychainChoice`]: where tokens and secrets are kept.
-//! - [`machine`]: this machine's agent id.
+//! - [`generate_agent_id`]: this machine's agent id; [`sign_atp_body`] and [`verify_atp_signature`]: over any JSON object.
 //! - [`address`]: which addresses are of the public internet.
 //!
 //! # What it promises
@@ -26,17 +26,21 @@ mod connect;
 mod date;
 mod entry;
 mod error;
+mod failures;
 mod keychain;
-pub mod machine;
+mod machine;
 mod options;
 mod refresh;
 mod secrets;
 mod state;
 mod token;
 
+pub use obol_atp::{AgentId, Endpoint, Host, sign_atp_body, verify_atp_signature};
+
 pub use client::Client;
 pub use error::AtpError;
 pub use keychain::KeychainChoice;
+pub use machine::generate_agent_id;
 pub use options::{AgentIdMode, Options};
-pub use refresh::{Refresher, Status};
+pub use refresh::{LastFailure, Refresher, Status};
 pub use token::{Revocation, Token, TokenRequest, Verdict};

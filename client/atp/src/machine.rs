@@ -13,7 +13,7 @@ const MAX_FILE_BYTES: usize = 1 << 20;
 const MACHINE_ID_FILES: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
 /// The system's machine id: the first of its files that holds 32 hex digits.
-pub fn machine_id() -> Option<String> {
+fn machine_id() -> Option<String> {
     MACHINE_ID_FILES.iter().find_map(|file| {
         let text = read_public(Path::new(file), MAX_FILE_BYTES).ok()?;
         let id = core::str::from_utf8(&text).ok()?.trim();
@@ -34,11 +34,12 @@ fn user_name() -> String {
     name.unwrap_or(uid)
 }
 
-/// Computes the agent id from what this machine says about itself; at random where it has no machine id.
+/// Computes the agent id from what this machine says about itself; at random where it has no machine id. An agent computes it once and
+/// keeps it, as [`Client::agent_id`](crate::Client::agent_id) does.
 ///
 /// # Errors
 /// [`AtpError::System`] if the system's random number generator failed.
-pub fn compute_agent_id() -> Result<AgentId, AtpError> {
+pub fn generate_agent_id() -> Result<AgentId, AtpError> {
     if let Some(machine) = machine_id() {
         let names = rustix::system::uname();
         return Ok(AgentId::from_machine(&names.nodename().to_string_lossy(), &user_name(), &machine));
@@ -51,7 +52,7 @@ pub fn compute_agent_id() -> Result<AgentId, AtpError> {
 ///
 /// # Errors
 /// [`AtpError::System`] if the system's random number generator failed.
-pub fn compute_keyed_agent_id(host: &Host) -> Result<AgentId, AtpError> {
+pub(crate) fn generate_keyed_agent_id(host: &Host) -> Result<AgentId, AtpError> {
     match machine_id() {
         Some(machine) => Ok(AgentId::keyed(&machine, &host.to_string())),
         None => random_agent_id(),

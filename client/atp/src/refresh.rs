@@ -9,9 +9,11 @@ use obol_atp::Host;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::client::{Client, now_ms};
+use crate::client::Client;
+use crate::date::now_ms;
 use crate::entry::Entry;
 use crate::error::AtpError;
+use crate::failures::why;
 use crate::state::Watched;
 use crate::token::TokenRequest;
 
@@ -27,13 +29,25 @@ pub struct Status {
     pub expires_at: Option<u64>,
     /// When it is refreshed.
     pub due_at: Option<u64>,
-    /// How often in a row that failed.
+    /// How often in a row that failed, here or in another process with the same folder.
     pub failures: u32,
+    /// The last of these failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
     /// Why it is not tried again: the provider's code, or what is wrong here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
     /// Whether a token is still to be revoked.
     pub to_be_revoked: bool,
+}
+
+/// Why there was no token, the last time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LastFailure {
+    /// The provider's code, or what is wrong here.
+    pub why: String,
+    /// When, in Unix milliseconds.
+    pub at: u64,
 }
 
 const OUTCOMES: [&str; 4] = ["ok", "refused", "unavailable", "failed"];
@@ -89,17 +103,22 @@ impl Client {
     /// # Errors
     /// [`AtpError`] if the list of hosts or the keychain cannot be read.
     pub async fn status(&self) -> Result<BTreeMap<Host, Status>, AtpError> {
-        let hosts = self.0.state.hosts()?;
+        let (hosts, mut failures) = (self.0.state.hosts()?, self.0.state.failures());
         let mut all = BTreeMap::new();
         for name in hosts.fresh.keys().chain(&hosts.revocations) {
             let Ok(host) = name.parse::<Host>() else { continue };
             let entry = self.0.keychain.entry(name).await?;
-            let ended = self.0.ended.lock().get(&host).map(|(why, _)| why.clone());
+            let expires_at = entry.as_ref().map(|entry| entry.expires_at);
+            let failed = failures.remove(name);
+            let ended_here = self.0.ended.lock().get(&host).map(|(why, _)| why.clone());
+            // A token that came since began anew.
+            let ended = failed.as_ref().filter(|failed| failed.ended && failed.token_ends == expires_at);
             let status = Status {
-                expires_at: entry.as_ref().map(|entry| entry.expires_at),
+                expires_at,
                 due_at: entry.as_ref().map(Entry::due_at),
-                failures: self.0.back_off.count(&host),
-                ended,
+                failures: self.0.back_off.count(&host).max(failed.as_ref().map_or(0, |failed| failed.count)),
+                ended: ended_here.or_else(|| ended.map(|failed| failed.why.clone())),
+                last_failure: failed.map(|failed| LastFailure { why: failed.why, at: failed.at }),
                 to_be_revoked: hosts.revocations.contains(name),
             };
             all.insert(host, status);
@@ -198,25 +217,25 @@ impl Client {
                 return;
             }
             tracing::error!(%host, %error, "a token is not refreshed any more until it is requested again");
-            let why = match error.cause() {
-                AtpError::Refused { code, .. } => code.clone(),
-                other => other.to_string(),
-            };
-            let entry = self.0.keychain.entry(&host.to_string()).await.ok().flatten();
-            self.0.ended.lock().insert(host.clone(), (why, entry.map(|entry| entry.expires_at)));
+            let (why, entry) = (why(&error), self.0.keychain.entry(&host.to_string()).await.ok().flatten());
+            let token_ends = entry.map(|entry| entry.expires_at);
+            self.0.state.note_failure(host, &why, Some(token_ends));
+            self.0.ended.lock().insert(host.clone(), (why, token_ends));
         }
         self.0.news.notify_waiters();
     }
 
     async fn bury_later(&self, host: &Host) {
         let Ok(_between_processes) = self.lock(host).await else { return };
-        match self.bury(host).await {
-            Ok(true) => {}
-            Ok(false) => self.0.back_off.failed(host, None),
+        let failed = match self.bury(host).await {
+            Ok(true) => return,
+            Ok(false) => "a token could not be revoked yet".to_owned(),
             Err(error) => {
                 tracing::error!(%host, %error, "what is to be revoked cannot be read");
-                self.0.back_off.failed(host, None);
+                why(&error)
             }
-        }
+        };
+        self.0.back_off.failed(host, None);
+        self.0.state.note_failure(host, &failed, None);
     }
 }

@@ -43,6 +43,13 @@ pub(crate) struct Hosts {
     pub(crate) revocations: BTreeSet<String>,
 }
 
+impl Hosts {
+    /// Whether there is anything to do at this host.
+    pub(crate) fn has(&self, host: &str) -> bool {
+        self.fresh.contains_key(host) || self.revocations.contains(host)
+    }
+}
+
 /// The folder.
 #[derive(Clone, Debug)]
 pub(crate) struct State(PathBuf);
@@ -61,13 +68,13 @@ impl State {
 
     /// Computed once and kept, whatever the host is called later.
     pub(crate) fn agent_id(&self) -> Result<AgentId, AtpError> {
-        self.kept_id(AGENT_ID, machine::compute_agent_id)
+        self.kept_id(AGENT_ID, machine::generate_agent_id)
     }
 
     /// The name for one provider alone, computed once and kept.
     pub(crate) fn keyed_agent_id(&self, host: &Host) -> Result<AgentId, AtpError> {
         let name = format!("{AGENT_ID}-{}", to_base64url(host.to_string().as_bytes()));
-        self.kept_id(&name, || machine::compute_keyed_agent_id(host))
+        self.kept_id(&name, || machine::generate_keyed_agent_id(host))
     }
 
     fn kept_id(

@@ -97,6 +97,22 @@ impl World {
         line.map_or(0, |count| count.parse().unwrap())
     }
 
+    /// What a command of this agent prints.
+    async fn said(&self, agent: &str, arguments: &[&str]) -> String {
+        let mut obol = self.obol(agent);
+        obol.args(arguments);
+        let output = tokio::task::spawn_blocking(move || obol.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How it stands with the provider's token, as `obol atp status` tells from another process.
+    async fn status(&self, agent: &str) -> serde_json::Value {
+        let mut all: serde_json::Value =
+            serde_json::from_str(&self.said(agent, &["status", "--json"]).await).unwrap();
+        all["hosts"][&self.host.to_string()].take()
+    }
+
     /// The binary as this agent.
     pub(crate) fn obol(&self, agent: &str) -> Command {
         let mut obol = command(self.folder.path());
@@ -205,10 +221,18 @@ async fn a_token_is_refreshed_in_the_background_also_after_a_restart_and_an_outa
     until("the list of hosts outlived the process", async || world.issued() > issued).await;
     world.stop().await;
     until("it fails", async || again.status().await.unwrap()[&world.host].failures > 0).await;
+    let told = world.status("agent").await;
+    assert!(told["failures"].as_u64() > Some(0), "another process tells it: {told}");
+    let why = told["last_failure"]["why"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("cannot be reached") && told["last_failure"]["at"].as_u64() > Some(1_700_000_000_000),
+        "{told}"
+    );
     world.start().await;
     let issued = world.issued();
     until("it tries again", async || world.issued() > issued).await;
     until("and it is well", async || again.status().await.unwrap()[&world.host].failures == 0).await;
+    assert_eq!(world.status("agent").await.get("last_failure"), None);
     let metrics = again.metrics();
     assert!(
         !metrics.contains("outcome=\"ok\"} 0") && !metrics.contains("outcome=\"unavailable\"} 0"),
@@ -231,6 +255,14 @@ async fn a_provider_that_says_no_is_not_asked_again() {
     let refresher = client.refresh_in_background();
     until("it ended", async || client.status().await.unwrap()[&world.host].ended.is_some()).await;
     assert_eq!(client.status().await.unwrap()[&world.host].ended.as_deref(), Some("invalid_signature"));
+    let told = world.status("agent").await;
+    assert_eq!(told["ended"], "invalid_signature", "another process tells it: {told}");
+    let said = world.said("agent", &["status"]).await;
+    assert!(said.contains("not refreshed until it is requested again: invalid_signature"), "{said}");
+    for file in std::fs::read_dir(world.path("agent")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()), "no secret is in it");
+    }
     let metrics = client.metrics();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.metrics(), metrics);
@@ -241,6 +273,8 @@ async fn a_provider_that_says_no_is_not_asked_again() {
     client.request_token(&world.host, &read()).await.unwrap();
     let issued = world.issued();
     until("a request by hand begins it anew", async || world.issued() > issued).await;
+    let told = world.status("agent").await;
+    assert_eq!((told.get("ended"), &told["failures"]), (None, &0.into()), "{told}");
     drop(refresher);
 }
 

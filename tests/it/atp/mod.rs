@@ -2,6 +2,7 @@
 
 mod across;
 mod agent;
+mod documented;
 mod full;
 mod herd;
 mod keyring;

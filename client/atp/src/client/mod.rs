@@ -9,7 +9,6 @@ mod signed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_atp::discovery::Discovered;
 use obol_atp::{AgentId, Host};
@@ -21,8 +20,10 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::connect::{Answer, Connector, Outgoing};
+use crate::date::now_ms;
 use crate::entry::{Entry, Method};
 use crate::error::AtpError;
+use crate::failures::why;
 use crate::keychain::Keychain;
 use crate::options::{AgentIdMode, Options};
 use crate::refresh::Counters;
@@ -183,6 +184,7 @@ impl Client {
         let _between_processes = self.lock(host).await?;
         self.0.state.change_hosts(|hosts| drop(hosts.fresh.remove(&host.to_string())))?;
         self.0.ended.lock().remove(host);
+        self.0.state.forget_failure(host);
         let entry = self.0.keychain.entry(&host.to_string()).await?;
         let had_token = entry.is_some();
         if let Some(entry) = entry {
@@ -268,9 +270,14 @@ impl Client {
             Ok(_) => {
                 self.0.back_off.over(host);
                 self.0.ended.lock().remove(host);
+                self.0.state.forget_failure(host);
             }
-            Err(error) if error.is_passing() => self.0.back_off.failed(host, error.retry_after()),
-            Err(_) => {}
+            Err(error) => {
+                if error.is_passing() {
+                    self.0.back_off.failed(host, error.retry_after());
+                }
+                self.0.state.note_failure(host, &why(error), None);
+            }
         }
         outcome
     }
@@ -321,11 +328,6 @@ impl Client {
         let may_be_private = self.0.options.allow_private.contains(host);
         self.0.connector.send(host, may_be_private, outgoing).await
     }
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Who issued a token, as it says itself.

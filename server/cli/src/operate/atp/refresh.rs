@@ -57,6 +57,18 @@ fn describe(status: &Status) -> String {
         (Some(end), Some(due)) => format!("ends {end}, refreshed {due} (Unix seconds)"),
         _ => "no token".to_owned(),
     };
+    if let Some(last) = &status.last_failure {
+        let times =
+            if status.failures == 1 { "once".to_owned() } else { format!("{} times", status.failures) };
+        text.push_str(&format!(
+            "; failed {times} in a row, last {} (Unix seconds): {}",
+            last.at / 1_000,
+            last.why
+        ));
+    }
+    if let Some(why) = &status.ended {
+        text.push_str(&format!("; not refreshed until it is requested again: {why}"));
+    }
     if status.to_be_revoked {
         text.push_str("; a revocation has not reached the provider yet");
     }
