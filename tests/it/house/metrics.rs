@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use obol_world::authority::{CATALOGUE, POLICIES, write_policy};
 use obol_world::halves::AgentSession;
 use obol_world::home::{self, command, free_port, wait_until};
 use obol_world::http::Http;
@@ -113,6 +114,48 @@ fn a_provider_names_its_build_and_its_audit_log() {
     let log = std::fs::read_to_string(home.join("atp.log")).unwrap();
     assert_eq!(log.lines().filter(|line| line.contains("hardening")).count(), 1, "{log}");
     drop(provider);
+}
+
+#[test]
+fn the_authentication_service_names_its_build_its_audit_log_and_why_it_is_not_ready() {
+    let home = home::home();
+    let home = home.path();
+    write_policy(&home.join("policy"), CATALOGUE, POLICIES);
+    let (port, probe) = (free_port(), free_port());
+    let mut serve = home::limitable(home);
+    serve.args([
+        "as",
+        "--policy",
+        "policy",
+        "--audit-log",
+        "as.jsonl",
+        "--http",
+        &format!("127.0.0.1:{probe}"),
+    ]);
+    serve.args(["--listen", &format!("127.0.0.1:{port}")]);
+    let service = Child::start(&mut serve, home);
+    let get = |path: &str| Http::new(probe).get(path).unwrap_or_default();
+    wait_until("the service is ready", || get("/readyz").0 == 200);
+    let metrics = get("/metrics").1;
+    explained(&metrics, "operations.md");
+    assert!(metrics.contains("\nobol_audit_state{state=\"writing\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("\nobol_audit_refused_total 0\n"), "{metrics}");
+    assert!(metrics.contains("\nobol_ready 1\n"), "{metrics}");
+    assert_eq!(reasons(&metrics), Vec::<&str>::new());
+    // Nothing finds room any more, and the next deed wants some.
+    home::limit_files(service.0.id(), Some(0));
+    let mut metrics = String::new();
+    wait_until("the service says why it is not ready", || {
+        let _refused = command(home).args(["rs", "invite", "https://api"]).output().unwrap();
+        metrics = get("/metrics").1;
+        ["audit_log", "directory"].contains(&reasons(&metrics).concat().as_str())
+    });
+    assert!(metrics.contains("\nobol_ready 0\n"), "{metrics}");
+    assert_eq!(get("/readyz").0, 503);
+    if reasons(&metrics) == ["audit_log"] {
+        assert!(metrics.contains("\nobol_audit_state{state=\"suspended\"} 1\n"), "{metrics}");
+    }
+    drop(service);
 }
 
 /// A process, killed when dropped.

@@ -29,6 +29,7 @@ use obol_handshake::{
     AuthorityKey, AuthoritySecret, CookieError, CookieRing, HandshakeError, Header, Pending, Proof, Proven,
     Purpose, Random, Responder, SekPublic, reply, seal_answer, verify_sek_proof,
 };
+use obol_probe::metrics::Audit;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
@@ -243,6 +244,22 @@ impl Authority {
     pub fn health(&self) -> Result<(), String> {
         self.directory.health().map_err(|error| error.to_string())?;
         self.auditor.health()
+    }
+
+    /// Why sessions can be neither opened nor ended, if they cannot: `directory` or `audit_log`.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.directory.health().is_err() {
+            return Some("directory");
+        }
+        self.auditor.health().is_err().then_some("audit_log")
+    }
+
+    /// How the audit log is, where there is one.
+    pub(crate) fn audit_seen(&self) -> Option<Audit> {
+        self.audit_log().map(|log| {
+            let totals = log.totals();
+            Audit { is_suspended: log.health().is_err(), refused: totals.refused, dropped: totals.dropped }
+        })
     }
 
     /// What is told to everybody at `/.well-known/obol-configuration`.

@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
-use self::counters::Counters;
+use self::counters::{Counters, Seen};
 pub use self::error::BindError;
 use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
@@ -395,9 +395,13 @@ impl Health for Watched {
     }
 
     fn metrics(&self) -> String {
-        let (is_ready, streams) = (self.authority.health().is_ok(), self.authority.hub().count());
-        let left_out = self.authority.notices().left_out();
-        self.counters.text(is_ready, streams, (self.authority.stolen_tokens(), left_out))
+        self.counters.text(&Seen {
+            not_ready: self.authority.not_ready(),
+            streams: self.authority.hub().count(),
+            stolen_tokens: self.authority.stolen_tokens(),
+            notices_left_out: self.authority.notices().left_out(),
+            audit: self.authority.audit_seen(),
+        })
     }
 }
 
