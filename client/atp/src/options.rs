@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use obol_atp::{Endpoint, Host};
 
+use crate::connect::Connector;
+use crate::error::AtpError;
 use crate::keychain::KeychainChoice;
 
 /// How this agent is called.
@@ -49,6 +51,14 @@ impl Options {
     /// With its state in this folder, which is made, closed to others, where it is not there.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), ..Self::default() }
+    }
+
+    /// Tells what is wrong with the certificate authorities that are named, without opening anything else.
+    ///
+    /// # Errors
+    /// [`AtpError`], as [`Client::open`](crate::Client::open) would give it.
+    pub fn check(&self) -> Result<(), AtpError> {
+        Connector::new(self.ca_file.as_deref()).map(drop)
     }
 
     /// The secret is this file's text; else it comes from the environment.

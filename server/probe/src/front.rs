@@ -148,16 +148,26 @@ impl Options {
         self
     }
 
+    /// Whether these addresses may be taken at all.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] says why one may not.
+    pub fn check(&self) -> Result<(), BindError> {
+        let is_closed = |listen: &SocketAddr| listen.ip().is_loopback() || self.certificate.is_some();
+        if let Some(listen) = self.listen.filter(|listen| !is_closed(listen) && !self.allow_remote) {
+            return Err(BindError::Remote(listen));
+        }
+        self.http.map_or(Ok(()), Loopback::check).map_err(BindError::from)
+    }
+
     /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
     ///
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
     pub async fn bind<S: Serve>(self, served: S) -> Result<S::Service, BindError> {
-        let is_closed = |listen: &SocketAddr| listen.ip().is_loopback() || self.certificate.is_some();
-        if let Some(listen) = self.listen.filter(|listen| !is_closed(listen) && !self.allow_remote) {
-            return Err(BindError::Remote(listen));
-        }
+        self.check()?;
         let http = self.http.map(Loopback::bind).transpose()?;
         let (mut listener, mut addresses) = (None, Vec::new());
         if let Some(listen) = self.listen {

@@ -139,6 +139,76 @@ fn what_a_server_refuses_to_start_with_is_found_without_starting_it() {
     }
 }
 
+/// Of a certificate that is named without its key.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+
+#[test]
+fn what_each_role_refuses_to_start_with_is_found_by_the_check_in_the_same_words() {
+    let home = home::home();
+    let pin = format!("http://127.0.0.1:9#{}", "11".repeat(32));
+    let pinned = |section: &str, key: &str| format!("[{section}]\n{key} = \"{pin}\"\n");
+    home::write_private(&home.path().join("tls.crt"), CERTIFICATE);
+    let provider = |url: &str| format!("[atp_serve]\nurl = \"{url}\"\nscopes = [\"search\"]\n");
+    let good = provider("https://api.example.com/v1/agent-tokens");
+    let serve = &["atp", "serve", "--secrets", "secrets.json"][..];
+    let agent = &["atp", "agent-id"][..];
+    let rs = &["rs", "--session-store", "memory", "--spent", "memory"][..];
+    let follower = &["rs", "--audience", "a", "--spent", "memory"][..];
+    let made = command(home.path())
+        .args(["atp", "secret", "new", "--secrets", "secrets.json", "--shared"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for (text, word, role) in [
+        (provider("nonsense"), "an endpoint is https://", serve),
+        (format!("{good}http = \"nonsense\""), "--http is a loopback address", serve),
+        (format!("{good}http = \"0.0.0.0:9000\""), "--http is a loopback address", serve),
+        (format!("{good}listen = \"0.0.0.0:8710\""), "can be reached by other machines", serve),
+        (format!("{good}secrets = \"none.json\""), "none.json", &["atp", "serve"]),
+        (format!("{good}spent = \"ftp://x\""), "nothing can be kept there", serve),
+        (format!("{good}store = \"redis://u:swordfish@127.0.0.1\""), "password", serve),
+        (format!("{good}tls_cert = \"tls.crt\""), "a certificate and its key go together", serve),
+        (format!("{good}discovery = \"none.json\""), "none.json", serve),
+        (format!("{good}single_use = [\"pay\"]"), "must be one of the scopes on offer", serve),
+        ("[atp]\nagent_id_mode = \"nonsense\"".to_owned(), "agent_id_mode is machine or keyed", agent),
+        ("[atp]\nkeychain = \"nonsense\"".to_owned(), "keychain", agent),
+        ("[atp]\nendpoints = [\"nonsense\"]".to_owned(), "atp.endpoints", agent),
+        ("[atp]\nhosts = [\"no host\"]".to_owned(), "atp.hosts", agent),
+        ("[atp]\nmasters = [\"nonsense\"]".to_owned(), "atp.masters", agent),
+        ("[atp]\nca_file = \"none.pem\"".to_owned(), "none.pem", agent),
+        ("[rs]\naudience = \"a\\u0007b\"".to_owned(), "audience", rs),
+        (format!("{}ca_file = \"none.pem\"", pinned("rs", "authority")), "none.pem", follower),
+        (
+            format!("{}http = \"nonsense\"", pinned("authenticator", "url")),
+            "http must be",
+            &["authenticator"],
+        ),
+        (format!("{}http = \"0.0.0.0:9\"", pinned("authenticator", "url")), "loopback", &["authenticator"]),
+        (format!("{}ca_file = \"none.pem\"", pinned("authenticator", "url")), "none.pem", &["authenticator"]),
+    ] {
+        home::write_private(&home.path().join("obol.toml"), &format!("{text}\n"));
+        let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
+        let problems = report["problems"].as_array().unwrap();
+        assert_eq!((code, problems.len()), (Some(2), 1), "{text}: {report}");
+        let problem = problems[0].as_str().unwrap();
+        assert!(problem.contains(word), "{text}: {problem}");
+        let started = command(home.path()).args(role).args(["--config", "obol.toml"]).output().unwrap();
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        assert!(matches!(started.status.code(), Some(2 | 4)), "{text}: {said}");
+        let words = problem.split_once("]: ").map_or(problem, |(_, words)| words);
+        assert!(said.contains(words), "{text}: the check says {words}, and the start {said}");
+        assert!(!report.to_string().contains("swordfish") && !said.contains("swordfish"), "{said}");
+    }
+    // What is right is not complained of.
+    let right = format!(
+        "{good}secrets = \"secrets.json\"\nspent = \"memory\"\nhttp = \"127.0.0.1:8711\"\n[atp]\nkeychain = \"file\"\n\
+         [rs]\naudience = \"https://api\"\n[authenticator]\nurl = \"{pin}\"\nhttp = \"off\"\n"
+    );
+    home::write_private(&home.path().join("obol.toml"), &right);
+    let (code, report) = check(home.path(), &["--config", "obol.toml"], &[]);
+    assert_eq!((code, &report["problems"]), (Some(0), &Value::Array(vec![])), "{report}");
+}
+
 #[test]
 fn the_sample_has_every_setting_and_so_has_the_manual() {
     let home = home::home();

@@ -220,6 +220,64 @@ fn neither_a_session_table_nor_its_key_is_made_anew_beside_the_other() {
     RsProcess::start(home, &[&arguments[..], &["--first-start"]].concat()).kill();
 }
 
+/// A provider that is killed when dropped.
+struct Provider(std::process::Child);
+
+impl Provider {
+    fn start(home: &Path, arguments: &[&str]) -> Self {
+        let port = home::free_port();
+        let mut command = serve(home, port);
+        let mut provider = Self(command.args(arguments).spawn().unwrap());
+        home::wait_until("the provider listens", || {
+            assert_eq!(provider.0.try_wait().unwrap(), None, "it ended");
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        provider
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // Ours by its handle; ended already is fine.
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+fn serve(home: &Path, port: u16) -> std::process::Command {
+    let mut command = command(home);
+    command.args(["atp", "serve", "--url", "https://api.example.com/v1/agent-tokens", "--scope", "read"]);
+    command.args(["--secrets", "secrets.json", "--store", "kept.redb", "--key", "atp.key"]);
+    command.args(["--spent", "memory", "--listen", &format!("127.0.0.1:{port}")]);
+    command
+}
+
+#[test]
+fn neither_a_providers_store_nor_its_key_is_made_anew_beside_the_other() {
+    let home = home::home();
+    let home = home.path();
+    let new = command(home).args(["atp", "secret", "new", "--secrets", "secrets.json", "--shared"]).output();
+    assert!(new.unwrap().status.success());
+    drop(Provider::start(home, &[]));
+    for (lost, left) in [("kept.redb", "atp.key"), ("atp.key", "kept.redb")] {
+        fs::rename(home.join(lost), home.join("aside")).unwrap();
+        for _ in 0..2 {
+            let said = refused(serve(home, home::free_port()));
+            assert!(said.contains(lost) && said.contains(left) && !home.join(lost).exists(), "{said}");
+        }
+        fs::rename(home.join("aside"), home.join(lost)).unwrap();
+    }
+    // Both are there, and then neither: that is a start like the first.
+    drop(Provider::start(home, &[]));
+    for file in ["kept.redb", "atp.key"] {
+        fs::remove_file(home.join(file)).unwrap();
+    }
+    drop(Provider::start(home, &[]));
+    // Who says that there was none yet is believed.
+    fs::remove_file(home.join("kept.redb")).unwrap();
+    drop(Provider::start(home, &["--first-start"]));
+}
+
 #[test]
 fn a_resource_servers_audit_key_is_not_made_anew_beside_its_log() {
     let home = home::home();

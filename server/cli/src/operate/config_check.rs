@@ -1,7 +1,8 @@
 //! `obol config check`: what every setting is, where that comes from, and everything that is wrong with it, at once.
 //!
 //! Settings are read by the very code that servers read them with, and what servers do with them before they open
-//! anything is done as well: [`Gathered`], [`tqs::check`], [`authenticator::check`], [`rs::listen`], [`stores::check`], [`files`], [`ServerTemplates`].
+//! anything is done as well: [`Gathered`], [`tqs::check`], [`authenticator::check`], [`rs::listen`], [`stores::check`], [`atp::check`], [`files`],
+//! [`ServerTemplates`].
 
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
 use crate::places::{environment, state_folder};
+use crate::role::atp;
 use crate::role::rs;
 use crate::role::stores;
 use crate::role::templates::ServerTemplates;
@@ -160,7 +162,10 @@ impl Check {
         found.extend(authenticator::check(&args.authenticator, config).err());
         found.extend(rs::listen(&args.rs, config).err());
         found.extend(rs::spend_socket(&args.rs, config).err());
+        found.extend(rs::check_audience(&args.rs, config).err());
         found.extend(stores::check(&args.rs, config));
+        found.extend(atp::check(&config.atp_serve));
+        found.extend(crate::operate::atp::check(&config.atp));
         let mut found: Vec<_> = found.iter().map(Failure::to_string).collect();
         let mut named = |name, failure: Option<Failure>| {
             found.extend(failure.map(|failure| format!("{name}: {failure}")));
@@ -168,7 +173,7 @@ impl Check {
         named("tqs.sessions", files::agent_halves(&tqs::sessions(&args.tqs, config)).err());
         named("rs.sessions", files::resource_halves(&rs::sessions(&args.rs, config)).err());
         // What says what is wrong names the setting itself.
-        let service = followed::service(&args.rs.service, config).err();
+        let service = followed::check(&args.rs.service, config).err();
         named("rs.templates", ServerTemplates::open(config).err());
         found.extend(service.map(|failure| failure.to_string()));
         #[cfg(feature = "authority")]
@@ -276,8 +281,6 @@ impl Check {
             "as.master_key",
             "as.identity_key",
             "as.audit_key",
-            "atp_serve.secrets",
-            "atp_serve.tls_key",
             "atp_serve.key",
             "atp_serve.audit_key",
             "atp_serve.redis_password_file",

@@ -5,6 +5,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::places::place;
 use crate::role::audit;
+use crate::role::companions;
 use crate::role::sandbox;
 use crate::role::stores::{self, StoreLocation};
 use crate::settings::args::atp::ServeArgs;
@@ -35,6 +37,8 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 const AHEAD_SECS: u64 = 60;
 /// A secret in the environment, for those who set up a provider as the protocol's documentation says.
 const SECRET_VARIABLE: &str = "ATP_SECRET";
+/// In the place of an endpoint that is not said, where settings are checked.
+const STAND_IN_URL: &str = "https://provider.invalid/v1/agent-tokens";
 /// The longest file for the discovery document, in bytes.
 const MAX_DISCOVERY_BYTES: usize = 32 << 10;
 
@@ -45,25 +49,15 @@ pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
     let url = url.ok_or_else(|| Failure::usage("--url is needed: the token endpoint as agents see it"))?;
     let endpoint = Endpoint::for_provider(url).map_err(Failure::usage)?;
     let secrets_file = args.secrets.clone().or_else(|| config.secrets.clone());
-    let listen = args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN);
+    let listen = listen(args, config);
     let http = probe(args.http.as_ref().or(config.http.as_ref()))?;
     // While there is one thread: each store that is opened has one of its own.
     let ports = [Some(listen), http].into_iter().flatten().map(|address| address.port());
     let sandbox = (config.sandbox != Some(false)).then(|| sandbox::of_provider(args, config, ports));
     hardening.extend(sandbox::enter(sandbox.transpose()?.as_ref()));
     obol_sandbox::report(&hardening, None);
+    let options = front(args, config, certificate(args, config)?)?;
     let router = provider(args, config, endpoint, secrets_file.as_deref())?;
-    let certificate = certificate(args, config)?;
-    let mut options = Options::new(listen);
-    if let Some(certificate) = certificate {
-        options = options.certificate(certificate);
-    }
-    if args.allow_remote {
-        options = options.allow_remote();
-    }
-    if let Some(address) = http {
-        options = options.http_at(address);
-    }
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -79,25 +73,119 @@ pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
     })
 }
 
+/// Everything that is wrong with the settings, for `obol config check`. Nothing is opened that is written, and what a flag may
+/// still say is not missed.
+pub(crate) fn check(config: &AtpServe) -> Vec<Failure> {
+    if *config == AtpServe::default() {
+        return Vec::new();
+    }
+    let (args, mut found) = (ServeArgs::default(), Vec::new());
+    let url = config.url.as_deref().unwrap_or(STAND_IN_URL);
+    let endpoint = good(Endpoint::for_provider(url).map_err(Failure::usage), &mut found);
+    match good(certificate(&args, config), &mut found) {
+        Some(certificate) => found.extend(front(&args, config, certificate).err()),
+        // Whether the address may be taken depends on it.
+        None => found.extend(probe(config.http.as_ref()).err()),
+    }
+    let endpoint = endpoint.or_else(|| Endpoint::for_provider(STAND_IN_URL).ok());
+    let book = config.secrets.as_deref().map(|file| SecretBook::load(file).map_err(Failure::usage));
+    let book = book.and_then(|book| good(book, &mut found)).map_or_else(stand_in, Ok);
+    if let (Some(endpoint), Some(book)) = (endpoint, good(book, &mut found)) {
+        for place in [&config.store, &config.spent].into_iter().flatten() {
+            found.extend(place_fault(place, &args, config, &endpoint));
+        }
+        let spent = Arc::new(MemorySpentSet::unfenced(Arc::new(SystemClock::new()), AHEAD_SECS));
+        let parts = Parts { book, store: Store::memory(), spent };
+        let mut config = config.clone();
+        config
+            .scopes
+            .get_or_insert_with(|| config.single_use.clone().unwrap_or_else(|| vec!["any".to_owned()]));
+        let built = configured(&args, &config, endpoint, parts);
+        found.extend(built.and_then(|builder| builder.build().map_err(Failure::usage)).err());
+    }
+    let mut told = HashSet::new();
+    found.retain(|failure| told.insert(failure.to_string()));
+    found.iter().map(|failure| failure.about("[atp_serve]")).collect()
+}
+
+/// What is good of it; what is not is found.
+fn good<T>(outcome: Outcome<T>, found: &mut Vec<Failure>) -> Option<T> {
+    outcome.map_err(|failure| found.push(failure)).ok()
+}
+
+/// A list of secrets in the place of one that is not named, or is refused already. Nothing is served with it.
+fn stand_in() -> Outcome<SecretBook> {
+    let mut book = SecretBook::parse(br#"{"obol_atp":1}"#).map_err(Failure::usage)?;
+    book.add_shared(STAND_IN_URL.as_bytes()).map_err(Failure::usage)?;
+    Ok(book)
+}
+
+/// What is wrong with a place where something is kept, as far as that can be said without opening it.
+fn place_fault(named: &PathBuf, args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Option<Failure> {
+    match StoreLocation::of(Some(named), "") {
+        Ok(StoreLocation::Redis(url)) => redis_options(&url, args, config, endpoint).err(),
+        Ok(StoreLocation::File(_) | StoreLocation::Memory) => None,
+        Err(failure) => Some(failure),
+    }
+}
+
+fn listen(args: &ServeArgs, config: &AtpServe) -> SocketAddr {
+    args.listen.or(config.listen).unwrap_or(DEFAULT_LISTEN)
+}
+
+/// The addresses, if they may be taken.
+fn front(args: &ServeArgs, config: &AtpServe, certificate: Option<Arc<Certificate>>) -> Outcome<Options> {
+    let mut options = Options::new(listen(args, config));
+    if let Some(certificate) = certificate {
+        options = options.certificate(certificate);
+    }
+    if args.allow_remote {
+        options = options.allow_remote();
+    }
+    if let Some(address) = probe(args.http.as_ref().or(config.http.as_ref()))? {
+        options = options.http_at(address);
+    }
+    options.check().map_err(Failure::unavailable)?;
+    Ok(options)
+}
+
+/// What is opened or read before a provider is built.
+struct Parts {
+    book: SecretBook,
+    store: Store,
+    spent: Arc<dyn SpentSet>,
+}
+
 fn provider(
     args: &ServeArgs,
     config: &AtpServe,
     endpoint: Endpoint,
     secrets: Option<&Path>,
 ) -> Outcome<Router> {
+    let book = book(secrets)?;
     let spent = spent_set(args, config, &endpoint)?;
     let store = store(args, config, &endpoint)?;
+    let mut builder = configured(args, config, endpoint, Parts { book, store, spent })?;
+    if let Some(path) = args.audit.audit_log.as_ref().or(config.audit_log.as_ref()) {
+        let key = args.audit.audit_key.as_ref().or(config.audit_key.as_ref());
+        builder = builder.audit(audit::open_for_atp(path, key)?);
+    }
+    builder.build().map_err(Failure::usage)
+}
+
+/// A provider as it is set.
+fn configured(args: &ServeArgs, config: &AtpServe, endpoint: Endpoint, parts: Parts) -> Outcome<Builder> {
     let scopes =
         if args.scope.is_empty() { config.scopes.clone().unwrap_or_default() } else { args.scope.clone() };
     let single = &config.single_use;
     let single_use =
         if args.single_use.is_empty() { single.clone().unwrap_or_default() } else { args.single_use.clone() };
     let mut builder = Router::builder(endpoint)
-        .secrets(book(secrets)?)
+        .secrets(parts.book)
         .scopes(scopes)
         .single_use(single_use)
-        .store(store)
-        .spent(spent)
+        .store(parts.store)
+        .spent(parts.spent)
         .require_aud(args.require_aud || config.require_aud == Some(true))
         .signed_only(args.signed_only || config.signed_only == Some(true));
     if let Some(seconds) = args.ttl.or(config.ttl) {
@@ -118,14 +206,10 @@ fn provider(
     if let Some(rate) = config.agent_rate {
         builder = builder.agent_rate(rate);
     }
-    if let Some(path) = args.audit.audit_log.as_ref().or(config.audit_log.as_ref()) {
-        let key = args.audit.audit_key.as_ref().or(config.audit_key.as_ref());
-        builder = builder.audit(audit::open_for_atp(path, key)?);
+    match args.discovery.as_ref().or(config.discovery.as_ref()) {
+        Some(path) => described(builder, path),
+        None => Ok(builder),
     }
-    if let Some(path) = args.discovery.as_ref().or(config.discovery.as_ref()) {
-        builder = described(builder, path)?;
-    }
-    builder.build().map_err(Failure::usage)
 }
 
 #[derive(Deserialize)]
@@ -187,7 +271,12 @@ fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<St
             );
             Ok(Store::memory())
         }
-        StoreLocation::File(path) => Store::open(&path, &key()?).map_err(Failure::unavailable),
+        StoreLocation::File(path) => {
+            let key = key()?;
+            companions::refuse_lost_key(&key, &[&path])?;
+            companions::refuse_lost_store(&path, &key, args.first_start)?;
+            Store::open(&path, &key).map_err(Failure::unavailable)
+        }
         StoreLocation::Redis(url) => {
             let options = redis_options(&url, args, config, endpoint)?;
             Store::shared(options, &key()?).map_err(Failure::unavailable)

@@ -14,7 +14,7 @@ use obol_secret::file::{Fault, PrivateFile};
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener, OperatorSocket};
-use obol_uplink::{ConnectOptions, Pinned};
+use obol_uplink::{ConnectOptions, Pinned, Uplink};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Failure, Outcome};
@@ -53,10 +53,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
     let path = place(place_of, "authenticator/agent.identity")?;
     let _until_the_end = alone(&path)?;
     let identity = identity(&args.authenticator, config, &path)?;
-    let mut options = ConnectOptions::new().suites(&suites(settings.min_suite));
-    if let Some(file) = args.authenticator.ca_file.as_ref().or(settings.ca_file.as_ref()) {
-        options = options.ca_file(file);
-    }
+    let options = connecting(&args.authenticator, config);
     let authenticator = Authenticator::new(service.clone(), identity, &options).map_err(Failure::usage)?;
     let audit_places = audit_places(&args.audit, config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -134,8 +131,25 @@ pub(crate) fn check(args: &AuthenticatorArgs, config: &Config) -> Outcome {
     if args.url.is_none() && args.pin_file.is_none() && *settings == config::Authenticator::default() {
         return Ok(());
     }
-    pinned(args, config)?;
-    wishes(config).map(drop)
+    let service = pinned(args, config)?;
+    Uplink::new(service, &connecting(args, config)).map_err(Failure::usage)?;
+    wishes(config)?;
+    // A socket that is wrong is said elsewhere.
+    let Ok(agent) = Endpoint::agent(None, environment) else { return Ok(()) };
+    match http_at(settings.http.as_deref(), HTTP_SOCKET, &agent)? {
+        Some(address) => address.check().map_err(Failure::unavailable),
+        None => Ok(()),
+    }
+}
+
+/// How the service is reached.
+fn connecting(args: &AuthenticatorArgs, config: &Config) -> ConnectOptions {
+    let settings = &config.authenticator;
+    let options = ConnectOptions::new().suites(&suites(settings.min_suite));
+    match args.ca_file.as_ref().or(settings.ca_file.as_ref()) {
+        Some(file) => options.ca_file(file),
+        None => options,
+    }
 }
 
 /// The audit log, if there is to be one, and its key.

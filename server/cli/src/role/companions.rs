@@ -35,6 +35,20 @@ pub(crate) fn refuse_lost_table(table: &Path, key: &Path, is_first_start: bool) 
     )))
 }
 
+/// Refuses to begin a provider's store beside a key that was there before it.
+pub(crate) fn refuse_lost_store(store: &Path, key: &Path, is_first_start: bool) -> Outcome {
+    if is_first_start || holds_something(store) || !holds_something(key) {
+        return Ok(());
+    }
+    Err(Failure::usage(format_args!(
+        "the token store {} is missing or empty, but its key {} is there: secrets that were retired or replaced would count \
+         again. Put the store back; where there was none yet, say --first-start, once; where it is lost, give out new secrets, \
+         move the key away too and start",
+        store.display(),
+        key.display()
+    )))
+}
+
 pub(crate) fn holds_something(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
 }

@@ -41,17 +41,29 @@ pub(crate) fn service(args: &RsAuthorityArgs, config: &Config) -> Outcome<Option
     pin::find("rs", "authority", url, file).map(Some)
 }
 
+/// What is wrong with it, and with the way to it, as far as that can be said without asking it.
+pub(crate) fn check(args: &RsAuthorityArgs, config: &Config) -> Outcome {
+    match service(args, config)? {
+        Some(service) => way(args, config, service).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn way(args: &RsAuthorityArgs, config: &Config, service: Pinned) -> Outcome<Uplink> {
+    let mut options = ConnectOptions::new();
+    if let Some(file) = args.rs_ca_file.as_ref().or(config.rs.ca_file.as_ref()) {
+        options = options.ca_file(file);
+    }
+    Uplink::new(service, &options).map_err(Failure::usage)
+}
+
 /// The way to it, and this copy's identity.
 pub(crate) fn uplink(
     args: &RsAuthorityArgs,
     config: &Config,
     service: Pinned,
 ) -> Outcome<(Uplink, IdentityKey)> {
-    let mut options = ConnectOptions::new();
-    if let Some(file) = args.rs_ca_file.as_ref().or(config.rs.ca_file.as_ref()) {
-        options = options.ca_file(file);
-    }
-    let uplink = Uplink::new(service, &options).map_err(Failure::usage)?;
+    let uplink = way(args, config, service)?;
     let sources = Sources {
         named: args.rs_identity_key.as_deref(),
         credential: "obol-rs-identity-key",

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use obol_atp::{Endpoint, Host};
-use obol_atp_client::{AgentIdMode, AtpError, Client, Options, TokenRequest};
+use obol_atp_client::{AgentIdMode, AtpError, Client, KeychainChoice, Options, TokenRequest};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -42,6 +42,45 @@ pub(super) fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> 
     Ok(Client::open(options(settings, config)?)?)
 }
 
+/// Everything that is wrong with the settings, for `obol config check`. Nothing is made, and no provider is asked.
+pub(crate) fn check(config: &Atp) -> Vec<Failure> {
+    let mut found = Vec::new();
+    found.extend(parsed::<Host>("atp.hosts", config.hosts.as_ref()).err());
+    found.extend(parsed::<Endpoint>("atp.endpoints", config.endpoints.as_ref()).err());
+    found.extend(parsed::<Host>("atp.allow_private", config.allow_private.as_ref()).err());
+    found.extend(agent_id_mode(config).err());
+    found.extend(keychain(config).err());
+    let masters = masters(config).map_err(|failure| found.push(failure)).unwrap_or_default();
+    for file in config.secret_file.iter().chain(masters.iter().map(|(_, file)| file)) {
+        found.extend(read_secret(file).err());
+    }
+    if let Some(file) = &config.ca_file {
+        let checked = Options::default().ca_file(file).check();
+        found.extend(checked.map_err(Failure::from).err());
+    }
+    found.iter().map(|failure| failure.about("[atp]")).collect()
+}
+
+fn agent_id_mode(config: &Atp) -> Outcome<Option<AgentIdMode>> {
+    let read = |mode: &String| mode.parse().map_err(Failure::usage);
+    config.agent_id_mode.as_ref().map(read).transpose()
+}
+
+fn keychain(config: &Atp) -> Outcome<Option<KeychainChoice>> {
+    let read = |choice: &String| choice.parse().map_err(Failure::usage);
+    config.keychain.as_ref().map(read).transpose()
+}
+
+/// The master credentials' files, by host.
+fn masters(config: &Atp) -> Outcome<Vec<(Host, PathBuf)>> {
+    let wrong = || Failure::usage("atp.masters: an entry is a host, an equals sign and a file");
+    let read = |master: &String| {
+        let (host, file) = master.split_once('=').ok_or_else(wrong)?;
+        Ok((host.parse().map_err(|_| wrong())?, file.into()))
+    };
+    config.masters.iter().flatten().map(read).collect()
+}
+
 fn options(settings: &AgentSettings, config: &Atp) -> Outcome<Options> {
     let folder =
         settings.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| state_folder().join("atp"));
@@ -56,19 +95,14 @@ fn options(settings: &AgentSettings, config: &Atp) -> Outcome<Options> {
     if let Some(file) = either(&settings.ca_file, &config.ca_file) {
         options = options.ca_file(file);
     }
-    for master in config.masters.iter().flatten() {
-        let wrong = || Failure::usage("atp.masters: an entry is a host, an equals sign and a file");
-        let (host, file) = master.split_once('=').ok_or_else(wrong)?;
-        options = options.master(host.parse().map_err(|_| wrong())?, file);
+    for (host, file) in masters(config)? {
+        options = options.master(host, file);
     }
-    if let Some(mode) = &config.agent_id_mode {
-        options = options.agent_id_mode(mode.parse().map_err(Failure::usage)?);
+    if let Some(mode) = agent_id_mode(config)? {
+        options = options.agent_id_mode(mode);
     }
-    if let Some(choice) = settings.keychain {
-        return Ok(options.keychain(choice));
-    }
-    match &config.keychain {
-        Some(choice) => Ok(options.keychain(choice.parse().map_err(Failure::usage)?)),
+    match settings.keychain.map_or_else(|| keychain(config), |choice| Ok(Some(choice)))? {
+        Some(choice) => Ok(options.keychain(choice)),
         None => Ok(options),
     }
 }

@@ -5,6 +5,7 @@ mod refresh;
 mod secret;
 mod sign;
 
+pub(crate) use self::agent::check;
 use crate::exit::Outcome;
 use crate::role;
 use crate::settings::args::atp::AtpCommand;

@@ -20,7 +20,7 @@ use obol_resource::service::{Options, Service};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use self::control::Control;
-pub(crate) use self::opened::{Opened, Prepared};
+pub(crate) use self::opened::{Opened, Prepared, check_audience};
 use self::spend_door::SpendDoor;
 pub(crate) use self::spend_door::socket as spend_socket;
 use crate::exit::{Failure, Outcome};

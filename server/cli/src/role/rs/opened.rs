@@ -137,6 +137,12 @@ fn under_lease(
     (Arc::new(table), Some(followed.follower(audience.clone(), kept, lease, clock)))
 }
 
+/// What is wrong with the audience, if one is named.
+pub(crate) fn check_audience(args: &RsArgs, config: &Config) -> Outcome {
+    let named = args.audience.as_ref().or(config.rs.audience.as_ref());
+    named.map_or(Ok(()), |named| audience(Some(named), &[]).map(drop))
+}
+
 /// The audience that was named, or the one that all sessions agree on.
 fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience> {
     if let Some(named) = named {

@@ -81,8 +81,8 @@ pub(crate) struct ServeArgs {
     /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// This is a new deployment: no request was answered before. Without this, requests signed up to a minute after a new file was made
-    /// are refused.
+    /// This is a new deployment: no request was answered before, and no secret retired. Without this, requests signed up to a minute after a
+    /// new file was made are refused, and so is a start without the token store beside its key.
     #[arg(long)]
     pub(crate) first_start: bool,
     #[command(flatten)]
