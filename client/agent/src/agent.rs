@@ -47,11 +47,11 @@ const POLL_PAUSE: Duration = Duration::from_secs(1);
 pub struct Agent(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) sidecar: AsyncClient,
+    sidecar: AsyncClient,
     /// Not there for a session made by hand.
     authenticator: Option<Authenticator>,
     known: RwLock<Option<Known>>,
-    pub(crate) sealed: Sealed,
+    sealed: Sealed,
     pub(crate) transport: Transport,
     pub(crate) timeout: Duration,
 }
@@ -410,6 +410,24 @@ impl Inner {
                 _ => return Err(error),
             }
         }
+    }
+
+    /// Refuses a draw for a body that cannot be sealed where its tool takes sealed ones.
+    pub(crate) async fn refuse_sealed(&self, draw: &Draw, deadline: Instant) -> Result<(), Error> {
+        let (Some(why), Some(audience)) = (draw.cannot_seal, &draw.audience) else { return Ok(()) };
+        match self.sealed.takes(&self.sidecar, &draw.tool, audience, deadline).await {
+            true => Err(Error::new(Code::InvalidArgument, why)),
+            false => Ok(()),
+        }
+    }
+
+    /// What was drawn, where its body can be what it asks for: a sidecar of another version may not have said it before.
+    fn fitting(&self, draw: &Draw, drawn: DequeueTokenResult) -> Result<DequeueTokenResult, Error> {
+        let Some(why) = draw.cannot_seal.filter(|_| drawn.channel.is_some()) else { return Ok(drawn) };
+        if let Some(audience) = &draw.audience {
+            self.sealed.note(&draw.tool, audience, true);
+        }
+        Err(Error::new(Code::InvalidArgument, why))
     }
 
     async fn draw_once(&self, draw: &Draw, deadline: Instant) -> Result<DequeueTokenResult, Error> {
