@@ -1,14 +1,14 @@
-//! Joining and registering over TLS by real processes, where a certificate authority of one's own issued the service's certificate.
+//! Joining, registering and fetching over TLS by real processes, where a certificate authority of one's own issued the service's certificate.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use obol_world::authority::{AsProcess, CATALOGUE, POLICIES, command_in, write_policy};
-use obol_world::home::{self, wait_until};
+use obol_world::home::{self, wait_until, write_private};
 use obol_world::rs::RsProcess;
 use obol_world::tqs::Tqs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::stream::API;
 use crate::authenticator::Authenticator;
@@ -102,4 +102,43 @@ fn agent_and_resource_server_come_in_by_the_authority_that_was_named_and_by_no_o
     assert_eq!(rs.present(token.trim(), "search"), "OK", "{}", rs.log());
     assert_eq!(rs.present(token.trim(), "search"), "TOKEN_REPLAYED");
     drop(tqs);
+}
+
+#[test]
+fn a_request_from_a_shell_goes_by_the_authority_that_was_named_and_by_no_other() {
+    let (home, other) = (home::home(), home::home());
+    let folder = home.path();
+    let (ours, others) = (certificate_authority(folder, "ours"), certificate_authority(folder, "others"));
+    let (ours, others) = (ours.to_str().unwrap(), others.to_str().unwrap());
+    let service = service(folder);
+    let agent = other.path();
+    let created = command_in(agent, &["session", "create", "--audience", API, "--tool", "search"]);
+    assert!(created.status.success(), "{created:?}");
+    let _tqs = Tqs::start(agent, &["--session", "agent-session.json"]);
+    let fetch = |host: &str, trusted: &[&str]| {
+        let origin = format!("https://{host}:{}", service.port());
+        let routes = json!([{"audience": API, "url": origin, "tools": ["search"]}]);
+        write_private(&agent.join("routes.json"), &routes.to_string());
+        let url = format!("{origin}/nothing/is/here");
+        let fetched = command_in(
+            agent,
+            &[&["fetch", "--json", "--include", "--routes", "routes.json", &url], trusted].concat(),
+        );
+        let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (fetched.status.code(), told(&fetched.stdout), told(&fetched.stderr))
+    };
+    for (host, trusted) in
+        [("localhost", &["--ca-file", others][..]), ("localhost", &[]), ("127.0.0.1", &["--ca-file", ours])]
+    {
+        let (exit, answer, told) = fetch(host, trusted);
+        assert_ne!(exit, Some(0));
+        assert!(answer.is_empty(), "{host} {trusted:?}: {answer}");
+        // Nothing was sent, and no token drawn at all where the system trusts nobody.
+        assert!(
+            told.contains("UNREACHABLE") || told.contains("ca-certificates"),
+            "{host} {trusted:?}: {told}"
+        );
+    }
+    let (_, answer, told) = fetch("localhost", &["--ca-file", ours]);
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer} {told}");
 }

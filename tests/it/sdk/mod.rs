@@ -1,5 +1,6 @@
 //! The SDKs in other languages: their own suites, run by their own interpreters, with what `scripts/test` fetches for them.
 
+mod lying_resolver;
 mod node;
 mod python;
 mod real;
