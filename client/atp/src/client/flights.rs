@@ -1,4 +1,5 @@
-//! One request for each host at a time. Who waited for one that failed shares its failure, instead of making one more.
+//! One request for each host at a time. Who waited for one that failed shares its failure, instead of making one more: a passing
+//! one, or that of the same request. What a provider refuses to one request says nothing of another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +9,18 @@ use obol_atp::Host;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
+use super::TokenRequest;
 use crate::error::AtpError;
 
-/// When the last flight failed, and why.
-type Last = Option<(Instant, Arc<AtpError>)>;
+/// The last flight that failed.
+#[derive(Debug)]
+struct Failed {
+    at: Instant,
+    request: TokenRequest,
+    why: Arc<AtpError>,
+}
+
+type Last = Option<Failed>;
 
 #[derive(Debug, Default)]
 pub(super) struct Flights(Mutex<HashMap<Host, Arc<tokio::sync::Mutex<Last>>>>);
@@ -31,16 +40,19 @@ impl Flights {
 }
 
 impl Flight {
-    /// Why one failed that began before this one and ended after it was asked for.
-    pub(super) fn failed_meanwhile(&self) -> Option<Arc<AtpError>> {
-        self.last.as_ref().filter(|(when, _)| *when >= self.asked).map(|(_, error)| Arc::clone(error))
+    /// Why one failed that began before this one and ended after it was asked for, if it speaks of this request too.
+    pub(super) fn failed_meanwhile(&self, request: &TokenRequest) -> Option<Arc<AtpError>> {
+        let last = self.last.as_ref().filter(|last| last.at >= self.asked);
+        last.filter(|last| last.why.is_passing() || last.request == *request)
+            .map(|last| Arc::clone(&last.why))
     }
 
     /// Tells those who wait.
-    pub(super) fn fails(mut self, error: AtpError) -> AtpError {
-        let error = Arc::new(error);
-        *self.last = Some((Instant::now(), Arc::clone(&error)));
-        AtpError::Shared(error)
+    pub(super) fn fails(mut self, request: &TokenRequest, error: AtpError) -> AtpError {
+        let why = Arc::new(error);
+        let request = request.clone();
+        *self.last = Some(Failed { at: Instant::now(), request, why: Arc::clone(&why) });
+        AtpError::Shared(why)
     }
 }
 
@@ -48,24 +60,51 @@ impl Flight {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn who_waited_for_a_failure_shares_it_and_who_comes_later_does_not() {
+    fn asking(scope: &str) -> TokenRequest {
+        TokenRequest::new([scope]).unwrap()
+    }
+
+    /// What eight who waited for one that failed so hear of it, and one who comes later, each of whom asks for this.
+    async fn heard(failed: AtpError, scope: &'static str) -> Vec<bool> {
         let flights = Arc::new(Flights::default());
         let host: Host = "a.example".parse().unwrap();
         let first = flights.enter(&host).await;
         let waiting: Vec<_> = (0..8)
             .map(|_| {
                 let (flights, host) = (Arc::clone(&flights), host.clone());
-                tokio::spawn(async move { flights.enter(&host).await.failed_meanwhile().is_some() })
+                tokio::spawn(
+                    async move { flights.enter(&host).await.failed_meanwhile(&asking(scope)).is_some() },
+                )
             })
             .collect();
         tokio::task::yield_now().await;
-        let _error = first.fails(AtpError::NotOffered);
+        let _error = first.fails(&asking("read"), failed);
+        let mut heard = Vec::new();
         for one in waiting {
-            assert!(one.await.unwrap());
+            heard.push(one.await.unwrap());
         }
-        assert!(flights.enter(&host).await.failed_meanwhile().is_none());
-        let other = "b.example".parse().unwrap();
-        assert!(flights.enter(&other).await.failed_meanwhile().is_none());
+        for host in [host, "b.example".parse().unwrap()] {
+            assert!(
+                flights.enter(&host).await.failed_meanwhile(&asking(scope)).is_none(),
+                "later, or elsewhere"
+            );
+        }
+        heard
+    }
+
+    fn refused() -> AtpError {
+        AtpError::Refused { status: 403, code: "invalid_scope".to_owned(), retry_after: None }
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_failure_shares_it_and_who_comes_later_does_not() {
+        assert_eq!(heard(refused(), "read").await, [true; 8]);
+        assert_eq!(heard(AtpError::Unavailable("away".to_owned()), "write").await, [true; 8]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_one_request_is_none_of_another() {
+        assert_eq!(heard(refused(), "write").await, [false; 8]);
+        assert_eq!(heard(refused(), "read").await, [true; 8], "control");
     }
 }

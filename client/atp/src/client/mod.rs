@@ -217,7 +217,7 @@ impl Client {
         if let (Some(spare), true) = (&spare, self.0.back_off.holds(host)) {
             return Ok(spare.token(self.0.keychain.name().await?, now_ms()));
         }
-        if let Some(failed) = flight.failed_meanwhile() {
+        if let Some(failed) = flight.failed_meanwhile(request) {
             return Err(AtpError::Shared(failed));
         }
         let _between_processes = self.lock(host).await?;
@@ -232,7 +232,7 @@ impl Client {
                 let kept = spare.ok_or(AtpError::NotOffered)?;
                 Ok(kept.token(self.0.keychain.name().await?, now_ms()))
             }
-            Err(error) => Err(flight.fails(error)),
+            Err(error) => Err(flight.fails(request, error)),
             token => token,
         }
     }
