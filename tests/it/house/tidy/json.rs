@@ -17,7 +17,7 @@ pub(super) const PLAIN: &[(&str, &str)] = &[
         "engine/ipc/src/codec/json/mod.rs",
         "typed messages whose names are all known, between programs of one machine",
     ),
-    ("engine/ipc/src/hello.rs", "one text of a hello that the strict reader has read"),
+    ("engine/ipc/src/hello.rs", "texts of a hello, whose known names stand once; others are left alone"),
     ("engine/ipc/src/secret.rs", "finds where a document ends, which is read strictly when it is used"),
     ("engine/queue/src/store/values.rs", "a row of its own"),
     ("engine/secret/src/json/", "the strict reader itself"),
