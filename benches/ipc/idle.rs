@@ -1,9 +1,9 @@
 //! Agents that are connected and do nothing: this very program, as processes of their own.
 
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
 
 use obol_client::{Client, ConnectOptions};
 use obol_ipc::Endpoint;

@@ -251,7 +251,7 @@ fn written(
     if !headers.is_empty() {
         let is_wider =
             |header: &&str| !routes.iter().all(|route| route.headers.iter().any(|named| named == header));
-        let wider: Vec<_> = headers.iter().copied().filter(|header| is_wider(&header)).collect();
+        let wider: Vec<_> = headers.iter().copied().filter(|header| is_wider(header)).collect();
         if !wider.is_empty() {
             file.push_str(&format!(
                 "# On every route, also where the document does not name it: {}\n",
