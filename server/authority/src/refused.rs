@@ -96,49 +96,59 @@ pub enum Refused {
     Unavailable(String),
 }
 
-impl Refused {
-    /// The stable code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotRegistered => "NOT_REGISTERED",
-            Self::PendingApproval => "PENDING_APPROVAL",
-            Self::ApprovalExpired => "APPROVAL_EXPIRED",
-            Self::Suspended => "SUSPENDED",
-            Self::Revoked => "REVOKED",
-            Self::NoGrants => "NO_GRANTS",
-            Self::SuiteRequired { .. } => "SUITE_REQUIRED",
-            Self::ClockSkew(_) => "CLOCK_SKEW",
-            Self::TooManyPending => "TOO_MANY_PENDING",
-            Self::ApprovalDenied => "APPROVAL_DENIED",
-            Self::OwnerDisabled => "OWNER_DISABLED",
-            Self::NameTaken => "NAME_TAKEN",
-            Self::TooManyApprovals => "TOO_MANY_APPROVALS",
-            Self::Invitation => "INVITATION",
-            Self::Assertion(_) => "ASSERTION",
-            Self::AssertionUsed => "ASSERTION_USED",
-            Self::JoinCode => "JOIN_CODE",
-            Self::NotJoined => "NOT_JOINED",
-            Self::WrongCode(_) => "WRONG_CODE",
-            Self::NoSuchCode => "NO_SUCH_CODE",
-            Self::NotOffered(_) => "NOT_OFFERED",
-            Self::CallDenied => "APPROVAL_DENIED",
-            Self::TooManyAsked => "TOO_MANY",
-            Self::NoSuchApproval => "NO_SUCH_APPROVAL",
-            Self::Changed => "CHANGED",
-            Self::PolicyInForce => "POLICY_IN_FORCE",
-            Self::PolicyTakesTooMuch { .. } => "POLICY_TAKES_TOO_MUCH",
-            Self::NotLoggedIn => "NOT_LOGGED_IN",
-            Self::NoRemoteOperators => "NO_REMOTE_OPERATORS",
-            Self::MayNotLogIn => "MAY_NOT_LOG_IN",
-            Self::LoginDenied => "LOGIN_DENIED",
-            Self::MayNotOperate(_) => "MAY_NOT_OPERATE",
-            Self::Unknown(_) => "UNKNOWN",
-            Self::Malformed(_) => "MALFORMED",
-            Self::SekProof => "SEK_PROOF",
-            Self::KeyInUse => "KEY_IN_USE",
-            Self::Full(_) => "FULL",
-            Self::Unavailable(_) => "UNAVAILABLE",
+/// Code and list of codes from one table: what is in one is in the other.
+macro_rules! codes {
+    ($($refused:pat => $code:literal;)+) => {
+        /// Every code; some stand for several reasons.
+        pub const CODES: &'static [&'static str] = &[$($code,)+];
+
+        /// The stable code.
+        pub fn code(&self) -> &'static str {
+            match self { $($refused => $code,)+ }
         }
+    };
+}
+
+impl Refused {
+    codes! {
+        Self::NotRegistered => "NOT_REGISTERED";
+        Self::PendingApproval => "PENDING_APPROVAL";
+        Self::ApprovalExpired => "APPROVAL_EXPIRED";
+        Self::Suspended => "SUSPENDED";
+        Self::Revoked => "REVOKED";
+        Self::NoGrants => "NO_GRANTS";
+        Self::SuiteRequired { .. } => "SUITE_REQUIRED";
+        Self::ClockSkew(_) => "CLOCK_SKEW";
+        Self::TooManyPending => "TOO_MANY_PENDING";
+        Self::ApprovalDenied => "APPROVAL_DENIED";
+        Self::OwnerDisabled => "OWNER_DISABLED";
+        Self::NameTaken => "NAME_TAKEN";
+        Self::TooManyApprovals => "TOO_MANY_APPROVALS";
+        Self::Invitation => "INVITATION";
+        Self::Assertion(_) => "ASSERTION";
+        Self::AssertionUsed => "ASSERTION_USED";
+        Self::JoinCode => "JOIN_CODE";
+        Self::NotJoined => "NOT_JOINED";
+        Self::WrongCode(_) => "WRONG_CODE";
+        Self::NoSuchCode => "NO_SUCH_CODE";
+        Self::NotOffered(_) => "NOT_OFFERED";
+        Self::CallDenied => "APPROVAL_DENIED";
+        Self::TooManyAsked => "TOO_MANY";
+        Self::NoSuchApproval => "NO_SUCH_APPROVAL";
+        Self::Changed => "CHANGED";
+        Self::PolicyInForce => "POLICY_IN_FORCE";
+        Self::PolicyTakesTooMuch { .. } => "POLICY_TAKES_TOO_MUCH";
+        Self::NotLoggedIn => "NOT_LOGGED_IN";
+        Self::NoRemoteOperators => "NO_REMOTE_OPERATORS";
+        Self::MayNotLogIn => "MAY_NOT_LOG_IN";
+        Self::LoginDenied => "LOGIN_DENIED";
+        Self::MayNotOperate(_) => "MAY_NOT_OPERATE";
+        Self::Unknown(_) => "UNKNOWN";
+        Self::Malformed(_) => "MALFORMED";
+        Self::SekProof => "SEK_PROOF";
+        Self::KeyInUse => "KEY_IN_USE";
+        Self::Full(_) => "FULL";
+        Self::Unavailable(_) => "UNAVAILABLE";
     }
 
     /// The refusal as it goes to whoever asked.

@@ -8,3 +8,8 @@ pub const CATALOGUE: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/do
 pub fn type_uri(code: &str) -> String {
     format!("{CATALOGUE}#{}", code.to_ascii_lowercase())
 }
+
+/// The same of a code in one part of the catalogue, where another part may have a code of that name.
+pub fn type_uri_in(part: &str, code: &str) -> String {
+    format!("{CATALOGUE}#{part}-{}", code.to_ascii_lowercase())
+}

@@ -30,3 +30,4 @@ pub use self::owner::{Caller, Owners};
 pub use self::proxy::Proxy;
 pub use self::serve::{Admits, Admitted, Looked};
 pub use self::targets::{Targets, WrongTarget};
+pub use self::told::FOREIGN_HOST;

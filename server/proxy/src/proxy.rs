@@ -23,7 +23,7 @@ use crate::answer::Answer;
 use crate::headers;
 use crate::owner::Caller;
 use crate::targets::Targets;
-use crate::told::{failed, refused};
+use crate::told::{FOREIGN_HOST, failed, refused};
 
 /// The most requests under way at a time, WebSockets among them, unless told otherwise.
 const MAX_IN_FLIGHT: usize = 256;
@@ -205,7 +205,7 @@ fn check_meant(parts: &Parts) -> Result<(), Response<Answer>> {
         true => Ok(()),
         false => {
             let why = "name this machine in Host, and ask from no web page of another origin";
-            Err(refused(StatusCode::FORBIDDEN, "FOREIGN_HOST", why))
+            Err(refused(StatusCode::FORBIDDEN, FOREIGN_HOST, why))
         }
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use obol_agent::{Code, Error};
-use obol_probe::problem::type_uri;
+use obol_probe::problem::type_uri_in;
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -13,11 +13,17 @@ use crate::answer::Answer;
 /// By this the libraries of several APIs are told not to send a request again by themselves.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The part of the catalogue of errors that its codes are in.
+const CATALOGUE_PART: &str = "sdk";
+/// The code of a request that names a host which is not this machine, as a page in a browser can bring about. All other codes are
+/// those of [`Code`].
+pub const FOREIGN_HOST: &str = "FOREIGN_HOST";
+
 /// A refusal of the proxy's own.
 pub(crate) fn refused(status: StatusCode, code: &str, detail: &str) -> Response<Answer> {
     let title = "The proxy did not pass the request on";
     let text = json!({
-        "type": type_uri(code), "title": title, "status": status.as_u16(), "code": code, "detail": detail,
+        "type": type_uri_in(CATALOGUE_PART, code), "title": title, "status": status.as_u16(), "code": code, "detail": detail,
     });
     let mut response = Response::new(Answer::text(text.to_string()));
     *response.status_mut() = status;

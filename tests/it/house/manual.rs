@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use obol_world::authority::AsProcess;
 use obol_world::home::{self, command};
+use obol_world::http::Http;
+use serde_json::Value;
 
 use super::same_as_the_document;
 
@@ -65,4 +68,24 @@ fn the_catalogue_of_errors_is_what_the_code_says() {
     let home = home::home();
     let said = command(home.path()).arg("errors").output().unwrap();
     same_as_the_document("errors.md", &String::from_utf8(said.stdout).unwrap());
+}
+
+#[test]
+fn the_type_of_a_services_refusal_leads_to_its_place_in_the_catalogue() {
+    let home = home::home();
+    let service = AsProcess::start(home.path());
+    let page = include_str!("../../../docs/errors.md");
+    let handshake = "POST /v1/handshake HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\n{}";
+    for (request, status, code) in [
+        ("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "NOT_FOUND"),
+        ("PUT /v1/handshake HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405, "METHOD"),
+        (handshake, 415, "CONTENT_TYPE"),
+    ] {
+        let (answered, body) = Http::new(service.port()).exchange(request).unwrap();
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((answered, problem["code"].as_str()), (status, Some(code)), "{problem}");
+        let (file, anchor) = problem["type"].as_str().unwrap().split_once('#').unwrap();
+        assert!(file.ends_with("/docs/errors.md"), "{problem}");
+        assert!(page.contains(&format!("<a id=\"{anchor}\"></a>`{code}`")), "{anchor}");
+    }
 }

@@ -109,7 +109,12 @@ fn each_request_has_a_token_of_its_own_and_one_with_a_key_of_the_programs_is_ref
         ("GET /saas/v1/search/%2e%2e/pay", "INVALID_ARGUMENT"),
         ("GET http://saas.example/v1/search/a", "INVALID_ARGUMENT"),
     ] {
-        assert_eq!(here.ask(line, "", "").problem().1, code, "{line}");
+        let answer = here.ask(line, "", "");
+        assert_eq!(answer.problem().1, code, "{line}");
+        let problem = answer.json();
+        let (_, anchor) = problem["type"].as_str().unwrap().split_once("/docs/errors.md#").unwrap();
+        let page = include_str!("../../../docs/errors.md");
+        assert!(page.contains(&format!("<a id=\"{anchor}\"></a>`{code}`")), "{problem}");
     }
     assert_eq!((here.world.count(), tokens()), (0, before), "nothing was drawn for what is refused");
     let host = here.ask("GET /saas.example/v1/search/a", "", "");

@@ -3,6 +3,7 @@
 //! Connections are bounded in number and in life, requests in size, time and number at work. Strangers leave nothing behind
 //! but a counter of their source, and of those there is a bounded number.
 
+mod code;
 mod counters;
 mod error;
 mod events;
@@ -35,6 +36,7 @@ use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
+pub use self::code::ProblemCode;
 use self::counters::{Counters, Seen};
 pub use self::error::BindError;
 use self::lasting::Lasting;

@@ -6,9 +6,15 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use obol_handshake::HandshakeError;
+use obol_probe::problem::type_uri_in;
 use serde_json::json;
 
+use super::code::ProblemCode;
 use crate::authority::Rejected;
+use crate::refused::Refused;
+
+/// The part of the catalogue of errors that its codes are in.
+const CATALOGUE_PART: &str = "as";
 
 /// A refusal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,25 +27,34 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), suites: None, retry_after_secs: None }
+    pub(super) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self::with(code.status(), code.as_str(), detail.into())
+    }
+
+    /// What is refused inside a handshake elsewhere, told in clear.
+    pub(super) fn refused(refused: &Refused) -> Self {
+        Self::with(StatusCode::FORBIDDEN, refused.code(), refused.to_string())
+    }
+
+    fn with(status: StatusCode, code: &'static str, detail: String) -> Self {
+        Self { status, code, detail, suites: None, retry_after_secs: None }
     }
 
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "MALFORMED", detail)
+        Self::new(ProblemCode::Malformed, detail)
     }
 
     /// There is too much to do for everybody.
     pub(super) fn overloaded() -> Self {
         let detail = "the service has too much to do; ask again";
-        Self { retry_after_secs: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", detail) }
+        Self { retry_after_secs: Some(1), ..Self::new(ProblemCode::Overloaded, detail) }
     }
 
     /// Whoever asks asks too often.
-    pub(super) fn too_many(code: &'static str, wait: Duration) -> Self {
+    pub(super) fn too_many(code: ProblemCode, wait: Duration) -> Self {
         let wait_secs = wait.as_secs().saturating_add(1);
         let detail = format!("too many requests from here; wait {wait_secs} s");
-        Self { retry_after_secs: Some(wait_secs), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
+        Self { retry_after_secs: Some(wait_secs), ..Self::new(code, detail) }
     }
 
     pub(super) fn code(&self) -> &'static str {
@@ -61,23 +76,20 @@ impl From<Rejected> for Problem {
                 )
             }
             Rejected::UnknownKey => Self::new(
-                StatusCode::MISDIRECTED_REQUEST,
-                "UNKNOWN_AUTHORITY_KEY",
+                ProblemCode::UnknownAuthorityKey,
                 "the message is for a key that this service does not have; compare the pinned key with \
                  /.well-known/obol-configuration over a channel you trust",
             ),
             Rejected::Suite(suites) => Self {
                 suites: Some(suites),
-                ..Self::new(StatusCode::CONFLICT, "SUITE", "this service does not speak that suite")
+                ..Self::new(ProblemCode::Suite, "this service does not speak that suite")
             },
             Rejected::CookieExpired => Self::new(
-                StatusCode::CONFLICT,
-                "COOKIE_EXPIRED",
+                ProblemCode::CookieExpired,
                 "the handshake took too long, or the service was restarted; begin anew",
             ),
             Rejected::Used => Self::new(
-                StatusCode::CONFLICT,
-                "HANDSHAKE_USED",
+                ProblemCode::HandshakeUsed,
                 "this handshake was used for another message; begin anew",
             ),
             Rejected::Unavailable(error) => {
@@ -85,8 +97,7 @@ impl From<Rejected> for Problem {
                 Self {
                     retry_after_secs: Some(1),
                     ..Self::new(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "UNAVAILABLE",
+                        ProblemCode::Unavailable,
                         "it cannot be done now, and nothing was done; ask again",
                     )
                 }
@@ -98,7 +109,7 @@ impl From<Rejected> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut body = json!({
-            "type": "about:blank",
+            "type": type_uri_in(CATALOGUE_PART, self.code),
             "title": self.status.canonical_reason().unwrap_or("Refused"),
             "status": self.status.as_u16(),
             "code": self.code,

@@ -9,7 +9,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Limited};
 use obol_handshake::{MAX_MESSAGE_BYTES, Purpose};
 use obol_probe::rate::{Limiter, Rate, Start};
@@ -19,6 +19,7 @@ use obol_stream::Word;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::code::ProblemCode;
 use super::counters::Counters;
 use super::events;
 use super::lasting::Lasting;
@@ -159,9 +160,9 @@ pub(super) fn router(shared: Arc<Shared>) -> axum::Router {
             }),
         )
         .route("/v1/events", security_events())
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"))
+        .fallback(async || Problem::new(ProblemCode::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD", "method not allowed on this route")
+            Problem::new(ProblemCode::Method, "method not allowed on this route")
         })
         .with_state(shared)
 }
@@ -200,7 +201,9 @@ fn admitted(limiter: &Limiter<IpAddr>, start: Start, request: &Request) -> Resul
 fn admitted_from(limiter: &Limiter<IpAddr>, start: Start, peer: Option<Peer>) -> Result<IpAddr, Problem> {
     let address = peer.map(|Peer(address)| address.ip()).ok_or_else(Problem::overloaded)?;
     let source = source_of(address);
-    limiter.take(source, start.nanoseconds()).map_err(|wait| Problem::too_many("TOO_MANY", wait))?;
+    limiter
+        .take(source, start.nanoseconds())
+        .map_err(|wait| Problem::too_many(ProblemCode::TooMany, wait))?;
     Ok(source)
 }
 
@@ -208,8 +211,7 @@ async fn message(request: Request) -> Result<Vec<u8>, Problem> {
     let kind = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if kind != Some(HANDSHAKE_TYPE.as_bytes()) {
         return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "CONTENT_TYPE",
+            ProblemCode::ContentType,
             format!("a handshake message has the content type {HANDSHAKE_TYPE}"),
         ));
     }
@@ -221,10 +223,10 @@ async fn whole(request: Request, most_bytes: usize) -> Result<Vec<u8>, Problem> 
     let body = Limited::new(request.into_body(), most_bytes).collect();
     let body = tokio::time::timeout(BODY_PATIENCE, body)
         .await
-        .map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "TOO_SLOW", "the message took too long"))?;
+        .map_err(|_| Problem::new(ProblemCode::TooSlow, "the message took too long"))?;
     let body = body.map_err(|_| {
         let detail = format!("a message of this kind has at most {most_bytes} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail)
+        Problem::new(ProblemCode::TooLarge, detail)
     })?;
     Ok(body.to_bytes().to_vec())
 }
@@ -266,7 +268,7 @@ async fn operate(shared: &Shared, request: Request) -> Served {
     let [_, third, _] = &shared.sources;
     admitted(third, shared.start, &request)?;
     let Some(operator) = shared.operator.clone() else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "no such route"));
+        return Err(Problem::new(ProblemCode::NotFound, "no such route"));
     };
     let proof = message(request).await?;
     let authority = Arc::clone(&shared.authority);
@@ -303,7 +305,7 @@ async fn word(shared: &Shared, request: Request) -> Served {
         // Who follows may say much, and others little.
         admitted_from(questions, shared.start, peer)?;
         let detail = "there is no such stream, or it is over; begin another";
-        return Err(Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_STREAM", detail));
+        return Err(Problem::new(ProblemCode::NoSuchStream, detail));
     };
     let authority = Arc::clone(&shared.authority);
     let act = move || match Word::open_envelope(&bytes) {
@@ -325,7 +327,7 @@ async fn word(shared: &Shared, request: Request) -> Served {
 fn unknown() -> Problem {
     let detail =
         "no such registration, or the poll token is another's; it is forgotten an hour after its end";
-    Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_REGISTRATION", detail)
+    Problem::new(ProblemCode::NoSuchRegistration, detail)
 }
 
 /// Which registration is asked about, and with what.
@@ -349,7 +351,10 @@ async fn poll(shared: &Shared, asked: Result<(RegistrationId, Bearer), Problem>)
     })?;
     let polled = polled.ok_or_else(unknown)?;
     // After the token was checked: a stranger cannot use up what the agent may ask.
-    shared.polls.take(id, shared.start.nanoseconds()).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
+    shared
+        .polls
+        .take(id, shared.start.nanoseconds())
+        .map_err(|wait| Problem::too_many(ProblemCode::SlowDown, wait))?;
     Ok(document(&match polled {
         Polled::Pending => json!({ "state": "pending" }),
         Polled::Confirming => json!({ "state": "confirming" }),
@@ -385,7 +390,7 @@ async fn complete(
             tracing::error!(why, "a registration could not be completed");
             Problem::overloaded()
         }
-        refused => Problem::new(StatusCode::FORBIDDEN, refused.code(), refused.to_string()),
+        refused => Problem::refused(&refused),
     })?;
     Ok(document(&json!({ "state": "approved", "agent_id": agent.id, "expires_at": agent.expires_at })))
 }
@@ -393,7 +398,7 @@ async fn complete(
 fn unknown_approval() -> Problem {
     let detail =
         "no such request, or the poll token is another's; it is forgotten two hours after it was made";
-    Problem::new(StatusCode::NOT_FOUND, "NO_SUCH_APPROVAL", detail)
+    Problem::new(ProblemCode::NoSuchApproval, detail)
 }
 
 /// Which request for a human's yes is asked about, and with what.
@@ -416,7 +421,7 @@ async fn poll_approval(shared: &Shared, asked: Result<(ApprovalId, Bearer), Prob
     })?;
     let polled = polled.ok_or_else(unknown_approval)?;
     let start = shared.start.nanoseconds();
-    shared.approval_polls.take(id, start).map_err(|wait| Problem::too_many("SLOW_DOWN", wait))?;
+    shared.approval_polls.take(id, start).map_err(|wait| Problem::too_many(ProblemCode::SlowDown, wait))?;
     Ok(document(&match polled {
         CallStanding::Waiting => json!({ "state": "waiting" }),
         CallStanding::Denied => json!({ "state": "denied" }),
@@ -429,7 +434,7 @@ async fn poll_approval(shared: &Shared, asked: Result<(ApprovalId, Bearer), Prob
 
 fn no_poll_token() -> Problem {
     let detail = "the header `Authorization: Obol-Poll <token>` is missing or malformed";
-    Problem::new(StatusCode::UNAUTHORIZED, "POLL_TOKEN", detail)
+    Problem::new(ProblemCode::PollToken, detail)
 }
 
 fn poll_token(headers: &HeaderMap) -> Option<Bearer> {

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::code::ProblemCode;
 use super::counters::Counters;
 use super::load::{Turnstile, source_of};
 use super::now;
@@ -160,7 +161,7 @@ impl Streams {
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| source_of(address.ip()));
         let peer = peer.ok_or_else(|| Failed::Problem(Problem::overloaded()))?;
         let admitted = self.sources.take(peer, self.start.nanoseconds());
-        admitted.map_err(|wait| Failed::Problem(Problem::too_many("TOO_MANY", wait)))?;
+        admitted.map_err(|wait| Failed::Problem(Problem::too_many(ProblemCode::TooMany, wait)))?;
         let token = bearer(request.headers());
         let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
         let body = timeout(BODY_PATIENCE, body).await.ok().and_then(Result::ok);
@@ -245,16 +246,17 @@ fn document(status: StatusCode, body: Body) -> Response {
 }
 
 fn refused(error: &StreamError) -> (&'static str, Response) {
-    let (code, status) = match error {
-        StreamError::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
-        StreamError::NotFound => ("NO_SUCH_STREAM", StatusCode::NOT_FOUND),
-        StreamError::Conflict => ("TOO_MANY_STREAMS", StatusCode::CONFLICT),
-        StreamError::Malformed(_) => ("MALFORMED", StatusCode::BAD_REQUEST),
+    let code = match error {
+        StreamError::Unauthorized => ProblemCode::Unauthorized,
+        StreamError::NotFound => ProblemCode::NoSuchStream,
+        StreamError::Conflict => ProblemCode::TooManyStreams,
+        StreamError::Malformed(_) => ProblemCode::Malformed,
         StreamError::Unavailable(why) => {
             tracing::error!(why, "a receiver's request could not be carried out");
-            ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE)
+            ProblemCode::Unavailable
         }
     };
+    let (code, status) = (code.as_str(), code.status());
     let said = match error {
         StreamError::Unavailable(_) => "it cannot be done now; ask again".to_owned(),
         error => error.to_string(),

@@ -26,6 +26,8 @@ macro_rules! meanings {
     (@advice $advice:literal) => { $advice };
 }
 
+pub(super) use meanings;
+
 meanings! {
     /// Of commands.
     EXITS {
@@ -261,5 +263,47 @@ meanings! {
             => "Wait as long as `Retry-After` says.";
         "unavailable": "The store, the audit log or a fence; nothing was issued."
             => "Try again after `Retry-After`; `/readyz` says what is missing.";
+    }
+
+    /// Of the SDKs, and of the proxy that is built on one.
+    SDKS {
+        "QUEUE_EMPTY": "No token was ready in time." => "Ask again after `retryAfterMs`.";
+        "POLICY_DENY": "The session has no grant for the tool, or it is denied." => "Ask whoever grants the tool; `obol status` shows what is granted.";
+        "APPROVAL_REQUIRED": "A human says yes to each call of the tool, and nobody was asked." => "Use the option `approval` of `fetch`, or `obol fetch --approval wait`.";
+        "NO_SESSION": "There is no session." => "`obol authenticate`, or `obol session provision FILE`.";
+        "SESSION_FLUSHED": "An operator flushed the session." => "Nothing, until the operator runs `obol resume` and there is another session.";
+        "OVERLOADED": "Too much at once." => "Ask again after `retryAfterMs`, or `Retry-After`.";
+        "UNAVAILABLE": "The daemon's store failed, or it is stopping." => "Ask again a little later; if it lasts, look at the daemon's log.";
+        "METHOD_NOT_ALLOWED": "The daemon is older than the library and does not know the method." => "Use a daemon of the library's version.";
+        "NOT_REGISTERED": "The agent is not registered." => "`obol register`, and have a human approve it.";
+        "APPROVAL_PENDING": "A human has yet to decide: about the agent, or about the call." => "Wait, or ask them.";
+        "APPROVAL_DENIED": "A human said no: to the agent, or to the call." => "Ask them before it is asked for again.";
+        "APPROVAL_EXPIRED": "The human's approval of the agent is over." => "`obol register` again.";
+        "SUSPENDED": "The service ended the agent until somebody enables it." => "`obol agent enable NAME` where the service runs.";
+        "REVOKED": "The service ended the agent's key for good." => "Register the agent anew, if it is to come back at all.";
+        "AUTHORITY_UNREACHABLE": "The Authentication Service does not answer." => "Nothing: it is tried again by itself. If it lasts, look at the service and the network.";
+        "AUTHORITY_REFUSED": "The Authentication Service refused; the message begins with [its own code](#the-authentication-service)." => "Put right what the message names.";
+        "CLOCK_SKEW": "The clocks of this machine and of the service are too far apart." => "Set the clock that is wrong, and keep both by NTP.";
+        "INVALID_ARGUMENT": "An argument, or a part of the request, is missing, unknown or out of range. Nothing was sent." => "Put right what the message names.";
+        "USER_NOT_SERVED": "The daemon, or the proxy, does not serve this user." => "The operator adds it: `tqs.agent_users`, or `--agent-user` of the proxy.";
+        "UNSUPPORTED_VERSION": "The daemon speaks another version." => "Use a library of the daemon's version.";
+        "MALFORMED_HELLO": "The daemon could not read the hello." => "Use a library of the daemon's version.";
+        "UNKNOWN_CODEC": "The daemon does not speak JSON." => "Use a library of the daemon's version.";
+        "INVALID_CLIENT_NAME": "The client's name breaks its rule." => "Use 1 to 128 bytes of visible ASCII without spaces.";
+        "UNKNOWN_DESTINATION": "The session names no such destination, or not for this tool. Nothing was drawn." => "Compare the URL with the audience in `obol status`.";
+        "TOOL_REQUIRED": "Several tools are granted there. Nothing was drawn." => "Say which: the option `tool`, or its place in the proxy's path.";
+        "REDIRECT_REFUSED": "The answer leads to where the token must not follow. What the request asked for may have been done." => "Ask for the address that the answer names, if it is right.";
+        "OUTCOME_UNKNOWN": "It was sent, and no whole answer came: it may have been carried out." => "Find out before it is sent again; an idempotency key makes that safe.";
+        "UNREACHABLE": "The server could not be connected to. Nothing was sent." => "Try again; if it lasts, look at the server and the network.";
+        "TIMEOUT": "The time was over, and nothing was carried out that changes anything." => "Try again, or allow more time.";
+        "TOKEN_STOLEN": "Somebody else spent the token." => "Do [what an incident asks for](incident.md#a-token-was-stolen).";
+        "CHANNEL_FAILED": "The answer was not sealed, or does not open. It may have been carried out." => "Find out who is on the way: a proxy that changes bodies, or an attacker.";
+        "CHANNEL_UNSUPPORTED": "What seals bodies is not installed." => "Install what the message names.";
+        "EXPIRED": "Nobody decided in time: about the registration, or about the call." => "Ask again when somebody is there.";
+        "DAEMON_UNREACHABLE": "Nobody listens on the daemon's socket." => "Start the daemon, or name its socket.";
+        "UNTRUSTED_DAEMON": "The socket, or the process behind it, is another user's." => "Find out whose it is; name the right socket.";
+        "PROTOCOL_ERROR": "The daemon's answer makes no sense." => "Use a library of the daemon's version.";
+        "CLOSED": "The agent was closed." => "Open another.";
+        "FOREIGN_HOST": "Of the proxy alone: the request names a host that is not this machine, as a web page in a browser can bring about." => "Name `127.0.0.1` or `localhost`, and ask from a program.";
     }
 }

@@ -4,15 +4,23 @@
 //! [`meanings`]. A test fails where a code has no meaning, or a meaning no code.
 
 mod meanings;
+#[cfg(feature = "authority")]
+mod service;
 
 use core::fmt::Write as _;
+#[cfg(feature = "authority")]
+use std::collections::HashSet;
 
+#[cfg(feature = "authority")]
+use obol_authority::{Refused, http::ProblemCode};
 use obol_ipc::hello::HelloRefusalCode;
 use obol_ipc::refusal::ErrorCode;
 use obol_resource::{ServiceProblem, http_status};
 use obol_verify::{Code, FailedCheck};
 
-use self::meanings::{ATP, CHECKS, DENIALS, EXITS, HELLOS, Meaning, SERVICE, SOCKETS};
+use self::meanings::{ATP, CHECKS, DENIALS, EXITS, HELLOS, Meaning, SDKS, SERVICE, SOCKETS};
+#[cfg(feature = "authority")]
+use self::service::{PROBLEMS, REFUSED};
 use crate::exit::{Exit, exit_of};
 
 /// What is before the first table.
@@ -22,13 +30,6 @@ const BEGINNING: &str = "\
 Every code with which a process of Obol says no, where it is seen, and what to do. Codes are stable: programs may depend on them, and on nothing else of a
 refusal. This page is made from the code (`obol errors`); a test compares them.
 
-- [Exit codes of the commands](#exit-codes-of-the-commands)
-- [The local sockets](#the-local-sockets)
-- [In place of a hello](#in-place-of-a-hello)
-- [Tokens at a resource server](#tokens-at-a-resource-server)
-- [The resource server's routes](#the-resource-servers-routes)
-- [Checks that fail](#checks-that-fail)
-- [The Agent Token Protocol](#the-agent-token-protocol)
 ";
 
 /// One code as the page shows it.
@@ -53,14 +54,22 @@ struct Section {
 /// The page.
 pub(crate) fn page() -> String {
     let mut page = String::from(BEGINNING);
-    for section in sections() {
+    let sections = sections();
+    for Section { title, .. } in &sections {
+        let place = title.to_lowercase().replace(' ', "-").replace('\'', "");
+        let _infallible = writeln!(page, "- [{title}](#{place})");
+    }
+    for section in sections {
         section.write(&mut page);
     }
     page
 }
 
-fn sections() -> [Section; 7] {
-    [exits(), sockets(), hellos(), denials(), service(), checks(), atp()]
+fn sections() -> Vec<Section> {
+    let mut all = vec![exits(), sockets(), hellos(), denials(), service(), checks(), atp(), sdks()];
+    #[cfg(feature = "authority")]
+    all.extend([authority(), authority_routes()]);
+    all
 }
 
 fn exits() -> Section {
@@ -156,6 +165,55 @@ fn atp() -> Section {
     }
 }
 
+/// A place that a `type` of its part of the page leads to.
+fn anchor_in(part: &str, code: &str) -> Option<String> {
+    Some(format!("{part}-{}", code.to_ascii_lowercase()))
+}
+
+fn sdks() -> Section {
+    let codes = obol_agent::Code::ALL.iter().map(|code| code.as_str());
+    let line = |code| Line { anchor: anchor_in("sdk", code), code, more: Vec::new() };
+    Section {
+        title: "The SDKs and the proxy",
+        about: "`code` of an error of the SDKs, the same in every language; and of a problem document of `obol proxy`, whose `type` leads here.",
+        columns: &["`code`"],
+        lines: codes.chain([obol_proxy::FOREIGN_HOST]).map(line).collect(),
+        meanings: SDKS,
+    }
+}
+
+#[cfg(feature = "authority")]
+fn authority() -> Section {
+    let in_clear: HashSet<_> = ProblemCode::ALL.iter().map(|code| code.as_str()).collect();
+    let mut seen = HashSet::new();
+    let codes = Refused::CODES.iter().copied().filter(|code| seen.insert(*code));
+    // What is refused in clear under the same name has its place below.
+    let anchor = |code| anchor_in("as", code).filter(|_| !in_clear.contains(code));
+    Section {
+        title: "The Authentication Service",
+        about: "`error.code` of what it answers inside a handshake; the beginning of the message of `AUTHORITY_REFUSED`, and of what its operators are told.",
+        columns: &["`code`"],
+        lines: codes.map(|code| Line { anchor: anchor(code), code, more: Vec::new() }).collect(),
+        meanings: REFUSED,
+    }
+}
+
+#[cfg(feature = "authority")]
+fn authority_routes() -> Section {
+    let line = |code: &ProblemCode| Line {
+        anchor: anchor_in("as", code.as_str()),
+        code: code.as_str(),
+        more: vec![code.http_status().to_string()],
+    };
+    Section {
+        title: "The Authentication Service's routes",
+        about: "`code` of a problem document (RFC 9457), whose `type` leads here; `err` of an answer about a stream of events.",
+        columns: &["`code`", "HTTP"],
+        lines: ProblemCode::ALL.iter().map(line).collect(),
+        meanings: PROBLEMS,
+    }
+}
+
 impl Section {
     fn meaning(&self, line: &Line) -> Option<&Meaning> {
         self.meanings.iter().find(|meaning| {
@@ -222,9 +280,20 @@ mod tests {
         let page = page();
         let codes = Code::ALL.iter().map(|code| code.as_str());
         for code in codes.chain(ServiceProblem::ALL.iter().map(|problem| problem.code())) {
-            let uri = obol_probe::problem::type_uri(code);
-            let (_, anchor) = uri.split_once('#').unwrap();
-            assert_eq!(page.matches(&format!("<a id=\"{anchor}\"></a>")).count(), 1, "{code}");
+            leads_to_one_place(&page, &obol_probe::problem::type_uri(code));
         }
+        let sdks = obol_agent::Code::ALL.iter().map(|code| code.as_str()).chain([obol_proxy::FOREIGN_HOST]);
+        for code in sdks {
+            leads_to_one_place(&page, &obol_probe::problem::type_uri_in("sdk", code));
+        }
+        #[cfg(feature = "authority")]
+        for code in Refused::CODES.iter().copied().chain(ProblemCode::ALL.iter().map(|code| code.as_str())) {
+            leads_to_one_place(&page, &obol_probe::problem::type_uri_in("as", code));
+        }
+    }
+
+    fn leads_to_one_place(page: &str, uri: &str) {
+        let (_, anchor) = uri.split_once('#').unwrap();
+        assert_eq!(page.matches(&format!("<a id=\"{anchor}\"></a>")).count(), 1, "{uri}");
     }
 }
