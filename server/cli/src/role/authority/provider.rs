@@ -69,7 +69,9 @@ mod with_people {
     /// Whether what is said of the providers can be.
     pub(crate) fn check(args: &AsArgs, config: &As, outbound: &Outbound) -> Outcome {
         let Some((_, several)) = several(args, config)? else {
-            return together(settings(args, config)?.into_iter(), "https://as.example", outbound).map(drop);
+            // None at all is well too.
+            let Some(one) = settings(args, config)? else { return Ok(()) };
+            return together(core::iter::once(one), "https://as.example", outbound).map(drop);
         };
         let service = Settings::new("https://as.example", own(args, config)).map_err(Failure::usage)?;
         several.providers.iter().try_fold(service, organised)?;
