@@ -111,7 +111,7 @@ fn junk_at_the_port_and_silent_connections_hold_nobody_up() {
         for length in [0, 1, 64, 1_400, 16_384, 16_385] {
             let body: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
             let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/vnd.obol.handshake\r\n\
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/vnd.obol.handshake\r\n\
                  Content-Length: {length}\r\n\r\n"
             );
             let mut stream = TcpStream::connect(("127.0.0.1", service.port())).unwrap();
@@ -126,6 +126,45 @@ fn junk_at_the_port_and_silent_connections_hold_nobody_up() {
     agent.open().unwrap();
     service.told(&["agent", "disable", "builder"]);
     drop(silent);
+}
+
+/// The status of a request with these headers, and what is answered.
+fn named(service: &AsProcess, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", service.port())).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_page_whose_name_was_made_to_lead_here_reads_nothing() {
+    let home = home::home();
+    let service = AsProcess::start(home.path());
+    let path = "/.well-known/obol-configuration";
+    for foreign in [
+        "Host: evil.example\r\n",
+        "Host: evil.example:8720\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost\r\nOrigin: null\r\n",
+    ] {
+        for path in [path, "/v1/handshake", "/v1/nothing"] {
+            let answer = named(&service, path, foreign);
+            assert!(
+                answer.starts_with("HTTP/1.1 421 ") && answer.contains("FOREIGN_HOST"),
+                "{foreign}: {answer}"
+            );
+            assert!(!answer.contains("authority_key"), "{answer}");
+        }
+    }
+    // Control: this machine's own names, also as an origin.
+    for own in ["Host: localhost\r\n", "Host: 127.0.0.1\r\nOrigin: http://localhost:3000\r\n"] {
+        let answer = named(&service, path, own);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{own}: {answer}");
+    }
 }
 
 #[test]

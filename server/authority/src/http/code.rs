@@ -58,6 +58,8 @@ codes! {
     ContentType = "CONTENT_TYPE", UNSUPPORTED_MEDIA_TYPE;
     /// The message is for another key than the service's.
     UnknownAuthorityKey = "UNKNOWN_AUTHORITY_KEY", MISDIRECTED_REQUEST;
+    /// The request names another machine, on a loopback address.
+    ForeignHost = "FOREIGN_HOST", MISDIRECTED_REQUEST;
     /// Too many requests from there.
     TooMany = "TOO_MANY", TOO_MANY_REQUESTS;
     /// Asked again too soon.

@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod lasting;
 mod load;
+mod meant;
 #[cfg(feature = "people")]
 mod pages;
 mod problem;
@@ -227,6 +228,10 @@ impl Options {
                 let streams = Streams::new(events, authority, counters, self.rate, stop.clone());
                 routes.merge(ssf::router(Arc::new(streams)))
             }
+        };
+        let routes = match local_addr.ip().is_loopback() {
+            true => meant::for_us(routes, authority.settings().origin(), Arc::clone(&counters)),
+            false => routes,
         };
         Ok(Service {
             routes,

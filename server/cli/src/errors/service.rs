@@ -62,6 +62,7 @@ meanings! {
         "TOO_LARGE": "The message is longer than one of its kind may be." => "Mend the client.";
         "CONTENT_TYPE": "A handshake's message has another content type." => "Send the one that the message names.";
         "UNKNOWN_AUTHORITY_KEY": "The message is for a key that this service does not have." => "Compare the pinned key with `/.well-known/obol-configuration`, over a way that you trust.";
+        "FOREIGN_HOST": "`Host` or `Origin` names another machine, on a loopback address." => "Ask for a loopback address, `localhost`, or the service's own name; a proxy in front sets `Host`.";
         "TOO_MANY": "Too many requests come from there." => "Wait for as long as `Retry-After` says.";
         "SLOW_DOWN": "It was asked again too soon." => "Wait for as long as `Retry-After` says.";
         "OVERLOADED": "The service has too much to do. Nothing was done." => "Ask again after `Retry-After`.";
