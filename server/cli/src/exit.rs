@@ -69,7 +69,6 @@ impl Failure {
     }
 
     /// The same, about something that is named in front.
-    #[cfg(feature = "authority")]
     pub(crate) fn about(&self, what: &str) -> Self {
         let Self { exit, refused, named, message, details } = self;
         Self {

@@ -26,6 +26,7 @@ macro_rules! meanings {
     (@advice $advice:literal) => { $advice };
 }
 
+#[cfg(feature = "authority")]
 pub(super) use meanings;
 
 meanings! {

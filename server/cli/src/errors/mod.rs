@@ -66,10 +66,20 @@ pub(crate) fn page() -> String {
 }
 
 fn sections() -> Vec<Section> {
-    let mut all = vec![exits(), sockets(), hellos(), denials(), service(), checks(), atp(), sdks()];
-    #[cfg(feature = "authority")]
-    all.extend([authority(), authority_routes()]);
-    all
+    vec![
+        exits(),
+        sockets(),
+        hellos(),
+        denials(),
+        service(),
+        checks(),
+        atp(),
+        sdks(),
+        #[cfg(feature = "authority")]
+        authority(),
+        #[cfg(feature = "authority")]
+        authority_routes(),
+    ]
 }
 
 fn exits() -> Section {
