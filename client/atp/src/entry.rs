@@ -128,10 +128,10 @@ impl Entry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn entry(number: u64, ttl_ms: u64) -> Entry {
+    pub(crate) fn entry(number: u64, ttl_ms: u64) -> Entry {
         Entry {
             method: Method::Signed,
             access_token: Zeroizing::new(format!("token {number}")),

@@ -298,7 +298,9 @@ impl Client {
             Discovered { .. } => return Err(AtpError::NotOffered),
         };
         if !entry.scopes_granted.iter().all(|scope| request.scopes.contains(scope)) {
-            let _best_effort = self.send_revocation(host, &entry).await;
+            if !matches!(self.send_revocation(host, &entry).await, Ok(true)) {
+                self.bequeath(host, entry)?;
+            }
             return Err(AtpError::WiderGrant);
         }
         self.0.keychain.set(&host.to_string(), &entry.to_bytes()?).await?;

@@ -7,7 +7,7 @@ use obol_secret::json;
 use obol_secret::text::to_base64url;
 use serde::Deserialize;
 
-use super::{Client, code, now_ms};
+use super::{Client, code, now_ms, refused};
 use crate::connect::{Answer, Outgoing};
 use crate::date::http_date_ms;
 use crate::entry::{Entry, Method};
@@ -70,6 +70,10 @@ impl Client {
             body.signed_with(secret)
         };
         let answer = self.signed(host, &endpoints.revoke, sign).await?;
+        let failed = refused(&answer);
+        if failed.is_passing() {
+            return Err(failed);
+        }
         Ok(answer.status == 200 && json::parse::<Revoked>(&answer.body).is_ok_and(|body| body.revoked))
     }
 
