@@ -3,7 +3,7 @@
 
 const { test } = require("node:test");
 const assert = require("node:assert/strict");
-const { fork } = require("node:child_process");
+const { execFileSync, fork } = require("node:child_process");
 const { once } = require("node:events");
 const fs = require("node:fs");
 const os = require("node:os");
@@ -109,4 +109,16 @@ test("a process that was killed while it asked for a token keeps nobody from ask
   assert.ok(!fs.readdirSync(stateDir).some((name) => name.startsWith("lock-")));
   client.close();
   await target.close();
+});
+
+test("state is kept below the home folder, and never where the program happens to run", () => {
+  const home = folder();
+  const kept = (XDG_STATE_HOME) => {
+    const script = `console.log(new (require(${JSON.stringify(require.resolve("../lib/atp/state"))}).State)().folder)`;
+    const env = { HOME: home, ...(XDG_STATE_HOME === undefined ? {} : { XDG_STATE_HOME }) };
+    return execFileSync(process.execPath, ["-e", script], { cwd: os.tmpdir(), env, encoding: "utf8" }).trim();
+  };
+  const usual = path.join(home, ".local/state/obol/atp-node");
+  for (const none of [undefined, "", "state", "./state"]) assert.equal(kept(none), usual, String(none));
+  assert.equal(kept(path.join(home, "elsewhere")), path.join(home, "elsewhere/obol/atp-node"), "control");
 });

@@ -14,8 +14,10 @@ const HOSTS = "hosts.json";
 /** The most hosts whose tokens are kept fresh. */
 const MAX_HOSTS = 1_000;
 
+/** A path that is empty or relative is none, as the XDG specification has it: it would lead wherever the program happens to run. */
 function usualFolder() {
-  const home = process.env.XDG_STATE_HOME ?? path.join(os.homedir(), ".local/state");
+  const named = process.env.XDG_STATE_HOME ?? "";
+  const home = path.isAbsolute(named) ? named : path.join(os.homedir(), ".local/state");
   return path.join(home, "obol", "atp-node");
 }
 
