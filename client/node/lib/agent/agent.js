@@ -213,13 +213,16 @@ class Agent {
     return { ...opened, establishedAt };
   }
 
-  /** Asks the authenticator until it answers, or refuses for good, or the time is over. */
+  /** Asks the authenticator until it answers, or refuses for good, or the time is over: then why it has not answered until now. */
   async #patiently(method, params, deadline) {
+    this.#away = null;
     for (const pause = new Pause(); ; ) {
       try {
+        const answered = await this.#authenticator.call(method, params, deadline, { repeat: true });
         this.#away = null;
-        return await this.#authenticator.call(method, params, deadline, { repeat: true });
+        return answered;
       } catch (error) {
+        if (error.code === "TIMEOUT" && this.#away) throw this.#away;
         const wait = pause.next(error);
         if (!mayPass(error) || wait >= deadline.left()) throw error;
         this.#away = error;

@@ -198,13 +198,17 @@ class Core:
         return {**opened, "establishedAt": (await self.session_info(deadline)).get("establishedAt")}
 
     async def _patiently(self, method: str, params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Asks the authenticator until it answers, or refuses for good, or the time is over."""
+        """Asks the authenticator until it answers, or refuses for good, or the time is over: then why it has not answered until now."""
         pause = Pause()
+        self._away = None
         while True:
             try:
+                answered = await self._io.authenticator.call(method, params, deadline, repeat=True)
                 self._away = None
-                return await self._io.authenticator.call(method, params, deadline, repeat=True)
+                return answered
             except AgentError as error:
+                if error.code == "TIMEOUT" and self._away is not None:
+                    raise self._away from None
                 wait = pause.next(error.details.get("retryAfterMs"))
                 if error.code not in MAY_PASS or wait >= deadline.left():
                     raise
