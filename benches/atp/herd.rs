@@ -8,6 +8,7 @@ use obol_atp_client::{Client, KeychainChoice, Options, TokenRequest};
 use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
 use obol_atp_server::{Router, SecretBook};
 use obol_benches::rows::{Row, Target, Unit};
+use obol_world::certificates;
 use sha2::{Digest as _, Sha256};
 use tower::ServiceExt as _;
 
@@ -90,7 +91,7 @@ fn resident() -> Result<u64, Failure> {
 /// Real agents get a token each within a short while; when each of them will refresh it, as requests a second.
 pub(crate) async fn plot(size: Size) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
-    world::certificate(folder.path())?;
+    certificates::self_signed(folder.path(), "cert.pem", "key.pem");
     let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
     let host: Host = format!("localhost:{port}").parse()?;

@@ -16,7 +16,6 @@ mod snapshot;
 use core::fmt::Write as _;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,8 +31,7 @@ use obol_resource::provision::{Follower, Lease, join};
 use obol_uplink::{ConnectOptions, Pinned, Uplink};
 use obol_verify::{MemorySessionTable, SessionTable as _, SystemClock};
 use obol_world::authority::{AsProcess, write_policy};
-use obol_world::home::write_private;
-use obol_world::{home, now};
+use obol_world::{certificates, home, now};
 use tokio::runtime::Runtime;
 
 /// The resource server that the tools are at.
@@ -205,18 +203,10 @@ fn policy(tools: usize) -> (String, String) {
     (catalogue, policies.to_owned())
 }
 
-/// A certificate for localhost that vouches for itself.
+/// The file of a certificate for localhost that vouches for itself.
 fn certificate(folder: &Path) -> PathBuf {
-    let (chain, key) = (folder.join("as.crt"), folder.join("as.key"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    openssl.args(["-days", "1", "-addext", "basicConstraints=critical,CA:FALSE", "-subj", "/CN=localhost"]);
-    openssl.args(["-addext", "subjectAltName=DNS:localhost", "-keyout"]).arg(&key).arg("-out").arg(&chain);
-    let made = openssl.output().expect("openssl is installed");
-    assert!(made.status.success(), "{made:?}");
-    // openssl's own mode depends on its version.
-    write_private(&key, &std::fs::read_to_string(&key).expect("the key"));
-    chain
+    certificates::self_signed(folder, "as.crt", "as.key");
+    folder.join("as.crt")
 }
 
 /// How long a session takes, one after the other, each with ten grants and all over one TLS connection, as an authenticator

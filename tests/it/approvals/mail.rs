@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, channel};
 
 use obol_ipc::approvals::WantedCall;
 use obol_world::authority::write_settings;
+use obol_world::certificates::{self, Holds};
 use obol_world::home::{self, PATIENCE, wait_until, write_private};
 use serde_json::{Value, json};
 
 use super::{CATALOGUE, POLICIES, World, pay, request};
-use crate::authority::private_ca::{certificate, certificate_authority};
 use crate::sdk::python;
 
 const PASSWORD: &str = "a password of the mail server";
@@ -83,8 +83,8 @@ fn body(message: &Value) -> String {
 
 fn told_over(way: &str, scheme: &str) {
     let home = home::home();
-    certificate_authority(home.path(), "ours");
-    certificate(home.path(), "ours");
+    certificates::authority(home.path(), "ours");
+    certificates::issued(home.path(), "ours", "as", "localhost", Holds::Now);
     let server = MailServer::start(home.path(), way, &["451 4.3.0 later", "250 2.0.0 taken"]);
     settings(home.path(), &format!("{scheme}://localhost:{}", server.port), PASSWORD);
     let world = World::at(home, CATALOGUE, POLICIES);
@@ -134,7 +134,7 @@ fn whoever_decides_hears_of_it_by_mail_over_starttls() {
 #[test]
 fn nothing_leaves_in_the_clear_and_nobody_waits_for_a_mail_server() {
     let home = home::home();
-    certificate_authority(home.path(), "ours");
+    certificates::authority(home.path(), "ours");
     // It does not offer STARTTLS, as if somebody on the way had taken the word out.
     let stripped = MailServer::start(home.path(), "plain", &["250 2.0.0 taken"]);
     settings(home.path(), &format!("smtp://localhost:{}", stripped.port), PASSWORD);
@@ -158,10 +158,10 @@ fn nothing_leaves_in_the_clear_and_nobody_waits_for_a_mail_server() {
 fn a_mail_server_is_held_to_its_certificate_and_a_refusal_for_good_is_not_repeated() {
     let home = home::home();
     for name in ["ours", "others"] {
-        certificate_authority(home.path(), name);
+        certificates::authority(home.path(), name);
     }
     // Somebody else's authority vouches for this one.
-    certificate(home.path(), "others");
+    certificates::issued(home.path(), "others", "as", "localhost", Holds::Now);
     let impostor = MailServer::start(home.path(), "tls", &["250 2.0.0 taken"]);
     settings(home.path(), &format!("smtps://localhost:{}", impostor.port), PASSWORD);
     let mut world = World::at(home, CATALOGUE, POLICIES);
@@ -169,7 +169,7 @@ fn a_mail_server_is_held_to_its_certificate_and_a_refusal_for_good_is_not_repeat
     wait_until("it was tried", || status(&world)["error"] != Value::Null);
     assert!(impostor.came.try_recv().is_err(), "neither message nor password");
 
-    certificate(world.path(), "ours");
+    certificates::issued(world.path(), "ours", "as", "localhost", Holds::Now);
     let strict = MailServer::start(world.path(), "tls", &["550 5.7.1 not from you", "250 2.0.0 taken"]);
     settings(world.path(), &format!("smtps://localhost:{}", strict.port), PASSWORD);
     world.service.kill();
@@ -184,8 +184,8 @@ fn a_mail_server_is_held_to_its_certificate_and_a_refusal_for_good_is_not_repeat
 #[test]
 fn an_agent_that_asks_without_end_fills_no_mailbox() {
     let home = home::home();
-    certificate_authority(home.path(), "ours");
-    certificate(home.path(), "ours");
+    certificates::authority(home.path(), "ours");
+    certificates::issued(home.path(), "ours", "as", "localhost", Holds::Now);
     let server = MailServer::start(home.path(), "tls", &["250 2.0.0 taken"]);
     settings(home.path(), &format!("smtps://localhost:{}", server.port), PASSWORD);
     let world = World::at(home, CATALOGUE, POLICIES);

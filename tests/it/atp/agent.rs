@@ -2,7 +2,7 @@
 //! over restarts, and which keychain is used.
 
 use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,21 +12,11 @@ use obol_atp_client::{AtpError, Client, KeychainChoice, Options, TokenRequest};
 use obol_atp_server::serve::{Certificate, Options as ServeOptions, TLS12_AND_13};
 use obol_atp_server::{Builder, Router, SecretBook, Store};
 use obol_verify::{MemorySpentSet, SystemClock};
+use obol_world::certificates;
 use obol_world::home::{command, free_port, obol, write_private};
 use tokio::task::JoinHandle;
 
 pub(crate) const SECRET: &str = "a secret that is long enough, truly";
-
-/// A certificate for localhost and its key, `cert.pem` and `key.pem` in this folder.
-pub(crate) fn certificate(folder: &Path) {
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
-    openssl.args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    openssl.args(["-keyout", "key.pem", "-out", "cert.pem"]);
-    let made = openssl.current_dir(folder).output().expect("openssl is installed by scripts/install");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
 
 /// A provider that can be stopped and started again, and a folder for agents.
 pub(crate) struct World {
@@ -44,7 +34,7 @@ impl World {
     /// With other settings.
     pub(crate) async fn with(ttl: u64, set: impl FnOnce(Builder) -> Builder) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        certificate(folder.path());
+        certificates::self_signed(folder.path(), "cert.pem", "key.pem");
         write_private(&folder.path().join("secret"), SECRET);
         let host: Host = format!("localhost:{}", free_port()).parse().unwrap();
         let clock = Arc::new(SystemClock::new());

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use obol_atp::Host;
 use obol_atp_client::{Client, KeychainChoice, Options};
+use obol_world::certificates;
 use obol_world::home::{free_port, wait_until, write_private};
 use obol_world::redis::RedisServer;
 use rustix::process::Signal;
 
-use crate::atp::agent::{SECRET, certificate, read};
+use crate::atp::agent::{SECRET, read};
 use crate::atp::provider::{Serve, home_with, secrets};
 use crate::sidecar::hardening::{filters, hardening};
 
@@ -35,7 +36,7 @@ fn client(home: &Path, agent: &str, host: &Host, secret: &str) -> Client {
 async fn a_provider_is_closed_on_every_thread_and_reads_secrets_and_certificate_again() {
     let home = home_with(&[SECRET]);
     let etc = home.path().join("etc");
-    certificate(&etc);
+    certificates::self_signed(&etc, "cert.pem", "key.pem");
     let (port, probe) = (free_port(), format!("127.0.0.1:{}", free_port()));
     let arguments = [
         "--tls-cert",
@@ -62,7 +63,7 @@ async fn a_provider_is_closed_on_every_thread_and_reads_secrets_and_certificate_
     let older = fs::read_to_string(etc.join("cert.pem")).unwrap();
     let renewed = home.path().join("renewed");
     fs::create_dir(&renewed).unwrap();
-    certificate(&renewed);
+    certificates::self_signed(&renewed, "cert.pem", "key.pem");
     for file in ["cert.pem", "key.pem"] {
         replace(&etc.join(file), &fs::read_to_string(renewed.join(file)).unwrap());
     }

@@ -13,6 +13,7 @@ use obol_atp::Host;
 use obol_atp_client::{AtpError, Client, KeychainChoice, Options, Token};
 use obol_atp_server::{Router, SecretBook, Store};
 use obol_verify::{Clock, MemorySpentSet, SystemClock};
+use obol_world::certificates;
 use obol_world::home::write_private;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
@@ -20,7 +21,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::runtime::Handle;
 use tower::ServiceExt as _;
 
-use crate::atp::agent::{SECRET, certificate, now_ms, read};
+use crate::atp::agent::{SECRET, now_ms, read};
 
 const NEWER: &str = "the secret after a rotation, long enough";
 const MINUTE: i64 = 60;
@@ -64,7 +65,7 @@ struct World {
 impl World {
     fn new(provider: Provider) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        certificate(folder.path());
+        certificates::self_signed(folder.path(), "cert.pem", "key.pem");
         write_private(&folder.path().join("secret"), SECRET);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host: Host = format!("localhost:{}", listener.local_addr().unwrap().port()).parse().unwrap();

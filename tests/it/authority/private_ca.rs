@@ -1,10 +1,9 @@
 //! Joining, registering and fetching over TLS by real processes, where a certificate authority of one's own issued the service's certificate.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use obol_world::authority::{AsProcess, CATALOGUE, POLICIES, command_in, write_policy};
+use obol_world::certificates::{self, Holds};
 use obol_world::home::{self, wait_until, write_private};
 use obol_world::rs::RsProcess;
 use obol_world::tqs::Tqs;
@@ -13,43 +12,9 @@ use serde_json::{Value, json};
 use super::stream::API;
 use crate::authenticator::Authenticator;
 
-fn openssl(folder: &Path, arguments: &str) {
-    let made = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
-    let made = made.expect("openssl is installed by scripts/install");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-
-/// A certificate authority of this name: its certificate's file. The key is beside it.
-pub(crate) fn certificate_authority(folder: &Path, name: &str) -> PathBuf {
-    openssl(
-        folder,
-        &format!(
-            "req -x509 {NEW_KEY} -days 1 -subj /CN={name} -addext basicConstraints=critical,CA:TRUE \
-             -addext keyUsage=critical,keyCertSign -keyout {name}.key -out {name}.crt"
-        ),
-    );
-    folder.join(format!("{name}.crt"))
-}
-
-/// A certificate for localhost that this authority issued, and its key.
-pub(crate) fn certificate(folder: &Path, issuer: &str) {
-    openssl(folder, &format!("req {NEW_KEY} -subj /CN=localhost -keyout as.key -out as.csr"));
-    fs::write(folder.join("as.ext"), "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n").unwrap();
-    openssl(
-        folder,
-        &format!(
-            "x509 -req -in as.csr -CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial -days 1 -extfile as.ext -out as.crt"
-        ),
-    );
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(folder.join("as.key"), fs::Permissions::from_mode(0o600)).unwrap();
-}
-
 /// An `obol as` that serves TLS with a certificate of the authority `ours`.
 fn service(folder: &Path) -> AsProcess {
-    certificate(folder, "ours");
+    certificates::issued(folder, "ours", "as", "localhost", Holds::Now);
     write_policy(&folder.join("policy"), CATALOGUE, POLICIES);
     let mut service = AsProcess::unstarted(folder, &["--policy", "policy"]);
     let origin = format!("https://localhost:{}", service.port());
@@ -62,7 +27,7 @@ fn service(folder: &Path) -> AsProcess {
 fn agent_and_resource_server_come_in_by_the_authority_that_was_named_and_by_no_other() {
     let home = home::home();
     let folder = home.path();
-    let (ours, others) = (certificate_authority(folder, "ours"), certificate_authority(folder, "others"));
+    let (ours, others) = (certificates::authority(folder, "ours"), certificates::authority(folder, "others"));
     let (ours, others) = (ours.to_str().unwrap(), others.to_str().unwrap());
     let service = service(folder);
     let pin = service.pin();
@@ -108,7 +73,7 @@ fn agent_and_resource_server_come_in_by_the_authority_that_was_named_and_by_no_o
 fn a_request_from_a_shell_goes_by_the_authority_that_was_named_and_by_no_other() {
     let (home, other) = (home::home(), home::home());
     let folder = home.path();
-    let (ours, others) = (certificate_authority(folder, "ours"), certificate_authority(folder, "others"));
+    let (ours, others) = (certificates::authority(folder, "ours"), certificates::authority(folder, "others"));
     let (ours, others) = (ours.to_str().unwrap(), others.to_str().unwrap());
     let service = service(folder);
     let agent = other.path();

@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::process::Output;
 
+use obol_world::certificates;
 use obol_world::home::{command, home, write_private};
-
-use crate::authority::private_ca::certificate_authority;
 
 /// A place where nobody answers.
 const NOWHERE: &str = "127.0.0.1:9";
@@ -31,7 +30,7 @@ const WHAT_TO_DO: &str = "install the package ca-certificates";
 fn a_system_without_certificate_authorities_is_said_at_the_start_of_whatever_would_use_them() {
     let home = home();
     let home = home.path();
-    certificate_authority(home, "ours");
+    certificates::authority(home, "ours");
     write_private(&home.join("none.crt"), "");
     write_private(&home.join("secret"), &"a".repeat(64));
     let key = "ab".repeat(32);
@@ -58,7 +57,7 @@ fn a_system_without_certificate_authorities_is_said_at_the_start_of_whatever_wou
 fn an_authentication_service_that_reaches_somebody_over_tls_wants_to_trust_somebody() {
     let home = home();
     let home = home.path();
-    let authority = certificate_authority(home, "ours");
+    let authority = certificates::authority(home, "ours");
     write_private(&home.join("none.crt"), "");
     let issuer = |scheme: &str| format!("{scheme}://{NOWHERE}/issuer");
     let attestors = |scheme: &str| {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use obol_probe::outward::tls;
+use obol_world::certificates::{self, Holds};
 use obol_world::home::PATIENCE;
 use rustls::{ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
@@ -18,7 +19,6 @@ use super::smuggling::h2::{
 };
 use super::smuggling::{h2, hidden, http2};
 use super::{SECRET, World, file};
-use crate::authority::private_ca::{certificate, certificate_authority};
 
 /// `PROTOCOL_ERROR`, `REFUSED_STREAM` and `ENHANCE_YOUR_CALM`.
 const PROTOCOL_ERROR: u32 = 1;
@@ -32,8 +32,8 @@ type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 fn world() -> World {
     World::with(&["--tls-cert", "as.crt", "--tls-key", "as.key"], |home, api| {
-        certificate_authority(home, "ours");
-        certificate(home, "ours");
+        certificates::authority(home, "ours");
+        certificates::issued(home, "ours", "as", "localhost", Holds::Now);
         longer(&file(api))
     })
 }

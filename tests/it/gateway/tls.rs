@@ -4,16 +4,16 @@ use std::fs;
 use std::net::TcpStream;
 use std::process::Stdio;
 
+use obol_world::certificates::{self, Holds};
 use obol_world::home::{wait_until, write_private};
 
 use super::World;
-use crate::authority::private_ca::{certificate, certificate_authority};
 
 #[test]
 fn a_gateway_serves_tls_and_trusts_an_api_by_the_authorities_that_its_file_names() {
     let inner = World::with(&["--tls-cert", "as.crt", "--tls-key", "as.key"], |home, api| {
-        certificate_authority(home, "ours");
-        certificate(home, "ours");
+        certificates::authority(home, "ours");
+        certificates::issued(home, "ours", "as", "localhost", Holds::Now);
         super::file(api)
     });
     let trusted = inner.home().join("ours.crt").display().to_string();
@@ -48,7 +48,7 @@ fn a_gateway_that_trusts_nobody_does_not_start_for_an_api_over_tls() {
     };
     let mut api = 0;
     let mut world = World::with(&[], |home, port| {
-        certificate_authority(home, "ours");
+        certificates::authority(home, "ours");
         api = port;
         super::file(port)
     });

@@ -20,12 +20,6 @@ impl Two {
         Human { issuer: issuer.to_owned(), subject: "anna".to_owned() }
     }
 
-    fn browser(&self, provider: &str) -> Browser {
-        let mut browser = Browser::default();
-        assert_eq!(self.log_in(&mut browser, provider).status, 200);
-        browser
-    }
-
     /// An agent of the other organisation, and one of the service's own.
     fn agents(&self) -> [Agent; 2] {
         drop((self.browser("first"), self.browser("second")));
@@ -136,13 +130,7 @@ fn whoever_policy_lets_reaches_beyond_their_organisation_and_no_further_than_the
 fn a_call_is_decided_by_people_of_its_agents_organisation() {
     let two = Two::of_two_organisations();
     let _running = two.world.agent();
-    let asked = two.world.obol(&["register", "--name", "builder", "--role", "dev"]);
-    let mut own = two.browser("first");
-    let page = own.open(asked["page"].as_str().unwrap());
-    let said = super::registers::approve(&mut own, &page);
-    assert_eq!(own.follow(said).status, 200);
-    let id = two.world.agent_row().unwrap().id;
-    wait_until("a session", || !two.world.authority.directory().sessions(&id).unwrap().is_empty());
+    let mut own = two.approved_by("first");
     let mine = ask(&two.world);
     let path = two.world.url(&format!("/console/approvals/{}", mine.approval_id));
     // `ops` of another organisation, whose word policy would take.
@@ -226,15 +214,9 @@ fn calls_of_one_organisation_take_no_place_of_anothers() {
     let two = Two::of_two_organisations();
     let [theirs, ours] = two.agents();
     let _running = two.world.agent();
-    let asked = two.world.obol(&["register", "--name", "builder", "--role", "dev"]);
-    let mut own = two.browser("first");
-    let page = own.open(asked["page"].as_str().unwrap());
-    let said = super::registers::approve(&mut own, &page);
-    assert_eq!(own.follow(said).status, 200);
-    let builder = two.world.agent_row().unwrap().id;
-    wait_until("a session", || !two.world.authority.directory().sessions(&builder).unwrap().is_empty());
+    let _own = two.approved_by("first");
     let mine = ask(&two.world);
-    let like = mine.approval_id.as_str();
+    let (builder, like) = (two.world.agent_row().unwrap().id, mine.approval_id.as_str());
     // More of the one than one answer looks at, and behind them what waits for the other.
     crowd::calls_of(&two.world, &builder, like, 0..900, 0);
     crowd::calls_of(&two.world, &ours.id, like, 900..1_200, 0);

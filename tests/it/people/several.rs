@@ -65,6 +65,22 @@ impl Two {
         Self { world, second: second.unwrap() }
     }
 
+    pub(super) fn browser(&self, provider: &str) -> Browser {
+        let mut browser = Browser::default();
+        assert_eq!(self.log_in(&mut browser, provider).status, 200);
+        browser
+    }
+
+    /// An agent that anna of this provider approved; and her browser.
+    pub(super) fn approved_by(&self, provider: &str) -> Browser {
+        let asked = self.world.obol(&["register", "--name", "builder", "--role", "dev"]);
+        let mut owner = self.browser(provider);
+        let page = owner.open(asked["page"].as_str().unwrap());
+        let said = super::registers::approve(&mut owner, &page);
+        assert_eq!(owner.follow(said).status, 200);
+        owner
+    }
+
     /// Logs in with the provider of this name.
     pub(super) fn log_in(&self, browser: &mut Browser, name: &str) -> Page {
         browser.open(&self.world.url(&format!("/login?provider={name}&to=/activate")))
@@ -147,14 +163,7 @@ fn who_is_called_the_same_at_another_provider_is_somebody_else() {
 fn the_provider_that_knows_an_agents_owner_is_the_one_that_asks_them() {
     let two = Two::start();
     let _running = two.world.agent();
-    let asked = two.world.obol(&["register", "--name", "builder", "--role", "dev"]);
-    let mut owner = Browser::default();
-    assert_eq!(two.log_in(&mut owner, "second").status, 200);
-    let page = owner.open(asked["page"].as_str().unwrap());
-    let said = super::registers::approve(&mut owner, &page);
-    assert_eq!(owner.follow(said).status, 200);
-    let id = two.world.agent_row().unwrap().id;
-    wait_until("a session", || !two.world.authority.directory().sessions(&id).unwrap().is_empty());
+    let _owner = two.approved_by("second");
     // Her namesake at the first would say yes at once.
     two.world.idp.control(json!({ "word": "yes" }));
     let call = super::calls::ask(&two.world);

@@ -5,11 +5,11 @@ use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
+use obol_world::certificates;
 use obol_world::home::{wait_until, write_private};
 use parking_lot::Mutex;
 
 use super::{Here, request};
-use crate::authority::private_ca::certificate_authority;
 use crate::gateway::{World, body, head};
 
 const NOT_RUN: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 0\r\n\
@@ -112,7 +112,7 @@ fn no_token_is_drawn_for_a_server_over_tls_where_nobody_is_trusted() {
     let mut here = Here::before(World::start(), &format!("https://127.0.0.1:{port}/saas"), &[]);
     here.kill();
     let home = here.world.home().to_owned();
-    let ours = certificate_authority(&home, "ours");
+    let ours = certificates::authority(&home, "ours");
     let none = home.join("none.crt");
     write_private(&none, "");
     here.run_with(&[("SSL_CERT_FILE", none)]);

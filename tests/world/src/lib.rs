@@ -5,6 +5,7 @@
 
 #![allow(clippy::new_without_default, reason = "what makes files and servers is begun by name")]
 
+pub mod certificates;
 pub mod forge;
 pub mod halves;
 mod keys;

@@ -1,59 +1,19 @@
 //! TLS: a server whose certificate holds is called, and one whose certificate does not is sent nothing.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use http::Request;
 use obol_agent::{Agent, Code, Route};
+use obol_world::certificates::{self, Holds};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 
 use super::World;
-
-const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-/// What `openssl ca` wants to know; it alone sets both ends of a certificate's time.
-const ISSUER: &str = "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\nunique_subject=no\n\
-                      default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n";
-
-fn openssl(folder: &Path, arguments: &str) {
-    let made = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
-    let made = made.expect("openssl is installed by scripts/install");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-/// A certificate authority of this name: its certificate's file. The key is beside it.
-fn authority(folder: &Path, name: &str) -> PathBuf {
-    openssl(
-        folder,
-        &format!(
-            "req -x509 {NEW_KEY} -days 1 -subj /CN={name} -addext basicConstraints=critical,CA:TRUE \
-             -addext keyUsage=critical,keyCertSign -keyout {name}.key -out {name}.crt"
-        ),
-    );
-    folder.join(format!("{name}.crt"))
-}
-
-/// A certificate of this authority for a server of this name, good for so long, and its key.
-fn certificate(folder: &Path, issuer: &str, (file, name): (&str, &str), time: &str) {
-    openssl(folder, &format!("req {NEW_KEY} -subj /CN={name} -keyout {file}.key -out {file}.csr"));
-    let says = format!("subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE\n");
-    fs::write(folder.join(format!("{file}.ext")), says).unwrap();
-    fs::write(folder.join("issuer.cnf"), ISSUER).unwrap();
-    fs::write(folder.join("index.txt"), "").unwrap();
-    openssl(
-        folder,
-        &format!(
-            "ca -batch -notext -config issuer.cnf -cert {issuer}.crt -keyfile {issuer}.key -extfile {file}.ext {time} \
-             -in {file}.csr -out {file}.crt"
-        ),
-    );
-}
 
 /// A server that answers every request, and notes all that it is sent.
 struct Server {
@@ -151,16 +111,15 @@ async fn called(socket: &str, ca_file: Option<&Path>, origin: &str) -> Vec<Resul
 async fn a_server_whose_certificate_holds_is_called_and_any_other_is_sent_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let (ours, others) = (authority(folder, "ours"), authority(folder, "others"));
-    certificate(folder, "ours", ("good", "localhost"), "-days 1");
-    certificate(folder, "ours", ("elsewhere", "elsewhere.example"), "-days 1");
-    certificate(folder, "ours", ("over", "localhost"), "-startdate 20200101000000Z -enddate 20200102000000Z");
+    let (ours, others) = (certificates::authority(folder, "ours"), certificates::authority(folder, "others"));
     let mut world = World::start();
     let socket = world.open(&json!({"servers": {}}))["agentSocket"].as_str().unwrap().to_owned();
 
-    let good = Server::start(Some(folder.join("good.crt")));
-    let (elsewhere, over) = (folder.join("elsewhere.crt"), folder.join("over.crt"));
-    let (elsewhere, over) = (Server::start(Some(elsewhere)), Server::start(Some(over)));
+    let serving =
+        |file, name, holds| Server::start(Some(certificates::issued(folder, "ours", file, name, holds)));
+    let good = serving("good", "localhost", Holds::Now);
+    let elsewhere = serving("elsewhere", "elsewhere.example", Holds::Now);
+    let over = serving("over", "localhost", Holds::InThePast);
     let plain = Server::start(None);
     let by_address = format!("https://127.0.0.1:{}", good.port);
     for (what, ca_file, origin) in [

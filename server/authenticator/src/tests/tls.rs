@@ -1,8 +1,7 @@
 //! TLS between agent and service: 1.3 with the hybrid key exchange, and no other certificate than the one that is trusted.
 
-use std::process::Command;
-
 use obol_authority::http::{Certificate, TLS13};
+use obol_world::certificates;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, NamedGroup, ProtocolVersion, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -14,30 +13,9 @@ use super::*;
 
 /// A certificate for localhost that vouches for itself, and its key.
 fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (chain, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.tls")));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "1",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&chain)
-        .output()
-        .expect("openssl is installed by scripts/install");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    (chain, key)
+    let (chain, key) = (format!("{name}.crt"), format!("{name}.tls"));
+    certificates::self_signed(folder, &chain, &key);
+    (folder.join(chain), folder.join(key))
 }
 
 async fn tls_service(folder: &Path) -> (Arc<Authority>, SocketAddr, PathBuf) {

@@ -23,7 +23,7 @@ pub(crate) fn refuse_lost_key(key: &Path, sealed: &[&Path]) -> Outcome {
 
 /// Refuses to begin a table of sessions beside a key that was there before it.
 pub(crate) fn refuse_lost_table(table: &Path, key: &Path, is_first_start: bool) -> Outcome {
-    if is_first_start || holds_something(table) || !holds_something(key) {
+    if !is_lost(table, key, is_first_start) {
         return Ok(());
     }
     Err(Failure::usage(format_args!(
@@ -37,7 +37,7 @@ pub(crate) fn refuse_lost_table(table: &Path, key: &Path, is_first_start: bool) 
 
 /// Refuses to begin a provider's store beside a key that was there before it.
 pub(crate) fn refuse_lost_store(store: &Path, key: &Path, is_first_start: bool) -> Outcome {
-    if is_first_start || holds_something(store) || !holds_something(key) {
+    if !is_lost(store, key, is_first_start) {
         return Ok(());
     }
     Err(Failure::usage(format_args!(
@@ -47,6 +47,11 @@ pub(crate) fn refuse_lost_store(store: &Path, key: &Path, is_first_start: bool) 
         store.display(),
         key.display()
     )))
+}
+
+/// Whether something that was kept under a key is gone, and the key is not.
+fn is_lost(kept: &Path, key: &Path, is_first_start: bool) -> bool {
+    !is_first_start && !holds_something(kept) && holds_something(key)
 }
 
 pub(crate) fn holds_something(path: &Path) -> bool {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use obol_world::certificates::{self, Holds};
 use obol_world::home::{command, free_port, home, wait_until};
 use obol_world::http::Http;
 use obol_world::tqs::Tqs;
@@ -12,7 +13,6 @@ use serde_json::json;
 
 use super::attacks::{in_session, message, session};
 use super::{Listening, guard, guard_at, log_of, server};
-use crate::authority::private_ca::{certificate, certificate_authority};
 use crate::mcp::pipe::{AUDIENCE, call, create_session};
 
 /// An address for documents alone: nothing is ever sent there.
@@ -111,9 +111,9 @@ fn read_again(guard: &Listening) {
 fn a_guard_serves_tls_and_takes_another_certificate_while_it_serves() {
     let home = home();
     create_session(home.path(), &["--tool", "add"]);
-    certificate_authority(home.path(), "ours");
-    certificate_authority(home.path(), "others");
-    certificate(home.path(), "ours");
+    certificates::authority(home.path(), "ours");
+    certificates::authority(home.path(), "others");
+    certificates::issued(home.path(), "ours", "as", "localhost", Holds::Now);
     let server = server(home.path(), &[]);
     let flags = ["--spent", "memory", "--tls-cert", "as.crt", "--tls-key", "as.key"];
     let guard = guard_at(home.path(), free_port(), &server.url(), &flags);
@@ -131,7 +131,7 @@ fn a_guard_serves_tls_and_takes_another_certificate_while_it_serves() {
     assert!(met("ours.crt").is_some(), "what cannot be read changes nothing");
     fs::write(home.path().join("as.crt"), good).unwrap();
 
-    certificate(home.path(), "others");
+    certificates::issued(home.path(), "others", "as", "localhost", Holds::Now);
     read_again(&guard);
     wait_until("the new one is shown", || met("others.crt").is_some());
     assert_eq!(met("ours.crt"), None);

@@ -187,15 +187,7 @@ fn whoever_starts_over_trusts_nothing_that_may_have_ended_meanwhile(directory: &
     open(directory, &one, 100);
     open(directory, &two, 101);
     end(directory, EndScope::Revoke("other".into())).unwrap();
-    let invitation = Invitation {
-        class: "coding".into(),
-        roles: vec!["ci".into()],
-        max_agents: 1,
-        used: 0,
-        expires_at: NOW + 100,
-        approval_secs: 500,
-        by: Human::local("anna"),
-    };
+    let invitation = invitation(Human::local("anna"));
     directory.invite([5; 32], invitation).unwrap().unwrap();
     let over = directory.start_over([9; 16], NOW + 5).unwrap();
     assert_eq!(

@@ -72,15 +72,7 @@ fn what_is_done_to_a_human_is_done_to_all_of_their_agents_and_to_nobody_elses(di
 }
 
 fn who_is_suspended_invites_nobody_any_more(directory: &dyn Directory) {
-    let invitation = Invitation {
-        class: "coding".to_owned(),
-        roles: Vec::new(),
-        max_agents: 2,
-        used: 0,
-        expires_at: NOW + 3_600,
-        approval_secs: MONTH,
-        by: anna(),
-    };
+    let invitation = Invitation { max_agents: 2, ..invitation(anna()) };
     directory.invite([5; 32], invitation).unwrap().unwrap();
     let mut new = new_registration(1, "one");
     new.ticket_hash = Some([5; 32]);

@@ -78,15 +78,7 @@ fn neither_a_ticket_nor_a_word_takes_an_agent_of_whom_it_was_not_found_to_be_bes
 ) {
     let before = builder(directory);
     let by = Human::local("anna");
-    let invitation = Invitation {
-        class: "coding".into(),
-        roles: vec!["dev".into()],
-        max_agents: 1,
-        used: 0,
-        expires_at: NOW + 100,
-        approval_secs: 500,
-        by: by.clone(),
-    };
+    let invitation = invitation(by.clone());
     directory.invite([5; 32], invitation.clone()).unwrap().unwrap();
     assert_eq!(directory.invitation([5; 32]).unwrap(), Some(invitation));
     assert_eq!(directory.invitation([6; 32]).unwrap(), None);
@@ -145,16 +137,7 @@ fn an_agent_that_changes_hands_begins_anew_and_one_that_does_not_goes_on(directo
 fn a_registration_makes_nothing_of_a_key_that_became_somebody_elses(directory: &dyn Directory) {
     let id = waits(directory, 2, new_registration(1, "other"));
     // Meanwhile the same key is registered by a ticket, under another name.
-    let invitation = Invitation {
-        class: "coding".into(),
-        roles: vec!["dev".into()],
-        max_agents: 1,
-        used: 0,
-        expires_at: NOW + 100,
-        approval_secs: 500,
-        by: Human::local("bert"),
-    };
-    directory.invite([5; 32], invitation).unwrap().unwrap();
+    directory.invite([5; 32], invitation(Human::local("bert"))).unwrap().unwrap();
     let new = NewRegistration { ticket_hash: Some([5; 32]), ..again(1, 50) };
     let Registered::Active(theirs) = done(register(directory, 3, new)) else { panic!("it was invited") };
     for reached in [None, Some("bert")] {

@@ -134,6 +134,19 @@ pub(crate) fn approval(registration: &RegistrationId, by: &str) -> Approval {
     }
 }
 
+/// Of one agent for a while, by this human.
+pub(crate) fn invitation(by: Human) -> Invitation {
+    Invitation {
+        class: "coding".to_owned(),
+        roles: vec!["dev".to_owned()],
+        max_agents: 1,
+        used: 0,
+        expires_at: NOW + 100,
+        approval_secs: 500,
+        by,
+    }
+}
+
 /// Registers a key under a name, and approves it.
 pub(crate) fn agent(directory: &dyn Directory, number: u64, name: &str) -> Agent {
     agent_at(directory, number, name, NOW)

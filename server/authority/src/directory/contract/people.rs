@@ -130,16 +130,7 @@ fn the_sessions_of_a_human_end_and_the_agents_may_open_others(directory: &dyn Di
 
 fn more_agents_than_one_transaction_ends_are_ended_by_the_next(directory: &dyn Directory) {
     let ticket = [5; 32];
-    let by = human("anna");
-    let invitation = Invitation {
-        class: "coding".to_owned(),
-        roles: vec!["dev".to_owned()],
-        max_agents: 150,
-        used: 0,
-        expires_at: NOW + 100,
-        approval_secs: MONTH,
-        by,
-    };
+    let invitation = Invitation { max_agents: 150, approval_secs: MONTH, ..invitation(human("anna")) };
     directory.invite(ticket, invitation).unwrap().unwrap();
     for number in 0..150 {
         let new = NewRegistration {

@@ -156,15 +156,8 @@ fn a_human_approves_so_many_an_hour(directory: &dyn Directory) {
 }
 
 fn an_invitation_admits_as_many_as_it_says_and_no_others(directory: &dyn Directory) {
-    let invitation = Invitation {
-        class: "coding".into(),
-        roles: vec!["ci".into()],
-        max_agents: 2,
-        used: 0,
-        expires_at: NOW + 100,
-        approval_secs: 500,
-        by: Human::local("anna"),
-    };
+    let invitation =
+        Invitation { roles: vec!["ci".into()], max_agents: 2, ..invitation(Human::local("anna")) };
     directory.invite([5; 32], invitation).unwrap().unwrap();
     let new = |number: u64, hash| NewRegistration {
         ticket_hash: Some(hash),
