@@ -348,12 +348,10 @@ impl Inner {
         loop {
             match ask(authenticator, since).await {
                 Err(error) if may_pass(error.code()) => {
-                    if !pause.wait(error.retry_after(), deadline).await {
-                        return Err(error);
-                    }
+                    pause.after(error, deadline).await?;
                     since = Instant::now();
                 }
-                outcome => return outcome,
+                outcome => return outcome.map_err(|error| pause.ended_by(error)),
             }
         }
     }
@@ -403,11 +401,9 @@ impl Inner {
                 Code::OutcomeUnknown if lost < most => lost += 1,
                 Code::Unavailable if began.elapsed() >= UNAVAILABLE_PATIENCE => return Err(error),
                 Code::QueueEmpty | Code::Overloaded | Code::Unavailable | Code::DaemonUnreachable => {
-                    if !pause.wait(error.retry_after(), deadline).await {
-                        return Err(error);
-                    }
+                    pause.after(error, deadline).await?;
                 }
-                _ => return Err(error),
+                _ => return Err(pause.ended_by(error)),
             }
         }
     }

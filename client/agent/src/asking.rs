@@ -70,9 +70,10 @@ impl Inner {
                 Err(error) => error,
             };
             let unheard = matches!(error.code(), Code::DaemonUnreachable | Code::Overloaded);
-            if !unheard || !pause.wait(error.retry_after(), deadline).await {
+            if !unheard {
                 return Err(error);
             }
+            pause.after(error, deadline).await?;
         }
     }
 

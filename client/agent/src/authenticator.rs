@@ -109,23 +109,39 @@ pub(crate) fn time_over(whom: &str) -> Error {
     Error::new(Code::Timeout, message)
 }
 
-/// Pauses that grow, for what may be over in a moment.
+/// Pauses that grow, for what may be over in a moment, and what that was last.
 #[derive(Debug)]
-pub(crate) struct Pause(Duration);
+pub(crate) struct Pause {
+    next: Duration,
+    refusal: Option<Error>,
+}
 
 impl Pause {
     const FIRST: Duration = Duration::from_millis(20);
     const LONGEST: Duration = Duration::from_secs(1);
 
     pub(crate) const fn new() -> Self {
-        Self(Self::FIRST)
+        Self { next: Self::FIRST, refusal: None }
     }
 
-    /// Waits, as long as was asked for or a little longer each time; false where the time would be over.
-    pub(crate) async fn wait(&mut self, asked: Option<Duration>, deadline: Instant) -> bool {
-        let pause = asked.map_or(self.0, |asked| asked.max(Duration::from_millis(1)));
-        self.0 = (self.0 * 2).min(Self::LONGEST);
-        sleep_within(jittered(pause), deadline).await
+    /// Waits after a refusal, as long as it asks for or a little longer each time; gives it back where the time would be over.
+    pub(crate) async fn after(&mut self, refusal: Error, deadline: Instant) -> Result<(), Error> {
+        let pause = refusal.retry_after().map_or(self.next, |asked| asked.max(Duration::from_millis(1)));
+        self.next = (self.next * 2).min(Self::LONGEST);
+        if !sleep_within(jittered(pause), deadline).await {
+            return Err(refusal);
+        }
+        self.refusal = Some(refusal);
+        Ok(())
+    }
+
+    /// What to tell of an error that ends the asking: where the time was over while asking once more, why there was no answer
+    /// until then.
+    pub(crate) fn ended_by(self, error: Error) -> Error {
+        match self.refusal {
+            Some(refusal) if error.code() == Code::Timeout => refusal,
+            _ => error,
+        }
     }
 }
 

@@ -291,6 +291,7 @@ class Agent {
     if (!TOOL.test(tool ?? "")) throw new AgentError("INVALID_ARGUMENT", "tool: 1 to 256 visible ASCII characters");
     const began = performance.now();
     let mayAuthenticate = this.#canAuthenticate();
+    let refusal = null;
     for (;;) {
       const waitMs = Math.floor(Math.min(MAX_WAIT_MS, Math.max(0, deadline.left() - ANSWER_MS)));
       const said = Object.entries({ audience, popFor, approvalId }).filter(([, value]) => value !== undefined);
@@ -301,6 +302,8 @@ class Agent {
         return token;
       } catch (error) {
         if (error instanceof Lost) throw ambiguousDraw();
+        // The time is over while it was asked once more: why there was none until now says more.
+        if (error.code === "TIMEOUT" && refusal) throw refusal;
         if (mayAuthenticate && (error.code === "NO_SESSION" || error.code === "SESSION_FLUSHED")) {
           mayAuthenticate = false;
           await this.#shared("ensureAuthenticated", deadline);
@@ -308,6 +311,7 @@ class Agent {
         }
         const wait = drawAgainAfter(error, performance.now() - began);
         if (wait === null || wait >= deadline.left()) throw error;
+        refusal = error;
         await deadline.pause(wait);
       }
     }

@@ -282,6 +282,7 @@ class Core:
         if not isinstance(tool, str) or not 1 <= len(tool) <= MAX_TOOL_CHARACTERS or not all("!" <= sign <= "~" for sign in tool):
             raise wrong("tool: 1 to 256 visible ASCII characters")
         began, may_authenticate = time.monotonic(), self.can_authenticate()
+        refusal: AgentError | None = None
         while True:
             wait_ms = int(min(MAX_WAIT_MS, max(0.0, deadline.left() - ANSWER_SECS) * 1_000))
             said = {"audience": audience, "popFor": pop_for, "approvalId": approval_id}
@@ -298,10 +299,14 @@ class Core:
             except Lost:
                 raise _ambiguous_draw() from None
             except AgentError as error:
+                # The time is over while it was asked once more: why there was none until now says more.
+                if error.code == "TIMEOUT" and refusal is not None:
+                    raise refusal from None
                 opens = may_authenticate and error.code in ("NO_SESSION", "SESSION_FLUSHED")
                 wait = 0.0 if opens else _draw_again_after(error, time.monotonic() - began)
                 if wait is None or wait >= deadline.left():
                     raise
+                refusal = None if opens else error
             if opens:
                 may_authenticate = False
                 await self.open_session(deadline)
