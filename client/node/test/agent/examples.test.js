@@ -2,7 +2,8 @@
 "use strict";
 
 const assert = require("node:assert/strict");
-const { execFileSync } = require("node:child_process");
+const { once } = require("node:events");
+const { execFileSync, spawn } = require("node:child_process");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
@@ -11,13 +12,14 @@ const { World } = require("./world");
 
 const ROOT = path.join(__dirname, "../..");
 const EXAMPLES = path.join(ROOT, "examples");
-const MCP_SERVER = [process.env.PYTHON ?? "python3", path.join(ROOT, "../python/tests/mcp_server.py"), "{A}"];
+const PYTHON = process.env.PYTHON ?? "python3";
+const MCP_SERVER = [PYTHON, path.join(ROOT, "../python/tests/mcp_server.py"), "{A}"];
 
 /** What each prints and how many tokens it takes. */
 const EXPECTED = {
   "first.mjs": [[], "200 found\n", 1],
   "vercel-ai.mjs": [[], "I found.\n", 1],
-  "function-tool.mjs": [[], "found\nUNKNOWN_DESTINATION: no token goes to ", 1],
+  "openai-tools.mjs": [[], "found\nUNKNOWN_DESTINATION: no token goes to ", 1],
   "axios.mjs": [[], "found\nUNKNOWN_DESTINATION\n", 1],
   "mcp-client.mjs": [MCP_SERVER, "found rows of march\nfound rows of may\n", 2],
 };
@@ -30,9 +32,17 @@ function home(t) {
   fs.mkdirSync(path.join(modules, "@obol"), { recursive: true });
   fs.symlinkSync(ROOT, path.join(modules, "@obol/agent"));
   const fetched = path.join(process.env.MODULES, "node_modules");
-  for (const name of ["ai", "zod", "axios", "@modelcontextprotocol"]) fs.symlinkSync(path.join(fetched, name), path.join(modules, name));
+  for (const name of ["ai", "openai", "zod", "axios", "@modelcontextprotocol"]) fs.symlinkSync(path.join(fetched, name), path.join(modules, name));
   for (const name of Object.keys(EXPECTED)) fs.copyFileSync(path.join(EXAMPLES, name), path.join(folder, name));
   return folder;
+}
+
+/** A model's service, and where the examples find it. */
+async function model(t) {
+  const server = spawn(PYTHON, [path.join(ROOT, "../python/tests/model_server.py")], { stdio: ["pipe", "pipe", "inherit"] });
+  t.after(() => server.kill());
+  const [address] = await once(server.stdout, "data");
+  return { OPENAI_BASE_URL: String(address).trim(), OPENAI_API_KEY: "none" };
 }
 
 test("each is here", () => {
@@ -44,7 +54,7 @@ for (const [name, [args, said, tokens]] of Object.entries(EXPECTED)) {
     const world = new World();
     t.after(() => world.end());
     const places = await world.open({ servers: { A: [{ body: "found" }] } });
-    const env = { ...process.env, API: places.servers.A, OBOL_ENDPOINT_SOCKET: places.agentSocket };
+    const env = { ...process.env, ...(name === "openai-tools.mjs" && (await model(t))), API: places.servers.A, OBOL_ENDPOINT_SOCKET: places.agentSocket };
     const text = execFileSync(process.execPath, [name, ...world.filled(args)], { cwd: home(t), env, encoding: "utf8", timeout: 60_000 });
     assert.ok(text.startsWith(said), text);
     assert.ok(!text.includes("tok_"), text);
