@@ -7,6 +7,7 @@ mod arrows;
 mod circles;
 mod imports;
 mod json;
+mod public;
 mod source;
 
 use std::collections::BTreeMap;
@@ -132,32 +133,32 @@ fn self_named(source: &Source) -> Vec<String> {
     if named { vec![format!("{}: stands beside the folder of its name", source.path)] } else { vec![] }
 }
 
-/// What can be imported can be imported by one name.
-fn public_twice(source: &Source) -> Vec<String> {
-    let file = source.file();
-    let is_public = |visibility: &syn::Visibility| matches!(visibility, syn::Visibility::Public(_));
-    let modules: Vec<_> = file
-        .items
-        .iter()
-        .filter_map(|item| match item {
-            syn::Item::Mod(module) if is_public(&module.vis) => Some(&module.ident),
-            _ => None,
-        })
-        .collect();
-    let twice = file.items.iter().filter_map(|item| {
-        let syn::Item::Use(item) = item else { return None };
-        let syn::UseTree::Path(path) = &item.tree else { return None };
-        (is_public(&item.vis) && modules.contains(&&path.ident)).then_some(&path.ident)
-    });
-    twice.map(|module| format!("{}: what `{module}` has is public under two names", source.path)).collect()
-}
-
 #[test]
 fn nothing_is_public_under_two_names() {
-    assert_eq!(findings(public_twice), Vec::<String>::new());
-    assert_eq!(public_twice(&planted("pub mod a;\npub use a::A;\n")).len(), 1);
-    for sound in ["mod a;\npub use a::A;\n", "pub mod a;\nuse a::A;\n", "pub mod a;\npub use b::B;\n"] {
-        assert_eq!(public_twice(&planted(sound)), Vec::<String>::new(), "{sound}");
+    assert_eq!(findings(public::twice), Vec::<String>::new());
+    for fault in [
+        "pub mod a;\npub use a::A;\n",
+        "pub mod a;\npub use {a::A, b::B};\n",
+        "pub mod a;\npub use self::a::A;\n",
+        "pub mod a;\npub use self::{a::{A as C}, b::B};\n",
+        "pub mod a;\npub use a::*;\n",
+        "pub mod a;\npub use self::a as c;\n",
+        "pub mod c { pub mod a; pub use self::a::A; }\n",
+        "mod a;\npub use a::A;\npub use {self::a::A as B};\n",
+    ] {
+        assert_eq!(public::twice(&planted(fault)).len(), 1, "{fault}");
+    }
+    let root = |text: &str| Source::parse("engine/planted/src/lib.rs", text.to_owned());
+    assert_eq!(public::twice(&root("pub mod a;\npub use crate::a::A;\n")).len(), 1);
+    for sound in [
+        "mod a;\npub use a::A;\n",
+        "mod a;\npub use {self::a::A, a::B};\n",
+        "pub mod a;\nuse {self::a::A, a::B};\n",
+        "pub mod a;\npub(crate) use self::a::A;\n",
+        "pub mod a;\npub use {b::B, self::b::a::A};\n",
+        "pub mod a;\npub use crate::a::A;\n",
+    ] {
+        assert_eq!(public::twice(&planted(sound)), Vec::<String>::new(), "{sound}");
     }
 }
 
