@@ -144,7 +144,7 @@ pub struct Verdict {
 
 /// Decides where no policy can: nothing is granted, and nobody approves anything.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NoPolicy(
+pub(crate) struct NoPolicy(
     /// Why not, and what to do.
     pub String,
 );

@@ -40,17 +40,13 @@ mod stream;
 
 pub use attest::{AttestorSettings, AttestorSettingsError, AttestorStatus, Attestors};
 pub use authority::{
-    AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Reached,
-    Rejected, Review, SessionPlace, Sidecar,
+    AskedApproval, Authority, Confirmed, Copy, Holder, Invited, KillReport, Now, Parts, Preview, Rejected,
+    Review, Sidecar,
 };
-pub use decider::{Decided, Decider, Moment, NoPolicy, PerCall, Route, Undecided, Verdict};
+pub use decider::{Decided, Decider, Moment, PerCall, Route, Undecided, Verdict};
 pub use mail::{Mail, MailError, MailSettings};
 pub use outbound::Outbound;
 pub use refused::Refused;
-pub use remote::{AskedLogin, LiveLogin, Of, Operator, SaidOfLogin};
-pub use settings::{
-    DEFAULT_APPROVAL_SECS, DEFAULT_CALL_APPROVALS_PER_HOUR, DEFAULT_LEASE_SECS, DEFAULT_LOGIN_SECS,
-    DEFAULT_SESSION_SECS, LEASE_SECS_ALLOWED, LOGIN_SECS_ALLOWED, MAX_APPROVAL_SECS,
-    MAX_CALL_APPROVALS_PER_HOUR, MAX_SESSION_SECS, MAX_SKEW_SECS, PREFERENCE, Settings, SettingsError,
-};
+pub use remote::{LiveLogin, Of, Operator, SaidOfLogin};
+pub use settings::{Settings, SettingsError};
 pub use ssf::{EventSettings, EventSettingsError, Events, OutletStatus, TransmitterStatus, Trial, trial};

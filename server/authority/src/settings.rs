@@ -10,29 +10,29 @@ use obol_session::Suite;
 use crate::directory::{ASKED_SECS, ClonePolicy};
 
 /// A session's life if not said, and at most, in seconds.
-pub const DEFAULT_SESSION_SECS: u64 = 900;
+const DEFAULT_SESSION_SECS: u64 = 900;
 /// The longest life of a session, in seconds.
-pub const MAX_SESSION_SECS: u64 = 3_600;
+const MAX_SESSION_SECS: u64 = 3_600;
 /// How long an approval lasts if not said, in seconds: 30 days.
-pub const DEFAULT_APPROVAL_SECS: u64 = 30 * 86_400;
+const DEFAULT_APPROVAL_SECS: u64 = 30 * 86_400;
 /// How long an approval may last, in seconds: a year.
-pub const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
+pub(crate) const MAX_APPROVAL_SECS: u64 = 366 * 86_400;
 /// How often one agent may ask for a human's yes to calls within an hour, if not said.
-pub const DEFAULT_CALL_APPROVALS_PER_HOUR: usize = 10;
+const DEFAULT_CALL_APPROVALS_PER_HOUR: usize = 10;
 /// How often that may be at most.
-pub const MAX_CALL_APPROVALS_PER_HOUR: usize = 1_000;
+const MAX_CALL_APPROVALS_PER_HOUR: usize = 1_000;
 /// How long a request for a human's yes may wait at least, in seconds.
 const MIN_CALL_WAIT_SECS: u64 = 5;
 /// How far the clocks of agent and service may be apart, in seconds.
-pub const MAX_SKEW_SECS: u64 = 30;
+pub(crate) const MAX_SKEW_SECS: u64 = 30;
 /// How long who hears nothing goes on if not said, in seconds.
-pub const DEFAULT_LEASE_SECS: u64 = 300;
+const DEFAULT_LEASE_SECS: u64 = 300;
 /// How long that may be, in seconds.
-pub const LEASE_SECS_ALLOWED: RangeInclusive<u64> = 30..=900;
+pub(crate) const LEASE_SECS_ALLOWED: RangeInclusive<u64> = 30..=900;
 /// How long an operator's login from elsewhere lasts if not said, in seconds.
-pub const DEFAULT_LOGIN_SECS: u64 = 3_600;
+const DEFAULT_LOGIN_SECS: u64 = 3_600;
 /// How long that may be, in seconds.
-pub const LOGIN_SECS_ALLOWED: RangeInclusive<u64> = 60..=43_200;
+const LOGIN_SECS_ALLOWED: RangeInclusive<u64> = 60..=43_200;
 /// The most that `node` can be: 10 bits of a session's number.
 const MAX_NODE: u16 = 1_023;
 
@@ -132,7 +132,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is 0 or more than [`MAX_SESSION_SECS`].
+    /// Where it is 0 or more than an hour.
     pub fn session_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
         if secs == 0 || secs > MAX_SESSION_SECS {
             return wrong(format!("a session lasts 1 to {MAX_SESSION_SECS} seconds"));
@@ -145,7 +145,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is 0 or more than [`MAX_APPROVAL_SECS`].
+    /// Where it is 0 or more than 366 days.
     pub fn approval_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
         if secs == 0 || secs > MAX_APPROVAL_SECS {
             return wrong(format!("an approval lasts 1 to {MAX_APPROVAL_SECS} seconds"));
@@ -158,7 +158,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is 0 or more than [`MAX_CALL_APPROVALS_PER_HOUR`].
+    /// Where it is 0 or more than 1,000.
     pub fn call_approvals_per_hour(mut self, count: usize) -> Result<Self, SettingsError> {
         if count == 0 || count > MAX_CALL_APPROVALS_PER_HOUR {
             return wrong(format!("an agent asks 1 to {MAX_CALL_APPROVALS_PER_HOUR} times an hour"));
@@ -171,7 +171,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is less than 5 or more than [`ASKED_SECS`].
+    /// Where it is less than 5 or more than 300.
     pub fn call_wait_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
         if !(MIN_CALL_WAIT_SECS..=ASKED_SECS).contains(&secs) {
             return wrong(format!(
@@ -186,7 +186,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is not within [`LEASE_SECS_ALLOWED`].
+    /// Where it is not 30 to 900.
     pub fn lease_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
         let (least, most) = (LEASE_SECS_ALLOWED.start(), LEASE_SECS_ALLOWED.end());
         if !LEASE_SECS_ALLOWED.contains(&secs) {
@@ -250,7 +250,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Where it is not within [`LOGIN_SECS_ALLOWED`].
+    /// Where it is not 60 to 43,200.
     pub fn login_secs(mut self, secs: u64) -> Result<Self, SettingsError> {
         let (least, most) = (LOGIN_SECS_ALLOWED.start(), LOGIN_SECS_ALLOWED.end());
         if !LOGIN_SECS_ALLOWED.contains(&secs) {
@@ -303,7 +303,8 @@ pub(crate) fn strength(suite: Suite) -> u8 {
 }
 
 /// Suites as a client tries them if nothing else is said.
-pub const PREFERENCE: [Suite; 4] = [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
+pub(crate) const PREFERENCE: [Suite; 4] =
+    [Suite::HybridAesGcm, Suite::AesGcm, Suite::ChaCha20Poly1305, Suite::Tbac];
 
 #[cfg(test)]
 mod tests {

@@ -389,7 +389,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
-    pub fn poll_approval(
+    pub(crate) fn poll_approval(
         &self,
         id: &ApprovalId,
         token: &Bearer,

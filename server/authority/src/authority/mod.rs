@@ -40,7 +40,6 @@ pub(crate) use self::following::{Begun, HEARTBEAT_SECS, NotTaken, Started};
 pub use self::following::{Copy, Sidecar};
 pub use self::operate::{Holder, Invited, KillReport, Preview, Review};
 pub use self::people::Confirmed;
-pub use self::reach::{Reached, SessionPlace};
 pub(crate) use self::remote::Asked;
 use crate::attest::Attestors;
 use crate::decider::Decider;
@@ -247,7 +246,7 @@ impl Authority {
     }
 
     /// Why sessions can be neither opened nor ended, if they cannot: `directory` or `audit_log`.
-    pub fn not_ready(&self) -> Option<&'static str> {
+    pub(crate) fn not_ready(&self) -> Option<&'static str> {
         if self.directory.health().is_err() {
             return Some("directory");
         }

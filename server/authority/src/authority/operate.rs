@@ -216,7 +216,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`] where it cannot be decided.
-    pub fn would_get(&self, agent: &Agent, now: Now) -> Result<Decided, Refused> {
+    pub(crate) fn would_get(&self, agent: &Agent, now: Now) -> Result<Decided, Refused> {
         self.would_get_of(agent, &self.person(&agent.owner)?, now)
     }
 
@@ -274,7 +274,12 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
-    pub fn poll(&self, id: RegistrationId, token: &Bearer, now: Now) -> Result<Option<Polled>, Refused> {
+    pub(crate) fn poll(
+        &self,
+        id: RegistrationId,
+        token: &Bearer,
+        now: Now,
+    ) -> Result<Option<Polled>, Refused> {
         Ok(self.directory.poll(id, token.hash(), now.secs())?)
     }
 
@@ -441,7 +446,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`]; the policy that was in force still is.
-    pub fn activate_policy(
+    pub(crate) fn activate_policy(
         &self,
         text: PolicyText,
         decider: Arc<dyn Decider>,
@@ -470,7 +475,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn observe_policy(
+    pub(crate) fn observe_policy(
         &self,
         other: Option<PolicyText>,
         decider: Arc<dyn Decider>,

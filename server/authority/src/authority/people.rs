@@ -84,7 +84,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn complete(
+    pub(crate) fn complete(
         &self,
         id: RegistrationId,
         token: &Bearer,
@@ -113,7 +113,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn know_person(&self, person: &Person, now: Now) -> Result<(), Refused> {
+    pub(crate) fn know_person(&self, person: &Person, now: Now) -> Result<(), Refused> {
         loop {
             let place = self.auditor.reserve()?;
             let part: Ended = self.directory.know_person(person.clone(), now.secs())??;
@@ -133,7 +133,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`] where it cannot be decided.
-    pub fn may_operate(&self, by: &Human, verb: &str) -> Result<Verdict, Refused> {
+    pub(crate) fn may_operate(&self, by: &Human, verb: &str) -> Result<Verdict, Refused> {
         let person = self.person(by)?;
         if person.status == PersonStatus::Disabled {
             return Ok(Verdict { allowed: false, decided_by: Vec::new() });

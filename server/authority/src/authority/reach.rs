@@ -256,7 +256,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
-    pub fn reached_sessions(
+    pub(crate) fn reached_sessions(
         &self,
         after: Option<SessionPlace>,
         most: usize,
@@ -286,9 +286,9 @@ impl Authority {
 }
 
 /// Where a list of sessions goes on: behind this one of this agent.
-pub type SessionPlace = (AgentId, SessionId);
+pub(crate) type SessionPlace = (AgentId, SessionId);
 /// What was found, and where to go on, if there may be more.
-pub type Reached<T, P> = (Vec<T>, Option<P>);
+pub(crate) type Reached<T, P> = (Vec<T>, Option<P>);
 
 /// What somebody reaches, by the organisations that were asked about so far.
 pub(super) struct Reach<'a> {

@@ -158,7 +158,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn review_login(&self, id: &LoginId, now: Now) -> Result<AskedLogin, Refused> {
+    pub(crate) fn review_login(&self, id: &LoginId, now: Now) -> Result<AskedLogin, Refused> {
         self.logins.waiting(id, now.secs()).ok_or(Refused::NoSuchCode)
     }
 
@@ -167,7 +167,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn review_login_coded(&self, code: &UserCode, now: Now) -> Result<AskedLogin, Refused> {
+    pub(crate) fn review_login_coded(&self, code: &UserCode, now: Now) -> Result<AskedLogin, Refused> {
         self.logins.coded(&code.hash(&self.code_key), now.secs()).ok_or(Refused::NoSuchCode)
     }
 
@@ -176,7 +176,7 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn may_log_in(&self, by: &Human) -> Result<(), Refused> {
+    pub(crate) fn may_log_in(&self, by: &Human) -> Result<(), Refused> {
         let person = self.person(by)?;
         let has_role = self.settings.operator_roles.iter().any(|role| person.roles.contains(role));
         let is_active = person.status == PersonStatus::Active && !by.is_local();
@@ -188,7 +188,12 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn confirm_login(&self, asked: &AskedLogin, by: &Human, now: Now) -> Result<Confirmed, Refused> {
+    pub(crate) fn confirm_login(
+        &self,
+        asked: &AskedLogin,
+        by: &Human,
+        now: Now,
+    ) -> Result<Confirmed, Refused> {
         self.may_log_in(by)?;
         let (confirmed, hash) = self.to_come_back(asked.flow).ok_or(Refused::NoSuchCode)?;
         self.logins.confirm(&asked.id, by.clone(), hash, now.secs())?;
@@ -200,7 +205,13 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused`].
-    pub fn deny_login(&self, id: &LoginId, is_foreign: bool, by: &Human, now: Now) -> Result<(), Refused> {
+    pub(crate) fn deny_login(
+        &self,
+        id: &LoginId,
+        is_foreign: bool,
+        by: &Human,
+        now: Now,
+    ) -> Result<(), Refused> {
         let place = self.auditor.reserve()?;
         let denied = self.logins.deny(id, is_foreign, now.secs())?;
         place.login_denied(&denied, by, is_foreign);

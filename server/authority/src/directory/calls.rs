@@ -8,15 +8,15 @@ use super::rows::Human;
 use crate::id::{AgentId, ApprovalId};
 
 /// How long a request waits for a human if not said, and at most, in seconds.
-pub const ASKED_SECS: u64 = 300;
+pub(crate) const ASKED_SECS: u64 = 300;
 /// How long after a yes the calls may be made at most, in seconds: a token is not minted on an older one (TBAC r41).
-pub const MAX_APPROVED_SECS: u64 = 300;
+pub(crate) const MAX_APPROVED_SECS: u64 = 300;
 /// The most requests that are kept, those of the last two hours that were decided included.
-pub const MAX_CALL_APPROVALS: u64 = 10_000;
+pub(crate) const MAX_CALL_APPROVALS: u64 = 10_000;
 /// The most calls that one request names.
-pub const MAX_CALLS: usize = 16;
+pub(crate) const MAX_CALLS: usize = 16;
 /// The most uses of all of them together.
-pub const MAX_USES: usize = 32;
+pub(crate) const MAX_USES: usize = 32;
 
 /// One use of a call: what the human says yes to (TBAC r41, section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

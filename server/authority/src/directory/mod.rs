@@ -29,14 +29,15 @@ use obol_handshake::IdentityPublic;
 use obol_session::{ResourceHalf, SessionId};
 use tokio::sync::watch;
 
-pub use self::bounds::{
-    ANSWER_KEPT_SECS, EVENT_KEPT_SECS, KEY_OVERLAP_SECS, MAX_AGENTS, MAX_ANSWERS, MAX_APPROVALS_PER_HOUR,
-    MAX_EVENTS, MAX_LIVE_SESSIONS, MAX_PAGE, MAX_PENDING, MAX_PENDING_PER_SOURCE, MAX_PERSONS,
-    MAX_POLICY_TEXTS, MAX_POLICY_VERSIONS, MAX_SETS, MAX_WRONG_CODES, PENDING_SECS, SET_KEPT_SECS,
+pub(crate) use self::bounds::{
+    ANSWER_KEPT_SECS, EVENT_KEPT_SECS, MAX_AGENTS, MAX_ANSWERS, MAX_APPROVALS_PER_HOUR, MAX_EVENTS,
+    MAX_PENDING, MAX_PENDING_PER_SOURCE, MAX_PERSONS, MAX_POLICY_TEXTS, MAX_POLICY_VERSIONS, MAX_SETS,
+    MAX_WRONG_CODES, PENDING_SECS, SET_KEPT_SECS,
 };
+pub use self::bounds::{KEY_OVERLAP_SECS, MAX_LIVE_SESSIONS, MAX_PAGE};
+pub(crate) use self::calls::{ASKED_SECS, MAX_APPROVED_SECS, MAX_CALL_APPROVALS, MAX_CALLS, MAX_USES};
 pub use self::calls::{
-    ASKED_SECS, AskedCall, CallApproval, CallDecision, CallPlace, CallStanding, CallState, CallUse,
-    MAX_APPROVED_SECS, MAX_CALL_APPROVALS, MAX_CALLS, MAX_USES, NewCallApproval,
+    AskedCall, CallApproval, CallDecision, CallPlace, CallStanding, CallState, CallUse, NewCallApproval,
 };
 pub use self::event::{Event, Happening};
 use self::memory::MemoryStore;
@@ -50,10 +51,11 @@ pub use self::rows::{
 pub(crate) use self::rules::{approved_agent, index_owners};
 pub use self::tables::Bytes;
 pub use self::tables::Unavailable;
+pub(crate) use self::transactions::ATTESTED;
 pub use self::transactions::{
-    ATTESTED, Approval, Attested, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage,
-    Handshake, HeardSet, KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered,
-    RotateStep, Seal, SessionPlan, StartedOver, Subject, TakenSet, Unharmed,
+    Approval, Attested, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake,
+    HeardSet, KeyStanding, NewRegistration, NewReplica, Opened, OwnerEnd, Polled, Registered, RotateStep,
+    Seal, SessionPlan, StartedOver, Subject, TakenSet, Unharmed,
 };
 use crate::id::{AgentId, ApprovalId, RegistrationId, ReplicaId};
 use crate::refused::Refused;
@@ -212,7 +214,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>>;
 
-    /// Makes a registration an agent that a human said yes to. After [`MAX_WRONG_CODES`] wrong codes it ends. `reached` is as that
+    /// Makes a registration an agent that a human said yes to. After three wrong codes it ends. `reached` is as that
     /// of [`Approval`].
     ///
     /// # Errors
@@ -508,7 +510,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
         now: u64,
     ) -> Answer<Result<(PolicyVersion, Ended), Refused>>;
 
-    /// The newest versions whose texts are kept, oldest first; at most [`MAX_POLICY_TEXTS`].
+    /// The newest versions whose texts are kept, oldest first; at most 50.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ impl Human {
     }
 
     /// Whether it is a user of this machine.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         self.issuer == LOCAL
     }
 }
@@ -361,7 +361,7 @@ pub struct ResourceServer {
 
 impl ResourceServer {
     /// Whether it can read this suite.
-    pub fn reads(&self, suite: Suite) -> bool {
+    pub(crate) fn reads(&self, suite: Suite) -> bool {
         self.suites.contains(&suite.number())
     }
 }

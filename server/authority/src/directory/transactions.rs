@@ -66,7 +66,7 @@ pub struct NewRegistration {
 }
 
 /// The flow of an agent for which such a word stood in for a human, in the words of policies.
-pub const ATTESTED: &str = "attested";
+pub(crate) const ATTESTED: &str = "attested";
 
 /// A signed word of somebody else that stands in for a human, once it was checked. It is good for one registration.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -26,4 +26,4 @@ pub use self::file::{FileProvider, ProvidersFile};
 pub use self::login::{Callback, Known, Login, LoginError};
 pub use self::provider::Provider;
 pub use self::providers::Providers;
-pub use self::settings::{DEFAULT_ROLES_CLAIM, ProviderError, ProviderSettings};
+pub use self::settings::{ProviderError, ProviderSettings};

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::outbound::Target;
 
 /// The claim that names roles if nothing else is said.
-pub const DEFAULT_ROLES_CLAIM: &str = "groups";
+const DEFAULT_ROLES_CLAIM: &str = "groups";
 /// The longest text in a setting, in bytes.
 pub(super) const MAX_TEXT_BYTES: usize = 1_024;
 /// Where a browser comes back to from the provider.

@@ -16,18 +16,18 @@ use crate::decider::{Decided, Decider, Moment, PerCall, Route, Undecided, Verdic
 use crate::directory::{Agent, Person, PersonStatus};
 
 /// The role of whoever speaks on the operator's socket of this machine.
-pub const OPERATOR_ROLE: &str = "operator";
+pub(crate) const OPERATOR_ROLE: &str = "operator";
 const DAY_SECS: u64 = 86_400;
 
 /// A version of the policy that decides, perhaps another that is looked at, and what they decided before.
-pub struct CedarDecider {
+pub(crate) struct CedarDecider {
     in_force: InForce,
     cache: DecisionCache,
 }
 
 impl CedarDecider {
     /// Decides by this version, and looks at the other.
-    pub fn new(version: Arc<PolicyVersion>, observed: Option<Arc<PolicyVersion>>) -> Self {
+    pub(crate) fn new(version: Arc<PolicyVersion>, observed: Option<Arc<PolicyVersion>>) -> Self {
         // Which epoch it is of is the service's to say.
         let in_force = InForce::new(version, Epoch::FIRST).observe(observed);
         Self { in_force, cache: DecisionCache::new() }

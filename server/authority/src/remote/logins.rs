@@ -38,7 +38,7 @@ pub struct SaidOfLogin {
 
 /// Somebody who asks to operate from elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AskedLogin {
+pub(crate) struct AskedLogin {
     /// Its name.
     pub id: LoginId,
     /// The key that it was asked by.

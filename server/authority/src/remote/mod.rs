@@ -12,8 +12,8 @@ mod logins;
 use core::fmt;
 
 pub(crate) use self::answers::{Answers, Turn};
-pub(crate) use self::logins::{ASKED_SECS, LoginState, Logins};
-pub use self::logins::{AskedLogin, LiveLogin, SaidOfLogin};
+pub(crate) use self::logins::{ASKED_SECS, AskedLogin, LoginState, Logins};
+pub use self::logins::{LiveLogin, SaidOfLogin};
 use crate::directory::Human;
 use crate::refused::Refused;
 
