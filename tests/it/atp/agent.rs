@@ -163,7 +163,7 @@ async fn a_thousand_callers_in_one_process_and_fifty_in_others_make_one_request(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_callers_share_one_failure_and_keep_a_token_that_lives() {
-    let mut world = World::new(4).await;
+    let mut world = World::new(8).await;
     let client = world.client("agent");
     let first = client.request_token(&world.host, &read()).await.unwrap();
     world.stop().await;
