@@ -26,7 +26,8 @@ test("a token is requested, kept sealed, verified and given back", async () => {
   const stateDir = folder();
   const client = clientOf(target, { stateDir });
   const token = await client.requestToken(target.host, { scopes: ["read"], purpose: "Sync dashboard metrics" });
-  assert.deepEqual([token.expires_in, token.scopes_granted, token.stored_in], [3600, ["read"], "file"]);
+  assert.deepEqual([token.scopes_granted, token.stored_in], [["read"], "file"]);
+  assert.ok(token.expires_in > 3500 && token.expires_in <= 3600, token.expires_in);
   for (const name of fs.readdirSync(stateDir)) {
     assert.ok(!fs.readFileSync(path.join(stateDir, name), "latin1").includes(token.access_token), name);
     assert.equal(fs.statSync(path.join(stateDir, name)).mode & 0o077, 0, name);

@@ -139,9 +139,12 @@ fn without_room_for_its_line_no_token_is_handed_out_and_with_room_all_goes_on() 
     wait_until("the last line is there", || written(home).len() > drawn.len());
     assert_eq!(written(home)[..drawn.len()], drawn);
 
-    // Full again, and no room comes while it runs.
+    // Full again, and no room comes while it runs. At least one line is there before.
     limit_files(tqs.pid(), Some(length(home) + ROOM));
-    let more = draw_until_refused(&tqs);
+    let first = tqs.client().dequeue_token(&ToolName::new("search").unwrap(), PATIENCE).unwrap();
+    let mut more = vec![hash_of_jti(first.token.expose())];
+    wait_until("its line is there", || written(home).contains(&more[0]));
+    more.extend(draw_until_refused(&tqs));
     assert_not_ready(home, &tqs);
     assert_eq!(tqs.terminate(), Some(0));
     let tqs = start(home);

@@ -31,7 +31,8 @@ test("request, verify, revoke, and a tombstone for what did not get through", as
   const target = await provider();
   const agent = agentOf(target.tls, [target.host]);
   const token = (await agent("request", target.host, "--scope", "write", "--scope", "read", "--purpose", "Größe", "--json")).json();
-  assert.deepEqual([token.scopes_granted, token.expires_in, token.stored_in], [["read", "write"], 3600, "file"]);
+  assert.deepEqual([token.scopes_granted, token.stored_in], [["read", "write"], "file"]);
+  assert.ok(token.expires_in > 3500 && token.expires_in <= 3600, token.expires_in);
   assert.equal(token.agent_id, (await agent("agent-id")).stdout.trim());
   for (const name of fs.readdirSync(path.join(agent.home, ".local/state/obol/atp"))) {
     const file = path.join(agent.home, ".local/state/obol/atp", name);
