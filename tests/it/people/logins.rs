@@ -111,9 +111,13 @@ impl Afar {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     }
 
-    fn audit(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.home.path().join("audit.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    /// Waits until the audit log has such a line.
+    fn wait_until_audited(&self, what: &str, is_it: impl Fn(&Value) -> bool) {
+        home::wait_until(what, || {
+            let text = std::fs::read_to_string(self.home.path().join("audit.jsonl")).unwrap();
+            // The last one may be on its way.
+            text.lines().filter_map(|line| serde_json::from_str(line).ok()).any(|line| is_it(&line))
+        });
     }
 }
 
@@ -195,14 +199,6 @@ fn whoever_logged_in_operates_the_service_from_afar_under_their_own_name() {
 
     let logins = world.service.told(&["logins"]);
     assert_eq!(logins["logins"][0]["human"], anna, "{logins}");
-    let lines = world.audit();
-    let by_anna = |event: &str, scope: &str| {
-        lines.iter().any(|line| {
-            line["event"] == event
-                && line["client"] == anna
-                && line["scope"].as_str().unwrap_or_default().contains(scope)
-        })
-    };
     for (event, scope) in [
         ("operator_login", "log_"),
         ("operate", "agent.disable"),
@@ -211,7 +207,11 @@ fn whoever_logged_in_operates_the_service_from_afar_under_their_own_name() {
         ("disable", "search"),
         ("invite", "ci"),
     ] {
-        assert!(by_anna(event, scope), "{event} {scope}: {lines:#?}");
+        world.wait_until_audited(&format!("{event} {scope} by {anna}"), |line| {
+            line["event"] == event
+                && line["client"] == anna
+                && line["scope"].as_str().unwrap_or_default().contains(scope)
+        });
     }
     let verified = world.service.operate(&["audit", "verify", "audit.jsonl"]);
     assert!(verified.status.success() || !verified.stderr.is_empty(), "{verified:?}");
@@ -225,8 +225,9 @@ fn roles_make_what_can_be_done_smaller_and_who_has_none_is_not_let_in() {
     let (code, told) = world.failing(&["agent", "disable", "--tool", "search"]);
     assert!(code == 3 && told.contains("agent.disable"), "{code} {told}");
     assert_eq!(world.service.told(&["as", "status"])["deniedTools"], json!([]));
-    let denied = |line: &Value| line["event"] == "operate" && line["decision"] == "deny";
-    assert!(world.audit().iter().any(denied));
+    world.wait_until_audited("a denied command", |line| {
+        line["event"] == "operate" && line["decision"] == "deny"
+    });
     // Carl has no role at all: the page lets him say no more than no.
     let other = home::home();
     let mut terminal = world.begin(other.path(), &[]);

@@ -96,10 +96,13 @@ fn a_revoked_sessions_tokens_are_refused_from_then_on_and_no_others() {
     let states: Vec<_> = status["sessions"].as_array().unwrap().iter().map(|s| &s["state"]).collect();
     assert_eq!(states, ["revoked", "revoked"], "{status}");
 
-    let log = std::fs::read_to_string(field.path().join("rs-audit.jsonl")).unwrap();
-    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let revocations: Vec<_> = lines.iter().filter(|line| line["event"] == "revoke").collect();
-    assert_eq!(revocations.len(), 2, "{log}");
+    let revocations = || {
+        let log = std::fs::read_to_string(field.path().join("rs-audit.jsonl")).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event"] == "revoke").collect::<Vec<_>>()
+    };
+    wait_until("both are audited", || revocations().len() == 2);
+    let revocations = revocations();
     assert_eq!(revocations[0]["reason"], "hijacked");
     assert_eq!(revocations[1]["scope"], "agent agent-2");
     assert_eq!(revocations[1]["sessions_ended"], 1);
