@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use parking_lot::RwLock;
 
 /// The most uses of approved calls that are known at a time. What comes beyond is not taken, so it is refused.
-pub const MAX_APPROVALS: usize = 65_536;
+const MAX_APPROVALS: usize = 65_536;
 
 /// One use of a call that a human said yes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -48,14 +48,13 @@ mod verifier;
 pub use obol_session::clock::{Clock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 
-pub use approvals::{Approval, Approvals, MAX_APPROVALS};
-pub use cascade::parents::{ConsumedParents, MAX_PARENT_BYTES, MAX_PARENTS, PARENT_KEEP_SECS};
-pub use cascade::possession::{arguments_hash, transcript as possession_transcript};
+pub use approvals::{Approval, Approvals};
+pub use cascade::parents::ConsumedParents;
+pub use cascade::possession::arguments_hash;
 pub use cascade::template::{Ceiling, Template, TemplateTable, Templates};
 pub use denial::{Code, Denial, FailedCheck};
 pub use limits::{
     CascadeLimits, DEFAULT_CLOCK_SKEW_SECS, DEFAULT_MAX_DELEGATION_DEPTH, DEFAULT_MAX_TTL_SECS,
-    MAX_APPROVAL_AGE_SECS,
 };
 pub use request::{Arguments, Request};
 pub use session::error::SessionStoreError;
@@ -65,7 +64,7 @@ pub use session::redb::RedbSessionTable;
 #[cfg(feature = "sealed")]
 pub use session::seal::{SessionSealError, SessionSealKey};
 pub use session::store::{SessionChange, SessionStore};
-pub use session::table::{MAX_SESSIONS, MemorySessionTable, SessionTable, SessionTableUnavailable};
+pub use session::table::{MemorySessionTable, SessionTable, SessionTableUnavailable};
 pub use session::{InvalidPopKey, Session};
 pub use spent::{
     KEEP_MARGIN_SECS, MAX_LIVE_MARKS, Mark, MemorySpentSet, SpendError, SpendTicket, Spender, SpentSet, inbox,

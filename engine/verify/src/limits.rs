@@ -6,7 +6,7 @@ pub const DEFAULT_CLOCK_SKEW_SECS: u64 = 60;
 pub const DEFAULT_MAX_TTL_SECS: u64 = 60;
 /// How old a human's approval may be when a token is issued on it, in seconds. The text asks for freshness and gives
 /// no figure; this is the reference implementation's.
-pub const MAX_APPROVAL_AGE_SECS: u64 = 300;
+const MAX_APPROVAL_AGE_SECS: u64 = 300;
 
 /// How often a scope may still be delegated unless told otherwise: the length of the longest chain.
 pub const DEFAULT_MAX_DELEGATION_DEPTH: u64 = 3;

@@ -187,7 +187,8 @@ fn proofs_of_possession_travel_as_in_mcp() {
     let line =
         with(verify_line(&token), json!({"session/pop_pub": to_hex(signing.verifying_key().as_bytes())}));
     assert_eq!(code(&ask_one(line.clone())), "POP_REQUIRED");
-    let transcript = obol_verify::possession_transcript(SESSION, &token.jti(), None).unwrap();
+    let hash = obol_verify::arguments_hash(None).unwrap();
+    let transcript = obol_token::possession_transcript(SESSION, &token.jti(), &hash);
     let pop = |alg: &str, sig: &[u8]| {
         ask_one(with(line.clone(), json!({"rs/request/pop": {"alg": alg, "sig": to_base64url(sig)}})))
     };

@@ -10,8 +10,8 @@ use obol_mcp::capability::{ClientCapability, Negotiated, Position, ServerCapabil
 use obol_mcp::{Admitted, Denied, EXTENSION, RequestMeta, TokenText, ToolGuard, ToolResult, ToolsCall};
 use obol_resource::{Gate, Proof, SealedMessage, ToolCall};
 use obol_token::text::to_base64url;
-use obol_token::{ChannelKeys, ResponseKey};
-use obol_verify::{Denial, possession_transcript};
+use obol_token::{ChannelKeys, ResponseKey, possession_transcript};
+use obol_verify::{Denial, arguments_hash};
 use obol_world::forge::Forge;
 use obol_world::home;
 use obol_world::scope::scope_with;
@@ -405,7 +405,8 @@ fn a_proof_of_possession_travels_in_meta() {
     let token = Forge::new(1, &scope_with(json!({"require_pop": true})));
     let signing = SigningKey::from_bytes(&[0x77; 32]);
     let proof = |arguments: &Value| {
-        let transcript = possession_transcript(SESSION, &token.jti(), arguments.as_object()).unwrap();
+        let hash = arguments_hash(arguments.as_object()).unwrap();
+        let transcript = possession_transcript(SESSION, &token.jti(), &hash);
         Proof::from_bytes(signing.sign(&transcript).to_bytes())
     };
     let arguments = json!({"q": "rows"});

@@ -11,7 +11,8 @@ use ed25519_dalek::{Signer, SigningKey};
 use obol_resource::service::Options;
 use obol_resource::{Gate, MAX_SEALED_BYTES, SEALED_CONTENT_TYPE, SpentToken, TbacLayer, ToolCall};
 use obol_token::text::{from_base64url, to_base64url};
-use obol_token::{ChannelKeys, Jti, ResponseKey};
+use obol_token::{ChannelKeys, Jti, ResponseKey, possession_transcript};
+use obol_verify::arguments_hash;
 use obol_world::forge::Forge;
 use obol_world::scope::scope_with;
 use obol_world::server::{Server, session};
@@ -490,15 +491,15 @@ fn the_worked_example_in_the_protocol_document_is_right() {
     let iv = *keys().response_iv();
     let response = keys().seal_response(br#"{"rows":3}"#).unwrap();
     let arguments = json!({"q": "rows"});
-    let signed =
-        obol_verify::possession_transcript(SESSION, &Jti::from_random([1; 16]), arguments.as_object());
+    let hash = arguments_hash(arguments.as_object()).unwrap();
+    let signed = possession_transcript(SESSION, &Jti::from_random([1; 16]), &hash);
     assert!(document.contains(&format!("jti `{}`", Jti::from_random([1; 16]).as_str())));
     for (what, bytes) in [
         ("K_req", keys().request_key().to_vec()),
         ("the request's body", [&[9; 12][..], &request].concat()),
         ("K_resp", keys().response_key().to_vec()),
         ("the response's body, of `{\"rows\":3}`", [&iv[..], &response].concat()),
-        ("what a proof of possession signs", signed.unwrap().to_vec()),
+        ("what a proof of possession signs", signed.to_vec()),
     ] {
         let line = format!("| {what} | `{}` |", obol_token::text::to_hex(&bytes));
         assert!(document.contains(&line), "{line}");

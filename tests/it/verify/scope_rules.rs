@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ed25519_dalek::{Signer, SigningKey};
 use obol_token::delegation::{Widening, check_attenuation, hash_of};
+use obol_token::possession_transcript;
 use obol_token::text::{to_base64url, to_hex};
-use obol_verify::{Arguments, Ceiling, Request, Template, TemplateTable, Templates, possession_transcript};
+use obol_verify::{Arguments, Ceiling, Request, Template, TemplateTable, Templates, arguments_hash};
 use obol_world::forge::Forge;
 use obol_world::scope::{parsed, scope_json, scope_with};
 use obol_world::server::{Server, names, reading, session};
@@ -377,7 +378,8 @@ fn proof_of_possession_binds_the_token_to_its_arguments() {
     let token = Forge::new(1, &scope_with(json!({"require_pop": true})));
     let arguments = object(json!({"query": "rows", "n": 1.0}));
     let proof_over = |arguments: Option<&Map<String, Value>>| {
-        signing.sign(&possession_transcript(SESSION, &token.jti(), arguments).unwrap()).to_bytes()
+        let hash = arguments_hash(arguments).unwrap();
+        signing.sign(&possession_transcript(SESSION, &token.jti(), &hash)).to_bytes()
     };
     let check = |session, arguments, proof: Option<&[u8]>| {
         let server = Server::with_session(session, |builder| builder);

@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 
 /// How long a spent parent is remembered unless told otherwise, in seconds: the length of a task that hands
 /// subtasks on.
-pub const PARENT_KEEP_SECS: u64 = 3_600;
+const PARENT_KEEP_SECS: u64 = 3_600;
 /// The most parents that are remembered. The oldest make room.
-pub const MAX_PARENTS: usize = 16_384;
+const MAX_PARENTS: usize = 16_384;
 /// The most memory their scopes may take, in bytes. The oldest make room.
-pub const MAX_PARENT_BYTES: usize = 16 << 20;
+const MAX_PARENT_BYTES: usize = 16 << 20;
 
 type Hash = [u8; 32];
 
@@ -37,7 +37,7 @@ struct Memory {
 }
 
 impl ConsumedParents {
-    /// An empty memory that keeps what it is told for [`PARENT_KEEP_SECS`].
+    /// An empty memory that keeps what it is told for an hour.
     pub fn new() -> Self {
         Self::keeping_for(PARENT_KEEP_SECS)
     }

@@ -15,6 +15,7 @@ const NO_ARGUMENTS: &[u8] = b"{}";
 
 /// SHA-256 over the canonical form of a call's arguments (RFC 8785). `None` if they have none, as where a number in them
 /// lies beyond 2^53: there is more than one that a reader may take it for.
+/// [`obol_token::possession_transcript`] takes it.
 pub fn arguments_hash(arguments: Option<&Map<String, Value>>) -> Option<[u8; 32]> {
     let canonical = match arguments {
         Some(arguments) => canonical(arguments)?,
@@ -25,7 +26,7 @@ pub fn arguments_hash(arguments: Option<&Map<String, Value>>) -> Option<[u8; 32]
 
 /// What a proof of possession signs, with plain Ed25519: 32 bytes, SHA-256 over label, session, token and canonical
 /// arguments (TBAC r41, section 3.5). `None` if the arguments have no canonical form.
-pub fn transcript(
+pub(crate) fn transcript(
     session_id: SessionId,
     jti: &Jti,
     arguments: Option<&Map<String, Value>>,

@@ -50,7 +50,7 @@ impl core::error::Error for RowError {}
 
 impl Row {
     /// The bytes of its answer.
-    pub fn answer_bytes(&self) -> usize {
+    pub(crate) fn answer_bytes(&self) -> usize {
         if let State::Done(answer) = &self.state { answer.len() } else { 0 }
     }
 

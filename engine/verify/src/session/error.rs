@@ -49,7 +49,7 @@ impl SessionStoreError {
     }
 
     /// Whether the reason is the session's own, so that the table may take others.
-    pub fn is_about_the_session(&self) -> bool {
+    pub(crate) fn is_about_the_session(&self) -> bool {
         matches!(self, Self::Revoked | Self::Fenced(_) | Self::Half(_))
     }
 

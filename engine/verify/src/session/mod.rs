@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// Whether it is known what was granted.
-    pub fn has_grants(&self) -> bool {
+    pub(crate) fn has_grants(&self) -> bool {
         self.grants.is_some()
     }
 

@@ -12,7 +12,7 @@ use crate::session::error::SessionStoreError;
 
 /// The most sessions a [`MemorySessionTable`] holds unless told otherwise. A session takes about a kibibyte, another
 /// half for each grant, and up to four times three more while it is used.
-pub const MAX_SESSIONS: usize = 100_000;
+pub(crate) const MAX_SESSIONS: usize = 100_000;
 
 /// The session table could not be asked. Nothing is accepted meanwhile.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +53,7 @@ pub struct MemorySessionTable {
 }
 
 impl MemorySessionTable {
-    /// An empty table for up to [`MAX_SESSIONS`].
+    /// An empty table for up to 100,000 sessions.
     pub fn new() -> Self {
         Self::with_max_sessions(MAX_SESSIONS)
     }
