@@ -1,6 +1,5 @@
 //! What changes for agents between two versions: who gains, who loses, and who must get a new session soon.
 
-use core::time::Duration;
 use std::sync::Arc;
 
 use obol_session::{AgentIdentity, Grant};
@@ -8,10 +7,6 @@ use obol_token::delegation::{Widening, check_granted};
 
 use crate::decision::{Chosen, Decision, ToolDecision};
 
-/// How many renewals a second an activation may cause.
-const RENEWALS_PER_SEC: u64 = 500;
-/// The shortest time that renewals are spread over, in milliseconds.
-const MIN_SPREAD_MILLIS: u64 = 2_000;
 /// How much of all grants an activation may take away unless it is said that it may: one in so many.
 const TOO_MUCH_IS_ONE_IN: usize = 5;
 
@@ -156,13 +151,6 @@ fn within(inner: &Grant, outer: &Grant) -> Result<(), &'static str> {
     let scope = |grant: &Grant| grant.scope(&nobody, "");
     check_granted(&scope(inner), &scope(outer)).map_err(Widening::as_str)?;
     if inner.ttl > outer.ttl { Err("ttl") } else { Ok(()) }
-}
-
-/// How long the renewals of so many narrowed agents are spread over: at most 500 a second, and never less than two
-/// seconds. Until its turn an agent waits, since its old tokens are refused at once.
-pub fn renewal_spread(narrowed_agents: usize) -> Duration {
-    let agents = u64::try_from(narrowed_agents).unwrap_or(u64::MAX);
-    Duration::from_millis((agents.saturating_mul(1_000) / RENEWALS_PER_SEC).max(MIN_SPREAD_MILLIS))
 }
 
 /// What an activation does to all agents that have sessions.

@@ -6,7 +6,6 @@ use crate::cache::DecisionCache;
 use crate::decision::Decision;
 use crate::diff::{AgentDiff, diff};
 use crate::facts::{AgentFacts, FactsError, Moment};
-use crate::history::Epoch;
 use crate::source::PolicyDigest;
 use crate::version::PolicyVersion;
 
@@ -14,7 +13,6 @@ use crate::version::PolicyVersion;
 #[derive(Clone, Debug)]
 pub struct InForce {
     version: Arc<PolicyVersion>,
-    epoch: Epoch,
     observed: Option<Arc<PolicyVersion>>,
 }
 
@@ -30,9 +28,9 @@ pub struct Observed {
 }
 
 impl InForce {
-    /// A version in force since an epoch.
-    pub fn new(version: Arc<PolicyVersion>, epoch: Epoch) -> Self {
-        Self { version, epoch, observed: None }
+    /// A version in force.
+    pub fn new(version: Arc<PolicyVersion>) -> Self {
+        Self { version, observed: None }
     }
 
     /// The same, with another version to look at, or none.
@@ -49,11 +47,6 @@ impl InForce {
     /// The version that is looked at.
     pub fn observed(&self) -> Option<&Arc<PolicyVersion>> {
         self.observed.as_ref()
-    }
-
-    /// Since when it is.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
     }
 
     /// What an agent gets: what the version in force says, whatever the other one does. And what the other one would

@@ -16,8 +16,8 @@
 //! # What it must not know
 //!
 //! Files, sockets, clocks, who an agent is: it is told all this, as [`AgentFacts`] and a [`Moment`]. Keeping versions and
-//! telling agents and resource servers of a change is the Authentication Service's business; the rules for both, [`History`]
-//! and [`diff()`], are here.
+//! telling agents and resource servers of a change is the Authentication Service's business; what a change does, [`diff()`]
+//! says.
 //!
 //! This is the only crate that links Cedar; the servers beside an agent and in front of an API link none of it.
 
@@ -29,7 +29,6 @@ mod decision;
 mod diff;
 mod facts;
 mod findings;
-mod history;
 mod in_force;
 pub mod limits;
 mod mcp;
@@ -48,9 +47,8 @@ mod tests;
 pub use cache::DecisionCache;
 pub use catalogue::{Catalogue, Offer, Risk, Route, Tool};
 pub use decision::{Alert, Chosen, Decision, OfferDecision, PolicyError, PolicyId, ToolDecision, Verdict};
-pub use diff::{AgentDiff, Held, Impact, Standing, ToolChange, diff, renewal_spread};
+pub use diff::{AgentDiff, Held, Impact, Standing, ToolChange, diff};
 pub use facts::{AgentFacts, FactsError, HumanFacts, Moment, Registration};
-pub use history::{Activation, ActivationError, ActivationKind, Epoch, EpochExhausted, History};
 pub use in_force::{InForce, Observed};
 pub use mcp::{McpError, catalogue_from_mcp};
 pub use problem::{LoadError, Problem};

@@ -11,7 +11,7 @@ pub(crate) const MAX_POLICY_WORDS: usize = 1_000;
 /// The most policies.
 pub(crate) const MAX_POLICIES: usize = 1_000;
 /// The most tools: each may become a grant, and a session holds no more.
-pub const MAX_TOOLS: usize = obol_session::limits::MAX_GRANTS;
+pub(crate) const MAX_TOOLS: usize = obol_session::limits::MAX_GRANTS;
 /// The most questions that are asked to decide one session.
 pub(crate) const MAX_EVALUATIONS: usize = 10_000;
 /// The most offers of all tools together: two questions for each.
@@ -36,5 +36,3 @@ pub(crate) const MAX_CACHED_OFFERS: usize = 100_000;
 pub const MAX_CASES_BYTES: usize = 1 << 20;
 /// The most cases in one file, and the most agents and humans in it.
 pub(crate) const MAX_CASES: usize = 10_000;
-/// The most activations that are kept.
-pub(crate) const MAX_HISTORY: usize = 10_000;

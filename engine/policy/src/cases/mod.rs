@@ -39,7 +39,7 @@ pub use run::{CaseReport, Report};
 /// What a case expects where no offer is to be given.
 pub const DENY: &str = "deny";
 /// What the other kinds of cases expect where something is to be allowed.
-pub const ALLOW: &str = "allow";
+const ALLOW: &str = "allow";
 /// The moment of a case that does not say, in Unix seconds: 2026-06-01, 12:00 UTC, a Monday.
 pub const USUAL_NOW: u64 = 1_780_315_200;
 /// The suite of a case that does not say.

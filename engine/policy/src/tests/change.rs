@@ -1,12 +1,10 @@
 //! What changes between versions, and that looking at one changes nothing.
 
-use core::time::Duration;
 use std::sync::Arc;
 
 use crate::cache::DecisionCache;
-use crate::diff::{AgentDiff, Impact, Standing, diff, renewal_spread};
+use crate::diff::{AgentDiff, Impact, Standing, diff};
 use crate::example::{ANALYTICS, CATALOGUE, NOON, POLICIES, agent, version};
-use crate::history::Epoch;
 use crate::in_force::InForce;
 
 fn changed(catalogue: &str, policies: &str) -> AgentDiff {
@@ -93,21 +91,13 @@ fn to_take_away_more_than_a_fifth_of_all_grants_is_too_much() {
 }
 
 #[test]
-fn renewals_are_spread_at_500_a_second_and_over_two_seconds_at_least() {
-    for (agents, spread) in [(0, 2_000), (1_000, 2_000), (1_001, 2_002), (100_000, 200_000)] {
-        assert_eq!(renewal_spread(agents), Duration::from_millis(spread), "{agents}");
-    }
-    assert!(renewal_spread(usize::MAX) > Duration::from_secs(1 << 30));
-}
-
-#[test]
 fn a_version_that_is_only_looked_at_decides_nothing() {
     let in_force = Arc::new(version(CATALOGUE, &[POLICIES]));
     let nothing = Arc::new(version(CATALOGUE, &[]));
     let failing = "@id(\"failing\") forbid (principal, action, resource is Obol::Tool) when { context has offer && 9223372036854775807 + context.offer.ttl > 0 };";
     let failing = Arc::new(version(CATALOGUE, &[POLICIES, failing]));
     let (analyst, cache) = (agent(&["analyst"]), DecisionCache::new());
-    let alone = InForce::new(Arc::clone(&in_force), Epoch(7));
+    let alone = InForce::new(Arc::clone(&in_force));
     let (expected, none) = alone.decide(&cache, &analyst, &NOON).unwrap();
     assert!(none.is_none() && expected.grants().len() == 1);
     for (other, failures) in [(&nothing, 0), (&failing, 2)] {
@@ -117,7 +107,6 @@ fn a_version_that_is_only_looked_at_decides_nothing() {
         let observed = observed.unwrap();
         assert_eq!((observed.version, observed.failing), (other.digest(), failures));
         assert_eq!(observed.would_change.unwrap().lost, 1);
-        assert_eq!(beside.epoch(), Epoch(7));
     }
     let same = alone.clone().observe(Some(in_force));
     assert_eq!(same.decide(&cache, &analyst, &NOON).unwrap(), (expected, None));

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use obol_policy::{
-    AgentFacts, DecisionCache, Epoch, HumanFacts, InForce, Moment as PolicyMoment, Observed, PolicyVersion,
+    AgentFacts, DecisionCache, HumanFacts, InForce, Moment as PolicyMoment, Observed, PolicyVersion,
     Registration, Standing,
 };
 use obol_session::Grant;
@@ -28,8 +28,7 @@ pub(crate) struct CedarDecider {
 impl CedarDecider {
     /// Decides by this version, and looks at the other.
     pub(crate) fn new(version: Arc<PolicyVersion>, observed: Option<Arc<PolicyVersion>>) -> Self {
-        // Which epoch it is of is the service's to say.
-        let in_force = InForce::new(version, Epoch::FIRST).observe(observed);
+        let in_force = InForce::new(version).observe(observed);
         Self { in_force, cache: DecisionCache::new() }
     }
 
