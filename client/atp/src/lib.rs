@@ -20,7 +20,7 @@
 //!
 //! What the tokens are used for.
 
-pub mod address;
+mod address;
 mod client;
 mod connect;
 mod date;

@@ -42,4 +42,4 @@ pub use self::client::{
     AsControlClient, AuthClient, AuthControlClient, BlockingClient, CallError, Client, ControlClient,
     RsControlClient, Way,
 };
-pub use self::connect::{ConnectError, ConnectOptions, DEFAULT_ANSWER_TIMEOUT, Lost};
+pub use self::connect::{ConnectError, ConnectOptions, Lost};

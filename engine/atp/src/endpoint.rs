@@ -5,7 +5,7 @@ use core::fmt;
 use core::str::FromStr;
 
 /// The longest endpoint, in bytes.
-pub const MAX_ENDPOINT_BYTES: usize = 512;
+pub(crate) const MAX_ENDPOINT_BYTES: usize = 512;
 /// The longest host name, in bytes.
 const MAX_NAME_BYTES: usize = 253;
 /// The longest part between two dots of a name, in bytes.
@@ -175,7 +175,7 @@ impl Endpoint {
     }
 
     /// Whether it is reached over TLS.
-    pub fn is_secure(&self) -> bool {
+    fn is_secure(&self) -> bool {
         self.text.starts_with(SECURE)
     }
 

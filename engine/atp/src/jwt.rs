@@ -15,8 +15,6 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::scope::ScopeSet;
-
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 7 << 10;
 /// The longest name of a key, in bytes.
@@ -92,11 +90,6 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The scopes as a set; `None` if they are not what this crate writes.
-    pub fn scope_set(&self) -> Option<ScopeSet> {
-        ScopeSet::from_texts(self.scopes.iter().map(String::as_str))
-    }
-
     /// The token's id, and how often it was rotated.
     pub fn id_and_generation(&self) -> Option<(&str, u32)> {
         match self.jti.split_once('.') {
@@ -186,7 +179,7 @@ impl JwtKey {
     }
 
     /// The public half as the `x` of a JWK; `None` for keys that have none.
-    pub fn public_x(&self) -> Option<String> {
+    fn public_x(&self) -> Option<String> {
         match &self.signer {
             Signer::Hmac(_) => None,
             Signer::Ed25519(key) => Some(to_base64url(key.verifying_key().as_bytes())),

@@ -40,11 +40,11 @@ pub use answer::{ErrorCode, Refusal, TokenAnswer};
 pub use body::{
     Authentic, Body, BodyError, KeyUsed, MAX_WINDOW_BACK_SECS, RevokeBody, Signed, TokenBody, Window,
 };
-pub use endpoint::{Endpoint, Host, MAX_ENDPOINT_BYTES, Malformed};
-pub use scope::{MAX_SCOPE_BYTES, MAX_SCOPES, NotAScope, Scope, ScopeSet};
+pub use endpoint::{Endpoint, Host, Malformed};
+pub use scope::{MAX_SCOPES, NotAScope, Scope, ScopeSet};
 pub use signature::{
-    MAX_SECRET_BYTES, MIN_SECRET_BYTES, NoCanonicalForm, SHORT_SECRET_BYTES, Secret, Signature, UnfitSecret,
-    canonical, sign_atp_body, verify_atp_signature,
+    MAX_SECRET_BYTES, MIN_SECRET_BYTES, NoCanonicalForm, Secret, Signature, UnfitSecret, canonical,
+    sign_atp_body, verify_atp_signature,
 };
 
 /// The longest body, in bytes.

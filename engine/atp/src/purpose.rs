@@ -1,7 +1,7 @@
 //! What a token is for, in the agent's words. It ends in logs, so it cannot hold what would change how a log looks.
 
 /// The longest purpose, in bytes of UTF-8.
-pub const MAX_PURPOSE_BYTES: usize = 256;
+const MAX_PURPOSE_BYTES: usize = 256;
 
 /// Code points of the category Cf (format), first and last of each range, as of Unicode 16: invisible, or they reorder
 /// what stands around them.
@@ -29,7 +29,7 @@ const FORMAT: [(u32, u32); 21] = [
     (0xE0020, 0xE007F),
 ];
 
-/// Whether a text may be a purpose: at most [`MAX_PURPOSE_BYTES`], no control or format character, no U+2028 or U+2029.
+/// Whether a text may be a purpose: at most 256 bytes, no control or format character, no U+2028 or U+2029.
 pub fn is_valid(text: &str) -> bool {
     text.len() <= MAX_PURPOSE_BYTES
         && (text.bytes().all(|byte| (0x20..0x7F).contains(&byte)) || text.chars().all(is_plain))

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Serialize, Serializer};
 
 /// The longest scope, in bytes.
-pub const MAX_SCOPE_BYTES: usize = 64;
+const MAX_SCOPE_BYTES: usize = 64;
 /// The most scopes in one request or token.
 pub const MAX_SCOPES: usize = 32;
 
@@ -80,12 +80,6 @@ impl ScopeSet {
     /// Whether all of these are in `other`.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.is_subset(&other.0)
-    }
-
-    /// Those that both have.
-    #[must_use]
-    pub fn intersection(&self, other: &Self) -> Self {
-        Self(self.0.intersection(&other.0).cloned().collect())
     }
 
     /// Sorted by bytes.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 /// A secret shorter than this is refused, in bytes: it can be guessed from one signed request.
 pub const MIN_SECRET_BYTES: usize = 16;
 /// A secret shorter than this is warned of, in bytes.
-pub const SHORT_SECRET_BYTES: usize = 32;
+const SHORT_SECRET_BYTES: usize = 32;
 /// The longest secret, in bytes.
 pub const MAX_SECRET_BYTES: usize = 1024;
 /// The member that a signature stands in, and does not cover.

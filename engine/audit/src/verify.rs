@@ -18,7 +18,7 @@ use crate::head::{self, Found, Head};
 use crate::recover::first_line;
 
 /// Problems that are listed; more are counted.
-pub const MAX_LISTED: usize = 100;
+const MAX_LISTED: usize = 100;
 
 /// What is wrong with a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -77,7 +77,7 @@ pub struct Problem {
 /// What a check found.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Report {
-    /// What is wrong; at most [`MAX_LISTED`] entries.
+    /// What is wrong; at most 100 entries.
     pub problems: Vec<Problem>,
     /// How many problems there are in all.
     pub problem_count: u64,

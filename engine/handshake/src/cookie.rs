@@ -47,7 +47,7 @@ impl fmt::Display for CookieError {
 impl core::error::Error for CookieError {}
 
 /// One key, and when it was made (Unix seconds). Wiped when dropped.
-pub struct CookieKey {
+struct CookieKey {
     key: Zeroizing<[u8; 32]>,
     generation: u8,
     made_at: u64,

@@ -6,7 +6,7 @@ use crate::error::HandshakeError;
 use crate::keys::KeyId;
 
 /// The only version of the handshake.
-pub const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// The longest origin of a service, in bytes of UTF-8.
 pub const MAX_ORIGIN_BYTES: usize = 512;

@@ -36,9 +36,9 @@ mod symmetric;
 mod system;
 mod transport;
 
-pub use cookie::{COOKIE_BYTES, CookieError, CookieKey, CookieRing, KEY_LIFE_SECS, VALIDITY_SECS};
+pub use cookie::{COOKIE_BYTES, CookieError, CookieRing, KEY_LIFE_SECS, VALIDITY_SECS};
 pub use error::HandshakeError;
-pub use header::{Header, MAX_ORIGIN_BYTES, Offer, Prologue, Purpose, VERSION};
+pub use header::{Header, MAX_ORIGIN_BYTES, Offer, Prologue, Purpose};
 pub use initiator::{AwaitsReply, Initiator, ReadyToProve};
 pub use keys::{
     AuthorityKey, AuthoritySecret, IdentityKey, IdentityPublic, KeyId, Random, SharedSecret, StaticAgreement,
@@ -51,4 +51,4 @@ pub use schedule::{ChainSecret, Established, HandshakeHash};
 pub use sek::{SEK_PROOF_BYTES, SekKey, SekPublic, verify_sek_proof};
 #[cfg(feature = "system")]
 pub use system::SystemRandom;
-pub use transport::{MAX_TRANSPORT_MESSAGES, Opener, Sealer, TransportError, open_answer, seal_answer};
+pub use transport::{Opener, Sealer, TransportError, open_answer, seal_answer};

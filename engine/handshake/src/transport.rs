@@ -12,7 +12,7 @@ use crate::pattern::TAG_BYTES;
 use crate::symmetric;
 
 /// How many messages one key seals: 2^32. Far below what either algorithm allows for messages of 64 KiB.
-pub const MAX_TRANSPORT_MESSAGES: u64 = 1 << 32;
+const MAX_TRANSPORT_MESSAGES: u64 = 1 << 32;
 
 /// The longest message of an answer, tag included: what its length in 16 bits can say.
 const MAX_PIECE_BYTES: usize = 65_535;
@@ -22,7 +22,7 @@ const MORE: u8 = 0;
 /// Why a message could not be sealed or opened. After any of these the connection is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TransportError {
-    /// The key has sealed [`MAX_TRANSPORT_MESSAGES`] messages.
+    /// The key has sealed 2^32 messages.
     Exhausted,
     /// The tag does not hold: forged, changed, repeated, out of order, or for somebody else.
     Tag,

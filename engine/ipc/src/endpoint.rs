@@ -34,7 +34,7 @@ pub const AS_CONTROL_SOCKET_VARIABLE: &str = "OBOL_AS_CONTROL_SOCKET";
 /// Names the user the daemon runs as, by number or by name.
 pub const DAEMON_USER_VARIABLE: &str = "OBOL_ENDPOINT_USER";
 /// Longest path of a socket, in bytes: what `sun_path` holds on Linux, less the NUL that ends it.
-pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 const RUNTIME_DIR_VARIABLE: &str = "XDG_RUNTIME_DIR";
 const AGENT_SOCKET_IN_RUNTIME_DIR: &str = "obol/agent.sock";
@@ -73,7 +73,7 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`EndpointError`] when the path is empty, holds a NUL byte or exceeds [`MAX_SOCKET_PATH_BYTES`].
+    /// [`EndpointError`] when the path is empty, holds a NUL byte or exceeds 107 bytes.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self, EndpointError> {
         let path = path.into();
         let bytes = path.as_os_str().as_bytes();
@@ -330,7 +330,7 @@ pub enum EndpointError {
         /// The path.
         path: PathBuf,
     },
-    /// A path longer than [`MAX_SOCKET_PATH_BYTES`].
+    /// A path longer than 107 bytes.
     TooLong {
         /// The path.
         path: PathBuf,

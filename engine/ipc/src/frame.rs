@@ -14,7 +14,7 @@ pub const HEADER_BYTES: usize = 4;
 /// Longest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 65_536;
 /// Most that a [`FrameDecoder`] ever holds: one frame of the longest kind.
-pub const MAX_BUFFERED_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
+const MAX_BUFFERED_BYTES: usize = HEADER_BYTES + MAX_BODY_BYTES;
 /// First size of a decoder's buffer, in bytes: dozens of ordinary requests, or several tokens.
 const FIRST_BUFFER_BYTES: usize = 4_096;
 
@@ -243,7 +243,7 @@ impl fmt::Debug for Body<'_> {
 ///
 /// Feed it with [`push`](Self::push), or read straight into [`spare`](Self::spare) and report with
 /// [`filled`](Self::filled); then [`pop`](Self::pop) until `None`. What it holds grows with what has arrived, never
-/// with what a header declares, and never past [`MAX_BUFFERED_BYTES`].
+/// with what a header declares, and never past one frame of the longest kind.
 pub struct FrameDecoder {
     buffer: Wiped,
     /// Bytes before `start` have been popped, bytes from `end` on are free.

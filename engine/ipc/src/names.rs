@@ -12,15 +12,15 @@ use crate::binary::{Binary, BinaryError, Input, Output, binary_enum, binary_text
 use crate::frame::EncodeError;
 
 /// Longest reason for a flush or an event, in bytes. It ends in logs, which should stay readable.
-pub const MAX_REASON_BYTES: usize = 512;
+const MAX_REASON_BYTES: usize = 512;
 /// Longest kind of a security event, in bytes: room for a CAEP or RISC event type URI.
-pub const MAX_EVENT_KIND_BYTES: usize = 256;
+const MAX_EVENT_KIND_BYTES: usize = 256;
 /// Longest name that an operator of the Authentication Service gives, in bytes.
 pub const MAX_LABEL_BYTES: usize = 256;
 /// Longest name, class or role that an agent asks for, in bytes.
-pub const MAX_WISHED_NAME_BYTES: usize = 64;
+const MAX_WISHED_NAME_BYTES: usize = 64;
 /// Longest name a client or server introduces itself by, in bytes.
-pub const MAX_PEER_NAME_BYTES: usize = 128;
+const MAX_PEER_NAME_BYTES: usize = 128;
 
 checked_text!(
     /// Why an operator acts, for the log: 1 to 512 bytes of UTF-8 without control characters.

@@ -244,14 +244,6 @@ impl Refusal {
         )
     }
 
-    /// `POLICY_DENY`: the tool is denied, whatever is queued for it.
-    pub fn policy_deny() -> Self {
-        Self::new(
-            ErrorCode::PolicyDeny,
-            "policy denies this tool; do not retry, ask the operator to allow it",
-        )
-    }
-
     /// `NO_SESSION`: there is none.
     pub fn no_session() -> Self {
         Self::new(ErrorCode::NoSession, "there is no session; authenticate the agent, then ask again")

@@ -7,7 +7,7 @@ use obol_session::Call;
 use parking_lot::{Mutex, MutexGuard};
 
 /// The most calls that wait for their token.
-pub const MAX_APPROVED: usize = 256;
+pub(crate) const MAX_APPROVED: usize = 256;
 
 /// A call that a human said yes to.
 #[derive(Clone, PartialEq, Eq, Debug)]

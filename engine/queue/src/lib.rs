@@ -75,13 +75,13 @@ pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
 
-pub use self::approvals::{ApprovedCall, MAX_APPROVED};
+pub use self::approvals::ApprovedCall;
 pub use self::approved::DrawnCall;
 pub use self::builder::QueueBuilder;
 pub use self::draw::{Draw, Ready, ToolHandle};
 pub use self::error::{ApproveError, DequeueError, ProvisionError, StoreOpenError, Unavailable};
 pub use self::keys::MasterKey;
-pub use self::operate::{DenyError, FlushScope, Flushed, MAX_OPERATOR_DENIALS};
+pub use self::operate::{DenyError, FlushScope, Flushed};
 pub use self::queue::Queue;
 pub use self::session::SessionState;
 pub use self::source::{Order, SourceError, TokenSource, Tokens};

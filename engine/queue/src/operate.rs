@@ -53,13 +53,13 @@ impl fmt::Display for FlushScope {
 }
 
 /// The most tools on the operator's own list of denials.
-pub const MAX_OPERATOR_DENIALS: usize = 4096;
+const MAX_OPERATOR_DENIALS: usize = 4096;
 
 /// Why a denial was not noted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DenyError {
-    /// There are [`MAX_OPERATOR_DENIALS`].
+    /// There are 4,096.
     TooMany,
     /// The store failed. The tool is denied until a restart.
     Unavailable(Unavailable),

@@ -16,7 +16,7 @@ pub const MAX_LEASE_SECS: u64 = 900;
 /// A token's life where the grant does not say, in seconds.
 pub const DEFAULT_TTL_SECS: u64 = 60;
 /// The longest life a token may have, in seconds.
-pub const MAX_TTL_SECS: u64 = 3600;
+pub(crate) const MAX_TTL_SECS: u64 = 3600;
 
 /// Whether a document may name this audience: 1 to [`MAX_AUDIENCE_BYTES`] bytes without any control character, also beyond
 /// ASCII.

@@ -38,13 +38,10 @@ mod unfit;
 mod writer;
 
 pub use contention::attempts;
-pub use options::{
-    InvalidOption, MAX_CLOCK_DIFFERENCE_SECS, MAX_NAMESPACE_BYTES, MAX_PASSWORD_BYTES, REPLY_TIMEOUT,
-    RedisOptions, Server,
-};
+pub use options::{InvalidOption, MAX_CLOCK_DIFFERENCE_SECS, MAX_PASSWORD_BYTES, RedisOptions, Server};
 pub use receipts::RedisReceipts;
-pub use records::{MAX_RECORD_BYTES, News, Record, RedisRecords};
-pub use sessions::{MAX_SHARED_SESSIONS, MAX_STALENESS, RedisSessionTable};
+pub use records::{News, Record, RedisRecords};
+pub use sessions::{MAX_STALENESS, RedisSessionTable};
 pub use spent::{RedisOpenError, RedisSpentSet};
 pub use unfit::Unfit;
-pub use writer::{MAX_BATCH, MAX_WAITING, WATCH_INTERVAL};
+pub use writer::WATCH_INTERVAL;

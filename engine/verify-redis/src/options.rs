@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 /// fence, twice.
 pub const MAX_CLOCK_DIFFERENCE_SECS: u64 = 5;
 /// How long a reply may take unless told otherwise; also the most that connecting may take.
-pub const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest password, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 4096;
 /// The longest namespace, in bytes. It is part of every key.
-pub const MAX_NAMESPACE_BYTES: usize = 32;
+const MAX_NAMESPACE_BYTES: usize = 32;
 
 /// Why a setting was not taken.
 #[derive(Debug)]

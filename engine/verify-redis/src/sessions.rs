@@ -36,7 +36,7 @@ use crate::unfit::Unfit;
 use crate::writer::WATCH_INTERVAL;
 
 /// The most sessions in one table. All of them are read again when one changes.
-pub const MAX_SHARED_SESSIONS: usize = 10_000;
+const MAX_SHARED_SESSIONS: usize = 10_000;
 /// How old what is known about the sessions may be.
 pub const MAX_STALENESS: Duration = Duration::from_millis(800);
 

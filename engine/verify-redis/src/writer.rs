@@ -18,9 +18,9 @@ use crate::options::RedisOptions;
 use crate::unfit::Unfit;
 
 /// The most spends that may wait for a round trip.
-pub const MAX_WAITING: usize = 1 << 14;
+pub(crate) const MAX_WAITING: usize = 1 << 14;
 /// The most marks in one script. Keeps the time that it holds the server up below a millisecond.
-pub const MAX_BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 /// How often the server is looked at, busy or not.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// A server that has not answered for this long counts as gone. More than a watch interval and less than a second.

@@ -168,7 +168,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// [`AuthError::Identity`].
-    pub fn forget_registration(&mut self) -> Result<(), AuthError> {
+    pub(crate) fn forget_registration(&mut self) -> Result<(), AuthError> {
         Ok(self.identity.set_asked(None)?)
     }
 

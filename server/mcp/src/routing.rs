@@ -113,7 +113,7 @@ impl Outline {
 }
 
 /// Whether a revision is one whose requests say by themselves what they speak.
-pub fn is_stateless_version(version: &str) -> bool {
+fn is_stateless_version(version: &str) -> bool {
     version.len() == DATE_BYTES && version >= FIRST_STATELESS
 }
 

@@ -26,7 +26,7 @@ pub(crate) use self::link::{Link, Unwritten};
 
 /// How long to wait for a connection, for the hello, and for an answer beyond the time the request itself may wait.
 /// A daemon on the same machine that is silent for this long is stuck.
-pub const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client that was connected tries to reach its daemon again, unless its answer timeout is shorter. Enough for
 /// a restart.
@@ -73,7 +73,7 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Options for this client: codec `json`, [`DEFAULT_ANSWER_TIMEOUT`].
+    /// Options for this client: codec `json`, an answer within ten seconds.
     pub const fn new(client: PeerName) -> Self {
         Self { client, codec: Codec::Json, answer_timeout: DEFAULT_ANSWER_TIMEOUT }
     }

@@ -13,7 +13,7 @@
 //! what was checked, whatever is renamed meanwhile.
 //!
 //! Nothing here waits for another process: a FIFO is opened without blocking and refused, and reading a file ends after
-//! [`READ_PATIENCE`], also when the network mount it lies on does not answer.
+//! two seconds, also when the network mount it lies on does not answer.
 
 mod change;
 mod error;
@@ -33,7 +33,7 @@ pub use self::error::{Fault, PrivateFileError};
 use self::place::{Place, Rule};
 
 /// How long reading one file may take.
-pub const READ_PATIENCE: Duration = Duration::from_secs(2);
+const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a file is looked for again that vanished between finding and opening it: a folder was swapped.
 const TRIES: usize = 3;
 

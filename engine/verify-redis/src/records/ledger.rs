@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::Record;
 
 /// The longest record, in bytes.
-pub const MAX_RECORD_BYTES: usize = 64 << 10;
+const MAX_RECORD_BYTES: usize = 64 << 10;
 /// About as many records are forgotten in one change at most.
 const MAX_FORGOTTEN: usize = 2_000;
 const END_BYTES: usize = 8;

@@ -28,8 +28,6 @@ use crate::spent::RedisOpenError;
 use crate::unfit::Unfit;
 use ledger::{Keeper, Ledger, Unbelievable};
 
-pub use ledger::MAX_RECORD_BYTES;
-
 /// The most rows in one reply.
 const PAGE_ROWS: usize = 2_000;
 

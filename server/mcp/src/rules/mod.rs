@@ -135,7 +135,7 @@ impl Rules {
     }
 
     /// Whether what no session was granted is left out of `tools/list`.
-    pub fn hides(&self) -> bool {
+    pub(crate) fn hides(&self) -> bool {
         self.hide_not_granted
     }
 

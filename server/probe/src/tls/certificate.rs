@@ -121,7 +121,7 @@ pub async fn greet(
 }
 
 /// The same, with what the two agreed on.
-pub async fn greet_for(
+pub(crate) async fn greet_for(
     certificate: Option<&Certificate>,
     stream: TcpStream,
     patience: Duration,
