@@ -167,6 +167,15 @@ impl Options {
     ///
     /// [`BindError`] says why an address is not taken.
     pub async fn bind<S: Serve>(self, served: S) -> Result<S::Service, BindError> {
+        self.take().await.map(|front| served.on(front))
+    }
+
+    /// Takes the addresses, for who makes the service of them itself.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] says why an address is not taken.
+    pub async fn take(self) -> Result<Front, BindError> {
         self.check()?;
         let http = self.http.map(Loopback::bind).transpose()?;
         let (mut listener, mut addresses) = (None, Vec::new());
@@ -180,7 +189,7 @@ impl Options {
             addresses.push(http.local_addr().map_err(|error| BindError::Io(asked, error))?);
         }
         let addresses = addresses.into_iter().map(Address::Tcp).collect();
-        Ok(served.on(Front { listener, http, addresses, stop: Stop::new(), options: self }))
+        Ok(Front { listener, http, addresses, stop: Stop::new(), options: self })
     }
 }
 
@@ -219,7 +228,10 @@ impl Grip {
     ///
     /// [`CertificateError`] names the file that cannot be used; the certificate stays as it was.
     pub fn reload_certificate(&self) -> Result<(), CertificateError> {
-        self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
+        let Some(certificate) = &self.certificate else { return Ok(()) };
+        certificate.reload()?;
+        tracing::info!("the certificate was read again");
+        Ok(())
     }
 }
 
@@ -230,6 +242,11 @@ impl Front {
         Grip { certificate, addresses: Arc::clone(&self.addresses), stop: self.stop.clone() }
     }
 
+    /// Whether none but this machine reaches it.
+    pub fn is_loopback(&self) -> bool {
+        self.options.listen.is_some_and(|listen| listen.ip().is_loopback())
+    }
+
     /// The word to stop, for what runs beside the serving.
     pub fn stop(&self) -> Stop {
         self.stop.clone()
@@ -237,8 +254,7 @@ impl Front {
 
     /// Whether none but this machine reaches it, and no certificate says who is meant.
     pub fn is_plain_loopback(&self) -> bool {
-        self.options.certificate.is_none()
-            && self.options.listen.is_some_and(|listen| listen.ip().is_loopback())
+        self.options.certificate.is_none() && self.is_loopback()
     }
 
     /// Serves until `shutdown` resolves or somebody says stop, then lets requests under way finish, for a while.

@@ -5,7 +5,6 @@
 
 mod code;
 mod counters;
-mod error;
 mod events;
 mod lasting;
 mod load;
@@ -19,27 +18,27 @@ mod stream;
 
 use core::future::Future;
 use core::net::SocketAddr;
-use core::pin::pin;
 use core::time::Duration;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{AnyStream, Connections};
-use obol_probe::health::{self, Health, Loopback};
+use obol_probe::accept::AnyStream;
+use obol_probe::contract::Address;
+use obol_probe::front::{self, Front, Grip};
+use obol_probe::health::Health;
 use obol_probe::http::{Bounds, serve_for};
 use obol_probe::stop::Stop;
-use obol_probe::tls::greet;
-use tokio::net::TcpListener;
+use obol_probe::tls::CertificateError;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tower::ServiceExt as _;
 
 pub use self::code::ProblemCode;
 use self::counters::{Counters, Seen};
-pub use self::error::BindError;
 use self::lasting::Lasting;
 use self::routes::{Peer, Shared};
 use self::ssf::Streams;
@@ -50,15 +49,12 @@ use crate::mail::Mail;
 use crate::remote::Operator;
 use crate::ssf::Events;
 pub use obol_probe::contract::Ended;
+pub use obol_probe::front::BindError;
 pub use obol_probe::rate::Rate;
 pub use obol_probe::tls::{Certificate, TLS13};
 
-/// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
-const MAX_CONNECTIONS: usize = 4_096;
 /// How often one source may send a message of each kind: a second, and at once.
 const RATE: (u32, u32) = (20, 40);
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const BOUNDS: Bounds = Bounds {
     header_timeout: Duration::from_secs(10),
     max_header_bytes: 16 << 10,
@@ -68,8 +64,6 @@ const BOUNDS: Bounds = Bounds {
 };
 /// How long a connection may live. Answers are small but for streams, so this is what bounds a peer that reads none of them.
 const LIFE: Duration = Duration::from_secs(300);
-/// How long requests under way may take when the service stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked for events that nobody was woken for.
 const DISPATCH_EVERY: Duration = Duration::from_millis(500);
 /// How often what is over is forgotten.
@@ -78,10 +72,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 /// Where to listen, and how.
 #[derive(Debug)]
 pub struct Options {
-    listen: SocketAddr,
-    certificate: Option<Arc<Certificate>>,
-    probes: Option<SocketAddr>,
-    max_connections: usize,
+    front: front::Options,
     rate: Option<Rate>,
     events: Option<Arc<Events>>,
     mail: Option<Arc<Mail>>,
@@ -97,10 +88,7 @@ impl Options {
     pub fn new(listen: SocketAddr) -> Self {
         let rate = Rate::new(RATE.0).map(|rate| rate.with_burst(RATE.1));
         Self {
-            listen,
-            certificate: None,
-            probes: None,
-            max_connections: MAX_CONNECTIONS,
+            front: front::Options::new(listen),
             rate,
             events: None,
             mail: None,
@@ -131,21 +119,28 @@ impl Options {
     /// With TLS.
     #[must_use]
     pub fn certificate(mut self, certificate: Arc<Certificate>) -> Self {
-        self.certificate = Some(certificate);
+        self.front = self.front.certificate(certificate);
         self
     }
 
-    /// Serves `/livez`, `/readyz` and `/metrics` on this address of loopback.
+    /// Also serves `/livez`, `/readyz` and `/metrics`, on this loopback address.
     #[must_use]
-    pub fn probes(mut self, address: SocketAddr) -> Self {
-        self.probes = Some(address);
+    pub fn http_at(mut self, address: SocketAddr) -> Self {
+        self.front = self.front.http_at(address);
         self
     }
 
     /// The most connections at a time; 4,096.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections;
+        self.front = self.front.max_connections(connections);
+        self
+    }
+
+    /// How long requests under way may take when the service stops; 10 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.front = self.front.drain_timeout(timeout);
         self
     }
 
@@ -184,10 +179,7 @@ impl Options {
     ///
     /// [`BindError`] says why one may not.
     pub fn check(&self) -> Result<(), BindError> {
-        if !self.listen.ip().is_loopback() && self.certificate.is_none() {
-            return Err(BindError::Remote(self.listen));
-        }
-        self.probes.map_or(Ok(()), Loopback::check).map_err(BindError::from)
+        self.front.check()
     }
 
     /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
@@ -195,185 +187,138 @@ impl Options {
     /// # Errors
     ///
     /// [`BindError`] says why an address is not taken.
-    pub async fn bind(mut self, authority: Arc<Authority>) -> Result<Service, BindError> {
-        self.check()?;
-        let (public, local_addr) = bind(self.listen).await?;
-        let probes = self.probes.map(Loopback::bind).transpose()?;
-        let probe_addr = match &probes {
-            None => None,
-            Some(probes) => Some(probes.local_addr().map_err(|error| BindError::Io(self.listen, error))?),
-        };
-        let counters = Arc::new(Counters::default());
-        let stop = Stop::new();
-        let events = self.events.clone();
-        let operator = self.operator.take();
+    pub async fn bind(self, authority: Arc<Authority>) -> Result<Service, BindError> {
+        let Self { front, rate, events, mail, operator, .. } = self;
+        let front = front.take().await?;
+        let (counters, stop) = (Arc::new(Counters::default()), front.stop());
         let parts = (Arc::clone(&authority), Arc::clone(&counters), operator);
-        let shared = Shared::new(parts, self.rate, stop.clone(), events);
+        let shared = Shared::new(parts, rate, stop.clone(), events.clone());
         let routes = routes::router(Arc::new(shared));
         #[cfg(feature = "people")]
         let routes = match self.providers.clone() {
             None => routes,
             Some(providers) => {
-                let (policies, events) = (self.policies.clone(), self.events.clone());
-                let kept = pages::Kept { policies, events };
-                let pages = pages::Pages::new(Arc::clone(&authority), providers, kept, self.rate);
+                let kept = pages::Kept { policies: self.policies, events: events.clone() };
+                let pages = pages::Pages::new(Arc::clone(&authority), providers, kept, rate);
                 routes.merge(pages::router(Arc::new(pages)))
             }
         };
-        let routes = match &self.events {
+        let routes = match &events {
             None => routes,
             Some(events) => {
                 let (events, authority, counters) =
                     (Arc::clone(events), Arc::clone(&authority), Arc::clone(&counters));
-                let streams = Streams::new(events, authority, counters, self.rate, stop.clone());
+                let streams = Streams::new(events, authority, counters, rate, stop);
                 routes.merge(ssf::router(Arc::new(streams)))
             }
         };
-        let routes = match local_addr.ip().is_loopback() {
+        let routes = match front.is_loopback() {
             true => meant::for_us(routes, authority.settings().origin(), Arc::clone(&counters)),
             false => routes,
         };
         Ok(Service {
+            watched: Arc::new(Watched { authority, counters }),
             routes,
-            public,
-            probes,
-            counters,
-            authority,
-            addresses: Addresses { public: local_addr, probes: probe_addr },
-            stop,
-            options: self,
+            front,
+            events,
+            mail,
+            #[cfg(feature = "people")]
+            providers: self.providers,
         })
     }
 }
 
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
-    let failed = |error| BindError::Io(address, error);
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    Ok((listener, local))
-}
-
-/// Where a service listens, with the ports that the system chose where none were given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Addresses {
-    /// For agents and resource servers.
-    pub public: SocketAddr,
-    /// For health and metrics.
-    pub probes: Option<SocketAddr>,
-}
-
-/// Speaks to a service that runs. Dropping it does nothing.
+/// Steers a service from elsewhere, running or not. Dropping it does nothing. What can be reloaded is the certificate; policy and whose
+/// word is taken change in what the service was made of.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    authority: Arc<Authority>,
-    addresses: Addresses,
-    stop: Stop,
+    /// The directory ends with the service, whoever still has a handle.
+    watched: Weak<Watched>,
+    grip: Grip,
 }
 
 impl Handle {
-    /// Ends the service, without waiting for it.
+    /// Takes no more connections, finishes what is under way, and ends [`Service::run`]. Does not wait for that.
     pub fn stop(&self) {
-        self.stop.say();
+        self.grip.stop();
     }
 
-    /// Where it listens.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    /// Where it listens: for agents and resource servers, and for those who watch it.
+    pub fn addresses(&self) -> &[Address] {
+        self.grip.addresses()
+    }
+
+    /// Reads the certificate again, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] names the file that cannot be used; the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<(), CertificateError> {
+        self.grip.reload_certificate()
     }
 
     /// Whether sessions can be opened and ended.
     ///
     /// # Errors
     ///
-    /// Says why not.
+    /// Why not, in words.
     pub fn health(&self) -> Result<(), String> {
-        self.authority.health()
+        self.watched.upgrade().map_or_else(|| Err("stopped".to_owned()), |watched| watched.ready())
     }
 }
 
-/// The service, with its addresses.
+/// The service, with its addresses; bound and not running yet.
 #[derive(Debug)]
 pub struct Service {
-    authority: Arc<Authority>,
+    watched: Arc<Watched>,
     routes: axum::Router,
-    public: TcpListener,
-    probes: Option<Loopback>,
-    counters: Arc<Counters>,
-    addresses: Addresses,
-    stop: Stop,
-    options: Options,
+    front: Front,
+    events: Option<Arc<Events>>,
+    mail: Option<Arc<Mail>>,
+    #[cfg(feature = "people")]
+    providers: Option<Arc<crate::identity::Providers>>,
 }
 
 impl Service {
-    /// What others speak to it with while it runs.
+    /// A handle to steer this service with.
     pub fn handle(&self) -> Handle {
-        Handle { authority: Arc::clone(&self.authority), addresses: self.addresses, stop: self.stop.clone() }
+        Handle { watched: Arc::downgrade(&self.watched), grip: self.front.grip() }
     }
 
     /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
-        let forgetting = tokio::spawn(forget(Arc::clone(&self.authority)));
-        let dispatching = tokio::spawn(dispatch(Arc::clone(&self.authority)));
-        let events = self.options.events.clone();
-        let listening = events.map(|events| tokio::spawn(events.run(Arc::clone(&self.authority), now)));
-        let attesting = Arc::clone(&self.authority);
-        let attesting = tokio::spawn(async move { attesting.attestors().run(|| now().secs()).await });
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
+        let mut beside = self.beside();
+        let Self { watched, routes, front, mail, .. } = self;
+        let authority = &watched.authority;
         // Its tasks end when it is dropped.
-        let _mailing = self
-            .options
-            .mail
-            .as_ref()
-            .map(|mail| mail.run(self.authority.notices(), self.authority.settings().origin()));
-        #[cfg(feature = "people")]
-        let _asking = self.options.providers.clone().filter(|all| all.ask_for_calls()).map(|all| {
-            let (asking, heard) =
-                (Asking::new(all, Arc::clone(&self.authority), now), self.authority.notices().listen());
-            let mut tasks = tokio::task::JoinSet::new();
-            tasks.spawn(asking.run(heard));
-            tasks
-        });
-        let health = Watched { authority: Arc::clone(&self.authority), counters: Arc::clone(&self.counters) };
-        let (probes, stop) = (self.probes.take(), self.stop.clone());
-        let watched = async {
-            if let Some(probes) = probes {
-                health::serve(probes, Arc::new(health), &stop).await;
-            }
-        };
-        let (ended, ()) = tokio::join!(self.serve(shutdown), watched);
-        forgetting.abort();
-        dispatching.abort();
-        attesting.abort();
-        if let Some(listening) = listening {
-            listening.abort();
-        }
+        let _mailing = mail.as_ref().map(|mail| mail.run(authority.notices(), authority.settings().origin()));
+        let health = Arc::clone(&watched);
+        let one = move |stream, peer, stop| connection(stream, peer, routes.clone(), stop);
+        let ended = front.serve(shutdown, health, one).await;
+        beside.shutdown().await;
         ended
     }
 
-    async fn serve(self, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { routes, mut public, stop, options, .. } = self;
-        let mut connections = Connections::at_most(options.max_connections);
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let (stream, peer, permit) = tokio::select! {
-                () = &mut shutdown => break,
-                () = stop.said() => break,
-                next = connections.next(&mut public) => next,
-            };
-            let (routes, stop) = (routes.clone(), stop.clone());
-            let certificate = options.certificate.clone();
-            connections.spawn(permit, async move {
-                if let Some(stream) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
-                    connection(stream, peer, routes, &stop).await;
-                }
-            });
+    /// What runs beside the serving. It ends when the answer is dropped.
+    fn beside(&self) -> JoinSet<()> {
+        let authority = &self.watched.authority;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(forget(Arc::clone(authority)));
+        tasks.spawn(dispatch(Arc::clone(authority)));
+        if let Some(events) = &self.events {
+            tasks.spawn(Arc::clone(events).run(Arc::clone(authority), now));
         }
-        drop(public);
-        stop.say();
-        Ended { cut_off: connections.drain(DRAIN_TIMEOUT).await }
+        let attesting = Arc::clone(authority);
+        tasks.spawn(async move { attesting.attestors().run(|| now().secs()).await });
+        #[cfg(feature = "people")]
+        if let Some(all) = self.providers.clone().filter(|all| all.ask_for_calls()) {
+            tasks.spawn(Asking::new(all, Arc::clone(authority), now).run(authority.notices().listen()));
+        }
+        tasks
     }
 }
 
-async fn connection(stream: AnyStream, peer: SocketAddr, routes: axum::Router, stop: &Stop) {
+async fn connection(stream: AnyStream, peer: SocketAddr, routes: axum::Router, stop: Stop) {
     let lasting = Lasting::default();
     let of_requests = lasting.clone();
     let routes = routes.map_request(move |mut request: Request<Incoming>| {
@@ -387,10 +332,11 @@ async fn connection(stream: AnyStream, peer: SocketAddr, routes: axum::Router, s
             tokio::time::sleep(LIFE).await;
         }
     };
-    serve_for(stream, TowerToHyperService::new(routes), BOUNDS, over, stop).await;
+    serve_for(stream, TowerToHyperService::new(routes), BOUNDS, over, &stop).await;
 }
 
 /// What `/readyz` and `/metrics` say.
+#[derive(Debug)]
 struct Watched {
     authority: Arc<Authority>,
     counters: Arc<Counters>,

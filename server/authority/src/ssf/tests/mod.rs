@@ -130,7 +130,7 @@ impl Listening {
         let events = Arc::new(Events::new(settings, client.clone()));
         let options = Options::new("127.0.0.1:0".parse().unwrap()).events(Arc::clone(&events));
         let service = options.bind(Arc::clone(&authority)).await.unwrap();
-        let address = service.handle().addresses().public;
+        let address = service.handle().addresses()[0].tcp().unwrap();
         let place = Target::parse(&format!("http://{address}/v1/events")).unwrap();
         let serving = tokio::spawn(async move {
             let _said_in_the_log = service.run(core::future::pending()).await;

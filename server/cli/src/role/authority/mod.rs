@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use obol_authority::directory::RedbDirectory;
-use obol_authority::http::{Certificate, Service};
+use obol_authority::http::{Handle, Service};
 use obol_authority::policy::{KeptPolicy, Policies};
 use obol_authority::{Authority, Events, Now, Outbound, Parts, Settings};
 use obol_handshake::AuthoritySecret;
 use obol_ipc::Endpoint;
+use obol_probe::contract::Address;
 use obol_probe::notify::Notifier;
 use obol_probe::stop::Stop;
 use obol_secret::key::Key32;
@@ -96,15 +97,17 @@ pub(crate) fn run(args: &AsArgs, config: &As) -> Outcome {
         let control = Arc::new(control.with_mail(mail));
         let options = options.operator(Arc::<Control>::clone(&control));
         let service = options.bind(Arc::clone(&authority)).await.map_err(Failure::unavailable)?;
-        let address = service.handle().addresses().public;
-        tracing::info!(%address, "listening");
+        let handle = service.handle();
+        for address in handle.addresses().iter().filter_map(Address::tcp).take(1) {
+            tracing::info!(%address, "listening");
+        }
         let reloads = signal(SignalKind::hangup())?;
         tracing::info!(words, pin, "the key that agents pin");
         let stop = Stop::new();
         let operated = operator.serve(Door(control), NAME, stop.clone())?;
         let events = (events, places.events, authority.settings().origin().to_owned());
         let attestors = (Arc::clone(&authority), places.attestors, outbound);
-        let reload = Reload { policies, folder: places.policy, certificate, events, attestors };
+        let reload = Reload { policies, folder: places.policy, handle, events, attestors };
         serve(service, &authority, notifier, reloads, reload).await?;
         stop.say();
         let _panicked = tokio::task::block_in_place(|| operated.join());
@@ -214,7 +217,7 @@ fn now() -> Now {
 struct Reload {
     policies: Arc<Policies>,
     folder: Option<PathBuf>,
-    certificate: Option<Arc<Certificate>>,
+    handle: Handle,
     /// Who is listened to, the file that says so, and what the service is known as.
     events: (Arc<Events>, Option<PathBuf>, String),
     /// Who takes others at their word, the file that says whom, and what their keys are fetched with.
@@ -228,10 +231,8 @@ impl Reload {
             notifier.reloading();
             tokio::task::block_in_place(|| {
                 policy::reload(&self.policies, self.folder.as_deref());
-                match self.certificate.as_ref().map(|certificate| certificate.reload()) {
-                    None => {}
-                    Some(Ok(())) => tracing::info!("the certificate was read again"),
-                    Some(Err(error)) => tracing::error!(%error, "the certificate stays as it was"),
+                if let Err(error) = self.handle.reload_certificate() {
+                    tracing::error!(%error, "the certificate stays as it was");
                 }
                 let ((events, heard, origin), (authority, file, outbound)) = (&self.events, &self.attestors);
                 match setup::events(heard.as_ref(), origin, outbound) {

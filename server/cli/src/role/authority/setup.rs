@@ -188,7 +188,7 @@ pub(super) fn options(
         options = options.certificate(Arc::clone(certificate));
     }
     if let Some(address) = probes(args, config)? {
-        options = options.probes(address);
+        options = options.http_at(address);
     }
     options.check().map_err(Failure::unavailable)?;
     Ok(options)
