@@ -495,7 +495,7 @@ fn registered(seen: RegistrationResult) -> Result<RegistrationResult, Error> {
             let code = seen.code.as_deref().unwrap_or("-");
             (Code::ApprovalPending, format!("a human has yet to approve the agent: `obol approve {code}`"))
         }
-        RegistrationState::Denied => (Code::ApprovalDenied, "a human said no to the agent".to_owned()),
+        RegistrationState::Denied => (Code::ApprovalDenied, "a human denied the agent".to_owned()),
         RegistrationState::Expired => {
             (Code::Expired, "nobody decided about the agent in time; register it again".to_owned())
         }

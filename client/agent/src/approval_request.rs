@@ -42,7 +42,7 @@ impl ApprovedCall {
         }
     }
 
-    /// The resource server, where the tool is granted for several.
+    /// The resource server, if the tool is granted for several.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = Some(audience.into());

@@ -189,7 +189,7 @@ impl CallOptions {
         self
     }
 
-    /// The call is one that a human said yes to before: what its token is drawn by. No human is asked then.
+    /// The approval ID of a call that a human has already approved. No human is asked then.
     #[must_use]
     pub fn approval_id(mut self, id: impl Into<String>) -> Self {
         self.approval_id = Some(id.into());
@@ -323,7 +323,7 @@ fn prompt_on_stderr(seen: &RegistrationResult) {
         None => format!("Where the service runs:\n\n  obol approve {code}"),
     };
     let text = format!(
-        "A human has to approve this agent. {how}\n\nThey see the agent's key in words, and must see these:\n\n  {}\n\n",
+        "A human must approve this agent. {how}\n\nThey see the agent's key in words, which must be these:\n\n  {}\n\n",
         seen.words
     );
     // Nobody may be there to read it.

@@ -96,21 +96,21 @@ impl Options {
         self
     }
 
-    /// Further hosts that the plain secret of the environment may be used for.
+    /// Further hosts for which the secret from the environment may be used.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = Host>) -> Self {
         self.hosts = hosts.into_iter().collect();
         self
     }
 
-    /// Endpoints that are used though they are not at the host whose document names them.
+    /// Endpoints to use even though they are not at the host whose document names them.
     #[must_use]
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         self.endpoints = endpoints.into_iter().collect();
         self
     }
 
-    /// Hosts that may be at addresses that are not public.
+    /// Hosts that may have addresses that are not public.
     #[must_use]
     pub fn allow_private(mut self, hosts: impl IntoIterator<Item = Host>) -> Self {
         self.allow_private = hosts.into_iter().collect();

@@ -127,7 +127,7 @@ export interface ApprovalOptions {
 /** A call that a human is asked about; what is not said is as the grant has it. */
 export interface ApprovedCall {
   tool: string;
-  /** The resource server, where the tool is granted for several. */
+  /** The resource server, if the tool is granted for several. */
   audience?: string;
   action?: string | string[];
   resource?: string;
@@ -143,7 +143,7 @@ export interface ApprovalRequestOptions {
   purpose?: string;
   /** Milliseconds, in whole seconds, for which they may be made after the yes; five minutes if nothing is said, which is the longest. */
   lifetime?: number;
-  /** How often each call may be made that does not say so itself. */
+  /** How often each call may be made, unless the call sets its own count. */
   count?: number;
   /** Milliseconds to wait for the human; six minutes if nothing is said. */
   timeout?: number;

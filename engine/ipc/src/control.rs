@@ -60,7 +60,7 @@ protocol! {
 pub struct ProvisionParams {
     /// The session document, keys included.
     pub session: SessionDocumentText,
-    /// Take it although a flush holds new sessions back, and hold none back any more.
+    /// Take the session even if a flush holds new sessions back, and stop holding them back.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub resume: bool,
 }

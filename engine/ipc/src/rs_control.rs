@@ -18,7 +18,7 @@ protocol! {
     /// The socket of the resource server's operator.
     RsControlProtocol { RsControlMethod, RsControlRequest, RsControlReply }
 
-    /// Accept no token of a session, or of an agent's sessions, any more, for good.
+    /// Stop accepting tokens of a session, or of an agent's sessions, for good.
     Revoke "revoke" (RevokeParams) -> RevokeResult;
     /// The sessions whose tokens are accepted, without their keys, a page at a time.
     Status "status" (StatusParams) -> RsStatusResult;

@@ -37,7 +37,7 @@ impl BodyOpenError {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Suite => "the token's suite is not its session's",
-            Self::Signature => "the signature does not hold",
+            Self::Signature => "the signature is not valid",
             Self::Decryption => "the body cannot be decrypted",
             Self::Body => "the body is malformed",
         }

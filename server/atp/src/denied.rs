@@ -57,7 +57,7 @@ impl Denied {
     }
 
     pub(crate) fn invalid_signature() -> Self {
-        Self::new(ErrorCode::InvalidSignature, "the signature does not hold for this agent")
+        Self::new(ErrorCode::InvalidSignature, "the signature is not valid for this agent")
     }
 }
 

@@ -174,14 +174,14 @@ impl Refused {
         match self {
             Self::NotOffered(what) => write!(
                 f,
-                "policy offers this agent no such call with a human's yes: {what}; see `obol policy explain`"
+                "policy does not offer this agent such a call, even with a human's approval: {what}; see `obol policy explain`"
             ),
-            Self::CallDenied => f.write_str("policy does not let you say yes to this call of this agent"),
+            Self::CallDenied => f.write_str("policy does not let you approve this agent's call"),
             Self::TooManyAsked => {
-                f.write_str("this agent has asked for a human's yes as often as it may within an hour; wait")
+                f.write_str("this agent has asked for approvals as often as it may within an hour; wait")
             }
             Self::NoSuchApproval => f.write_str(
-                "no request of this id waits: it was decided, or its five minutes are over; the agent can ask again",
+                "no request with this ID is waiting: it was decided, or its five minutes are over; the agent can ask again",
             ),
             _ => Ok(()),
         }
@@ -194,16 +194,15 @@ impl Refused {
         match self {
             Self::Invitation => {
                 f.write_str(
-                    "the invitation is unknown, used up or over, or of somebody who does not decide about this agent; ask for a new one",
+                    "the invitation is unknown, used up or expired, or its author may not decide about this agent; ask for a new one",
                 )
             }
-            Self::Assertion(why) => write!(f, "the assertion is not taken: {why}"),
+            Self::Assertion(why) => write!(f, "the assertion is refused: {why}"),
             Self::AssertionUsed => f.write_str(
-                "this assertion has registered an agent before, and is good for one; get a fresh one. If it was not you, somebody \
-                 else has it",
+                "this assertion has already registered an agent, and it is good for only one; get a fresh one. If it was not you, somebody else has it",
             ),
             Self::JoinCode => {
-                f.write_str("the join code is unknown, used or over; `obol rs invite` makes a new one")
+                f.write_str("the join code is unknown, used or expired; make a new one with `obol rs invite`")
             }
             _ => Ok(()),
         }
@@ -214,15 +213,14 @@ impl Refused {
     /// What is said to operators of other machines.
     fn of_logins(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLoggedIn => f.write_str("you are not logged in here, or not any more; run `obol login`"),
+            Self::NotLoggedIn => f.write_str("you are not logged in here, or your login has ended; run `obol login`"),
             Self::NoRemoteOperators => f.write_str(
-                "nobody operates this service from elsewhere; as.operator_roles names the roles that may, and there must be an \
-                 identity provider",
+                "this service does not admit operators from other machines; name the roles that may in as.operator_roles, and set up an identity provider",
             ),
             Self::MayNotLogIn => f.write_str(
-                "you may not operate this service from elsewhere: you have none of the roles that as.operator_roles names",
+                "you may not operate this service from another machine: you have none of the roles that as.operator_roles names",
             ),
-            Self::LoginDenied => f.write_str("a human said no to this login"),
+            Self::LoginDenied => f.write_str("a human denied this login"),
             Self::MayNotOperate(verb) => write!(f, "policy does not let you do this (operate, {verb})"),
             _ => Ok(()),
         }
@@ -233,13 +231,13 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRegistered => f.write_str("no agent is registered with this key; register first"),
-            Self::PendingApproval => f.write_str("a human has yet to approve this agent"),
+            Self::PendingApproval => f.write_str("a human has not yet approved this agent"),
             Self::ApprovalExpired => {
-                f.write_str("this agent's approval has ended; register again, and a human renews it")
+                f.write_str("this agent's approval has expired; register again so that a human can renew it")
             }
             Self::Suspended => f.write_str("this agent is suspended; `obol agent enable` lets it in again"),
             Self::Revoked => {
-                f.write_str("this key has ended for good; make a new one and register the agent anew")
+                f.write_str("this key has ended for good; make a new key and register the agent again")
             }
             Self::NoGrants => f.write_str("policy grants this agent nothing; see `obol policy explain`"),
             Self::SuiteRequired { suite, because } if because.is_empty() => {
@@ -249,31 +247,31 @@ impl fmt::Display for Refused {
                 write!(f, "use suite {suite}: {} can read no other", because.join(", "))
             }
             Self::ClockSkew(secs) => {
-                write!(f, "the clocks of agent and service differ by {secs} s; set them right")
+                write!(f, "the clocks of agent and service differ by {secs} s; set the wrong one")
             }
             Self::TooManyPending => {
-                f.write_str("too many registrations from here wait for a human; decide those first, or wait ten minutes")
+                f.write_str("too many registrations from this address wait for a human; decide those first, or wait ten minutes")
             }
             Self::ApprovalDenied => {
-                f.write_str("policy does not let you approve an agent of this class with these roles, for so long")
+                f.write_str("policy does not let you approve an agent of this class with these roles for so long")
             }
             Self::OwnerDisabled => f.write_str(
-                "whoever knows you said that you may not answer for agents any more; log in anew once that is settled",
+                "your account may no longer answer for agents; once that is settled, log in again",
             ),
-            Self::NameTaken => f.write_str("another agent has this name; choose one of its own"),
+            Self::NameTaken => f.write_str("another agent has this name; choose another"),
             Self::TooManyApprovals => f.write_str("too many agents were approved within an hour; wait"),
             Self::Invitation | Self::Assertion(_) | Self::AssertionUsed | Self::JoinCode => self.of_leave(f),
             Self::NotJoined => f.write_str(
                 "no resource server has joined with this key, or it was removed; `obol rs invite` makes a code to join with",
             ),
             Self::NoSuchCode => f.write_str(
-                "no registration with this code waits; codes are good for ten minutes, so register again for a new one",
+                "no registration with this code is waiting; codes are valid for ten minutes, so register again to get a new one",
             ),
             Self::WrongCode(0) => f.write_str(
-                "that is not the return code, and was the last try; the registration has ended, so register again",
+                "this is not the return code, and it was the last try; the registration has ended, so register again",
             ),
             Self::WrongCode(left) => {
-                write!(f, "that is not the return code that the page showed; {left} more may be tried")
+                write!(f, "this is not the return code that the page showed; {left} more tries are left")
             }
             Self::NotOffered(_) | Self::CallDenied | Self::TooManyAsked | Self::NoSuchApproval => self.of_calls(f),
             Self::NotLoggedIn
@@ -281,21 +279,21 @@ impl fmt::Display for Refused {
             | Self::MayNotLogIn
             | Self::LoginDenied
             | Self::MayNotOperate(_) => self.of_logins(f),
-            Self::Changed => f.write_str("the registration changed since it was shown; look at it again"),
-            Self::PolicyInForce => f.write_str("this version of the policy is in force already"),
+            Self::Changed => f.write_str("the registration changed after it was shown; look at it again"),
+            Self::PolicyInForce => f.write_str("this version of the policy is already in force"),
             Self::PolicyTakesTooMuch { lost, held } => write!(
                 f,
                 "this version takes away {lost} of the {held} grants that agents would get now; look at it with `obol policy \
-                 activate --dry-run`, and say --yes if it is meant"
+                 activate --dry-run`, and add --yes if it is intended"
             ),
             Self::Unknown(what) => write!(f, "there is no such {what}"),
             Self::Malformed(what) => write!(f, "{what}"),
             Self::SekProof => f.write_str(
-                "the proof for the SEK does not hold, or the SEK is not the one that was registered; register again",
+                "the proof for the SEK is not valid, or the SEK is not the registered one; register again",
             ),
-            Self::KeyInUse => f.write_str("this key is in use already; make a new one"),
-            Self::Full(what) => write!(f, "there is no room for one more {what}"),
-            Self::Unavailable(why) => write!(f, "it cannot be decided now: {why}; ask again"),
+            Self::KeyInUse => f.write_str("this key is already in use; make a new one"),
+            Self::Full(what) => write!(f, "there is no room for another {what}"),
+            Self::Unavailable(why) => write!(f, "the service cannot decide now: {why}; ask again"),
         }
     }
 }

@@ -198,7 +198,7 @@ impl Lines {
         }
         let lines = core::mem::take(&mut state.dropped);
         drop(state);
-        tracing::warn!(lines, "lines of this log were given up: nobody read them in time");
+        tracing::warn!(lines, "lines of this log were dropped: nothing read them in time");
     }
 }
 

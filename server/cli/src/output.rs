@@ -45,7 +45,7 @@ pub(crate) fn must_be_open() -> Outcome {
     let both_ways = fcntl_getfl(&stdout).is_ok_and(|flags| flags.contains(OFlags::RDWR));
     if is_null && both_ways {
         return Err(Failure::other(
-            "standard output is closed, so there is nowhere to print a token; nothing was drawn",
+            "standard output is closed, so a token could not be printed; nothing was drawn",
         ));
     }
     Ok(())

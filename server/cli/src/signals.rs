@@ -28,7 +28,7 @@ pub(crate) fn shutdown_signal() -> Outcome<impl Future<Output = ()>> {
 /// The service manager, if there is one that can be reached. To be called before the sandbox is entered.
 pub(crate) fn service_manager() -> Notifier {
     Notifier::from_environment(environment).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it will not be told anything");
+        tracing::warn!(%error, "the service manager at NOTIFY_SOCKET cannot be reached; it gets no messages");
         Notifier::default()
     })
 }

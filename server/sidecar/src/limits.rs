@@ -34,7 +34,7 @@ const LEAST_CONNECTIONS: usize = 8;
 /// Bounds for peers. They can be changed while the daemon runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerLimits {
-    /// The most connections on the agent's socket at a time. Fewer where the process may not open as many files.
+    /// The most connections on the agent's socket at once. Fewer where the process may not open as many files.
     pub connections: usize,
     /// Requests a second of one connection, of which one second's worth may come at once; 0 for no limit.
     pub connection_rate: u32,

@@ -246,6 +246,6 @@ fn its_audit_key_is_not_made_anew_beside_its_log() {
     // A key that was there while log and head are gone is said.
     std::fs::rename(home.join("aside"), home.join("audit.key")).unwrap();
     let authenticator = Authenticator::start(home, &arguments);
-    let warning = "a new audit log begins beside a key that was there";
+    let warning = "a new audit log begins beside an existing key";
     wait_until("it is said", || authenticator.log().contains(warning));
 }

@@ -109,10 +109,10 @@ fn a_build_machines_token_registers_its_agent_once_and_another_token_registers_n
     // The control: the same but for that.
     machine.is_taken("ci-1", good);
     let thief = Machine::start(&service);
-    thief.is_refused(good, "has registered an agent before");
+    thief.is_refused(good, "has already registered an agent");
     service.kill();
     service.start_again();
-    thief.is_refused(good, "has registered an agent before");
+    thief.is_refused(good, "has already registered an agent");
     thief.is_taken("ci-2", fresh);
     let owner = service.told(&["agent", "show", "ci-2"])["agent"]["owner"].clone();
     assert_eq!(owner, "local:root", "who answers for it is whom the rule names");

@@ -224,5 +224,5 @@ fn a_trial_names_who_has_not_heard_and_until_when_they_accept_tokens() {
     assert_eq!(one.present(&token, "search"), "SESSION_EXPIRED");
     let nobody = service.operate(&["as", "events", "test", "--user", "nobody"]);
     assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("answers for no agent"), "{nobody:?}");
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("concerns no agent"), "{nobody:?}");
 }

@@ -23,7 +23,7 @@ fn version(home: &Path, folder: &str, role: &str) -> String {
 fn without_a_policy_nobody_gets_anything_until_one_is_activated() {
     let home = home::home();
     let mut service = AsProcess::start_with(home.path(), &[]);
-    service.wait_for_log("nobody is approved, and nobody is granted anything");
+    service.wait_for_log("no agent can be approved or granted anything");
     let mut agent = Agent::new(&service, home.path(), "builder");
     let (code, _) = agent.register();
     let refused = service.operate(&["approve", &code, "--yes"]);
@@ -71,7 +71,7 @@ fn a_new_version_raises_the_epoch_and_so_does_the_way_back() {
     assert_eq!((tools(&session), session.half.policy_epoch), (vec!["search"], 3));
     let again = service.operate(&["policy", "activate", "--back-to", "3"]);
     assert_eq!(again.status.code(), Some(2), "{again:?}");
-    assert!(stderr(&again).contains("in force already"), "{again:?}");
+    assert!(stderr(&again).contains("already in force"), "{again:?}");
     let history = service.told(&["policy", "history"]);
     let rows = history["versions"].as_array().unwrap();
     assert_eq!(rows.len(), 3);

@@ -17,7 +17,7 @@ fn the_first_start_makes_keys_that_only_its_user_reads_and_shows_the_public_one(
     let home = home::home();
     let before = command(home.path()).args(["as", "key"]).output().unwrap();
     assert_eq!(before.status.code(), Some(2), "{before:?}");
-    assert!(stderr(&before).contains("the first start"), "{before:?}");
+    assert!(stderr(&before).contains("its first start"), "{before:?}");
     let service = AsProcess::start(home.path());
     let state = home.path().join(".local/state/obol");
     for file in ["authority.redb", "as-master.key", "as-identity.key"] {
@@ -104,7 +104,7 @@ fn the_master_key_may_be_a_credential_of_the_service_manager() {
     let service = AsProcess::unstarted(home.path(), &["--policy", "policy"]);
     let mut child = service.command().env("CREDENTIALS_DIRECTORY", &credentials).spawn().unwrap();
     wait_until("readiness", || service.get("/readyz") == 200);
-    assert!(service.log().contains("a credential of the service manager"), "{}", service.log());
+    assert!(service.log().contains("a credential from the service manager"), "{}", service.log());
     assert!(!home.path().join(".local/state/obol/as-master.key").exists());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -147,7 +147,7 @@ fn a_hangup_reads_the_policy_again_and_a_bad_one_changes_nothing() {
     service.signal("HUP");
     wait_until("the new policy", || epoch() == 2);
     service.signal("HUP");
-    service.wait_for_log("is as it was");
+    service.wait_for_log("is unchanged");
     assert_eq!(epoch(), 2, "the same again raises nothing");
 }
 

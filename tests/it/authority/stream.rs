@@ -124,7 +124,7 @@ fn a_session_and_a_tool_end_at_resource_server_and_sidecar_too() {
     let denied = service.operate(&["agent", "disable", "--tool", "search"]);
     let said = stdout(&denied);
     assert!(
-        said.contains("accepts their tokens no more") && said.contains("its sidecar has destroyed"),
+        said.contains("no longer accepts their tokens") && said.contains("its sidecar has destroyed"),
         "{said}"
     );
     assert_eq!(rs.present(&token, "search"), "SESSION_EXPIRED");
@@ -147,7 +147,7 @@ fn a_copy_joins_once_by_a_code_and_is_told_nothing_without_or_once_it_is_removed
     assert_eq!(again.status.code(), Some(3), "a code is good for one: {again:?}");
     let twice = join("one.key", &invite());
     assert!(
-        String::from_utf8_lossy(&twice.stderr).contains("joined with this identity already"),
+        String::from_utf8_lossy(&twice.stderr).contains("already joined with this identity"),
         "{twice:?}"
     );
     let mut stranger = RsProcess::joined(home.path(), &service, API, &["--first-start"]);

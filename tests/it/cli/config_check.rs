@@ -38,7 +38,7 @@ fn with_nothing_set_nothing_is_wrong_and_all_is_explained() {
         assert!(value != "-" || name == "file", "the default of {name} is not explained");
     }
     let text = command(home.path()).args(["config", "check"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&text.stdout).contains("nothing is wrong"));
+    assert!(String::from_utf8_lossy(&text.stdout).contains("no problems found"));
 }
 
 #[test]
@@ -82,13 +82,13 @@ fn all_problems_come_at_once() {
     let problems: Vec<_> =
         report["problems"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
     for says in [
-        "no setting tqs.bacth; did you mean tqs.batch?",
+        "tqs.bacth is not a setting; did you mean tqs.batch?",
         "tqs.max_ready = many",
         "open.key",
         nowhere.as_str(),
         "none.json does not exist",
-        "no setting sqt.batch",
-        "no setting tqs.max_redy; did you mean tqs.max_ready?",
+        "sqt.batch is not a setting",
+        "tqs.max_redy is not a setting; did you mean tqs.max_ready?",
         "rs.listen = nowhere",
         "the agent's socket",
     ] {
@@ -165,7 +165,7 @@ fn what_each_role_refuses_to_start_with_is_found_by_the_check_in_the_same_words(
         (format!("{good}http = \"0.0.0.0:9000\""), "--http is a loopback address", serve),
         (format!("{good}listen = \"0.0.0.0:8710\""), "can be reached by other machines", serve),
         (format!("{good}secrets = \"none.json\""), "none.json", &["atp", "serve"]),
-        (format!("{good}spent = \"ftp://x\""), "nothing can be kept there", serve),
+        (format!("{good}spent = \"ftp://x\""), "not a place to keep data", serve),
         (format!("{good}store = \"redis://u:swordfish@127.0.0.1\""), "password", serve),
         (format!("{good}tls_cert = \"tls.crt\""), "a certificate and its key go together", serve),
         (format!("{good}discovery = \"none.json\""), "none.json", serve),

@@ -93,11 +93,11 @@ fn what_it_prints_works_when_it_is_pasted_and_ctrl_c_leaves_nothing_behind() {
 fn the_printed_verb_ends_the_agent_for_this_start_and_the_next_until_the_other_lets_it_in() {
     let home = home::home();
     let dev = Dev::start(home.path(), &["--dir", "here", "--tool", "lookup"]);
-    assert!(dev.lines("session is of").contains("suite 4"), "{:?}", dev.said);
+    assert!(dev.lines("session uses").contains("suite 4"), "{:?}", dev.said);
     let draw = format!("{} dequeue lookup", home::obol().display());
     assert!(pasted(&dev, &draw).len() > 100);
     let ended = pasted(&dev, &dev.lines("agent disable"));
-    assert!(ended.contains("accepts their tokens no more"), "{ended}");
+    assert!(ended.contains("no longer accepts their tokens"), "{ended}");
     let refused = pasted(&dev, &draw);
     assert!(refused.contains("SESSION_FLUSHED"), "{refused}");
     assert_eq!(dev.interrupt(), Some(0));

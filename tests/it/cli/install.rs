@@ -253,7 +253,7 @@ fn what_cannot_be_installed_is_refused_before_anything_is_done() {
         (&["--agent-user", "54002", "--name", "../x"], "../x"),
         (&["--agent-user", "54002", "--as", "https://as.example"], "the service's key is missing"),
         (&["--agent-user", "54002", "--as", &quoted], "--as"),
-        (&["--agent-user", "54002", "--as", &sound, "--ca-file", "ca.pem"], "from the root"),
+        (&["--agent-user", "54002", "--as", &sound, "--ca-file", "ca.pem"], "absolute path"),
         (&["--agent-user", "54002", "--as", &sound, "--ca-file", "/no/such/file"], "/no/such/file"),
         (&["--agent-user", "54002", "--ca-file", "/dev/null"], "--as"),
         (&[], "--agent-user"),

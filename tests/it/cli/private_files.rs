@@ -137,7 +137,7 @@ fn a_pipe_in_the_place_of_a_file_stops_neither_answers_nor_the_end() {
     replace_by_a_pipe(&place("a/obol.toml"));
     replace_by_a_pipe(&place("b/session.json"));
     tqs.signal("HUP");
-    tqs.wait_for_log("the settings that were in force stay in force");
+    tqs.wait_for_log("the previous settings stay in force");
     tqs.wait_for_log("the session was not provisioned");
     assert!(tqs.log().contains("a pipe (FIFO); it must be a regular file"), "{}", tqs.log());
     assert!(draws(&tqs, "search"));
@@ -152,7 +152,9 @@ fn a_pipe_in_the_place_of_the_servers_sessions_stops_neither_answers_nor_the_end
     replace_by_a_pipe(&home.path().join("sessions.json"));
     let pid = rs.pid().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
-    wait_until("the reload is given up", || rs.log().contains("the sessions stay as they were"));
+    wait_until("the reload is given up", || {
+        rs.log().contains("the sessions and templates stay as they were")
+    });
     assert_eq!(rs.get("/readyz"), 200);
     let start = Instant::now();
     assert_eq!(rs.terminate(), Some(0));

@@ -118,7 +118,7 @@ fn a_file_is_never_written_over_and_says_what_it_leaves_out() {
     assert!(text.contains("tool = \"saas_search\""), "{text}");
     let again = rules(home.path(), &["--out", "saas.toml"]);
     assert_eq!(again.status.code(), Some(2), "{again:?}");
-    assert!(told(&again).contains("is there already"), "{again:?}");
+    assert!(told(&again).contains("already exists"), "{again:?}");
     assert_eq!(fs::read_to_string(home.path().join("saas.toml")).unwrap(), text);
 }
 

@@ -170,7 +170,7 @@ fn without_its_helper_a_gateway_goes_on_with_what_it_has_and_says_so() {
     wait_for_another(&world, RENEWED);
     let first = helper(&world);
     kill(first);
-    wait_until("the gateway notices", || world.log().contains("the helper that runs the programs is gone"));
+    wait_until("the gateway notices", || world.log().contains("the helper that runs the programs has ended"));
     put(&world, "real", SECOND);
     let before = fs::read_to_string(world.home().join("runs")).unwrap();
     wait_until("it is tried again", || count(&world, NOT_RENEWED) >= 2);
@@ -204,7 +204,7 @@ fn a_gateway_whose_program_fails_at_the_start_does_not_start() {
 fn a_stop_of_the_unit_ends_the_gateway_before_its_helper_and_nothing_is_logged_as_an_error() {
     let unit = include_str!("../../../server/gateway/systemd/obol-gateway.service");
     assert!(unit.lines().any(|line| line == "KillMode=mixed"), "the signal is for the gateway alone: {unit}");
-    let gone = "the helper that runs the programs is gone";
+    let gone = "the helper that runs the programs has ended";
     for only_the_gateway in [true, false] {
         let mut world = world();
         wait_for_another(&world, RENEWED);

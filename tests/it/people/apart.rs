@@ -192,7 +192,7 @@ fn nobody_tries_a_security_event_on_another_organisation() {
     let of_human = ["--user", "anna", "--issuer", acme.issuer.as_str()];
     for about in [&["--agent", "theirs"][..], &of_human] {
         let (code, told) = world.failing(&[&test[..], about].concat());
-        assert!(code == 1 && told.contains("there is nobody whom it is about"), "{about:?}: {code} {told}");
+        assert!(code == 1 && told.contains("concerns no agent"), "{about:?}: {code} {told}");
     }
     assert_eq!(shown(&world, "theirs")["state"], "active");
     // Control: on one's own, and by whoever operates the machine.

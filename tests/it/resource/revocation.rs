@@ -157,7 +157,7 @@ fn a_session_that_is_revoked_before_it_is_known_is_never_taken_where_that_is_kep
     let rs = field.rs(&["--session-store", "kept.redb", "--session-key", "kept.key", "--audience", AUDIENCE]);
     let early = field.revoke(&["0000000000000001"]);
     assert_eq!(early.status.code(), Some(1), "{early:?}");
-    assert!(stderr(&early).contains("will not be taken"), "{}", stderr(&early));
+    assert!(stderr(&early).contains("will not be accepted"), "{}", stderr(&early));
     write_private(&field.path().join("sessions.json"), &halves);
     assert_eq!(run(field.path(), &["rs", "reload"]).status.code(), Some(0));
     assert_eq!(present(&rs, &field.draw()), "SESSION_NOT_FOUND");

@@ -203,8 +203,8 @@ fn users_and_folders_that_do_not_fit_the_socket_are_told_in_its_own_words() {
     for (users, says) in [
         ("[54001]", "chmod 711"),
         ("[\"@54001\"]", "chgrp 54001"),
-        ("[]", "names nobody"),
-        ("[\"root\"]", "who may anyway"),
+        ("[]", "is empty"),
+        ("[\"root\"]", "which may spend anyway"),
         ("[\"no-such-user\"]", "no-such-user"),
     ] {
         write_private(&home.path().join("obol.toml"), &format!("[rs]\nspend_users = {users}\n"));

@@ -122,7 +122,7 @@ fn after_a_flush_no_new_session_is_taken_until_resume_not_by_a_restart_or_a_relo
     assert_eq!(code(home, &["session", "provision", "session-1.json"]), Some(2), "for good");
     assert_eq!(code(home, &["session", "provision", &second]), Some(0));
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
-    assert!(stdout(&run(home, &["resume"])).contains("No flush held"), "again");
+    assert!(stdout(&run(home, &["resume"])).contains("No flush was holding"), "again");
 
     let log = std::fs::read_to_string(home.join("audit.jsonl")).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -151,7 +151,7 @@ fn a_flush_of_everything_holds_new_sessions_back_even_where_there_is_none() {
     let _tqs = Tqs::start(home, &[]);
     let failed = run(home, &["flush", "--all", "--reason", "hijacked"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(stderr(&failed).contains("No new one is taken"), "{}", stderr(&failed));
+    assert!(stderr(&failed).contains("no new session is taken"), "{}", stderr(&failed));
     let session = write_session(home, 1);
     assert_eq!(code(home, &["session", "provision", &session]), Some(3));
 }

@@ -162,7 +162,7 @@ fn the_master_key_may_be_a_credential_of_the_service_manager() {
     home::write_private(&file, &hex_key('a'));
     let tqs = start_as(home.path(), &[], with_credentials);
     tqs.client().dequeue_token(&tool("search"), PATIENCE).unwrap();
-    assert!(tqs.log().contains("a credential of the service manager"));
+    assert!(tqs.log().contains("a credential from the service manager"));
     assert!(!home.path().join(".local/state/obol/master.key").exists(), "no key file beside it");
     drop(tqs);
 

@@ -71,7 +71,7 @@ fn a_sidecar_that_is_told_nothing_hands_nothing_out_once_the_lease_is_over_and_g
     assert!(tqs.client().session_info().is_err());
     let told = home::command(home.path()).arg("status").output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
-    assert!(told.contains("lapsed") && told.contains("not heard and the lease is over"), "{told}");
+    assert!(told.contains("lapsed") && told.contains("does not answer and the lease is over"), "{told}");
 
     control.lease(60).unwrap();
     assert!(!draws(&tqs), "word of a minute ago prolongs nothing");

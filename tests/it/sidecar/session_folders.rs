@@ -160,7 +160,7 @@ fn a_file_that_was_replaced_where_the_sandbox_does_not_reach_is_refused_with_wha
     assert!(create(home, "two", &["--append", "a.json"]).status.success());
     let refused = reload(home, &rs);
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("a folder of its own"), "{said}");
+    assert!(!refused.status.success() && said.contains("in its own folder"), "{said}");
     assert_eq!(agents(home, &rs), ["one"]);
 }
 

@@ -365,7 +365,7 @@ fn status_and_the_start_line_say_whether_agents_are_other_users() {
 
     let house = House::with(None);
     let shown = String::from_utf8(house.command(OPERATOR, &["status"]).stdout).unwrap();
-    assert!(shown.contains("one user, #54001") && shown.contains("has the keys"), "{shown}");
+    assert!(shown.contains("one user, #54001") && shown.contains("can read the keys"), "{shown}");
     assert!(house.tqs.log().contains("an agent that runs code has its keys"), "{}", house.tqs.log());
 }
 

@@ -106,7 +106,7 @@ fn owned_up(lines: &Receiver<String>) -> u64 {
     let deadline = Instant::now() + PATIENCE;
     let line =
         core::iter::from_fn(|| lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok())
-            .find(|line| line.contains("lines of this log were given up"));
+            .find(|line| line.contains("lines of this log were dropped"));
     let line = line.expect("the log says that lines were given up");
     line.rsplit_once("lines=").unwrap().1.parse().unwrap()
 }

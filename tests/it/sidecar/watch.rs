@@ -122,7 +122,7 @@ fn a_reload_changes_limits_under_open_connections_and_a_bad_file_changes_nothing
 
     replace("[tqs]\nconnection_rate = -5\n");
     tqs.signal("HUP");
-    tqs.wait_for_log("the settings that were in force stay in force");
+    tqs.wait_for_log("the previous settings stay in force");
     assert_eq!(refused(&mut agent), 0);
 
     let next = AgentSession::new(2, now(), &["search"]);

@@ -186,7 +186,7 @@ fn answer_to_nothing<P: Protocol>(response: IncomingResponse<'_>) -> ResponseErr
     };
     match complaint {
         Some(refusal) => ResponseError::new(format_args!("it could not read a request: {refusal}")),
-        None => ResponseError::new("an answer to a request never made"),
+        None => ResponseError::new("an answer to a request that was never made"),
     }
 }
 

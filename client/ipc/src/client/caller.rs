@@ -150,7 +150,9 @@ impl<P: Protocol> BlockingClient<P> {
 /// An answer must be to this request. A refusal without an id is to it as well: it was the only one under way.
 fn check_id(answered: Option<&RequestId>, asked: &RequestId) -> Result<(), ResponseError> {
     match answered {
-        Some(answered) if answered != asked => Err(ResponseError::new("an answer to a request never made")),
+        Some(answered) if answered != asked => {
+            Err(ResponseError::new("an answer to a request that was never made"))
+        }
         _ => Ok(()),
     }
 }

@@ -52,7 +52,7 @@ class Link {
     if (this.#waiting.size === 0) this.#socket.unref();
   }
 
-  /** `{ answer, forget }`: the answer, and how to say that nobody waits for it any more, so that it does not keep the process alive. */
+  /** `{ answer, forget }`: the answer, and how to say that the gateway no longer waits for it, so that it does not keep the process alive. */
   request(method, params) {
     let id;
     const answer = new Promise((resolve, reject) => {

@@ -8,7 +8,7 @@ const POLL_MS = 1_000;
 /** What is shown where nothing else is asked for. */
 function prompt({ code, words, expiresAt, page }) {
   process.stderr.write(
-    `A human has to approve this agent before ${expiresAt}:\n    ${page ?? `obol approve ${code}`}\n` +
+    `A human must approve this agent before ${expiresAt}:\n    ${page ?? `obol approve ${code}`}\n` +
       `The key they see must read: ${words}\n`,
   );
 }
@@ -21,7 +21,7 @@ function wanted(options) {
 
 const failure = (state, registration) =>
   ({
-    waiting: new AgentError("APPROVAL_PENDING", `a human has yet to approve this agent: obol approve ${registration.code}`, { registration }),
+    waiting: new AgentError("APPROVAL_PENDING", `a human has not yet approved this agent: obol approve ${registration.code}`, { registration }),
     denied: new AgentError("APPROVAL_DENIED", "a human said no; ask them, then register again"),
     expired: new AgentError("EXPIRED", "nobody decided about the registration in time; register again"),
     none: new AgentError("NOT_REGISTERED", "the registration is gone; register again"),

@@ -30,7 +30,7 @@ class Refusal extends Error {
   }
 }
 
-const WRONG_SIGNATURE = () => new Refusal(401, "invalid_signature", "the signature does not hold for this agent");
+const WRONG_SIGNATURE = () => new Refusal(401, "invalid_signature", "the signature is not valid for this agent");
 const UNAVAILABLE = () => new Refusal(503, "unavailable", "nothing can be issued at the moment", { "Retry-After": "5" });
 
 /**

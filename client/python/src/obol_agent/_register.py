@@ -21,7 +21,7 @@ class Prompt(NamedTuple):
 
 def _print(prompt: Prompt) -> None:
     print(
-        f"A human has to approve this agent before {prompt.expires_at}:\n    {prompt.page or f'obol approve {prompt.code}'}\n"
+        f"A human must approve this agent before {prompt.expires_at}:\n    {prompt.page or f'obol approve {prompt.code}'}\n"
         f"The key they see must read: {prompt.words}",
         file=sys.stderr,
     )
@@ -49,7 +49,7 @@ class Registering:
             return answer
         if state == "waiting":
             prompt = _prompt(answer)
-            raise AgentError("APPROVAL_PENDING", f"a human has yet to approve this agent: obol approve {prompt.code}", prompt._asdict())
+            raise AgentError("APPROVAL_PENDING", f"a human has not yet approved this agent: obol approve {prompt.code}", prompt._asdict())
         code, message = {
             "denied": ("APPROVAL_DENIED", "a human said no; ask them, then register again"),
             "expired": ("EXPIRED", "nobody decided about the registration in time; register again"),

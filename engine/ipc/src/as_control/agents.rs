@@ -142,7 +142,7 @@ scope! {
         AgentForGood(Label) = 2,
         /// One session.
         Session(SessionId, read by "either_case") = 3,
-        /// A tool: nobody is granted it until it is enabled, and sessions that grant it end.
+        /// A tool: no agent is granted it until it is enabled, and sessions that grant it end.
         Tool(Label) = 4,
     }
 }

@@ -119,7 +119,7 @@ scope! {
 pub struct DenyParams {
     /// Which.
     pub target: DenyTarget,
-    /// Take nothing more from where it came from, for an hour.
+    /// Take no more registrations from the same address for an hour.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub block: bool,
 }

@@ -47,7 +47,7 @@ fn begins(registration: &str) -> String {
 
 async fn serve(visit: Visit, awaited: Arc<Awaited>) {
     let (status, text) = match landing::code(visit.target(), &awaited.begins) {
-        None => ("404 Not Found", "There is nothing here."),
+        None => ("404 Not Found", "This page does not exist."),
         Some(shown) => match complete(shown, &awaited).await {
             true => ("200 OK", "The agent is registered. You can close this page."),
             false => (

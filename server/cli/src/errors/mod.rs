@@ -27,8 +27,8 @@ use crate::exit::{Exit, exit_of};
 const BEGINNING: &str = "\
 # Errors
 
-Every code with which a process of Obol says no, where it is seen, and what to do. Codes are stable: programs may depend on them, and on nothing else of a
-refusal. This page is made from the code (`obol errors`); a test compares them.
+This page lists every code with which a process of Obol refuses, where it appears, and what to do. Codes are stable: programs may depend on them, and on
+nothing else in a refusal. The page is generated from the code (`obol errors`); a test compares the two.
 
 ";
 
@@ -86,8 +86,8 @@ fn exits() -> Section {
     let line = |exit: &Exit| Line { anchor: None, code: exit.name(), more: vec![(*exit as u8).to_string()] };
     Section {
         title: "Exit codes of the commands",
-        about: "0 is success. With `--json` a failure is one line on standard error, `{\"error\":{\"code\":…,\"message\":…,\"exit\":…}}`; `code` is \
-                the daemon's own where it has one, and else one of these.",
+        about: "0 is success. With `--json`, a failure is one line on standard error, `{\"error\":{\"code\":…,\"message\":…,\"exit\":…}}`; `code` is \
+                the daemon's own code if it has one, and otherwise one of these.",
         columns: &["`code`", "exit"],
         lines: Exit::ALL.iter().map(line).collect(),
         meanings: EXITS,
@@ -102,8 +102,8 @@ fn sockets() -> Section {
     };
     Section {
         title: "The local sockets",
-        about: "The agent's socket, the authenticator's and the operators' answer with JSON-RPC errors whose `data.code` is one of these. `exit` is that of the command \
-                that was refused.",
+        about: "The agent's socket, the authenticator's and the operators' answer with JSON-RPC errors whose `data.code` is one of these. `exit` is the exit code of the \
+                refused command.",
         columns: &["`data.code`", "number", "exit"],
         lines: ErrorCode::ALL.iter().map(line).collect(),
         meanings: SOCKETS,
@@ -113,8 +113,8 @@ fn sockets() -> Section {
 fn hellos() -> Section {
     let line = |code: &HelloRefusalCode| Line { anchor: None, code: code.name(), more: Vec::new() };
     Section {
-        title: "In place of a hello",
-        about: "How a local socket turns a client away: `error.code` of its first frame, after which it closes.",
+        title: "Refusals of the first frame",
+        about: "`error.code` of the first frame with which a local socket turns a client away before it closes.",
         columns: &["`error.code`"],
         lines: HelloRefusalCode::ALL.iter().map(line).collect(),
         meanings: HELLOS,
@@ -125,8 +125,8 @@ fn denials() -> Section {
     let line = |code: &Code| problem(code.as_str(), http_status(*code).as_u16());
     Section {
         title: "Tokens at a resource server",
-        about: "`code` of a problem document (RFC 9457), whose `type` leads here; of a refusal in MCP; of `obol verify --jsonl`; of the audit log. All names but \
-                the last are those of MCP TBAC r41. An opaque server answers `AUTHORIZATION_FAILED` for each that says so.",
+        about: "`code` in a problem document (RFC 9457), whose `type` leads here; in a refusal in MCP; in `obol verify --jsonl`; and in the audit log. All names but \
+                the last are those of MCP TBAC r41. An opaque server answers `AUTHORIZATION_FAILED` for each code marked so.",
         columns: &["`code`", "HTTP"],
         lines: Code::ALL.iter().map(line).collect(),
         meanings: DENIALS,
@@ -137,7 +137,7 @@ fn service() -> Section {
     let line = |problem_: &ServiceProblem| problem(problem_.code(), problem_.http_status().as_u16());
     Section {
         title: "The resource server's routes",
-        about: "Problem documents that do not speak of a token.",
+        about: "Problem documents that do not concern a token.",
         columns: &["`code`", "HTTP"],
         lines: ServiceProblem::ALL.iter().map(line).collect(),
         meanings: SERVICE,
@@ -153,7 +153,7 @@ fn checks() -> Section {
     let line = |check: &FailedCheck| Line { anchor: None, code: check.as_str(), more: Vec::new() };
     Section {
         title: "Checks that fail",
-        about: "`failed_check` of a refusal: which step said no. Steps are those of the cascade of MCP TBAC r41, section 6.",
+        about: "`failed_check` of a refusal: the step that refused. Steps are those of the cascade in MCP TBAC r41, section 6.",
         columns: &["`failed_check`"],
         lines: FailedCheck::ALL.iter().map(line).collect(),
         meanings: CHECKS,
@@ -168,7 +168,7 @@ fn atp() -> Section {
     };
     Section {
         title: "The Agent Token Protocol",
-        about: "`error` of what `obol atp serve` answers.",
+        about: "`error` in answers of `obol atp serve`.",
         columns: &["`error`", "HTTP"],
         lines: obol_atp::ErrorCode::ALL.iter().map(line).collect(),
         meanings: ATP,
@@ -185,7 +185,7 @@ fn sdks() -> Section {
     let line = |code| Line { anchor: anchor_in("sdk", code), code, more: Vec::new() };
     Section {
         title: "The SDKs and the proxy",
-        about: "`code` of an error of the SDKs, the same in every language; and of a problem document of `obol proxy`, whose `type` leads here.",
+        about: "`code` of an SDK's error, the same in every language, and of a problem document from `obol proxy`, whose `type` leads here.",
         columns: &["`code`"],
         lines: codes.chain([obol_proxy::FOREIGN_HOST]).map(line).collect(),
         meanings: SDKS,
@@ -201,7 +201,7 @@ fn authority() -> Section {
     let anchor = |code| anchor_in("as", code).filter(|_| !in_clear.contains(code));
     Section {
         title: "The Authentication Service",
-        about: "`error.code` of what it answers inside a handshake; the beginning of the message of `AUTHORITY_REFUSED`, and of what its operators are told.",
+        about: "`error.code` of an answer inside a handshake; also the beginning of the message of `AUTHORITY_REFUSED`, and of messages to operators.",
         columns: &["`code`"],
         lines: codes.map(|code| Line { anchor: anchor(code), code, more: Vec::new() }).collect(),
         meanings: REFUSED,
@@ -217,7 +217,7 @@ fn authority_routes() -> Section {
     };
     Section {
         title: "The Authentication Service's routes",
-        about: "`code` of a problem document (RFC 9457), whose `type` leads here; `err` of an answer about a stream of events.",
+        about: "`code` of a problem document (RFC 9457), whose `type` leads here; `err` in an answer about a stream of events.",
         columns: &["`code`", "HTTP"],
         lines: ProblemCode::ALL.iter().map(line).collect(),
         meanings: PROBLEMS,

@@ -71,7 +71,7 @@ impl Service {
             let fits = file.is_absolute() && file.to_str().is_some_and(|text| !is_strange(text));
             if !fits {
                 return Err(Failure::usage(format_args!(
-                    "--ca-file {}: name it from the root, without blanks, quotes, % and \\",
+                    "--ca-file {}: give an absolute path without blanks, quotes, % and \\",
                     file.display()
                 )));
             }
@@ -181,7 +181,7 @@ impl Layout {
             .replace("@SOCKET_MODE@", &format!("{:04o}", modes.socket))
             .replace("@FOLDER_MODE@", &format!("{:04o}", modes.folder))
             .replace(
-                "# A template: `obol install` fills in what stands between @ signs.",
+                "# A template: `obol install` replaces the names between @ signs.",
                 "# Made by `obol install`.",
             )
     }
@@ -268,7 +268,7 @@ impl Layout {
                 "{draw}\nThe operator gives it a session:  sudo obol session provision{control} agent-session.json"
             ),
             Some(service) => format!(
-                "{draw}\nOne of them asks once{agent}:  obol register\nAnd a human says yes, at {}:  obol approve CODE",
+                "{draw}\nOne of them asks once{agent}:  obol register\nA human approves it, at {}:  obol approve CODE",
                 service.pin.origin()
             ),
         }

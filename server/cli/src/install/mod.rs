@@ -27,8 +27,7 @@ pub(crate) fn install(args: &InstallArgs) -> Outcome {
     }
     if args.agent_user.is_empty() || args.audience.is_some() {
         return Err(Failure::usage(
-            "a sidecar needs --agent-user, whose processes are agents, and has no --audience; --role as, --role rs and --role \
-             gateway set up other servers",
+            "a sidecar needs --agent-user, the user that agents run as, and takes no --audience; --role as, --role rs and --role gateway set up other servers",
         ));
     }
     let stage = stage(&args.place, "install")?;
@@ -45,7 +44,7 @@ pub(crate) fn install(args: &InstallArgs) -> Outcome {
 fn install_server(args: &InstallArgs) -> Outcome {
     if !args.agent_user.is_empty() {
         return Err(Failure::usage(
-            "--agent-user is a sidecar's; agents do not connect to this server's sockets",
+            "--agent-user is only for a sidecar; agents do not connect to this server's sockets",
         ));
     }
     let stage = stage(&args.place, "install")?;
@@ -63,13 +62,13 @@ fn install_server(args: &InstallArgs) -> Outcome {
         }
         (InstallRole::Rs | InstallRole::Gateway, ..) => {
             return Err(Failure::usage(
-                "who accepts tokens needs --audience URI, and --as ORIGIN#KEY, as `obol as key --pin` prints it",
+                "a server that accepts tokens needs --audience URI, and --as ORIGIN#KEY as `obol as key --pin` prints it",
             ));
         }
         (_, None, None) => (Kind::Authority, None),
         _ => {
             return Err(Failure::usage(
-                "--as and --audience are a resource server's: --role rs, or --role gateway",
+                "--as and --audience are only for a resource server: --role rs or --role gateway",
             ));
         }
     };
@@ -100,12 +99,12 @@ fn stage(place: &InstallPlace, command: &str) -> Outcome<Stage> {
     if place.prefix.is_none() && !place.dry_run {
         if !rustix::process::geteuid().is_root() {
             return Err(Failure::usage(format_args!(
-                "only root can do this; run `sudo obol {command} …`, or see with --dry-run what it would do"
+                "only root can do this; run `sudo obol {command} …`, or add --dry-run to see what it would do"
             )));
         }
         if !Path::new(SYSTEMD_RUNS).exists() {
             return Err(Failure::usage(
-                "this machine does not run systemd; --prefix DIR lays the files out, and --dry-run tells what is to be done",
+                "this machine does not run systemd; --prefix DIR writes the files to another place, and --dry-run shows what would be done",
             ));
         }
     }

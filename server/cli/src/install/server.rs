@@ -123,7 +123,7 @@ impl Server {
             |follows| follows.service.fill(template, "RS").replace("@AUDIENCE@", follows.audience),
         );
         text.replace("@NAME@", &self.name).replace("@PROGRAM@", PROGRAM).replace(
-            "# A template: `obol install` fills in what stands between @ signs.",
+            "# A template: `obol install` replaces the names between @ signs.",
             "# Made by `obol install`.",
         )
     }
@@ -205,7 +205,7 @@ impl Server {
             return String::new();
         }
         format!(
-            "It needs an API, for instance by the recipe for GitHub:\n  sudo -u {} obol gateway add github --apis {} --gateway-key {} \
+            "It needs an API, for example from the recipe for GitHub:\n  sudo -u {} obol gateway add github --apis {} --gateway-key {} \
              --credential-file - <token.txt\n",
             self.name,
             state("apis"),
@@ -227,7 +227,7 @@ impl Server {
                 socket("as-control.sock")
             ),
             Some(Follows { audience, service }) => format!(
-                "\nIt has to join, once, with a code that `obol rs invite {}` makes at the service:\n  \
+                "\nIt must join once, with a code that `obol rs invite {}` prints at the service:\n  \
                  sudo obol rs join --authority '{}' --rs-identity-key {}{} CODE\n{}  sudo systemctl start {}\nOther settings \
                  ({}) are in {}. Its operator is root:\n  sudo obol rs status --rs-control-socket {}",
                 quote(audience),

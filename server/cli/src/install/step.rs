@@ -144,7 +144,7 @@ impl Stage {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok("it was not there"),
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                     return Ok(
-                        "STAYS: there is something in it that was not installed; look at it, then remove it by hand",
+                        "STAYS: it holds something that was not installed; look at it, then remove it by hand",
                     );
                 }
                 removed => removed?,

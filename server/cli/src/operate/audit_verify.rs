@@ -90,8 +90,7 @@ fn files(args: &AuditVerifyArgs, log: &Log<'_>) -> Outcome<Vec<PathBuf>> {
     }
     let path = log.file.ok_or_else(|| {
         Failure::usage(format_args!(
-            "name the log's files, or the one being written as {} in the configuration; --rs, --authenticator and --as say \
-             whose log is meant",
+            "name the log's files, or set the current one as {} in the configuration; --rs, --authenticator and --as choose whose log to check",
             log.setting
         ))
     })?;
@@ -149,19 +148,19 @@ fn tell(report: &Report) {
     ));
     if report.refused > 0 || report.dropped > 0 {
         output::line(&format!(
-            "{} requests were refused because the log could not be written; {} other lines were given up",
+            "{} requests were refused because the log could not be written; {} other lines were dropped",
             report.refused, report.dropped
         ));
     }
     let seals = if report.sealed {
         "seals checked"
     } else {
-        "seals not checked: only the chain; name the key with --master-key"
+        "only the chain was checked, not the seals; to check them, name the key with --master-key"
     };
     let end = if report.head_checked {
         "end checked"
     } else {
-        "end not checked: lines cut off there would not show"
+        "the end was not checked: lines cut off there would not show"
     };
     output::line(&format!("{seals}; {end}"));
 }

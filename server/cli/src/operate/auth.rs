@@ -123,7 +123,9 @@ fn complete(client: &mut AuthClient, typed: &str) -> Outcome<RegistrationResult>
     let words: Vec<String> =
         typed.split([' ', '-', '\t', '\n']).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
     let code = WishedName::new(words.join("-")).map_err(|_| {
-        Failure::usage("a return code is three words of five letters, as the page shows them after the yes")
+        Failure::usage(
+            "a return code is three words of five letters, as the page shows them after the approval",
+        )
     })?;
     Ok(client.complete_registration(code)?)
 }
@@ -177,7 +179,7 @@ fn tell(seen: &RegistrationResult, args: &RegisterArgs) -> Outcome {
             }
             Ok(())
         }
-        RegistrationState::Denied => Err(Failure::new(Exit::Denied, "a human said no to the agent")),
+        RegistrationState::Denied => Err(Failure::new(Exit::Denied, "a human denied the agent")),
         RegistrationState::Expired => Err(Failure::new(
             Exit::Login,
             "nobody decided about the agent in time; run `obol register` again",
@@ -191,26 +193,22 @@ fn tell_how(seen: &RegistrationResult) {
     let until = seen.expires_at.map(|end| format!(" until {end}")).unwrap_or_default();
     match &seen.page {
         None => {
-            output::line(&format!("A human has to approve this agent{until}. Where the service runs:\n"));
+            output::line(&format!("A human must approve this agent{until}. Where the service runs:\n"));
             output::line(&format!("  obol approve {code}\n"));
         }
         Some(page) if seen.return_code => {
-            output::line(&format!(
-                "A human has to approve this agent{until}. In a browser on any machine:\n"
-            ));
-            output::line(&format!("  {page}\n\nand there the code\n\n  {code}\n"));
-            output::line("After the yes the page shows three words, the return code. They belong in here:\n");
+            output::line(&format!("A human must approve this agent{until}. In a browser on any machine:\n"));
+            output::line(&format!("  {page}\n\nwith the code\n\n  {code}\n"));
+            output::line("After the approval the page shows a return code of three words. Type it here:\n");
             output::line("  obol register --return-code \"WORD WORD WORD\"\n");
         }
         Some(page) => {
-            output::line(&format!(
-                "A human has to approve this agent{until}. In a browser on this machine:\n"
-            ));
+            output::line(&format!("A human must approve this agent{until}. In a browser on this machine:\n"));
             output::line(&format!("  {page}\n"));
-            output::line("Where there is none, as over SSH: `obol register --remote`.\n");
+            output::line("Without a browser here, for example over SSH, use `obol register --remote`.\n");
         }
     }
-    output::line("They see the agent's key in words, and must see these:\n");
+    output::line("They see the agent's key in words, which must be these:\n");
     output::line(&format!("  {}", seen.words));
 }
 
@@ -259,7 +257,7 @@ fn deregister(args: &AuthOperatorArgs) -> Outcome {
     } else {
         let id = &done.agent_id;
         output::line(&format!(
-            "{id} is ended for good. The next agent here has another key: `obol register`"
+            "{id} has ended for good. The next agent here needs another key: `obol register`"
         ));
     }
     Ok(())
@@ -282,7 +280,10 @@ fn status(socket: &AuthSocket, json: bool) -> Outcome {
 fn why(status: &AuthStatusResult, state: &str) -> String {
     match (&status.problem, &status.hold) {
         (_, Some(hold)) => {
-            format!("an operator flushed the sidecar ({}: {}); `obol resume` first", hold.scope, hold.reason)
+            format!(
+                "an operator flushed the sidecar ({}: {}); run `obol resume` first",
+                hold.scope, hold.reason
+            )
         }
         (Some(problem), _) => format!("no session ({state}): {}: {}", problem.code, problem.message),
         (None, None) => format!("no session: the agent is {state}"),

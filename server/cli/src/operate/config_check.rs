@@ -66,9 +66,10 @@ pub(crate) fn run(args: &ConfigCheckArgs, named: Option<&Path>) -> Outcome {
     }
     match findings.problems.len() {
         0 => Ok(()),
-        count => {
-            Err(Failure::new(Exit::Usage, format_args!("{count} problems; nothing would start like this")))
-        }
+        count => Err(Failure::new(
+            Exit::Usage,
+            format_args!("{count} problems; no role would start with this configuration"),
+        )),
     }
 }
 
@@ -108,7 +109,7 @@ impl Check {
 
     fn file(&mut self, read: Option<&Path>) {
         let Some(path) = read else {
-            self.sockets.push(setting("file", "-", "no file: none of the usual ones is there"));
+            self.sockets.push(setting("file", "-", "no file: none of the usual files exists"));
             return;
         };
         self.sockets.push(setting("file", &path.display().to_string(), "read"));
@@ -206,7 +207,7 @@ impl Check {
                 self.sockets.push(setting("control socket", &control.path().display().to_string(), &source));
                 if control == agent {
                     self.problem(
-                        "the agent's and the operator's socket are the same; name another for one of them",
+                        "the agent's socket and the operator's socket are the same; choose another for one of them",
                     );
                 }
             }
@@ -327,7 +328,7 @@ fn tell(findings: &Findings) {
     table.print();
     output::line("");
     if findings.problems.is_empty() {
-        output::line("nothing is wrong");
+        output::line("no problems found");
     }
     for warning in &findings.warnings {
         output::line(&format!("warning: {warning}"));

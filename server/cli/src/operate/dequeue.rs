@@ -64,6 +64,6 @@ fn hash_of(file: &Path) -> Outcome<ArgumentsHash> {
     let read: ReadArguments = obol_secret::json::parse(&text).map_err(|error| wrong(&error))?;
     let hash = obol_verify::arguments_hash(Some(&read.map)).filter(|_| !read.rounded);
     hash.map(ArgumentsHash::from_bytes).ok_or_else(|| {
-        wrong(&"a number is beyond 2^53, or is rounded when it is read; no proof covers it, send it as text")
+        wrong(&"a number is beyond 2^53 or is rounded when read, so no proof can cover it; send it as text")
     })
 }

@@ -41,7 +41,9 @@ pub(crate) fn flush(args: &FlushArgs) -> Outcome {
     ));
     if done.sessions_ended > 0 {
         output::line("No new session is taken until `obol resume`.");
-        output::line("Tokens that were handed out, and keys that were copied, end where they are accepted.");
+        output::line(
+            "Tokens already handed out, and keys that were copied, must be ended where they are accepted.",
+        );
         output::line("On each resource server:");
     } else {
         output::line("The sessions go on, and new tokens are minted. To hand out none for this tool:");
@@ -86,12 +88,14 @@ fn flush_scope(args: &FlushScopeArgs) -> Outcome<FlushScope> {
 fn nothing_flushed(control: &mut ControlClient, scope: &FlushScope) -> Outcome<Failure> {
     let status = control.status()?;
     let what = match scope {
-        FlushScope::All => "there is no session to flush. No new one is taken until `obol resume`".to_owned(),
+        FlushScope::All => {
+            "there is no session to flush; no new session is taken until `obol resume`".to_owned()
+        }
         FlushScope::Session(id) => {
             let was_flushed = |state| state == SessionState::Flushed;
             let known = status.sessions.iter().find(|session| session.session_id == *id);
             if known.is_some_and(|session| was_flushed(session.state)) {
-                format!("session {id} was flushed before; nothing was left of it")
+                format!("session {id} was flushed before; nothing is left of it")
             } else {
                 format!("nothing was flushed: there is no session {id}")
             }
@@ -116,7 +120,7 @@ pub(crate) fn listed(what: &str, table: &Table, all: &str) -> String {
     if rows.len() <= 1 {
         return format!("there are no {what}");
     }
-    let mut text = format!("there are these {what}:");
+    let mut text = format!("these {what} exist:");
     for row in rows.iter().take(MAX_ROWS + 1) {
         text.push_str("\n  ");
         text.push_str(row);
@@ -135,7 +139,7 @@ pub(crate) fn resume(args: &OperatorArgs) -> Outcome {
         return Ok(());
     }
     match &done.hold {
-        None => output::line("No flush held new sessions back."),
+        None => output::line("No flush was holding new sessions back."),
         Some(hold) => {
             output::line(&format!(
                 "New sessions are taken again, after the flush of {} at {} ({}).",

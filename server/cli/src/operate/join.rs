@@ -24,7 +24,7 @@ pub(crate) fn run(args: &JoinArgs, config: &Config) -> Outcome {
     obol_sandbox::harden_process();
     let code = code(args)?;
     let service = followed::service(&args.service, config)?.ok_or_else(|| {
-        Failure::usage("--authority is needed: the service and its key, https://host#KEY, as `obol as key --pin` prints it")
+        Failure::usage("--authority is needed: the service and its key, https://host#KEY, as `obol as key --pin` prints them")
     })?;
     let (mut uplink, key) = followed::uplink(&args.service, config, service)?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -53,7 +53,7 @@ fn failure(error: AuthError) -> Failure {
     match &error {
         AuthError::Refused { code, .. } if code == "KEY_IN_USE" => Failure::new(
             Exit::Denied,
-            "a copy has joined with this identity already; each copy has one of its own (--rs-identity-key names another)",
+            "a copy has already joined with this identity; each copy needs its own (name another with --rs-identity-key)",
         ),
         AuthError::Refused { .. } => Failure::new(Exit::Denied, error),
         AuthError::Unreachable(_) | AuthError::Rejected { .. } => Failure::unavailable(error),
@@ -74,8 +74,8 @@ fn code(args: &JoinArgs) -> Outcome<Zeroizing<String>> {
             let text = core::str::from_utf8(&bytes).map_err(Failure::usage)?;
             Ok(Zeroizing::new(text.to_owned()))
         }
-        (None, None) => {
-            Err(Failure::usage("a code is needed, which `obol rs invite AUDIENCE` prints; or --code-file"))
-        }
+        (None, None) => Err(Failure::usage(
+            "a join code is needed, as `obol rs invite AUDIENCE` prints it; or use --code-file",
+        )),
     }
 }

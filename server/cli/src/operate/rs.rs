@@ -60,12 +60,11 @@ fn scopes(args: &RevokeArgs) -> Outcome<Vec<RevokeScope>> {
 
 fn lasting(kept: Kept) -> &'static str {
     match kept {
-        Kept::File => "that survives a restart",
-        Kept::Shared => "so it is at all servers that share these sessions",
+        Kept::File => "this survives a restart",
+        Kept::Shared => "this holds for all servers that share these sessions",
         // Also what a newer server may say: better too much care than too little.
         _ => {
-            "this server keeps sessions in memory, and a restart forgets this: take the session out of the file of \
-             sessions as well"
+            "this server keeps sessions in memory, and a restart forgets this: also remove the session from the session file"
         }
     }
 }
@@ -80,7 +79,7 @@ fn nothing_revoked(unknown: &[(RevokeScope, Kept)], status: &RsStatusResult) -> 
                 format!("nothing was revoked: there is no session {id}")
             }
             RevokeScope::Session(id) => format!(
-                "there is no session {id}; it was revoked before, or never known. It will not be taken any more"
+                "there is no session {id}: it was revoked before, or never known. It will not be accepted again"
             ),
         });
         message.push('\n');
@@ -138,7 +137,7 @@ pub(crate) fn reload(args: &RsOperatorArgs) -> Outcome {
     if args.output.json {
         output::json(&serde_json::to_value(done).map_err(Failure::other)?);
     } else {
-        output::line(&format!("the file of sessions was read again; it lists {}", done.sessions));
+        output::line(&format!("the session file was read again; it lists {}", done.sessions));
     }
     Ok(())
 }

@@ -51,14 +51,13 @@ fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
     output::line(&form(&status));
     if let Some(hold) = &status.hold {
         output::line(&format!(
-            "no new session is taken since the flush of {} at {} ({}); `obol resume` takes them again",
+            "no new session is taken since the flush of {} at {} ({}); run `obol resume` to take them again",
             hold.scope, hold.since, hold.reason
         ));
     }
     if status.sessions.iter().any(|session| session.state == SessionState::Lapsed) {
         output::line(
-            "the Authentication Service is not heard and the lease is over: nothing is handed out of its sessions until it is; \
-             see `obol auth status`",
+            "the Authentication Service does not answer and the lease is over: none of its sessions hands out tokens until it answers; see `obol auth status`",
         );
     }
     output::line("");
@@ -76,7 +75,7 @@ fn whole_status(sockets: &Sockets, output: Output) -> Outcome {
 fn form(status: &StatusResult) -> String {
     let own = name_of(status.uid);
     match status.agent_users.as_slice() {
-        [] => format!("agents and sidecar are one user, {own}: an agent that runs code has the keys"),
+        [] => format!("agents and sidecar run as one user, {own}: an agent that runs code can read the keys"),
         users => format!("sidecar: {own}; agents: {}", users.join(", ")),
     }
 }

@@ -86,7 +86,7 @@ fn in_words(change: &ToolChange) -> String {
             let way = if change.standing == Standing::Narrowed { "narrower" } else { "wider" };
             format!("{tool}: {before} → {after}, {way} in {field}")
         }
-        (before, after, None) if before == after => format!("{tool}: {before}, told in other words"),
+        (before, after, None) if before == after => format!("{tool}: {before}, written differently"),
         (before, after, None) => format!("{tool}: {before} → {after}"),
     }
 }

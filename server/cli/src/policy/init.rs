@@ -16,13 +16,13 @@ const MAX_LIST_BYTES: u64 = 8 << 20;
 /// The policies of a new folder.
 const POLICIES_FILE: &str = "policies.cedar";
 
-const POLICIES: &str = r#"// Who may use which tool in which way. Change it: `obol policy test` says what comes of it.
-// What no policy permits is denied; a forbid is stronger than any permit. Each policy needs an @id of its own.
+const POLICIES: &str = r#"// Who may use which tool, and how. Change it; `obol policy test` shows the effect.
+// What no policy permits is denied; a forbid overrides any permit. Each policy needs its own @id.
 
 @id("users-use-tools")
 permit (principal in Obol::Role::"user", action == Obol::Action::"use", resource);
 
-// Without a permit for useUnattended, each call takes a human's yes.
+// Without a permit for useUnattended, a human must approve each call.
 @id("users-unattended-at-low-risk")
 permit (principal in Obol::Role::"user", action == Obol::Action::"useUnattended", resource)
 when { resource.risk == "low" };
@@ -31,12 +31,12 @@ when { resource.risk == "low" };
 forbid (principal is Obol::Agent, action, resource is Obol::Tool)
 when { principal.clone_suspected };
 
-// Who speaks on the Authentication Service's own socket says yes to agents, and gives them this role at most.
+// Users of the Authentication Service's own socket may approve agents, and give them at most this role.
 @id("operators-let-users-in")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource)
 when { [Obol::Role::"user"].containsAll(context.roles) };
 
-// They say yes to a call that needs one, too: `obol approvals` shows it. So that nobody says yes to their own agents' calls:
+// They may also approve calls that need it: `obol approvals` shows them. To keep people from approving their own agents' calls:
 //   forbid (principal, action == Obol::Action::"approveCall", resource) when { context.agent.owner == principal };
 @id("operators-approve-calls")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCall", resource);
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
     if let Some((name, _)) = files.iter().find(|(name, _)| args.folder.join(name).symlink_metadata().is_ok())
     {
         return Err(Failure::usage(format_args!(
-            "{} is there already, and nothing was written; choose another folder, or move it away",
+            "{} already exists, so nothing was written; choose another folder, or move it away",
             args.folder.join(name).display()
         )));
     }
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
     let shown = args.folder.display();
     output::line(&format!("{} tools in {shown}/{}", tools.tools().len(), folder::CATALOGUE));
     output::line(
-        "The risk of each is the server's own word, or the worst. Look at it, narrow the offers, then:",
+        "The risk of each tool is what the server says, or the highest. Check it, narrow the offers, then run:",
     );
     output::line(&format!("  obol policy check {shown}"));
     output::line(&format!("  obol policy test {shown}"));
@@ -85,7 +85,7 @@ fn cases(tool: &str, audience: &str, risk: Risk) -> String {
         _ => ("deny", "per_call = [\"all\"]\n", "\"users-use-tools\""),
     };
     format!(
-        "# Agents, and what each is expected to get. `obol policy test` compares; docs/policy.md has all that can be said.\n\n\
+        "# Agents, and what each is expected to get. `obol policy test` compares; docs/policy.md describes all fields.\n\n\
          [agents.helper]\nclass = \"assistant\"\nroles = [\"user\"]\n\n\
          [agents.copy]\nclass = \"assistant\"\nroles = [\"user\"]\nclone_suspected = true\n\n\
          [agents.stranger]\nclass = \"assistant\"\n\n\

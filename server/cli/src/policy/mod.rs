@@ -133,7 +133,7 @@ fn explain(args: &ExplainArgs) -> Outcome {
 /// What an agent gets of a tool, in a line.
 fn summary(tool: &ToolDecision) -> String {
     let per_call: Vec<_> = tool.per_call.iter().map(|chosen| &*chosen.offer).collect();
-    let per_call = format!("{} with a human's yes to each call", per_call.join(", "));
+    let per_call = format!("{} with a human's approval of each call", per_call.join(", "));
     match (&tool.ahead, tool.per_call.is_empty()) {
         (Some(chosen), true) => chosen.offer.to_string(),
         (Some(chosen), false) => format!("{}; and {per_call}", chosen.offer),

@@ -16,7 +16,7 @@ pub(crate) fn access(names: &[String]) -> Outcome<Access> {
     let users = AgentUsers::named(names, rustix::process::geteuid().as_raw());
     users.map(Access::Agents).map_err(|error| match error {
         AgentUsersError::HasTheKeys(_) => Failure::usage(
-            "--agent-user names root or this process's own user, whose programs are served anyway; leave that out",
+            "--agent-user names root or this process's own user, which are served anyway; leave it out",
         ),
         error => Failure::usage(format_args!("--agent-user {error}")),
     })

@@ -240,7 +240,7 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
         (None, Some(_)) => SecretBook::parse(br#"{"obol_atp":1}"#).map_err(Failure::usage)?,
         (None, None) => {
             return Err(Failure::usage(
-                "--secrets FILE is needed; `obol atp secret new --secrets FILE --shared` makes one",
+                "--secrets FILE is needed; make one with `obol atp secret new --secrets FILE --shared`",
             ));
         }
     };
@@ -256,7 +256,7 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
         0 => {}
         count => tracing::warn!(
             count,
-            "secrets are shorter than 32 bytes; `obol atp secret rotate` makes longer ones"
+            "secrets are shorter than 32 bytes; make longer ones with `obol atp secret rotate`"
         ),
     }
     Ok(book)
@@ -289,14 +289,14 @@ fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcom
     match StoreLocation::of(args.spent.as_ref().or(config.spent.as_ref()), stores::ATP_SPENT)? {
         StoreLocation::Memory if args.first_start => {
             tracing::warn!(
-                "answered requests are kept in memory, and any that were answered before this start are answered again"
+                "answered requests are kept in memory: requests answered before this start are answered again"
             );
             Ok(Arc::new(MemorySpentSet::unfenced(clock, AHEAD_SECS)))
         }
         StoreLocation::Memory => {
             tracing::warn!(
                 seconds = AHEAD_SECS,
-                "answered requests are kept in memory: requests signed up to so long after this start are refused"
+                "answered requests are kept in memory: requests signed before this start, or up to this long after it, are refused"
             );
             Ok(Arc::new(MemorySpentSet::fenced(clock, AHEAD_SECS)))
         }
@@ -305,8 +305,7 @@ fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcom
             if !args.first_start && !path.exists() {
                 tracing::warn!(
                     file = %path.display(),
-                    "the file of answered requests is new: requests signed up to {AHEAD_SECS} s from now are refused, in case the old \
-                     one was lost; --first-start says that there was none",
+                    "the file of answered requests is new: requests signed up to {AHEAD_SECS} s from now are refused, in case an old file was lost; if there was none, use --first-start",
                 );
             }
             let options = RedbSpentSetOptions::new(path).clock_skew(AHEAD_SECS).new_file(new_file);
@@ -371,7 +370,7 @@ pub(crate) async fn serve_probe(
         .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;
     Ok(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "health and metrics are not served any more");
+            tracing::error!(%error, "health and metrics are no longer served");
         }
     }))
 }

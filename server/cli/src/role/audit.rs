@@ -55,7 +55,7 @@ pub(crate) fn open(
         if let Some(mark) = known {
             tracing::warn!(
                 chain = mark.chain(),
-                "the store was used with an audit log, and now none is named: nothing is audited"
+                "the store was used with an audit log, but now none is named: nothing is audited"
             );
         }
         return Ok(None);
@@ -73,7 +73,7 @@ fn remembered(queue: &Queue) -> Outcome<Option<ChainMark>> {
     let mark = core::str::from_utf8(&note).ok().and_then(|text| text.parse().ok());
     mark.map(Some).ok_or_else(|| {
         Failure::unavailable(
-            "the store remembers an audit log in a form that this build does not read; use the newer one",
+            "the store remembers an audit log in a form that this build cannot read; use a newer build",
         )
     })
 }
@@ -112,8 +112,7 @@ pub(crate) fn open_beside_key(
     if had_key && log.begins() {
         tracing::warn!(
             file = %path.display(), key = %key_file.display(),
-            "a new audit log begins beside a key that was there; right if the key is new too, and otherwise the log and \
-             the note of its end were taken away"
+            "a new audit log begins beside an existing key; this is right only if the key is new too: otherwise the log and the note of its end were removed"
         );
     }
     Ok(log)

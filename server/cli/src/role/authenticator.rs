@@ -75,7 +75,7 @@ pub(crate) fn run(args: &AuthenticatorRoleArgs, config: &Config, origin: &Origin
         service = service.origin(),
         words,
         agent = authenticator.identity().agent_id(),
-        "the identity is there"
+        "the identity is ready"
     );
     let mut options = Options::new(sockets.auth, sockets.control)
         .wishes(wishes(config)?)
@@ -113,9 +113,9 @@ async fn reload(origin: &Origin) -> Outcome {
         match loaded.await.unwrap_or_else(|error| Err(Failure::other(error))) {
             Ok(config) => {
                 apply_log_level(&config, origin);
-                tracing::info!("the log's level was read again; other settings wait for a restart");
+                tracing::info!("the log level was read again; other settings wait for a restart");
             }
-            Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
+            Err(error) => tracing::error!(%error, "the previous settings stay in force"),
         }
     }
 }
@@ -188,7 +188,7 @@ fn alone(identity: &Path) -> Outcome<PrivateFile> {
     let path = identity.with_added_extension("lock");
     PrivateFile::lock(path).map_err(|error| match error.fault() {
         Fault::InUse => Failure::unavailable(format_args!(
-            "another authenticator uses the identity {}; stop that one, or name another identity",
+            "another authenticator uses the identity {}; stop it, or name another identity",
             identity.display()
         )),
         _ => Failure::unavailable(format_args!("cannot lock the identity: {error}")),

@@ -14,8 +14,7 @@ pub(crate) fn refuse_lost_key(key: &Path, sealed: &[&Path]) -> Outcome {
     }
     let Some(left) = sealed.iter().find(|path| holds_something(path)) else { return Ok(()) };
     Err(Failure::usage(format_args!(
-        "the key file {} is missing, but {} is there and was sealed under it; put the key back, or move away all that \
-         it sealed to start afresh",
+        "the key file {} is missing, but {} is there and was sealed under it; put the key back, or, to start afresh, move away everything that it sealed",
         key.display(),
         left.display()
     )))
@@ -27,9 +26,7 @@ pub(crate) fn refuse_lost_table(table: &Path, key: &Path, is_first_start: bool) 
         return Ok(());
     }
     Err(Failure::usage(format_args!(
-        "the session table {} is missing or empty, but its key {} is there: what was revoked in it would count again. \
-         Put the table back; where there was none yet, say --first-start, once; where it is lost, move the key away too \
-         and give the server sessions that were never revoked",
+        "the session table {} is missing or empty, but its key {} is there: sessions revoked in it would count again. Put the table back; if there was none yet, start once with --first-start; if it is lost, move the key away too and give the server sessions that were never revoked",
         table.display(),
         key.display()
     )))
@@ -41,9 +38,7 @@ pub(crate) fn refuse_lost_store(store: &Path, key: &Path, is_first_start: bool) 
         return Ok(());
     }
     Err(Failure::usage(format_args!(
-        "the token store {} is missing or empty, but its key {} is there: secrets that were retired or replaced would count \
-         again. Put the store back; where there was none yet, say --first-start, once; where it is lost, give out new secrets, \
-         move the key away too and start",
+        "the token store {} is missing or empty, but its key {} is there: secrets that were retired or replaced would count again. Put the store back; if there was none yet, start once with --first-start; if it is lost, give out new secrets, move the key away too and start",
         store.display(),
         key.display()
     )))

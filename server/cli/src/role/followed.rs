@@ -86,8 +86,7 @@ impl Followed {
         let Some(service) = service(&args.service, config)? else { return Ok(None) };
         if !files.is_empty() {
             return Err(Failure::usage(
-                "sessions come from the Authentication Service that rs.authority names, or from files, not from both: what one \
-                 does not list the other would end",
+                "sessions come either from the Authentication Service in rs.authority or from files, not from both: each would end sessions that it does not list",
             ));
         }
         let (uplink, key) = uplink(&args.service, config, service)?;

@@ -90,7 +90,7 @@ fn from_credential(name: &str) -> Outcome<Option<Key32>> {
             ))
         })?,
     };
-    tracing::info!("the master key is a credential of the service manager");
+    tracing::info!("the master key is a credential from the service manager");
     parse(&bytes).map(Some).ok_or_else(|| malformed(&format!("the credential {}", path.display())))
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn find(
     let text = match (url, read) {
         (None, None) => {
             return Err(Failure::usage(format_args!(
-                "{section}.{key} is needed: the Authentication Service and its key, https://host#KEY, as `obol as` prints it"
+                "{section}.{key} is needed: the Authentication Service and its key, https://host#KEY, as `obol as` prints them"
             )));
         }
         (Some(url), None) => url.clone(),

@@ -49,7 +49,7 @@ struct Role {
 /// Runs until SIGTERM or SIGINT, or until the sidecar's operator drains it.
 pub(crate) fn run(args: &SidecarArgs, cli: &Cli) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
-    hardening.push(sandbox::switched_off("this role starts the others again"));
+    hardening.push(sandbox::switched_off("this role restarts the others"));
     obol_sandbox::report(&hardening, None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     log_lines::begin()?;
@@ -85,7 +85,7 @@ async fn stop(roles: &mut [Role; 2]) {
         let Some(child) = &mut role.child else { continue };
         match timeout(STOP_PATIENCE, child.wait()).await {
             Ok(Ok(status)) => tracing::info!(role = role.name, %status, "ended"),
-            Ok(Err(error)) => tracing::error!(role = role.name, %error, "its end cannot be told"),
+            Ok(Err(error)) => tracing::error!(role = role.name, %error, "its end cannot be observed"),
             Err(_) => {
                 tracing::error!(role = role.name, "it did not end in time and is killed");
                 // Ours by its handle.
@@ -159,12 +159,12 @@ impl Role {
         };
         self.child = None;
         if status.success() {
-            tracing::info!(role = self.name, "it was told to end, and so does the other");
+            tracing::info!(role = self.name, "it was told to end, so the other ends too");
             return Some(Over::Told);
         }
         if status.code() == Some(Exit::Usage as i32) {
             return Some(Over::Wrong(Failure::usage(format_args!(
-                "obol {} cannot run as it is set up; see its message above",
+                "obol {} cannot run with its configuration; see its message above",
                 self.name
             ))));
         }

@@ -46,7 +46,7 @@ impl StoreLocation {
                 Ok(Self::Redis(url.to_owned()))
             }
             Some(url) if url.contains("://") => Err(Failure::usage(
-                "nothing can be kept there: name a file, `memory`, or redis://host:port or unix:///path/of/socket",
+                "this is not a place to keep data: name a file, `memory`, redis://host:port or unix:///path/of/socket",
             )),
             _ => place(named, default).map(Self::File),
         }
@@ -132,8 +132,7 @@ pub(crate) fn sessions(
             if let Some(fence) = table.fence() {
                 tracing::warn!(
                     fence,
-                    "sessions that began up to that time (Unix seconds) are not taken: Redis may have lost that they \
-                     were revoked"
+                    "sessions that began up to that time (Unix seconds) are refused: Redis may have lost their revocation"
                 );
             }
             Ok(Arc::new(table))
@@ -155,7 +154,7 @@ pub(crate) fn how_sessions_last(args: &RsArgs, config: &Config) -> Outcome<rs_co
 pub(crate) fn import(sessions: &dyn SessionStore, halves: &[ResourceHalf], now: u64) -> Outcome {
     let refused = sessions.replace_all(halves, now).map_err(Failure::unavailable)?;
     for (session, why) in refused {
-        tracing::warn!(%session, %why, "a listed session is not taken");
+        tracing::warn!(%session, %why, "a listed session is refused");
     }
     Ok(())
 }
@@ -178,7 +177,7 @@ pub(crate) fn spent_set(
             match set.fence() {
                 Some(fence) => tracing::warn!(
                     fence,
-                    "what was spent before that time (Unix seconds) is not known: tokens issued up to it are refused"
+                    "it is not known what was spent before that time (Unix seconds): tokens issued up to it are refused"
                 ),
                 None => tracing::info!("spent tokens are shared over Redis"),
             }
@@ -189,14 +188,12 @@ pub(crate) fn spent_set(
 
 fn in_memory(args: &RsArgs, clock_skew: u64, clock: Arc<dyn Clock>) -> Arc<dyn SpentSet> {
     if args.first_start {
-        tracing::warn!(
-            "spent tokens are kept in memory, and any that were spent before this start are accepted again"
-        );
+        tracing::warn!("spent tokens are kept in memory: tokens spent before this start are accepted again");
         return Arc::new(MemorySpentSet::unfenced(clock, clock_skew));
     }
     tracing::warn!(
         seconds = clock_skew,
-        "spent tokens are kept in memory: tokens issued before this start, or up to so long after it, are refused"
+        "spent tokens are kept in memory: tokens issued before this start, or up to this long after it, are refused"
     );
     Arc::new(MemorySpentSet::fenced(clock, clock_skew))
 }
@@ -206,8 +203,7 @@ fn in_file(args: &RsArgs, path: &Path, clock_skew: u64, clock: Arc<dyn Clock>) -
     if !args.first_start && !path.exists() {
         tracing::warn!(
             file = %path.display(),
-            "the file of spent tokens is new: tokens issued up to {clock_skew} s from now are refused, in case the old \
-             one was lost; --first-start says that there was none",
+            "the file of spent tokens is new: tokens issued up to {clock_skew} s from now are refused, in case an old file was lost; if there was none, use --first-start",
         );
     }
     let set = RedbSpentSetOptions::new(path)

@@ -93,15 +93,14 @@ pub(crate) fn warn_of(halves: &[ResourceHalf], config: &Config, max_ttl: u64) {
             if config.rs.templates.is_none() {
                 tracing::warn!(
                     %session,
-                    "the session says nothing of grants, so its tokens are refused; make sessions with grants, or set \
-                     rs.templates to a file, or to \"any\" to accept whatever a token allows"
+                    "the session has no grants, so its tokens are refused; make sessions with grants, set rs.templates to a file, or set it to \"any\" to accept whatever a token allows"
                 );
             }
             continue;
         };
         for grant in grants.iter().filter(|grant| grant.ttl > max_ttl) {
             let (tool, ttl) = (&grant.tool, grant.ttl);
-            tracing::warn!(%session, tool, ttl, max_ttl, "tokens of this grant live too long for rs.max_ttl, and are refused");
+            tracing::warn!(%session, tool, ttl, max_ttl, "tokens of this grant live longer than rs.max_ttl and are refused");
         }
     }
 }

@@ -72,14 +72,13 @@ pub(crate) fn run(args: &CreateArgs) -> Outcome {
         rs_file.display()
     ));
     if args.append.is_some() {
-        output::line("a server that runs takes it with `obol rs reload`");
+        output::line("a running server takes it with `obol rs reload`");
     }
     if args.ttl > DEFAULT_MAX_TTL_SECS {
         tracing::warn!(
             ttl = args.ttl,
             max_ttl = DEFAULT_MAX_TTL_SECS,
-            "a resource server with usual settings refuses tokens that live so long: set its rs.max_ttl to this, or make the \
-             session with a shorter --ttl"
+            "a resource server with default settings refuses tokens that live this long: set its rs.max_ttl to this, or make the session with a shorter --ttl"
         );
     }
     Ok(())
@@ -144,14 +143,14 @@ fn append(path: &Path, halves: Vec<ResourceHalf>) -> Outcome {
         let mut listed = ResourceHalf::list_from_json(text).map_err(|error| wrong(&error))?;
         for half in halves {
             if listed.iter().any(|known| known.session_id == half.session_id) {
-                return Err(wrong(&format_args!("session {} is listed already", half.session_id)));
+                return Err(wrong(&format_args!("session {} is already listed", half.session_id)));
             }
             listed.push(half);
         }
         let text = ResourceHalf::list_to_json_lines(&listed);
         match text.len() > MAX_LIST_BYTES {
             true => {
-                Err(wrong(&format_args!("it would grow beyond {MAX_LIST_BYTES} bytes; begin another file")))
+                Err(wrong(&format_args!("it would grow beyond {MAX_LIST_BYTES} bytes; start another file")))
             }
             false => Ok(text),
         }
@@ -196,7 +195,7 @@ mod tests {
         let listed = ResourceHalf::list_from_json(&both).unwrap();
         assert_eq!((&*text(&listed[..1]), &*text(&listed[1..])), (&*first, &*second));
         let twice = append(&first).unwrap_err().to_string();
-        assert!(twice.contains("listed already"), "{twice}");
+        assert!(twice.contains("already listed"), "{twice}");
         assert_eq!(std::fs::read(&path).unwrap(), both);
         std::fs::write(&path, "{").unwrap();
         assert!(append(&first).unwrap_err().to_string().contains("nothing was changed"));

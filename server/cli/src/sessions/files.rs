@@ -63,7 +63,7 @@ pub(crate) fn resource_halves(named: &[PathBuf]) -> Outcome<Vec<ResourceHalf>> {
                 let (id, other) = (half.session_id, other.display());
                 return Err(wrong(
                     file,
-                    &format_args!("session {id} is in {other} as well; take it out of one of them"),
+                    &format_args!("session {id} is also in {other}; remove it from one of them"),
                 ));
             }
             halves.push(half);
@@ -114,7 +114,7 @@ fn read_all(named: &[PathBuf], limit: usize, mut take: impl FnMut(&Path, &[u8]) 
 fn read(file: &Path, limit: usize) -> Outcome<Zeroizing<Vec<u8>>> {
     PrivateFile::read(file, limit).map_err(|error| match error.is_missing() {
         true => Failure::usage(format_args!(
-            "the session file {} does not exist; `obol session create` makes one",
+            "the session file {} does not exist; make one with `obol session create`",
             file.display()
         )),
         false => unread(error),
@@ -130,8 +130,7 @@ pub(crate) fn read_one(file: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
 fn unread(error: PrivateFileError) -> Failure {
     let replaced = match error.fault() {
         Fault::Io(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            "; a server reads again what was replaced only in a folder of its own, and not straight in a home: move it \
-             there, or start the server again"
+            "; a server can reread a replaced file only in its own folder, not directly in a home directory: move the file to such a folder, or restart the server"
         }
         _ => "",
     };

@@ -169,7 +169,7 @@ impl Gathered {
         let name = format!("{section}.{key}");
         let Some(setting) = settings::all().find(|known| known.section == section && known.key == key) else {
             let hint = nearest(&name).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            return self.problems.push(format!("{source}: there is no setting {name}{hint}"));
+            return self.problems.push(format!("{source}: {name} is not a setting{hint}"));
         };
         let value = value(setting);
         if value.as_str() == Some("")

@@ -21,7 +21,7 @@ pub(crate) fn set(level: LogLevel) {
     if let Some(handle) = LEVEL.get()
         && let Err(error) = handle.reload(level.filter())
     {
-        tracing::warn!(%error, "the log's level was not changed");
+        tracing::warn!(%error, "the log level was not changed");
     }
 }
 

@@ -176,17 +176,17 @@ fn rules() -> obol_verify::CascadeLimits {
 settings! {
     /// The log on standard error.
     Log "log" {
-        /// How much: off, error, warn, info, debug or trace.
+        /// How much to log: off, error, warn, info, debug or trace.
         level: LogLevel = otherwise("info for the servers, warn for the rest", "info");
-        /// Lines for people (text), or JSON for programs (json).
+        /// Lines for people (text) or JSON for programs (json).
         format: LogFormat = value("text");
     }
 
     /// The Token Queue Service.
     Tqs "tqs" {
-        /// The token store. Its key file lies beside it.
+        /// The token store. Its key file is beside it.
         store: PathBuf = Usual::InState("tokens.redb");
-        /// The master key's file; created if it is not there.
+        /// The master key's file; created if it does not exist.
         master_key: PathBuf = Usual::InState("master.key");
         /// Sessions to provision: files, or folders of which every *.json is read. Read again on SIGHUP.
         sessions: Paths = otherwise("none", vec!["/etc/obol/sessions"]);
@@ -198,43 +198,43 @@ settings! {
         max_depth: usize = value(10_000) => 1..=10_000_000;
         /// The least life of a token handed out, in seconds.
         min_life: u64 = value(5) => 0..=3_600;
-        /// The users whose processes are agents, where they are others than the sidecar's own: numbers, names, "@group".
-        agent_users: AgentUserNames = otherwise("none: agents and sidecar are one user", vec!["alice", "@agents"]);
-        /// The file of the audit log. Nothing is handed out that is not in it.
+        /// The users that agents run as, if they differ from the sidecar's own: numbers, names, "@group".
+        agent_users: AgentUserNames = otherwise("none: agents and sidecar run as one user", vec!["alice", "@agents"]);
+        /// The audit log's file. Every token handed out is in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/audit.jsonl");
-        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        /// The size at which an audit log file is closed and the next one started, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
-        /// The most connections on the agent's socket at a time.
+        /// The most connections on the agent's socket at once.
         connections: usize = count(limits().connections) => 1..=1_000_000;
-        /// Requests a second of one connection; 0 for no limit.
+        /// Requests per second on one connection; 0 for no limit.
         connection_rate: u32 = value(i64::from(limits().connection_rate));
-        /// Requests a second of all connections of one user; 0 for no limit.
+        /// Requests per second on all connections of one user; 0 for no limit.
         user_rate: u32 = value(i64::from(limits().user_rate));
-        /// When all connections are taken, one that was silent for this many seconds makes room.
+        /// When all connections are in use, one that was silent for this many seconds is closed to make room.
         idle: u64 = count(limits().idle.as_secs()) => 0..=86_400;
         /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off.
         http: String = otherwise("http.sock beside the agent's socket", "127.0.0.1:9466");
         /// The name under which the kernel's keyring holds the master key.
         keychain: String = otherwise("none", "obol:master-key");
-        /// Whether to give up what is not needed, by Landlock and seccomp.
+        /// Whether the process gives up the rights that it does not need, with Landlock and seccomp.
         sandbox: bool = value(true);
     }
 
     /// The authenticator, beside an agent.
     Authenticator "authenticator" {
-        /// The Authentication Service and its key, as obol as prints them; or its address, and the key in pin_file.
-        url: String = otherwise("none, and obol authenticator wants --url", "https://as.example#KEY");
-        /// The file whose text is the service's key, or address and key.
+        /// The Authentication Service and its key, as obol as prints them; or only its address, with the key in pin_file.
+        url: String = otherwise("none: obol authenticator needs --url", "https://as.example#KEY");
+        /// The file that holds the service's key, or its address and key.
         pin_file: PathBuf = otherwise("none", "/etc/obol/as.pin");
-        /// The certificate authorities that are trusted, and no others.
+        /// The only certificate authorities to trust.
         ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
-        /// The file with the agent's identity; created if it is not there.
+        /// The file with the agent's identity; created if it does not exist.
         identity: PathBuf = Usual::InState("authenticator/agent.identity");
-        /// The file with the key that the identity is sealed under; created if it is not there.
+        /// The file with the key that the identity is sealed under; created if it does not exist.
         identity_key: PathBuf = Usual::InState("authenticator/identity.key");
         /// The name under which the kernel's keyring holds that key.
         keychain: String = otherwise("none", "obol:identity-key");
-        /// What humans call the agent. What is set here the agent cannot say otherwise.
+        /// The agent's name, as humans see it. If it is set here, the agent cannot change it.
         name: String = otherwise("what the agent says", "builder");
         /// The agent's class.
         class: String = otherwise("what the agent says, or agent", "coding");
@@ -242,19 +242,19 @@ settings! {
         roles: Vec<String> = otherwise("what the agent says", vec!["dev"]);
         /// Tools that the agent asks for.
         tools: Vec<String> = otherwise("what the agent says", vec!["search"]);
-        /// The weakest suite that is used, whatever the service says: 4 is the strongest, then 2 and 3, then 1.
+        /// The weakest suite to accept, whatever the service says: 4 is the strongest, then 2 and 3, then 1.
         min_suite: u16 = value(1) => 1..=4;
-        /// After how many days the identity key is replaced by a fresh one; 0 for never.
+        /// Days after which the identity key is replaced; 0 for never.
         rotate_days: u64 = value(90) => 0..=3_650;
-        /// The file of the audit log. Nobody is registered and no session is opened that is not in it.
+        /// The audit log's file. Every registration and every session is in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/authenticator-audit.jsonl");
-        /// The file with the key that the audit log is sealed under; created if it is not there.
+        /// The file with the key that seals the audit log; created if it does not exist.
         audit_key: PathBuf = Usual::InState("authenticator/audit.key");
-        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        /// The size at which an audit log file is closed and the next one started, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
         /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off.
         http: String = otherwise("auth-http.sock beside the agent's socket", "127.0.0.1:9467");
-        /// Whether to give up what is not needed, by Landlock and seccomp.
+        /// Whether the process gives up the rights that it does not need, with Landlock and seccomp.
         sandbox: bool = value(true);
     }
 
@@ -262,54 +262,54 @@ settings! {
     Rs "rs" {
         /// The address to listen on.
         listen: SocketAddr = value("127.0.0.1:8700");
-        /// This server's identifier, the tokens' audience.
-        audience: String = otherwise("the one all sessions name", "https://api.example");
-        /// The Authentication Service that sessions come from, and its key; or its address, and the key in pin_file.
+        /// This server's identifier: the audience of its tokens.
+        audience: String = otherwise("the one that all sessions name", "https://api.example");
+        /// The Authentication Service that sessions come from, and its key; or only its address, with the key in pin_file.
         authority: String = otherwise("none: sessions come from files", "https://as.example#KEY");
-        /// The file whose text is the service's key, or address and key.
+        /// The file that holds the service's key, or its address and key.
         pin_file: PathBuf = otherwise("none", "/etc/obol/as.pin");
-        /// The certificate authorities that are trusted for the service, and no others.
+        /// The only certificate authorities to trust for the service.
         ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
-        /// The file with the key of this copy's identity, with which it has joined; created if it is not there.
+        /// The file with the identity key with which this copy joins; created if it does not exist.
         identity_key: PathBuf = Usual::InState("rs-identity.key");
-        /// How long tokens are accepted while the service is not heard, in seconds.
+        /// How long tokens are accepted while the service does not answer, in seconds.
         lease: u64 = value(300) => 30..=900;
-        /// Files of sessions, or folders of which every *.json is read. Read again on SIGHUP. Not beside authority.
-        sessions: Paths = otherwise("none, and obol rs wants --sessions, session_store or authority", vec!["/etc/obol/rs-sessions.json"]);
-        /// Where sessions are kept beyond those files: memory (not at all), a file, or the address of a Redis or Valkey.
+        /// Session files, or folders of which every *.json is read. Read again on SIGHUP. Not together with authority.
+        sessions: Paths = otherwise("none: obol rs needs --sessions, session_store or authority", vec!["/etc/obol/rs-sessions.json"]);
+        /// Where sessions are kept in addition to those files: memory (not at all), a file, or the address of a Redis or Valkey.
         session_store: PathBuf = value("memory");
-        /// The file with the key that kept sessions are sealed under; created if it is not there.
+        /// The file with the key that seals stored sessions; created if it does not exist.
         session_key: PathBuf = Usual::InState("session.key");
         /// Where spent tokens are kept: a file, memory, or the address of a Redis or Valkey.
         spent: PathBuf = Usual::InState("spent.redb");
-        /// The socket where others spend identifiers of their own once, by POST /v1/spend.
+        /// The socket where other programs spend their own identifiers once, with POST /v1/spend.
         spend_socket: PathBuf = otherwise("none", "/run/obol-spend/spend.sock");
-        /// Users who may do so besides the server's own and root: by number or name, groups as "@name".
+        /// The users who may do so besides the server's own and root: numbers, names, groups as "@name".
         spend_users: AgentUserNames = otherwise("none", vec!["@apis"]);
-        /// The file whose text is the Redis user's password.
+        /// The file that holds the Redis user's password.
         redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
-        /// A part of every key in Redis, obol:NAMESPACE:. The same on all servers of one audience, and on no others.
+        /// A part of every key in Redis, obol:NAMESPACE:. The same on all servers of one audience, and on no other server.
         redis_namespace: String = otherwise("made from the audience", "api-example");
         /// How many replicas of Redis must have a mark before a token is accepted.
         redis_wait_replicas: u32 = value(0) => 0..=64;
-        /// How far this machine's clock and that of Redis may be apart, in seconds.
+        /// How far this machine's clock and that of Redis may differ, in seconds.
         redis_clock_difference: u64 = count(obol_verify_redis::MAX_CLOCK_DIFFERENCE_SECS) => 1..=60;
-        /// Redis does not tell its maxmemory-policy, and it is noeviction.
+        /// Assume that maxmemory-policy is noeviction, if Redis does not report it.
         redis_assume_noeviction: bool = value(false);
         /// How far clocks may differ, in seconds. The same on all servers that share a Redis.
         clock_skew: u64 = count(rules().clock_skew) => 0..=600;
-        /// The longest life a token may have, in seconds.
+        /// The longest life that a token may have, in seconds.
         max_ttl: u64 = count(rules().max_ttl) => 1..=3_600;
-        /// The file of the audit log. Nothing is accepted that is not in it.
+        /// The audit log's file. Every accepted token is in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/rs-audit.jsonl");
-        /// The file with the key that the audit log is sealed under; created if it is not there.
+        /// The file with the key that seals the audit log; created if it does not exist.
         audit_key: PathBuf = Usual::InState("rs-audit.key");
-        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        /// The size at which an audit log file is closed and the next one started, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
-        /// Whether to give up what is not needed, by Landlock and seccomp.
+        /// Whether the process gives up the rights that it does not need, with Landlock and seccomp.
         sandbox: bool = value(true);
-        /// The file with the policy of this server, by agent and tool, read again on SIGHUP; any for sessions that say nothing of grants to be
-        /// accepted without.
+        /// The file with this server's policy, by agent and tool, read again on SIGHUP; or any, to accept sessions that
+        /// list no grants.
         templates: PathBuf = otherwise("none: the sessions' grants alone", "/etc/obol/templates.toml");
         /// Tokens of an older policy epoch are refused.
         policy_epoch: u64 = value(0) => 0..=9_223_372_036_854_775_807;
@@ -319,106 +319,107 @@ settings! {
     As "as" {
         /// The address to listen on.
         listen: SocketAddr = value("127.0.0.1:8720");
-        /// What agents know the service as.
+        /// The address that agents know the service by.
         origin: String = otherwise("its address, on loopback without TLS", "https://as.example");
         /// The organisation that owns the sessions.
         org: String = value("default");
-        /// The folder with the catalogue and the policies. Read at the first start, and on SIGHUP.
-        policy: PathBuf = otherwise("none: what obol policy activate gave it", "/etc/obol/policy");
+        /// The folder with the catalogue and the policies. Read at the first start and on SIGHUP.
+        policy: PathBuf = otherwise("none: the policy that obol policy activate uploaded", "/etc/obol/policy");
         /// The certificate chain, PEM. Read again on SIGHUP.
         tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/as.crt");
         /// The certificate's private key, PEM.
         tls_key: PathBuf = otherwise("none", "/etc/obol/as.key");
         /// The identity provider with which humans log in to approve agents: its issuer URL.
-        provider: String = otherwise("none: a human of this machine approves", "https://idp.example");
-        /// What the service is registered as at the provider.
+        provider: String = otherwise("none: a human on this machine approves", "https://idp.example");
+        /// The service's client ID at the provider.
         provider_client_id: String = otherwise("none", "obol");
-        /// The file with what the service proves itself with at the provider.
-        provider_client_secret: PathBuf = otherwise("none: a public client, by PKCE alone", "/etc/obol/client-secret");
-        /// Scopes that the provider is asked for, beside openid.
+        /// The file with the service's client secret at the provider.
+        provider_client_secret: PathBuf = otherwise("none: a public client, with PKCE only", "/etc/obol/client-secret");
+        /// The scopes to ask the provider for, besides openid.
         provider_scopes: Vec<String> = value(vec!["profile"]);
-        /// The claim of the provider's ID token that names a human's roles; a path with dots leads through objects.
+        /// The claim of the provider's ID token that names a human's roles; dots lead into nested objects.
         provider_roles_claim: String = value("groups");
-        /// Which role each value of that claim stands for, as "value=role"; other values then stand for none.
+        /// The role for each value of that claim, as "value=role"; other values then give no role.
         provider_roles: Vec<String> = otherwise("each value is the role of that name", vec!["obol-developers=dev"]);
-        /// Kinds of login (acr) that the provider is asked for, of which one must be what it says the login was.
+        /// The kinds of login (acr) to ask the provider for; it must report one of them.
         provider_acr_values: Vec<String> = otherwise("any", vec!["phr"]);
-        /// Whether the provider asks for the password at each login, also of somebody whom it knows already.
+        /// Whether the provider must ask for the password at each login, even of a user who is already logged in there.
         provider_always_ask: bool = value(false);
-        /// Whether the provider does not say when somebody logged in. How fresh a login is is then not known.
+        /// Whether the provider does not report the time of a login. The age of a login is then unknown.
         provider_lacks_auth_time: bool = value(false);
-        /// Whether the provider asks who answers for an agent for their yes to a call, on a device of theirs (CIBA, poll mode). They see a code there, and
-        /// on the page what it stands for.
+        /// Whether the provider asks an agent's owner to approve calls on their own device (CIBA, poll mode). They see a code
+        /// there, and on the page what it stands for.
         provider_approves_calls: bool = value(false);
-        /// A private JSON file that names several identity providers, in place of the one above.
-        providers: PathBuf = otherwise("none: the one above, or none", "/etc/obol/as-providers.json");
-        /// The roles of the providers' humans of which one is needed to operate the service from another machine (`obol login`).
-        operator_roles: Vec<String> = otherwise("none: nobody does", vec!["operator"]);
+        /// A private JSON file that names several identity providers, instead of the one above.
+        providers: PathBuf = otherwise("none: only the provider above, if there is one", "/etc/obol/as-providers.json");
+        /// The roles that may operate the service from another machine (`obol login`); a human needs one of them.
+        operator_roles: Vec<String> = otherwise("none: nobody can", vec!["operator"]);
         /// How long such a login lasts, in seconds.
         operator_login: u64 = value(3_600) => 60..=43_200;
         /// The file of agents, sessions, policies and events.
         directory: PathBuf = Usual::InState("authority.redb");
-        /// The file that counts the directory's commits, so that a copy of it which is put back is noticed. Keep it out of backups.
+        /// The file that counts the directory's commits, so that an old copy of the directory is noticed. Keep it out of backups.
         witness: PathBuf = otherwise("beside the directory, with the ending .witness", "/var/lib/obol/authority.witness");
-        /// The file with the master key that the directory is sealed under; created if it is not there.
+        /// The file with the master key that seals the directory; created if it does not exist.
         master_key: PathBuf = Usual::InState("as-master.key");
         /// The name under which the kernel's keyring holds the master key.
         keychain: String = otherwise("none", "obol:as-master-key");
-        /// The file with the private half of the key that agents pin; created if it is not there.
+        /// The file with the private half of the key that agents pin; created if it does not exist.
         identity_key: PathBuf = Usual::InState("as-identity.key");
         /// A session's life, in seconds.
         session_life: u64 = value(900) => 60..=3_600;
-        /// How long resource servers go on that hear nothing, in seconds, where they do not decide that themselves.
+        /// How long resource servers go on without hearing from the service, in seconds, unless they set it themselves.
         lease: u64 = value(300) => 30..=900;
         /// How long an approval lasts, in days.
         approval_days: u64 = value(30) => 1..=366;
-        /// How often one agent may ask for a human's yes to calls within an hour.
+        /// How often one agent may ask for approval of calls within an hour.
         call_approvals: u64 = value(10) => 1..=1_000;
-        /// How long a request for a human's yes to calls waits, in seconds.
+        /// How long a request for approval of calls waits, in seconds.
         call_wait: u64 = value(300) => 5..=300;
         /// The weakest suite that any agent may use.
         min_suite: u16 = value(1) => 1..=4;
-        /// Whether an agent whose key seems to have a copy is suspended, and not only reported.
+        /// Whether an agent whose key seems to have been copied is suspended, not only reported.
         suspend_clones: bool = value(false);
-        /// The file of the audit log. Nothing is approved, opened or ended that is not in it.
+        /// The audit log's file. Everything approved, opened or ended is in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/as-audit.jsonl");
-        /// The file with the key that the audit log is sealed under; created if it is not there.
+        /// The file with the key that seals the audit log; created if it does not exist.
         audit_key: PathBuf = Usual::InState("as-audit.key");
-        /// The size at which a file of the audit log is closed and the next one begun, in bytes.
+        /// The size at which an audit log file is closed and the next one started, in bytes.
         audit_file_bytes: u64 = value(67_108_864) => 4_096..=1_099_511_627_776;
-        /// A private JSON file that says whose security events are heard, and who is told. Read again on SIGHUP.
-        events: PathBuf = otherwise("none: nobody is listened to", "/etc/obol/as-events.json");
-        /// A JSON file that says whose signed tokens stand in for a human when an agent registers. Read again on SIGHUP.
-        attestors: PathBuf = otherwise("none: nobody is taken at their word", "/etc/obol/as-attestors.json");
-        /// The mail server that tells of what waits for a human and of alarms: smtps://host, smtp://host (with STARTTLS, or not at all), or on
-        /// this machine alone smtp+plain://localhost:25.
-        mail_server: String = otherwise("none: nobody gets a message", "smtps://mail.example");
-        /// The address that messages are from.
-        mail_from: String = otherwise("none, and a mail server wants it", "obol@example.com");
-        /// Who hears of what waits for a human: agents that want to be registered, and calls that somebody has to say yes to.
+        /// A private JSON file that lists the transmitters and receivers of security events. Read again on SIGHUP.
+        events: PathBuf = otherwise("none: no events are received or sent", "/etc/obol/as-events.json");
+        /// A JSON file that lists the issuers whose signed tokens can replace a human's approval when an agent registers.
+        /// Read again on SIGHUP.
+        attestors: PathBuf = otherwise("none: only humans approve agents", "/etc/obol/as-attestors.json");
+        /// The mail server for messages about waiting requests and alarms: smtps://host, smtp://host (STARTTLS is required), or,
+        /// only on this machine, smtp+plain://localhost:25.
+        mail_server: String = otherwise("none: no messages are sent", "smtps://mail.example");
+        /// The sender's address of messages.
+        mail_from: String = otherwise("none: a mail server needs it", "obol@example.com");
+        /// Who is told of requests that wait for a human: registrations of agents, and calls that need approval.
         mail_approvals: Vec<String> = otherwise("nobody", vec!["approvers@example.com"]);
-        /// Who hears of alarms.
+        /// Who is told of alarms.
         mail_alarms: Vec<String> = otherwise("nobody", vec!["security@example.com"]);
-        /// What the service is known as at the mail server.
-        mail_user: String = otherwise("none: without logging in", "obol");
+        /// The service's user name at the mail server.
+        mail_user: String = otherwise("none: no login", "obol");
         /// The private file with the password at the mail server. Without it: the credential obol-as-mail-password.
         mail_password: PathBuf = otherwise("none", "/etc/obol/mail-password");
-        /// The certificate authorities that are trusted where the service asks or tells others, and no others.
+        /// The only certificate authorities to trust when the service connects to others.
         ca_file: PathBuf = otherwise("the system's", "/etc/obol/ca.pem");
         /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
         http: String = value("off");
-        /// Messages of one kind a second from one address, of which twice as many may come at once; 0 for no limit.
+        /// Messages of one kind per second from one address, with bursts of twice as many; 0 for no limit.
         address_rate: u32 = value(20);
-        /// The most connections at a time.
+        /// The most connections at once.
         connections: usize = value(4_096) => 1..=1_000_000;
-        /// Whether to give up what is not needed, by Landlock and seccomp.
+        /// Whether the process gives up the rights that it does not need, with Landlock and seccomp.
         sandbox: bool = value(true);
     }
 
     /// A provider of the Agent Token Protocol.
     AtpServe "atp_serve" {
         /// The token endpoint as agents see it.
-        url: String = otherwise("none, and obol atp serve wants --url", "https://api.example.com/v1/agent-tokens");
+        url: String = otherwise("none: obol atp serve needs --url", "https://api.example.com/v1/agent-tokens");
         /// The address to listen on.
         listen: SocketAddr = value("127.0.0.1:8710");
         /// The scopes on offer.
@@ -426,7 +427,7 @@ settings! {
         /// Scopes whose tokens are good for one request.
         single_use: Vec<String> = otherwise("none", vec!["pay"]);
         /// The file of secrets, agents and masters.
-        secrets: PathBuf = otherwise("none, and obol atp serve wants --secrets", "/etc/obol/atp-secrets.json");
+        secrets: PathBuf = otherwise("none: obol atp serve needs --secrets", "/etc/obol/atp-secrets.json");
         /// The certificate chain, PEM.
         tls_cert: PathBuf = otherwise("none: plain HTTP, on loopback only", "/etc/obol/atp-tls.crt");
         /// The certificate's private key, PEM.
@@ -441,24 +442,24 @@ settings! {
         window: u64 = value(300) => 1..=900;
         /// How tokens are signed: HS256 or EdDSA.
         algorithm: obol_atp::jwt::Algorithm = value("HS256");
-        /// Requests a second of one address; 0 for no limit.
+        /// Requests per second from one address; 0 for no limit.
         address_rate: u32 = value(100);
-        /// Requests a second of one agent, after ten at once; 0 for no limit.
+        /// Requests per second from one agent, after a burst of ten; 0 for no limit.
         agent_rate: u32 = value(1);
-        /// Where JWT keys, tokens, revocations and which secrets are over are kept: a file, memory, or the address of a Redis
-        /// or Valkey.
+        /// Where JWT keys, tokens, revocations and the list of ended secrets are kept: a file, memory, or the address of a
+        /// Redis or Valkey.
         store: PathBuf = Usual::InState("atp-tokens.redb");
-        /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
+        /// The file with the key that seals the store; created if it does not exist. The same for all providers that share a store.
         key: PathBuf = Usual::InState("atp.key");
         /// Where answered requests are remembered: a file, memory, or the address of a Redis or Valkey.
         spent: PathBuf = Usual::InState("atp-spent.redb");
-        /// The file whose text is the Redis user's password.
+        /// The file that holds the Redis user's password.
         redis_password_file: PathBuf = otherwise("none", "/etc/obol/redis.password");
         /// The first part of every key in Redis.
         redis_namespace: String = otherwise("made from the endpoint", "atp");
-        /// The file of the audit log. Nothing is issued that is not in it.
+        /// The audit log's file. Every issued token is in it.
         audit_log: PathBuf = otherwise("none is written", "/var/log/obol/atp-audit.jsonl");
-        /// The file with the key that the audit log is sealed under; created if it is not there.
+        /// The file with the key that seals the audit log; created if it does not exist.
         audit_key: PathBuf = Usual::InState("atp-audit.key");
         /// A JSON file with name and capabilities for the discovery document.
         discovery: PathBuf = otherwise("none", "/etc/obol/atp-discovery.json");
@@ -466,29 +467,29 @@ settings! {
         require_aud: bool = value(false);
         /// Whether the dialect of masters is switched off.
         signed_only: bool = value(false);
-        /// Whether to give up what is not needed, by Landlock and seccomp.
+        /// Whether the process gives up the rights that it does not need, with Landlock and seccomp.
         sandbox: bool = value(true);
     }
 
     /// An agent of the Agent Token Protocol.
     Atp "atp" {
         /// The folder with the agent's name and tokens.
-        state: PathBuf = otherwise("a folder of the user's", "/var/lib/obol/atp");
+        state: PathBuf = otherwise("a folder in the user's home", "/var/lib/obol/atp");
         /// The file with the secret.
         secret_file: PathBuf = otherwise("none", "/etc/obol/atp.secret");
-        /// The certificate authorities that are trusted, and no others.
+        /// The only certificate authorities to trust.
         ca_file: PathBuf = otherwise("the usual ones", "/etc/obol/ca.pem");
-        /// Further hosts that the plain secret of the environment may be used for.
+        /// Further hosts for which the secret from the environment may be used.
         hosts: Vec<String> = otherwise("none", vec!["api.example.com"]);
-        /// Endpoints that are used though they are not at the host whose document names them.
+        /// Endpoints to use even though they are not at the host whose document names them.
         endpoints: Vec<String> = otherwise("none", vec!["https://tokens.example.com/v1/agent-tokens"]);
-        /// Master credentials for hosts that take no signed requests: a host, an equals sign and a private file.
+        /// Master credentials for hosts that do not accept signed requests: a host, an equals sign and a private file.
         masters: Vec<String> = otherwise("none", vec!["api.example.com=/etc/obol/atp.master"]);
-        /// How this agent is called: machine (one name everywhere) or keyed (another name for each provider).
+        /// How this agent is named: machine (one name everywhere) or keyed (a different name for each provider).
         agent_id_mode: String = value("machine");
         /// Where tokens are kept: auto, secret-service, kernel or file.
         keychain: String = value("auto");
-        /// Hosts that may be at addresses that are not public.
+        /// Hosts that may have addresses that are not public.
         allow_private: Vec<String> = otherwise("none", vec!["api.internal"]);
     }
 }
@@ -496,10 +497,10 @@ settings! {
 /// A configuration file with every setting, none of them set.
 pub(crate) fn sample() -> String {
     let mut text = String::from(
-        "# All settings of Obol. What is not set, or empty, has the default named here.\n#\n\
-         # Looked for: --config FILE, $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml. A variable\n\
-         # OBOL_SECTION__KEY goes before the file, a flag before both. A relative path is taken from this file's folder, in\n\
-         # a variable from the state folder.\n",
+        "# All settings of Obol. A setting that is missing or empty has the default shown here.\n#\n\
+         # Obol reads the first of --config FILE, $OBOL_CONFIG, ~/.config/obol/obol.toml and /etc/obol/obol.toml. A variable\n\
+         # OBOL_SECTION__KEY overrides the file, and a flag overrides both. A relative path is taken from this file's folder;\n\
+         # in a variable, from the state folder.\n",
     );
     let mut section = "";
     for setting in all() {

@@ -62,7 +62,7 @@ pub struct Wishes {
     pub prefix: Option<String>,
     /// What actions are.
     pub actions: Actions,
-    /// Where the API is, instead of what the document says.
+    /// The API's address, instead of the one in the document.
     pub server: Option<String>,
     /// The security scheme to use.
     pub scheme: Option<String>,

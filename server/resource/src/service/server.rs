@@ -104,7 +104,7 @@ impl Options {
         self
     }
 
-    /// The most connections at a time.
+    /// The most connections at once.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;

@@ -36,7 +36,7 @@ fn plain_http_is_for_this_machine_unless_it_is_said() {
     for flags in
         [&["--plain"][..], &["--http", "127.0.0.1:9"], &["--tls-cert", "as.crt", "--tls-key", "as.key"]]
     {
-        refused(&guarding(home.path(), &[flags, &["--", "/bin/true"]].concat()), "for --url");
+        refused(&guarding(home.path(), &[flags, &["--", "/bin/true"]].concat()), "need --url");
     }
     let url = format!("http://127.0.0.1:{}/mcp", free_port());
     // Neither serves anybody: what other machines reach needs TLS, and those who watch are on this one.
@@ -48,7 +48,7 @@ fn plain_http_is_for_this_machine_unless_it_is_said() {
     refused(&guarding(home.path(), &["--listen", &listen, "--", "/bin/true"]), "--listen");
     let wrap = ["mcp", "wrap", "--audience", AUDIENCE];
     for (more, why) in
-        [(&["--url", ELSEWHERE][..], "--plain"), (&["--plain", "--", "/bin/true"], "for --url")]
+        [(&["--url", ELSEWHERE][..], "--plain"), (&["--plain", "--", "/bin/true"], "needs --url")]
     {
         refused(&command(home.path()).args(wrap).args(more).output().unwrap(), why);
     }

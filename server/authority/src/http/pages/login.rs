@@ -139,7 +139,7 @@ fn is_same(one: &str, other: &str) -> bool {
 fn not_begun() -> Refusal {
     Refusal::page(message(
         StatusCode::FORBIDDEN,
-        "Nobody was logged in",
+        "The login failed",
         "This browser did not begin this login, or began it more than ten minutes ago. If you followed a link here, do not \
          follow it again.",
         Some(("/login", "Log in")),
@@ -162,7 +162,7 @@ fn failed(error: &LoginError, to: &str) -> Refusal {
         ),
     };
     let again = format!("/login?to={to}");
-    Refusal::page(message(status, "Nobody was logged in", &text, Some((&again, "Try again"))))
+    Refusal::page(message(status, "The login failed", &text, Some((&again, "Try again"))))
 }
 
 /// Whoever is logged in with this browser is not any more.

@@ -69,15 +69,14 @@ impl Kept {
         let Some(kept) = Self::read(&path_of(origin))? else { return Ok(None) };
         if kept.service.origin() != origin {
             return Err(Failure::usage(format_args!(
-                "{} is of another service; remove it, and log in again",
+                "{} belongs to another service; remove it and log in again",
                 path_of(origin).display()
             )));
         }
         let pinned = to_hex(&kept.service.key().0);
         match key {
             Some(key) if key != pinned => Err(Failure::usage(format_args!(
-                "you are logged in at a service of this address with another key: run `obol logout --as {origin}` first, and find out \
-                 which key is the right one"
+                "you are logged in at a service with this address but another key: run `obol logout --as {origin}` first, and find out which key is right"
             ))),
             _ => Ok(Some(kept)),
         }
@@ -99,7 +98,7 @@ impl Kept {
         if found.len() > 1 {
             let services: Vec<&str> = found.iter().map(|kept| kept.service.origin()).collect();
             return Err(Failure::usage(format_args!(
-                "you are logged in at several services; say which one, with --as: {}",
+                "you are logged in at several services; name one with --as: {}",
                 services.join(", ")
             )));
         }
@@ -120,7 +119,7 @@ impl Kept {
         let document: Document = json::parse(&bytes).map_err(|error| wrong(&error))?;
         let Document { version, service, ca_file, key, login_id, who, until } = document;
         if version != 1 {
-            return Err(wrong(&"it is of another version"));
+            return Err(wrong(&"it has another version"));
         }
         let service = Pinned::parse(&service).map_err(|error| wrong(&error))?;
         Ok(Some(Self { service, ca_file, key, login_id, who, until }))

@@ -103,7 +103,7 @@ impl Brought {
         let (status, text) = match is_done {
             true => ("200 OK", "You are logged in in the terminal. You can close this page."),
             false => {
-                ("403 Forbidden", "Nobody was logged in. The terminal says why; run obol login there again.")
+                ("403 Forbidden", "The login failed. The terminal says why; run obol login there again.")
             }
         };
         self.visit.tell(status, text).await;
@@ -114,7 +114,7 @@ async fn serve(visit: Visit, shared: Arc<Shared>) {
     let awaited = shared.awaited.lock().clone();
     let meant = awaited.as_ref().and_then(|awaited| meant(visit.target(), &shared, awaited));
     match meant {
-        None => visit.tell("404 Not Found", "There is nothing here.").await,
+        None => visit.tell("404 Not Found", "This page does not exist.").await,
         Some(Meant::Begins(url)) => visit.lead_on(&url).await,
         Some(Meant::Brings(code)) => {
             let brought = Brought { code, visit };

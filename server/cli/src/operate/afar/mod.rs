@@ -150,7 +150,7 @@ impl Asking {
             brought.tell(done.is_ok()).await;
             return done.map_err(failure);
         }
-        Err(Failure::new(Exit::Login, "nobody said yes within ten minutes; run `obol login` again"))
+        Err(Failure::new(Exit::Login, "nobody approved the login within ten minutes; run `obol login` again"))
     }
 
     /// The human types a code there, and words here.
@@ -158,7 +158,7 @@ impl Asking {
         let asked = self.ask(object!("code")).await.map_err(failure)?;
         let code = asked.code.unwrap_or_default();
         output::line(&format!(
-            "In a browser anywhere, open {} and type this code:\n\n    {code}\n",
+            "In a browser on any machine, open {} and type this code:\n\n    {code}\n",
             asked.url
         ));
         self.tell_words();
@@ -177,7 +177,8 @@ impl Asking {
                 Err(error) => return Err(failure(error)),
             }
         }
-        Err(last.map_or_else(|| Failure::usage("no return code was typed; nobody is logged in"), failure))
+        Err(last
+            .map_or_else(|| Failure::usage("no return code was typed, so you are not logged in"), failure))
     }
 
     fn tell_words(&self) {
@@ -243,7 +244,7 @@ async fn leave(kept: &Kept) -> Outcome {
 pub(crate) fn logout(args: &LogoutArgs) -> Outcome {
     let found = Kept::find(args.service.as_deref())?;
     let Some(kept) = found else {
-        return Err(Failure::new(Exit::Login, "nobody is logged in; there is nothing to end"));
+        return Err(Failure::new(Exit::Login, "you are not logged in; there is nothing to end"));
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let left = runtime.block_on(leave(&kept));
@@ -252,12 +253,11 @@ pub(crate) fn logout(args: &LogoutArgs) -> Outcome {
     match left {
         Ok(()) => output::line(&format!("Logged out at {}.", kept.service().origin())),
         Err(failure) if kept.until() <= now() => {
-            output::line(&format!("The login at {} was over ({failure}).", kept.service().origin()));
+            output::line(&format!("The login at {} had already ended ({failure}).", kept.service().origin()));
         }
         Err(failure) => {
             return Err(Failure::unavailable(format_args!(
-                "the key is gone from this machine, but {} was not told: {failure}. A copy of the key, if there is one, is good for \
-                 {} at most; an operator ends it with `obol logins end {}`",
+                "the key is removed from this machine, but {} could not be told: {failure}. A copy of the key, if there is one, stays valid for at most {}; an operator ends it with `obol logins end {}`",
                 kept.service().origin(),
                 output::duration(kept.until().saturating_sub(now())),
                 kept.login_id(),

@@ -77,7 +77,7 @@ impl Way<AsControlProtocol> for Afar {
             Codec::Json.encode_request::<AsControlProtocol>(&id, request).map_err(CallError::Encode)?;
         let not_ours = |why: &dyn core::fmt::Display| {
             let text = format!(
-                "the answer makes no sense ({why}); what was asked for may have been done, so look before asking again"
+                "the answer cannot be understood ({why}); the request may have been carried out, so check before you ask again"
             );
             CallError::Refused(Refusal::new(ErrorCode::AuthorityRefused, text))
         };
@@ -85,7 +85,7 @@ impl Way<AsControlProtocol> for Afar {
         let answer = self.ask(&call).map_err(|error| refused(&error))?;
         let response = Codec::Json.decode_response(&answer).map_err(|error| not_ours(&error))?;
         if response.id().is_some_and(|answered| *answered != id) {
-            return Err(not_ours(&"an answer to a request never made"));
+            return Err(not_ours(&"an answer to a request that was never made"));
         }
         let outcome = response.outcome::<AsControlProtocol>(AsControlProtocol::method_of(request));
         outcome.map_err(|error| not_ours(&error))?.map_err(CallError::Refused)
@@ -107,7 +107,8 @@ fn refused(error: &AuthError) -> CallError {
     let code = match error {
         AuthError::Refused { code, .. } if code == "NOT_LOGGED_IN" => ErrorCode::NoSession,
         AuthError::Unreachable(_) => {
-            let text = format!("{error}; what was asked for may have been done, so look before asking again");
+            let text =
+                format!("{error}; the request may have been carried out, so check before you ask again");
             return CallError::Refused(Refusal::new(
                 ErrorCode::AuthorityUnreachable { retry_after_ms: 1_000 },
                 text,

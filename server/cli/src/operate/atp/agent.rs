@@ -176,7 +176,7 @@ pub(super) fn verify(args: &VerifyArgs, config: &Atp) -> Outcome {
         }
     })?;
     let verdict = verdict.ok_or_else(|| {
-        Failure::unavailable(format_args!("no token of {} is kept here; name one", args.host))
+        Failure::unavailable(format_args!("no token for {} is kept here; name one", args.host))
     })?;
     if args.agent.output.json {
         output::json(&serde_json::to_value(&verdict).map_err(Failure::other)?);
@@ -200,7 +200,7 @@ pub(super) fn revoke(args: &HostArgs, config: &Atp) -> Outcome {
         return Ok(());
     }
     Err(Failure::unavailable(
-        "the token is gone here, and the provider could not be told; that is tried again before the next request",
+        "the token is removed here, but the provider could not be told; it is told again before the next request",
     ))
 }
 
@@ -223,14 +223,14 @@ pub(super) fn agent_id(args: &AgentIdArgs, config: &Atp) -> Outcome {
 pub(super) fn keep_secret(args: &HostArgs, config: &Atp) -> Outcome {
     let file = args.agent.settings.secret_file.as_ref().or(config.secret_file.as_ref());
     let file =
-        file.ok_or_else(|| Failure::usage("--secret-file FILE is needed: the file to take it from"))?;
+        file.ok_or_else(|| Failure::usage("--secret-file FILE is needed: the file with the secret"))?;
     let secret = read_secret(file)?;
     let client = client(&args.agent.settings, config)?;
     let stored_in = run(client.keep_secret(&args.host, &secret))?;
     if args.agent.output.json {
         output::json(&json!({ "stored_in": stored_in }));
     } else {
-        output::line(&format!("kept ({stored_in}); {} is not needed any more", file.display()));
+        output::line(&format!("kept ({stored_in}); {} is no longer needed", file.display()));
     }
     Ok(())
 }

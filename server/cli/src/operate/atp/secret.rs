@@ -45,7 +45,7 @@ fn add(book: &mut Book, whose: &Whose, scopes: &[String], secret: &str) -> Outco
     let row = json!({ "secret": secret });
     if let Some(name) = &whose.who.master {
         if scopes.is_empty() {
-            return Err(Failure::usage("a master needs --scope: it gives out no more than that"));
+            return Err(Failure::usage("a master needs --scope, which limits what it can give out"));
         }
         if book.find("masters", "name", name).is_some() {
             return Err(exists("master"));
@@ -63,9 +63,7 @@ fn add(book: &mut Book, whose: &Whose, scopes: &[String], secret: &str) -> Outco
         book.list("agents")?.push(entry);
     } else {
         if !scopes.is_empty() {
-            return Err(Failure::usage(
-                "a shared secret has no scopes of its own; --scope is for agents and masters",
-            ));
+            return Err(Failure::usage("a shared secret has no scopes; --scope is for agents and masters"));
         }
         let shared = book.list("shared")?;
         if !shared.is_empty() {
@@ -77,7 +75,7 @@ fn add(book: &mut Book, whose: &Whose, scopes: &[String], secret: &str) -> Outco
 }
 
 fn exists(what: &str) -> Failure {
-    Failure::usage(format_args!("this {what} exists already; use `obol atp secret rotate`"))
+    Failure::usage(format_args!("this {what} already exists; use `obol atp secret rotate`"))
 }
 
 fn rotate(whose: &Whose, keep: &str, output: Output) -> Outcome {
@@ -130,10 +128,9 @@ fn retire(whose: &Whose, end_tokens: bool, output: Output) -> Outcome {
 /// Nothing was ended, and whoever meant to end something urgently must see that.
 fn only_one(end_tokens: bool) -> Failure {
     Failure::usage(if end_tokens {
-        "nothing was changed: this agent has one secret, which would hold on. To cut the agent off, use `obol atp secret disable`. To \
-         replace a secret that was copied, use `obol atp secret rotate --keep 0s`, then this again"
+        "nothing was changed: this agent has only one secret, which would stay valid. To cut the agent off, use `obol atp secret disable`. To replace a secret that was copied, use `obol atp secret rotate --keep 0s`, then run this again"
     } else {
-        "there is no secret before the newest; rotate first"
+        "there is no older secret; rotate first"
     })
 }
 
@@ -164,13 +161,12 @@ fn set_status(agent: &OneAgent, status: Status, output: Output) -> Outcome {
 
 fn unknown_agent() -> Failure {
     Failure::usage(
-        "nothing was changed: there is no such agent in the file. Who signs with the shared secret can take any name; end that secret with \
-         `obol atp secret rotate --shared --keep 0s`",
+        "nothing was changed: the file has no such agent. An agent that signs with the shared secret can take any name; end that secret with `obol atp secret rotate --shared --keep 0s`",
     )
 }
 
 fn missing(what: &str) -> Failure {
-    Failure::usage(format_args!("there is no such {what} in the file; use `obol atp secret new`"))
+    Failure::usage(format_args!("the file has no such {what}; use `obol atp secret new`"))
 }
 
 fn print(secret: &str, output: Output) -> Outcome {
@@ -228,7 +224,7 @@ impl Book {
     fn changed(text: &[u8], work: impl FnOnce(&mut Self) -> Outcome) -> Outcome<Wiped> {
         SecretBook::parse(text).map_err(Failure::usage)?;
         let document = serde_json::from_slice(text)
-            .map_err(|_| Failure::usage("the file of secrets is not an object"))?;
+            .map_err(|_| Failure::usage("the secrets file is not a JSON object"))?;
         let mut book = Self { document };
         work(&mut book)?;
         let text = Wiped::new(serde_json::to_vec_pretty(&book.document).map_err(Failure::other)?);
@@ -238,7 +234,7 @@ impl Book {
 
     fn list(&mut self, name: &str) -> Outcome<&mut Vec<Value>> {
         let list = self.document.entry(name).or_insert_with(|| json!([])).as_array_mut();
-        list.ok_or_else(|| Failure::usage(format_args!("{name} is not a list in the file of secrets")))
+        list.ok_or_else(|| Failure::usage(format_args!("{name} is not a list in the secrets file")))
     }
 
     fn find(&mut self, list: &str, member: &str, value: &str) -> Option<&mut Map<String, Value>> {

@@ -26,7 +26,7 @@ pub(super) fn run(args: &SignArgs) -> Outcome {
         if args.output.json {
             output::json(&json!({ "valid": holds }));
         }
-        return if holds { Ok(()) } else { Err(Failure::new(Exit::Denied, "the signature does not hold")) };
+        return if holds { Ok(()) } else { Err(Failure::new(Exit::Denied, "the signature is not valid")) };
     }
     let signature = sign_atp_body(&body, &secret).map_err(Failure::usage)?;
     if args.output.json {

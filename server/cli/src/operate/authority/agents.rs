@@ -182,7 +182,7 @@ fn disable(args: &DisableArgs) -> Outcome {
             DisableScope::Agent(label(agent)?),
             &args.ending,
             &Told {
-                done: &format!("disabled: {agent} opens no session"),
+                done: &format!("disabled: {agent} can open no session"),
                 unmatched: format!("nothing was disabled: there is no agent {agent}"),
                 back: Some(format!("obol agent enable {}", argument(agent))),
             },
@@ -191,10 +191,9 @@ fn disable(args: &DisableArgs) -> Outcome {
             DisableScope::Tool(label(tool)?),
             &args.ending,
             &Told {
-                done: &format!("disabled: nobody is granted {tool}"),
+                done: &format!("disabled: no agent is granted {tool}"),
                 unmatched: format!(
-                    "no policy offers a tool {tool} and no session grants it, so the name may be wrong. It is denied all the same, \
-                     until `obol agent enable --tool {}`",
+                    "no policy offers a tool {tool} and no session grants it, so the name may be wrong. It is denied anyway, until `obol agent enable --tool {}`",
                     argument(tool)
                 ),
                 back: Some(format!("obol agent enable --tool {}", argument(tool))),
@@ -210,7 +209,7 @@ fn remove(args: &RemoveArgs) -> Outcome {
         DisableScope::AgentForGood(label(agent)?),
         &args.ending,
         &Told {
-            done: &format!("removed: {agent} and its key never return, and the name is free"),
+            done: &format!("removed: {agent} and its key can never return; the name is free"),
             unmatched: format!("nothing was removed: there is no agent {agent}"),
             back: None,
         },
@@ -223,9 +222,9 @@ fn end_session(args: &EndSessionArgs) -> Outcome {
         DisableScope::Session(session),
         &args.ending,
         &Told {
-            done: &format!("ended: session {session}; its agent may open another"),
+            done: &format!("ended: session {session}; its agent can open another"),
             unmatched: format!(
-                "nothing was ended: there is no live session {session}; `obol agent show NAME` shows those of an agent"
+                "nothing was ended: there is no live session {session}; `obol agent show NAME` lists an agent's sessions"
             ),
             back: None,
         },
@@ -255,6 +254,6 @@ fn enable(args: &EnableArgs) -> Outcome {
     if args.operator.output.json {
         return json(&done);
     }
-    output::line(&format!("enabled: the {what} {name}; what was ended stays ended"));
+    output::line(&format!("enabled: the {what} {name}; ended sessions stay ended"));
     Ok(())
 }

@@ -17,7 +17,7 @@ pub(crate) fn approvals(args: &AsOperatorArgs) -> Outcome {
         return json(&found);
     }
     if found.approvals.is_empty() {
-        output::line("no call waits for a human's yes");
+        output::line("no call is waiting for approval");
         return Ok(());
     }
     let mut table = Table::new(&["id", "agent", "calls", "until", "you may"]);
@@ -35,7 +35,7 @@ pub(crate) fn approvals(args: &AsOperatorArgs) -> Outcome {
     if found.more > 0 {
         output::line(&format!("and {} more", found.more));
     }
-    output::line("`obol approve ID` shows all of one, and asks.");
+    output::line("`obol approve ID` shows one in full and asks for your decision.");
     Ok(())
 }
 
@@ -56,13 +56,13 @@ pub(super) fn approve(id: &str, yes: bool, args: &AsOperatorArgs) -> Outcome {
         if !asked.allowed {
             return Err(Failure::new(
                 Exit::Denied,
-                "you cannot approve this: it was decided, its time is over, or policy does not let you",
+                "you cannot approve this: it was already decided, its time is over, or policy does not let you",
             ));
         }
         if !agrees()? {
             return Err(Failure::new(
                 Exit::Denied,
-                "nothing was approved; the request waits until its time is over, or `obol deny` ends it",
+                "nothing was approved; the request waits until its time is over or `obol deny` ends it",
             ));
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn deny(id: &str, args: &AsOperatorArgs) -> Outcome {
 
 /// What a human has to see before deciding: all of it, and what of it is only the agent's word.
 fn show(asked: &AskedApproval) {
-    output::line(&format!("The agent {} ({}) asks for a yes to:", asked.agent, asked.agent_id));
+    output::line(&format!("The agent {} ({}) asks for approval of:", asked.agent, asked.agent_id));
     for (number, call) in asked.calls.iter().enumerate() {
         output::line("");
         let mut table = Table::new(&["call", &(number + 1).to_string()]);
@@ -104,15 +104,15 @@ fn show(asked: &AskedApproval) {
         row("how often", call.count.to_string());
         row("offer", call.offer.clone());
         let arguments = call.arguments.clone().unwrap_or_else(|| "any that the limits allow".to_owned());
-        row("arguments, the agent says", arguments);
+        row("arguments, as the agent states them", arguments);
         table.print();
     }
     output::line("");
     let purpose = asked.purpose.as_deref().unwrap_or("nothing");
-    output::line(&format!("Why, the agent says: {purpose}"));
+    output::line(&format!("Why, in the agent's words: {purpose}"));
     output::line(&format!("Owner of the agent: {}", asked.owner));
     let lasts = output::duration(asked.lifetime_seconds);
     output::line(&format!(
-        "After a yes the calls can be made for {lasts}; one with other arguments is refused."
+        "Once approved, the calls can be made for {lasts}; a call with other arguments is refused."
     ));
 }

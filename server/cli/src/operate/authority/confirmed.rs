@@ -8,18 +8,17 @@ use crate::output::{self, Table};
 pub(super) fn tell(done: &DisableResult, confirmed: &ConfirmationsResult, next: &[String]) {
     for sidecar in &confirmed.sidecars {
         output::line(match (sidecar.confirmed, sidecar.follows) {
-            (true, _) => "its sidecar has destroyed what was minted ahead",
+            (true, _) => "its sidecar has destroyed the tokens minted ahead",
             (false, true) => {
-                "its sidecar was told, and has not confirmed that what was minted ahead is destroyed"
+                "its sidecar was told, but has not confirmed that it destroyed the tokens minted ahead"
             }
             (false, false) => {
-                "its authenticator does not follow: what was minted ahead can be drawn until it does, and is refused where the end \
-                 is known"
+                "its authenticator is not connected: tokens minted ahead can still be drawn, and are refused by servers that know of the end"
             }
         });
     }
     for copy in confirmed.copies.iter().filter(|copy| copy.confirmed) {
-        output::line(&format!("{} accepts their tokens no more ({})", copy.audience, copy.copy_id));
+        output::line(&format!("{} no longer accepts their tokens ({})", copy.audience, copy.copy_id));
     }
     let mut table = Table::new(&["resource server", "copy", "sessions", "until"]);
     let mut open = 0;
@@ -35,14 +34,14 @@ pub(super) fn tell(done: &DisableResult, confirmed: &ConfirmationsResult, next: 
     }
     output::line("");
     output::line(
-        "These have not confirmed it. Each accepts tokens of the sessions until then at the latest, and those issued",
+        "These have not confirmed it. Each accepts the sessions' tokens until the time shown at the latest; tokens issued",
     );
     output::line("last for a token's life longer:");
     table.print();
     if more > 0 {
         output::line(&format!("and {more} more"));
     }
-    output::line("On each of them, to end it at once:");
+    output::line("To end it at once, run on each of them:");
     next.iter().for_each(|command| output::line(&format!("  {command}")));
 }
 

@@ -22,7 +22,7 @@ fn status(args: &AsOperatorArgs) -> Outcome {
         return json(&known);
     }
     if known.transmitters.is_empty() {
-        output::line("nobody is listened to; as.events names a file that says who is");
+        output::line("no transmitter of events is configured; name a file of transmitters in as.events");
     } else {
         let mut table =
             Table::new(&["listens to", "keys", "taken", "again", "unknown", "refused", "last heard"]);
@@ -66,8 +66,7 @@ fn test(args: &TestEventArgs) -> Outcome {
     if !done.matched {
         let who = args.agent.as_ref().or(args.user.as_ref()).map_or("nobody", String::as_str);
         return Err(Failure::other(format_args!(
-            "the event was taken, and there is nobody whom it is about: {who} answers for no agent; `obol agent list` shows \
-             owners"
+            "the event was accepted but concerns no agent: {who} does not own one; `obol agent list` shows owners"
         )));
     }
     let said = format!("{}: signed, checked, remembered and carried out", args.event);

@@ -77,7 +77,7 @@ fn json(value: &impl Serialize) -> Outcome {
 /// Asks on the terminal.
 fn agrees() -> Outcome<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("nobody can be asked here; look at it in a terminal, or say --yes"));
+        return Err(Failure::usage("there is no terminal to ask in; run this in a terminal, or add --yes"));
     }
     let mut prompt = std::io::stderr();
     prompt.write_all(b"Approve? [y/N] ").and_then(|()| prompt.flush())?;
@@ -103,7 +103,7 @@ pub(crate) fn status(args: &AsOperatorArgs) -> Outcome {
     let mut table = output::Table::new(&["key", &status.words]);
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("pin", status.pin);
-    let policy = status.policy.unwrap_or_else(|| "none: nobody is granted anything".to_owned());
+    let policy = status.policy.unwrap_or_else(|| "none: no agent is granted anything".to_owned());
     row("policy", format!("{policy}, epoch {}", status.policy_epoch));
     row("observed", status.observed_policy.unwrap_or_else(|| "none".to_owned()));
     row("waiting", format!("{} registrations", status.waiting));

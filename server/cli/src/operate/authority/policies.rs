@@ -52,21 +52,23 @@ fn tell(mode: ActivateMode, digest: &str, done: &ActivateResult) {
                 version.version, version.epoch
             ));
         }
-        (None, ActivateMode::StopObserving) => return output::line("no other version is looked at any more"),
+        (None, ActivateMode::StopObserving) => {
+            return output::line("no other version is observed any longer");
+        }
         (None, ActivateMode::Observe) => {
-            output::line(&format!("{digest} is looked at from now on; it decides nothing"));
+            output::line(&format!("{digest} is observed from now on; it decides nothing"));
         }
         (None, _) => output::line(&format!("{digest} is not in force; nothing was changed")),
     }
     done.warnings.iter().for_each(|warning| output::line(&format!("warning: {warning}")));
     let impact = done.impact;
     output::line(&format!(
-        "of {} agents {} get less and {} more; {} of {} grants go",
+        "of {} agents, {} get less and {} get more; {} of {} grants go",
         impact.agents, impact.narrowed, impact.widened, impact.lost, impact.held
     ));
     if mode == ActivateMode::Force {
         output::line(&format!(
-            "Sessions of agents that get less have ended. Those of the others keep their grants until they end, for at most {}.",
+            "Sessions of agents that get less have ended. The other sessions keep their grants until they end, for at most {}.",
             output::duration(done.sessions_last_seconds)
         ));
     }

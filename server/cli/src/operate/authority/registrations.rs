@@ -37,7 +37,7 @@ pub(crate) fn registrations(args: &AsOperatorArgs) -> Outcome {
     if found.more > 0 {
         output::line(&format!("and {} more", found.more));
     }
-    output::line("The code to approve one by is in the agent's own terminal, and nowhere else.");
+    output::line("The code that approves one is shown only in the agent's own terminal.");
     Ok(())
 }
 
@@ -50,13 +50,11 @@ fn code(typed: &str) -> Outcome<obol_ipc::names::Label> {
 pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
     let as_json = args.operator.output.json;
     if as_json && !args.yes {
-        return Err(Failure::usage(
-            "--json does not ask: say --yes too, once the key's words have been compared",
-        ));
+        return Err(Failure::usage("--json does not ask; compare the key's words, then add --yes"));
     }
     if args.code.trim().starts_with(calls::ID_PREFIX) {
         if !args.role.is_empty() || args.days.is_some() {
-            return Err(Failure::usage("--role and --days are for registrations; calls have neither"));
+            return Err(Failure::usage("--role and --days are only for registrations"));
         }
         return calls::approve(args.code.trim(), args.yes, &args.operator);
     }
@@ -70,13 +68,13 @@ pub(crate) fn approve(args: &ApproveArgs) -> Outcome {
         if !found.allowed {
             return Err(Failure::new(
                 Exit::Denied,
-                "policy does not let you approve this; fewer roles (--role) or days (--days) may do, or another policy",
+                "policy does not let you approve this; try fewer roles (--role) or days (--days), or change the policy",
             ));
         }
         if !agrees()? {
             return Err(Failure::new(
                 Exit::Denied,
-                "nothing was approved; the registration waits until its time is over, or `obol deny` ends it",
+                "nothing was approved; the registration waits until its time is over or `obol deny` ends it",
             ));
         }
     }
@@ -121,8 +119,8 @@ fn show(found: &RegistrationResult) {
     output::line("");
     show_grants(found);
     output::line("");
-    output::line("All but the key and the address is what the agent says of itself.");
-    output::line("Approve it only if the same words stand in the agent's own terminal.");
+    output::line("Everything except the key and the address is what the agent says about itself.");
+    output::line("Approve it only if the agent's own terminal shows the same words.");
 }
 
 fn show_grants(found: &RegistrationResult) {
@@ -181,7 +179,7 @@ pub(crate) fn deny(args: &DenyArgs) -> Outcome {
         return json(&denied);
     }
     let blocked = match args.block {
-        true => format!("; nothing more is taken from {} for an hour", denied.source),
+        true => format!("; no more registrations are taken from {} for an hour", denied.source),
         false => String::new(),
     };
     output::line(&format!("denied: {}{blocked}", denied.wishes.name));

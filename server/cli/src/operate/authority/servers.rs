@@ -63,8 +63,7 @@ pub(crate) fn remove_copy(args: &RemoveCopyArgs) -> Outcome {
         return json(&done);
     }
     output::line(&format!(
-        "removed: {} follows no more, and its identity never joins again; what it knows already it accepts until its lease \
-         ends",
+        "removed: {} no longer follows, and its identity can never join again; it accepts the sessions that it knows until its lease ends",
         args.copy
     ));
     Ok(())

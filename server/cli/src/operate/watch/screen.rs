@@ -242,7 +242,7 @@ fn session_line(session: &SessionStatus, now: u64) -> String {
         }
         SessionState::Flushed => "flushed".to_owned(),
         SessionState::Held => "held back by a flush".to_owned(),
-        SessionState::Lapsed => "its lease is over: the Authentication Service is not heard".to_owned(),
+        SessionState::Lapsed => "its lease is over: the Authentication Service does not answer".to_owned(),
         _ => "over".to_owned(),
     };
     format!(

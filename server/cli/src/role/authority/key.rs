@@ -28,7 +28,7 @@ pub(super) fn load(file: &Path, directory: &Path) -> Outcome<Option<AuthoritySec
     if !companions::holds_something(directory) {
         return Err(Failure::usage(format_args!(
             "the directory {} is missing or empty, but the service's key {} is there: agents and keys that were ended would be \
-             forgotten. Put the directory back; where it is lost, move the key away too, and every agent pins a new one",
+             forgotten. Put the directory back; if it is lost, move the key away too, and have every agent pin a new key",
             directory.display(),
             file.display()
         )));
@@ -75,7 +75,7 @@ pub(crate) fn show(args: &AsKeyArgs, config: &As) -> Outcome {
     let file = setup::identity_key(named)?;
     if std::fs::symlink_metadata(&file).is_err() {
         return Err(Failure::usage(format_args!(
-            "there is no key at {}; the first start of `obol as` makes it",
+            "there is no key at {}; `obol as` makes one at its first start",
             file.display()
         )));
     }
@@ -96,9 +96,9 @@ pub(crate) fn show(args: &AsKeyArgs, config: &As) -> Outcome {
         output::line(&format!("words  {words}"));
         output::line(&format!("pin    {pin}"));
         output::line(
-            "Agents get the pin by a way that nobody else can write to, such as configuration management;",
+            "Give the pin to agents over a channel that nobody else can write to, such as configuration management;",
         );
-        output::line("whoever compares by voice compares the words.");
+        output::line("to compare by voice, use the words.");
     }
     Ok(())
 }

@@ -39,15 +39,14 @@ fn settings(config: &As) -> Outcome<Option<MailSettings>> {
             [config.mail_from.is_some(), config.mail_user.is_some(), config.mail_password.is_some()];
         let told = [config.mail_approvals.as_ref(), config.mail_alarms.as_ref()];
         return match without.contains(&true) || told.into_iter().flatten().any(|all| !all.is_empty()) {
-            true => Err(Failure::usage("as.mail_server is needed: without it nobody gets a message")),
+            true => Err(Failure::usage("as.mail_server is needed: without it no message can be sent")),
             false => Ok(None),
         };
     };
     let from = config.mail_from.as_ref();
-    let from =
-        from.ok_or_else(|| Failure::usage("as.mail_from is needed: the address that messages are from"))?;
+    let from = from.ok_or_else(|| Failure::usage("as.mail_from is needed: the sender's address"))?;
     if config.mail_password.is_some() && config.mail_user.is_none() {
-        return Err(Failure::usage("as.mail_user is needed: whose password as.mail_password is"));
+        return Err(Failure::usage("as.mail_user is needed: the user that as.mail_password belongs to"));
     }
     let of = |all: &Option<Vec<String>>| all.clone().unwrap_or_default();
     let settings = MailSettings::new(server, from).map_err(Failure::usage)?;
@@ -61,7 +60,7 @@ fn password(file: Option<&PathBuf>) -> Outcome<Zeroizing<String>> {
         (None, Some(folder)) => read_credential(&Path::new(&folder).join(CREDENTIAL), MAX_PASSWORD_BYTES)?,
         (None, None) => {
             return Err(Failure::usage(
-                "as.mail_password is needed: the private file with the password of as.mail_user",
+                "as.mail_password is needed: a private file with the password of as.mail_user",
             ));
         }
     };

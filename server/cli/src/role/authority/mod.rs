@@ -187,7 +187,7 @@ fn open(
     };
     if log.is_none() {
         tracing::warn!(
-            "there is no audit log: who approved, opened and ended what is in this log alone; --audit-log names one"
+            "there is no audit log: only this log records who approved, opened and ended what; name one with --audit-log"
         );
     }
     let kept = KeptPolicy::load(&directory).map_err(Failure::unavailable)?;
@@ -237,11 +237,11 @@ impl Reload {
                 let ((events, heard, origin), (authority, file, outbound)) = (&self.events, &self.attestors);
                 match setup::events(heard.as_ref(), origin, outbound) {
                     Ok(settings) => events.replace(settings),
-                    Err(error) => tracing::error!(%error, "who is listened to stays as it was"),
+                    Err(error) => tracing::error!(%error, "the transmitters of events stay as they were"),
                 }
                 match setup::attestors(file.as_ref(), origin, outbound) {
                     Ok(settings) => authority.attestors().replace(settings, outbound.clone()),
-                    Err(error) => tracing::error!(%error, "who is taken at their word stays as it was"),
+                    Err(error) => tracing::error!(%error, "the trusted assertion issuers stay as they were"),
                 }
             });
             notifier.ready();

@@ -24,18 +24,17 @@ pub(super) fn begin(policies: &Policies, folder: Option<&Path>, undecided: Optio
         }
         (None, None) => {
             let why = undecided.unwrap_or("no policy is in force");
-            tracing::warn!("nobody is approved, and nobody is granted anything: {why}");
+            tracing::warn!("no agent can be approved or granted anything: {why}");
         }
         (Some(in_force), Some(folder)) => match folder::version(folder) {
             Ok(version) if version.digest() == in_force.digest() => {}
             Ok(_) => tracing::warn!(
                 folder = %folder.display(), in_force = %in_force.digest(),
-                "the folder holds another version of the policy than the one in force, which stays; SIGHUP or `obol policy \
-                 activate` puts the folder's in force"
+                "the folder holds another version of the policy; the one in force stays; SIGHUP or `obol policy activate` puts the folder's version in force"
             ),
             Err(failure) => tracing::warn!(%failure, "the policy in force stays"),
         },
-        (Some(in_force), None) => tracing::info!(version = %in_force.digest(), "the policy is as it was"),
+        (Some(in_force), None) => tracing::info!(version = %in_force.digest(), "the policy is unchanged"),
     }
     Ok(())
 }
@@ -43,7 +42,7 @@ pub(super) fn begin(policies: &Policies, folder: Option<&Path>, undecided: Optio
 /// Reads the folder again. What is wrong, or takes away too much, changes nothing.
 pub(super) fn reload(policies: &Policies, folder: Option<&Path>) {
     let Some(folder) = folder else {
-        return tracing::info!("no folder of policies is named, so there is none to read again");
+        return tracing::info!("no policy folder is named, so there is nothing to read again");
     };
     match folder::version(folder) {
         Err(failure) => {
@@ -52,7 +51,7 @@ pub(super) fn reload(policies: &Policies, folder: Option<&Path>) {
         }
         Ok(version) => match activate(policies, Arc::new(version)) {
             Ok(activated) => told(&activated),
-            Err(Refused::PolicyInForce) => tracing::info!("the policy was read again, and is as it was"),
+            Err(Refused::PolicyInForce) => tracing::info!("the policy was read again and is unchanged"),
             Err(refused) => tracing::error!(%refused, "the policy stays as it was"),
         },
     }

@@ -142,7 +142,7 @@ mod with_people {
         let Some(file) = file(args, config) else { return Ok(None) };
         if let Some(named) = named(args, config) {
             return Err(Failure::usage(format_args!(
-                "as.provider names {named} and as.providers a file: name all providers in the file, and no other"
+                "as.provider names {named} and as.providers names a file; use one of them, and for several providers the file"
             )));
         }
         let text = PrivateFile::read(file, MAX_FILE_BYTES).map_err(Failure::usage)?;
@@ -159,7 +159,7 @@ mod with_people {
             Some(secret) => settings.client_secret(secret),
             None if config.provider_approves_calls == Some(true) => {
                 return Err(Failure::usage(
-                    "as.provider_approves_calls wants --provider-client-secret: a provider asks humans for clients that it knows",
+                    "as.provider_approves_calls needs --provider-client-secret: a provider asks humans only for clients that it can authenticate",
                 ));
             }
             None => settings,
@@ -171,9 +171,7 @@ mod with_people {
         let Some(issuer) = named(args, config) else { return Ok(None) };
         let id = args.provider_client_id.as_ref().or(config.provider_client_id.as_ref());
         let id = id.ok_or_else(|| {
-            Failure::usage(
-                "--provider-client-id is needed: what the service is registered as at the identity provider",
-            )
+            Failure::usage("--provider-client-id is needed: the service's client ID at the identity provider")
         })?;
         let mut settings = ProviderSettings::new(issuer, id).map_err(Failure::usage)?;
         if let Some(scopes) = &config.provider_scopes {

@@ -36,7 +36,7 @@ pub(super) fn accept(
         agents,
         sessions,
         known_until = over.known_until,
-        "the directory was put back from a copy: its sessions are ended, its agents suspended; `obol agent enable` lets one in again"
+        "the directory was put back from a copy: its sessions have ended and its agents are suspended; let an agent in again with `obol agent enable`"
     );
     if let Some(place) = place {
         place.put(Entry {
@@ -50,7 +50,9 @@ pub(super) fn accept(
     }
     match log {
         Some(log) => show(log, &over),
-        None => tracing::warn!("without an audit log nobody can say what was ended since the copy was made"),
+        None => {
+            tracing::warn!("without an audit log, it is not known what was ended since the copy was made")
+        }
     }
     Ok(directory)
 }
@@ -63,11 +65,11 @@ fn show(log: &AuditLog, over: &StartedOver) {
                 tracing::warn!("since the copy was made: {line}");
             }
             if done.len() == MAX_SHOWN {
-                tracing::warn!("and more before these: read the audit log");
+                tracing::warn!("and more before these; read the audit log");
             }
         }
         Err(error) => {
-            tracing::error!(%error, "what was done since the copy was made could not be read; look into the audit log");
+            tracing::error!(%error, "the changes since the copy was made could not be read; look into the audit log");
         }
     }
 }
@@ -85,7 +87,7 @@ fn since(log: &AuditLog, from: u64) -> io::Result<Vec<String>> {
     loop {
         let page = log.page(before, MAX_SHOWN - done.len(), wanted)?;
         if let Some(problem) = &page.problem {
-            tracing::error!(problem, "the audit log is not as it was written");
+            tracing::error!(problem, "the audit log was changed");
         }
         done.extend(page.lines.iter().map(told));
         before = page.next.filter(|_| !known.get() && done.len() < MAX_SHOWN);

@@ -102,14 +102,13 @@ pub(super) fn origin(named: Option<&str>, listen: SocketAddr, with_tls: bool) ->
         return match listen.ip().is_loopback() && listen.port() != 0 && !with_tls {
             true => Ok(format!("http://{listen}")),
             false => Err(Failure::usage(
-                "--origin is needed: what agents know the service as, such as https://as.example; agents reach it there, and its \
-                 certificate must be for that name",
+                "--origin is needed: the service's address as agents know it, such as https://as.example; its certificate must be for that name",
             )),
         };
     };
     match named.strip_prefix("http://") {
         Some(rest) if !names_loopback(rest) => Err(Failure::usage(format_args!(
-            "{named}: agents speak http:// with a service on their own machine alone; name an origin with https://"
+            "{named}: agents use http:// only with a service on their own machine; name an origin with https://"
         ))),
         _ => Ok(named.to_owned()),
     }
@@ -156,9 +155,7 @@ fn operator_roles(config: &As) -> Outcome<Vec<String>> {
     let roles = config.operator_roles.clone().unwrap_or_default();
     match roles.iter().find(|role| !is_name(role)) {
         None => Ok(roles),
-        Some(bad) => {
-            Err(Failure::usage(format_args!("as.operator_roles: {bad:?} is not the name of a role")))
-        }
+        Some(bad) => Err(Failure::usage(format_args!("as.operator_roles: {bad:?} is not a role's name"))),
     }
 }
 

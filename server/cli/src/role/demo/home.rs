@@ -117,7 +117,7 @@ pub(crate) fn wait_for(what: &str, every: Duration, mut is: impl FnMut() -> Outc
     let deadline = Instant::now() + PATIENCE;
     while !is()? {
         if Instant::now() > deadline {
-            return Err(Failure::unavailable(format_args!("waited in vain for {what}")));
+            return Err(Failure::unavailable(format_args!("waited too long for {what}")));
         }
         std::thread::sleep(every);
     }

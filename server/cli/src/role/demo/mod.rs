@@ -26,6 +26,6 @@ pub(crate) fn run(output: Output) -> Outcome {
     if report.all_as_expected() {
         Ok(())
     } else {
-        Err(Failure::new(Exit::Other, "not everything came out as it should; see the lines marked NO"))
+        Err(Failure::new(Exit::Other, "some results were wrong; see the lines marked NO"))
     }
 }

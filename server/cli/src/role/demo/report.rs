@@ -44,7 +44,7 @@ impl Report {
     pub(crate) fn new(live: bool) -> Self {
         if live {
             output::line(
-                "The way of a token from a human's yes to its end, on real processes, sockets and files:\n",
+                "A token's life from a human's approval to its end, on real processes, sockets and files:\n",
             );
         }
         Self { lines: Vec::new(), latencies: Vec::new(), times: Vec::new(), live }
@@ -99,7 +99,7 @@ impl Report {
         }
         table.print();
         let good = self.lines.iter().filter(|line| line.as_expected()).count();
-        output::line(&format!("\n{good} of {} lines came out as they should.", self.lines.len()));
+        output::line(&format!("\n{good} of {} lines are as expected.", self.lines.len()));
     }
 
     fn to_json(&self) -> Value {

@@ -99,12 +99,12 @@ fn authenticate(report: &mut Report, authenticator: &Authenticator, server: &Ser
     })?;
     let session = session.ok_or_else(|| Failure::other("there is no session"))?;
     report.line(
-        "the human says yes; agent and service shake hands, post-quantum",
+        "the human approves; agent and service do a post-quantum handshake",
         "suite 4",
         format!("suite {}", session.algorithm_suite),
     );
     wait_for("the resource server to hear of the session", SOON, || Ok(server.knows(session.session_id)))?;
-    report.line("the API hears of the session over its stream", "yes", "yes");
+    report.line("the API learns of the session over its stream", "yes", "yes");
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn ask(
         Ok(called == "200")
     })?;
     report.line(
-        "a call that needs a human's yes: before it, with it, once more",
+        "a call that needs a human's approval: before it, with it, once more",
         "APPROVAL_REQUIRED, 200, APPROVAL_REQUIRED",
         format!(
             "{without}, {called}, {}",
@@ -228,7 +228,7 @@ fn expire(report: &mut Report, server: &Server, brief: &Drawn) -> Outcome {
     let over = Duration::from_secs(BRIEF_TTL_SECS + 1) + Duration::from_millis(100);
     thread::sleep(over.saturating_sub(brief.at.elapsed()));
     let late = http::call(server.address, "/brief", Some(&brief.token))?;
-    report.line("a token that lived one second, two seconds later", "401 STALE_TIMESTAMP", late);
+    report.line("a token valid for one second, two seconds later", "401 STALE_TIMESTAMP", late);
     Ok(())
 }
 
@@ -307,7 +307,7 @@ fn disable(
     let begun = Instant::now();
     let ended = authority.operator.disable(AGENT)?;
     report.line(
-        "one verb: obol agent disable builder",
+        "one command: obol agent disable builder",
         "1 session ended",
         format!("{} session ended", ended.sessions_ended),
     );
@@ -323,7 +323,7 @@ fn disable(
         queue = outcome(client.dequeue_token(&tool("search")?, Duration::ZERO));
         Ok(queue != GRANTED)
     })?;
-    report.time("until the sidecar destroyed what was minted ahead", begun.elapsed());
+    report.time("until the sidecar destroyed the tokens minted ahead", begun.elapsed());
     report.line("drawing after it", "SESSION_FLUSHED", queue);
     let status = client.token_status(None)?;
     report.line("the queue after it", "0 tokens", format!("{} tokens", status.queue_depth));

@@ -25,7 +25,7 @@ const TOOLS: [&str; 2] = ["search", "pay"];
 const CATALOGUE: &str = "policy/catalogue.toml";
 
 /// Who may use what, and who may say yes to an agent, and to a call.
-const POLICIES: &str = r#"// Who may use what. After a change: obol policy activate policy
+const POLICIES: &str = r#"// Who may use what. After a change, run: obol policy activate policy
 @id("developers")
 permit (principal in Obol::Role::"developer", action == Obol::Action::"use", resource);
 
@@ -36,7 +36,7 @@ permit (principal is Obol::Agent, action == Obol::Action::"useUnattended", resou
 @id("operators")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"register", resource);
 
-// Where `ahead` denies a tool, each call of it takes a human's yes: obol approvals, obol approve.
+// If `ahead` denies a tool, a human must approve each call of it: obol approvals, obol approve.
 @id("operators-approve-calls")
 permit (principal in Obol::Role::"operator", action == Obol::Action::"approveCall", resource);
 "#;
@@ -88,7 +88,7 @@ impl DevFolder {
         let listen = match named {
             Some(named) if !named.ip().is_loopback() => {
                 return Err(Failure::usage(format_args!(
-                    "{named} is not a loopback address; `obol dev` listens on nothing else. Use `obol rs` for that"
+                    "{named} is not a loopback address, and `obol dev` listens only on loopback; use `obol rs` for other addresses"
                 )));
             }
             Some(named) if named.port() != 0 => named,
@@ -119,7 +119,7 @@ impl DevFolder {
         if catalogue.exists() {
             if !tools.is_empty() {
                 return Err(Failure::usage(format_args!(
-                    "the tools of this folder stand in {}; change them there, then run `obol policy activate {}`",
+                    "the tools of this folder are listed in {}; change them there, then run `obol policy activate {}`",
                     catalogue.display(),
                     self.file("policy").display()
                 )));

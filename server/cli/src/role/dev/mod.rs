@@ -243,7 +243,7 @@ fn told(place: &DevFolder, address: SocketAddr, agent: &Agent, tool: &str) -> St
     };
     match agent {
         Agent::Ready(suite) => line(&format!(
-            "The agent {AGENT} is registered: you, who started this, said yes. Its session is of suite {suite}.\n"
+            "The agent {AGENT} is registered; starting this counted as your approval. Its session uses suite {suite}.\n"
         )),
         Agent::Ended(why) => line(&format!("The agent {AGENT} gets no session: {why}\n")),
     }
@@ -256,7 +256,7 @@ fn told(place: &DevFolder, address: SocketAddr, agent: &Agent, tool: &str) -> St
     ] {
         line(&format!("  export {name}={}", socket(at)));
     }
-    line("\nDraw a token and have it verified; twice the same token is refused:\n");
+    line("\nDraw a token and have it verified; a second use of the same token is refused:\n");
     let tool_in_shell = quote(tool);
     let body =
         format!("{{\\\"token\\\":\\\"$({program} dequeue {tool_in_shell})\\\",\\\"tool\\\":\\\"{tool}\\\"}}");

@@ -47,7 +47,7 @@ fn read(path: &Path) -> Outcome<(String, Api)> {
     let wrong = |why: &dyn core::fmt::Display| Failure::usage(format_args!("{}: {why}", path.display()));
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     if !is_name(name) {
-        return Err(wrong(&"an API's name is of small letters, digits and hyphens"));
+        return Err(wrong(&"an API's name consists of small letters, digits and hyphens"));
     }
     let text = read_public(path, MAX_FILE_BYTES)?;
     if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
@@ -159,7 +159,7 @@ fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
     let sealed = PrivateFile::read(path, MAX_SECRET_BYTES + OVERHEAD_BYTES).map_err(|error| {
         match error.is_missing() {
             true => Failure::usage(format_args!(
-                "{name} has no credential: `obol gateway add {name} --credential-file FILE` seals one"
+                "{name} has no credential; seal one with `obol gateway add {name} --credential-file FILE`"
             )),
             false => error.into(),
         }
@@ -173,7 +173,7 @@ fn unsealed(key: &[u8; 32], path: &Path, name: &str) -> Outcome<Wiped> {
 fn from_credential(name: &str) -> Outcome<Wiped> {
     let folder = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let folder =
-        folder.ok_or_else(|| Failure::usage("there are no credentials of a service manager here"))?;
+        folder.ok_or_else(|| Failure::usage("this process has no credentials from a service manager"))?;
     Ok(Wiped::new(read_credential(&folder.join(name), MAX_SECRET_BYTES + 2)?.to_vec()))
 }
 
@@ -192,7 +192,7 @@ fn write_recipe(file: &Path, name: &str) -> Outcome {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
     PrivateFile::create_whole(file, text.as_bytes())?;
     output::line(&format!(
-        "wrote {}; it says which requests are let through, and what is not covered",
+        "wrote {}; it says which requests it lets through and what it does not cover",
         file.display()
     ));
     Ok(())
@@ -211,7 +211,7 @@ fn is_sealed(file: &Path, key: &[u8; 32], name: &str, secret: &[u8]) -> Outcome<
 /// Seals a credential. Where there is no file of the API, and a recipe, that is written first; doing it again changes nothing.
 pub(crate) fn add(args: &AddArgs) -> Outcome {
     if !is_name(&args.name) {
-        return Err(Failure::usage("an API's name is of small letters, digits and hyphens"));
+        return Err(Failure::usage("an API's name consists of small letters, digits and hyphens"));
     }
     let mut secret = Wiped::new(Vec::new());
     if args.credential_file == Path::new("-") {
@@ -230,7 +230,7 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
     api.check_secret(&secret).map_err(Failure::usage)?;
     let key = key(&args.apis, &[&file])?.derive(PURPOSE);
     if !args.replace && is_sealed(&file, &key, &args.name, &secret)? {
-        output::line(&format!("this credential is sealed in {} already", file.display()));
+        output::line(&format!("this credential is already sealed in {}", file.display()));
         return Ok(());
     }
     let sealed = seal(&key, args.name.as_bytes(), &secret).map_err(Failure::unavailable)?;
@@ -239,7 +239,7 @@ pub(crate) fn add(args: &AddArgs) -> Outcome {
     } else {
         PrivateFile::create_whole(&file, &sealed).map_err(|error| match file.exists() {
             true => Failure::usage(format_args!(
-                "{} has a credential already; --replace puts this one in its place",
+                "{} already has a credential; add --replace to replace it",
                 args.name
             )),
             false => error.into(),

@@ -19,7 +19,7 @@ pub(crate) fn write_rules(args: &RulesArgs) -> Outcome {
     let text = rules(&document, &wishes(args)).map_err(wrong)?;
     if text.len() > MAX_FILE_BYTES {
         return Err(wrong(format!(
-            "its file would be longer than the {MAX_FILE_BYTES} bytes that are read; take some of it with --tag"
+            "its file would be longer than the {MAX_FILE_BYTES} bytes that are read; take a part of it with --tag"
         )));
     }
     // What is written here is what `obol gateway check` would take.
@@ -31,11 +31,11 @@ pub(crate) fn write_rules(args: &RulesArgs) -> Outcome {
     };
     DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
     PrivateFile::create_whole(file, text.as_bytes()).map_err(|error| match file.exists() {
-        true => Failure::usage(format_args!("{} is there already, and stays as it is", file.display())),
+        true => Failure::usage(format_args!("{} already exists and was not changed", file.display())),
         false => error.into(),
     })?;
     output::line(&format!(
-        "wrote {}, {} routes; it says at its beginning what is not covered",
+        "wrote {}, {} routes; its beginning says what is not covered",
         file.display(),
         api.count()
     ));

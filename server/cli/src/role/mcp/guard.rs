@@ -42,7 +42,7 @@ const MAX_RULES_BYTES: usize = 1 << 20;
 /// What the arguments say is to be guarded, and how.
 pub(super) fn rules_of(args: &McpGuardArgs) -> Outcome<Rules> {
     if args.server.spend_socket.is_some() {
-        return Err(Failure::usage("--spend-socket: a guard spends tokens alone; `obol rs` has that socket"));
+        return Err(Failure::usage("--spend-socket: only `obol rs` has that socket, not a guard"));
     }
     Ok(args.rules.as_deref().map(read_rules).transpose()?.unwrap_or_default())
 }
@@ -52,13 +52,13 @@ pub(super) fn run(args: &McpGuardArgs, rules: Rules, config: &Config) -> Outcome
     let mut own = args.server.clone();
     if own.listen.is_some() || own.allow_remote {
         return Err(Failure::usage(
-            "--listen and --allow-remote are for --url: in front of a command the guard speaks over standard input and output",
+            "--listen and --allow-remote need --url: with a command, the guard uses standard input and output",
         ));
     }
     // That they need --url says nothing to the command line where a command is in its place.
     if args.plain || args.http.is_some() || args.tls_cert.is_some() || args.tls_key.is_some() {
         return Err(Failure::usage(
-            "--plain, --http, --tls-cert and --tls-key are for --url: a command is spoken to over standard input and output",
+            "--plain, --http, --tls-cert and --tls-key need --url: with a command, the guard uses standard input and output",
         ));
     }
     let (server, output) = Server::start(&args.command)?;
@@ -216,7 +216,7 @@ impl Between {
                 Found::End => return Ok(()),
                 Found::TooLong => {
                     return Err(Failure::other(format_args!(
-                        "a line of the server is longer than {MAX_SERVER_BYTES} bytes, which is no answer to anything"
+                        "a line from the server is longer than {MAX_SERVER_BYTES} bytes and was dropped"
                     )));
                 }
             }
@@ -225,7 +225,7 @@ impl Between {
                 FromServer::Tell(line) => self.client.write_line(line),
                 FromServer::Drop => {
                     tracing::error!(
-                        "a line of the server is dropped that cannot be read: a result waits to be sealed"
+                        "a line from the server cannot be read and is dropped: a result waits to be sealed"
                     );
                     Ok(())
                 }

@@ -29,7 +29,7 @@ impl Server {
     /// Starts a command. What it says on standard error goes where this process's goes.
     pub(super) fn start(command: &[OsString]) -> Outcome<(Self, ChildStdout)> {
         let (program, arguments) =
-            command.split_first().ok_or_else(|| Failure::usage("the server's command goes behind --"))?;
+            command.split_first().ok_or_else(|| Failure::usage("put the server's command after --"))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {
@@ -75,7 +75,7 @@ impl Server {
         let mut child = self.child.lock();
         let _ended_already = child.kill();
         child.wait()?;
-        Err(Failure::other("the server did not end when nobody spoke to it any more, and was killed"))
+        Err(Failure::other("the server did not end when its input was closed, and was killed"))
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &McpWrapArgs) -> Outcome {
     // That it needs --url says nothing to the command line where a command is in its place.
     if args.plain {
         return Err(Failure::usage(
-            "--plain is for --url: a command is spoken to over standard input and output",
+            "--plain needs --url: with a command, the wrapper uses standard input and output",
         ));
     }
     let (server, output) = Server::start(&args.command)?;
@@ -90,7 +90,7 @@ impl Between {
                 Found::TooLong => {
                     tracing::warn!(
                         bytes = MAX_CLIENT_BYTES,
-                        "a line of the client is dropped: it is longer than that"
+                        "a line from the client is too long and was dropped"
                     );
                 }
                 // What has no end is no message, but it is the client's word.
@@ -143,7 +143,7 @@ impl Between {
                 Found::End => self.client.write(lines.line()),
                 Found::TooLong => {
                     return Err(Failure::other(format_args!(
-                        "a line of the server is longer than {MAX_SERVER_BYTES} bytes, which is no answer to anything"
+                        "a line from the server is longer than {MAX_SERVER_BYTES} bytes and was dropped"
                     )));
                 }
             };
@@ -165,7 +165,7 @@ impl Between {
                     let sent = self
                         .wrap
                         .lock()
-                        .with_token(call, Err("too many calls wait to be made again".to_owned()));
+                        .with_token(call, Err("too many calls are waiting to be repeated".to_owned()));
                     match sent {
                         Sent::ToClient(line) | Sent::ToServer(line) => self.client.write_line(line),
                     }

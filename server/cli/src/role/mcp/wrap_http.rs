@@ -44,9 +44,7 @@ pub(super) fn run(args: &McpWrapArgs, url: &str, random: [u8; 8]) -> Outcome {
     }
     match ended {
         Ended::Client => Ok(()),
-        Ended::Session => {
-            Err(Failure::unavailable("the server has ended the session; start the client anew"))
-        }
+        Ended::Session => Err(Failure::unavailable("the server has ended the session; restart the client")),
     }
 }
 
@@ -62,7 +60,7 @@ fn read_client(from: impl Read, said: &Sender<Vec<u8>>) {
             Ok(Found::TooLong) => {
                 tracing::warn!(
                     bytes = MAX_CLIENT_BYTES,
-                    "a line of the client is dropped: it is longer than that"
+                    "a line from the client is too long and was dropped"
                 );
             }
             // What has no end is no message.

@@ -117,7 +117,7 @@ fn followed(args: &RsArgs, config: &Config, files: &[PathBuf]) -> Outcome<Option
     let has_store = args.session_store.is_some() || config.rs.session_store.is_some();
     if files.is_empty() && !has_store && followed.is_none() {
         return Err(Failure::usage(
-            "--sessions FILE is needed, which `obol session create` makes; or --authority, after `obol rs join`",
+            "--sessions FILE is needed, as `obol session create` makes it; or --authority, after `obol rs join`",
         ));
     }
     Ok(followed)
@@ -153,7 +153,7 @@ fn audience(named: Option<&String>, halves: &[ResourceHalf]) -> Outcome<Audience
         Some(first) if audiences.all(|other| other == first) => {
             Audience::new(first.as_str()).map_err(Failure::usage)
         }
-        None => Err(Failure::usage("no session says which resource server this is; name it with --audience")),
+        None => Err(Failure::usage("no session names this resource server; name it with --audience")),
         _ => Err(Failure::usage(
             "the sessions do not all name one audience; name this server's with --audience",
         )),

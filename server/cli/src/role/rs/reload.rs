@@ -46,7 +46,7 @@ impl Reloader {
     pub(crate) async fn read_on(self: Arc<Self>, mut asked: Signal) {
         while asked.recv().await.is_some() {
             if let Err(failure) = tokio::task::block_in_place(|| self.read_again()) {
-                tracing::error!(%failure, "the sessions stay as they were, and so do the templates");
+                tracing::error!(%failure, "the sessions and templates stay as they were");
             }
         }
     }

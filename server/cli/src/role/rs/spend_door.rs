@@ -49,7 +49,7 @@ impl SpendDoor {
     /// Spends on a thread of its own until the word to stop is said.
     pub(super) fn serve(self, gate: Gate, clock: Arc<SystemClock>, stop: Stop) -> Outcome<JoinHandle<()>> {
         let Self { runtime, listener, path } = self;
-        tracing::info!(socket = %path.display(), "identifiers of others are spent");
+        tracing::info!(socket = %path.display(), "identifiers of others are spent here");
         let serve = move || {
             let _said_in_the_log = runtime.block_on(SpendService::new(gate, clock).run(listener, &stop));
             runtime.shutdown_timeout(LAST_WAIT);
@@ -62,9 +62,7 @@ impl SpendDoor {
 pub(crate) fn socket(args: &RsArgs, config: &Config) -> Outcome<Option<(Endpoint, Access)>> {
     let Some(path) = args.spend_socket.as_deref().or(config.rs.spend_socket.as_deref()) else {
         if config.rs.spend_users.is_some() {
-            return Err(Failure::usage(
-                "rs.spend_users: there is no socket for them; name one in rs.spend_socket",
-            ));
+            return Err(Failure::usage("rs.spend_users needs a socket; name one in rs.spend_socket"));
         }
         return Ok(None);
     };
@@ -72,10 +70,10 @@ pub(crate) fn socket(args: &RsArgs, config: &Config) -> Outcome<Option<(Endpoint
     let Some(users) = &config.rs.spend_users else { return Ok(Some((endpoint, Access::OwnUser))) };
     let access = users.find().map(Access::Agents).map_err(|error| match error {
         AgentUsersError::Nobody => Failure::usage(
-            "rs.spend_users names nobody; leave it out if only this server's own user and root are to spend",
+            "rs.spend_users is empty; leave it out if only this server's own user and root are to spend",
         ),
         AgentUsersError::HasTheKeys(_) => Failure::usage(
-            "rs.spend_users names root or this server's own user, who may anyway; leave that out",
+            "rs.spend_users names root or this server's own user, which may spend anyway; leave it out",
         ),
         error => Failure::usage(format_args!("rs.spend_users {error}")),
     })?;

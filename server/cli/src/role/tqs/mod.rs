@@ -180,7 +180,7 @@ fn provision_one(queue: &Queue, audit: Option<&AuditLog>, found: FoundHalf) -> O
             Ok(())
         }
         Err(error @ ProvisionError::Exists(_)) => {
-            tracing::info!(file = %file.display(), %error, "not provisioned again");
+            tracing::info!(file = %file.display(), %error, "already provisioned");
             Ok(())
         }
         // The daemon serves all the same: the operator's own orders do not keep it from starting.

@@ -64,13 +64,13 @@ impl Reloader {
                 apply_log_level(&config, &self.origin);
                 if fixed(&config.tqs) != fixed(&self.config.tqs) {
                     tracing::warn!(
-                        "other settings than limits and the log's level changed; they wait for a restart"
+                        "settings other than the limits and the log level changed; they wait for a restart"
                     );
                 }
                 tracing::info!(limits = ?limits(&config), "settings were read again");
                 self.config = config;
             }
-            Err(error) => tracing::error!(%error, "the settings that were in force stay in force"),
+            Err(error) => tracing::error!(%error, "the previous settings stay in force"),
         }
         let (queue, audit, sessions) = (Arc::clone(&self.queue), self.audit.clone(), self.sessions.clone());
         let provisioned = tokio::task::spawn_blocking(move || {

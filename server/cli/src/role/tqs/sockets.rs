@@ -135,8 +135,7 @@ impl Given {
                 "control" => (&mut given.control, Access::OwnUser),
                 other => {
                     return Err(Failure::usage(format_args!(
-                        "socket {index} handed over is named {other:?}; set FileDescriptorName=agent or control in \
-                         its unit"
+                        "the passed socket {index} is named {other:?}; set FileDescriptorName=agent or control in its unit"
                     )));
                 }
             };
@@ -148,7 +147,6 @@ impl Given {
 }
 
 fn inherit(socket: UnixListener, access: Access) -> Outcome<Listener> {
-    Listener::inherit(socket, access).map_err(|error| {
-        Failure::usage(format_args!("a socket that was handed over cannot be used: {error}"))
-    })
+    Listener::inherit(socket, access)
+        .map_err(|error| Failure::usage(format_args!("a passed socket cannot be used: {error}")))
 }

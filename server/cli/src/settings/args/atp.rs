@@ -19,7 +19,7 @@ pub(crate) struct AtpArgs {
 pub(crate) enum AtpCommand {
     /// Run a provider: issue, check, rotate and revoke scoped tokens.
     Serve(Box<ServeArgs>),
-    /// Make, replace or end the secrets of a provider's agents.
+    /// Create, replace or end the secrets of a provider's agents.
     Secret(SecretArgs),
     /// Sign a JSON object, or check a signature.
     Sign(SignArgs),
@@ -31,9 +31,9 @@ pub(crate) enum AtpCommand {
     Revoke(HostArgs),
     /// Print this agent's name.
     AgentId(AgentIdArgs),
-    /// Keep the tokens fresh that were requested, and revoke what could not be revoked, until told to stop.
+    /// Keep requested tokens fresh, and repeat failed revocations, until stopped.
     Refresh(RefreshArgs),
-    /// Show which tokens are kept fresh, until when they hold, and what is still to be revoked.
+    /// Show which tokens are kept fresh, when they expire, and what is still to be revoked.
     Status(AgentArgs),
     /// Put a provider's secret into the keychain, from --secret-file.
     KeepSecret(HostArgs),
@@ -44,13 +44,13 @@ pub(crate) struct ServeArgs {
     /// The token endpoint as agents see it, such as https://api.example.com/v1/agent-tokens.
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// A scope on offer; may be given several times.
+    /// A scope to offer; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub(crate) scope: Vec<String>,
     /// The file of secrets, agents and masters. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) secrets: Option<PathBuf>,
-    /// Address to listen on; 127.0.0.1:8710 if not said. Without TLS, loopback only.
+    /// The address to listen on; 127.0.0.1:8710 by default. Without TLS, loopback only.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
     /// The certificate chain, PEM. Read again on SIGHUP.
@@ -59,30 +59,30 @@ pub(crate) struct ServeArgs {
     /// The certificate's private key, PEM, in a private file.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// Listen on an address that other machines can reach, also without TLS.
+    /// Listen on an address that other machines can reach, even without TLS.
     #[arg(long)]
     pub(crate) allow_remote: bool,
-    /// Where /livez, /readyz and /metrics are served: a loopback address, or off. Off if not said.
+    /// Where /livez, /readyz and /metrics are served: a loopback address, or off (the default).
     #[arg(long, value_name = "ADDRESS|off")]
     pub(crate) http: Option<String>,
-    /// The life of a token, in seconds; 3600 if not said.
+    /// The life of a token, in seconds; 3600 by default.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) ttl: Option<u64>,
-    /// The longest life of a token under a master, in seconds; 86400 if not said.
+    /// The longest life of a token under a master, in seconds; 86400 by default.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_ttl: Option<u64>,
-    /// Where JWT keys, tokens of masters, revocations and which secrets are over are kept: a file, created if it is not there,
+    /// Where JWT keys, tokens of masters, revocations and the list of ended secrets are kept: a file, created if it does not exist,
     /// `memory`, or the address of a Redis or Valkey that all providers of this endpoint share.
     #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) store: Option<PathBuf>,
     /// Where answered requests are remembered: a file, `memory`, or the address of a Redis or Valkey.
     #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) spent: Option<PathBuf>,
-    /// The file with the key that the store is sealed under; created if it is not there. The same for all that share a store.
+    /// The file with the key that seals the store; created if it does not exist. The same for all providers that share a store.
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
-    /// This is a new deployment: no request was answered before, and no secret retired. Without this, requests signed up to a minute after a
-    /// new file was made are refused, and so is a start without the token store beside its key.
+    /// This is a new deployment: no request was answered and no secret retired before. Without this flag, requests signed up to a minute
+    /// after a new file was made are refused, and so is a start with a key but no token store.
     #[arg(long)]
     pub(crate) first_start: bool,
     #[command(flatten)]
@@ -93,10 +93,10 @@ pub(crate) struct ServeArgs {
     /// Refuse requests that do not name this endpoint.
     #[arg(long)]
     pub(crate) require_aud: bool,
-    /// A scope whose tokens are good for one request; may be given several times.
+    /// A scope whose tokens are valid for one request; may be given several times.
     #[arg(long, value_name = "SCOPE")]
     pub(crate) single_use: Vec<String>,
-    /// Switch the dialect of masters off.
+    /// Switch off the dialect of masters.
     #[arg(long)]
     pub(crate) signed_only: bool,
 }
@@ -109,44 +109,44 @@ pub(crate) struct SecretArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretCommand {
-    /// Make a secret, add it to the file, and print it once.
+    /// Create a secret, add it to the file, and print it once.
     New {
         #[command(flatten)]
         whose: Whose,
-        /// A scope that it may have at most; may be given several times. A master needs one.
+        /// A scope that it may have; may be given several times. A master needs at least one.
         #[arg(long, value_name = "NAME")]
         scope: Vec<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// Make a new secret beside the one there is, which holds for a while longer, and print the new one once.
+    /// Create a new secret and print it once; the old one stays valid for a while.
     Rotate {
         #[command(flatten)]
         whose: Whose,
-        /// How long the old one still holds: a number and s, m, h or d.
+        /// How long the old secret stays valid: a number and s, m, h or d.
         #[arg(long, value_name = "TIME", default_value = "24h")]
         keep: String,
         #[command(flatten)]
         output: Output,
     },
-    /// End the secret before the newest; of a master, the only one. A running provider reads it on SIGHUP, as all of these.
+    /// End the secret before the newest, or a master's only one. A running provider reads this, like all these changes, on SIGHUP.
     Retire {
         #[command(flatten)]
         whose: Whose,
-        /// Refuse the agent's tokens issued before, too. The newest secret holds on: `disable` cuts an agent off.
+        /// Also refuse the agent's tokens issued before. The newest secret stays valid; `disable` cuts an agent off.
         #[arg(long, requires = "agent")]
         now: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Cut an agent off: it is given no token any more, and those it has are refused.
+    /// Cut an agent off: it gets no more tokens, and those it has are refused.
     Disable {
         #[command(flatten)]
         agent: OneAgent,
         #[command(flatten)]
         output: Output,
     },
-    /// Let an agent in again that was cut off. Its tokens from before stay refused.
+    /// Let in an agent that was cut off. Its earlier tokens stay refused.
     Enable {
         #[command(flatten)]
         agent: OneAgent,
@@ -169,7 +169,7 @@ pub(crate) struct OneAgent {
 /// Whose secret, and where it is.
 #[derive(Debug, Args)]
 pub(crate) struct Whose {
-    /// The file of secrets; created by `new` if it is not there.
+    /// The file of secrets; `new` creates it if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) secrets: PathBuf,
     #[command(flatten)]
@@ -196,7 +196,7 @@ pub(crate) struct SignArgs {
     /// The JSON object, or - for standard input.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// The file with the secret: its bytes are the key, but for one line end.
+    /// The file with the secret: its bytes are the key, except for a final line end.
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: PathBuf,
     /// Check this signature instead; exit code 3 if it is wrong.
@@ -206,33 +206,33 @@ pub(crate) struct SignArgs {
     pub(crate) output: Output,
 }
 
-/// What every command of the agent's side takes.
+/// Options of every command on the agent's side.
 #[derive(Debug, Args)]
 pub(crate) struct AgentSettings {
-    /// The folder with this agent's name and tokens; `atp` in Obol's state folder if not said.
+    /// The folder with this agent's name and tokens; by default `atp` in Obol's state folder.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) state: Option<PathBuf>,
     /// The file with the secret. Without it: $AGENTDOM_ATP_SECRET__HOST, $AGENTDOM_ATP_SECRET.
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// Trust the certificate authorities of this PEM file, and no others.
+    /// Trust only the certificate authorities in this PEM file.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Where tokens are kept: auto, secret-service, kernel or file. Auto is the Secret Service where it can be used, else files.
+    /// Where tokens are kept: auto, secret-service, kernel or file. Auto uses the Secret Service if it is available, otherwise files.
     #[arg(long, value_name = "KEYCHAIN")]
     pub(crate) keychain: Option<KeychainChoice>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
-    /// Where /metrics is served: a loopback address, or off. Off if not said.
+    /// Where /metrics is served: a loopback address, or off (the default).
     #[arg(long, value_name = "ADDRESS|off")]
     pub(crate) http: Option<String>,
     #[command(flatten)]
     pub(crate) settings: AgentSettings,
 }
 
-/// What a command of the agent's side takes that says what came of it.
+/// Options of a command on the agent's side that prints a result.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     #[command(flatten)]
@@ -254,7 +254,7 @@ pub(crate) struct HostArgs {
 pub(crate) struct RequestArgs {
     /// The provider, such as api.example.com.
     pub(crate) host: Host,
-    /// The file with the master credential for this host, which is used only if it takes no signed requests.
+    /// The file with the master credential for this host, used only if the host does not accept signed requests.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_file: Option<PathBuf>,
     /// A scope to ask for; may be given several times.
@@ -263,7 +263,7 @@ pub(crate) struct RequestArgs {
     /// What the token is for.
     #[arg(long, value_name = "TEXT")]
     pub(crate) purpose: Option<String>,
-    /// Take the token that is kept here, if it covers the scopes and need not be refreshed yet.
+    /// Use the token kept here, if it covers the scopes and does not need refreshing yet.
     #[arg(long)]
     pub(crate) cached: bool,
     #[command(flatten)]
@@ -274,7 +274,7 @@ pub(crate) struct RequestArgs {
 pub(crate) struct VerifyArgs {
     /// The provider.
     pub(crate) host: Host,
-    /// The token, or - for standard input, where no process list shows it. Without it: the one that is kept here.
+    /// The token, or - for standard input, which keeps it out of process lists. Without it: the one that is kept here.
     pub(crate) token: Option<String>,
     #[command(flatten)]
     pub(crate) agent: AgentArgs,
@@ -282,7 +282,7 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentIdArgs {
-    /// The name for this provider alone, by the machine id as a key.
+    /// The name for this provider only, keyed by the machine ID.
     #[arg(long, value_name = "HOST")]
     pub(crate) keyed: Option<Host>,
     #[command(flatten)]

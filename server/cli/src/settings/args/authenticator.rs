@@ -10,20 +10,20 @@ use super::{AuditLogArgs, Output, Sockets};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthenticatorCommand {
-    /// Run the authenticator: it keeps the agent's identity, opens its sessions and gives them to the sidecar.
+    /// Run the authenticator, which keeps the agent's identity, opens its sessions and gives them to the sidecar.
     Authenticator(Box<AuthenticatorRoleArgs>),
-    /// Run the sidecar and the authenticator, and keep both up.
+    /// Run the sidecar and the authenticator, and keep both running.
     ///
-    /// Holds no keys. Starts `obol tqs` and `obol authenticator`, starts again what ends, passes on SIGHUP, and ends both when
-    /// it is told to end: for containers, where there is one command. What they do is set in the configuration.
+    /// It holds no keys. It starts `obol tqs` and `obol authenticator`, restarts whichever ends, passes on SIGHUP, and ends both when it is
+    /// told to end. Use it in containers, which run one command. The configuration sets what the two do.
     Sidecar(SidecarArgs),
-    /// Have the agent registered at the Authentication Service, where a human approves it.
+    /// Register the agent at the Authentication Service, where a human approves it.
     ///
-    /// Prints a code that the human types, and words that the human must see as well. An agent that is registered stays so.
+    /// Prints a code that the human types, and words that the human must see too. A registered agent stays registered.
     Register(RegisterArgs),
-    /// Open a session for the agent, from which the sidecar mints.
+    /// Open a session for the agent; the sidecar then mints its tokens.
     Authenticate(AuthenticateArgs),
-    /// Look at the authenticator.
+    /// Inspect and operate the authenticator.
     Auth(AuthArgs),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct AuthenticatorRoleArgs {
     /// beside the agent's socket.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<String>,
-    /// Run without Landlock and seccomp, where they get in the way.
+    /// Run without Landlock and seccomp, if they get in the way.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
 }
@@ -77,13 +77,13 @@ pub(crate) struct AuthenticatorArgs {
     /// The file whose text is the service's key, 64 hex digits, or address and key.
     #[arg(long, value_name = "FILE")]
     pub(crate) pin_file: Option<PathBuf>,
-    /// The file with the agent's identity; created if it is not there.
+    /// The file with the agent's identity; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
-    /// The file with the key that the identity is sealed under; created if it is not there.
+    /// The file with the key that the identity is sealed under; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity_key: Option<PathBuf>,
-    /// The certificate authorities that are trusted, and no others.
+    /// The only certificate authorities to trust.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -99,32 +99,32 @@ pub(crate) struct SidecarArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RegisterArgs {
-    /// What humans call the agent. Needed unless the operator set it.
+    /// The agent's name, as humans see it. Needed unless the operator set it.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Its class.
     #[arg(long, value_name = "CLASS")]
     pub(crate) class: Option<String>,
-    /// A role that it would like; may be given several times.
+    /// A role that the agent asks for; may be given several times.
     #[arg(long, value_name = "ROLE")]
     pub(crate) role: Vec<String>,
-    /// A tool that it would like to use; may be given several times.
+    /// A tool that the agent asks for; may be given several times.
     #[arg(long, value_name = "TOOL")]
     pub(crate) tool: Vec<String>,
-    /// The file with an invitation's ticket, which stands in for the human.
+    /// The file with an invitation's ticket, which replaces a human's approval.
     #[arg(long, value_name = "FILE")]
     pub(crate) ticket_file: Option<PathBuf>,
-    /// The file with a signed token of somebody whom the service takes at their word (a workload's, or an ID-JAG), which stands in
-    /// for the human.
+    /// The file with a signed token from an issuer that the service trusts (a workload's, or an ID-JAG), which replaces a human's
+    /// approval.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["ticket_file", "remote"])]
     pub(crate) assertion_file: Option<PathBuf>,
-    /// The browser runs on another machine, as over SSH: the human types a code there, and another one here.
+    /// Use a browser on another machine, for example over SSH: the human types a code there, and another one here.
     #[arg(long)]
     pub(crate) remote: bool,
-    /// The three words that the service's page showed after a human's yes.
+    /// The three words that the service's page showed after a human's approval.
     #[arg(long, value_name = "WORDS", conflicts_with_all = ["remote", "wait", "ticket_file", "assertion_file"])]
     pub(crate) return_code: Option<String>,
-    /// Wait until the human has decided, and say what.
+    /// Wait until the human has decided, and print the decision.
     #[arg(long)]
     pub(crate) wait: bool,
     #[command(flatten)]
@@ -135,7 +135,7 @@ pub(crate) struct RegisterArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuthenticateArgs {
-    /// Only where there is no session, or the one there is is almost over.
+    /// Only if there is no session, or the current one is about to end.
     #[arg(long)]
     pub(crate) if_needed: bool,
     #[command(flatten)]
@@ -152,24 +152,24 @@ pub(crate) struct AuthArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthCommand {
-    /// Show how the agent stands: registration, session, clock, what went wrong last.
+    /// Show the agent's state: registration, session, clock and the last failure.
     ///
-    /// Exit code 0 if there is a session, else 5.
+    /// Exit code 0 if there is a session, otherwise 5.
     Status {
         #[command(flatten)]
         socket: AuthSocket,
         #[command(flatten)]
         output: Output,
     },
-    /// Replace the agent's identity key by a fresh one. Nobody has to approve the agent again.
+    /// Replace the agent's identity key. The agent needs no new approval.
     ///
-    /// It happens by itself as well: authenticator.rotate_days.
+    /// This also happens automatically: authenticator.rotate_days.
     Rotate(AuthOperatorArgs),
-    /// End the agent for good: its sessions end, what was minted ahead is destroyed, and its key never returns.
+    /// End the agent for good: its sessions end, tokens minted ahead are destroyed, and its key can never return.
     ///
-    /// Whoever registers here afterwards is another agent, with another key, which a human has to approve.
+    /// The next agent to register here is a new agent with a new key, which a human must approve.
     Deregister {
-        /// That there is no way back.
+        /// Confirm that this cannot be undone.
         #[arg(long, required = true)]
         yes: bool,
         #[command(flatten)]

@@ -15,17 +15,17 @@ pub(crate) enum AuthorityCommand {
     As(Box<AsRoleArgs>),
     /// Show the registrations that wait for somebody to approve them.
     Registrations(AsOperatorArgs),
-    /// Show the calls of agents that wait for a human's yes.
+    /// Show the calls that wait for a human's approval.
     Approvals(AsOperatorArgs),
-    /// Approve an agent by the code that it shows, once its key's words are the same on both sides; or calls, by their id.
+    /// Approve an agent by the code that it shows, once its key's words match on both sides; or approve calls by their ID.
     Approve(ApproveArgs),
-    /// Deny an agent that waits, or calls.
+    /// Deny a waiting agent or waiting calls.
     Deny(DenyArgs),
     /// Show agents, end them or let them in again, and invite new ones.
     Agent(AgentArgs),
     /// Log in to operate a service on another machine: every command of its operator then works from here.
     ///
-    /// What is kept here is a key, in a private file; `obol logout` ends it, and so does time.
+    /// The login is a key in a private file here; it ends with `obol logout` or when its time is over.
     Login(LoginArgs),
     /// End the login, at the service and here.
     Logout(LogoutArgs),
@@ -40,7 +40,7 @@ impl AuthorityCommand {
     }
 }
 
-/// The service, or what its operator asks of it.
+/// The service, or a command of its operator.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct AsRoleArgs {
@@ -54,9 +54,9 @@ pub(crate) struct AsRoleArgs {
 pub(crate) enum AsCommand {
     /// Show the key that agents pin, in words and as they pin it. Reads the key's file; the service need not run.
     Key(AsKeyArgs),
-    /// Show the service that runs: its key, the policy in force, what waits, and what is denied.
+    /// Show the running service: its key, the policy in force, what waits and what is denied.
     Status(AsOperatorArgs),
-    /// Show who is listened to about security events and who is told; or try the way of one.
+    /// Show the transmitters and receivers of security events, or try an event.
     Events {
         #[command(subcommand)]
         command: EventsCommand,
@@ -65,28 +65,28 @@ pub(crate) enum AsCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventsCommand {
-    /// Show who is listened to, who is told, and what came of it.
+    /// Show the transmitters and receivers, and the results.
     Status(AsOperatorArgs),
-    /// Say a security event of a user or an agent, as an identity provider would, and show who has confirmed what it ends. It is
-    /// carried out: sessions end.
+    /// Send a security event about a user or an agent, as an identity provider would, and show who has confirmed what it ends. The event
+    /// is carried out: sessions end.
     Test(TestEventArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TestEventArgs {
-    /// The agent that it is about, by name or id.
+    /// The agent that the event is about, by name or ID.
     #[arg(long, value_name = "NAME", conflicts_with = "user", required_unless_present = "user")]
     pub(crate) agent: Option<String>,
-    /// The user that it is about, by the name that their issuer gives them: all of their agents.
+    /// The user that the event is about, by their issuer's name for them: it affects all of their agents.
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// Who knows the user: an identity provider's issuer. Without it: this machine's user list.
+    /// The user's issuer: that of an identity provider. Without it: this machine's user list.
     #[arg(long, value_name = "URL", requires = "user")]
     pub(crate) issuer: Option<String>,
-    /// The event: session-revoked ends sessions, account-disabled suspends agents as well.
+    /// The event: session-revoked ends sessions; account-disabled also suspends agents.
     #[arg(long, value_name = "EVENT", default_value = "session-revoked", value_parser = ["session-revoked", "account-disabled"])]
     pub(crate) event: String,
-    /// For how many seconds to wait for those who follow to confirm it, at most 10.
+    /// How many seconds to wait for followers to confirm it, at most 10.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub(crate) wait: f64,
     #[command(flatten)]
@@ -95,29 +95,29 @@ pub(crate) struct TestEventArgs {
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct AsArgs {
-    /// Address to listen on. Without a certificate it must be of this machine.
+    /// The address to listen on. Without a certificate it must be a loopback address.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
-    /// What agents know the service as, such as https://as.example. Without it, on loopback without TLS: its address.
+    /// The address that agents know the service by, such as https://as.example. Without it, on loopback without TLS: its address.
     #[arg(long, value_name = "URL")]
     pub(crate) origin: Option<String>,
     /// The organisation that owns the sessions.
     #[arg(long, value_name = "NAME")]
     pub(crate) org: Option<String>,
-    /// The folder with the catalogue and the policies. Read at the first start, and on SIGHUP; afterwards what was activated
-    /// last stays in force.
+    /// The folder with the catalogue and the policies. Read at the first start and on SIGHUP; otherwise the version activated last stays
+    /// in force.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policy: Option<PathBuf>,
     /// The identity provider with which humans log in to approve agents: its issuer URL.
     #[arg(long, value_name = "URL")]
     pub(crate) provider: Option<String>,
-    /// What the service is registered as at the provider.
+    /// The service's client ID at the provider.
     #[arg(long, value_name = "ID")]
     pub(crate) provider_client_id: Option<String>,
-    /// The file with what the service proves itself with at the provider. Without it, a public client.
+    /// The file with the service's client secret at the provider. Without it, a public client.
     #[arg(long, value_name = "FILE")]
     pub(crate) provider_client_secret: Option<PathBuf>,
-    /// The private file that names several identity providers, in place of the one.
+    /// The private file that names several identity providers, instead of the one.
     #[arg(long, value_name = "FILE", conflicts_with = "provider")]
     pub(crate) providers: Option<PathBuf>,
     /// The certificate chain, PEM. Read again on SIGHUP.
@@ -126,23 +126,23 @@ pub(crate) struct AsArgs {
     /// The certificate's private key, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<PathBuf>,
-    /// The file of agents, sessions, policies and events; created if it is not there.
+    /// The file of agents, sessions, policies and events; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) directory: Option<PathBuf>,
-    /// Start with a directory that was put back from a copy, once: every session ends, every agent is suspended until it is enabled,
-    /// and what the audit log knows of the time since is shown.
+    /// Start once with a directory that was put back from a copy: every session ends, every agent is suspended until it is enabled, and
+    /// the audit log's entries since then are shown.
     #[arg(long)]
     pub(crate) accept_rollback: bool,
-    /// The file with the master key that the directory is sealed under; created if it is not there.
+    /// The file with the master key that seals the directory; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
-    /// The file with the private half of the key that agents pin; created if it is not there.
+    /// The file with the private half of the key that agents pin; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) identity_key: Option<PathBuf>,
-    /// The private file that says whose security events are heard, and who is told. Read again on SIGHUP.
+    /// The private file that lists the transmitters and receivers of security events. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
-    /// The file that says whose signed tokens stand in for a human when an agent registers. Read again on SIGHUP.
+    /// The file that lists the issuers whose signed tokens can replace a human's approval. Read again on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) attestors: Option<PathBuf>,
     #[command(flatten)]
@@ -150,7 +150,7 @@ pub(crate) struct AsArgs {
     /// Where /livez, /readyz and /metrics are served: a loopback address, or off.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<String>,
-    /// Run without Landlock and seccomp, where they get in the way.
+    /// Run without Landlock and seccomp, if they get in the way.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
     #[command(flatten)]
@@ -159,11 +159,11 @@ pub(crate) struct AsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AsKeyArgs {
-    /// Print the one line that agents pin, and nothing else: the service's address, # and its key.
+    /// Print only the line that agents pin: the service's address, # and its key.
     #[arg(long)]
     pub(crate) pin: bool,
-    /// What agents know the service as. Without it: as.origin, or what the service says that runs here, or the address that it
-    /// would listen on.
+    /// The address that agents know the service by. Without it: as.origin, the running service's own answer, or the
+    /// address that it would listen on.
     #[arg(long, value_name = "URL")]
     pub(crate) origin: Option<String>,
     /// The file with the private half of the key.
@@ -173,7 +173,7 @@ pub(crate) struct AsKeyArgs {
     pub(crate) output: Output,
 }
 
-/// Where the operator's socket of the service is.
+/// Where the service's operator socket is.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AsSocket {
     /// The Authentication Service's control socket: a path or unix:///path. Without it: $OBOL_AS_CONTROL_SOCKET,
@@ -184,20 +184,20 @@ pub(crate) struct AsSocket {
 
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
-    /// The service and its key, https://host#KEY, as `obol as key --pin` prints it there. Where a login is kept, its address.
+    /// The service and its key, https://host#KEY, as `obol as key --pin` prints them there. If a login is kept here, only its address.
     #[arg(long = "as", value_name = "URL")]
     pub(crate) service: String,
-    /// There is no browser on this machine: a code is typed into one elsewhere, and three words here.
+    /// Use a browser on another machine: a code is typed there, and three words here.
     #[arg(long)]
     pub(crate) remote: bool,
-    /// The certificate authorities that the service's certificate is checked by, PEM. Without it: the system's.
+    /// The certificate authorities for the service's certificate, PEM. Without it: the system's.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
-    /// The service, where you are logged in at several.
+    /// The service, if you are logged in at several.
     #[arg(long = "as", value_name = "URL")]
     pub(crate) service: Option<String>,
 }
@@ -213,9 +213,9 @@ pub(crate) struct LoginsArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LoginsCommand {
-    /// End a login, or all of somebody.
+    /// End a login, or all logins of a person.
     End {
-        /// The login, or who it is, as `obol logins` shows them.
+        /// The login, or the person, as `obol logins` shows them.
         #[arg(value_name = "LOGIN|WHO")]
         login: String,
         #[command(flatten)]
@@ -227,8 +227,8 @@ pub(crate) enum LoginsCommand {
 pub(crate) struct AsOperatorArgs {
     #[command(flatten)]
     pub(crate) socket: AsSocket,
-    /// A service on another machine, where you are logged in (`obol login`). Without it: that of this machine, or where there is
-    /// none the one that you are logged in at.
+    /// A service on another machine where you are logged in (`obol login`). Without it: this machine's service, or, if there is none,
+    /// the one where you are logged in.
     #[arg(long = "as", value_name = "URL", conflicts_with = "as_control_socket")]
     pub(crate) service: Option<String>,
     #[command(flatten)]
@@ -237,16 +237,16 @@ pub(crate) struct AsOperatorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ApproveArgs {
-    /// The code that the agent shows, or the id of calls as `obol approvals` shows it.
+    /// The code that the agent shows, or the ID of calls, as `obol approvals` shows it.
     #[arg(value_name = "CODE|ID")]
     pub(crate) code: String,
-    /// A role that the agent gets; may be given several times. Without any: those that it asks for.
+    /// A role that the agent gets; may be given several times. Without it: the roles that it asks for.
     #[arg(long, value_name = "NAME")]
     pub(crate) role: Vec<String>,
-    /// For how many days. Without it: as the service has it.
+    /// For how many days. Without it: the service's setting.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=366))]
     pub(crate) days: Option<u64>,
-    /// Do not ask: for scripts that have compared the words themselves.
+    /// Do not ask; for scripts that have compared the words themselves.
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]
@@ -255,10 +255,10 @@ pub(crate) struct ApproveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DenyArgs {
-    /// The code that the agent shows, the registration's id as `obol registrations` shows it, or that of calls.
+    /// The code that the agent shows, the registration's ID, as `obol registrations` shows it, or the ID of calls.
     #[arg(value_name = "CODE|ID")]
     pub(crate) registration: String,
-    /// Take nothing more from where it came from, for an hour.
+    /// Take no more registrations from the same address for an hour.
     #[arg(long)]
     pub(crate) block: bool,
     #[command(flatten)]
@@ -283,17 +283,17 @@ pub(crate) enum AgentCommand {
         #[command(flatten)]
         operator: AsOperatorArgs,
     },
-    /// End all sessions of an agent and let it open no new one; or end the use of a tool.
+    /// End all sessions of an agent and let it open no new one, or end the use of a tool.
     ///
-    /// Prints which resource servers hold what was ended, and until when they go on by themselves.
+    /// Prints which resource servers still accept the ended sessions, and until when at the latest.
     Disable(DisableArgs),
-    /// Let an agent open sessions again, or a tool be granted again. What was ended stays ended.
+    /// Let an agent open sessions again, or allow a tool again. Ended sessions stay ended.
     Enable(EnableArgs),
-    /// End an agent for good: its key never returns, and its name is free.
+    /// End an agent for good: its key can never return, and its name is free.
     Remove(RemoveArgs),
     /// End one session. Its agent may open another.
     EndSession(EndSessionArgs),
-    /// Make a ticket with which agents register by themselves, and print it.
+    /// Create a ticket with which agents register without a human, and print it.
     Invite(InviteArgs),
 }
 
@@ -303,7 +303,7 @@ pub(crate) struct EndingArgs {
     /// Why, for the log.
     #[arg(long, value_name = "TEXT", default_value = "no reason given")]
     pub(crate) reason: String,
-    /// How long to wait for those who follow the service to confirm it, in seconds, at most 10.
+    /// How many seconds to wait for followers to confirm it, at most 10.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub(crate) wait: f64,
     #[command(flatten)]
@@ -315,7 +315,7 @@ pub(crate) struct DisableArgs {
     /// The agent's name or id.
     #[arg(value_name = "NAME", required_unless_present = "tool", conflicts_with = "tool")]
     pub(crate) agent: Option<String>,
-    /// A tool: nobody is granted it until it is enabled, and sessions that grant it end.
+    /// A tool: no agent is granted it until it is enabled, and sessions that grant it end.
     #[arg(long, value_name = "NAME")]
     pub(crate) tool: Option<String>,
     #[command(flatten)]
@@ -363,7 +363,7 @@ pub(crate) struct InviteArgs {
     /// How many agents may use it.
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) max: u32,
-    /// For how many seconds it is good, at most a week.
+    /// How many seconds it is valid, at most a week.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     pub(crate) expires: u64,
     #[command(flatten)]
@@ -384,7 +384,7 @@ pub(crate) struct InviteServerArgs {
     /// The resource server's identifier, the tokens' audience.
     #[arg(value_name = "AUDIENCE")]
     pub(crate) audience: String,
-    /// The suites that it reads.
+    /// The suites that it can read.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_values_t = [1_u32, 2, 3, 4])]
     pub(crate) suites: Vec<u32>,
     #[command(flatten)]
@@ -396,20 +396,20 @@ pub(crate) struct ActivateArgs {
     /// The folder with the version: catalogue.toml and all *.cedar in it.
     #[arg(value_name = "DIR", default_value = "policy", conflicts_with_all = ["back_to", "stop_observing"])]
     pub(crate) folder: PathBuf,
-    /// A version that was in force before: its number, or how its digest begins. `obol policy history` shows them. Going back
+    /// A version that was in force before: its number, or the beginning of its digest, as `obol policy history` shows them. Going back
     /// raises the epoch too.
     #[arg(long, value_name = "NUMBER|DIGEST")]
     pub(crate) back_to: Option<String>,
-    /// Do not put it in force: look at it beside the one that is. What it would change is audited, and nothing changes.
+    /// Do not put the version in force: observe it beside the current one. What it would change is audited; nothing changes.
     #[arg(long, conflicts_with_all = ["yes", "dry_run"])]
     pub(crate) observe: bool,
-    /// Look at no other version any more.
+    /// Stop observing another version.
     #[arg(long, conflicts_with_all = ["back_to", "observe", "yes", "dry_run"])]
     pub(crate) stop_observing: bool,
-    /// Only say what it would change.
+    /// Only show what it would change.
     #[arg(long, conflicts_with = "yes")]
     pub(crate) dry_run: bool,
-    /// It is meant, also where it takes away more than a fifth of what agents have.
+    /// Confirm the change, even if it takes away more than a fifth of what agents have.
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]

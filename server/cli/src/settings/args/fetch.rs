@@ -16,7 +16,7 @@ pub(crate) enum WhetherAsked {
 
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
-    /// Where: https, or http on this machine.
+    /// The URL: https, or http on this machine.
     pub(crate) url: String,
     /// The method. Without it: GET, or POST with --data.
     #[arg(short = 'X', long, value_name = "METHOD")]
@@ -27,50 +27,50 @@ pub(crate) struct FetchArgs {
     /// The body: text, or @FILE, or @- for standard input. JSON unless a header says otherwise.
     #[arg(short = 'd', long, value_name = "TEXT")]
     pub(crate) data: Option<String>,
-    /// The tool, where the URL does not say which.
+    /// The tool, if the URL does not tell.
     #[arg(long)]
     pub(crate) tool: Option<String>,
-    /// The resource server, where the URL does not say which.
+    /// The resource server, if the URL does not tell.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     /// Names the call, so that a server with retry receipts carries it out once.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
-    /// Where the call takes a human's yes: 'wait' asks one, writes to standard error what they decide by, and waits six minutes at most.
+    /// If the call needs a human's approval: 'wait' asks for it, writes what the human needs to standard error, and waits at most six minutes.
     #[arg(long, value_name = "WHETHER", default_value = "never")]
     pub(crate) approval: WhetherAsked,
     /// Why the call is made: the human reads it.
     #[arg(long, value_name = "TEXT", requires = "approval")]
     pub(crate) purpose: Option<String>,
-    /// What the call does, where that is less than the grant allows: the human says yes to that. May be given several times.
+    /// An action of the call, if it is narrower than the grant: the human approves only that. May be given several times.
     #[arg(long, value_name = "NAME", requires = "approval")]
     pub(crate) action: Vec<String>,
-    /// With what the call does it, where that is less than the grant allows.
+    /// A resource that the call uses, if it is narrower than the grant.
     #[arg(long, value_name = "RESOURCE", requires = "approval")]
     pub(crate) resource: Option<String>,
-    /// Ask also where a token is to be had without a yes: for what such tokens do not allow.
+    /// Ask even if a token is available without an approval, for calls that such a token does not allow.
     #[arg(long, requires = "approval")]
     pub(crate) always: bool,
-    /// Do not show the human the arguments, as for a server that does not see bodies.
+    /// Do not show the arguments to the human; for a server that does not see bodies.
     #[arg(long, requires = "approval")]
     pub(crate) no_show_arguments: bool,
-    /// The call is one that a human said yes to before: what its token is drawn by.
+    /// The approval ID of a call that a human has already approved.
     #[arg(long, value_name = "ID")]
     pub(crate) approval_id: Option<String>,
-    /// How long everything may take, in seconds. The wait for a human is not part of it.
+    /// How long everything may take, in seconds, not counting the wait for a human.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) timeout: u64,
-    /// Also print status and headers, in front of the body.
+    /// Also print the status and headers before the body.
     #[arg(short = 'i', long)]
     pub(crate) include: bool,
-    /// Take an answer that leads elsewhere as it is.
+    /// Print a redirect as it is instead of following it.
     #[arg(long)]
     pub(crate) no_redirect: bool,
     /// Where requests may go, for a session made by hand: a JSON file with a list of {"audience", "tools", "url"?, "method"?, "path"?,
-    /// "via"?}. Otherwise the session says so.
+    /// "via"?}. Otherwise the session decides.
     #[arg(long, value_name = "FILE")]
     pub(crate) routes: Option<PathBuf>,
-    /// Trust the certificate authorities of this PEM file, and not the system's.
+    /// Trust the certificate authorities in this PEM file instead of the system's.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(crate) struct FetchArgs {
     pub(crate) output: Output,
 }
 
-/// Where sidecar and authenticator are asked.
+/// Where the sidecar and the authenticator are.
 #[derive(Debug, Args)]
 pub(crate) struct AgentSockets {
     /// The agent's socket: a path or unix:///path. Without it: $OBOL_ENDPOINT_SOCKET, $XDG_RUNTIME_DIR/obol/agent.sock,

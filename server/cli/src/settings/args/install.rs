@@ -6,17 +6,17 @@ use clap::{Args, ValueEnum};
 
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// A user whose processes are agents, by name or number, or a group as @name; may be given several times. A sidecar needs one.
+    /// A user that agents run as, by name or number, or a group as @name; may be given several times. A sidecar needs one.
     #[arg(long, value_name = "NAME")]
     pub(crate) agent_user: Vec<String>,
-    /// Of a resource server or a gateway: its identifier, the tokens' audience.
+    /// For a resource server or a gateway: its identifier, the tokens' audience.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     /// The Authentication Service and its key, as `obol as` prints them: the sidecar gets an authenticator, which opens its
-    /// sessions there; a resource server and a gateway have their sessions from there.
+    /// sessions there; a resource server and a gateway get their sessions from there.
     #[arg(long = "as", value_name = "ORIGIN#KEY")]
     pub(crate) service: Option<String>,
-    /// The certificate authorities that are trusted for the service, and no others, as a file. Without it: the system's.
+    /// The file with the only certificate authorities to trust for the service. Without it: the system's.
     #[arg(long, value_name = "FILE", requires = "service")]
     pub(crate) ca_file: Option<PathBuf>,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(crate) struct UninstallArgs {
     pub(crate) place: InstallPlace,
 }
 
-/// What can be a service of the machine.
+/// The roles that can be a system service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum InstallRole {
     /// The sidecar beside an agent, and its authenticator.
@@ -38,7 +38,7 @@ pub(crate) enum InstallRole {
     As,
     /// A resource server.
     Rs,
-    /// The gateway for APIs that know nothing of Obol.
+    /// The gateway for APIs that do not know Obol.
     Gateway,
 }
 
@@ -47,14 +47,14 @@ pub(crate) struct InstallPlace {
     /// What it is about.
     #[arg(long, value_enum, default_value = "sidecar")]
     pub(crate) role: InstallRole,
-    /// One more beside the machine's first: its user, units and folders are called obol-NAME, obol-as-NAME, obol-rs-NAME or
+    /// Another one besides the machine's first: its user, units and folders are called obol-NAME, obol-as-NAME, obol-rs-NAME or
     /// obol-gateway-NAME.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Work on the files in this folder, and leave the running machine as it is.
+    /// Write the files into this folder, and leave the running machine as it is.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) prefix: Option<PathBuf>,
-    /// Only say what would be done.
+    /// Only print what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

@@ -16,20 +16,20 @@ pub(crate) struct McpArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum McpCommand {
-    /// Run an MCP server for a client that knows nothing of tokens, and put one on each call.
+    /// Run an MCP server for a client that does not know tokens, and add one to each call.
     ///
-    /// Put it in front of the server's command in the client's configuration. A server that does not speak the extension is served
-    /// as it is, and no token is drawn for it.
+    /// Put this in front of the server's command in the client's configuration. A server without the extension works as before, and
+    /// no token is drawn for it.
     Wrap(McpWrapArgs),
-    /// Run an MCP server that knows nothing of tokens, and let a call of its tools reach it only for one.
+    /// Run an MCP server that does not know tokens, and let a tool call reach it only with a valid token.
     ///
-    /// Verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
+    /// It verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
     Guard(Box<McpGuardArgs>),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct McpWrapArgs {
-    /// Which resource server the command is, the audience of its tokens. Tokens of no other are drawn for it.
+    /// The resource server that the command is: the audience of its tokens. No other tokens are drawn for it.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: String,
     /// How long a call waits for its token, in seconds.
@@ -42,10 +42,10 @@ pub(crate) struct McpWrapArgs {
     /// The authenticator's socket. Without it: $OBOL_AUTH_SOCKET, or auth.sock beside the agent's.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) auth_socket: Option<OsString>,
-    /// The address of a server that is reached over HTTP, in place of a command. http:// is for this machine.
+    /// The address of a server over HTTP, instead of a command. http:// is only for this machine.
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     pub(crate) url: Option<String>,
-    /// Reach another machine by http://. Tokens cross the network in the clear then.
+    /// Allow http:// to another machine. Tokens then cross the network in the clear.
     #[arg(long, requires = "url")]
     pub(crate) plain: bool,
     /// The server's command.
@@ -55,14 +55,14 @@ pub(crate) struct McpWrapArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct McpGuardArgs {
-    /// A file (TOML) that says what a call of each tool stands for. Without it: each tool needs a token for its name.
+    /// A file (TOML) that says which token a call of each tool needs. Without it: each tool needs a token for its name.
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
-    /// The address of a server that is reached over HTTP, in place of a command: the guard listens at --listen, under the same path. Nobody
-    /// but the guard should reach the server. http:// is for this machine.
+    /// The address of a server over HTTP, instead of a command: the guard listens at --listen, under the same path. Only the guard should
+    /// be able to reach the server. http:// is only for this machine.
     #[arg(long, value_name = "URL", conflicts_with = "command")]
     pub(crate) url: Option<String>,
-    /// Reach a server on another machine by http://.
+    /// Allow http:// to a server on another machine.
     #[arg(long, requires = "url")]
     pub(crate) plain: bool,
     /// The certificate chain, PEM, with --url. Without it: plain HTTP, on loopback only. Read again on SIGHUP.

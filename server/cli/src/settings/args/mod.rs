@@ -40,7 +40,7 @@ pub(crate) struct Cli {
     /// Configuration file (TOML). Without it: $OBOL_CONFIG, ~/.config/obol/obol.toml, /etc/obol/obol.toml.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// How much to log on standard error: `info` for the servers if not said, `warn` for everything else.
+    /// How much to log on standard error: by default `info` for the servers and `warn` for everything else.
     #[arg(long, global = true, value_enum, value_name = "LEVEL")]
     pub(crate) log: Option<LogLevel>,
     /// Log lines for people, or JSON for programs.
@@ -110,79 +110,79 @@ impl Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the whole way of a token on this machine: a human's yes, handshake, mint, draw, verify, refuse, end. Needs nothing.
+    /// Show a token's whole life on this machine: approval, handshake, mint, draw, verify, refuse, end. Needs nothing else.
     #[cfg(feature = "authority")]
     Demo(Output),
     /// Run the Token Queue Service, the sidecar beside an agent.
     Tqs(TqsArgs),
     #[command(flatten)]
     Authenticator(AuthenticatorCommand),
-    /// Run a resource server that verifies tokens over HTTP, or operate one that runs.
+    /// Run a resource server that verifies tokens over HTTP, or operate a running one.
     Rs(RsRoleArgs),
-    /// Run a gateway in front of APIs that know nothing of Obol: it spends the token, and puts the real credential on.
+    /// Run a gateway in front of APIs that do not know Obol: it spends the token and adds the real credential.
     ///
-    /// Verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
+    /// It verifies and spends as `obol rs` does, with the same flags and the settings of [rs].
     #[cfg(feature = "gateway")]
     Gateway(gateway::GatewayRoleArgs),
-    /// Run the agent's side of gateways for programs that know nothing of Obol: they take a local address as their base URL.
+    /// Run the agent's side of gateways for programs that do not know Obol: they use a local address as their base URL.
     ///
-    /// Each request gets a token of its own and goes where the session says that it may. For this user's programs, and those of
-    /// --agent-user: whose a connection is is asked of the kernel.
+    /// Each request gets its own token and goes only where the session allows. It serves the programs of this user and of --agent-user;
+    /// the kernel tells whose a connection is.
     Proxy(proxy::ProxyArgs),
     #[cfg(feature = "authority")]
     #[command(flatten)]
     Authority(authority::AuthorityCommand),
     /// Draw one token for a tool and print it.
     Dequeue(DequeueArgs),
-    /// Send one request with a token for it and print the answer.
+    /// Send one request with a token and print the answer.
     ///
-    /// A token goes only where the session says that it may, and is never sent twice. A request that was sent and not answered is sent
-    /// again if it is GET, HEAD or OPTIONS, or has an idempotency key.
+    /// A token goes only where the session allows, and is never sent twice. A request that was sent but not answered is sent again only if it
+    /// is GET, HEAD or OPTIONS, or has an idempotency key.
     Fetch(FetchArgs),
-    /// Ask a human for a yes to calls, before they are made.
+    /// Ask a human to approve calls before they are made.
     Approval(ApprovalArgs),
-    /// Show what waits in the queue.
+    /// Show which tokens are waiting in the queue.
     Status(StatusArgs),
     /// Show the current session, create a session's files, or provision one.
     Session(SessionArgs),
-    /// Destroy what was minted ahead, for good, and take no new session until `obol resume`.
+    /// Destroy the tokens minted ahead, for good, and take no new session until `obol resume`.
     Flush(FlushArgs),
     /// Take new sessions again after a flush.
     Resume(OperatorArgs),
-    /// Deny tools, or allow them again, whatever sessions grant; check and test policies before they decide.
+    /// Deny tools or allow them again, whatever sessions grant; check and test policies before you use them.
     Policy(PolicyArgs),
-    /// Look into a token.
+    /// Inspect a token.
     Token(TokenArgs),
-    /// Put tokens between MCP clients and servers that know nothing of them.
+    /// Add tokens between MCP clients and servers that do not know them.
     Mcp(McpArgs),
-    /// Both sides of the Agent Token Protocol: scoped tokens of an API's provider.
+    /// Both sides of the Agent Token Protocol: scoped tokens from an API's provider.
     Atp(AtpArgs),
     /// Check an audit log.
     Audit(AuditArgs),
-    /// Look into the configuration.
+    /// Show or check the configuration.
     Config(ConfigArgs),
     /// Run all roles on this machine, with an agent that is registered, approved and has a session, until Ctrl-C.
     #[cfg(feature = "authority")]
     Dev(DevArgs),
-    /// Set the sidecar, an Authentication Service, a resource server or a gateway up as a service of this machine, as a user of its own.
+    /// Set up the sidecar, an Authentication Service, a resource server or a gateway as a system service with its own user.
     ///
-    /// Makes a system user, folders, a master key and systemd units, and starts the service. Says each step; doing it again
-    /// changes what is different, such as the agents' users.
+    /// Creates a system user, folders, a master key and systemd units, and starts the service. It prints each step. Run it again to apply
+    /// changes, such as other users for agents.
     Install(InstallArgs),
-    /// Take away what `obol install` set up: service, units, folders, key and user.
+    /// Remove what `obol install` set up: service, units, folders, key and user.
     ///
-    /// What it did not make, such as an audit log, stays and is named.
+    /// Anything else, such as an audit log, stays, and its path is printed.
     Uninstall(UninstallArgs),
     /// Verify (and mint) tokens read as JSON, one request a line.
     Verify(VerifyArgs),
     /// Write a manual page for each command, or print the first of them.
     Man {
-        /// The folder that pages go to, such as /usr/local/share/man/man1; created if it is not there. Without it: obol(1) is
+        /// The folder for the pages, such as /usr/local/share/man/man1; created if it does not exist. Without it: obol(1) is
         /// printed.
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
-    /// Print the catalogue of error codes, as docs/errors.md has it.
+    /// Print the catalogue of error codes, as in docs/errors.md.
     #[command(hide = true)]
     Errors,
     /// Print a completion script for a shell.
@@ -215,24 +215,24 @@ pub(crate) struct Sockets {
 pub(crate) struct TqsArgs {
     #[command(flatten)]
     pub(crate) sockets: Sockets,
-    /// The token store. Its key file lies beside it with .keys at the end of its name.
+    /// The token store. Its key file is beside it, with .keys at the end of its name.
     #[arg(long, value_name = "FILE")]
     pub(crate) store: Option<PathBuf>,
-    /// The master key's file; created if it is not there.
+    /// The master key's file; created if it does not exist.
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
-    /// A session to provision at the start, or a folder of which every *.json is one; may be given several times. One that
-    /// is known already is left as it is. Read again on SIGHUP.
+    /// A session to provision at the start, or a folder in which every *.json is a session; may be given several times. A known session
+    /// is left as it is. Read again on SIGHUP.
     #[arg(long, value_name = "FILE|FOLDER")]
     pub(crate) session: Vec<PathBuf>,
     /// Where /livez, /readyz and /metrics are served: a loopback address, unix:///path, or off. Without it: http.sock
     /// beside the agent's socket.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<String>,
-    /// Run without Landlock and seccomp, where they get in the way.
+    /// Run without Landlock and seccomp, if they get in the way.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
-    /// Write an audit log into this file; nothing is handed out that is not in it. Check it with `obol audit verify`.
+    /// Write an audit log to this file; every token handed out is in it. Check it with `obol audit verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
 }
@@ -240,11 +240,11 @@ pub(crate) struct TqsArgs {
 /// The audit log of a server that is not the sidecar.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct AuditLogArgs {
-    /// Write an audit log into this file; nothing is accepted, issued or opened that is not in it. Check it with `obol audit
+    /// Write an audit log to this file; everything accepted, issued or opened is in it. Check it with `obol audit
     /// verify`.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
-    /// The file with the key that the audit log is sealed under; created if it is not there. Each server has its own.
+    /// The file with the key that seals the audit log; created if it does not exist. Each server has its own.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_key: Option<PathBuf>,
 }
@@ -253,13 +253,13 @@ pub(crate) struct AuditLogArgs {
 pub(crate) struct DequeueArgs {
     /// The tool.
     pub(crate) tool: String,
-    /// The resource server, where the tool is granted for several.
+    /// The resource server, if the tool is granted for several.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     /// How long to wait for the sidecar and for a token, in milliseconds, at most 30,000.
     #[arg(long, value_name = "MS", default_value_t = 5000)]
     pub(crate) wait: u32,
-    /// The call's arguments, a JSON object in a file (`-` for standard input), where the tool needs a proof of possession
+    /// The call's arguments, a JSON object in a file (`-` for standard input), if the tool needs a proof of possession
     /// over them. The proof is printed on a second line.
     #[arg(long, value_name = "FILE")]
     pub(crate) arguments: Option<PathBuf>,
@@ -273,10 +273,10 @@ pub(crate) struct DequeueArgs {
 pub(crate) struct StatusArgs {
     /// Ask the agent's socket about this one tool, instead of the operator's socket about everything.
     pub(crate) tool: Option<String>,
-    /// Go on showing what the sidecar does, until Ctrl-C.
+    /// Keep showing what the sidecar does, until Ctrl-C.
     #[arg(long, conflicts_with = "tool")]
     pub(crate) watch: bool,
-    /// Seconds between two looks.
+    /// Seconds between updates.
     #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = interval)]
     pub(crate) interval: f64,
     #[command(flatten)]
@@ -297,14 +297,14 @@ pub(crate) struct SessionArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SessionCommand {
-    /// Make a session by hand, where no Authentication Service does: one file for the sidecar, one for the resource
+    /// Make a session by hand, without an Authentication Service: one file for the sidecar and one for the resource
     /// server, both with mode 0600.
     Create(CreateArgs),
     /// Give a session's file to the running sidecar.
     Provision {
         /// The file for the sidecar.
         file: PathBuf,
-        /// Take it although a flush holds new sessions back, and hold none back any more.
+        /// Take the session even if a flush holds new sessions back, and stop holding them back.
         #[arg(long)]
         resume: bool,
     },
@@ -318,14 +318,14 @@ pub(crate) struct CreateArgs {
     /// A tool to grant; may be given several times.
     #[arg(long, required = true, value_name = "NAME")]
     pub(crate) tool: Vec<String>,
-    /// The action the tools may take.
+    /// The action that the tools may take.
     #[arg(long, default_value = "call")]
     pub(crate) action: String,
-    /// The resources the tools may touch, as a pattern; ** is all.
+    /// The resources that the tools may use, as a pattern; ** is all.
     #[arg(long, default_value = "**")]
     pub(crate) resource: String,
-    /// The algorithm suite. 1 is TBAC r41 and understood by others; 2 (AES-256-GCM) and 3 (ChaCha20-Poly1305) are
-    /// Obol's own and cost a fraction of it. 4 needs keys from a hybrid handshake; from here they are random.
+    /// The algorithm suite. 1 is that of TBAC r41, which others understand; 2 (AES-256-GCM) and 3 (ChaCha20-Poly1305) are
+    /// Obol's own and cost a fraction of it. 4 needs keys from a hybrid handshake; here they are random.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub(crate) suite: u8,
     /// A token's life, in seconds.
@@ -334,7 +334,7 @@ pub(crate) struct CreateArgs {
     /// The session's life, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) lifetime: u64,
-    /// Asks that each call prove possession of a key that the sidecar alone holds; makes that key.
+    /// Require each call to prove possession of a key that only the sidecar holds, and create that key.
     #[arg(long)]
     pub(crate) require_pop: bool,
     /// The agent's name.
@@ -346,7 +346,7 @@ pub(crate) struct CreateArgs {
     /// Where the resource server's half goes; must not exist.
     #[arg(long, value_name = "FILE", default_value = "rs-sessions.json")]
     pub(crate) rs_file: PathBuf,
-    /// Add the resource server's half to this file of sessions, which must exist, instead of making a file.
+    /// Add the resource server's half to this session file, which must exist, instead of creating a file.
     #[arg(long, value_name = "FILE", conflicts_with = "rs_file")]
     pub(crate) append: Option<PathBuf>,
 }
@@ -381,14 +381,14 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Hand out no token for a tool, in any session, now and after a restart, until it is allowed again.
+    /// Hand out no token for a tool in any session, even after a restart, until it is allowed again.
     Deny(PolicyToolArgs),
     /// Take a tool off the list of `obol policy deny`. What an Authentication Service denies stays denied.
     Allow(PolicyToolArgs),
-    /// Put a version of the policy in force in the Authentication Service that runs, or look at it beside the one that is.
+    /// Put a version of the policy in force in the running Authentication Service, or observe it beside the current one.
     #[cfg(feature = "authority")]
     Activate(Box<authority::ActivateArgs>),
-    /// Show the versions of the policy that were in force in the Authentication Service, and who put them there.
+    /// Show the versions of the policy that were in force in the Authentication Service, and who activated them.
     #[cfg(feature = "authority")]
     History(authority::AsOperatorArgs),
     #[cfg(feature = "authority")]
@@ -431,9 +431,9 @@ pub(crate) struct TokenArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Show a token's clear header. Needs no key; what it shows is not verified.
+    /// Show a token's clear header. It needs no key; what it shows is not verified.
     Inspect {
-        /// The token, or - to read it from standard input, where no process list shows it.
+        /// The token, or - to read it from standard input, which keeps it out of process lists.
         token: String,
         #[command(flatten)]
         output: Output,
@@ -448,12 +448,12 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Show every setting, where it comes from, and everything that is wrong.
+    /// Show every setting, its source, and every fault.
     ///
     /// Reads the file, the environment and flags as `obol tqs` and `obol rs` do, and changes nothing. Exit code 0 if
-    /// nothing is wrong, else 2.
+    /// no problems are found, else 2.
     Check(Box<ConfigCheckArgs>),
-    /// Print a configuration file with every setting, what it means and its default, none of them set.
+    /// Print a configuration file with every setting, its meaning and its default, all commented out.
     Sample,
 }
 
@@ -472,11 +472,11 @@ pub(crate) struct ConfigCheckArgs {
 #[cfg(feature = "authority")]
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// Where files and sockets go; created if it is not there, kept at the end. Without it: a folder that is gone at the
-    /// end.
+    /// The folder for files and sockets; created if it does not exist, and kept at the end. Without it: a temporary folder that is
+    /// removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
-    /// The resource server's address; loopback only. Without it: port 8700, or another if that is taken.
+    /// The resource server's address; loopback only. Without it: port 8700, or another port if that is in use.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<core::net::SocketAddr>,
     /// A tool of a new folder; may be given several times. Without it: search and pay.
@@ -494,13 +494,13 @@ pub(crate) struct AuditArgs {
 pub(crate) enum AuditCommand {
     /// Check that no line was changed, removed, moved or added.
     ///
-    /// Exit code 0 if so, 1 if not; each line that is wrong is named.
+    /// Exit code 0 if so, 1 if not; each wrong line is named.
     Verify(AuditVerifyArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerifyArgs {
-    /// The log's files, in any order. Without any: those of the log that `tqs.audit_log` names in the configuration, or else
+    /// The log's files, in any order. Without them: those of the log that `tqs.audit_log` names in the configuration, or otherwise
     /// `rs.audit_log`.
     pub(crate) files: Vec<PathBuf>,
     /// The resource server's log, not the sidecar's: `rs.audit_log` and `rs.audit_key` instead of `tqs.audit_log` and the master
@@ -513,12 +513,12 @@ pub(crate) struct AuditVerifyArgs {
     /// The Authentication Service's log: `as.audit_log` and `as.audit_key`.
     #[arg(long = "as", group = "whose")]
     pub(crate) authority: bool,
-    /// The key the log was sealed under: the sidecar's master key, or another server's audit key. Without it: the
-    /// configured one, if it can be read; else only the chain is checked, which who can write the file can forge.
+    /// The key that sealed the log: the sidecar's master key, or another server's audit key. Without it: the configured key, if it can be
+    /// read; otherwise only the chain is checked, which anyone who can write the file can forge.
     #[arg(long, visible_alias = "key", value_name = "FILE")]
     pub(crate) master_key: Option<PathBuf>,
     /// The note of how far the log had got, beside the token store or the audit key (its name ends with .audit). Without
-    /// it lines cut off at the end do not show.
+    /// it, lines cut off at the end do not show.
     #[arg(long, value_name = "FILE")]
     pub(crate) head: Option<PathBuf>,
     #[command(flatten)]

@@ -6,18 +6,18 @@ use clap::{Args, Subcommand};
 
 use crate::settings::args::Output;
 
-/// What can be done with a folder of policies, without an Authentication Service.
+/// Commands for a folder of policies, without an Authentication Service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum FolderCommand {
     /// Check a folder of policies: catalogue.toml and all *.cedar in it.
     Check(CheckArgs),
-    /// Ask the policies about the cases in a file, and compare with what it expects.
+    /// Ask the policies about the cases in a file, and compare the answers with those that it expects.
     Test(TestArgs),
-    /// Show what an agent of the cases gets of a tool, and which policies say so.
+    /// Show what an agent of the cases gets from a tool, and which policies decide it.
     Explain(ExplainArgs),
     /// Show what the agents of the cases gain and lose from one folder to another.
     Diff(DiffArgs),
-    /// Write a first folder of policies, with a catalogue from what an MCP server says of its tools.
+    /// Write a first folder of policies, with a catalogue from an MCP server's list of tools.
     Init(InitArgs),
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct TestArgs {
     pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) cases: CasesArgs,
-    /// Fail if there is a policy that decides no case.
+    /// Fail if a policy decides no case.
     #[arg(long)]
     pub(crate) strict: bool,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) agent: String,
     /// The tool.
     pub(crate) tool: String,
-    /// The resource server, where the tool is at several.
+    /// The resource server, if several have the tool.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     /// The folder.
@@ -98,7 +98,7 @@ pub(crate) struct InitArgs {
     /// The MCP server's identifier, the tokens' audience.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: String,
-    /// The organisation whose tools these are. Without one policy could not say who may look at the console.
+    /// The organisation whose tools these are. Without it, policy could not say who may use the console.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) org: String,
 }

@@ -22,23 +22,23 @@ pub(crate) struct RsRoleArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RsCommand {
-    /// Accept no token of a session, or of an agent's sessions, any more, for good.
+    /// Stop accepting tokens of a session, or of an agent's sessions, for good.
     Revoke(RevokeArgs),
     /// Show the sessions whose tokens are accepted.
     Status(RsOperatorArgs),
-    /// Read the file of sessions again, as on SIGHUP, and hear whether it is right.
+    /// Read the session file again, as on SIGHUP, and print whether it is valid.
     Reload(RsOperatorArgs),
-    /// Make this copy of a resource server known to an Authentication Service, once, by a code that `obol rs invite` prints.
+    /// Join an Authentication Service with this copy of a resource server, once, with a code that `obol rs invite` prints.
     ///
-    /// It gets an identity of its own, and is told sessions from then on.
+    /// The copy gets its own identity, and from then on the service sends it sessions.
     Join(JoinArgs),
-    /// Have the Authentication Service make a code with which one copy of a resource server joins, and print it.
+    /// Create a code at the Authentication Service with which one copy of a resource server joins, and print it.
     #[cfg(feature = "authority")]
     Invite(authority::InviteServerArgs),
     /// Show the resource servers that the Authentication Service knows, and which copies follow it.
     #[cfg(feature = "authority")]
     List(authority::AsOperatorArgs),
-    /// Let a copy of a resource server follow the Authentication Service no more, for good.
+    /// Stop a copy of a resource server from following the Authentication Service, for good.
     #[cfg(feature = "authority")]
     Remove(authority::RemoveCopyArgs),
 }
@@ -52,10 +52,10 @@ pub(crate) struct RsAuthorityArgs {
     /// The file whose text is the service's key, 64 hex digits, or address and key.
     #[arg(long, value_name = "FILE")]
     pub(crate) rs_pin_file: Option<PathBuf>,
-    /// The file with the key of this copy's identity; created if it is not there. Each copy has one of its own.
+    /// The file with this copy's identity key; created if it does not exist. Each copy has its own.
     #[arg(long, value_name = "FILE")]
     pub(crate) rs_identity_key: Option<PathBuf>,
-    /// The certificate authorities that are trusted, and no others.
+    /// The only certificate authorities to trust.
     #[arg(long, value_name = "FILE")]
     pub(crate) rs_ca_file: Option<PathBuf>,
 }
@@ -83,7 +83,7 @@ pub(crate) struct RevokeArgs {
     /// All sessions of one agent.
     #[arg(long, value_name = "NAME", conflicts_with = "sessions")]
     pub(crate) agent: Option<String>,
-    /// Every session there is.
+    /// Every session.
     #[arg(long, conflicts_with_all = ["sessions", "agent"])]
     pub(crate) all: bool,
     /// Why, for the log.
@@ -108,38 +108,38 @@ pub(crate) struct RsArgs {
     /// Address to listen on.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
-    /// This resource server's identifier, the tokens' audience. Without it: the one all sessions name.
+    /// This resource server's identifier, the tokens' audience. Without it: the one that all sessions name.
     #[arg(long, value_name = "URI")]
     pub(crate) audience: Option<String>,
     #[command(flatten)]
     pub(crate) service: RsAuthorityArgs,
-    /// The sessions whose tokens are accepted: a file, or a folder of which every *.json is read; may be given several times.
+    /// The sessions whose tokens are accepted: a file, or a folder in which every *.json is read; may be given several times.
     /// Read again on SIGHUP.
     #[arg(long, value_name = "FILE|FOLDER")]
     pub(crate) sessions: Vec<PathBuf>,
-    /// Where sessions are kept beyond those files: `memory` (not at all), a file, or the address of a Redis or Valkey.
+    /// Where sessions are kept in addition to those files: `memory` (not at all), a file, or the address of a Redis or Valkey.
     #[arg(long, value_name = "memory|FILE|URL")]
     pub(crate) session_store: Option<PathBuf>,
-    /// The file with the key that kept sessions are sealed under; created if it is not there. The same on all servers
+    /// The file with the key that seals stored sessions; created if it does not exist. The same on all servers
     /// that share a Redis.
     #[arg(long, value_name = "FILE")]
     pub(crate) session_key: Option<PathBuf>,
-    /// Where spent tokens are kept: a file, created if it is not there; `memory`; or, for several servers, the address
+    /// Where spent tokens are kept: a file, created if it does not exist; `memory`; or, for several servers, the address
     /// of a Redis or Valkey (redis://host:port, unix:///socket). More settings for Redis are in the configuration file.
     #[arg(long, value_name = "FILE|memory|URL")]
     pub(crate) spent: Option<PathBuf>,
-    /// This is a new deployment, with no spent tokens yet. Without this, a new file or an empty Redis is taken for one
-    /// that lost them, and tokens issued up to a minute after that are refused.
+    /// This is a new deployment, with no spent tokens yet. Without this flag, a new file or an empty Redis counts as one
+    /// that lost them, and tokens issued up to a minute later are refused.
     #[arg(long)]
     pub(crate) first_start: bool,
     #[command(flatten)]
     pub(crate) audit: AuditLogArgs,
-    /// Where the operator is answered (`obol rs revoke`): a path, unix:///path, or off. Without it:
+    /// The operator's socket (`obol rs revoke`): a path, unix:///path, or off. Without it:
     /// $OBOL_RS_CONTROL_SOCKET, $XDG_RUNTIME_DIR/obol/rs-control.sock, /run/obol/rs-control.sock.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) rs_control_socket: Option<OsString>,
-    /// Where others spend identifiers of their own once (`POST /v1/spend`): a path or unix:///path. Without it: nowhere. For this
-    /// server's user and root, and whom rs.spend_users names.
+    /// The socket where other programs spend their own identifiers once (`POST /v1/spend`): a path or unix:///path. Without it: none.
+    /// It serves this server's user, root and the users in rs.spend_users.
     #[arg(long, value_name = "SOCKET")]
     pub(crate) spend_socket: Option<PathBuf>,
     /// Listen on an address that other machines can reach. Plain HTTP: tokens cross the network in the clear unless

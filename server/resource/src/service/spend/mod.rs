@@ -43,7 +43,7 @@ use crate::gate::{Gate, SPEND_TIMEOUT};
 use crate::metrics::Identified;
 use crate::refusal::{Problem, ServiceProblem};
 
-/// The most connections at a time. Further ones wait in the system's queue.
+/// The most connections at once. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 256;
 /// The most that is read before a request's headers must be complete, in bytes.
 const MAX_HEADER_BYTES: usize = 16 << 10;

@@ -61,7 +61,7 @@ impl Control {
                 }
                 (human, None)
             }
-            _ => return Err(Refusal::invalid_argument("name an agent or a user, and not both")),
+            _ => return Err(Refusal::invalid_argument("name an agent or a user, not both")),
         };
         match trial(&self.authority, event, &human, agent.as_ref(), now) {
             Ok(Some(report)) => Ok(shown::ended(report, true)),

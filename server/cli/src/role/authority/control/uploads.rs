@@ -34,14 +34,14 @@ impl Uploads {
             self.0.retain(|upload| upload.digest != digest);
             if self.0.len() >= MAX_UPLOADS {
                 return Err(format!(
-                    "{MAX_UPLOADS} policies are on their way already; try again in a minute"
+                    "{MAX_UPLOADS} policies are already being uploaded; try again in a minute"
                 ));
             }
             self.0.push(Upload { digest: digest.to_owned(), source: PolicySource::default(), began: now });
         }
         let upload = self.0.iter_mut().find(|upload| upload.digest == digest);
         let source =
-            &mut upload.ok_or("the first part of this policy is missing, or came too long ago")?.source;
+            &mut upload.ok_or("the first part of this policy is missing or arrived too long ago")?.source;
         let is_full = match part.file.as_str() {
             CATALOGUE => {
                 source.catalogue.push_str(&part.text);
@@ -69,9 +69,7 @@ impl Uploads {
         let place = self.0.iter().position(|upload| upload.digest == digest)?;
         let upload = self.0.swap_remove(place);
         if upload.source.digest().to_string() != digest {
-            return Some(Err(
-                "the parts of this policy do not make what it is known by; send them again".to_owned()
-            ));
+            return Some(Err("the parts of this policy do not match its digest; send them again".to_owned()));
         }
         Some(PolicyVersion::load(upload.source).map_err(|error| error.to_string()))
     }

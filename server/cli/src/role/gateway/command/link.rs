@@ -23,7 +23,7 @@ use crate::exit::{Failure, Outcome};
 const SLACK: Duration = Duration::from_secs(10);
 /// This very program, also after it was replaced on disk.
 const OURSELVES: &str = "/proc/self/exe";
-const GONE: &str = "the helper that runs the programs is gone; start the gateway again";
+const GONE: &str = "the helper that runs the programs has ended; restart the gateway";
 
 /// The helper, started and told which programs there are.
 pub(crate) struct Helper {

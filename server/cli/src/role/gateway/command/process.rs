@@ -14,7 +14,7 @@ pub(crate) fn help() -> Outcome {
     let _measures = obol_sandbox::harden_process();
     let input = std::io::stdin().as_fd().try_clone_to_owned()?;
     let mut socket = UnixStream::from(input);
-    let other = || Failure::usage("obol gateway starts this by itself");
+    let other = || Failure::usage("obol gateway starts this itself");
     let commands = read_commands(&mut socket).map_err(|_| other())?;
     let (running, answers) = (Running::default(), socket.try_clone()?);
     let (ask, asked) = sync_channel::<u16>(1);

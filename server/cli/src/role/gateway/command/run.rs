@@ -43,7 +43,7 @@ impl Running {
     fn start(&self, command: &mut Command) -> io::Result<Child> {
         let mut state = self.0.lock();
         if state.is_over {
-            return Err(io::Error::other("nobody waits for it any more"));
+            return Err(io::Error::other("the gateway no longer waits for it"));
         }
         let child = command.spawn()?;
         state.group = Pid::from_raw(child.id().cast_signed());
@@ -90,9 +90,9 @@ fn printed_within(patience: Duration, command: &[String], running: &Running) -> 
             Err(format!("{program} printed more than {MAX_PRINTED_BYTES} bytes"))
         }
         (Some(Ok(text)), true) => checked(program, text, status),
-        (Some(Err(error)), _) => Err(format!("what {program} printed cannot be read: {error}")),
+        (Some(Err(error)), _) => Err(format!("the output of {program} cannot be read: {error}")),
         (None, _) | (_, false) => {
-            Err(format!("{program} took longer than {} s, and was ended", patience.as_secs()))
+            Err(format!("{program} took longer than {} s and was killed", patience.as_secs()))
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn read_answer(from: &mut impl Read) -> io::Result<Answer> {
     match kind {
         [PRINTED] => Ok(Ok(text)),
         [FAILED] => Ok(Err(String::from_utf8_lossy(&text).into_owned())),
-        _ => Err(io::Error::other("an answer of no kind")),
+        _ => Err(io::Error::other("an answer of an unknown kind")),
     }
 }
 
