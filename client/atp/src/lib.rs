@@ -20,7 +20,7 @@
 //!
 //! What the tokens are used for.
 
-mod address;
+pub mod address;
 mod client;
 mod connect;
 mod date;
