@@ -49,8 +49,7 @@ pub use self::rows::{
     SessionRow, Wanted,
 };
 pub(crate) use self::rules::{approved_agent, index_owners};
-pub use self::tables::Bytes;
-pub use self::tables::Unavailable;
+pub use self::tables::{Bytes, Unavailable};
 pub(crate) use self::transactions::ATTESTED;
 pub use self::transactions::{
     Approval, Attested, Carried, ClonePolicy, EndScope, Ended, Follower, Follows, HalvesPage, Handshake,
@@ -214,8 +213,7 @@ pub trait Directory: Send + Sync + fmt::Debug {
     /// [`Unavailable`].
     fn confirm(&self, yes: Approval, code_hash: [u8; 32], now: u64) -> Answer<Result<Registration, Refused>>;
 
-    /// Makes a registration an agent that a human said yes to. After three wrong codes it ends. `reached` is as that
-    /// of [`Approval`].
+    /// Makes a registration an agent that a human said yes to. After three wrong codes it ends. `reached` is as that of [`Approval`].
     ///
     /// # Errors
     ///
