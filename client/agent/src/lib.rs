@@ -1,4 +1,4 @@
-//! For agents: a session, and requests that each carry one single-use token.
+//! The agent's SDK: a session, and requests that each carry one single-use token.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), obol_agent::Error> {
@@ -17,18 +17,19 @@
 //!
 //! # What it promises
 //!
-//! The rule book is `docs/agent.md`.
+//! `docs/agent.md` has the full rules.
 //!
 //! - No token leaves for an origin that the session does not name, and none is sent twice.
-//! - A request that was sent and not answered is not sent again, unless that changes nothing at the server, or its server
-//!   makes sure of that. The caller is told ([`Code::OutcomeUnknown`]).
-//! - A call that takes a human's yes is asked for once, drawn once and sent once; without being told to ask, it is refused.
-//! - Every call has an end. Whoever needs a session at the same time gets the same one.
-//! - Nothing of a token is in an error, in a log, or in what any type here prints as.
+//! - A request that was sent and not answered is not sent again, unless that changes nothing at the server, or the
+//!   server makes sure of that. The caller is told ([`Code::OutcomeUnknown`]).
+//! - A call that needs a human's approval is asked for once, drawn once and sent once; without permission to ask, it is
+//!   refused.
+//! - Every call ends. Callers that need a session at the same time get the same one.
+//! - No error, log or printed type contains any part of a token.
 //!
 //! # What it must not know about
 //!
-//! No session key, no identity, no database, no policy.
+//! Session keys, identities, databases, policies.
 
 mod agent;
 mod approval;

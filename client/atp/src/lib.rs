@@ -1,20 +1,20 @@
-//! The agent's side of the Agent Token Protocol (docs/atp.md): asks for scoped tokens, keeps them sealed, refreshes them ahead of
-//! their end, gives them back.
+//! The agent's side of the Agent Token Protocol (docs/atp.md): requests scoped tokens, keeps them sealed, refreshes them
+//! ahead of their end, and gives them back.
 //!
 //! # What lives here
 //!
-//! - [`Client`]: request, ensure, verify, revoke; [`Refresher`]: what keeps tokens fresh in the background.
+//! - [`Client`]: requests, ensures, verifies and revokes tokens; [`Refresher`] keeps them fresh in the background.
 //! - [`KeychainChoice`]: where tokens and secrets are kept.
-//! - [`generate_agent_id`]: this machine's agent id; [`sign_atp_body`] and [`verify_atp_signature`]: over any JSON object.
-//! - [`address`]: which addresses are of the public internet.
+//! - [`generate_agent_id`]: this machine's agent ID; [`sign_atp_body`] and [`verify_atp_signature`]: for any JSON object.
+//! - [`address`]: which addresses belong to the public internet.
 //!
 //! # What it promises
 //!
-//! - Nothing is signed for, and nothing sent to, an endpoint that is not HTTPS at the host that was asked, or at an address that
-//!   is not public, unless the owner listed it. No redirect is followed and no proxy is used.
-//! - A token goes to nobody but its issuer, a secret to nobody at all.
-//! - One request for each host, however many tasks and processes want a token at the same moment.
-//! - What is answered is never taken for more than it says: no answer is not "invalid", and a wider grant is given back.
+//! - Nothing is signed for, or sent to, an endpoint that is not HTTPS at the requested host, or at an address that is not
+//!   public, unless the owner listed it. No redirect is followed and no proxy is used.
+//! - A token goes only to its issuer, and a secret to nobody.
+//! - One request is made for each host, however many tasks and processes want a token at the same moment.
+//! - An answer never counts for more than it says: no answer does not mean "invalid", and a wider grant is given back.
 //!
 //! # What it must not know
 //!

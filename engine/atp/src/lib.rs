@@ -2,19 +2,19 @@
 //!
 //! # What lives here
 //!
-//! - [`TokenBody`], [`RevokeBody`]: what is signed, parsed strictly and written in canonical form; [`Signed`] becomes [`Authentic`] by its
-//!   signature, and only then is there a body to act on.
-//! - [`Secret`], [`Signature`]: over any JSON object.
-//! - [`jwt`]: the tokens a provider makes. A token is looked at only if its header is, byte for byte, that of a live key.
-//! - [`discovery`]: the document that says where a provider's endpoints are, written and read. Nothing comes out of a
-//!   document that is not an HTTPS URL at the host that was asked.
+//! - [`TokenBody`], [`RevokeBody`]: the signed bodies, parsed strictly and written in canonical form. A [`Signed`] becomes
+//!   [`Authentic`] once its signature is verified; only then is there a body to act on.
+//! - [`Secret`], [`Signature`]: for any JSON object.
+//! - [`jwt`]: the tokens that a provider makes. A token is read only if its header is, byte for byte, that of a live key.
+//! - [`discovery`]: the document that says where a provider's endpoints are, written and read. It yields only HTTPS URLs
+//!   at the requested host.
 //! - [`master`]: the dialect with a long-lived credential instead of signatures.
-//! - [`Endpoint`], [`Scope`], [`AgentId`], [`purpose`]: the words of the protocol, each with its own rules.
+//! - [`Endpoint`], [`Scope`], [`AgentId`], [`purpose`]: the protocol's terms, each with its own rules.
 //!
 //! # What it promises
 //!
 //! - What was verified is what is acted on: one typed value, read once.
-//! - No error repeats a value that was found: bodies and documents may hold secrets.
+//! - No error repeats an input value, because bodies and documents may hold secrets.
 //! - Secrets are compared in constant time, wiped when dropped, and never printed.
 //!
 //! # What it must not know

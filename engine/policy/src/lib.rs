@@ -1,23 +1,22 @@
 //! Policy: which grants an agent gets.
 //!
-//! Owners of tools write a [catalogue](Catalogue): for each tool its offers, most powerful first. Cedar is asked about each
-//! offer, and says yes or no: may this agent use this tool in this way, and may it without a human's yes to each call? The
-//! first offer that both allow is the [grant](obol_session::Grant), field for field.
+//! Owners of tools write a [catalogue](Catalogue): for each tool its offers, most powerful first. Cedar is asked two
+//! questions about each offer: may this agent use this tool in this way, and may it without a human's approval of each
+//! call? The first offer that both allow is the [grant](obol_session::Grant), field for field.
 //!
 //! # What it promises
 //!
-//! - What does not validate does not load: the catalogue is read strictly, policies are held to the
-//!   [schema](SCHEMA) in Cedar's strict mode, and each has an `@id` of its own, by which decisions name it.
-//! - Nothing is allowed that no policy permits, and an error in any policy that is evaluated denies the offer: Cedar alone
-//!   would pass over a `forbid` that fails.
-//! - A [`PolicyVersion`] does not change, and is known by the digest of its texts.
-//! - Everything is bounded: texts, policies, tools, offers, questions a session, what is kept of answers.
+//! - Only valid input loads: the catalogue is read strictly, and policies are checked against the [schema](SCHEMA) in
+//!   Cedar's strict mode. Each policy has its own `@id`, with which decisions name it.
+//! - Anything that no policy permits is denied, and an error in any evaluated policy denies the offer: Cedar alone would
+//!   skip a `forbid` that fails.
+//! - A [`PolicyVersion`] does not change, and is identified by the digest of its texts.
+//! - Everything is bounded: texts, policies, tools, offers, questions for a session, and cached answers.
 //!
 //! # What it must not know
 //!
-//! Files, sockets, clocks, who an agent is: it is told all this, as [`AgentFacts`] and a [`Moment`]. Keeping versions and
-//! telling agents and resource servers of a change is the Authentication Service's business; what a change does, [`diff()`]
-//! says.
+//! Files, sockets, clocks, who an agent is: it is given all this, as [`AgentFacts`] and a [`Moment`]. The Authentication
+//! Service keeps versions and tells agents and resource servers of a change; [`diff()`] shows what a change does.
 //!
 //! This is the only crate that links Cedar; the servers beside an agent and in front of an API link none of it.
 

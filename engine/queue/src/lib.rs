@@ -1,22 +1,22 @@
 //! A durable queue of single-use tokens: minted ahead in batches, stored in [redb], handed out once and never again.
 //!
 //! What lives here: sessions and what they may mint, batches on their way from grant to token, the store, refill and
-//! flush. The API is synchronous; threads of the queue's own do all minting, writing and decrypting, so that a caller of
+//! flush. The API is synchronous; the queue's own threads do all minting, writing and decrypting, so a caller of
 //! [`Queue::dequeue`] never waits for the disk.
 //!
-//! What it promises, also across a crash, a kill and a power cut:
+//! What it promises, even across a crash, a kill and a power cut:
 //!
 //! 1. *At most once, for ever.* A token is handed out only after its removal from the store is durable. A crash burns
-//!    at most what was claimed and not handed out yet; it repeats nothing.
+//!    at most what was claimed and not yet handed out; it repeats nothing.
 //! 2. *Flush is final.* Once [`Queue::flush`] has begun, nothing in its scope is handed out; once it has returned, no
-//!    crash brings it back.
+//!    crash brings anything back.
 //! 3. *Never stale.* No token is handed out with less life left than configured, whatever the clock does.
 //! 4. *Policy holds at hand-out.* A denied tool gets no token, even if one waits.
 //! 5. *Fail-stop.* After a failed write nothing is handed out.
 //! 6. *Nothing readable at rest.* Without the master key the files yield no token and no session.
 //! 7. *A caller never waits for the disk.*
 //!
-//! What it must not know: sockets, HTTP, who asks.
+//! What it must not know: sockets, HTTP, the identity of callers.
 //!
 //! ```
 //! use obol_queue::{FlushScope, MasterKey, Queue, AgentHalf};

@@ -1,16 +1,16 @@
-//! A session between an agent and the resource servers it may call, and the two halves of it: what the agent's token queue
-//! mints with, and what a resource server accepts by.
+//! A session between an agent and the resource servers that it may call, and the session's two halves: the agent's token
+//! queue mints with one, and a resource server accepts tokens with the other.
 //!
 //! # What lives here
 //!
-//! - [`AgentHalf`] and [`ResourceHalf`]: read and written as JSON, strictly, both alike. A name that stands twice, a list
-//!   in the place of an object and an unknown field are errors, and no error repeats a key.
-//! - [`Grant`]: what may be minted, and at the resource server the most that is accepted. The same form in both halves.
-//! - [`Call`]: what one call takes of a grant, where a human is asked about each.
-//! - [`Establish`]: makes both halves from the secret that a handshake left.
-//! - [`Cursor`]: how far somebody has come who follows the service that opens sessions.
-//! - [`clock`]: where the time comes from, handed in.
-//! - [`limits`]: how long and how many.
+//! - [`AgentHalf`] and [`ResourceHalf`]: read and written as JSON, both equally strictly. A duplicate name, a list in the
+//!   place of an object and an unknown field are errors, and no error repeats a key.
+//! - [`Grant`]: what may be minted, and at the resource server the most that is accepted. Both halves have the same form.
+//! - [`Call`]: what one call uses of a grant, if a human is asked about each call.
+//! - [`Establish`]: makes both halves from the secret of a handshake.
+//! - [`Cursor`]: the position that a follower of the service that opens sessions has reached.
+//! - [`clock`]: the source of the time, passed in.
+//! - [`limits`]: the bounds on lengths and numbers.
 //!
 //! # What it must not know about
 //!

@@ -1,19 +1,18 @@
-//! Single-use tokens: the wire format of MCP TBAC (revision 2026-04-21-r41, format `opaque`), Obol's own suites
-//! beside it, its scope language, and minting and opening under a session's keys.
+//! Single-use tokens: the wire format of MCP TBAC (revision 2026-04-21-r41, format `opaque`), Obol's own suites,
+//! the scope language, and minting and opening under a session's keys.
 //!
-//! What lives here: bytes in, bytes out. The crate does no I/O, reads no clock, draws no randomness and holds
-//! no `unsafe`; whoever mints passes the time and the random seeds in. That is what makes it cheap to test and
-//! to fuzz.
+//! What lives here: bytes in, bytes out. The crate does no I/O, reads no clock, draws no randomness and contains no
+//! `unsafe`; the minter passes in the time and the random seeds. That makes the crate cheap to test and to fuzz.
 //!
 //! What it promises:
-//! - only canonical bytes are produced, and only canonical bytes are accepted (see [`Scope`]);
-//! - a token's body is decrypted only by [`SessionMaterial::open`], which checks the signature first, where the suite
-//!   has one, and the AEAD's tag always;
+//! - it produces and accepts only canonical bytes (see [`Scope`]);
+//! - only [`SessionMaterial::open`] decrypts a token's body; it first checks the signature, if the suite has one, and
+//!   always checks the AEAD's tag;
 //! - keys have no `Clone`, print as `[redacted]` and are wiped when dropped;
 //! - no input, however long or odd, makes a function here panic or take more than linear space.
 //!
-//! Without the default feature `tokens` the crate is its names alone, for programs that speak of sessions and tools and
-//! never look into a token.
+//! Without the default feature `tokens` the crate contains only its names, for programs that handle sessions and tools
+//! and never look into a token.
 //!
 //! What it must not know: where sessions come from, what was already spent, what time it is.
 

@@ -3,19 +3,20 @@
 //! # What lives here
 //!
 //! - [`Unverified`] → [`Opened`] → [`Verified`] → [`Spent`]: a token on its way through the cascade. Each step consumes
-//!   the one before, so nobody can act on a token that was not verified, nor on one that was verified and not spent. A
-//!   server opens a token before it reads what the token is for, so that junk costs it little.
-//! - [`Verifier`]: what the cascade needs to know: which audience this is, which sessions there are
-//!   ([`SessionTable`]), what was spent ([`SpentSet`]), what policy allows ([`Templates`]), and the time ([`Clock`]).
+//!   the one before, so no code can act on a token that was not verified, or on one that was verified but not spent. A
+//!   server opens a token before it reads the rest of the request, so that junk costs it little.
+//! - [`Verifier`]: what the cascade needs to know: this server's audience, its sessions ([`SessionTable`]), what was
+//!   spent ([`SpentSet`]), what policy allows ([`Templates`]), and the time ([`Clock`]).
 //! - [`Denial`]: every refusal, with its stable code and check.
 //!
 //! # What it promises
 //!
-//! - The steps run in the published order, cheap before dear; the body is decrypted only after its signature held.
-//! - A token is accepted at most once, and only after the spent set says that the mark cannot be lost any more.
+//! - The steps run in the published order, cheap before expensive; the body is decrypted only after its signature was
+//!   verified.
+//! - A token is accepted at most once, and only after the spent set says that the mark can no longer be lost.
 //! - A refusal before the last step never burns the token. A forged token never causes a write and never makes
 //!   anything here grow.
-//! - Nothing fails open: where the spent set, or the session table, cannot answer, the token is refused.
+//! - Nothing fails open: if the spent set or the session table cannot answer, the token is refused.
 //! - Revoking a session also refuses those of its tokens that are being verified at that moment.
 //!
 //! # What it must not know about

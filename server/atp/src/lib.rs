@@ -4,16 +4,16 @@
 //!
 //! - [`Router`]: the routes, to nest into an `axum` server or to run alone, and [`Router::require`], the layer that lets a
 //!   request through only with a token that has a scope.
-//! - [`SecretBook`]: which agents and masters there are, read from the operator's file.
+//! - [`SecretBook`]: the agents and masters, read from the operator's file.
 //! - [`Store`]: JWT keys, tokens of masters and revocations, in memory or in a sealed file.
-//! - `serve` (feature `serve`): a process of its own, with TLS.
+//! - `serve` (feature `serve`): a separate process, with TLS.
 //!
 //! # What it promises
 //!
-//! - Before a signature holds, no answer depends on which agents there are, and nothing is written.
+//! - Before a signature is verified, no answer depends on which agents exist, and nothing is written.
 //! - A signed request is answered with a token at most once, over restarts and, with a shared spent set, over replicas.
-//! - What was revoked or rotated away stays so over restarts, before the answer that says it.
-//! - Whatever cannot be written, looked up or audited is refused: nothing fails open.
+//! - A revocation or rotation is durable before it is answered, and survives restarts.
+//! - If something cannot be written, looked up or audited, the request is refused: nothing fails open.
 //!
 //! # What it must not know
 //!

@@ -2,30 +2,30 @@
 //!
 //! # What lives here
 //!
-//! - [`Gate`]: verifies and spends one token; what everything else here is made of. With the feature `http` switched
-//!   off it is all there is, for servers of other protocols.
+//! - [`Gate`]: verifies and spends one token; everything else here is built on it. Without the feature `http` it is
+//!   all there is, for servers of other protocols.
 //! - `TbacLayer`: a `tower` layer in front of a route. It lets a request through only with a token for what the
-//!   route does, and leaves a [`SpentToken`] for the handler to take. Where the JSON body is the call's arguments,
+//!   route does, and leaves a [`SpentToken`] for the handler to take. If the JSON body is the call's arguments,
 //!   it also checks proofs of possession, opens sealed requests and seals their responses.
-//! - `Receipts`: a layer below that one, by which a call that its caller named is carried out once, however often it is sent.
-//! - `provision`, with the feature of that name: sessions come from an Authentication Service that is followed.
-//! - `service`: the same as a service for APIs in other languages and for reverse proxies.
+//! - `Receipts`: a layer below that one. A call that its caller named is carried out once, however often it is sent.
+//! - `provision`, with the feature of that name: gets sessions from an Authentication Service that it follows.
+//! - `service`: the same as a service, for APIs in other languages and for reverse proxies.
 //!
 //! # What it promises
 //!
 //! - A request reaches the handler only after its token was spent, and every token lets through at most one request.
-//! - A refusal says why in stable names ([`obol_verify::Code`]) and nothing else; the exact reason is in the log. No
-//!   token and no key is ever logged or sent back.
-//! - With an audit log ([`Gate::audited`]) nothing is accepted that is not in it, and a flood of forged tokens does not fill
+//! - A refusal gives its reason in stable names ([`obol_verify::Code`]) and nothing else; the exact reason is in the log.
+//!   No token and no key is ever logged or sent back.
+//! - With an audit log ([`Gate::audited`]) every accepted token is in it, and a flood of forged tokens does not fill
 //!   the disk.
 //! - A handler that asks for a [`SpentToken`] on a route without the layer answers 500, never 200.
-//! - Nothing dear is done for a stranger: a token is looked at before a body is read into values, and before it is read at all
-//!   where the token comes in a header.
-//! - Everything that arrives is bounded: headers, bodies, connections, requests at a time, and the time each may take.
+//! - A stranger causes no expensive work: a token is checked before a body is parsed, and, if the token comes in a header,
+//!   before the body is read at all.
+//! - Everything that arrives is bounded: headers, bodies, connections, concurrent requests, and the time each may take.
 //!
 //! # What it must not know about
 //!
-//! Which tools there are and what they do; how tokens are made.
+//! Which tools exist and what they do; how tokens are made.
 
 #[cfg(feature = "http")]
 mod arguments;
