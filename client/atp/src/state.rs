@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use obol_atp::{AgentId, Host};
-use obol_secret::file::PrivateFile;
+use obol_secret::file::{PrivateFile, create_folder};
 use obol_secret::text::to_base64url;
 use serde::{Deserialize, Serialize};
 
@@ -57,8 +57,7 @@ pub(crate) struct State(PathBuf);
 impl State {
     /// Makes the folder, closed to others, where it is not there.
     pub(crate) fn open(folder: &Path) -> Result<Self, AtpError> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        create_folder(folder)?;
         Ok(Self(folder.to_owned()))
     }
 

@@ -1,8 +1,9 @@
 //! Where things are if nothing is said, and what the environment says.
 
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+
+use obol_secret::file::{Fault, create_folder};
 
 use crate::exit::{Failure, Outcome};
 
@@ -31,8 +32,11 @@ pub(crate) fn place(named: Option<&PathBuf>, name: &str) -> Outcome<PathBuf> {
     let path = named.unwrap_or(&usual);
     let folder = folder_of(path);
     if ours.iter().any(|own| own == folder) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-            Failure::unavailable(format_args!("cannot create {}: {error}", folder.display()))
+        create_folder(folder).map_err(|error| match error.fault() {
+            Fault::Io(error) => {
+                Failure::unavailable(format_args!("cannot create {}: {error}", folder.display()))
+            }
+            _ => error.into(),
         })?;
     }
     Ok(path.clone())

@@ -30,6 +30,8 @@ pub enum Fault {
         /// Whether it belongs to this process's user; otherwise to root.
         ours: bool,
     },
+    /// It decides something, and others may write it.
+    OthersWrite,
     /// It has so many names.
     Names(u64),
     /// Others can write in its folder.
@@ -107,16 +109,29 @@ impl Fault {
                 "{file} belongs to root and has mode {mode:03o}; at most a group of this process may read it, and \
                  nobody else: run `chmod 640 {file}`, or 600 where the group is another"
             ),
+            Self::OthersWrite => {
+                write!(
+                    f,
+                    "others can write to {file}, which decides what is allowed; run `chmod go-w {file}`"
+                )
+            }
             Self::Names(names) => write!(
                 f,
                 "{file} has {names} names (hard links) and must have one; run `cp {file} {file}.new && mv \
                  {file}.new {file}`"
             ),
+            Self::FolderMode(folder) if folder == path => {
+                write!(f, "others can write in {file}, and so put their files there; run `chmod go-w {file}`")
+            }
             Self::FolderMode(folder) => write!(
                 f,
                 "others can write in {}, and so put another file in the place of {file}; run `chmod go-w {}`",
                 folder.display(),
                 folder.display()
+            ),
+            Self::FolderOwner(folder, owner) if folder == path => write!(
+                f,
+                "the folder {file} belongs to user {owner}, who can put other files there; use a folder of your own"
             ),
             Self::FolderOwner(folder, owner) => write!(
                 f,

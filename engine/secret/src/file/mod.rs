@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 
 pub use self::change::{change, files_in};
 pub use self::error::{Fault, PrivateFileError};
+pub use self::place::create_folder;
 use self::place::{Place, Rule};
 
 /// How long reading one file may take.
@@ -188,6 +189,25 @@ pub fn read_credential(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, 
 /// As for [`PrivateFile::read`], except that anybody may own or read it.
 pub fn read_public(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     read_by(Rule::Public, path, limit)
+}
+
+/// Reads a file that holds no secret and decides something, such as which calls are let through: as [`read_public`], and
+/// others may not write it.
+///
+/// # Errors
+///
+/// As for [`read_public`], and [`Fault::OthersWrite`].
+pub fn read_rules(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
+    read_by(Rule::Decides, path, limit)
+}
+
+/// Tells whether [`read_rules`] would read a file that is there, without reading it.
+///
+/// # Errors
+///
+/// As for [`read_rules`].
+pub fn check_rules(path: &Path) -> Result<(), PrivateFileError> {
+    in_time(path, |path| open_to_read(path, Rule::Decides).map(drop))
 }
 
 /// Opens a file that holds no secret and may be long, such as a log that somebody else checks: a regular file, in time.

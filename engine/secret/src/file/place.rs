@@ -1,21 +1,23 @@
 //! A file's place, and what the rule says about what is there.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 
-use super::error::Fault;
+use super::error::{Fault, PrivateFileError};
 
 const ROOT: u32 = 0;
 /// Mode of every file that is created.
 const PRIVATE_MODE: u32 = 0o600;
+/// Mode of every folder that is created.
+const PRIVATE_FOLDER_MODE: u32 = 0o700;
 
 /// What a file is for, which decides what it must be like; the table is in the module above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,14 @@ pub(super) enum Rule {
     Credential,
     /// Only read, and no secret.
     Public,
+    /// Only read, and no secret, but what it says is done.
+    Decides,
+}
+
+impl Rule {
+    fn keeps_a_secret(self) -> bool {
+        !matches!(self, Self::Public | Self::Decides)
+    }
 }
 
 /// A name in an open folder.
@@ -55,7 +65,7 @@ impl<'a> Place<'a> {
 
     /// Opens what is here, if it passes the rule.
     pub(super) fn open(&self, flags: OFlags, rule: Rule) -> Result<File, Fault> {
-        if rule != Rule::Public {
+        if rule.keeps_a_secret() {
             let folder = Access::of(&self.folder.metadata().map_err(Fault::Io)?);
             check_folder(&self.folder_path, &folder, &Process::this())?;
         }
@@ -69,9 +79,12 @@ impl<'a> Place<'a> {
         })?);
         let metadata = file.metadata().map_err(Fault::Io)?;
         check_kind(&metadata)?;
-        if rule != Rule::Public {
+        if rule.keeps_a_secret() {
             check_names(&metadata)?;
             check_access(&Access::of(&metadata), &Process::this(), rule)?;
+        }
+        if rule == Rule::Decides && metadata.mode() & 0o022 != 0 {
+            return Err(Fault::OthersWrite);
         }
         Ok(file)
     }
@@ -108,6 +121,24 @@ impl<'a> Place<'a> {
     pub(super) fn sync_folder(&self) -> io::Result<()> {
         sync_folder(&self.folder, Path::new("."))
     }
+}
+
+/// Creates a folder that is closed to others, and those above it that are not there. One that is there stays as it is, and
+/// must be one that files with secrets may be in.
+///
+/// # Errors
+///
+/// [`PrivateFileError`] where it cannot be created, belongs to somebody else, or others can write in it.
+pub fn create_folder(path: &Path) -> Result<(), PrivateFileError> {
+    let made = || {
+        DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER_MODE).create(path)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        File::from(openat(CWD, path, flags, Mode::empty())?).metadata()
+    };
+    made()
+        .map_err(Fault::Io)
+        .and_then(|metadata| check_folder(path, &Access::of(&metadata), &Process::this()))
+        .map_err(|fault| PrivateFileError::new(path, fault))
 }
 
 /// Makes the entries of a folder durable. What is no folder is not waited for.

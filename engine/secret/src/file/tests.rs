@@ -110,6 +110,42 @@ fn a_folder_where_others_can_write_holds_no_secrets() {
 }
 
 #[test]
+fn a_folder_is_created_closed_to_others_and_one_where_others_write_is_refused() {
+    let above = folder();
+    let path = above.path().join("a/b");
+    create_folder(&path).unwrap();
+    for made in [&path, &above.path().join("a")] {
+        assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    // One that is there is left as it is, also where others may look into it.
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    create_folder(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    let refusal = create_folder(&path).unwrap_err().to_string();
+    assert!(refusal.contains(&format!("run `chmod go-w {}`", path.display())), "{refusal}");
+    put(&above.path().join("file"), "");
+    assert!(matches!(create_folder(&above.path().join("file")).unwrap_err().fault(), Fault::Io(_)));
+}
+
+#[test]
+fn what_decides_is_read_by_anybody_and_refused_where_others_write_it() {
+    let folder = folder();
+    let path = folder.path().join("rules");
+    put(&path, "rules");
+    for (mode, is_read) in [(0o600, true), (0o444, true), (0o644, true), (0o664, false), (0o602, false)] {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        assert_eq!(read_rules(&path, LIMIT).is_ok(), is_read, "{mode:o}");
+        assert_eq!(check_rules(&path).is_ok(), is_read, "{mode:o}");
+        assert!(read_public(&path, LIMIT).is_ok(), "{mode:o}");
+    }
+    // What counts is the file that is read, not the link to it.
+    symlink("rules", folder.path().join("link")).unwrap();
+    let refusal = read_rules(&folder.path().join("link"), LIMIT).unwrap_err().to_string();
+    assert!(refusal.contains(&format!("run `chmod go-w {}`", path.display())), "{refusal}");
+}
+
+#[test]
 fn a_link_is_followed_to_what_is_read_and_never_to_what_is_written() {
     let folder = folder();
     let (path, link) = (folder.path().join("file"), folder.path().join("link"));

@@ -9,11 +9,10 @@
 //! max_rows = 100
 //! ```
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_secret::file::read_public;
+use obol_secret::file::read_rules;
 use obol_verify::{ResourceHalf, Template, TemplateTable, Templates};
 use parking_lot::RwLock;
 
@@ -76,11 +75,7 @@ fn read(path: &Path) -> Outcome<TemplateTable> {
     let wrong = |why: &dyn core::fmt::Display| {
         Failure::usage(format_args!("the templates in {}: {why}", path.display()))
     };
-    let text = read_public(path, MAX_FILE_BYTES).map_err(Failure::usage)?;
-    let others_write = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0);
-    if others_write {
-        return Err(wrong(&"others can write to the file; run `chmod go-w` on it"));
-    }
+    let text = read_rules(path, MAX_FILE_BYTES).map_err(Failure::usage)?;
     let text = str::from_utf8(&text).map_err(|_| wrong(&"not UTF-8"))?;
     toml::from_str(text).map_err(|error| wrong(&error))
 }

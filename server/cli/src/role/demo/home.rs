@@ -2,13 +2,14 @@
 //! end.
 
 use core::time::Duration;
-use std::fs::{DirBuilder, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use obol_ipc::Endpoint;
+use obol_secret::file::create_folder;
 
 use crate::exit::{Failure, Outcome};
 
@@ -28,7 +29,7 @@ impl Home {
     pub(crate) fn new() -> Outcome<Self> {
         let closed = Permissions::from_mode(0o700);
         let folder = tempfile::Builder::new().prefix("obol-demo-").permissions(closed).tempdir()?;
-        DirBuilder::new().mode(0o700).create(folder.path().join("run"))?;
+        create_folder(&folder.path().join("run"))?;
         Ok(Self { folder })
     }
 

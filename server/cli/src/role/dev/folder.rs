@@ -2,14 +2,15 @@
 
 use core::fmt::Write as _;
 use core::net::{Ipv4Addr, SocketAddr};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
 use obol_ipc::names::ToolName;
+use obol_secret::file::create_folder;
 
 use crate::exit::{Failure, Outcome};
 
@@ -54,10 +55,8 @@ impl DevFolder {
             let folder = tempfile::Builder::new().prefix("obol-dev-").permissions(closed).tempdir()?;
             return Ok(Self { folder: folder.path().to_owned(), temporary: Some(folder) });
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(named)
+        create_folder(named)
+            .map_err(std::io::Error::from)
             .and_then(|()| fs::canonicalize(named))
             .map(|folder| Self { folder, temporary: None })
             .map_err(|error| {
@@ -138,7 +137,7 @@ impl DevFolder {
                  name = \"all\"\n  action = [\"call\"]\n  resource = \"**\"\n  ttl = {TTL_SECS}\n"
             );
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(self.file("policy"))?;
+        create_folder(&self.file("policy"))?;
         fs::write(self.file("policy/policies.cedar"), POLICIES)?;
         // Last: where it is, the rest is.
         fs::write(catalogue, text)?;

@@ -1,12 +1,13 @@
 //! The files of the APIs, and their credentials.
 
 use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use obol_gateway::{Api, MAX_SECRET_BYTES, Source, is_name, recipe, recipes};
 use obol_secret::compare::ct_eq_32;
-use obol_secret::file::{PrivateFile, PrivateFileError, change, files_in, read_credential, read_public};
+use obol_secret::file::{
+    PrivateFile, PrivateFileError, change, create_folder, files_in, read_credential, read_rules,
+};
 use obol_secret::key::Key32;
 use obol_secret::seal::{OVERHEAD_BYTES, open, seal};
 use obol_secret::wipe::Wiped;
@@ -49,10 +50,7 @@ fn read(path: &Path) -> Outcome<(String, Api)> {
     if !is_name(name) {
         return Err(wrong(&"an API's name consists of small letters, digits and hyphens"));
     }
-    let text = read_public(path, MAX_FILE_BYTES)?;
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
-        return Err(wrong(&"others can write to the file; run `chmod go-w` on it"));
-    }
+    let text = read_rules(path, MAX_FILE_BYTES)?;
     let text = str::from_utf8(&text).map_err(|_| wrong(&"not UTF-8"))?;
     let api: Api = toml::from_str(text).map_err(|error| wrong(&error))?;
     api.check().map_err(|why| wrong(&why))?;
@@ -189,7 +187,7 @@ fn write_recipe(file: &Path, name: &str) -> Outcome {
             recipes().collect::<Vec<_>>().join(", ")
         ))
     })?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
+    create_folder(folder_of(file))?;
     PrivateFile::create_whole(file, text.as_bytes())?;
     output::line(&format!(
         "wrote {}; it says which requests it lets through and what it does not cover",

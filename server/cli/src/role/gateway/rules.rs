@@ -1,10 +1,7 @@
 //! The file of an API from its OpenAPI document: shown, or written where nothing is yet.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
-
 use obol_gateway::{Actions, Api, MAX_DOCUMENT_BYTES, Wishes, rules};
-use obol_secret::file::{PrivateFile, read_public};
+use obol_secret::file::{PrivateFile, create_folder, read_public};
 
 use super::apis::MAX_FILE_BYTES;
 use crate::exit::{Failure, Outcome};
@@ -29,7 +26,7 @@ pub(crate) fn write_rules(args: &RulesArgs) -> Outcome {
         output::line(text.trim_end());
         return Ok(());
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder_of(file))?;
+    create_folder(folder_of(file))?;
     PrivateFile::create_whole(file, text.as_bytes()).map_err(|error| match file.exists() {
         true => Failure::usage(format_args!("{} already exists and was not changed", file.display())),
         false => error.into(),

@@ -5,7 +5,6 @@
 
 use core::net::SocketAddr;
 use std::io::{self, Read, Stdout};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use obol_mcp::{Rules, ToolGuard};
 use obol_probe::stop::Stop;
 use obol_resource::Gate;
 use obol_sandbox::{Measure, Sandbox};
-use obol_secret::file::read_public;
+use obol_secret::file;
 use obol_token::text::to_hex;
 use obol_verify::{Clock as _, SessionStore, SystemClock};
 use tokio::runtime::{Handle, Runtime};
@@ -104,11 +103,7 @@ pub(super) fn enter(
 fn read_rules(path: &Path) -> Outcome<Rules> {
     let wrong =
         |why: &dyn core::fmt::Display| Failure::usage(format_args!("the rules in {}: {why}", path.display()));
-    let text = read_public(path, MAX_RULES_BYTES).map_err(Failure::usage)?;
-    let others_write = std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0);
-    if others_write {
-        return Err(wrong(&"others can write to the file; run `chmod go-w` on it"));
-    }
+    let text = file::read_rules(path, MAX_RULES_BYTES).map_err(Failure::usage)?;
     let text = str::from_utf8(&text).map_err(|_| wrong(&"not UTF-8"))?;
     let rules: Rules = toml::from_str(text).map_err(|error| wrong(&error))?;
     rules.check().map_err(|why| wrong(&why))?;
