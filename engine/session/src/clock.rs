@@ -10,12 +10,17 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// Wall-clock time in Unix seconds. It may step in either direction.
     fn now(&self) -> u64;
 
+    /// The same in Unix milliseconds, and exact where the clock can be.
+    fn now_ms(&self) -> u64 {
+        self.now().saturating_mul(1_000)
+    }
+
     /// Seconds since some fixed moment. Never steps back, and does not follow corrections of the wall clock.
     fn monotonic(&self) -> u64;
 }
 
-/// The machine's clocks, as the kernel last updated them: a hand-out asks for the time, and the exact one costs several
-/// times as much. They are behind by one tick of the kernel at most, 10 ms or less, and everything here counts in seconds.
+/// The machine's clocks. Seconds are as the kernel last updated them: a hand-out asks for the time, and the exact one costs
+/// several times as much. They are behind by one tick of the kernel at most, 10 ms or less. Milliseconds are exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -30,6 +35,12 @@ impl Clock for SystemClock {
     fn now(&self) -> u64 {
         // A clock set before 1970 reads as 0: every token is then issued in the future, and refused.
         seconds(ClockId::RealtimeCoarse)
+    }
+
+    fn now_ms(&self) -> u64 {
+        let now = clock_gettime(ClockId::Realtime);
+        let whole = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000);
+        whole.saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000)
     }
 
     fn monotonic(&self) -> u64 {
@@ -66,6 +77,10 @@ fn seconds(clock: ClockId) -> u64 {
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> u64 {
         (**self).now()
+    }
+
+    fn now_ms(&self) -> u64 {
+        (**self).now_ms()
     }
 
     fn monotonic(&self) -> u64 {

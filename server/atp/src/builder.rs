@@ -198,10 +198,10 @@ impl Builder {
         if !(1..=MAX_TTL_SECS).contains(&ttl) || !(1..=MAX_TTL_SECS).contains(&max_ttl) {
             return Err(BuildError::Ttl);
         }
-        let time = self.clock.clone().map_or(Time::System, Time::Given);
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        let time = Time(Arc::clone(&clock));
         let key_policy = KeyPolicy { algorithm: self.algorithm };
         self.store.admit(&mut secrets, key_policy, time.now())?;
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let window = Window::back(self.window.as_secs()).ok_or(BuildError::Window)?;
         let (spent, window): (Arc<dyn SpentSet>, _) = match self.spent {
             Some(spent) => (spent, window),

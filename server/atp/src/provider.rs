@@ -2,7 +2,6 @@
 
 use core::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_atp::jwt::{Claims, Credential, Use, jti};
 use obol_atp::{Endpoint, ScopeSet, Window};
@@ -23,20 +22,11 @@ const ONCE_LABEL: &[u8] = b"obol-atp-jti-v1";
 
 /// Where the time comes from. Requests are timed in milliseconds, everything else in seconds.
 #[derive(Debug)]
-pub(crate) enum Time {
-    System,
-    Given(Arc<dyn Clock>),
-}
+pub(crate) struct Time(pub(crate) Arc<dyn Clock>);
 
 impl Time {
     pub(crate) fn now_ms(&self) -> u64 {
-        match self {
-            Self::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            }
-            Self::Given(clock) => clock.now().saturating_mul(1_000),
-        }
+        self.0.now_ms()
     }
 
     pub(crate) fn now(&self) -> u64 {

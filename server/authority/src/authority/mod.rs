@@ -30,6 +30,7 @@ use obol_handshake::{
     Purpose, Random, Responder, SekPublic, reply, seal_answer, verify_sek_proof,
 };
 use obol_probe::metrics::Audit;
+use obol_session::clock::{Clock as _, SystemClock};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 
@@ -113,6 +114,11 @@ pub struct Now {
 }
 
 impl Now {
+    /// What the machine's clock shows.
+    pub fn read() -> Self {
+        Self { ms: SystemClock::new().now_ms() }
+    }
+
     /// Unix seconds.
     pub fn secs(self) -> u64 {
         self.ms / 1_000

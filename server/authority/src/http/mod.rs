@@ -20,7 +20,7 @@ use core::future::Future;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::{Arc, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use axum::body::Body;
 use http::Request;
@@ -360,8 +360,7 @@ impl Health for Watched {
 
 /// The time, read once for each request.
 pub(crate) fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    Now::read()
 }
 
 /// Forgets what is over, now and then.

@@ -2,10 +2,10 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::time::SystemTime;
 
 use obol_resource::provision::join;
 use obol_secret::file::PrivateFile;
+use obol_session::clock::{Clock as _, SystemClock};
 use obol_uplink::AuthError;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -27,9 +27,9 @@ pub(crate) fn run(args: &JoinArgs, config: &Config) -> Outcome {
         Failure::usage("--authority is needed: the service and its key, https://host#KEY, as `obol as key --pin` prints them")
     })?;
     let (mut uplink, key) = followed::uplink(&args.service, config, service)?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemClock::new().now();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let joined = runtime.block_on(join(&mut uplink, &key, code.trim(), since.as_secs())).map_err(failure)?;
+    let joined = runtime.block_on(join(&mut uplink, &key, code.trim(), now)).map_err(failure)?;
     if args.output.json {
         output::json(&json!({
             "rsId": joined.rs_id,

@@ -1,10 +1,9 @@
 //! `obol status`: what waits in the queue, whose sessions there are, and what is denied.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use obol_ipc::control::{SessionState, StatusResult};
 use obol_ipc::names::ToolName;
 use obol_ipc::user::name_of;
+use obol_session::clock::{Clock as _, SystemClock};
 
 use crate::exit::{Failure, Outcome};
 use crate::operate::watch;
@@ -95,7 +94,7 @@ pub(crate) fn denied_table(status: &StatusResult) -> Table {
 }
 
 pub(crate) fn sessions_table(status: &StatusResult) -> Outcome<Table> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemClock::new().now();
     let mut table = Table::new(&["session", "agent", "suite", "state", "expires", "ends in"]);
     for session in &status.sessions {
         let seconds = session.expires_at.unix_seconds().saturating_sub(now);

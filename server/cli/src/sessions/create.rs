@@ -4,10 +4,10 @@
 //! resource server's what is accepted.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_secret::file::{PrivateFile, change};
 use obol_secret::wipe::Wiped;
+use obol_session::clock::{Clock as _, SystemClock};
 use obol_session::limits::MAX_LIST_BYTES;
 use obol_session::{AgentIdentity, Establish, Grant, PopKey, ResourceHalf};
 use obol_token::{SessionId, SessionSecret, Suite};
@@ -41,7 +41,7 @@ pub(crate) struct Plan<'a> {
 
 /// `obol session create`.
 pub(crate) fn run(args: &CreateArgs) -> Outcome {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemClock::new().now();
     let grants =
         args.tool.iter().map(|tool| (tool.as_str(), args.action.as_str(), args.resource.as_str(), args.ttl));
     let suite = Suite::from_number(args.suite).ok_or_else(|| Failure::usage("--suite must be 1 to 4"))?;

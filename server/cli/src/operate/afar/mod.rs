@@ -11,12 +11,13 @@ mod way;
 use core::time::Duration;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use obol_client::AsControlClient;
 use obol_handshake::{IdentityKey, Purpose, SystemRandom};
 use obol_ipc::user::name_of;
 use obol_secret::json;
+use obol_session::clock::{Clock as _, SystemClock};
 use obol_uplink::{AuthError, Caller, ConnectOptions, Greeted, Pinned, Uplink};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
@@ -41,7 +42,7 @@ pub(crate) fn client(kept: Kept) -> Outcome<AsControlClient> {
 }
 
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemClock::new().now()
 }
 
 /// One message of purpose 9 or 10.

@@ -1,12 +1,12 @@
 //! `obol atp secret`: changes the operator's file of secrets. A running provider reads it again on SIGHUP.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_atp_server::{MAX_SECRETS_FILE_BYTES, SecretBook};
 use obol_secret::file::change;
 use obol_secret::text::{to_base64url, to_hex};
 use obol_secret::wipe::Wiped;
+use obol_session::clock::{Clock as _, SystemClock};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -184,8 +184,12 @@ fn generate() -> Outcome<Zeroizing<String>> {
     Ok(Zeroizing::new(to_base64url(bytes.as_slice())))
 }
 
+/// To the second as a provider counts it: what ends now must end what was issued a moment ago.
 fn now() -> Outcome<u64> {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).map_err(Failure::other)
+    match SystemClock::new().now_ms() / 1_000 {
+        0 => Err(Failure::other("this machine's clock is set before 1970; set it right")),
+        now => Ok(now),
+    }
 }
 
 /// A number and s, m, h or d.

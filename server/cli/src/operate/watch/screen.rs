@@ -3,10 +3,10 @@
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use obol_ipc::control::{SessionState, SessionStatus, StatusResult, ToolStatus};
 use obol_secret::text::plain;
+use obol_session::clock::{Clock as _, SystemClock};
 
 use super::format::{Style, cut, decimal, number, percent, short};
 use super::view::View;
@@ -220,7 +220,7 @@ fn headline(status: &StatusResult) -> String {
 }
 
 fn session_lines(status: &StatusResult) -> Vec<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemClock::new().now();
     // The one provisioned last is the one in use.
     let mut lines: Vec<_> = status
         .sessions

@@ -13,7 +13,6 @@ mod setup;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use obol_authority::directory::RedbDirectory;
 use obol_authority::http::{Handle, Service};
@@ -181,7 +180,7 @@ fn open(
     let log = places.audit.as_ref();
     let log = log.map(|(log, key)| audit::open_beside_key(log, key, config.audit_file_bytes)).transpose()?;
     let directory = match accept_rollback {
-        true => put_back::accept(places, master, log.as_deref(), now())?,
+        true => put_back::accept(places, master, log.as_deref(), Now::read())?,
         false => RedbDirectory::open_witnessed(&places.directory, &places.witness, master)
             .map_err(Failure::unavailable)?,
     };
@@ -200,17 +199,11 @@ fn open(
         code_key: *master.derive(CODE_PURPOSE),
         audit: log,
     };
-    let authority = Arc::new(Authority::new(parts, now()).map_err(Failure::unavailable)?);
+    let authority = Arc::new(Authority::new(parts, Now::read()).map_err(Failure::unavailable)?);
     let undecided = kept.undecided().map(str::to_owned);
     let policies = Arc::new(Policies::new(Arc::clone(&authority), kept));
     policy::begin(&policies, places.policy.as_deref(), undecided.as_deref())?;
     Ok((authority, policies))
-}
-
-/// The time, read once for each request.
-fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// What SIGHUP reads again.

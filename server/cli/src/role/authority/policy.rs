@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use obol_authority::Refused;
 use obol_authority::directory::Human;
 use obol_authority::policy::{Activated, Policies};
+use obol_authority::{Now, Refused};
 use obol_ipc::user::name_of;
 use obol_policy::PolicyVersion;
 
-use super::now;
 use crate::exit::{Failure, Outcome};
 use crate::policy::folder;
 
@@ -60,7 +59,7 @@ pub(super) fn reload(policies: &Policies, folder: Option<&Path>) {
 /// Whoever runs this process answers for what is in its folder.
 fn activate(policies: &Policies, version: Arc<PolicyVersion>) -> Result<Activated, Refused> {
     let by = Human::local(name_of(rustix::process::geteuid().as_raw()));
-    policies.activate(version, &by, false, now())
+    policies.activate(version, &by, false, Now::read())
 }
 
 fn told(activated: &Activated) {

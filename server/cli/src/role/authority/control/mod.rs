@@ -36,7 +36,6 @@ use tracing::Span;
 
 use self::shown::{ANSWER_BYTES, LIST_BYTES, fitting, short};
 use self::uploads::Uploads;
-use super::now;
 
 /// How long an operator may wait for others to confirm, in milliseconds.
 const MAX_WAIT_MS: u32 = 10_000;
@@ -126,7 +125,7 @@ impl Control {
     }
 
     fn act(&self, call: AsControlRequest, by: &Human) -> Outcome<AsControlReply> {
-        let now = now();
+        let now = Now::read();
         Ok(match call {
             AsControlRequest::Registrations(_) => AsControlReply::Registrations(self.registrations(by, now)?),
             AsControlRequest::Registration(params) => {
