@@ -1,6 +1,7 @@
 //! Capability negotiation (TBAC r41, section 2). It tells each side what to expect; it opens no door. A client that
 //! does not speak the extension can use whatever needs no token.
 
+use obol_secret::json;
 use obol_verify::{DEFAULT_MAX_DELEGATION_DEPTH, Verifier};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -242,7 +243,9 @@ pub fn negotiate<T: Capability>(capabilities: &Map<String, Value>) -> Negotiated
         .into_iter()
         .find_map(|place| Some((place, capabilities.get(place.key())?.get(EXTENSION)?)));
     let Some((place, value)) = found else { return Negotiated::Disabled(WhyDisabled::Absent) };
-    let Ok(peer) = T::deserialize(value) else { return Negotiated::Disabled(WhyDisabled::Unreadable) };
+    let Some(peer) = json::read_part::<T>(value) else {
+        return Negotiated::Disabled(WhyDisabled::Unreadable);
+    };
     if ![VERSION, VERSION_R40].contains(&peer.version()) {
         return Negotiated::Disabled(WhyDisabled::Version(peer.version().to_owned()));
     }

@@ -86,8 +86,9 @@ impl RequestMeta {
             _ => return Err(Denial::malformed_request("the extension's _meta is not an object")),
         }
         // The error of serde could repeat what it found.
-        let read: Self = serde_json::from_value(value)
-            .map_err(|_| Denial::malformed_request("a field of the extension's _meta is missing or wrong"))?;
+        let read: Self = json::read_part(value).ok_or_else(|| {
+            Denial::malformed_request("a field of the extension's _meta is missing or wrong")
+        })?;
         if read.format != TOKEN_FORMAT {
             return Err(Denial::malformed_request("the token's format is not \"opaque\""));
         }
@@ -186,7 +187,7 @@ impl ToolsCall {
             return Err(CallReadError::OtherMethod);
         }
         let params: Params =
-            serde_json::from_value(head.params).map_err(|_| malformed("a parameter is missing or wrong"))?;
+            json::read_part(head.params).ok_or_else(|| malformed("a parameter is missing or wrong"))?;
         Ok(Self {
             id: head.id,
             name: params.name,

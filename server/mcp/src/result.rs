@@ -68,7 +68,7 @@ impl Denied {
 
     /// The refusal in a result, as a client reads it. `None` if the result is not a refusal.
     pub fn of(result: &ToolResult) -> Option<Self> {
-        let denied: Self = Self::deserialize(result.meta.as_ref()?.get(EXTENSION)?).ok()?;
+        let denied: Self = obol_secret::json::read_part(result.meta.as_ref()?.get(EXTENSION)?)?;
         (denied.denied && result.is_error == Some(true)).then_some(denied)
     }
 }
@@ -121,7 +121,7 @@ impl ToolResult {
         let mut meta = self.meta.unwrap_or_default();
         let sealed = meta.remove(EXTENSION).and_then(|mut meta| meta.get_mut("enc").map(Value::take));
         let sealed: EncField =
-            sealed.and_then(|sealed| serde_json::from_value(sealed).ok()).ok_or_else(unreadable)?;
+            sealed.and_then(|sealed| obol_secret::json::read_part(sealed)).ok_or_else(unreadable)?;
         let sealed = sealed.message()?;
         if sealed.algorithm() != Some(keys.algorithm()) {
             return Err(unreadable());

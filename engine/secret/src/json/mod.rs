@@ -13,7 +13,7 @@ mod outline;
 
 use core::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "canonical")]
 pub use self::arguments::{ReadArguments, canonical};
@@ -62,6 +62,12 @@ pub fn parse<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> 
 pub fn parse_within<'de, T: Deserialize<'de>>(json: &'de [u8], bounds: Bounds) -> Result<T, JsonError> {
     outline::check(json, bounds)?;
     parse(json)
+}
+
+/// Reads a part of a document that is read already, such as a `Value` of one: objects are objects in it too. `None` where it
+/// does not fit `T`; the reader of the whole knows where it was.
+pub fn read_part<'de, T: Deserialize<'de>>(part: impl Deserializer<'de>) -> Option<T> {
+    T::deserialize(Objects(part)).ok()
 }
 
 #[cold]
@@ -161,6 +167,21 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(&format!("{place}: expected an object (")), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn in_a_part_of_a_document_a_list_is_no_object_either() {
+        let whole = json!({"list": [["x"]], "object": {"name": "x", "inner": {"number": 1}}, "inside": {"name": "x", "inner": [1]}});
+        let read = read_part::<Outer>(&whole["object"]).unwrap();
+        assert_eq!((read.name.as_str(), read.inner), ("x", Some(Inner { number: 1 })));
+        assert!(serde_json::from_value::<Outer>(whole["inside"].clone()).is_ok(), "otherwise it is one");
+        for part in ["list", "inside"] {
+            assert_eq!(read_part::<Outer>(&whole[part]), None, "{part}");
+            assert_eq!(read_part::<Outer>(whole[part].clone()), None, "{part}");
+        }
+        assert!(
+            read_part::<Vec<Inner>>(json!([[1]])).is_none() && read_part::<Vec<Inner>>(json!([{}])).is_some()
+        );
     }
 
     #[test]

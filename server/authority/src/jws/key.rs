@@ -140,7 +140,7 @@ impl KeySet {
         if document.keys.len() > MAX_KEYS {
             return Err(format!("a set has at most {MAX_KEYS} keys"));
         }
-        let read = |key: Value| serde_json::from_value::<Jwk>(key).ok()?.public();
+        let read = |key: Value| json::read_part::<Jwk>(key)?.public();
         Ok(Self(document.keys.into_iter().filter_map(read).collect()))
     }
 

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use obol_secret::json;
 use serde_json::Value;
 
 use crate::exit::{Failure, Outcome};
@@ -19,7 +20,7 @@ pub(crate) fn call(server: SocketAddr, path: &str, token: Option<&str>) -> Outco
         .map_err(|error| Failure::other(format_args!("the resource server did not answer: {error}")))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or("no status");
-    let code = serde_json::from_str::<Value>(body)
+    let code = json::parse::<Value>(body.as_bytes())
         .ok()
         .and_then(|body| Some(body.get("code")?.as_str()?.to_owned()));
     Ok(match code {
