@@ -33,7 +33,7 @@ impl Queue {
         if !self.takes_approvals(&call.call) {
             return Err(ApproveError::NotGranted);
         }
-        let mut calls = self.shared.approved.lock();
+        let mut calls = self.shared.sessions.approved.lock();
         calls.retain(|known| now < known.expires_at);
         if calls.iter().any(|known| known.txn_id == call.txn_id) {
             return Ok(());
@@ -69,7 +69,7 @@ impl Queue {
         let current = self.shared.sessions.current.load_full();
         let session = current.ok_or_else(|| self.shared.why_no_session())?;
         // Until the token is made: a flush that comes now has it made before, or finds the session ended.
-        let mut calls = self.shared.approved.lock();
+        let mut calls = self.shared.sessions.approved.lock();
         if let Some(ended) = self.shared.why_ended(&session) {
             return Err(ended);
         }

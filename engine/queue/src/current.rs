@@ -149,7 +149,7 @@ impl Shared {
     /// Why nothing of a session is handed out, where its lease is over.
     pub(crate) fn lapsed(&self, session: &Session) -> Option<DequeueError> {
         let lease_secs = session.lease_secs?;
-        let unheard_secs = self.contact.last().map(|last| self.timeline.both().since(last));
+        let unheard_secs = self.sessions.contact.last().map(|last| self.timeline.both().since(last));
         let lapsed = unheard_secs.is_none_or(|passed| passed >= lease_secs);
         lapsed.then_some(DequeueError::Lapsed { unheard_secs, lease_secs })
     }
@@ -158,7 +158,7 @@ impl Shared {
     /// heard since the start.
     pub(crate) fn lease_ends_at(&self, session: &Session) -> Option<u64> {
         let lease_secs = session.lease_secs?;
-        Some(self.contact.last()?.wall.saturating_add(lease_secs))
+        Some(self.sessions.contact.last()?.wall.saturating_add(lease_secs))
     }
 
     pub(crate) fn is_held(&self) -> bool {

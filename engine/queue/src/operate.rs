@@ -286,7 +286,7 @@ impl Queue {
             }
             FlushScope::Tool(tool) => flush_tool(shared, &sessions, tool),
         };
-        shared.approved.forget(match scope {
+        shared.sessions.approved.forget(match scope {
             FlushScope::Tool(tool) => Some(tool),
             FlushScope::All | FlushScope::Session(_) | FlushScope::Agent(_) => None,
         });
@@ -297,7 +297,7 @@ impl Queue {
     /// nothing of them is handed out before this was said once.
     pub fn heard(&self, secs_ago: u64) {
         let now = self.shared.timeline.both();
-        self.shared.contact.note(Reading {
+        self.shared.sessions.contact.note(Reading {
             wall: now.wall.saturating_sub(secs_ago),
             monotonic: now.monotonic.saturating_sub(secs_ago),
         });

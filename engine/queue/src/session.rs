@@ -9,8 +9,10 @@ use crossbeam::utils::CachePadded;
 use obol_token::{SessionId, Suite};
 use parking_lot::{Mutex, RwLock};
 
+use crate::approvals::ApprovedCalls;
 use crate::grant::Grant;
 use crate::identity::Identity;
+use crate::lease::Contact;
 use crate::partition::Partition;
 
 /// A session's life in this queue.
@@ -173,6 +175,10 @@ pub(crate) struct Sessions {
     pub(crate) last_end: AtomicU64,
     /// Serialises what changes sessions; counts flushes, so that a provisioning notices one that overtook it.
     pub(crate) flushes: Mutex<u64>,
+    /// When the service that opened them was heard.
+    pub(crate) contact: Contact,
+    /// What a human said yes to.
+    pub(crate) approved: ApprovedCalls,
 }
 
 impl Sessions {

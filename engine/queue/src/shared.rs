@@ -10,13 +10,11 @@ use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::approvals::ApprovedCalls;
 use crate::clock::Timeline;
 use crate::demand::DemandLimits;
 use crate::error::Unavailable;
 use crate::jobs::{Chore, Job};
 use crate::keys::Keys;
-use crate::lease::Contact;
 use crate::partition::Partition;
 use crate::refills::Refills;
 use crate::session::Sessions;
@@ -47,14 +45,10 @@ pub(crate) struct Shared {
     pub(crate) work: CachePadded<Work>,
     pub(crate) next: Next,
     pub(crate) policy: PolicyInForce,
-    pub(crate) contact: Contact,
-    /// What a human said yes to.
-    pub(crate) approved: ApprovedCalls,
     /// The embedder's note.
     pub(crate) note: Mutex<Vec<u8>>,
     eras: Eras,
-    failed: OnceLock<Unavailable>,
-    stopping: AtomicBool,
+    ending: Ending,
 }
 
 /// What waits for the threads.
@@ -88,6 +82,15 @@ struct Eras {
     /// The last one whose predecessors have been given up.
     settled: AtomicU64,
     settling: Mutex<()>,
+}
+
+/// Whether the engine goes on.
+#[derive(Default)]
+struct Ending {
+    /// Why it hands out nothing any more.
+    failed: OnceLock<Unavailable>,
+    /// Its threads are to come to an end.
+    stopping: AtomicBool,
 }
 
 /// Everything a [`Shared`] starts from.
@@ -127,23 +130,20 @@ impl Shared {
                 min_epoch: AtomicU64::new(from.policy.epoch),
                 kept: Mutex::new(from.policy),
             },
-            contact: Contact::default(),
-            approved: ApprovedCalls::default(),
             note: Mutex::new(from.note),
             eras: Eras::default(),
-            failed: OnceLock::new(),
-            stopping: AtomicBool::new(false),
+            ending: Ending::default(),
         }
     }
 
     /// Whether the engine may still hand out.
     pub(crate) fn check(&self) -> Result<(), Unavailable> {
-        self.failed.get().map_or(Ok(()), |failed| Err(failed.clone()))
+        self.ending.failed.get().map_or(Ok(()), |failed| Err(failed.clone()))
     }
 
     /// Stops handing out, for good. The first reason stays.
     pub(crate) fn fail(&self, reason: &dyn fmt::Display) -> Unavailable {
-        let failed = self.failed.get_or_init(|| {
+        let failed = self.ending.failed.get_or_init(|| {
             tracing::error!(%reason, "the token store failed; nothing is handed out any more");
             Unavailable(reason.to_string())
         });
@@ -155,11 +155,11 @@ impl Shared {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.ending.stopping.load(Ordering::SeqCst)
     }
 
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.ending.stopping.store(true, Ordering::SeqCst);
         self.work.refills.wake();
     }
 
