@@ -102,7 +102,8 @@ fn run(cli: &Cli) -> Outcome {
         },
         Command::Proxy(args) => role::proxy::run(args),
         Command::Tqs(args) => {
-            role::tqs::run(args, config()?, Origin { file: cli.config.clone(), log: cli.log })
+            args.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
+            role::tqs::run(&args.args(), config()?, Origin { file: cli.config.clone(), log: cli.log })
         }
         Command::Authenticator(command) => authenticator(command, cli),
         Command::Dequeue(args) => operate::dequeue::run(args),

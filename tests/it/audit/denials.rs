@@ -35,7 +35,7 @@ fn lines(home: &Path) -> Vec<Value> {
 fn denials_without_end_cost_the_audit_log_a_bounded_amount_and_other_agents_nothing() {
     let home = home::home();
     let home = home.path();
-    let tqs = start_as(home, &["--audit", "audit.jsonl"], |_| {});
+    let tqs = start_as(home, &["--audit-log", "audit.jsonl"], |_| {});
     let size = || std::fs::metadata(home.join("audit.jsonl")).unwrap().len();
     let (mut greedy, mut other) = (Raw::greeted(home, "agent.sock"), Raw::greeted(home, "agent.sock"));
     let (before, began, burst) = (size(), Instant::now(), request().repeat(100));
@@ -67,7 +67,7 @@ fn denials_without_end_cost_the_audit_log_a_bounded_amount_and_other_agents_noth
 fn a_few_denials_have_a_line_each_with_whole_names() {
     let home = home::home();
     let home = home.path();
-    let tqs = start_as(home, &["--audit", "audit.jsonl"], |_| {});
+    let tqs = start_as(home, &["--audit-log", "audit.jsonl"], |_| {});
     let mut agent = Raw::greeted(home, "agent.sock");
     for _ in 0..50 {
         agent.call("dequeueToken", json!({"tool": "t".repeat(256)}));

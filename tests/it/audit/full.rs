@@ -34,7 +34,7 @@ fn length(home: &Path) -> u64 {
 
 fn start(home: &Path) -> Tqs {
     let mut command = limitable(home);
-    command.args(["tqs", "--session", "session.json", "--audit", "audit.jsonl"]);
+    command.args(["tqs", "--session", "session.json", "--audit-log", "audit.jsonl"]);
     Tqs::run(home, command)
 }
 

@@ -24,7 +24,7 @@ fn start(home: &Path) -> Tqs {
         let world = AgentSession::new(1, now(), &["search"]);
         home::write_private(&home.join("session.json"), &world.agent_json().to_string());
     }
-    Tqs::start(home, &["--session", "session.json", "--audit", "audit.jsonl"])
+    Tqs::start(home, &["--session", "session.json", "--audit-log", "audit.jsonl"])
 }
 
 fn run(home: &Path, arguments: &[&str]) -> Output {
@@ -54,6 +54,23 @@ fn hash_of_jti(token: &str) -> String {
     let bytes = obol_token::text::from_base64url(token.as_bytes()).unwrap();
     let jti = obol_token::Envelope::parse(&bytes).unwrap().jti();
     Sha256::digest(jti.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_former_name_of_the_flag_is_taken_for_now_and_warned_of() {
+    let home = home::home();
+    let tqs = Tqs::start(home.path(), &["--audit", "audit.jsonl"]);
+    tqs.wait_for_log("--audit is now called --audit-log");
+    assert!(!lines(home.path()).is_empty(), "it is written");
+    assert_eq!(tqs.terminate(), Some(0));
+    let tqs = Tqs::start(home.path(), &["--audit-log", "audit.jsonl"]);
+    assert_eq!(tqs.log().matches("is now called").count(), 1, "the first one's: {}", tqs.log());
+    assert_eq!(tqs.terminate(), Some(0));
+    let both = run(home.path(), &["tqs", "--audit", "a.jsonl", "--audit-log", "b.jsonl"]);
+    assert_eq!(both.status.code(), Some(2));
+    let help = run(home.path(), &["tqs", "--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("--audit-log <FILE>") && !help.contains("--audit <FILE>"), "{help}");
 }
 
 #[test]

@@ -61,6 +61,22 @@ fn each_source_overrides_the_one_before_and_is_named() {
 }
 
 #[test]
+fn the_audit_log_has_one_flag_and_its_former_one_is_taken_with_a_warning() {
+    let home = home::home();
+    let (code, report) = check(home.path(), &["--audit-log", "log.jsonl"], &[]);
+    assert_eq!((code, &report["warnings"]), (Some(0), &Value::Array(vec![])));
+    for name in ["tqs.audit_log", "rs.audit_log"] {
+        assert_eq!(setting(&report, name)["source"], "flag --audit-log");
+    }
+    let (code, report) = check(home.path(), &["--audit", "log.jsonl"], &[]);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(setting(&report, "tqs.audit_log")["source"], "flag --audit");
+    assert_eq!(setting(&report, "rs.audit_log")["source"], "default");
+    let warned = report["warnings"][0].as_str().unwrap();
+    assert!(warned.contains("--audit is now called --audit-log"), "{warned}");
+}
+
+#[test]
 fn all_problems_come_at_once() {
     use std::os::unix::fs::PermissionsExt;
     let home = home::home();

@@ -41,7 +41,7 @@ fn no_control_characters_reach_a_log() {
         let audit = log.join("tqs.jsonl").display().to_string();
         let tqs = Tqs::start(
             home.path(),
-            &[&["--session", "agent-session.json", "--audit", &audit], &debug[..]].concat(),
+            &[&["--session", "agent-session.json", "--audit-log", &audit], &debug[..]].concat(),
         );
         let evil = Audience::new(format!("https://a/{EVIL}")).unwrap();
         tqs.client().dequeue_token_for(&tool("nope"), &evil, Duration::ZERO).unwrap_err();

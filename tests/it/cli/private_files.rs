@@ -355,7 +355,7 @@ fn a_socket_that_takes_no_connection_is_in_use_and_nobody_waits_for_it() {
 fn a_pipe_in_the_place_of_an_audit_log_ends_its_check_with_words() {
     let home = home::home();
     write_private(&home.path().join("session.json"), &session(1, "search"));
-    let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit", "audit.jsonl"]);
+    let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit-log", "audit.jsonl"]);
     assert!(draws(&tqs, "search"));
     assert_eq!(tqs.terminate(), Some(0));
     let check = ["audit", "verify", "audit.jsonl"];

@@ -40,7 +40,7 @@ fn reasons(metrics: &str) -> Vec<&str> {
 fn the_sidecar_names_its_build_its_audit_log_and_why_it_is_not_ready() {
     let home = home::home();
     let home = home.path();
-    let tqs = Tqs::start(home, &["--audit", "audit.jsonl"]);
+    let tqs = Tqs::start(home, &["--audit-log", "audit.jsonl"]);
     let metrics = get(home, "/metrics").1;
     explained(&metrics, "operations.md");
     assert!(metrics.contains("\nobol_audit_state{state=\"writing\"} 1\n"), "{metrics}");

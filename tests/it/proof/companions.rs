@@ -88,7 +88,7 @@ fn a_new_store_in_the_place_of_an_old_one_repeats_no_nonce() {
 const STATE: &str = ".local/state/obol";
 
 fn start(home: &Path) -> Tqs {
-    Tqs::start(home, &["--session", "session.json", "--audit", "audit.jsonl"])
+    Tqs::start(home, &["--session", "session.json", "--audit-log", "audit.jsonl"])
 }
 
 /// A sidecar's home after some hand-outs, with its audit log, closed.
@@ -181,7 +181,7 @@ fn a_key_is_not_made_anew_beside_what_it_sealed() {
     fs::rename(&key, &aside).unwrap();
     for sealed in ["tokens.redb", "tokens.redb.keys", "tokens.redb.audit", "audit.jsonl"] {
         let mut tqs = command(home);
-        tqs.args(["tqs", "--audit", "audit.jsonl"]);
+        tqs.args(["tqs", "--audit-log", "audit.jsonl"]);
         let said = refused(tqs);
         assert!(said.contains("master.key is missing") && said.contains(sealed) && !key.exists(), "{said}");
         let file = if sealed == "audit.jsonl" { log(home) } else { home.join(STATE).join(sealed) };

@@ -34,7 +34,7 @@ fn code(home: &Path, arguments: &[&str]) -> Option<i32> {
 /// Starts a sidecar with session 1.
 fn start(home: &Path) -> Tqs {
     let session = write_session(home, 1);
-    Tqs::start(home, &["--session", &session, "--audit", "audit.jsonl"])
+    Tqs::start(home, &["--session", &session, "--audit-log", "audit.jsonl"])
 }
 
 fn refused(tqs: &Tqs) -> ErrorCode {
@@ -104,7 +104,7 @@ fn after_a_flush_no_new_session_is_taken_until_resume_not_by_a_restart_or_a_relo
 
     // A crash, and a start that names the next session.
     tqs.kill();
-    let tqs = Tqs::start(home, &["--session", &second, "--audit", "audit.jsonl"]);
+    let tqs = Tqs::start(home, &["--session", &second, "--audit-log", "audit.jsonl"]);
     tqs.wait_for_log("no new session is taken since");
     assert_eq!(refused(&tqs), ErrorCode::SessionFlushed);
     let reloaded = tqs.log().matches("settings were read again").count();

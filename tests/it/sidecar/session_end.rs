@@ -161,7 +161,7 @@ fn everybody_says_within_a_second_that_a_session_has_ended() {
     let end = now() + 14;
     let world = AgentSession { expires_at: end, ..AgentSession::new(1, now(), &["search"]) };
     home::write_private(&home.path().join("session.json"), &world.agent_json().to_string());
-    let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit", "audit.jsonl"]);
+    let tqs = Tqs::start(home.path(), &["--session", "session.json", "--audit-log", "audit.jsonl"]);
     tqs.wait_for_log("the last session ends soon");
     let metrics = get(home.path(), "/metrics").1;
     assert!(metrics.contains(&format!("\nobol_session_expires_timestamp_seconds {end}\n")), "{metrics}");

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
-use obol_secret::file::{PrivateFile, PrivateFileError};
+use obol_secret::file::{PrivateFile, PrivateFileError, check_rules};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -78,6 +78,7 @@ fn check(args: &ConfigCheckArgs, named: Option<&Path>, variables: &[(OsString, O
     let mut check = Check { set: gathered.set, ..Check::default() };
     check.findings.problems = gathered.problems;
     check.findings.warnings = gathered.warnings;
+    check.findings.warnings.extend(args.former.warning().map(str::to_owned));
     check.file(gathered.file.as_deref());
     check.flags(args);
     check.sockets(args);
@@ -113,9 +114,8 @@ impl Check {
             return;
         };
         self.sockets.push(setting("file", &path.display().to_string(), "read"));
-        if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o022 != 0) {
-            let path = path.display();
-            self.problem(format!("{path} can be written by others; run `chmod go-w {path}`"));
+        if let Err(error) = check_rules(path) {
+            self.problem(error.to_string());
         }
     }
 
@@ -130,7 +130,9 @@ impl Check {
             ("tqs.store", "--store", path(&tqs.store)),
             ("tqs.master_key", "--master-key", path(&tqs.master_key)),
             ("tqs.sessions", "--session", paths(&tqs.session)),
-            ("tqs.audit_log", "--audit", path(&tqs.audit)),
+            // One flag for both, as both have it; the former name was the sidecar's alone.
+            ("tqs.audit_log", "--audit-log", path(&rs.audit.audit_log)),
+            ("tqs.audit_log", "--audit", path(&args.former.audit)),
             ("tqs.http", "--http", tqs.http.clone()),
             ("tqs.sandbox", "--no-sandbox", tqs.no_sandbox.then(|| "false".to_owned())),
             ("authenticator.url", "--url", auth.url.clone()),

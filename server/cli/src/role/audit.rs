@@ -33,7 +33,7 @@ pub(crate) fn head_of(anchor: &Path) -> PathBuf {
 
 /// The file of the daemon's audit log, if it is to have one.
 pub(crate) fn file<'a>(args: &'a TqsArgs, config: &'a Config) -> Option<&'a Path> {
-    args.audit.as_deref().or(config.tqs.audit_log.as_deref())
+    args.audit_log.as_deref().or(config.tqs.audit_log.as_deref())
 }
 
 /// What the master key sealed besides the store: the note of the log's end, and the log.

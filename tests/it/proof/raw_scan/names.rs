@@ -67,7 +67,7 @@ fn the_sidecars_state_names_no_tool_no_person_no_audience_and_no_policy_old_or_n
     let home = home::home();
     let home = home.path();
     write_private(&home.join("session.json"), &session());
-    let arguments = ["--session", "session.json", "--audit", "audit.jsonl"];
+    let arguments = ["--session", "session.json", "--audit-log", "audit.jsonl"];
     let state = super::state(home);
     let tqs = Tqs::start(home, &arguments);
     tqs.client().dequeue_token(&tool("wire-money"), Duration::from_secs(20)).unwrap();

@@ -161,7 +161,10 @@ impl Dev {
         let place = &self.place;
         let mut tqs = obol(place.path())?;
         tqs.arg("tqs").arg("--store").arg(place.file("tokens.redb"));
-        tqs.arg("--master-key").arg(place.file("master.key")).arg("--audit").arg(place.file("audit.jsonl"));
+        tqs.arg("--master-key")
+            .arg(place.file("master.key"))
+            .arg("--audit-log")
+            .arg(place.file("audit.jsonl"));
         let mut authenticator = obol(place.path())?;
         authenticator.args(["authenticator", "--http", "off", "--url", pin]);
         authenticator.arg("--auth-socket").arg(place.file("auth.sock"));

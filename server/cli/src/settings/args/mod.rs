@@ -114,7 +114,7 @@ pub(crate) enum Command {
     #[cfg(feature = "authority")]
     Demo(Output),
     /// Run the Token Queue Service, the sidecar beside an agent.
-    Tqs(TqsArgs),
+    Tqs(TqsCommandArgs),
     #[command(flatten)]
     Authenticator(AuthenticatorCommand),
     /// Run a resource server that verifies tokens over HTTP, or operate a running one.
@@ -211,7 +211,45 @@ pub(crate) struct Sockets {
     pub(crate) control_socket: Option<OsString>,
 }
 
+/// `obol tqs`: what `obol config check` takes too, and what other roles call by the same name.
 #[derive(Debug, Args)]
+pub(crate) struct TqsCommandArgs {
+    #[command(flatten)]
+    tqs: TqsArgs,
+    /// Write an audit log to this file; every token handed out is in it. Check it with `obol audit verify`.
+    #[arg(long, value_name = "FILE", conflicts_with = "audit")]
+    audit_log: Option<PathBuf>,
+    #[command(flatten)]
+    former: FormerAudit,
+}
+
+impl TqsCommandArgs {
+    pub(crate) fn args(&self) -> TqsArgs {
+        let audit_log = self.audit_log.clone().or_else(|| self.former.audit.clone());
+        TqsArgs { audit_log, ..self.tqs.clone() }
+    }
+
+    /// What is to be said of how something was named.
+    pub(crate) fn warning(&self) -> Option<&'static str> {
+        self.former.warning()
+    }
+}
+
+/// What `--audit-log` of the sidecar was called up to version 0.1. It goes with the version after this one.
+#[derive(Debug, Args)]
+pub(crate) struct FormerAudit {
+    /// The former name of --audit-log.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) audit: Option<PathBuf>,
+}
+
+impl FormerAudit {
+    pub(crate) fn warning(&self) -> Option<&'static str> {
+        self.audit.is_some().then_some("--audit is now called --audit-log; rename it")
+    }
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct TqsArgs {
     #[command(flatten)]
     pub(crate) sockets: Sockets,
@@ -232,9 +270,9 @@ pub(crate) struct TqsArgs {
     /// Run without Landlock and seccomp, if they get in the way.
     #[arg(long)]
     pub(crate) no_sandbox: bool,
-    /// Write an audit log to this file; every token handed out is in it. Check it with `obol audit verify`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) audit: Option<PathBuf>,
+    /// The file of the audit log, for who knows which role's that is.
+    #[arg(skip)]
+    pub(crate) audit_log: Option<PathBuf>,
 }
 
 /// The audit log of a server that is not the sidecar.
@@ -465,6 +503,8 @@ pub(crate) struct ConfigCheckArgs {
     pub(crate) rs: RsArgs,
     #[command(flatten)]
     pub(crate) authenticator: AuthenticatorArgs,
+    #[command(flatten)]
+    pub(crate) former: FormerAudit,
     #[command(flatten)]
     pub(crate) output: Output,
 }
