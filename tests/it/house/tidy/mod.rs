@@ -4,9 +4,11 @@
 //! not needed any more fails like a broken rule.
 
 mod arrows;
+mod calls;
 mod circles;
 mod imports;
 mod json;
+mod places;
 mod public;
 mod source;
 
@@ -160,19 +162,6 @@ fn nothing_is_public_under_two_names() {
     ] {
         assert_eq!(public::twice(&planted(sound)), Vec::<String>::new(), "{sound}");
     }
-}
-
-#[test]
-fn json_is_read_by_one_reader() {
-    let mut found: Vec<String> = findings(json::read_plainly);
-    found.dedup_by(|one, other| one.split(':').next() == other.split(':').next());
-    let excused: Vec<&str> = json::PLAIN.iter().map(|(file, _)| *file).collect();
-    assert_eq!(against(found, &excused), Vec::<String>::new());
-    assert!(json::PLAIN.iter().all(|(_, reason)| reason.len() > 10), "each with its reason");
-    let fault = "fn f(a: &[u8]) { let _read: Result<T, _> = serde_json::from_slice::<T>(a); }";
-    assert_eq!(json::read_plainly(&planted(fault)).len(), 1);
-    let of_a_test = format!("#[cfg(test)] mod tests {{ {fault} }}");
-    assert_eq!(json::read_plainly(&planted(&of_a_test)), Vec::<String>::new());
 }
 
 #[test]
