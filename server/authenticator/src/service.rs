@@ -160,7 +160,7 @@ impl Options {
         let auth = AgentsSocket::bind(auth, limits)?;
         let http = http.map(HttpSocket::take).transpose()?;
         let name = PeerName::new(NAME)
-            .map_err(|error| BindError::Io(auth.path().to_owned(), io::Error::other(error)))?;
+            .map_err(|error| BindError::io(Address::Unix(auth.path().to_owned()), io::Error::other(error)))?;
         let addresses = core::iter::once(Address::Unix(auth.path().to_owned()))
             .chain(http.as_ref().and_then(HttpListener::address))
             .collect();

@@ -1,18 +1,17 @@
 //! A server on a port that strangers may reach: with TLS or on loopback alone, bounded, drained before it stops; and beside it
 //! a loopback address for those who watch it.
 
-use core::fmt;
 use core::net::SocketAddr;
 use core::pin::pin;
 use core::time::Duration;
-use std::io;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::{AnyStream, Connections, Permit};
 use crate::contract::{Address, Ended};
-use crate::health::{self, Health, Loopback, LoopbackError};
+pub use crate::contract::{BindCause, BindError};
+use crate::health::{self, Health, Loopback};
 use crate::stop::Stop;
 use crate::tls::{Certificate, CertificateError, Greeted, greet_for};
 
@@ -23,39 +22,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long requests under way may take when the service stops, unless told otherwise.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the service was not set up.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Without TLS only loopback is served.
-    Remote(SocketAddr),
-    /// The address cannot be taken.
-    Io(SocketAddr, io::Error),
-    /// The address for those who watch the process cannot be taken.
-    Loopback(LoopbackError),
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Remote(address) => write!(
-                f,
-                "{address} can be reached by other machines, and without TLS secrets and tokens cross the network in the clear; \
-                 give --tls-cert and --tls-key, or listen on 127.0.0.1 behind a proxy that does TLS"
-            ),
-            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Self::Loopback(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for BindError {}
-
-impl From<LoopbackError> for BindError {
-    fn from(error: LoopbackError) -> Self {
-        Self::Loopback(error)
-    }
-}
+/// What follows from an address that other machines reach.
+const IN_THE_CLEAR: &str = "without TLS secrets and tokens cross the network in the clear; give --tls-cert and --tls-key, or listen on 127.0.0.1 \
+     behind a proxy that does TLS";
 
 /// What can be served on such a port.
 pub trait Serve {
@@ -156,9 +125,9 @@ impl Options {
     pub fn check(&self) -> Result<(), BindError> {
         let is_closed = |listen: &SocketAddr| listen.ip().is_loopback() || self.certificate.is_some();
         if let Some(listen) = self.listen.filter(|listen| !is_closed(listen) && !self.allow_remote) {
-            return Err(BindError::Remote(listen));
+            return Err(BindError::remote(listen, IN_THE_CLEAR));
         }
-        self.http.map_or(Ok(()), Loopback::check).map_err(BindError::from)
+        self.http.map_or(Ok(()), Loopback::check)
     }
 
     /// Takes the addresses. Connections are accepted from here on, and served once the service runs.
@@ -180,14 +149,12 @@ impl Options {
         let http = self.http.map(Loopback::bind).transpose()?;
         let (mut listener, mut addresses) = (None, Vec::new());
         if let Some(listen) = self.listen {
-            let failed = |error| BindError::Io(listen, error);
+            let failed = |error| BindError::io(Address::Tcp(listen), error);
             let bound = TcpListener::bind(listen).await.map_err(failed)?;
             addresses.push(bound.local_addr().map_err(failed)?);
             listener = Some(bound);
         }
-        if let (Some(http), Some(asked)) = (&http, self.http) {
-            addresses.push(http.local_addr().map_err(|error| BindError::Io(asked, error))?);
-        }
+        addresses.extend(http.as_ref().map(Loopback::local_addr));
         let addresses = addresses.into_iter().map(Address::Tcp).collect();
         Ok(Front { listener, http, addresses, stop: Stop::new(), options: self })
     }

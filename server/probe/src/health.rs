@@ -4,7 +4,6 @@
 //! them, and nothing here changes anything.
 
 use core::convert::Infallible;
-use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
@@ -17,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::accept::{Connections, Listen};
+use crate::contract::{Address, BindError};
 use crate::host;
 use crate::http::{self, Bounds};
 use crate::stop::Stop;
@@ -58,71 +58,41 @@ pub enum Reach {
     Anybody,
 }
 
-/// Why a loopback address was not taken.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum LoopbackError {
-    /// The address can be reached from other machines.
-    Remote(SocketAddr),
-    /// The system does not give the address.
-    Io(SocketAddr, io::Error),
-}
-
-impl fmt::Display for LoopbackError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Remote(address) => write!(
-                f,
-                "{address} is not a loopback address; name one of this machine alone, such as 127.0.0.1:9466"
-            ),
-            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for LoopbackError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Io(_, error) => Some(error),
-            Self::Remote(_) => None,
-        }
-    }
-}
-
 /// A loopback address, taken.
 #[derive(Debug)]
-pub struct Loopback(TcpListener);
+pub struct Loopback(TcpListener, SocketAddr);
 
 impl Loopback {
     /// Whether the address may be served at all.
     ///
     /// # Errors
     ///
-    /// [`LoopbackError::Remote`] if other machines can reach it.
-    pub fn check(address: SocketAddr) -> Result<(), LoopbackError> {
-        if address.ip().is_loopback() { Ok(()) } else { Err(LoopbackError::Remote(address)) }
+    /// [`BindError`] if other machines can reach it.
+    pub fn check(address: SocketAddr) -> Result<(), BindError> {
+        let advice = "name one of this machine alone, such as 127.0.0.1:9466";
+        if address.ip().is_loopback() { Ok(()) } else { Err(BindError::remote(address, advice)) }
     }
 
     /// Takes the address. Must be called inside a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`LoopbackError`].
-    pub fn bind(address: SocketAddr) -> Result<Self, LoopbackError> {
+    /// [`BindError`] says why it is not taken.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         Self::check(address)?;
-        let failed = |error| LoopbackError::Io(address, error);
-        let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        TcpListener::from_std(listener).map(Self).map_err(failed)
+        Self::listen(address).map_err(|error| BindError::io(Address::Tcp(address), error))
+    }
+
+    fn listen(address: SocketAddr) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let local = listener.local_addr()?;
+        TcpListener::from_std(listener).map(|listener| Self(listener, local))
     }
 
     /// The address, with the port that the system chose where none was given.
-    ///
-    /// # Errors
-    ///
-    /// The system does not say.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    pub fn local_addr(&self) -> SocketAddr {
+        self.1
     }
 }
 
@@ -201,6 +171,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::contract::BindCause;
 
     struct Sick;
 
@@ -225,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn each_path_is_answered_once_a_connection_and_foreign_names_are_not() {
         let listener = Loopback::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let (address, stop) = (listener.local_addr().unwrap(), Stop::new());
+        let (address, stop) = (listener.local_addr(), Stop::new());
         let serving = tokio::spawn({
             let stop = stop.clone();
             async move { serve(listener, Arc::new(Sick), &stop).await }
@@ -249,6 +220,6 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_other_machines_reach_is_refused() {
         let refused = Loopback::bind(([0, 0, 0, 0], 0).into()).unwrap_err();
-        assert!(matches!(refused, LoopbackError::Remote(_)), "{refused}");
+        assert!(matches!(refused.cause(), BindCause::Remote(_)), "{refused}");
     }
 }

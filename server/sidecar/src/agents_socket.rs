@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use obol_ipc::Protocol;
 use obol_ipc::names::PeerName;
+use obol_probe::contract::BindError;
 use obol_probe::stop::Stop;
 
 use crate::connection::Answerer;
 use crate::limits::{PeerLimits, Peers};
-use crate::listener::{BindError, Listener};
+use crate::listener::Listener;
 use crate::service::Socket;
 use crate::socket_server::SocketServer;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use obol_ipc::Endpoint;
 use obol_probe::accept::{AnyStream, Listen};
-use obol_probe::contract::Address;
+use obol_probe::contract::{Address, BindError};
 use obol_probe::health::{self, Loopback, Reach};
 use obol_probe::stop::Stop;
 use obol_queue::{DequeueError, Queue};
@@ -22,7 +22,7 @@ use crate::agent::why_no_session;
 use crate::audit::Auditor;
 use crate::counters::{Counters, Seen};
 use crate::limits::Peers;
-use crate::listener::{BindError, Listener, Peer};
+use crate::listener::{Listener, Peer};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,10 +48,10 @@ impl HttpAddress {
     ///
     /// # Errors
     ///
-    /// [`BindError::Loopback`] if other machines can reach it.
+    /// [`BindError`] if other machines can reach it.
     pub fn check(&self) -> Result<(), BindError> {
         match self {
-            Self::Tcp(address) => Ok(Loopback::check(*address)?),
+            Self::Tcp(address) => Loopback::check(*address),
             Self::Unix(_) => Ok(()),
         }
     }
@@ -84,7 +84,7 @@ impl HttpListener {
     pub fn address(&self) -> Option<Address> {
         match &self.0 {
             Socket::Unix(listener) => Some(Address::Unix(listener.path().to_owned())),
-            Socket::Tcp(listener) => listener.local_addr().ok().map(Address::Tcp),
+            Socket::Tcp(listener) => Some(Address::Tcp(listener.local_addr())),
         }
     }
 }

@@ -1,14 +1,13 @@
 //! Binding a socket that is ours alone, or ours and the agents', and telling who connects.
 
-use core::fmt;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use obol_ipc::Endpoint;
-use obol_probe::health::LoopbackError;
-use obol_secret::file::{Fault, PrivateFile, PrivateFileError};
+use obol_probe::contract::{Address, BindCause, BindError};
+use obol_secret::file::{Fault, PrivateFile};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -19,68 +18,6 @@ use crate::owner::Owner;
 
 /// What nobody but the owner may do in a socket's folder, whomever it is for: see what is in it, and change that.
 const FOR_THE_OWNER: u32 = 0o066;
-
-/// Why a socket could not be bound. Nothing that was there before was touched.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The folder, the lock or the socket could not be created.
-    Io(PathBuf, io::Error),
-    /// The file beside the socket that keeps other daemons away cannot be locked.
-    Lock(PrivateFileError),
-    /// The folder is open to others, or belongs to somebody else.
-    Folder(PathBuf),
-    /// The folder keeps out whom the socket is for, or is open to others, or belongs to somebody else.
-    SharedFolder {
-        /// The folder.
-        folder: PathBuf,
-        /// What puts it right.
-        command: String,
-    },
-    /// A daemon serves this socket already.
-    InUse(PathBuf),
-    /// Something else than a socket stands in its place.
-    NotASocket(PathBuf),
-    /// An address that is to be for this machine alone cannot be taken.
-    Loopback(LoopbackError),
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(path, error) => write!(f, "cannot listen on {}: {error}", path.display()),
-            Self::Lock(error) => write!(f, "cannot lock a socket: {error}"),
-            Self::Folder(path) => write!(
-                f,
-                "the folder {} must belong to you and be closed to others; run `chmod 700 {}`, or name another",
-                path.display(),
-                path.display()
-            ),
-            Self::SharedFolder { folder, command } => write!(
-                f,
-                "the folder {} must belong to you, let the users through whom the socket is for, and nobody look in; run `{command}`, or name another",
-                folder.display()
-            ),
-            Self::InUse(path) => write!(
-                f,
-                "{} is served by another process; stop that one, or name another socket",
-                path.display()
-            ),
-            Self::NotASocket(path) => {
-                write!(f, "{} is not a socket; move it away, or name another path", path.display())
-            }
-            Self::Loopback(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for BindError {}
-
-impl From<LoopbackError> for BindError {
-    fn from(error: LoopbackError) -> Self {
-        Self::Loopback(error)
-    }
-}
 
 /// A bound socket. Its file goes away when it is dropped, unless somebody has put another there.
 #[derive(Debug)]
@@ -135,9 +72,9 @@ impl Listener {
     /// [`BindError`] if another daemon serves the socket, something else is in its place, or its folder is open to others.
     pub fn bind(endpoint: &Endpoint, access: Access) -> Result<Self, BindError> {
         let path = endpoint.path();
-        let io = |error| BindError::Io(path.to_owned(), error);
+        let io = |error| failed(path, BindCause::Io(error));
         let modes = access.modes();
-        make_folder(folder_of(path), modes)?;
+        make_folder(path, modes)?;
         let lock = lock(path)?;
         remove_dead_socket(path)?;
         let inner = with_mode(modes.socket, || UnixListener::bind(path)).map_err(io)?;
@@ -195,8 +132,8 @@ impl Listener {
                 Ok(()) => PathState::Restored,
                 Err(error) => PathState::Lost(error),
             },
-            Ok(_) => PathState::Lost(BindError::InUse(self.path().to_owned())),
-            Err(error) => PathState::Lost(BindError::Io(self.path().to_owned(), error)),
+            Ok(_) => PathState::Lost(failed(self.path(), BindCause::InUse)),
+            Err(error) => PathState::Lost(failed(self.path(), BindCause::Io(error))),
         }
     }
 
@@ -204,11 +141,15 @@ impl Listener {
         // The lock may have gone with the socket; then whoever takes the new one first may bind.
         let lock_is_there = fs::symlink_metadata(lock_path(self.path())).is_ok();
         if lock_is_there && let Ownership::Own { _lock, .. } = &self.ownership {
-            _lock.unlock().map_err(BindError::Lock)?;
+            _lock.unlock().map_err(|error| failed(self.path(), BindCause::Lock(error.into())))?;
         }
         *self = Self::bind(&self.endpoint, self.access.clone())?;
         Ok(())
     }
+}
+
+fn failed(path: &Path, cause: BindCause) -> BindError {
+    BindError::new(Address::Unix(path.to_owned()), cause)
 }
 
 pub(crate) fn folder_of(path: &Path) -> &Path {
@@ -240,18 +181,15 @@ fn with_mode<T>(mode: u32, make: impl FnOnce() -> T) -> T {
 
 /// Makes the folder, or sees that the one which is there is as it must be. That one is not changed: its owner may have
 /// had a reason.
-fn make_folder(folder: &Path, modes: Modes) -> Result<(), BindError> {
-    let io = |error| BindError::Io(folder.to_owned(), error);
-    let wrong = || match modes {
-        Modes { folder: 0o700, .. } => BindError::Folder(folder.to_owned()),
-        Modes { folder: mode, group, .. } => {
-            let path = folder.display();
-            let group = group.map_or(String::new(), |group| format!("chgrp {group} {path} && "));
-            BindError::SharedFolder {
-                folder: folder.to_owned(),
-                command: format!("{group}chmod {mode:o} {path}"),
-            }
-        }
+fn make_folder(socket: &Path, modes: Modes) -> Result<(), BindError> {
+    let folder = folder_of(socket);
+    let io = |error| failed(folder, BindCause::Io(error));
+    let wrong = || {
+        let (path, mode) = (folder.display(), modes.folder);
+        let group = modes.group.map_or(String::new(), |group| format!("chgrp {group} {path} && "));
+        let command = format!("{group}chmod {mode:o} {path}");
+        let cause = BindCause::Folder { folder: folder.to_owned(), is_shared: mode != 0o700, command };
+        failed(socket, cause)
     };
     if let Some(above) = folder.parent() {
         let create = || DirBuilder::new().recursive(true).create(above);
@@ -293,25 +231,25 @@ fn lock_path(socket: &Path) -> PathBuf {
 
 fn lock(socket: &Path) -> Result<PrivateFile, BindError> {
     PrivateFile::lock(lock_path(socket)).map_err(|error| match error.fault() {
-        Fault::InUse => BindError::InUse(socket.to_owned()),
-        _ => BindError::Lock(error),
+        Fault::InUse => failed(socket, BindCause::InUse),
+        _ => failed(socket, BindCause::Lock(error.into())),
     })
 }
 
 /// Removes a socket that nobody serves. We hold the lock, so nobody of our kind is about to.
 fn remove_dead_socket(path: &Path) -> Result<(), BindError> {
-    let io = |error| BindError::Io(path.to_owned(), error);
+    let io = |error| failed(path, BindCause::Io(error));
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         metadata => metadata.map_err(io)?,
     };
     if !metadata.file_type().is_socket() {
-        return Err(BindError::NotASocket(path.to_owned()));
+        return Err(failed(path, BindCause::NotASocket));
     }
     match knock(path) {
         Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(io),
         // One that takes no connection now still has somebody behind it.
-        Ok(()) | Err(Errno::AGAIN) => Err(BindError::InUse(path.to_owned())),
+        Ok(()) | Err(Errno::AGAIN) => Err(failed(path, BindCause::InUse)),
         Err(error) => Err(io(error.into())),
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use obol_ipc::names::PeerName;
 use obol_ipc::{Endpoint, Protocol};
+use obol_probe::contract::BindError;
 use obol_probe::stop::Stop;
 
 use crate::access::Access;
 use crate::connection::Answerer;
 use crate::limits::{PeerLimits, Peers};
-use crate::listener::{BindError, Listener};
+use crate::listener::Listener;
 use crate::socket_server::{DRAIN_TIMEOUT, MAX_CONTROL_CONNECTIONS, SocketServer};
 
 /// A bound socket.

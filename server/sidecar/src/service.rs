@@ -13,7 +13,7 @@ use obol_ipc::control::ControlProtocol;
 use obol_ipc::message::AgentProtocol;
 use obol_ipc::names::PeerName;
 use obol_ipc::user::name_of;
-use obol_probe::contract::{Address, Ended};
+use obol_probe::contract::{Address, BindError, Ended};
 use obol_probe::health::{self, Health as _};
 use obol_probe::notify::Notifier;
 use obol_probe::stop::Stop;
@@ -26,7 +26,7 @@ use crate::control::Control;
 use crate::denials::Denials;
 use crate::http::{Health, HttpAddress, HttpListener};
 use crate::limits::{PeerLimits, Peers};
-use crate::listener::{BindError, Listener};
+use crate::listener::Listener;
 use crate::pop_keys::PopKeys;
 use crate::socket_server::{DRAIN_TIMEOUT, MAX_CONTROL_CONNECTIONS, SocketServer};
 
@@ -178,8 +178,9 @@ impl Options {
         let Self { agent, control, http, limits, notifier, audit, log_lines_dropped, drain_timeout } = self;
         let (control, agent) = (control.take()?, agent.take()?);
         let http = http.map(HttpSocket::take).transpose()?;
-        let server = PeerName::new(NAME)
-            .map_err(|error| BindError::Io(agent.path().to_owned(), io::Error::other(error)))?;
+        let server = PeerName::new(NAME).map_err(|error| {
+            BindError::io(Address::Unix(agent.path().to_owned()), io::Error::other(error))
+        })?;
         let audit = audit.map(Auditor::new);
         let wiring = Wiring { queue, server, limits, audit, log_lines_dropped, drain_timeout };
         Ok(wiring.wire(agent, control, http, notifier))

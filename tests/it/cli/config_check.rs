@@ -179,7 +179,7 @@ fn what_each_role_refuses_to_start_with_is_found_by_the_check_in_the_same_words(
         (provider("nonsense"), "an endpoint is https://", serve),
         (format!("{good}http = \"nonsense\""), "--http is a loopback address", serve),
         (format!("{good}http = \"0.0.0.0:9000\""), "--http is a loopback address", serve),
-        (format!("{good}listen = \"0.0.0.0:8710\""), "can be reached by other machines", serve),
+        (format!("{good}listen = \"0.0.0.0:8710\""), "is not a loopback address", serve),
         (format!("{good}secrets = \"none.json\""), "none.json", &["atp", "serve"]),
         (format!("{good}spent = \"ftp://x\""), "not a place to keep data", serve),
         (format!("{good}store = \"redis://u:swordfish@127.0.0.1\""), "password", serve),

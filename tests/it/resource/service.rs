@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Instant;
 
 use obol_resource::Gate;
-use obol_resource::service::{BindError, Options};
+use obol_resource::service::{BindCause, Options};
 use obol_world::ManualClock;
 use obol_world::forge::Forge;
 use obol_world::scope::{scope_json, scope_with};
@@ -433,7 +433,7 @@ fn plain_http_to_other_machines_must_be_asked_for() {
     let bind = |options: Options| runtime.block_on(options.bind(Gate::new(server.verifier.clone())));
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
         let refused = bind(Options::new(address.parse().unwrap())).unwrap_err();
-        assert!(matches!(refused, BindError::Remote(_)), "{refused}");
+        assert!(matches!(refused.cause(), BindCause::Remote(_)), "{refused}");
     }
     let service = bind(Options::new("0.0.0.0:0".parse().unwrap()).allow_remote()).unwrap();
     assert_ne!(service.handle().addresses()[0].tcp().unwrap().port(), 0);

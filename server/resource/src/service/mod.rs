@@ -33,7 +33,8 @@ use crate::gate::Gate;
 use crate::refusal::{Problem, ServiceProblem};
 use crate::request_id;
 
-pub use server::{BindError, Handle, Options, Service};
+pub use obol_probe::contract::{BindCause, BindError};
+pub use server::{Handle, Options, Service};
 pub use spend::SpendService;
 
 /// The most requests that are verified at a time, unless told otherwise. One takes well under a millisecond of

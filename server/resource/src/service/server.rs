@@ -1,11 +1,9 @@
 //! The service on a socket: bounded, and drained before it stops.
 
-use core::fmt;
 use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::pin;
 use core::time::Duration;
-use std::io;
 use std::sync::{Arc, Weak};
 
 use axum::extract::ConnectInfo;
@@ -14,7 +12,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use obol_probe::accept::{Connections, Permit};
-use obol_probe::contract::{Address, Ended};
+use obol_probe::contract::{Address, BindError, Ended};
 use obol_probe::http::{Bounds, serve};
 use obol_probe::patience::Patience;
 use obol_probe::stop::Stop;
@@ -47,38 +45,6 @@ pub struct Options {
     body_timeout: Duration,
     write_timeout: Duration,
     drain_timeout: Duration,
-}
-
-/// Why the service did not start.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The address can be reached from other machines, and nobody said that this is wanted.
-    Remote(SocketAddr),
-    /// The system does not give the address.
-    Io(SocketAddr, io::Error),
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Remote(address) => write!(
-                f,
-                "{address} is not a loopback address: tokens would cross the network in the clear. Put a TLS proxy in \
-                 front, or allow it explicitly"
-            ),
-            Self::Io(address, error) => write!(f, "cannot listen on {address}: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Io(_, error) => Some(error),
-            Self::Remote(_) => None,
-        }
-    }
 }
 
 impl Options {
@@ -150,12 +116,14 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`BindError::Remote`] if other machines can reach it and nobody said that this is wanted.
+    /// [`BindError`] if other machines can reach it and nobody said that this is wanted.
     pub fn check(&self) -> Result<(), BindError> {
         if self.listen.ip().is_loopback() || self.allow_remote {
             return Ok(());
         }
-        Err(BindError::Remote(self.listen))
+        let advice =
+            "tokens would cross the network in the clear; put a TLS proxy in front, or allow it explicitly";
+        Err(BindError::remote(self.listen, advice))
     }
 
     /// Takes the address. Connections are accepted from here on, and served once the service runs.
@@ -165,7 +133,7 @@ impl Options {
     /// [`BindError`].
     pub async fn bind(self, gate: Gate) -> Result<Service, BindError> {
         self.check()?;
-        let failed = |error| BindError::Io(self.listen, error);
+        let failed = |error| BindError::io(Address::Tcp(self.listen), error);
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let state =
