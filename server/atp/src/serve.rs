@@ -22,7 +22,8 @@ use crate::builder::BuildError;
 use crate::router::{Peer, Router};
 use crate::secrets::SecretBook;
 
-pub use obol_probe::front::{BindError, Options};
+pub use obol_probe::contract::BindError;
+pub use obol_probe::front::Options;
 pub use obol_probe::tls::{Certificate, CertificateError, TLS12_AND_13};
 
 /// How often what has ended is forgotten.

@@ -42,4 +42,5 @@ pub use self::openapi::{Actions, MAX_DOCUMENT_BYTES, Wishes, rules};
 pub use self::recipe::{recipe, recipes};
 pub use self::route::Route;
 pub use self::serve::{Handle, Service};
-pub use obol_probe::front::{BindError, Options};
+pub use obol_probe::contract::BindError;
+pub use obol_probe::front::Options;

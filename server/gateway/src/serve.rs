@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::{Arc, Weak};
 
 use hyper::service::service_fn;
-use obol_probe::accept::{Connections, Listen};
+use obol_probe::accept::{Limits, Listen, Place, accept};
 use obol_probe::contract::{Address, Ended};
 use obol_probe::front::{Front, Grip, Run, Serve};
 use obol_probe::health::Health;
@@ -31,10 +31,8 @@ const BOUNDS: Bounds = Bounds {
     keep_alive: true,
 };
 
-/// The most connections of a listener beside the port. Further ones wait in the system's queue.
-const MAX_CONNECTIONS_BESIDE: usize = 1_024;
-/// How long requests under way there may take when the service stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a listener beside the port.
+const LIMITS_BESIDE: Limits = Limits { max_connections: 1_024, drain_timeout: Duration::from_secs(10) };
 /// The most requests at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
 /// What HTTP/2 counts of a head beside its bytes.
@@ -153,23 +151,17 @@ impl Run for Service {
 impl Gateway {
     /// Serves a listener beside the service's own port, a Unix socket for instance, by HTTP/1.1 and with the same requests under way.
     /// Ends with the service: those who listen let in whom the gateway is for.
-    pub async fn serve_beside<L: Listen>(self, mut listener: L) -> Ended {
-        let mut connections = Connections::at_most(MAX_CONNECTIONS_BESIDE);
+    pub async fn serve_beside<L: Listen>(self, listener: L) -> Ended {
         let stop = self.over().clone();
-        loop {
-            let (stream, _, permit) = tokio::select! {
-                () = stop.said() => break,
-                next = connections.next(&mut listener) => next,
-            };
+        let each = |stream, _, place: Place<'_>| {
             let (gateway, stop) = (self.clone(), stop.clone());
-            connections.spawn(permit, async move {
+            place.serve(async move {
                 let stream = Strict::new(Patience::new(stream, WRITE_TIMEOUT));
                 let service = service_fn(move |request| gateway.clone().answer(request, None, false));
                 serve(stream, service, BOUNDS, &stop).await;
             });
-        }
-        drop(listener);
-        Ended { cut_off: connections.drain(DRAIN_TIMEOUT).await }
+        };
+        accept(listener, LIMITS_BESIDE, &stop, core::future::pending(), each).await
     }
 }
 

@@ -28,7 +28,8 @@ mod remote;
 pub use self::bridge::{Bridge, Draw, Ended};
 pub use self::proxy::{Handle, Proxy, Service};
 pub use self::remote::Remote;
-pub use obol_probe::front::{BindError, Options};
+pub use obol_probe::contract::BindError;
+pub use obol_probe::front::Options;
 
 /// The longest message of a client, in bytes.
 pub const MAX_CLIENT_BYTES: usize = 16 << 20;

@@ -2,18 +2,16 @@
 //! a loopback address for those who watch it.
 
 use core::net::SocketAddr;
-use core::pin::pin;
 use core::time::Duration;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
-use crate::accept::{AnyStream, Connections, Permit};
-use crate::contract::{Address, Ended};
-pub use crate::contract::{BindCause, BindError};
+use crate::accept::{AnyStream, Limits, Place, accept};
+use crate::contract::{Address, BindError, Ended};
 use crate::health::{self, Health, Loopback};
 use crate::stop::Stop;
-use crate::tls::{Certificate, CertificateError, Greeted, greet_for};
+use crate::tls::{Certificate, CertificateError, Greeted, greet};
 
 /// The most connections at a time, unless told otherwise. Further ones wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4_096;
@@ -254,48 +252,18 @@ impl Front {
                 health::serve(http, health, &stop).await;
             }
         };
-        tokio::join!(accept(listener, &options, &stop, shutdown, connection), watched).0
-    }
-}
-
-async fn accept<F>(
-    mut listener: Option<TcpListener>,
-    options: &Options,
-    stop: &Stop,
-    shutdown: impl Future<Output = ()>,
-    connection: impl Fn(Greeted, SocketAddr, Stop) -> F + Clone + Send + 'static,
-) -> Ended
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut connections = Connections::at_most(options.max_connections);
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let (stream, peer, permit) = tokio::select! {
-            () = &mut shutdown => break,
-            () = stop.said() => break,
-            next = next(&mut connections, listener.as_mut()) => next,
-        };
-        let (certificate, stop, connection) = (options.certificate.clone(), stop.clone(), connection.clone());
+        let limits =
+            Limits { max_connections: options.max_connections, drain_timeout: options.drain_timeout };
         // A handshake has its place among the connections.
-        connections.spawn(permit, async move {
-            if let Some(greeted) = greet_for(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
-                connection(greeted, peer, stop).await;
-            }
-        });
-    }
-    drop(listener);
-    stop.say();
-    Ended { cut_off: connections.drain(options.drain_timeout).await }
-}
-
-/// The next connection; none ever, where nothing listens.
-async fn next(
-    connections: &mut Connections,
-    listener: Option<&mut TcpListener>,
-) -> (TcpStream, SocketAddr, Permit) {
-    match listener {
-        Some(listener) => connections.next(listener).await,
-        None => core::future::pending().await,
+        let each = |stream, peer, place: Place<'_>| {
+            let (certificate, stop, connection) =
+                (options.certificate.clone(), stop.clone(), connection.clone());
+            place.serve(async move {
+                if let Some(greeted) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
+                    connection(greeted, peer, stop).await;
+                }
+            });
+        };
+        tokio::join!(accept(listener, limits, &stop, shutdown, each), watched).0
     }
 }

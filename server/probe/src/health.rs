@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::accept::{Connections, Listen};
+use crate::accept::{Limits, Listen, Place, accept};
 use crate::contract::{Address, BindError};
 use crate::host;
 use crate::http::{self, Bounds};
@@ -23,10 +23,8 @@ use crate::stop::Stop;
 
 /// The text format of Prometheus, which is plain text to everybody else.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Connections at a time; more wait in the system's queue.
-const MAX_CONNECTIONS: usize = 32;
-/// How long requests under way may take when the service stops. Nobody loses anything by an answer that does not come.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+/// Nobody loses anything by an answer that does not come when the service stops.
+const LIMITS: Limits = Limits { max_connections: 32, drain_timeout: Duration::from_millis(100) };
 
 const BOUNDS: Bounds = Bounds {
     header_timeout: Duration::from_secs(10),
@@ -107,28 +105,22 @@ impl Listen for Loopback {
 }
 
 /// Serves until the service stops.
-pub async fn serve<L, H>(mut listener: L, health: Arc<H>, stop: &Stop)
+pub async fn serve<L, H>(listener: L, health: Arc<H>, stop: &Stop)
 where
     L: Listen<Peer = Reach>,
     H: Health,
 {
-    let mut connections = Connections::at_most(MAX_CONNECTIONS);
-    loop {
-        let (stream, reach, permit) = tokio::select! {
-            () = stop.said() => break,
-            next = connections.next(&mut listener) => next,
-        };
+    let each = |stream, reach, place: Place<'_>| {
         let (health, stop) = (Arc::clone(&health), stop.clone());
-        connections.spawn(permit, async move {
+        place.serve(async move {
             let service = service_fn(|request| {
                 let response = answer(&*health, &request, reach);
                 async move { Ok::<_, Infallible>(response) }
             });
             http::serve(stream, service, BOUNDS, &stop).await;
         });
-    }
-    drop(listener);
-    connections.drain(DRAIN_PATIENCE).await;
+    };
+    let _nobody_loses_anything = accept(listener, LIMITS, stop, core::future::pending(), each).await;
 }
 
 fn answer<H: Health>(health: &H, request: &Request<Incoming>, reach: Reach) -> Response<String> {

@@ -4,21 +4,20 @@
 //! Whoever else finds the port learns nothing: a request is heard only if it names this very address, and what it brings has one form.
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
+
+use crate::accept::{Limits, Place, accept};
+use crate::stop::Stop;
 
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// How long a request may take to arrive, and its answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at a time: browsers open some that they do not use.
-const MAX_CONNECTIONS: usize = 16;
-/// How long is waited after a failure to accept.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Browsers open connections that they do not use. One that brought a yes waits for what becomes of it, which a service elsewhere says.
+const LIMITS: Limits = Limits { max_connections: 16, drain_timeout: Duration::from_secs(120) };
 /// Letters of a code that a browser brings: 256 bits.
 pub const CODE_LETTERS: usize = 43;
 
@@ -65,32 +64,25 @@ impl Visit {
     }
 }
 
-/// Hears browsers until it is aborted. Those that are heard already are served to their end.
-pub async fn listen<F>(listener: TcpListener, serve: impl Fn(Visit) -> F + Clone + Send + 'static)
-where
+/// Hears browsers until the word to stop is said. Those that are heard already are served to their end.
+pub async fn listen<F>(
+    listener: TcpListener,
+    stop: &Stop,
+    serve: impl Fn(Visit) -> F + Clone + Send + 'static,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let Ok(port) = listener.local_addr().map(|address| address.port()) else { return };
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((mut stream, _)) => {
-                let serve = serve.clone();
-                tokio::spawn(async move {
-                    if let Ok(Some(request)) = timeout(PATIENCE, read(&mut stream)).await {
-                        let target = target(&request, port).unwrap_or_default().to_owned();
-                        serve(Visit { target, stream }).await;
-                    }
-                    drop(permit);
-                });
+    let each = |mut stream, _, place: Place<'_>| {
+        let serve = serve.clone();
+        place.serve(async move {
+            if let Ok(Some(request)) = timeout(PATIENCE, read(&mut stream)).await {
+                let target = target(&request, port).unwrap_or_default().to_owned();
+                serve(Visit { target, stream }).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "a browser could not be heard");
-                sleep(PAUSE).await;
-            }
-        }
-    }
+        });
+    };
+    let _said_in_the_log = accept(listener, LIMITS, stop, core::future::pending(), each).await;
 }
 
 /// The head of a request.

@@ -2,14 +2,14 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`contract`] | words that every server uses of itself |
+//! | [`contract`] | words that every server uses of itself: its addresses, why one is not to be had, how it ended |
 //! | [`metrics`] | numbers that every server shows |
 //! | [`problem`] | where the errors of all servers are explained |
 //! | [`rate`] | how much somebody may ask for in a second |
 //! | `hop` | what of a message's headers belongs to one connection |
 //! | [`host`] | whether a request on a loopback address was meant for this machine |
 //! | `stop` | the word to stop, for a service, its handles and its connections |
-//! | `accept` | connections: how many at a time, what when the system gives none, and how they end |
+//! | `accept` | the loop of every server: how many connections at a time, what when the system gives none, and how they end |
 //! | `http` | one HTTP connection, bounded, which ends in good order |
 //! | `http2` | the same of HTTP/2, with the feature of that name |
 //! | `patience` | a connection that does not wait for ever for a peer that stops reading |
@@ -38,7 +38,8 @@
 //!
 //! `run` ends when `shutdown` resolves or a handle says stop. It then accepts nothing, gives what is under way a named
 //! time, cuts off what is left, says how much that was, and returns. `stop` does not wait: who wants to wait awaits `run`. Dropping a handle does
-//! nothing. Whoever builds the server builds `Options` and never sets anything on a `Service`.
+//! nothing, and neither does keeping one: what was served is freed with the service. An address that is not to be had is a
+//! [`BindError`](contract::BindError) of `bind`, which names it. Whoever builds the server builds `Options` and never sets anything on a `Service`.
 //!
 //! # What it must not know about
 //!

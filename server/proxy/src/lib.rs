@@ -5,7 +5,7 @@
 //!
 //! - [`Targets`]: which API the path of a request names.
 //! - [`Proxy`]: gives a request its token and passes it on, by the rules of `docs/agent.md`.
-//! - [`Looked`], [`Admitted`]: loopback addresses and Unix sockets, for the agents' users alone.
+//! - [`Door`]: loopback addresses and Unix sockets, for the agents' users alone; [`Options`] → [`Service`] → [`Handle`] as every server.
 //!
 //! # What it promises
 //!
@@ -28,6 +28,7 @@ mod told;
 
 pub use self::owner::{Caller, Owners};
 pub use self::proxy::Proxy;
-pub use self::serve::{Admits, Admitted, Looked};
+pub use self::serve::{Admits, Door, Handle, Looked, Options, Service};
 pub use self::targets::{Targets, WrongTarget};
 pub use self::told::FOREIGN_HOST;
+pub use obol_probe::contract::BindError;

@@ -76,6 +76,14 @@ impl Proxy {
         self
     }
 
+    /// Whether there is room for another request, or why not.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        match self.in_flight.available_permits() {
+            0 => Err("too many requests are under way".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     /// Answers one request.
     pub(crate) async fn answer(
         self,

@@ -11,10 +11,10 @@ use obol_ipc::Protocol;
 use obol_ipc::hello::HelloRefusalCode;
 use obol_ipc::names::PeerName;
 use obol_ipc::user::name_of;
-use obol_probe::accept::{Connections, Listen, Permit};
+use obol_probe::accept::{Limits, Listen, Place, accept};
 use obol_probe::stop::Stop;
 use tokio::net::UnixStream;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::connection::{self, Answerer};
 use crate::limits::Peers;
@@ -35,15 +35,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// One socket, who answers on it, and who is connected.
 pub(crate) struct SocketServer<P, A> {
     listener: Listener,
-    answerer: Arc<A>,
-    peers: Arc<Peers>,
-    server: PeerName,
-    turned_away: Arc<AtomicUsize>,
-    strangers: Strangers,
-    /// Whether the path of this socket is lost, so that it is said once; and what `/readyz` looks at.
-    lost: bool,
+    desk: Desk<P, A>,
     any_lost: Arc<AtomicUsize>,
-    protocol: PhantomData<fn() -> P>,
 }
 
 impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
@@ -54,18 +47,9 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
         server: PeerName,
         any_lost: Arc<AtomicUsize>,
     ) -> Self {
-        let (turned_away, protocol) = (Arc::default(), PhantomData);
-        Self {
-            listener,
-            answerer,
-            peers,
-            server,
-            turned_away,
-            strangers: Strangers::default(),
-            lost: false,
-            any_lost,
-            protocol,
-        }
+        let (turned_away, strangers) = (Arc::default(), Strangers::default());
+        let desk = Desk { answerer, peers, server, turned_away, strangers, protocol: PhantomData };
+        Self { listener, desk, any_lost }
     }
 
     /// The socket.
@@ -75,44 +59,36 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
 
     /// Accepts connections until the daemon stops, then waits for those that are open. The answer is how many of these
     /// were cut off.
-    pub(crate) async fn serve(mut self, stop: &Stop, drain_timeout: Duration) -> usize {
-        let mut connections = Connections::unbounded();
-        let mut look_after = interval(LOOK_AFTER);
-        look_after.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let mut callers = Callers(&self.listener);
-            let (stream, peer, permit) = tokio::select! {
-                () = stop.said() => break,
-                _ = look_after.tick() => {
-                    self.look_after();
-                    continue;
-                }
-                next = connections.next(&mut callers) => next,
-            };
-            match peer {
-                Peer::Served(owner) => self.admit(stream, owner, permit, &mut connections, stop),
-                Peer::Stranger(uid) => self.strangers.turn_away(stream, uid),
-            }
-        }
-        // Nobody new comes in from here on: the path is gone before the last connection is.
-        drop(self.listener);
-        connections.drain(drain_timeout).await
+    pub(crate) async fn serve(self, stop: &Stop, drain_timeout: Duration) -> usize {
+        let Self { listener, mut desk, any_lost } = self;
+        // How many may come is said by the limits of their owners.
+        let limits = Limits { max_connections: usize::MAX, drain_timeout };
+        let each = |stream, peer, place: Place<'_>| match peer {
+            Peer::Served(owner) => desk.admit(stream, owner, place, stop),
+            Peer::Stranger(uid) => desk.strangers.turn_away(stream, uid),
+        };
+        accept(Watched::new(listener, any_lost), limits, stop, core::future::pending(), each).await.cut_off
     }
+}
 
+/// Who gets in.
+struct Desk<P, A> {
+    answerer: Arc<A>,
+    peers: Arc<Peers>,
+    server: PeerName,
+    turned_away: Arc<AtomicUsize>,
+    strangers: Strangers,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol, A: Answerer<P>> Desk<P, A> {
     /// Serves a connection if there is room for its owner: who holds most gives way.
-    fn admit(
-        &self,
-        stream: UnixStream,
-        owner: Owner,
-        permit: Permit,
-        connections: &mut Connections,
-        stop: &Stop,
-    ) {
+    fn admit(&self, stream: UnixStream, owner: Owner, place: Place<'_>, stop: &Stop) {
         match self.peers.admit(owner) {
             Ok(account) => {
                 let (answerer, server) = (Arc::clone(&self.answerer), self.server.clone());
                 let (stop, seat) = (stop.clone(), account.seat());
-                let task = connections.spawn(permit, async move {
+                let task = place.serve(async move {
                     if let Err(error) =
                         connection::serve::<P, A>(stream, answerer, server, account, stop).await
                     {
@@ -126,6 +102,37 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
                 turn_away(stream, &self.turned_away, HelloRefusalCode::Overloaded, message);
             }
         }
+    }
+}
+
+/// A socket whose path is looked after while it is listened on.
+struct Watched {
+    listener: Listener,
+    due: Interval,
+    /// Whether the path of this socket is lost, so that it is said once; and what `/readyz` looks at.
+    lost: bool,
+    any_lost: Arc<AtomicUsize>,
+}
+
+impl Listen for Watched {
+    type Stream = UnixStream;
+    type Peer = Peer;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, Peer)> {
+        loop {
+            tokio::select! {
+                _ = self.due.tick() => self.look_after(),
+                accepted = self.listener.accept() => return accepted,
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn new(listener: Listener, any_lost: Arc<AtomicUsize>) -> Self {
+        let mut due = interval(LOOK_AFTER);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { listener, due, lost: false, any_lost }
     }
 
     fn look_after(&mut self) {
@@ -147,18 +154,6 @@ impl<P: Protocol, A: Answerer<P>> SocketServer<P, A> {
             (true, false) => self.any_lost.fetch_sub(1, Ordering::Relaxed),
             _ => 0,
         };
-    }
-}
-
-/// Those who connect, with whose connection it is.
-struct Callers<'a>(&'a Listener);
-
-impl Listen for Callers<'_> {
-    type Stream = UnixStream;
-    type Peer = Peer;
-
-    async fn accept(&mut self) -> io::Result<(UnixStream, Peer)> {
-        self.0.accept().await
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use obol_ipc::auth::RegistrationState;
 use obol_probe::landing::{self, Visit};
+use obol_probe::stop::Stop;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -15,23 +16,31 @@ use super::Order;
 
 /// An open port. Dropping it closes it.
 #[derive(Debug)]
-pub(super) struct Landing(JoinHandle<()>);
+pub(super) struct Landing {
+    listening: JoinHandle<()>,
+    stop: Stop,
+}
 
 impl Landing {
     pub(super) fn open(listener: TcpListener, registration: &str, orders: mpsc::WeakSender<Order>) -> Self {
         let awaited = Arc::new(Awaited { begins: begins(registration), orders });
         // A browser outlives the port, which is closed once the yes is taken: it is told so.
-        Self(tokio::spawn(landing::listen(listener, move |visit| serve(visit, Arc::clone(&awaited)))))
+        let stop = Stop::new();
+        let until = stop.clone();
+        let listening = tokio::spawn(async move {
+            landing::listen(listener, &until, move |visit| serve(visit, Arc::clone(&awaited))).await;
+        });
+        Self { listening, stop }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        !self.0.is_finished()
+        !self.listening.is_finished()
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop.say();
     }
 }
 

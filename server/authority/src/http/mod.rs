@@ -48,8 +48,7 @@ use crate::authority::{Authority, Now};
 use crate::mail::Mail;
 use crate::remote::Operator;
 use crate::ssf::Events;
-pub use obol_probe::contract::Ended;
-pub use obol_probe::front::BindError;
+pub use obol_probe::contract::{BindError, Ended};
 pub use obol_probe::rate::Rate;
 pub use obol_probe::tls::{Certificate, TLS13};
 

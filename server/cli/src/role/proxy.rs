@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use obol_agent::Agent;
-use obol_probe::stop::Stop;
-use obol_proxy::{Admitted, Looked, Owners, Proxy, Targets};
+use obol_probe::contract::Address;
+use obol_proxy::{Door, Looked, Options, Owners, Proxy, Service, Targets};
 use obol_sandbox::Sandbox;
 use obol_sidecar::HttpListener;
 
@@ -75,8 +75,9 @@ pub(crate) fn run(args: &ProxyArgs) -> Outcome {
             proxy = proxy.drop_credentials();
         }
         let shutdown = shutdown_signal()?;
+        let service = doors.options().bind(proxy).await.map_err(Failure::unavailable)?;
         notifier.ready();
-        doors.serve(&proxy, shutdown).await;
+        serve(service, shutdown).await;
         notifier.stopping();
         Ok(())
     });
@@ -92,37 +93,28 @@ impl Doors {
             let failed = |error| Failure::unavailable(format_args!("cannot listen on {address}: {error}"));
             let admitted = access.clone();
             let owners = Owners::open().map_err(failed)?;
-            Looked::bind(address, owners, Arc::new(move |uid| admitted.admits_user(uid))).map_err(failed)
+            let admits = move |uid| admitted.admits_user(uid);
+            Looked::bind(address, owners, Arc::new(admits)).map_err(Failure::unavailable)
         });
         let unix = args.unix.as_ref().map(|socket| listener(socket, access.clone()));
         Ok(Self { tcp: tcp.transpose()?, unix: unix.transpose()? })
     }
 
-    /// Serves both until it is told to stop.
-    async fn serve(self, proxy: &Proxy, shutdown: impl Future<Output = ()>) {
-        let stop = Stop::new();
-        if let Some(address) = self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()) {
-            tracing::info!(%address, "listening");
-        }
-        if let Some(path) = self.unix.as_ref().and_then(HttpListener::path) {
-            tracing::info!(socket = %path.display(), "listening");
-        }
-        let tcp = async {
-            if let Some(tcp) = self.tcp {
-                let _said_in_the_log = proxy.clone().serve(tcp, &stop).await;
-            }
-        };
-        let unix = async {
-            if let Some(unix) = self.unix {
-                let _said_in_the_log = proxy.clone().serve(Admitted(unix), &stop).await;
-            }
-        };
-        let told = async {
-            shutdown.await;
-            stop.say();
-        };
-        tokio::join!(tcp, unix, told);
+    fn options(self) -> Options {
+        let unix = self.unix.and_then(|unix| Some(Door::admitted(unix.address()?, unix)));
+        Options::new(self.tcp.map(Door::from).into_iter().chain(unix))
     }
+}
+
+/// Serves until it is told to stop.
+async fn serve(service: Service, shutdown: impl Future<Output = ()>) {
+    for address in service.handle().addresses() {
+        match address {
+            Address::Tcp(address) => tracing::info!(%address, "listening"),
+            Address::Unix(path) => tracing::info!(socket = %path.display(), "listening"),
+        }
+    }
+    let _said_in_the_log = service.run(shutdown).await;
 }
 
 /// Gateways are wherever the session's routes lead; so every port may be reached. No port is taken any more, no program run, and no

@@ -112,16 +112,7 @@ impl fmt::Debug for Greeted {
 
 /// Takes a connection: under the certificate as it is now, or as it comes where there is none. `None` where the handshake
 /// fails, or is not over in time; the log says which.
-pub async fn greet(
-    certificate: Option<&Certificate>,
-    stream: TcpStream,
-    patience: Duration,
-) -> Option<AnyStream> {
-    greet_for(certificate, stream, patience).await.map(|greeted| greeted.stream)
-}
-
-/// The same, with what the two agreed on.
-pub(crate) async fn greet_for(
+pub(crate) async fn greet(
     certificate: Option<&Certificate>,
     stream: TcpStream,
     patience: Duration,

@@ -19,10 +19,9 @@ use rustls::ffdhe_groups::FfdheGroup;
 use rustls::{Error, NamedGroup, PeerMisbehaved, ProtocolVersion};
 use zeroize::Zeroizing;
 
-pub(crate) use self::certificate::greet_for;
+pub(crate) use self::certificate::greet;
 pub use self::certificate::{
     Certificate, CertificateError, Greeted, HTTP1, HTTP2_AND_1, Protocols, TLS12_AND_13, TLS13, Versions,
-    greet,
 };
 #[cfg(feature = "roots")]
 pub use self::roots::system_roots;

@@ -2,7 +2,6 @@
 
 use core::future::Future;
 use core::net::SocketAddr;
-use core::pin::pin;
 use core::time::Duration;
 use std::sync::{Arc, Weak};
 
@@ -11,7 +10,7 @@ use axum::{Router, middleware};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{Connections, Permit};
+use obol_probe::accept::{Limits, Place, accept};
 use obol_probe::contract::{Address, BindError, Ended};
 use obol_probe::http::{Bounds, serve};
 use obol_probe::patience::Patience;
@@ -204,34 +203,19 @@ impl Service {
 
     /// Serves until `shutdown` resolves or a handle says stop, then lets requests under way finish, for a while.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { router, gate: _guard, mut listener, stop, options, .. } = self;
-        let mut connections = Connections::at_most(options.max_connections);
-        let mut shutdown = pin!(shutdown);
-        loop {
-            let (stream, peer, permit) = tokio::select! {
-                () = &mut shutdown => break,
-                () = stop.said() => break,
-                next = connections.next(&mut listener) => next,
-            };
-            admit(&mut connections, permit, stream, peer, &router, &options, &stop);
-        }
-        drop(listener);
-        stop.say();
-        Ended { cut_off: connections.drain(options.drain_timeout).await }
+        let Self { router, gate: _guard, listener, stop, options, .. } = self;
+        let Options { max_connections, drain_timeout, .. } = options;
+        let limits = Limits { max_connections, drain_timeout };
+        let each = |stream, peer, place: Place<'_>| {
+            place.serve(connection(stream, peer, router.clone(), options.clone(), stop.clone()));
+        };
+        accept(listener, limits, &stop, shutdown, each).await
     }
 }
 
-fn admit(
-    connections: &mut Connections,
-    permit: Permit,
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: &Router,
-    options: &Options,
-    stop: &Stop,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, options: Options, stop: Stop) {
     let stream = Patience::new(stream, options.write_timeout);
-    let router = router.clone().map_request(move |mut request: Request<Incoming>| {
+    let router = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request
     });
@@ -241,7 +225,5 @@ fn admit(
         life: None,
         keep_alive: true,
     };
-    let stop = stop.clone();
-    connections
-        .spawn(permit, async move { serve(stream, TowerToHyperService::new(router), bounds, &stop).await });
+    serve(stream, TowerToHyperService::new(router), bounds, &stop).await;
 }

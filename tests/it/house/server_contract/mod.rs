@@ -14,7 +14,7 @@ use obol_probe::contract::{Address, Ended};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use self::ports::{AuthenticationService, Guard, Provider, Resource, ReverseProxy};
+use self::ports::{AgentsProxy, AuthenticationService, Guard, Provider, Resource, ReverseProxy};
 use self::sockets::{Authenticator, Sidecar};
 
 /// Longer than anything here takes.
@@ -76,6 +76,7 @@ serve!(
     obol_atp_server::serve::Service => obol_atp_server::serve::Handle,
     obol_gateway::Service => obol_gateway::Handle,
     obol_mcp_http::Service => obol_mcp_http::Handle,
+    obol_proxy::Service => obol_proxy::Handle,
 );
 
 /// One kind of server.
@@ -193,6 +194,12 @@ fn the_authentication_service_keeps_the_contract() {
 #[test]
 fn the_guard_over_http_keeps_the_contract() {
     keeps_the_contract(&Guard);
+}
+
+#[test]
+fn the_agents_proxy_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    keeps_the_contract(&AgentsProxy(folder.path()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use obol_authority::directory::MemoryDirectory;
@@ -20,6 +21,7 @@ use obol_world::scope::scope_json;
 use obol_world::server::Server as ResourceFixture;
 use serde_json::json;
 
+use super::sockets::Sidecar;
 use super::{Kind, PATIENCE};
 
 /// Another port of the same address.
@@ -213,5 +215,37 @@ impl Kind for AuthenticationService {
 
     fn hang(address: &Address) -> Box<dyn Any> {
         Box::new(half_a_request_with(address, "/v1/handshake", HANDSHAKE))
+    }
+}
+
+/// A proxy, and the sidecar in front of which it stands, which serves as long as the test runs.
+pub(super) struct AgentsProxy<'a>(pub(super) &'a Path);
+
+impl Kind for AgentsProxy<'_> {
+    type Service = obol_proxy::Service;
+
+    const HOST: [u8; 4] = [127, 0, 7, 7];
+
+    async fn bind(&self, at: SocketAddr, drain: Duration) -> Result<Self::Service, String> {
+        let socket = self.0.join("run/agent.sock");
+        if !socket.exists() {
+            let sidecar = Sidecar(self.0).bind(at, PATIENCE).await.unwrap();
+            tokio::spawn(sidecar.run(core::future::pending()));
+        }
+        let agent = obol_agent::Agent::builder().socket(&socket).routes(Vec::new()).connect().await.unwrap();
+        let targets = obol_proxy::Targets::read(&["api=https://api.example".to_owned()]).unwrap();
+        let door = obol_proxy::Door::looked(at, obol_proxy::Owners::open().unwrap(), Arc::new(|_| true));
+        let options = obol_proxy::Options::new([door]).drain_timeout(drain);
+        let bound = options.bind(obol_proxy::Proxy::new(agent, targets)).await;
+        bound.map_err(|error| error.to_string())
+    }
+
+    fn begin(address: &Address) -> Box<dyn FnOnce()> {
+        let stream = half_a_request(address, "/api/x");
+        Box::new(|| finished(stream))
+    }
+
+    fn hang(address: &Address) -> Box<dyn Any> {
+        Box::new(half_a_request(address, "/api/x"))
     }
 }

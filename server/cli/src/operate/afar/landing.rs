@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use obol_handshake::{Random as _, SystemRandom};
 use obol_probe::landing::{self, Visit};
+use obol_probe::stop::Stop;
 use obol_secret::text::to_base64url;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -41,7 +41,7 @@ struct Shared {
 pub(super) struct Landing {
     shared: Arc<Shared>,
     brought: mpsc::Receiver<Brought>,
-    listening: JoinHandle<()>,
+    stop: Stop,
 }
 
 /// What a browser brought, and the browser, which waits for an answer.
@@ -64,9 +64,12 @@ impl Landing {
             brought: sender,
         });
         let heard = Arc::clone(&shared);
-        let listening =
-            tokio::spawn(landing::listen(listener, move |visit| serve(visit, Arc::clone(&heard))));
-        Ok(Self { shared, brought, listening })
+        let stop = Stop::new();
+        let until = stop.clone();
+        tokio::spawn(async move {
+            landing::listen(listener, &until, move |visit| serve(visit, Arc::clone(&heard))).await;
+        });
+        Ok(Self { shared, brought, stop })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -90,7 +93,7 @@ impl Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        self.listening.abort();
+        self.stop.say();
     }
 }
 

@@ -26,7 +26,7 @@ use axum::routing::post;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use hyper_util::service::TowerToHyperService;
-use obol_probe::accept::{Connections, Listen};
+use obol_probe::accept::{Limits, Listen, Place, accept};
 use obol_probe::contract::Ended;
 use obol_probe::http::{Bounds, serve};
 use obol_probe::patience::Patience;
@@ -43,8 +43,7 @@ use crate::gate::{Gate, SPEND_TIMEOUT};
 use crate::metrics::Identified;
 use crate::refusal::{Problem, ServiceProblem};
 
-/// The most connections at once. Further ones wait in the system's queue.
-const MAX_CONNECTIONS: usize = 256;
+const LIMITS: Limits = Limits { max_connections: 256, drain_timeout: DRAIN_TIMEOUT };
 /// The most that is read before a request's headers must be complete, in bytes.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 /// The longest body, in bytes.
@@ -67,7 +66,7 @@ impl SpendService {
 
     /// Serves until the word to stop is said, then lets requests under way finish, for a while. The listener gives only connections
     /// of users that may spend.
-    pub async fn run<L: Listen>(self, mut listener: L, stop: &Stop) -> Ended {
+    pub async fn run<L: Listen>(self, listener: L, stop: &Stop) -> Ended {
         let router = Router::new()
             .route("/v1/spend", post(handle))
             .fallback(|| async { Problem::from(ServiceProblem::NotFound) })
@@ -79,18 +78,12 @@ impl SpendService {
             life: None,
             keep_alive: true,
         };
-        let mut connections = Connections::at_most(MAX_CONNECTIONS);
-        loop {
-            let (stream, _, permit) = tokio::select! {
-                () = stop.said() => break,
-                next = connections.next(&mut listener) => next,
-            };
+        let each = |stream, _, place: Place<'_>| {
             let (stream, stop) = (Patience::new(stream, WRITE_TIMEOUT), stop.clone());
             let service = TowerToHyperService::new(router.clone());
-            connections.spawn(permit, async move { serve(stream, service, bounds, &stop).await });
-        }
-        drop(listener);
-        Ended { cut_off: connections.drain(DRAIN_TIMEOUT).await }
+            place.serve(async move { serve(stream, service, bounds, &stop).await });
+        };
+        accept(listener, LIMITS, stop, core::future::pending(), each).await
     }
 
     async fn answer(&self, request: Request) -> Result<Response, Problem> {
