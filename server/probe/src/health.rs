@@ -21,8 +21,12 @@ use crate::host;
 use crate::http::{self, Bounds};
 use crate::stop::Stop;
 
+/// What `/livez` says, of every server.
+pub const ALIVE: &str = "alive\n";
+/// What `/readyz` says of every server that can do its work.
+pub const READY: &str = "ready\n";
 /// The text format of Prometheus, which is plain text to everybody else.
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Nobody loses anything by an answer that does not come when the service stops.
 const LIMITS: Limits = Limits { max_connections: 32, drain_timeout: Duration::from_millis(100) };
 
@@ -134,9 +138,9 @@ fn answer<H: Health>(health: &H, request: &Request<Incoming>, reach: Reach) -> R
         return refused;
     }
     match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "alive\n".to_owned()),
+        "/livez" => text(StatusCode::OK, ALIVE.to_owned()),
         "/readyz" => match health.ready() {
-            Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+            Ok(()) => text(StatusCode::OK, READY.to_owned()),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
         },
         "/metrics" => text(StatusCode::OK, health.metrics()),

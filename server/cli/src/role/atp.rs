@@ -13,6 +13,8 @@ use obol_atp::Endpoint;
 use obol_atp_server::serve::{Certificate, Handle, Options, TLS12_AND_13};
 use obol_atp_server::{Builder, Router, SecretBook, Store};
 use obol_probe::contract::Address;
+use obol_probe::health::{self, Health, Loopback};
+use obol_probe::stop::Stop;
 use obol_secret::text::to_hex;
 use obol_verify::{MemorySpentSet, NewFile, RedbSpentSetOptions, SpentSet, SystemClock};
 use obol_verify_redis::{RedisOptions, RedisSpentSet};
@@ -20,6 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
@@ -359,18 +362,12 @@ fn probe(named: Option<&String>) -> Outcome<Option<SocketAddr>> {
     })
 }
 
-/// Serves some routes on loopback alone, or nothing where there is no address.
-pub(crate) async fn serve_probe(
-    address: Option<&String>,
-    routes: axum::Router,
-) -> Outcome<tokio::task::JoinHandle<()>> {
-    let Some(address) = probe(address)? else { return Ok(tokio::spawn(async {})) };
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::unavailable(format_args!("cannot listen on {address}: {error}")))?;
+/// Serves `/livez`, `/readyz` and `/metrics` until the word to stop is said, or nothing where there is no address.
+pub(crate) fn watched(named: Option<&String>, health: impl Health, stop: Stop) -> Outcome<JoinHandle<()>> {
+    let listener = probe(named)?.map(Loopback::bind).transpose().map_err(Failure::unavailable)?;
     Ok(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "health and metrics are no longer served");
+        if let Some(listener) = listener {
+            health::serve(listener, Arc::new(health), &stop).await;
         }
     }))
 }

@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use obol_probe::health;
 use obol_verify::FailedCheck;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
@@ -110,7 +111,7 @@ pub fn router(state: ServiceState) -> Router {
         // Envoy appends the path of the request that it asks about.
         .route("/v1/authorize/", any(authorize::handle))
         .route("/v1/authorize/{*path}", any(authorize::handle))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(|| async { health::ALIVE }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .fallback(|| async { Problem::from(ServiceProblem::NotFound) })
@@ -131,7 +132,7 @@ async fn name_request(request: Request, next: Next) -> Response {
 
 async fn ready(State(state): State<ServiceState>) -> Response {
     match state.gate.health() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => health::READY.into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready");
             let title = match error.failed_check {
@@ -145,5 +146,5 @@ async fn ready(State(state): State<ServiceState>) -> Response {
 
 async fn metrics(State(state): State<ServiceState>) -> Response {
     let text = state.gate.metrics();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    ([(CONTENT_TYPE, health::TEXT)], text).into_response()
 }

@@ -1,14 +1,15 @@
 //! `obol atp refresh`: keeps tokens fresh until told to stop; `obol atp status`: how it stands with them.
 
-use axum::routing::get;
-use obol_atp_client::Status;
+use obol_atp_client::{Client, Status};
+use obol_probe::health::Health;
+use obol_probe::stop::Stop;
 use serde_json::json;
 
 use super::agent::{client, run as finish};
 use crate::exit::{Failure, Outcome};
 use crate::log_lines;
 use crate::output;
-use crate::role::atp::serve_probe;
+use crate::role::atp::watched;
 use crate::settings::args::atp::{AgentArgs, RefreshArgs};
 use crate::settings::config::Atp;
 use crate::signals::shutdown_signal;
@@ -19,18 +20,30 @@ pub(super) fn run(args: &RefreshArgs, config: &Atp) -> Outcome {
     log_lines::begin()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let metrics = client.clone();
-        let routes = axum::Router::new()
-            .route("/livez", get(|| async { "ok\n" }))
-            .route("/metrics", get(async move || metrics.metrics()));
-        let probe = serve_probe(args.http.as_ref(), routes).await?;
+        let stop = Stop::new();
+        let watched = watched(args.http.as_ref(), Refreshing(client.clone()), stop.clone())?;
         let refresher = client.refresh_in_background();
         tracing::info!("tokens are kept fresh");
         shutdown_signal()?.await;
         drop(refresher);
-        probe.abort();
+        stop.say();
+        let _panicked = watched.await;
         Ok(())
     })
+}
+
+/// What is said of the process to those who watch it.
+struct Refreshing(Client);
+
+impl Health for Refreshing {
+    /// It waits for nothing; how it stands with each token is in the metrics.
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        self.0.metrics()
+    }
 }
 
 pub(super) fn status(args: &AgentArgs, config: &Atp) -> Outcome {

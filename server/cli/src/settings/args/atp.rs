@@ -225,7 +225,7 @@ pub(crate) struct AgentSettings {
 
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
-    /// Where /metrics is served: a loopback address, or off (the default).
+    /// Where /livez, /readyz and /metrics are served: a loopback address, or off (the default).
     #[arg(long, value_name = "ADDRESS|off")]
     pub(crate) http: Option<String>,
     #[command(flatten)]
