@@ -12,7 +12,7 @@ fn a_start_that_cannot_be_says_why_and_what_to_do_and_leaves_nothing() {
     write_policy(&home.path().join("bad"), CATALOGUE, "permit");
     let long = format!("run/{}", "x".repeat(120));
     for (arguments, code, said) in [
-        (&["--listen", "0.0.0.0:8720", "--origin", "https://as.example"][..], 4, "give a certificate"),
+        (&["--listen", "0.0.0.0:8720", "--origin", "https://as.example"][..], 4, "give --tls-cert"),
         (&["--listen", "0.0.0.0:8720"], 2, "--origin is needed"),
         (&["--origin", "http://as.example"], 2, "name an origin with https://"),
         (&["--origin", "https://as.example/path"], 2, "without anything behind"),
@@ -45,7 +45,7 @@ fn settings_that_cannot_be_are_found_without_starting() {
     };
     for (settings, said) in [
         ("listen = \"0.0.0.0:1\"", "--origin is needed"),
-        ("listen = \"0.0.0.0:1\"\norigin = \"https://a\"", "give a certificate"),
+        ("listen = \"0.0.0.0:1\"\norigin = \"https://a\"", "give --tls-cert"),
         ("tls_cert = \"/nowhere\"", "go together"),
         ("min_suite = 5", "must be 1 to 4"),
         ("session_life = 1", "must be 60 to 3600"),
