@@ -51,7 +51,7 @@ pub(super) fn accept(
     match log {
         Some(log) => show(log, &over),
         None => {
-            tracing::warn!("without an audit log, it is not known what was ended since the copy was made")
+            tracing::warn!("without an audit log, it is not known what was ended since the copy was made");
         }
     }
     Ok(directory)
