@@ -195,7 +195,8 @@ impl Agent {
         arguments: Option<ArgumentsHash>,
     ) -> Result<Token, Error> {
         let tool = options.tool_name()?;
-        let tool = tool.ok_or_else(|| Error::new(Code::ToolRequired, "say which tool the token is for"))?;
+        let tool =
+            tool.ok_or_else(|| Error::new(Code::ToolRequired, "name the tool that the token is for"))?;
         let (audience, approval) = (options.audience_name()?, options.approval_label()?);
         let draw = Draw { tool, audience, arguments, approval, cannot_seal: None };
         self.0.draw_for(&draw, self.0.deadline(options.timeout), 0).await.map(Token)
@@ -271,7 +272,7 @@ impl Inner {
 
     pub(crate) fn authenticator(&self) -> Result<&Authenticator, Error> {
         self.authenticator.as_ref().ok_or_else(|| {
-            let message = "routes were given by hand, so there is no authenticator to ask; leave them out to have sessions opened";
+            let message = "routes were given by hand, so there is no authenticator to ask; leave them out so that sessions are opened";
             Error::new(Code::InvalidArgument, message)
         })
     }
@@ -493,7 +494,7 @@ fn registered(seen: RegistrationResult) -> Result<RegistrationResult, Error> {
         RegistrationState::Active => return Ok(seen),
         RegistrationState::Waiting => {
             let code = seen.code.as_deref().unwrap_or("-");
-            (Code::ApprovalPending, format!("a human has yet to approve the agent: `obol approve {code}`"))
+            (Code::ApprovalPending, format!("a human has not yet approved the agent: `obol approve {code}`"))
         }
         RegistrationState::Denied => (Code::ApprovalDenied, "a human denied the agent".to_owned()),
         RegistrationState::Expired => {

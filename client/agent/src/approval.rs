@@ -139,7 +139,7 @@ impl fmt::Debug for Approval {
 fn prompt_on_stderr(asked: &ApprovalResult, what: &str) {
     use std::io::Write as _;
     let text = format!(
-        "A human has to say yes to {what} before {}. Where the service runs:\n\n  obol approve {}\n\n",
+        "A human must approve {what} before {}. Where the service runs:\n\n  obol approve {}\n\n",
         asked.expires_at, asked.approval_id
     );
     // Nobody may be there to read it.

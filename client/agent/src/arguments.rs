@@ -85,12 +85,12 @@ impl Keys {
 }
 
 fn nonsense() -> Error {
-    Error::new(Code::ProtocolError, "the sidecar's channel keys make no sense; check its version")
+    Error::new(Code::ProtocolError, "the sidecar's channel keys cannot be used; check its version")
 }
 
 fn failed(why: &str) -> Error {
     let message = format!(
-        "the answer {why}, although the request was sealed; it is not believed, and the call may have been carried out"
+        "the answer {why}, although the request was sealed; it is not trusted, and the call may have been carried out"
     );
     Error::new(Code::ChannelFailed, message)
 }

@@ -124,11 +124,11 @@ fn approved(asked: ApprovalResult) -> Result<ApprovalResult, Error> {
         ApprovalState::Approved => Ok(asked),
         ApprovalState::Denied => Err(Error::new(
             Code::ApprovalDenied,
-            "a human said no to the call; nothing was sent. Ask them why before asking again",
+            "a human denied the call; nothing was sent. Ask them why before you ask again",
         )),
         ApprovalState::Expired => Err(Error::new(
             Code::Expired,
-            "nobody said yes to the call in time, or the time after the yes is over; nothing was sent. Ask again",
+            "nobody approved the call in time, or the approval has expired; nothing was sent. Ask again",
         )),
         _ => Err(nonsense()),
     }
@@ -136,14 +136,14 @@ fn approved(asked: ApprovalResult) -> Result<ApprovalResult, Error> {
 
 fn undecided(asked: &ApprovalResult) -> Error {
     let message = format!(
-        "a human has yet to say yes to the call: obol approve {} where the service runs; nothing was sent. Wait longer, or ask again later",
+        "a human has not yet approved the call: obol approve {} where the service runs; nothing was sent. Wait longer, or ask again later",
         asked.approval_id
     );
     Error::new(Code::ApprovalPending, message)
 }
 
 fn forgotten() -> Error {
-    let message = "the authenticator knows of the request no more: it was restarted, or the time is over; nothing was sent. Ask again";
+    let message = "the authenticator no longer knows the request: it was restarted, or the time is over; nothing was sent. Ask again";
     Error::new(Code::Expired, message)
 }
 
@@ -151,11 +151,10 @@ fn unanswered(lost: &Lost) -> Error {
     if matches!(lost, Lost::Frame(_) | Lost::Answer(_)) {
         return nonsense();
     }
-    let message = "the authenticator went away while it was asking a human; nothing was sent, and the request may wait for them \
-                   in vain. Ask again";
+    let message = "the authenticator went away while it was asking a human; nothing was sent, and the request may still wait for them. Ask again";
     Error::new(Code::DaemonUnreachable, message)
 }
 
 fn nonsense() -> Error {
-    Error::new(Code::ProtocolError, "the authenticator's answer makes no sense; check its version")
+    Error::new(Code::ProtocolError, "the authenticator's answer cannot be understood; check its version")
 }

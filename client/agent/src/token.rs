@@ -61,7 +61,7 @@ pub fn arguments_hash(arguments: &[u8]) -> Option<ArgumentsHash> {
 
 pub(crate) fn sensitive(text: &str) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::try_from(text)
-        .map_err(|_| Error::new(Code::Unavailable, "the sidecar gave what cannot be a header"))?;
+        .map_err(|_| Error::new(Code::Unavailable, "the sidecar's token cannot be a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -109,7 +109,7 @@ impl Transport {
         let connection = capture_connection(&mut request);
         match timeout_at(deadline, self.client.request(request)).await {
             Ok(Ok(response)) if is_http(&response) => Ok(response),
-            Ok(Ok(_)) => Err(Unanswered::Sent("the answer is not one of HTTP".to_owned())),
+            Ok(Ok(_)) => Err(Unanswered::Sent("the answer is not HTTP".to_owned())),
             Ok(Err(error)) if was_not_sent(&error) => Err(Unanswered::NotSent(told(&error))),
             Ok(Err(error)) => Err(Unanswered::Sent(told(&error))),
             Err(_) if connection.connection_metadata().is_none() => Err(Unanswered::TimeOverBefore),
@@ -170,7 +170,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
         added.map_err(|()| wrong("it is not a PEM file of certificates"))?;
     }
     match roots.is_empty() {
-        true => Err(wrong("there is no certificate in it")),
+        true => Err(wrong("it contains no certificate")),
         false => Ok(roots),
     }
 }

@@ -122,7 +122,7 @@ impl Provider {
         let refused = || {
             Denied::new(
                 ErrorCode::InvalidScope,
-                "ask for one scope or more, all of them on offer to this agent",
+                "ask for one or more scopes, all of them offered to this agent",
             )
         };
         let wanted = ScopeSet::from_texts(asked.scopes.iter().map(|scope| &**scope)).ok_or_else(refused)?;

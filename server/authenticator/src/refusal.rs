@@ -103,7 +103,7 @@ pub(crate) fn not_registered() -> Refusal {
 pub(crate) fn pending(code: &str) -> Refusal {
     Refusal::new(
         ErrorCode::ApprovalPending,
-        format!("a human has yet to approve the agent: `obol approve {code}` where the service runs"),
+        format!("a human has not yet approved the agent: `obol approve {code}` where the service runs"),
     )
 }
 

@@ -134,7 +134,7 @@ impl Api {
             return Err(format!("timeout: 1 to {MAX_TIMEOUT_SECS} seconds"));
         }
         if self.routes.is_empty() {
-            return Err("there is no [[route]], so nothing would ever reach the API".to_owned());
+            return Err("there is no [[route]], so no request could reach the API".to_owned());
         }
         self.routes.iter().try_for_each(Route::check)
     }

@@ -184,7 +184,7 @@ impl Gateway {
             Found::OtherMethod => {
                 return Err(told(
                     ServiceProblem::MethodNotAllowed,
-                    "there are routes for this path, and none for this method",
+                    "there are routes for this path, but none for this method",
                 ));
             }
             Found::Nothing => return Err(told(ServiceProblem::NotFound, "no route of this API matches")),
@@ -199,7 +199,7 @@ impl Gateway {
         let place = place.map_err(|_| told(ServiceProblem::Overloaded, "too many requests are under way"))?;
         let Some(ready) = behind.credential.ready() else {
             let title = "The API's credential is not there";
-            return Err(Box::new(unavailable(title, "the gateway has yet to get it; no token was spent")));
+            return Err(Box::new(unavailable(title, "the gateway does not have it yet; no token was spent")));
         };
         let (behind, place) = (Arc::clone(behind), Mutex::new(Some(place)));
         Ok(Way { behind, route, found, target, ready, is_websocket, place })
@@ -229,7 +229,7 @@ fn check_length(
             Err((StatusCode::BAD_REQUEST, "the route takes no body"))
         }
         RouteBody::Stream if request.body().size_hint().lower() > api.max_body_bytes() => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than this API's may be"))
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than this API allows"))
         }
         _ => Ok(()),
     }
@@ -312,7 +312,7 @@ impl Way {
         let api = &self.behind.api;
         let request = self.request(&parts, body);
         let Ok(request) = request else {
-            return ServiceProblem::UpstreamFailed.answer("the request cannot be sent on, and was not");
+            return ServiceProblem::UpstreamFailed.answer("the request cannot be passed on, so it was not");
         };
         let sent = timeout(api.timeout(), self.behind.upstream.send(request, self.is_websocket)).await;
         let response = match sent {
@@ -324,10 +324,10 @@ impl Way {
             }
             Ok(Err(Unanswered::Sent(why))) => {
                 tracing::warn!(api = self.behind.name, why, "the API did not answer");
-                return ServiceProblem::UpstreamFailed.answer("whether it did what was asked is not known");
+                return ServiceProblem::UpstreamFailed.answer("it may have carried out the call");
             }
             Err(_) => {
-                return ServiceProblem::UpstreamTimeout.answer("whether it did what was asked is not known");
+                return ServiceProblem::UpstreamTimeout.answer("it may have carried out the call");
             }
         };
         self.answer(response, inward)
@@ -356,7 +356,7 @@ impl Way {
         if status == StatusCode::UNAUTHORIZED {
             tracing::error!(api = self.behind.name, "the API refuses the gateway's credential");
             self.behind.credential.was_refused(&self.ready);
-            return ServiceProblem::CredentialRefused.answer("tell whoever runs the gateway");
+            return ServiceProblem::CredentialRefused.answer("tell the gateway's operator");
         }
         if status.as_u16() >= 600 || !headers::is_framed(response.headers()) {
             return ServiceProblem::UpstreamFailed.answer("its answer is not one of HTTP");
@@ -378,7 +378,7 @@ impl Way {
             return answer;
         }
         let Some(inward) = inward else {
-            return ServiceProblem::UpstreamFailed.answer("it changed the protocol, which nobody asked for");
+            return ServiceProblem::UpstreamFailed.answer("it changed the protocol without being asked");
         };
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -214,8 +214,7 @@ impl Destinations {
 /// That nothing matches.
 pub(crate) fn unknown(url: &Url) -> Error {
     let message = format!(
-        "no token goes to {}: the session names no such destination, or not for this path, method and tool; ask for a grant, or \
-         name it with `routes` if the session was made by hand",
+        "no token goes to {}: the session does not name this destination, or not for this path, method and tool; ask for a grant, or name it with `routes` if the session was made by hand",
         url.origin
     );
     Error::new(Code::UnknownDestination, message)
@@ -233,7 +232,7 @@ fn ambiguous(pairs: &[(&Entry, &ToolName)]) -> Error {
             Ok(())
         }
     }
-    let message = format!("several tools are granted there; say which with `tool`: {}", Names(pairs));
+    let message = format!("several tools are granted there; name one with `tool`: {}", Names(pairs));
     Error::new(Code::ToolRequired, message)
 }
 

@@ -414,9 +414,8 @@ impl<'a> Call<'a> {
         let error = match sent {
             Sent::Answered(looked, channel) => return self.answer(*looked, channel).await,
             Sent::Unanswered(Unanswered::NotSent(why)) => {
-                let message = format!(
-                    "the server could not be connected to ({why}); nothing was sent. Check that it is up"
-                );
+                let message =
+                    format!("could not connect to the server ({why}); nothing was sent. Check that it is up");
                 Error::new(Code::Unreachable, message)
             }
             Sent::Unanswered(Unanswered::TimeOverBefore) => Error::new(
@@ -443,7 +442,7 @@ impl<'a> Call<'a> {
             && self.facts.keyed
         {
             return Ok(Err(
-                self.unknown("its server began it under this key, and does not know what became of it")
+                self.unknown("its server started it under this key, and does not know the outcome")
             ));
         }
         let Some(channel) = channel else { return Ok(Ok(response)) };
@@ -456,7 +455,7 @@ impl<'a> Call<'a> {
     fn unknown(&self, why: &str) -> Error {
         let advice = match self.facts.keyed {
             true => "check before repeating it with another key",
-            false => "check before repeating it, or give an idempotency key where the server knows these",
+            false => "check before repeating it, or give an idempotency key if the server supports them",
         };
         let message =
             format!("the request was sent and not answered ({why}); it may have been carried out: {advice}");
@@ -483,15 +482,14 @@ impl<'a> Call<'a> {
 
 fn required(chosen: &Chosen) -> Error {
     let message = format!(
-        "a human says yes to each call of {}, and nobody was asked; nothing was sent. The option `approval` has one asked and waits",
+        "a human must approve each call of {}, and nobody was asked; nothing was sent. The option `approval` asks and waits",
         chosen.tool
     );
     Error::new(Code::ApprovalRequired, message)
 }
 
 fn used_up() -> Error {
-    let message = "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used \
-                   up. Ask for another";
+    let message = "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the approval may be used up. Ask for another";
     Error::new(Code::DaemonUnreachable, message)
 }
 

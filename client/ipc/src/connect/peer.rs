@@ -94,7 +94,7 @@ fn peer_uid(socket: &impl AsFd) -> io::Result<u32> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn peer_uid(_socket: &impl AsFd) -> io::Result<u32> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "the user behind a socket cannot be told on this system"))
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system cannot tell which user is behind a socket"))
 }
 
 pub(super) fn from_system(path: &Path, error: io::Error) -> ConnectError {

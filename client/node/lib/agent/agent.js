@@ -35,7 +35,7 @@ const MAX_PAGES = 10_000;
 const TOOL = /^[\x21-\x7e]{1,256}$/;
 
 const ambiguousDraw = () =>
-  new AgentError("OUTCOME_UNKNOWN", "the connection ended after a token was asked for; it may have been handed out and is lost. Asking again draws another");
+  new AgentError("OUTCOME_UNKNOWN", "the connection ended after a token was requested; the token may have been handed out and lost. Asking again draws another");
 
 class Agent {
   #sidecar;
@@ -255,7 +255,7 @@ class Agent {
   /** The session's routes from the authenticator, all pages; once for all who wait. */
   async #askRoutes(deadline) {
     if (!this.#canAuthenticate()) {
-      throw new AgentError("UNKNOWN_DESTINATION", "nothing names destinations: there is no authenticator; for a session made by hand give `routes`");
+      throw new AgentError("UNKNOWN_DESTINATION", "no destinations are known: there is no authenticator; for a session made by hand give `routes`");
     }
     await this.#together("routes", (own) => this.#readRoutes(own), deadline, "the authenticator did not say in time where tokens may go");
   }
@@ -298,7 +298,7 @@ class Agent {
       const params = { tool, waitMs, ...Object.fromEntries(said) };
       try {
         const token = readToken(await this.#sidecar.call("dequeueToken", params, deadline, { repeat: !alone }));
-        if (!token) throw new AgentError("PROTOCOL_ERROR", "the sidecar's answer makes no sense; check its version");
+        if (!token) throw new AgentError("PROTOCOL_ERROR", "the sidecar's answer cannot be understood; check its version");
         return token;
       } catch (error) {
         if (error instanceof Lost) throw ambiguousDraw();

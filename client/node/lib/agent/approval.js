@@ -17,7 +17,7 @@ const LIST_MEMBERS = new Set(["purpose", "lifetime", "count", "timeout", "onProm
 const LABEL = /^[\x21-\x7e]{1,128}$/;
 
 const wrong = (what) => new AgentError("INVALID_ARGUMENT", what);
-const nonsense = () => new AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version");
+const nonsense = () => new AgentError("PROTOCOL_ERROR", "the authenticator's answer cannot be understood; check its version");
 
 /** The option `approval` as an object; null where nobody is to be asked. */
 function readApproval(given) {
@@ -70,7 +70,7 @@ function wantedList(calls, options) {
 
 /** What is shown where nothing else is asked for. */
 function prompt({ approvalId, expiresAt }, tool) {
-  process.stderr.write(`A human has to say yes to ${tool} before ${expiresAt}. Where the service runs:\n    obol approve ${approvalId}\n`);
+  process.stderr.write(`A human must approve a call of ${tool} before ${expiresAt}. Where the service runs:\n    obol approve ${approvalId}\n`);
 }
 
 /** Asks; again only where nobody can have heard of it. */
@@ -82,7 +82,7 @@ async function request(authenticator, params, deadline) {
       if (error instanceof Lost) {
         throw new AgentError(
           "DAEMON_UNREACHABLE",
-          "the authenticator went away while it was asking a human; nothing was sent, and the request may wait for them in vain. Ask again",
+          "the authenticator went away while it was asking a human; nothing was sent, and the request may still wait for them. Ask again",
         );
       }
       const wait = Math.max(10, Number(error.retryAfterMs) || POLL_PAUSE_MS);
@@ -117,14 +117,14 @@ const failure = (state, asked) =>
   ({
     waiting: new AgentError(
       "APPROVAL_PENDING",
-      `a human has yet to say yes to the call: obol approve ${asked?.approvalId} where the service runs; nothing was sent. Wait longer, or ask again later`,
+      `a human has not yet approved the call: obol approve ${asked?.approvalId} where the service runs; nothing was sent. Wait longer, or ask again later`,
       { approvalId: asked?.approvalId },
     ),
-    denied: new AgentError("APPROVAL_DENIED", "a human said no to the call; nothing was sent. Ask them why before asking again"),
-    expired: new AgentError("EXPIRED", "nobody said yes to the call in time, or the time after the yes is over; nothing was sent. Ask again"),
+    denied: new AgentError("APPROVAL_DENIED", "a human denied the call; nothing was sent. Ask them why before you ask again"),
+    expired: new AgentError("EXPIRED", "nobody approved the call in time, or the approval has expired; nothing was sent. Ask again"),
     forgotten: new AgentError(
       "EXPIRED",
-      "the authenticator knows of the request no more: it was restarted, or the time is over; nothing was sent. Ask again",
+      "the authenticator no longer knows the request: it was restarted, or the time is over; nothing was sent. Ask again",
     ),
   })[state] ?? nonsense();
 
@@ -162,13 +162,13 @@ async function askOnce(authenticator, params, approval, what, deadline) {
 const required = (tool) =>
   new AgentError(
     "APPROVAL_REQUIRED",
-    `a human says yes to each call of ${tool}, and nobody was asked; nothing was sent. The option \`approval: "wait"\` has one asked and waits`,
+    `a human must approve each call of ${tool}, and nobody was asked; nothing was sent. The option \`approval: "wait"\` asks and waits`,
   );
 
 const usedUp = () =>
   new AgentError(
     "DAEMON_UNREACHABLE",
-    "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the yes may be used up. Ask for another",
+    "the sidecar went away while the token of the approved call was drawn; nothing was sent, and the approval may be used up. Ask for another",
   );
 
 module.exports = { askHuman, readApproval, readApprovalId, requestApproval, required, usedUp };

@@ -22,7 +22,7 @@ class Channel {
       Object.entries({ requestKey, requestAad, responseKey, responseAad }).map(([name, text]) => [name, Buffer.from(String(text), "base64url")]),
     );
     if (!this.#cipher || this.#keys.requestKey.length !== 32 || this.#keys.responseKey.length !== 32) {
-      throw new AgentError("PROTOCOL_ERROR", "the keys for sealed bodies make no sense; check the sidecar's version");
+      throw new AgentError("PROTOCOL_ERROR", "the keys for sealed bodies cannot be used; check the sidecar's version");
     }
   }
 

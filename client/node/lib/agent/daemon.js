@@ -18,7 +18,7 @@ const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 320;
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
-const nonsense = () => new AgentError("PROTOCOL_ERROR", "the daemon's answer makes no sense; check its version");
+const nonsense = () => new AgentError("PROTOCOL_ERROR", "the daemon's answer cannot be understood; check its version");
 const timedOut = (what) => new AgentError("TIMEOUT", `${what} did not answer in time; check its log, or allow more with \`timeout\``);
 
 /** A daemon's refusal as an error. */

@@ -96,7 +96,7 @@ function findDestination(routes, { method, url, tool, audience }) {
   if (pairs.size === 0) return null;
   if (pairs.size > 1) {
     const names = [...pairs.values()].slice(0, 10).map((pair) => `${pair.tool} (${pair.route.audience})`);
-    throw new AgentError("TOOL_REQUIRED", `several tools are granted there; say which with \`tool\`: ${names.join(", ")}`);
+    throw new AgentError("TOOL_REQUIRED", `several tools are granted there; name one with \`tool\`: ${names.join(", ")}`);
   }
   const [{ route, tool: name }] = pairs.values();
   return { audience: route.audience, tool: name, send: gated(url, route.via), sealed: route.sealed };

@@ -133,7 +133,7 @@ class Call {
   }
 
   #unreachable({ why }) {
-    return new AgentError("UNREACHABLE", `${writeOrigin(this.#destination.send)} could not be connected to (${why}); nothing was sent. Check that it is up`);
+    return new AgentError("UNREACHABLE", `could not connect to ${writeOrigin(this.#destination.send)} (${why}); nothing was sent. Check that it is up`);
   }
 
   #unknown({ why }) {
@@ -241,7 +241,7 @@ class Call {
       response = new Response(body, { status, headers, statusText });
     } catch {
       answer.drop();
-      throw this.#unknown({ why: "the answer is not one of HTTP" });
+      throw this.#unknown({ why: "the answer is not HTTP" });
     }
     Object.defineProperty(response, "url", { value: writeUrl(this.#url) });
     Object.defineProperty(response, "redirected", { value: this.#redirects > 0 });

@@ -23,7 +23,7 @@ class Decoder {
     try {
       while (rest.length >= 4) {
         const length = rest.readUInt32BE();
-        if (length < 1 || length > MAX_FRAME_BYTES) throw new RangeError("a frame of a length that no frame has");
+        if (length < 1 || length > MAX_FRAME_BYTES) throw new RangeError("a frame of an invalid length");
         if (rest.length < 4 + length) return;
         const body = rest.subarray(4, 4 + length);
         rest = rest.subarray(4 + length);

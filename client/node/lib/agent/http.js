@@ -112,7 +112,7 @@ function framing(method, body) {
   return NEEDS_NO_LENGTH.has(method) ? [] : ["content-length", "0"];
 }
 
-const lateConnection = () => new AgentError("TIMEOUT", "the server was not connected in time; nothing was sent");
+const lateConnection = () => new AgentError("TIMEOUT", "could not connect to the server in time; nothing was sent");
 // The error itself may hold what the server sent, and that may hold the token.
 const whyOf = (error, timedOut) => (timedOut ? "the time was over" : /^[A-Z][A-Z0-9_]{2,60}$/.test(error.code) ? error.code : "the connection ended");
 
@@ -238,6 +238,6 @@ class Answer {
   }
 }
 
-const cut = () => new AgentError("OUTCOME_UNKNOWN", "the answer was cut or stood still; the call was carried out, at least in part");
+const cut = () => new AgentError("OUTCOME_UNKNOWN", "the answer was cut off or stalled; the call was carried out, at least in part");
 
 module.exports = { Answer, Connections, Unanswered, Unsent };

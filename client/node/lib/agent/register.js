@@ -22,10 +22,10 @@ function wanted(options) {
 const failure = (state, registration) =>
   ({
     waiting: new AgentError("APPROVAL_PENDING", `a human has not yet approved this agent: obol approve ${registration.code}`, { registration }),
-    denied: new AgentError("APPROVAL_DENIED", "a human said no; ask them, then register again"),
+    denied: new AgentError("APPROVAL_DENIED", "a human denied the agent; ask them why, then register again"),
     expired: new AgentError("EXPIRED", "nobody decided about the registration in time; register again"),
     none: new AgentError("NOT_REGISTERED", "the registration is gone; register again"),
-  })[state] ?? new AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version");
+  })[state] ?? new AgentError("PROTOCOL_ERROR", "the authenticator's answer cannot be understood; check its version");
 
 /** `{ agentId, expiresAt }`. */
 async function register(authenticator, options, deadline) {

@@ -102,7 +102,7 @@ class Provider {
     const { body, signature } = await this.authentic(req, parseTokenBody);
     await this.spend(body, signature);
     if (body.scopes.length === 0 || !body.scopes.every((scope) => this.scopes.has(scope))) {
-      throw new Refusal(400, "invalid_scope", "ask for one scope or more, all of them on offer");
+      throw new Refusal(400, "invalid_scope", "ask for one or more scopes, all of them offered");
     }
     const scopes = sorted(body.scopes);
     const iat = Math.floor(this.now() / 1000);

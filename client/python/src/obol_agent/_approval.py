@@ -70,7 +70,7 @@ class Approval:
         if self._on_prompt:
             return self._on_prompt(prompt)
         how = f"Where the service runs:\n    obol approve {prompt.approval_id}"
-        print(f"A human has to say yes to {tool} before {prompt.expires_at}. {how}", file=sys.stderr)
+        print(f"A human must approve a call of {tool} before {prompt.expires_at}. {how}", file=sys.stderr)
 
 
 class Approved(NamedTuple):
@@ -218,18 +218,18 @@ def _failure(state: str, asked: dict[str, Any]) -> AgentError:
     if state == "waiting":
         found = asked["approvalId"]
         message = (
-            f"a human has yet to say yes to the call: obol approve {found} where the service runs; nothing was sent. "
+            f"a human has not yet approved the call: obol approve {found} where the service runs; nothing was sent. "
             "Wait longer, or ask again later"
         )
         return AgentError("APPROVAL_PENDING", message, {"approvalId": found})
     code, message = {
-        "denied": ("APPROVAL_DENIED", "a human said no to the call; nothing was sent. Ask them why before asking again"),
-        "expired": ("EXPIRED", "nobody said yes to the call in time, or the time after the yes is over; nothing was sent. Ask again"),
+        "denied": ("APPROVAL_DENIED", "a human denied the call; nothing was sent. Ask them why before you ask again"),
+        "expired": ("EXPIRED", "nobody approved the call in time, or the approval has expired; nothing was sent. Ask again"),
         "forgotten": (
             "EXPIRED",
-            "the authenticator knows of the request no more: it was restarted, or the time is over; nothing was sent. Ask again",
+            "the authenticator no longer knows the request: it was restarted, or the time is over; nothing was sent. Ask again",
         ),
-    }.get(state, ("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version"))
+    }.get(state, ("PROTOCOL_ERROR", "the authenticator's answer cannot be understood; check its version"))
     return AgentError(code, message)
 
 
@@ -238,13 +238,13 @@ def _is_label(value: Any) -> bool:
 
 
 def _nonsense() -> AgentError:
-    return AgentError("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version")
+    return AgentError("PROTOCOL_ERROR", "the authenticator's answer cannot be understood; check its version")
 
 
 def required(tool: str) -> AgentError:
     return AgentError(
         "APPROVAL_REQUIRED",
-        f"a human says yes to each call of {tool}, and nobody was asked; nothing was sent. The option approval=\"wait\" has one asked and waits",
+        f"a human must approve each call of {tool}, and nobody was asked; nothing was sent. The option approval=\"wait\" asks and waits",
     )
 
 

@@ -284,7 +284,7 @@ class BlockingConnections:
 
 
 def late_connection() -> AgentError:
-    return AgentError("TIMEOUT", "the server was not connected in time; nothing was sent")
+    return AgentError("TIMEOUT", "could not connect to the server in time; nothing was sent")
 
 
 def connect_problem(error: Exception) -> str:

@@ -175,7 +175,7 @@ class Call:
 
     def _unreachable(self, failure: Unsent) -> AgentError:
         origin = self._destination.send.origin
-        return AgentError("UNREACHABLE", f"{origin} could not be connected to ({failure}); nothing was sent. Check that it is up")
+        return AgentError("UNREACHABLE", f"could not connect to {origin} ({failure}); nothing was sent. Check that it is up")
 
     def _unknown(self, why: str) -> AgentError:
         return AgentError(

@@ -43,7 +43,7 @@ class Channel:
             self._request = _cipher(keys["alg"], parts["requestKey"])
             self._response = _cipher(keys["alg"], parts["responseKey"])
         except (KeyError, TypeError, ValueError):
-            raise AgentError("PROTOCOL_ERROR", "the keys for sealed bodies make no sense; check the sidecar's version") from None
+            raise AgentError("PROTOCOL_ERROR", "the keys for sealed bodies cannot be used; check the sidecar's version") from None
         self._request_aad, self._response_aad = parts["requestAad"], parts["responseAad"]
 
     def seal(self, plain: bytes) -> bytes:

@@ -248,7 +248,7 @@ class Core:
         if not self.can_authenticate():
             raise AgentError(
                 "UNKNOWN_DESTINATION",
-                "nothing names destinations: there is no authenticator; for a session made by hand give `routes`",
+                "no destinations are known: there is no authenticator; for a session made by hand give `routes`",
             )
         await self._together("routes", self._read_routes, deadline)
 
@@ -380,5 +380,5 @@ def _draw_again_after(error: AgentError, since_secs: float) -> float | None:
 def _ambiguous_draw() -> AgentError:
     return AgentError(
         "OUTCOME_UNKNOWN",
-        "the connection ended after a token was asked for; it may have been handed out and is lost. Asking again draws another",
+        "the connection ended after a token was requested; the token may have been handed out and lost. Asking again draws another",
     )

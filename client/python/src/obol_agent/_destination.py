@@ -136,7 +136,7 @@ def find_destination(routes: Sequence[Route], wanted: Wanted) -> Destination | N
         return None
     if len(pairs) > 1:
         names = ", ".join(f"{tool} ({audience})" for audience, tool in list(pairs)[:10])
-        raise AgentError("TOOL_REQUIRED", f"several tools are granted there; say which with `tool`: {names}")
+        raise AgentError("TOOL_REQUIRED", f"several tools are granted there; name one with `tool`: {names}")
     ((audience, tool), route), = pairs.items()
     return Destination(audience, tool, _gated(wanted.url, route.via), route.sealed)
 

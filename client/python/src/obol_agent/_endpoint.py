@@ -112,7 +112,7 @@ def check_peer(sock: socket.socket, path: str, trusted: frozenset[int | None]) -
     """Before a byte is sent: who listens, by the kernel's word."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        raise AgentError("UNTRUSTED_DAEMON", "the user behind a socket cannot be told on this system")
+        raise AgentError("UNTRUSTED_DAEMON", "this system cannot tell which user is behind a socket")
     _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     if uid not in trusted:
         raise _foreign(path, "process behind", uid)

@@ -24,7 +24,7 @@ def hello(client: str) -> bytes:
 
 
 def nonsense() -> AgentError:
-    return AgentError("PROTOCOL_ERROR", "the daemon's answer makes no sense; check its version")
+    return AgentError("PROTOCOL_ERROR", "the daemon's answer cannot be understood; check its version")
 
 
 class Decoder:

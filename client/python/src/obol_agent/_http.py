@@ -140,7 +140,7 @@ async def _read_head(stream: Stream, method: str, deadline: Deadline) -> Answer:
             return answer
         if answer.status == 101:
             break
-    raise Unanswered("the answer is not one of HTTP")
+    raise Unanswered("the answer is not HTTP")
 
 
 async def _more(stream: Stream, secs: float) -> bytes:
@@ -157,10 +157,10 @@ def _parse_head(head: bytes, stream: Stream, method: str, pause_secs: float) -> 
     for line in lines:
         header = _HEADER.fullmatch(line)
         if not header:
-            raise Unanswered("the answer is not one of HTTP")
+            raise Unanswered("the answer is not HTTP")
         headers.append((header[1].decode("latin-1"), header[2].decode("latin-1")))
     if not status:
-        raise Unanswered("the answer is not one of HTTP")
+        raise Unanswered("the answer is not HTTP")
     answer = Answer(stream, int(status[2]), (status[3] or b"").decode("latin-1"), Headers(headers), pause_secs)
     answer.frame(method, status[1] == b"1")
     return answer
@@ -195,11 +195,11 @@ class Answer:
             self._left = 0
         elif codings:
             if [coding.lower() for coding in codings] != ["chunked"] or lengths:
-                raise Unanswered("the answer is not one of HTTP")
+                raise Unanswered("the answer is not HTTP")
             self._left = None
         elif lengths:
             if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-                raise Unanswered("the answer is not one of HTTP")
+                raise Unanswered("the answer is not HTTP")
             self._left = int(lengths[0])
         else:
             self._left, self._keep = -1, False
@@ -301,7 +301,7 @@ class Answer:
         if self._in_chunk == 0:
             size = re.fullmatch(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\r\n]*)?", await self._line())
             if not size:
-                raise Unanswered("the answer is not one of HTTP")
+                raise Unanswered("the answer is not HTTP")
             self._in_chunk = int(size[1], 16)
             if self._in_chunk == 0:
                 for _ in range(100):
@@ -313,17 +313,17 @@ class Answer:
         piece, self._buffer = piece[: self._in_chunk], piece[self._in_chunk :]
         self._in_chunk -= len(piece)
         if self._in_chunk == 0 and await self._line():
-            raise Unanswered("the answer is not one of HTTP")
+            raise Unanswered("the answer is not HTTP")
         return piece
 
     async def _line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:
             if len(self._buffer) > MAX_LINE_BYTES:
-                raise Unanswered("the answer is not one of HTTP")
+                raise Unanswered("the answer is not HTTP")
             self._buffer += await _more(self._stream, self._pause_secs)
         line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
         return line
 
 
 def cut() -> AgentError:
-    return AgentError("OUTCOME_UNKNOWN", "the answer was cut or stood still; the call was carried out, at least in part")
+    return AgentError("OUTCOME_UNKNOWN", "the answer was cut off or stalled; the call was carried out, at least in part")

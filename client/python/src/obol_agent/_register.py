@@ -51,10 +51,10 @@ class Registering:
             prompt = _prompt(answer)
             raise AgentError("APPROVAL_PENDING", f"a human has not yet approved this agent: obol approve {prompt.code}", prompt._asdict())
         code, message = {
-            "denied": ("APPROVAL_DENIED", "a human said no; ask them, then register again"),
+            "denied": ("APPROVAL_DENIED", "a human denied the agent; ask them why, then register again"),
             "expired": ("EXPIRED", "nobody decided about the registration in time; register again"),
             "none": ("NOT_REGISTERED", "the registration is gone; register again"),
-        }.get(str(state), ("PROTOCOL_ERROR", "the authenticator's answer makes no sense; check its version"))
+        }.get(str(state), ("PROTOCOL_ERROR", "the authenticator's answer cannot be understood; check its version"))
         raise AgentError(code, message)
 
 

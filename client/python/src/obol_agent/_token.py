@@ -27,7 +27,7 @@ class Token:
     def reveal(self) -> str:
         """The token, base64url. Keep it out of logs."""
         if self._text is None:
-            raise AgentError("INVALID_ARGUMENT", "this token is over: it was used in its `with`; draw another")
+            raise AgentError("INVALID_ARGUMENT", "this token was used up in its `with`; draw another")
         return self._text
 
     def authorization(self) -> str:
@@ -52,7 +52,7 @@ class Token:
         return f"Token({self.tool!r}, redacted)"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a token is not written down")
+        raise TypeError("a token cannot be serialised")
 
 
 def read_token(answer: dict[str, Any]) -> Token:
@@ -62,6 +62,6 @@ def read_token(answer: dict[str, Any]) -> Token:
     plain = isinstance(text, str) and _TEXT.fullmatch(text) and isinstance(tool, str) and isinstance(expires_at, int)
     proven = pop is None or (isinstance(proof, str) and _PROOF.fullmatch(proof))
     if not plain or not proven or not (channel is None or isinstance(channel, dict)):
-        raise AgentError("PROTOCOL_ERROR", "the sidecar's answer makes no sense; check its version")
+        raise AgentError("PROTOCOL_ERROR", "the sidecar's answer cannot be understood; check its version")
     assert isinstance(text, str) and isinstance(tool, str) and isinstance(expires_at, int)
     return Token(text, tool, expires_at, proof, channel)

@@ -22,7 +22,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         );
     }
     if !request.method().as_str().bytes().all(is_token) {
-        return Err("the method holds what a method does not");
+        return Err("the method has invalid characters");
     }
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Err(":scheme is not https");
@@ -31,7 +31,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         return Err("there are more than 96 headers");
     }
     if headers.keys().any(|name| is_of_a_connection(name) && !READ_HERE.contains(name)) {
-        return Err("there is a header that is of a connection of HTTP/1.1");
+        return Err("there is a connection header of HTTP/1.1");
     }
     let authority = uri.authority().map(http::uri::Authority::as_str);
     check_host(authority, headers)?;
@@ -48,7 +48,7 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
 /// One name of the server, whether it is said once or twice.
 fn check_host(authority: Option<&str>, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let (host, None) = (hosts.next(), hosts.next()) else { return Err("there are several Host") };
+    let (host, None) = (hosts.next(), hosts.next()) else { return Err("there are several Host headers") };
     let named = match (authority, host) {
         (Some(authority), Some(host)) if !authority.as_bytes().eq_ignore_ascii_case(host) => {
             return Err("Host is not :authority");

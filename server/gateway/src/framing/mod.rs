@@ -158,9 +158,9 @@ fn inspect(head: &[u8]) -> Result<End, &'static str> {
         let (name, value) = header(line)?;
         match name.to_ascii_lowercase().as_slice() {
             b"host" => hosts += 1,
-            b"content-length" if length.is_some() => return Err("there are several Content-Length"),
+            b"content-length" if length.is_some() => return Err("there are several Content-Length headers"),
             b"content-length" => length = Some(number(value).ok_or("Content-Length is not one number")?),
-            b"transfer-encoding" if coded => return Err("there are several Transfer-Encoding"),
+            b"transfer-encoding" if coded => return Err("there are several Transfer-Encoding headers"),
             b"transfer-encoding" if !value.eq_ignore_ascii_case(b"chunked") => {
                 return Err("Transfer-Encoding is not chunked");
             }
@@ -173,7 +173,7 @@ fn inspect(head: &[u8]) -> Result<End, &'static str> {
         }
     }
     if hosts > 1 || (hosts == 0 && is_1_1) {
-        return Err("there is not one Host");
+        return Err("there is not exactly one Host");
     }
     match (length, coded) {
         (Some(_), true) => Err("there is a Content-Length beside Transfer-Encoding"),
@@ -219,13 +219,13 @@ fn request_line(line: &[u8]) -> Result<bool, &'static str> {
 
 fn header(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err("a header goes on in the next line");
+        return Err("a header continues on the next line");
     }
     let colon = line.iter().position(|byte| *byte == b':').ok_or("a header has no colon")?;
     let (name, value) = line.split_at_checked(colon).ok_or("a header has no colon")?;
     let value = value.get(1..).unwrap_or_default();
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-        return Err("a header's name holds what a name does not");
+        return Err("a header's name has invalid characters");
     }
     if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
         return Err("a header holds a control character");
