@@ -17,8 +17,8 @@ use ml_kem::kem::TryKeyInit as _;
 use ml_kem::ml_kem_768::{DecapsulationKey, EncapsulationKey};
 use obol_benches::rows::{self, Row, Target, Unit};
 use obol_handshake::{
-    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Offer, Pending, Prologue, Proof, Purpose,
-    Random, Responder, reply,
+    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Pending, Prologue, Proof, Purpose, Random,
+    Responder, SuiteOffer, reply,
 };
 use obol_token::Suite;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -58,7 +58,7 @@ impl World {
         let header = Header {
             purpose: Purpose::Session,
             suite,
-            offer: Offer::of(&Suite::ALL),
+            offer: SuiteOffer::of(&Suite::ALL),
             authority_key: service.key().id(),
         };
         Self {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Target, Unit};
-use obol_policy::{AgentFacts, DecisionCache, HumanFacts, Moment, PolicySource, PolicyVersion};
+use obol_policy::{AgentFacts, DecisionCache, HumanFacts, Occasion, PolicySource, PolicyVersion};
 
 const TOOLS: usize = 50;
 const OFFERS: usize = 4;
@@ -51,7 +51,7 @@ fn main() {
     Row::new("policy", "load and check such a version, p50", Unit::Nanoseconds, times.0).record();
 }
 
-const MOMENT: Moment = Moment { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
+const MOMENT: Occasion = Occasion { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
 
 /// Median and 99th percentile, in nanoseconds.
 fn measure<T>(samples: usize, mut run: impl FnMut() -> Option<T>) -> (f64, f64) {

@@ -28,7 +28,7 @@ use obol_ipc::as_control::{DisableParams, DisableScope, InviteServerParams};
 use obol_ipc::names::{PeerName, Reason};
 use obol_probe::stop::Stop;
 use obol_resource::provision::{Follower, Lease, join};
-use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use obol_verify::{MemorySessionTable, SessionTable as _, SystemClock};
 use obol_world::authority::{AsProcess, write_policy};
 use obol_world::{certificates, home, now};
@@ -115,7 +115,7 @@ impl Service {
         let place = |end: &str| self.home.path().join(format!("{name}.{end}"));
         let identity = Identity::open_or_create(&place("identity"), &place("key")).expect("a new identity");
         let service = Pinned::parse(&self.process.pin()).expect("the service's pin");
-        let options = ConnectOptions::new().ca_file(&self.certificate);
+        let options = UplinkOptions::new().ca_file(&self.certificate);
         let mut agent = Authenticator::new(service, identity, &options).expect("an authenticator");
         let wishes = Wishes {
             name: name.to_owned(),
@@ -156,7 +156,7 @@ impl Service {
         let invitation = InviteServerParams { audience: audience.clone(), suites: (1..=4).collect() };
         let code = operator.invite_server(invitation).expect("a code").ticket;
         let service = Pinned::parse(&self.process.pin()).expect("the service's pin");
-        let options = ConnectOptions::new().ca_file(&self.certificate);
+        let options = UplinkOptions::new().ca_file(&self.certificate);
         let mut uplink = Uplink::new(service, &options).expect("an uplink");
         let key = IdentityKey::generate(&mut SystemRandom);
         join(&mut uplink, &key, code.expose(), now()).await.expect("it joins");

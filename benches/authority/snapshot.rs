@@ -182,7 +182,7 @@ fn plan(agent: &Agent, origin: &str, epoch: u64, presented: Vec<[u8; 32]>, id: S
         delegation_depth: 0,
         require_pop: false,
         trust_level: 2,
-        approval: obol_session::Approval::None,
+        approval: obol_session::ApprovalRule::None,
         purpose: None,
         ttl: 60,
     };

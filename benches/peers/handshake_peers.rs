@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use obol_benches::rows::{self, Row, Unit};
 use obol_handshake::{
-    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Offer, Pending, Prologue, Proof, Purpose,
+    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, SuiteOffer, Pending, Prologue, Proof, Purpose,
     Random, Responder, reply,
 };
 use obol_token::Suite;
@@ -42,7 +42,7 @@ impl World {
         let header = Header {
             purpose: Purpose::Session,
             suite,
-            offer: Offer::of(&Suite::ALL),
+            offer: SuiteOffer::of(&Suite::ALL),
             authority_key: service.key().id(),
         };
         Self { suite, service, service_private, agent: IdentityKey::generate(&mut System), header }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use obol_handshake::{
-    AuthoritySecret, AwaitsReply, CookieRing, Header, IdentityKey, Initiator, Offer, Prologue, Purpose,
+    AuthoritySecret, AwaitsReply, CookieRing, Header, IdentityKey, Initiator, SuiteOffer, Prologue, Purpose,
     Random, Responder, reply,
 };
 use obol_token::Suite;
@@ -70,7 +70,7 @@ impl Genuine {
             let header = Header {
                 purpose: Purpose::Session,
                 suite,
-                offer: Offer::of(&Suite::ALL),
+                offer: SuiteOffer::of(&Suite::ALL),
                 authority_key: world.service.key().id(),
             };
             let seed = 10_000 * number;

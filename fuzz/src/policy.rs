@@ -1,6 +1,6 @@
 //! A catalogue and policies to begin with, and an agent to ask about.
 
-use obol_policy::{AgentFacts, HumanFacts, Moment};
+use obol_policy::{AgentFacts, HumanFacts, Occasion};
 
 /// A catalogue with everything in it that one can have.
 pub const CATALOGUE: &str = r#"org = "example"
@@ -38,7 +38,7 @@ unless { principal is Obol::Human }; // a comment; with a semicolon
 "#;
 
 /// When it is asked.
-pub const MOMENT: Moment = Moment { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
+pub const MOMENT: Occasion = Occasion { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
 
 /// Who it is asked about.
 pub fn agent() -> AgentFacts {

@@ -3,11 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use obol_atp::discovery::Discovered;
-use obol_atp::{Endpoint, Host};
+use obol_atp::{AtpEndpoint, Host};
 use obol_fuzz::seeds;
 
 /// By another grammar than the one that is judged.
-fn is_allowed(endpoint: &Endpoint) -> bool {
+fn is_allowed(endpoint: &AtpEndpoint) -> bool {
     let Some(rest) = endpoint.as_str().strip_prefix("https://") else { return false };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let at_host = authority == "api.example.com"

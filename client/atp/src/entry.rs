@@ -1,6 +1,6 @@
 //! A token as it is kept, and when it is due.
 
-use obol_atp::{Endpoint, ScopeSet};
+use obol_atp::{AtpEndpoint, ScopeSet};
 use obol_secret::json;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -63,7 +63,7 @@ struct Issued {
 
 impl Entry {
     /// Reads an answer; `None` if it holds no token of the right form with an end and scopes.
-    pub(crate) fn from_answer(method: Method, endpoint: &Endpoint, body: &[u8], now: u64) -> Option<Self> {
+    pub(crate) fn from_answer(method: Method, endpoint: &AtpEndpoint, body: &[u8], now: u64) -> Option<Self> {
         let issued: Issued = json::parse(body).ok()?;
         let granted = issued.scopes_granted.or(issued.scopes)?;
         let granted = ScopeSet::from_texts(granted.iter().map(String::as_str))?;
@@ -168,7 +168,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_answer_without_a_true_end_is_none() {
-        let endpoint: Endpoint = "https://a.example/t".parse().unwrap();
+        let endpoint: AtpEndpoint = "https://a.example/t".parse().unwrap();
         let now = 1_767_225_600_000;
         let read = |text: &str| Entry::from_answer(Method::Master, &endpoint, text.as_bytes(), now);
         let ours = read(r#"{"token":"t","expires_in":60,"scopes_granted":["a"]}"#).unwrap();

@@ -35,12 +35,12 @@ mod secrets;
 mod state;
 mod token;
 
-pub use obol_atp::{AgentId, Endpoint, Host, sign_atp_body, verify_atp_signature};
+pub use obol_atp::{AgentId, AtpEndpoint, Host, sign_atp_body, verify_atp_signature};
 
 pub use client::Client;
 pub use error::AtpError;
 pub use keychain::KeychainChoice;
 pub use machine::generate_agent_id;
 pub use options::{AgentIdMode, Options};
-pub use refresh::{LastFailure, Refresher, Status};
-pub use token::{Revocation, Token, TokenRequest, Verdict};
+pub use refresh::{HostStatus, LastFailure, Refresher};
+pub use token::{Revocation, Token, TokenRequest, TokenVerdict};

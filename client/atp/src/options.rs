@@ -4,7 +4,7 @@ use core::str::FromStr;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use obol_atp::{Endpoint, Host};
+use obol_atp::{AtpEndpoint, Host};
 
 use crate::connect::Connector;
 use crate::error::AtpError;
@@ -40,7 +40,7 @@ pub struct Options {
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) ca_file: Option<PathBuf>,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<AtpEndpoint>,
     pub(crate) allow_private: Vec<Host>,
     pub(crate) masters: HashMap<Host, PathBuf>,
     pub(crate) agent_id_mode: AgentIdMode,
@@ -105,7 +105,7 @@ impl Options {
 
     /// Endpoints to use even though they are not at the host whose document names them.
     #[must_use]
-    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = AtpEndpoint>) -> Self {
         self.endpoints = endpoints.into_iter().collect();
         self
     }

@@ -24,7 +24,7 @@ const LEAST_SLEEP: Duration = Duration::from_millis(20);
 
 /// How it stands with one host's token.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Status {
+pub struct HostStatus {
     /// When the kept token ends, in Unix milliseconds; `None` if there is none.
     pub expires_at: Option<u64>,
     /// When it is refreshed.
@@ -102,7 +102,7 @@ impl Client {
     ///
     /// # Errors
     /// [`AtpError`] if the list of hosts or the keychain cannot be read.
-    pub async fn status(&self) -> Result<BTreeMap<Host, Status>, AtpError> {
+    pub async fn status(&self) -> Result<BTreeMap<Host, HostStatus>, AtpError> {
         let (hosts, mut failures) = (self.0.state.hosts()?, self.0.state.failures());
         let mut all = BTreeMap::new();
         for name in hosts.fresh.keys().chain(&hosts.revocations) {
@@ -113,7 +113,7 @@ impl Client {
             let ended_here = self.0.ended.lock().get(&host).map(|(why, _)| why.clone());
             // A token that came since began anew.
             let ended = failed.as_ref().filter(|failed| failed.ended && failed.token_ends == expires_at);
-            let status = Status {
+            let status = HostStatus {
                 expires_at,
                 due_at: entry.as_ref().map(Entry::due_at),
                 failures: self.0.back_off.count(&host).max(failed.as_ref().map_or(0, |failed| failed.count)),

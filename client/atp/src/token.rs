@@ -1,6 +1,6 @@
 //! What an agent asks for, and what it gets.
 
-use obol_atp::{Scope, ScopeSet, purpose};
+use obol_atp::{AtpScope, ScopeSet, purpose};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -22,7 +22,7 @@ impl TokenRequest {
         let wrong = AtpError::Argument(
             "ask for 1 to 32 scopes, each of 1 to 64 characters of A-Z a-z 0-9 . _ : / * -",
         );
-        let scopes: Result<Vec<Scope>, _> = scopes.into_iter().map(Scope::new).collect();
+        let scopes: Result<Vec<AtpScope>, _> = scopes.into_iter().map(AtpScope::new).collect();
         match scopes {
             Ok(scopes) if (1..=obol_atp::MAX_SCOPES).contains(&scopes.len()) => {
                 Ok(Self { scopes: scopes.into_iter().collect(), purpose: None })
@@ -78,7 +78,7 @@ impl core::fmt::Debug for Token {
 
 /// What an issuer says about a token.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
-pub struct Verdict {
+pub struct TokenVerdict {
     /// Whether it is valid.
     pub valid: bool,
     /// Its scopes.

@@ -9,7 +9,7 @@ use crate::scope::ScopeSet;
 /// Every refusal, by the name that stands in its `error`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum ErrorCode {
+pub enum AtpErrorCode {
     /// 400: the form is wrong; the description names the field.
     InvalidRequest,
     /// 405: the route does not allow the method.
@@ -44,7 +44,7 @@ pub enum ErrorCode {
     Unavailable,
 }
 
-impl ErrorCode {
+impl AtpErrorCode {
     /// All of them, in the order in which metrics list them.
     pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
@@ -97,7 +97,7 @@ impl ErrorCode {
     }
 }
 
-impl fmt::Display for ErrorCode {
+impl fmt::Display for AtpErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -105,8 +105,8 @@ impl fmt::Display for ErrorCode {
 
 /// The body of a refusal.
 #[derive(Serialize, Debug)]
-pub struct Refusal<'a> {
-    /// An [`ErrorCode`].
+pub struct AtpRefusal<'a> {
+    /// An [`AtpErrorCode`].
     pub error: &'static str,
     /// For people; never holds a value that was sent.
     pub error_description: &'a str,

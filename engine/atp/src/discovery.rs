@@ -8,7 +8,7 @@ use core::fmt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::endpoint::{Endpoint, Host};
+use crate::endpoint::{AtpEndpoint, Host};
 use crate::scope::ScopeSet;
 
 /// The longest document, in bytes.
@@ -22,7 +22,7 @@ const ID: &str = "{id}";
 #[derive(Clone, Debug)]
 pub struct Published<'a> {
     /// The token endpoint.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a AtpEndpoint,
     /// The provider's name.
     pub name: &'a str,
     /// Scopes on offer.
@@ -85,18 +85,18 @@ pub struct Discovered {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SignedEndpoints {
     /// Where tokens are asked for; also the `aud` of what is signed.
-    pub token: Endpoint,
+    pub token: AtpEndpoint,
     /// Where tokens are checked.
-    pub verify: Endpoint,
+    pub verify: AtpEndpoint,
     /// Where tokens are revoked.
-    pub revoke: Endpoint,
+    pub revoke: AtpEndpoint,
 }
 
 /// The routes of the master dialect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MasterRoutes {
     /// Where tokens are issued.
-    pub issue: Endpoint,
+    pub issue: AtpEndpoint,
     /// Where one is rotated.
     pub rotate: Option<RouteOfId>,
     /// Where one is revoked.
@@ -112,7 +112,7 @@ pub struct RouteOfId {
 
 impl RouteOfId {
     /// The route of one token. `None` for an id that is not plain: it must not reach another path.
-    pub fn of(&self, id: &str) -> Option<Endpoint> {
+    pub fn of(&self, id: &str) -> Option<AtpEndpoint> {
         let plain = (1..=128).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         if plain { format!("{}{id}{}", self.before, self.after).parse().ok() } else { None }
@@ -184,7 +184,7 @@ impl Discovered {
     ///
     /// # Errors
     /// [`DiscoveryError`] says why there is nothing to work with.
-    pub fn read(json: &[u8], host: &Host, listed: &[Endpoint]) -> Result<Self, DiscoveryError> {
+    pub fn read(json: &[u8], host: &Host, listed: &[AtpEndpoint]) -> Result<Self, DiscoveryError> {
         if json.len() > MAX_DOCUMENT_BYTES {
             return Err(DiscoveryError::TooLong);
         }
@@ -203,12 +203,12 @@ impl Discovered {
 
 struct Rules<'a> {
     host: &'a Host,
-    listed: &'a [Endpoint],
+    listed: &'a [AtpEndpoint],
 }
 
 impl Rules<'_> {
-    fn endpoint(&self, member: &'static str, text: &str) -> Result<Endpoint, DiscoveryError> {
-        let endpoint: Endpoint = text.parse().map_err(|_| DiscoveryError::Endpoint(member))?;
+    fn endpoint(&self, member: &'static str, text: &str) -> Result<AtpEndpoint, DiscoveryError> {
+        let endpoint: AtpEndpoint = text.parse().map_err(|_| DiscoveryError::Endpoint(member))?;
         if self.host.covers(endpoint.host()) || self.listed.contains(&endpoint) {
             return Ok(endpoint);
         }
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let endpoint: Endpoint = "https://api.example.com/v1/agent-tokens".parse().unwrap();
+        let endpoint: AtpEndpoint = "https://api.example.com/v1/agent-tokens".parse().unwrap();
         let scopes = ScopeSet::from_texts(["read"]).unwrap();
         let published = Published {
             endpoint: &endpoint,

@@ -107,7 +107,7 @@ impl fmt::Display for Host {
 
 /// An absolute URL of the protocol: scheme, host and path. As text it is exactly what was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Endpoint {
+pub struct AtpEndpoint {
     text: Box<str>,
     authority_start: usize,
     path_start: usize,
@@ -117,7 +117,7 @@ pub struct Endpoint {
 const SECURE: &str = "https://";
 const PLAIN: &str = "http://";
 
-impl Endpoint {
+impl AtpEndpoint {
     /// Reads a provider's own endpoint: like the others, or `http://localhost:PORT/…` for a provider without TLS on this
     /// machine.
     ///
@@ -200,7 +200,7 @@ fn is_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_segment))
 }
 
-impl FromStr for Endpoint {
+impl FromStr for AtpEndpoint {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
@@ -208,7 +208,7 @@ impl FromStr for Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for AtpEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_one_spelling() {
-        let endpoint: Endpoint = "https://api.example.com/v1/agent-tokens".parse().unwrap();
+        let endpoint: AtpEndpoint = "https://api.example.com/v1/agent-tokens".parse().unwrap();
         assert_eq!((endpoint.origin(), endpoint.path()), ("https://api.example.com", "/v1/agent-tokens"));
         assert_eq!(
             endpoint.join("/verify").unwrap().as_str(),
@@ -290,17 +290,17 @@ mod tests {
             "https://api.example.com/x/",
             "//api.example.com/x",
         ] {
-            assert!(bad.parse::<Endpoint>().is_err(), "{bad:?}");
+            assert!(bad.parse::<AtpEndpoint>().is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn only_a_provider_on_this_machine_goes_without_tls() {
-        let endpoint = Endpoint::for_provider("http://localhost:8710/v1/agent-tokens").unwrap();
+        let endpoint = AtpEndpoint::for_provider("http://localhost:8710/v1/agent-tokens").unwrap();
         assert_eq!((endpoint.origin(), endpoint.is_secure()), ("http://localhost:8710", false));
-        assert!(Endpoint::for_provider("http://localhost.evil.com/x").is_err());
-        assert!(Endpoint::for_provider("http://example.com/x").is_err());
-        assert!("http://localhost:8710/x".parse::<Endpoint>().is_err());
+        assert!(AtpEndpoint::for_provider("http://localhost.evil.com/x").is_err());
+        assert!(AtpEndpoint::for_provider("http://example.com/x").is_err());
+        assert!("http://localhost:8710/x".parse::<AtpEndpoint>().is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! - [`discovery`]: the document that says where a provider's endpoints are, written and read. It yields only HTTPS URLs
 //!   at the requested host.
 //! - [`master`]: the dialect with a long-lived credential instead of signatures.
-//! - [`Endpoint`], [`Scope`], [`AgentId`], [`purpose`]: the protocol's terms, each with its own rules.
+//! - [`AtpEndpoint`], [`AtpScope`], [`AgentId`], [`purpose`]: the protocol's terms, each with its own rules.
 //!
 //! # What it promises
 //!
@@ -36,12 +36,12 @@ mod text;
 mod vectors;
 
 pub use agent_id::AgentId;
-pub use answer::{ErrorCode, Refusal, TokenAnswer};
+pub use answer::{AtpErrorCode, AtpRefusal, TokenAnswer};
 pub use body::{
-    Authentic, Body, BodyError, KeyUsed, MAX_WINDOW_BACK_SECS, RevokeBody, Signed, TokenBody, Window,
+    Authentic, Body, BodyError, KeyUsed, MAX_WINDOW_BACK_SECS, RevokeBody, Signed, TimestampWindow, TokenBody,
 };
-pub use endpoint::{Endpoint, Host, Malformed};
-pub use scope::{MAX_SCOPES, NotAScope, Scope, ScopeSet};
+pub use endpoint::{AtpEndpoint, Host, Malformed};
+pub use scope::{AtpScope, MAX_SCOPES, NotAScope, ScopeSet};
 pub use signature::{
     MAX_SECRET_BYTES, MIN_SECRET_BYTES, NoCanonicalForm, Secret, Signature, UnfitSecret, canonical,
     sign_atp_body, verify_atp_signature,

@@ -12,7 +12,7 @@ pub const MAX_SCOPES: usize = 32;
 
 /// One scope: 1 to 64 characters of `A-Z a-z 0-9 . _ : / * -`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Scope(Box<str>);
+pub struct AtpScope(Box<str>);
 
 /// The text is not a scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +32,7 @@ pub(crate) fn is_scope(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/*-".contains(&byte))
 }
 
-impl Scope {
+impl AtpScope {
     /// Reads a scope.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Scope {
     }
 }
 
-impl core::str::FromStr for Scope {
+impl core::str::FromStr for AtpScope {
     type Err = NotAScope;
 
     fn from_str(text: &str) -> Result<Self, NotAScope> {
@@ -55,13 +55,13 @@ impl core::str::FromStr for Scope {
     }
 }
 
-impl core::borrow::Borrow<str> for Scope {
+impl core::borrow::Borrow<str> for AtpScope {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for AtpScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -69,7 +69,7 @@ impl fmt::Display for Scope {
 
 /// Distinct scopes, sorted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ScopeSet(BTreeSet<Scope>);
+pub struct ScopeSet(BTreeSet<AtpScope>);
 
 impl ScopeSet {
     /// Whether a scope is one of them, byte for byte.
@@ -84,7 +84,7 @@ impl ScopeSet {
 
     /// Sorted by bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.iter().map(Scope::as_str)
+        self.0.iter().map(AtpScope::as_str)
     }
 
     /// How many there are.
@@ -106,7 +106,7 @@ impl ScopeSet {
     pub fn from_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut set = BTreeSet::new();
         for text in texts {
-            if set.len() == MAX_SCOPES || !set.insert(Scope::new(text).ok()?) {
+            if set.len() == MAX_SCOPES || !set.insert(AtpScope::new(text).ok()?) {
                 return None;
             }
         }
@@ -114,8 +114,8 @@ impl ScopeSet {
     }
 }
 
-impl FromIterator<Scope> for ScopeSet {
-    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+impl FromIterator<AtpScope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = AtpScope>>(scopes: I) -> Self {
         Self(scopes.into_iter().collect())
     }
 }
@@ -147,6 +147,6 @@ mod tests {
         let many: Vec<String> = (0..33).map(|n| n.to_string()).collect();
         assert!(ScopeSet::from_texts(many.iter().take(32).map(String::as_str)).is_some());
         assert!(ScopeSet::from_texts(many.iter().map(String::as_str)).is_none());
-        assert!(Scope::new(&"x".repeat(64)).is_ok() && Scope::new(&"x".repeat(65)).is_err());
+        assert!(AtpScope::new(&"x".repeat(64)).is_ok() && AtpScope::new(&"x".repeat(65)).is_err());
     }
 }

@@ -45,7 +45,7 @@ pub use entry::{Decision, Entry, Event, RequestTag};
 pub use inbox::{Suspended, Totals};
 pub use log::{AuditLog, Reservation};
 pub use options::{ChainMark, LogOptions, NotAMark};
-pub use reader::{Line, NotAPlace, Page, Place};
+pub use reader::{Line, LogPage, NotAPlace, Place};
 pub use recover::LogOpenError;
 pub use time::iso;
 pub use writer::SYNC_WITHIN;

@@ -127,7 +127,7 @@ impl FromStr for Place {
 
 /// Some lines, and what is known of all that were read to find them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Page {
+pub struct LogPage {
     /// The lines that were wanted, the newest first.
     pub lines: Vec<Line>,
     /// Where the next page ends; `None` where the log begins, or goes on in files that are not there.
@@ -151,7 +151,7 @@ impl AuditLog {
         before: Option<Place>,
         most: usize,
         wanted: impl Fn(&Line) -> bool,
-    ) -> io::Result<Page> {
+    ) -> io::Result<LogPage> {
         // What cannot be made durable is read as far as it is there.
         let _not_durable = self.sync();
         let mut walk = Walk::new(&self.source.key, most, &wanted);
@@ -241,7 +241,7 @@ struct Walk<'a> {
     key: &'a ChainKey,
     most: usize,
     wanted: &'a dyn Fn(&Line) -> bool,
-    page: Page,
+    page: LogPage,
     newer: Option<Newer>,
     /// What lies between the line that follows and the next good one, and is none: the newest first.
     strange: Vec<Vec<u8>>,
@@ -255,7 +255,7 @@ impl<'a> Walk<'a> {
             key,
             most,
             wanted,
-            page: Page::default(),
+            page: LogPage::default(),
             newer: None,
             strange: Vec::new(),
             strange_bytes: 0,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use crate::head::{Head, HeadFile};
-use crate::verify::{Kind, Report, VerifyError, files_of, verify};
+use crate::verify::{LogProblemKind, Report, VerifyError, files_of, verify};
 use crate::{AuditLog, ChainKey, Decision, Entry, Event, LogOpenError, LogOptions, Party, RequestTag};
 
 fn key() -> ChainKey {
@@ -75,7 +75,7 @@ fn hand_out(log: &AuditLog, n: u64) {
     });
 }
 
-fn kinds(report: &Report) -> Vec<(Kind, u64)> {
+fn kinds(report: &Report) -> Vec<(LogProblemKind, u64)> {
     report.problems.iter().map(|problem| (problem.kind, problem.line)).collect()
 }
 
@@ -108,10 +108,10 @@ fn an_honest_log_is_good_also_across_restarts_and_files() {
     assert!(!text.contains(&"a".repeat(22)), "a jti is not written");
     // A file that is not there is missed, whichever it is, unless the log is read from a later one on.
     let report = verify(&[&files[..1], &files[2..]].concat(), Some(&key()), None).unwrap();
-    assert_eq!(kinds(&report)[0].0, Kind::Removed);
+    assert_eq!(kinds(&report)[0].0, LogProblemKind::Removed);
     assert!(verify(&files[1..], Some(&key()), Some(&place.head())).unwrap().is_good());
     let cut = verify(&files[..2], Some(&key()), Some(&place.head())).unwrap();
-    assert_eq!(kinds(&cut), [(Kind::Truncated, 0)]);
+    assert_eq!(kinds(&cut), [(LogProblemKind::Truncated, 0)]);
 }
 
 #[test]
@@ -125,13 +125,13 @@ fn every_line_changed_removed_moved_or_added_is_named() {
         changed[index] = changed[index].replace("\"event\"", "\"evenT\"");
         place.put_lines(&changed);
         let report = place.verify();
-        assert!(kinds(&report).contains(&(Kind::Changed, line)), "changed {line}: {report:?}");
+        assert!(kinds(&report).contains(&(LogProblemKind::Changed, line)), "changed {line}: {report:?}");
 
         let mut removed = honest.clone();
         removed.remove(index);
         place.put_lines(&removed);
         let report = place.verify();
-        let kind = if index == last { Kind::Truncated } else { Kind::Removed };
+        let kind = if index == last { LogProblemKind::Truncated } else { LogProblemKind::Removed };
         assert_eq!(kinds(&report)[0].0, kind, "removed {line}: {report:?}");
 
         if index < last {
@@ -139,7 +139,7 @@ fn every_line_changed_removed_moved_or_added_is_named() {
             moved.swap(index, index + 1);
             place.put_lines(&moved);
             let report = place.verify();
-            assert!(kinds(&report).contains(&(Kind::Moved, line + 1)), "moved {line}: {report:?}");
+            assert!(kinds(&report).contains(&(LogProblemKind::Moved, line + 1)), "moved {line}: {report:?}");
         }
 
         let mut forged = honest.clone();
@@ -147,18 +147,18 @@ fn every_line_changed_removed_moved_or_added_is_named() {
         place.put_lines(&forged);
         let report = place.verify();
         if index > 1 && index < last {
-            assert_eq!(kinds(&report), [(Kind::Inserted, line)], "forged {line}: {report:?}");
+            assert_eq!(kinds(&report), [(LogProblemKind::Inserted, line)], "forged {line}: {report:?}");
         }
         assert!(!report.is_good(), "forged {line}");
 
         let mut copied = honest.clone();
         copied.insert(index + 1, honest[index].clone());
         place.put_lines(&copied);
-        assert_eq!(kinds(&place.verify()), [(Kind::Moved, line + 1)], "copied {line}");
+        assert_eq!(kinds(&place.verify()), [(LogProblemKind::Moved, line + 1)], "copied {line}");
 
         place.put_lines(&honest[..index]);
         if index > 0 {
-            assert_eq!(kinds(&place.verify()), [(Kind::Truncated, 0)], "cut before {line}");
+            assert_eq!(kinds(&place.verify()), [(LogProblemKind::Truncated, 0)], "cut before {line}");
         }
     }
     place.put_lines(&honest);
@@ -175,7 +175,7 @@ fn without_the_key_all_but_the_last_line_is_vouched_for_by_the_chain() {
         let mut changed = honest.clone();
         changed[index] = changed[index].replacen("2", "3", 1);
         place.put_lines(&changed);
-        assert!(kinds(&check()).contains(&(Kind::Changed, index as u64 + 1)), "{:?}", check());
+        assert!(kinds(&check()).contains(&(LogProblemKind::Changed, index as u64 + 1)), "{:?}", check());
         let mut removed = honest.clone();
         removed.remove(index);
         place.put_lines(&removed);
@@ -235,25 +235,25 @@ fn what_was_durable_and_is_gone_is_missed_at_the_next_start_and_by_every_check()
     let place = Place::with_lines(5);
     let honest = place.lines();
     place.put_lines(&honest[..4]);
-    assert_eq!(kinds(&place.verify()), [(Kind::Truncated, 0)]);
+    assert_eq!(kinds(&place.verify()), [(LogProblemKind::Truncated, 0)]);
     // Who cut it off lets the log write over the traces.
     drop(place.open());
     let report = place.verify();
-    assert_eq!(kinds(&report), [(Kind::Truncated, 5)], "{report:?}");
+    assert_eq!(kinds(&report), [(LogProblemKind::Truncated, 5)], "{report:?}");
     assert!(report.problems[0].message.starts_with("4 lines"), "{report:?}");
 
     fs::remove_file(place.path()).unwrap();
     drop(place.open());
-    assert_eq!(kinds(&place.verify()), [(Kind::Truncated, 1)], "the whole log was taken away");
+    assert_eq!(kinds(&place.verify()), [(LogProblemKind::Truncated, 1)], "the whole log was taken away");
 }
 
 #[test]
 fn a_head_that_was_taken_away_or_damaged_is_a_finding_now_and_after_the_next_start() {
-    for (what, kind) in [("gone", Kind::NoHead), ("unreadable", Kind::Unreadable)] {
+    for (what, kind) in [("gone", LogProblemKind::NoHead), ("unreadable", LogProblemKind::Unreadable)] {
         let place = Place::with_lines(8);
         let honest = place.lines();
         place.put_lines(&honest[..honest.len() - 3]);
-        if kind == Kind::NoHead {
+        if kind == LogProblemKind::NoHead {
             fs::remove_file(place.head()).unwrap();
         } else {
             fs::write(place.head(), "no head at all\n").unwrap();
@@ -263,11 +263,11 @@ fn a_head_that_was_taken_away_or_damaged_is_a_finding_now_and_after_the_next_sta
         assert!(!report.head_checked);
         drop(place.open());
         let report = place.verify();
-        assert_eq!(kinds(&report), [(Kind::NoHead, honest.len() as u64 - 2)], "{report:?}");
+        assert_eq!(kinds(&report), [(LogProblemKind::NoHead, honest.len() as u64 - 2)], "{report:?}");
         assert!(report.problems[0].message.contains(what) && report.head_checked, "{report:?}");
         // An emptied file is as good as none.
         fs::write(place.head(), "").unwrap();
-        assert_eq!(kinds(&place.verify())[0], (Kind::NoHead, 0));
+        assert_eq!(kinds(&place.verify())[0], (LogProblemKind::NoHead, 0));
     }
 }
 
@@ -306,7 +306,7 @@ fn who_remembers_the_chain_misses_it_when_log_and_head_are_gone() {
     assert!(log.begins() && log.mark().chain() != mark.chain());
     drop(log);
     let report = place.verify();
-    assert_eq!(kinds(&report), [(Kind::Truncated, 1)], "{report:?}");
+    assert_eq!(kinds(&report), [(LogProblemKind::Truncated, 1)], "{report:?}");
 
     // Put back together from an earlier copy.
     let place = Place::new();
@@ -317,7 +317,7 @@ fn who_remembers_the_chain_misses_it_when_log_and_head_are_gone() {
     }
     let later = format!("obol-audit 1 {} {}", mark.chain(), 1_000).parse().unwrap();
     drop(place.options().known(Some(later)).open(key()).unwrap());
-    assert_eq!(kinds(&place.verify())[0].0, Kind::Truncated);
+    assert_eq!(kinds(&place.verify())[0].0, LogProblemKind::Truncated);
     for wrong in ["", "obol-audit 1 ab", "obol-audit 2 ab 3", "obol-audit 1 ab x", "obol-audit 1ab 3"] {
         assert!(wrong.parse::<crate::ChainMark>().is_err(), "{wrong}");
     }
@@ -333,7 +333,7 @@ fn a_torn_line_that_is_changed_afterwards_is_tampering() {
     let mut changed = lines.clone();
     changed[4] = changed[4].replace("stop", "stoq");
     place.put_lines(&changed);
-    assert!(kinds(&place.verify()).contains(&(Kind::Changed, 6)), "{:?}", place.verify());
+    assert!(kinds(&place.verify()).contains(&(LogProblemKind::Changed, 6)), "{:?}", place.verify());
     let mut removed = lines;
     removed.remove(4);
     place.put_lines(&removed);
@@ -510,7 +510,7 @@ proptest! {
     }
 }
 
-fn page(log: &AuditLog, before: Option<crate::Place>, most: usize) -> crate::Page {
+fn page(log: &AuditLog, before: Option<crate::Place>, most: usize) -> crate::LogPage {
     log.page(before, most, |_| true).unwrap()
 }
 

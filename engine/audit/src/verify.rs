@@ -24,7 +24,7 @@ const MAX_LISTED: usize = 100;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Kind {
+pub enum LogProblemKind {
     /// Its bytes are not those that were written.
     Changed,
     /// It was never written here by who holds the key.
@@ -43,7 +43,7 @@ pub enum Kind {
     NoHead,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for LogProblemKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Changed => "changed",
@@ -60,13 +60,13 @@ impl fmt::Display for Kind {
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Problem {
+pub struct LogProblem {
     /// The file.
     pub file: PathBuf,
     /// The line in the file, counted from 1; 0 where none can be named.
     pub line: u64,
     /// What.
-    pub kind: Kind,
+    pub kind: LogProblemKind,
     /// The numbers (`n`) of the log's lines it is about, first and last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numbers: Option<(u64, u64)>,
@@ -78,7 +78,7 @@ pub struct Problem {
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Report {
     /// What is wrong; at most 100 entries.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<LogProblem>,
     /// How many problems there are in all.
     pub problem_count: u64,
     /// The files, in order.
@@ -123,7 +123,7 @@ impl Report {
         self.problem_count == 0
     }
 
-    fn problem(&mut self, problem: Problem) {
+    fn problem(&mut self, problem: LogProblem) {
         self.problem_count += 1;
         if self.problems.len() < MAX_LISTED {
             self.problems.push(problem);
@@ -311,18 +311,18 @@ struct Check<'a> {
 impl Check<'_> {
     fn read_head(&mut self, path: &Path, key: &ChainKey) -> Result<(), VerifyError> {
         match head::read(path, key).map_err(|error| VerifyError::Io(path.to_owned(), error.into()))? {
-            Found::Absent => self.report.problem(Problem {
+            Found::Absent => self.report.problem(LogProblem {
                 file: path.to_owned(),
                 line: 0,
-                kind: Kind::NoHead,
+                kind: LogProblemKind::NoHead,
                 numbers: None,
                 message: "the note of how far the log got is gone; who took it away may have cut lines off the log's end"
                     .to_owned(),
             }),
-            Found::Unreadable => self.report.problem(Problem {
+            Found::Unreadable => self.report.problem(LogProblem {
                 file: path.to_owned(),
                 line: 0,
-                kind: Kind::Unreadable,
+                kind: LogProblemKind::Unreadable,
                 numbers: None,
                 message: "the note of how far the log got is damaged, or sealed under another key".to_owned(),
             }),
@@ -351,7 +351,7 @@ impl Check<'_> {
             Some(_) => {
                 self.report(
                     &at,
-                    Kind::Changed,
+                    LogProblemKind::Changed,
                     None,
                     "the torn line this start declares is not as it was".to_owned(),
                 );
@@ -385,9 +385,19 @@ impl Check<'_> {
             let at = LineAt { file, line: *line };
             if index < changed {
                 let n = expected + index;
-                self.report(&at, Kind::Changed, Some((n, n)), format!("line number {n} was changed"));
+                self.report(
+                    &at,
+                    LogProblemKind::Changed,
+                    Some((n, n)),
+                    format!("line number {n} was changed"),
+                );
             } else {
-                self.report(&at, Kind::Inserted, None, "this line was not written by the log".to_owned());
+                self.report(
+                    &at,
+                    LogProblemKind::Inserted,
+                    None,
+                    "this line was not written by the log".to_owned(),
+                );
             }
         }
         self.report.problem_count += pending.count - pending.lines.len() as u64;
@@ -400,14 +410,14 @@ impl Check<'_> {
             if read.n == 0 && prev != [0; 32] {
                 self.report(
                     at,
-                    Kind::Broken,
+                    LogProblemKind::Broken,
                     Some((0, 0)),
                     "the first line names a line before it".to_owned(),
                 );
             }
             if strangers == 0 && read.n > 0 && read.event != "rotate" {
                 let message = format!("lines before number {} were taken out of this file", read.n);
-                self.report(at, Kind::Removed, None, message);
+                self.report(at, LogProblemKind::Removed, None, message);
             }
             return true;
         };
@@ -421,7 +431,7 @@ impl Check<'_> {
             let numbers = (hidden, read.n - 1);
             let message =
                 format!("lines number {} to {} were taken out before this one", numbers.0, numbers.1);
-            self.report(at, Kind::Removed, Some(numbers), message);
+            self.report(at, LogProblemKind::Removed, Some(numbers), message);
         } else if read.n == expected && prev != last.hash {
             self.broken(at, read.n);
         }
@@ -436,16 +446,16 @@ impl Check<'_> {
             let (file, line) = (last.file.clone(), last.line);
             let place = LineAt { file: &file, line };
             let message = format!("line number {} was changed: the next line does not follow from it", n - 1);
-            self.report(&place, Kind::Changed, Some((n - 1, n - 1)), message);
+            self.report(&place, LogProblemKind::Changed, Some((n - 1, n - 1)), message);
         } else {
             let message = format!("line number {n} was not written after the line that stands before it");
-            self.report(at, Kind::Broken, Some((n, n)), message);
+            self.report(at, LogProblemKind::Broken, Some((n, n)), message);
         }
     }
 
     fn out_of_order(&mut self, at: &LineAt<'_>, n: u64, expected: u64) {
-        let missed = |problem: &&mut Problem| {
-            problem.kind == Kind::Removed
+        let missed = |problem: &&mut LogProblem| {
+            problem.kind == LogProblemKind::Removed
                 && problem.numbers.is_some_and(|(from, to)| (from..=to).contains(&n))
         };
         let message = format!("line number {n} stands behind number {}", expected - 1);
@@ -453,34 +463,34 @@ impl Check<'_> {
             && problem.numbers == Some((n, n))
         {
             // The one that was missed is here.
-            *problem = Problem {
+            *problem = LogProblem {
                 file: at.file.to_owned(),
                 line: at.line,
-                kind: Kind::Moved,
+                kind: LogProblemKind::Moved,
                 numbers: Some((n, n)),
                 message,
             };
             return;
         }
-        self.report(at, Kind::Moved, Some((n, n)), message);
+        self.report(at, LogProblemKind::Moved, Some((n, n)), message);
     }
 
     fn count(&mut self, at: &LineAt<'_>, read: &Read) {
         if let Some(missing) = read.missing {
             let message =
                 format!("{missing} lines that had been durable were gone when the log was opened again");
-            self.report(at, Kind::Truncated, None, message);
+            self.report(at, LogProblemKind::Truncated, None, message);
         }
         if let Some(what) = &read.head {
             let message = format!(
                 "when the log was opened again the note of how far it had got was {what}: whether lines had been cut off \
                  before this one cannot be told"
             );
-            self.report(at, Kind::NoHead, None, message);
+            self.report(at, LogProblemKind::NoHead, None, message);
         }
         if let Some(version) = read.version.filter(|version| *version != VERSION) {
             let message = format!("the file is of version {version}; this build reads version {VERSION}");
-            self.report(at, Kind::Unreadable, None, message);
+            self.report(at, LogProblemKind::Unreadable, None, message);
         }
         let report = &mut self.report;
         report.lines += 1;
@@ -506,15 +516,21 @@ impl Check<'_> {
                 None => self.report.chain = Some(chain.clone()),
                 Some(known) if known != chain => {
                     let message = "a file of another chain begins here".to_owned();
-                    self.report(at, Kind::Broken, None, message);
+                    self.report(at, LogProblemKind::Broken, None, message);
                 }
                 Some(_) => {}
             }
         }
     }
 
-    fn report(&mut self, at: &LineAt<'_>, kind: Kind, numbers: Option<(u64, u64)>, message: String) {
-        self.report.problem(Problem { file: at.file.to_owned(), line: at.line, kind, numbers, message });
+    fn report(
+        &mut self,
+        at: &LineAt<'_>,
+        kind: LogProblemKind,
+        numbers: Option<(u64, u64)>,
+        message: String,
+    ) {
+        self.report.problem(LogProblem { file: at.file.to_owned(), line: at.line, kind, numbers, message });
     }
 
     fn finish(&mut self) {
@@ -528,14 +544,19 @@ impl Check<'_> {
         // A chain of which no line was durable yet: there is nothing to hold against the log.
         let Some(n) = head.n else { return };
         if self.report.chain.as_ref().is_some_and(|chain| *chain != head.chain) {
-            self.report(&at, Kind::Broken, None, "the head file belongs to another chain".to_owned());
+            self.report(
+                &at,
+                LogProblemKind::Broken,
+                None,
+                "the head file belongs to another chain".to_owned(),
+            );
         } else if last.is_none_or(|last| last < n) {
             let from = last.map_or(0, |last| last + 1);
             let message = format!("the log had got to line number {n}; lines from {from} on were cut off");
-            self.report(&at, Kind::Truncated, Some((from, n)), message);
+            self.report(&at, LogProblemKind::Truncated, Some((from, n)), message);
         } else if !met && self.report.first.is_some_and(|first| first <= n) {
             let message = format!("line number {n} is not the one that was written");
-            self.report(&at, Kind::Broken, Some((n, n)), message);
+            self.report(&at, LogProblemKind::Broken, Some((n, n)), message);
         }
     }
 

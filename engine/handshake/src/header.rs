@@ -79,9 +79,9 @@ impl Purpose {
 
 /// The suites a client can speak: a set of [`Suite`], on the wire one bit for each, the lowest for suite 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offer(u8);
+pub struct SuiteOffer(u8);
 
-impl Offer {
+impl SuiteOffer {
     /// The set of `suites`.
     pub fn of(suites: &[Suite]) -> Self {
         Self(suites.iter().fold(0, |mask, suite| mask | Self::bit(*suite)))
@@ -105,7 +105,7 @@ pub struct Header {
     /// The suite that the client starts with.
     pub suite: Suite,
     /// All suites that the client could speak. Bits of suites that do not exist yet stay as they came.
-    pub offer: Offer,
+    pub offer: SuiteOffer,
     /// Which of the service's static keys the client means.
     pub authority_key: KeyId,
 }
@@ -125,7 +125,7 @@ impl Header {
             return Err(HandshakeError::Version(version));
         }
         let purpose = Purpose::from_number(purpose).ok_or(HandshakeError::Purpose(purpose))?;
-        let offer = Offer(offer);
+        let offer = SuiteOffer(offer);
         let suite = Suite::from_number(suite)
             .filter(|suite| offer.has(*suite))
             .ok_or(HandshakeError::Suite(suite))?;
@@ -183,8 +183,12 @@ mod tests {
     fn a_header_reads_as_it_was_written() {
         for purpose in Purpose::ALL {
             for suite in Suite::ALL {
-                let header =
-                    Header { purpose, suite, offer: Offer::of(&Suite::ALL), authority_key: KeyId([9; 8]) };
+                let header = Header {
+                    purpose,
+                    suite,
+                    offer: SuiteOffer::of(&Suite::ALL),
+                    authority_key: KeyId([9; 8]),
+                };
                 assert_eq!(Header::read(&header.to_bytes()), Ok(header));
             }
         }
@@ -195,7 +199,7 @@ mod tests {
         let good = Header {
             purpose: Purpose::Session,
             suite: Suite::AesGcm,
-            offer: Offer::of(&[Suite::AesGcm, Suite::Tbac]),
+            offer: SuiteOffer::of(&[Suite::AesGcm, Suite::Tbac]),
             authority_key: KeyId([0; 8]),
         }
         .to_bytes();
@@ -216,7 +220,7 @@ mod tests {
         let header = |suite, offer| Header {
             purpose: Purpose::Session,
             suite,
-            offer: Offer::of(offer),
+            offer: SuiteOffer::of(offer),
             authority_key: KeyId([1; 8]),
         };
         let bytes = |header, origin| Prologue::new(header, origin).unwrap().to_bytes();

@@ -38,7 +38,7 @@ mod transport;
 
 pub use cookie::{COOKIE_BYTES, CookieError, CookieRing, KEY_LIFE_SECS, VALIDITY_SECS};
 pub use error::HandshakeError;
-pub use header::{Header, MAX_ORIGIN_BYTES, Offer, Prologue, Purpose};
+pub use header::{Header, MAX_ORIGIN_BYTES, Prologue, Purpose, SuiteOffer};
 pub use initiator::{AwaitsReply, Initiator, ReadyToProve};
 pub use keys::{
     AuthorityKey, AuthoritySecret, IdentityKey, IdentityPublic, KeyId, Random, SharedSecret, StaticAgreement,

@@ -7,11 +7,11 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request,
     RestrictedExpression,
 };
-use obol_session::{Approval, Grant};
+use obol_session::{ApprovalRule, Grant};
 
 use crate::catalogue::{Catalogue, Offer, Tool};
 use crate::decision::{Alert, Chosen, OfferDecision, PolicyError, ToolDecision, Verdict};
-use crate::facts::{AgentFacts, FactsError, Moment, long, people, refused};
+use crate::facts::{AgentFacts, FactsError, Occasion, long, people, refused};
 use crate::limits::MAX_ALERTS;
 use crate::rules::{Principal, Rules};
 use crate::vocabulary::{Action, Kind};
@@ -101,7 +101,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(rules: &'a Rules, agent: &AgentFacts, moment: &Moment) -> Result<Self, FactsError> {
+    pub(crate) fn new(rules: &'a Rules, agent: &AgentFacts, moment: &Occasion) -> Result<Self, FactsError> {
         // Before anything else: it checks the facts.
         let people = people(Some(agent), None)?;
         let principal = Principal { uid: agent.uid(), parents: agent.parents() };
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
                 if answer.is_ahead() {
                     decision.ahead = Some(chosen(Arc::clone(&offer.grant)));
                 } else if answer.is_per_call() {
-                    let grant = Grant { approval: Approval::PerCall, ..Grant::clone(&offer.grant) };
+                    let grant = Grant { approval: ApprovalRule::PerCall, ..Grant::clone(&offer.grant) };
                     decision.per_call.push(chosen(Arc::new(grant)));
                 }
             }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::decision::Decision;
-use crate::facts::{AgentFacts, FactsError, Moment};
+use crate::decision::AgentDecision;
+use crate::facts::{AgentFacts, FactsError, Occasion};
 use crate::limits::MAX_CACHED_OFFERS;
 use crate::version::PolicyVersion;
 
@@ -19,8 +19,8 @@ pub struct DecisionCache {
 /// What was asked for of late, and what was before that. When the young ones weigh half of what is allowed, the old ones go.
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<[u8; 32], Arc<Decision>>,
-    old: HashMap<[u8; 32], Arc<Decision>>,
+    young: HashMap<[u8; 32], Arc<AgentDecision>>,
+    old: HashMap<[u8; 32], Arc<AgentDecision>>,
     young_weight: usize,
 }
 
@@ -39,8 +39,8 @@ impl DecisionCache {
         &self,
         version: &PolicyVersion,
         agent: &AgentFacts,
-        moment: &Moment,
-    ) -> Result<Arc<Decision>, FactsError> {
+        moment: &Occasion,
+    ) -> Result<Arc<AgentDecision>, FactsError> {
         let Some(key) = version.reads().key(version.digest(), agent, moment) else {
             return version.decide(agent, moment).map(Arc::new);
         };
@@ -66,7 +66,7 @@ impl DecisionCache {
 }
 
 impl Generations {
-    fn get(&mut self, key: &[u8; 32]) -> Option<Arc<Decision>> {
+    fn get(&mut self, key: &[u8; 32]) -> Option<Arc<AgentDecision>> {
         if let Some(kept) = self.young.get(key) {
             return Some(Arc::clone(kept));
         }
@@ -75,7 +75,7 @@ impl Generations {
         Some(kept)
     }
 
-    fn insert(&mut self, key: [u8; 32], decision: Arc<Decision>) {
+    fn insert(&mut self, key: [u8; 32], decision: Arc<AgentDecision>) {
         let weight = decision.weight();
         if self.young_weight + weight > MAX_CACHED_OFFERS / 2 {
             self.old = core::mem::take(&mut self.young);
@@ -94,7 +94,7 @@ mod tests {
     use crate::source::PolicyDigest;
 
     /// A decision that weighs as much as this.
-    fn decision(weight: usize) -> Arc<Decision> {
+    fn decision(weight: usize) -> Arc<AgentDecision> {
         let verdict = Verdict { allowed: false, decided_by: Vec::new(), errors: Vec::new() };
         let offer = OfferDecision { offer: "o".into(), attended: verdict, unattended: None };
         let offers = vec![offer; weight - 1];
@@ -105,7 +105,7 @@ mod tests {
             per_call: Vec::new(),
             offers,
         };
-        Arc::new(Decision { version: PolicyDigest([0; 32]), tools: vec![tool], alerts: Vec::new() })
+        Arc::new(AgentDecision { version: PolicyDigest([0; 32]), tools: vec![tool], alerts: Vec::new() })
     }
 
     fn key(number: usize) -> [u8; 32] {
@@ -123,8 +123,9 @@ mod tests {
             kept.insert(key(number), decision(1 + number * 37 % 1_000));
             let again = kept.get(&key(0)).expect("asked for all the time, and gone");
             assert!(Arc::ptr_eq(&first, &again));
-            let weight =
-                |kept: &HashMap<_, Arc<Decision>>| kept.values().map(|kept| kept.weight()).sum::<usize>();
+            let weight = |kept: &HashMap<_, Arc<AgentDecision>>| {
+                kept.values().map(|kept| kept.weight()).sum::<usize>()
+            };
             assert_eq!(weight(&kept.young), kept.young_weight);
             assert!(weight(&kept.young) + weight(&kept.old) <= MAX_CACHED_OFFERS);
         }

@@ -126,7 +126,7 @@ pub struct Alert {
 
 /// What an agent gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decision {
+pub struct AgentDecision {
     /// The version that decided.
     pub version: PolicyDigest,
     /// Each tool of the catalogue, in its order.
@@ -135,7 +135,7 @@ pub struct Decision {
     pub alerts: Vec<Alert>,
 }
 
-impl Decision {
+impl AgentDecision {
     /// What goes into the agent's session, and may be minted ahead.
     pub fn grants(&self) -> Vec<Grant> {
         self.ahead().map(|chosen| Grant::clone(&chosen.grant)).collect()

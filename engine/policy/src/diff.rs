@@ -5,7 +5,7 @@ use std::sync::Arc;
 use obol_session::{AgentIdentity, Grant};
 use obol_token::delegation::{Widening, check_granted};
 
-use crate::decision::{Chosen, Decision, ToolDecision};
+use crate::decision::{AgentDecision, Chosen, ToolDecision};
 
 /// How much of all grants an activation may take away unless it is said that it may: one in so many.
 const TOO_MUCH_IS_ONE_IN: usize = 5;
@@ -21,7 +21,7 @@ pub struct Held {
 
 /// How one grant, or all that an agent holds, compares with what was before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum Comparison {
     /// It allows the same.
     Same,
     /// It allows more and nothing less.
@@ -42,7 +42,7 @@ pub struct ToolChange {
     /// What it gets.
     pub after: Held,
     /// How what is minted ahead compares. Where that is the same, only what takes a human's yes has changed.
-    pub standing: Standing,
+    pub standing: Comparison,
     /// The field in which it was narrowed, or else widened, where there was a grant before and is one now.
     pub field: Option<&'static str>,
 }
@@ -53,7 +53,7 @@ pub struct AgentDiff {
     /// Tools of which something changes, those of the old version first.
     pub changes: Vec<ToolChange>,
     /// All together: a narrowed agent's old tokens must be refused, and it needs a new session.
-    pub standing: Standing,
+    pub standing: Comparison,
     /// How many tools it had tokens minted ahead for.
     pub held: usize,
     /// How many of these it loses.
@@ -61,7 +61,7 @@ pub struct AgentDiff {
 }
 
 /// Compares what two decisions give to the same agent.
-pub fn diff(old: &Decision, new: &Decision) -> AgentDiff {
+pub fn diff(old: &AgentDecision, new: &AgentDecision) -> AgentDiff {
     let nothing = |tool: &ToolDecision| ToolDecision {
         ahead: None,
         per_call: Vec::new(),
@@ -76,7 +76,7 @@ pub fn diff(old: &Decision, new: &Decision) -> AgentDiff {
     let changes: Vec<_> = kept.chain(added.map(|after| change(&nothing(after), after))).flatten().collect();
     let had = |change: &&ToolChange| change.before.ahead.is_some() && change.after.ahead.is_none();
     AgentDiff {
-        standing: changes.iter().map(|change| change.standing).fold(Standing::Same, Standing::and),
+        standing: changes.iter().map(|change| change.standing).fold(Comparison::Same, Comparison::and),
         held: old.tools.iter().filter(|tool| tool.ahead.is_some()).count(),
         lost: changes.iter().filter(had).count(),
         changes,
@@ -86,13 +86,13 @@ pub fn diff(old: &Decision, new: &Decision) -> AgentDiff {
 fn change(before: &ToolDecision, after: &ToolDecision) -> Option<ToolChange> {
     let (held, gets) = (Held::of(before), Held::of(after));
     let (standing, field) = match (&held.ahead, &gets.ahead) {
-        (None, None) => (Standing::Same, None),
-        (None, Some(_)) => (Standing::Widened, None),
-        (Some(_), None) => (Standing::Narrowed, None),
+        (None, None) => (Comparison::Same, None),
+        (None, Some(_)) => (Comparison::Widened, None),
+        (Some(_), None) => (Comparison::Narrowed, None),
         (Some((_, before)), Some((_, after))) => match compare(before, after) {
-            Width::Same => (Standing::Same, None),
-            Width::Wider(field) => (Standing::Widened, Some(field)),
-            Width::Narrower(field) => (Standing::Narrowed, Some(field)),
+            Width::Same => (Comparison::Same, None),
+            Width::Wider(field) => (Comparison::Widened, Some(field)),
+            Width::Narrower(field) => (Comparison::Narrowed, Some(field)),
         },
     };
     (held != gets).then(|| ToolChange {
@@ -115,7 +115,7 @@ impl Held {
     }
 }
 
-impl Standing {
+impl Comparison {
     /// Both together.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -172,9 +172,9 @@ impl Impact {
         self.held += diff.held;
         self.lost += diff.lost;
         match diff.standing {
-            Standing::Narrowed => self.narrowed += 1,
-            Standing::Widened => self.widened += 1,
-            Standing::Same => {}
+            Comparison::Narrowed => self.narrowed += 1,
+            Comparison::Widened => self.widened += 1,
+            Comparison::Same => {}
         }
     }
 

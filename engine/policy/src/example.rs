@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::facts::{AgentFacts, HumanFacts, Moment};
+use crate::facts::{AgentFacts, HumanFacts, Occasion};
 use crate::problem::LoadError;
 use crate::source::PolicySource;
 use crate::version::PolicyVersion;
@@ -48,7 +48,7 @@ forbid (principal, action == Obol::Action::"register", resource) when { context.
 forbid (principal, action == Obol::Action::"approveCall", resource) when { context.agent.owner == principal };
 "#;
 
-pub(crate) const NOON: Moment = Moment { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
+pub(crate) const NOON: Occasion = Occasion { now: 1_780_315_200, suite: 4, owner_auth_age_secs: 60 };
 
 pub(crate) fn source(catalogue: &str, policies: &[&str]) -> PolicySource {
     let files =

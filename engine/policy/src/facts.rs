@@ -56,7 +56,7 @@ pub struct HumanFacts {
 
 /// When, and under what, it is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Moment {
+pub struct Occasion {
     /// Unix seconds.
     pub now: u64,
     /// The session's suite.
@@ -208,7 +208,7 @@ pub(crate) fn people(agent: Option<&AgentFacts>, human: Option<&HumanFacts>) -> 
     Entities::from_entities(entities, Some(schema())).map_err(refused)
 }
 
-impl Moment {
+impl Occasion {
     /// The moment, as the context of a question has it.
     pub(crate) fn record(&self) -> Result<RestrictedExpression, FactsError> {
         let since = self.now.checked_mul(1000).and_then(|millis| i64::try_from(millis).ok());

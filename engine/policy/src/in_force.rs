@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::cache::DecisionCache;
-use crate::decision::Decision;
+use crate::decision::AgentDecision;
 use crate::diff::{AgentDiff, diff};
-use crate::facts::{AgentFacts, FactsError, Moment};
+use crate::facts::{AgentFacts, FactsError, Occasion};
 use crate::source::PolicyDigest;
 use crate::version::PolicyVersion;
 
@@ -59,8 +59,8 @@ impl InForce {
         &self,
         cache: &DecisionCache,
         agent: &AgentFacts,
-        moment: &Moment,
-    ) -> Result<(Arc<Decision>, Option<Observed>), FactsError> {
+        moment: &Occasion,
+    ) -> Result<(Arc<AgentDecision>, Option<Observed>), FactsError> {
         let decision = cache.decide(&self.version, agent, moment)?;
         let observed = self.observed.as_ref().and_then(|other| {
             let decided = cache.decide(other, agent, moment);

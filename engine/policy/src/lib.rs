@@ -15,7 +15,7 @@
 //!
 //! # What it must not know
 //!
-//! Files, sockets, clocks, who an agent is: it is given all this, as [`AgentFacts`] and a [`Moment`]. The Authentication
+//! Files, sockets, clocks, who an agent is: it is given all this, as [`AgentFacts`] and an [`Occasion`]. The Authentication
 //! Service keeps versions and tells agents and resource servers of a change; [`diff()`] shows what a change does.
 //!
 //! This is the only crate that links Cedar; the servers beside an agent and in front of an API link none of it.
@@ -45,9 +45,11 @@ mod tests;
 
 pub use cache::DecisionCache;
 pub use catalogue::{Catalogue, Offer, Risk, Route, Tool};
-pub use decision::{Alert, Chosen, Decision, OfferDecision, PolicyError, PolicyId, ToolDecision, Verdict};
-pub use diff::{AgentDiff, Held, Impact, Standing, ToolChange, diff};
-pub use facts::{AgentFacts, FactsError, HumanFacts, Moment, Registration};
+pub use decision::{
+    AgentDecision, Alert, Chosen, OfferDecision, PolicyError, PolicyId, ToolDecision, Verdict,
+};
+pub use diff::{AgentDiff, Comparison, Held, Impact, ToolChange, diff};
+pub use facts::{AgentFacts, FactsError, HumanFacts, Occasion, Registration};
 pub use in_force::{InForce, Observed};
 pub use mcp::{McpError, catalogue_from_mcp};
 pub use problem::{LoadError, Problem};

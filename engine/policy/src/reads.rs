@@ -7,7 +7,7 @@ use cedar_policy::pst::{BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal
 use cedar_policy::{EntityTypeName, Policy};
 use sha2::{Digest, Sha256};
 
-use crate::facts::{AgentFacts, Moment};
+use crate::facts::{AgentFacts, Occasion};
 use crate::source::PolicyDigest;
 use crate::vocabulary::Kind;
 
@@ -57,7 +57,12 @@ impl Reads {
     }
 
     /// What an answer is kept under; `None` where it cannot be kept.
-    pub(crate) fn key(self, version: PolicyDigest, agent: &AgentFacts, moment: &Moment) -> Option<[u8; 32]> {
+    pub(crate) fn key(
+        self,
+        version: PolicyDigest,
+        agent: &AgentFacts,
+        moment: &Occasion,
+    ) -> Option<[u8; 32]> {
         if self.time {
             return None;
         }

@@ -6,9 +6,10 @@ use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression};
 
 use crate::ask::{Asked, Extent, Session, alerts, verdict};
 use crate::catalogue::{Catalogue, Tool};
-use crate::decision::{Decision, PolicyId, ToolDecision, Verdict};
+use crate::decision::{AgentDecision, PolicyId, ToolDecision, Verdict};
 use crate::facts::{
-    AgentFacts, FactsError, HumanFacts, Moment, Registration, check_name, check_names, long, people, refused,
+    AgentFacts, FactsError, HumanFacts, Occasion, Registration, check_name, check_names, long, people,
+    refused,
 };
 use crate::findings;
 use crate::limits::{MAX_ID_BYTES, MAX_NAME_BYTES};
@@ -81,11 +82,11 @@ impl PolicyVersion {
     /// # Errors
     ///
     /// [`FactsError`] where nothing can be asked about such an agent.
-    pub fn decide(&self, agent: &AgentFacts, moment: &Moment) -> Result<Decision, FactsError> {
+    pub fn decide(&self, agent: &AgentFacts, moment: &Occasion) -> Result<AgentDecision, FactsError> {
         let session = Session::new(&self.rules, agent, moment)?;
         let tools = self.tools().map(|(tool, asked)| session.tool(tool, asked, Extent::UntilGranted));
         let tools: Vec<_> = tools.collect::<Result<_, _>>()?;
-        Ok(Decision { version: self.digest, alerts: alerts(&tools), tools })
+        Ok(AgentDecision { version: self.digest, alerts: alerts(&tools), tools })
     }
 
     /// What an agent gets of one tool, with every offer asked about, also those behind the grant. At each of its audiences,
@@ -97,7 +98,7 @@ impl PolicyVersion {
     pub fn explain(
         &self,
         agent: &AgentFacts,
-        moment: &Moment,
+        moment: &Occasion,
         tool: &str,
         audience: Option<&str>,
     ) -> Result<Vec<ToolDecision>, FactsError> {

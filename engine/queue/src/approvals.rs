@@ -11,7 +11,7 @@ pub(crate) const MAX_APPROVED: usize = 256;
 
 /// A call that a human said yes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ApprovedCall {
+pub struct ConfirmedCall {
     /// What it is drawn by. Several may have the same: each draw takes one.
     pub id: String,
     /// What is done.
@@ -28,11 +28,11 @@ pub struct ApprovedCall {
 
 /// Those that wait.
 #[derive(Debug, Default)]
-pub(crate) struct ApprovedCalls(Mutex<VecDeque<ApprovedCall>>);
+pub(crate) struct ApprovedCalls(Mutex<VecDeque<ConfirmedCall>>);
 
 impl ApprovedCalls {
     /// All of them, for as long as nobody else is to change them.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, VecDeque<ApprovedCall>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, VecDeque<ConfirmedCall>> {
         self.0.lock()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use obol_session::{Call, approved_scope};
 use obol_token::{ChannelKeys, Scope, Validity};
 
-use crate::approvals::{ApprovedCall, MAX_APPROVED};
+use crate::approvals::{ConfirmedCall, MAX_APPROVED};
 use crate::draw::Draw;
 use crate::error::{ApproveError, DequeueError};
 use crate::grant::Grant;
@@ -25,7 +25,7 @@ impl Queue {
     /// # Errors
     ///
     /// [`ApproveError`].
-    pub fn approve(&self, call: ApprovedCall) -> Result<(), ApproveError> {
+    pub fn approve(&self, call: ConfirmedCall) -> Result<(), ApproveError> {
         let now = self.shared.timeline.look().now;
         if now >= call.expires_at {
             return Err(ApproveError::Expired);
@@ -77,7 +77,7 @@ impl Queue {
             return Err(DequeueError::PolicyDenied);
         }
         let now = self.shared.timeline.look().now;
-        let is_it = |call: &ApprovedCall| {
+        let is_it = |call: &ConfirmedCall| {
             call.id == id
                 && now < call.expires_at
                 && call.call.tool == draw.tool
@@ -99,8 +99,8 @@ impl Queue {
 }
 
 /// The grant of the session that the call is within, narrowed to it; `None` where there is none, or another call was approved.
-fn granted(session: &Session, approved_call: &ApprovedCall) -> Option<Grant> {
-    let ApprovedCall { call, txn_id, digest, confirmed_at, .. } = approved_call;
+fn granted(session: &Session, approved_call: &ConfirmedCall) -> Option<Grant> {
+    let ConfirmedCall { call, txn_id, digest, confirmed_at, .. } = approved_call;
     let scope_under = |grant: &Grant| -> Option<Scope> {
         let scope = approved_scope(call.scope_within(&grant.scope, *txn_id).ok()?, *confirmed_at).ok()?;
         (scope.approval_digest == Some(*digest)).then_some(scope)
@@ -114,7 +114,7 @@ fn mint(
     shared: &Shared,
     session: &Arc<Session>,
     grant: &Grant,
-    call: &ApprovedCall,
+    call: &ConfirmedCall,
     now: u64,
 ) -> Result<Token, DequeueError> {
     use core::sync::atomic::Ordering::SeqCst;

@@ -75,7 +75,7 @@ pub use obol_token::{ChannelKeys, Jti, SessionId, Suite};
 /// The storage a queue runs on; implement it to inject faults.
 pub use redb::StorageBackend;
 
-pub use self::approvals::ApprovedCall;
+pub use self::approvals::ConfirmedCall;
 pub use self::approved::DrawnCall;
 pub use self::builder::QueueBuilder;
 pub use self::draw::{Draw, Ready, ToolHandle};

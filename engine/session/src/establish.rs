@@ -106,7 +106,7 @@ mod tests {
             delegation_depth: 0,
             require_pop: tool == "pay",
             trust_level: 0,
-            approval: crate::grant::Approval::None,
+            approval: crate::grant::ApprovalRule::None,
             purpose: None,
             ttl: 60,
         }

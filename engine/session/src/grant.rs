@@ -21,7 +21,7 @@ pub struct AgentIdentity {
 /// What a grant takes besides itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Approval {
+pub enum ApprovalRule {
     /// Nothing: its tokens are minted ahead.
     #[default]
     None,
@@ -29,7 +29,7 @@ pub enum Approval {
     PerCall,
 }
 
-impl Approval {
+impl ApprovalRule {
     fn is_none(&self) -> bool {
         *self == Self::None
     }
@@ -61,8 +61,8 @@ pub struct Grant {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trust_level: u64,
     /// Whether a human is asked about each call.
-    #[serde(default, skip_serializing_if = "Approval::is_none")]
-    pub approval: Approval,
+    #[serde(default, skip_serializing_if = "ApprovalRule::is_none")]
+    pub approval: ApprovalRule,
     /// Why calls are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
@@ -95,7 +95,7 @@ impl Grant {
 
     /// Whether a human is asked about each call.
     pub fn is_per_call(&self) -> bool {
-        self.approval == Approval::PerCall
+        self.approval == ApprovalRule::PerCall
     }
 
     /// The scope of the tokens that this grant allows to mint for an agent of an organisation.

@@ -32,7 +32,7 @@ pub use call::{APPROVED_TRUST_LEVEL, Call, approved_scope};
 pub use cursor::Cursor;
 pub use error::DocumentError;
 pub use establish::Establish;
-pub use grant::{AgentIdentity, Approval, Grant};
+pub use grant::{AgentIdentity, ApprovalRule, Grant};
 pub use keys::{PopKey, ServerKeys};
 pub use obol_token::{Nonces, SessionId, Suite};
 pub use resource_half::{ResourceHalf, Window};

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
-use obol_verify::Clock;
+use obol_session::clock::{Clock, Reading};
 use obol_verify::receipt::{
-    Begun, CallDigest, Draft, Finished, Limits, Moment, ReceiptId, ReceiptStore, ReceiptsUnavailable, Row,
-    Table,
+    Begun, CallDigest, Draft, Finished, Limits, ReceiptId, ReceiptStore, ReceiptsUnavailable, Row, Table,
 };
 use parking_lot::Mutex;
 
@@ -63,9 +62,9 @@ impl RedisReceipts {
     /// Does something on what is known, and remembers whether it went well.
     fn with<T>(
         &self,
-        work: impl FnOnce(&mut Inner, Moment) -> Result<T, ReceiptsUnavailable>,
+        work: impl FnOnce(&mut Inner, Reading) -> Result<T, ReceiptsUnavailable>,
     ) -> Result<T, ReceiptsUnavailable> {
-        let now = Moment::of(&*self.clock);
+        let now = Reading::of(&*self.clock);
         let mut inner = self.inner.lock();
         let outcome = work(&mut inner, now);
         inner.failed = outcome.as_ref().err().map(|error| error.0.clone().into_owned());
@@ -75,7 +74,7 @@ impl RedisReceipts {
 
 impl Inner {
     /// Reads what changed.
-    fn read(&mut self, now: Moment) -> Result<(), ReceiptsUnavailable> {
+    fn read(&mut self, now: Reading) -> Result<(), ReceiptsUnavailable> {
         let news = self.records.poll().map_err(|unfit| ReceiptsUnavailable(unfit.to_string().into()))?;
         if news.is_new {
             self.table = Table::new(self.limits, self.life, false);
@@ -96,7 +95,7 @@ impl Inner {
     }
 
     /// Writes a row, if nobody was faster.
-    fn write(&mut self, id: &ReceiptId, row: Row, now: Moment) -> Result<bool, ReceiptsUnavailable> {
+    fn write(&mut self, id: &ReceiptId, row: Row, now: Reading) -> Result<bool, ReceiptsUnavailable> {
         let value = [&id.as_bytes()[..], &row.to_bytes()].concat();
         let name = to_hex(id.as_bytes());
         let before = now.wall.saturating_sub(FORGET_AFTER_SECS);
@@ -113,7 +112,7 @@ impl Inner {
         Ok(written)
     }
 
-    fn check(&self, now: Moment) -> Result<(), ReceiptsUnavailable> {
+    fn check(&self, now: Reading) -> Result<(), ReceiptsUnavailable> {
         let fence = self.records.fence().map_or(0, |fence| fence.saturating_add(self.limits.lifetime_secs));
         if now.wall < fence {
             let secs = fence - now.wall;
@@ -127,7 +126,7 @@ impl Inner {
     fn change<T>(
         &mut self,
         id: &ReceiptId,
-        now: Moment,
+        now: Reading,
         draft: impl Fn(&Self) -> Result<Result<T, Row>, ReceiptsUnavailable>,
         done: T,
     ) -> Result<T, ReceiptsUnavailable> {
@@ -172,7 +171,7 @@ impl ReceiptStore for RedisReceipts {
         let inner = self.inner.lock();
         match &inner.failed {
             Some(why) => Err(ReceiptsUnavailable(why.clone().into())),
-            None => inner.check(Moment::of(&*self.clock)),
+            None => inner.check(Reading::of(&*self.clock)),
         }
     }
 

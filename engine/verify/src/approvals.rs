@@ -14,7 +14,7 @@ const MAX_APPROVALS: usize = 65_536;
 
 /// One use of a call that a human said yes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Approval {
+pub struct KnownApproval {
     /// What was approved (TBAC r41, section 3.2).
     pub digest: [u8; 32],
     /// SHA-256 of the canonical arguments, where the human saw them.
@@ -28,7 +28,7 @@ pub struct Approval {
 /// The table, by transaction. Shared by the verifier and by whoever follows the service.
 #[derive(Default)]
 pub struct Approvals {
-    table: RwLock<HashMap<[u8; 16], Approval>>,
+    table: RwLock<HashMap<[u8; 16], KnownApproval>>,
 }
 
 impl Approvals {
@@ -38,7 +38,7 @@ impl Approvals {
     }
 
     /// Takes what the service says, and forgets what is over at `now`, in Unix seconds. What is known already stays as it is.
-    pub fn allow(&self, uses: impl IntoIterator<Item = ([u8; 16], Approval)>, now: u64) {
+    pub fn allow(&self, uses: impl IntoIterator<Item = ([u8; 16], KnownApproval)>, now: u64) {
         let mut table = self.table.write();
         // The clocks of service and server may differ, so none goes to the second.
         table.retain(|_, known| now <= known.expires_at.saturating_add(60));
@@ -59,7 +59,7 @@ impl Approvals {
     }
 
     /// What was approved for a transaction.
-    pub(crate) fn find(&self, transaction: &[u8; 16]) -> Option<Approval> {
+    pub(crate) fn find(&self, transaction: &[u8; 16]) -> Option<KnownApproval> {
         self.table.read().get(transaction).copied()
     }
 
@@ -84,8 +84,8 @@ impl fmt::Debug for Approvals {
 mod tests {
     use super::*;
 
-    fn approval(expires_at: u64) -> Approval {
-        Approval { digest: [1; 32], arguments: None, confirmed_at: 1_000, expires_at }
+    fn approval(expires_at: u64) -> KnownApproval {
+        KnownApproval { digest: [1; 32], arguments: None, confirmed_at: 1_000, expires_at }
     }
 
     fn number(number: usize) -> [u8; 16] {
@@ -107,7 +107,7 @@ mod tests {
     fn what_is_said_again_changes_nothing_and_what_is_ended_is_gone() {
         let table = Approvals::new();
         table.allow([(number(1), approval(1_100))], 1_000);
-        table.allow([(number(1), Approval { digest: [2; 32], ..approval(9_000) })], 1_000);
+        table.allow([(number(1), KnownApproval { digest: [2; 32], ..approval(9_000) })], 1_000);
         assert_eq!(table.find(&number(1)), Some(approval(1_100)));
         table.end([number(1), number(2)]);
         assert!(table.is_empty());

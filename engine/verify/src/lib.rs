@@ -49,7 +49,7 @@ mod verifier;
 pub use obol_session::clock::{Clock, SystemClock};
 pub use obol_session::{AgentIdentity, DocumentError, Grant, ResourceHalf, Window};
 
-pub use approvals::{Approval, Approvals};
+pub use approvals::{Approvals, KnownApproval};
 pub use cascade::parents::ConsumedParents;
 pub use cascade::possession::arguments_hash;
 pub use cascade::template::{Ceiling, Template, TemplateTable, Templates};

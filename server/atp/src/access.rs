@@ -3,7 +3,7 @@
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use obol_atp::jwt::{Claims, Use};
-use obol_atp::{ErrorCode, RevokeBody, Signed};
+use obol_atp::{AtpErrorCode, RevokeBody, Signed};
 use obol_audit::Event;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ impl Provider {
             b"" => false,
             text => {
                 let read: VerifyBody = obol_secret::json::parse(text).map_err(|_| {
-                    Denied::new(ErrorCode::InvalidRequest, "body: must be empty, {} or {\"spend\":true}")
+                    Denied::new(AtpErrorCode::InvalidRequest, "body: must be empty, {} or {\"spend\":true}")
                 })?;
                 read.spend
             }
@@ -60,7 +60,7 @@ impl Provider {
         if spend && claims.usage == Some(Use::Once) {
             match self.spend_once(&claims, about.address).await {
                 Ok(()) => {}
-                Err(denied) if denied.code == ErrorCode::Replayed => return Ok(invalid()),
+                Err(denied) if denied.code == AtpErrorCode::Replayed => return Ok(invalid()),
                 Err(denied) => return Err(denied),
             }
         }

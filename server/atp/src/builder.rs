@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use obol_atp::discovery::Published;
 use obol_atp::jwt::Algorithm;
-use obol_atp::{Endpoint, Scope, ScopeSet, Window};
+use obol_atp::{AtpEndpoint, AtpScope, ScopeSet, TimestampWindow};
 use obol_audit::AuditLog;
 use obol_probe::rate::{Limiter, Rate, Start};
 use obol_verify::{Clock, MemorySpentSet, SpentSet, SystemClock};
@@ -76,7 +76,7 @@ impl core::error::Error for BuildError {}
 /// Collects what a provider is made of. Each setting has a default but the secrets and the scopes.
 #[derive(Debug)]
 pub struct Builder {
-    endpoint: Endpoint,
+    endpoint: AtpEndpoint,
     secrets: Option<SecretBook>,
     scopes: Vec<String>,
     single_use: Vec<String>,
@@ -108,7 +108,7 @@ macro_rules! setters {
 }
 
 impl Builder {
-    pub(crate) fn new(endpoint: Endpoint) -> Self {
+    pub(crate) fn new(endpoint: AtpEndpoint) -> Self {
         Self {
             endpoint,
             secrets: None,
@@ -202,7 +202,7 @@ impl Builder {
         let time = Time(Arc::clone(&clock));
         let key_policy = KeyPolicy { algorithm: self.algorithm };
         self.store.admit(&mut secrets, key_policy, time.now())?;
-        let window = Window::back(self.window.as_secs()).ok_or(BuildError::Window)?;
+        let window = TimestampWindow::back(self.window.as_secs()).ok_or(BuildError::Window)?;
         let (spent, window): (Arc<dyn SpentSet>, _) = match self.spent {
             Some(spent) => (spent, window),
             None => {
@@ -257,7 +257,7 @@ fn limiter<K: Hash + Eq>(per_second: u32, burst: u32) -> Limiter<K> {
 }
 
 fn set(texts: &[String]) -> Option<ScopeSet> {
-    let scopes: Result<Vec<Scope>, _> = texts.iter().map(|text| Scope::from_str(text)).collect();
+    let scopes: Result<Vec<AtpScope>, _> = texts.iter().map(|text| AtpScope::from_str(text)).collect();
     let set: ScopeSet = scopes.ok()?.into_iter().collect();
     (set.len() == texts.len() && set.len() <= obol_atp::MAX_SCOPES).then_some(set)
 }

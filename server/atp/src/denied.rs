@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use obol_atp::{BodyError, ErrorCode, Refusal};
+use obol_atp::{AtpErrorCode, AtpRefusal, BodyError};
 use obol_verify::SpendError;
 use serde::Serialize;
 
@@ -16,13 +16,13 @@ const RETRY_SECS: u64 = 5;
 /// Why a request is refused.
 #[derive(Debug)]
 pub(crate) struct Denied {
-    pub(crate) code: ErrorCode,
+    pub(crate) code: AtpErrorCode,
     description: Cow<'static, str>,
     header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Denied {
-    pub(crate) fn new(code: ErrorCode, description: &'static str) -> Self {
+    pub(crate) fn new(code: AtpErrorCode, description: &'static str) -> Self {
         Self { code, description: Cow::Borrowed(description), header: None }
     }
 
@@ -32,22 +32,22 @@ impl Denied {
     }
 
     pub(crate) fn unavailable() -> Self {
-        Self::new(ErrorCode::Unavailable, "nothing can be issued, checked or revoked at the moment")
+        Self::new(AtpErrorCode::Unavailable, "nothing can be issued, checked or revoked at the moment")
             .with(RETRY_AFTER, HeaderValue::from(RETRY_SECS))
     }
 
     pub(crate) fn too_many(wait: Duration) -> Self {
         let wait_secs = wait.as_secs().saturating_add(1);
-        Self::new(ErrorCode::TooManyRequests, "too many requests")
+        Self::new(AtpErrorCode::TooManyRequests, "too many requests")
             .with(RETRY_AFTER, HeaderValue::from(wait_secs))
     }
 
     pub(crate) fn method(allow: &'static str) -> Self {
-        Self::new(ErrorCode::MethodNotAllowed, "this route does not allow the method")
+        Self::new(AtpErrorCode::MethodNotAllowed, "this route does not allow the method")
             .with(ALLOW, HeaderValue::from_static(allow))
     }
 
-    pub(crate) fn token(challenge: &str, code: ErrorCode, description: &'static str) -> Self {
+    pub(crate) fn token(challenge: &str, code: AtpErrorCode, description: &'static str) -> Self {
         let denied = Self::new(code, description);
         // Scopes are visible ASCII.
         match HeaderValue::try_from(challenge) {
@@ -57,13 +57,13 @@ impl Denied {
     }
 
     pub(crate) fn invalid_signature() -> Self {
-        Self::new(ErrorCode::InvalidSignature, "the signature is not valid for this agent")
+        Self::new(AtpErrorCode::InvalidSignature, "the signature is not valid for this agent")
     }
 }
 
 impl From<BodyError> for Denied {
     fn from(error: BodyError) -> Self {
-        Self { code: ErrorCode::InvalidRequest, description: error.to_string().into(), header: None }
+        Self { code: AtpErrorCode::InvalidRequest, description: error.to_string().into(), header: None }
     }
 }
 
@@ -71,7 +71,7 @@ impl From<SpendError> for Denied {
     fn from(error: SpendError) -> Self {
         match error {
             SpendError::AlreadySpent => {
-                Self::new(ErrorCode::Replayed, "this request was answered before; sign a new one")
+                Self::new(AtpErrorCode::Replayed, "this request was answered before; sign a new one")
             }
             SpendError::Forgotten => Self::unavailable(),
             SpendError::Unavailable(why) => {
@@ -85,7 +85,7 @@ impl From<SpendError> for Denied {
 impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let body = Refusal { error: self.code.as_str(), error_description: &self.description };
+        let body = AtpRefusal { error: self.code.as_str(), error_description: &self.description };
         let mut response = json(status, &body);
         response.extensions_mut().insert(self.code);
         if let Some((name, value)) = self.header {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use obol_atp::jwt::Credential;
-use obol_atp::{Authentic, Body, ErrorCode, KeyUsed, ScopeSet, Signed, TokenAnswer, TokenBody};
+use obol_atp::{AtpErrorCode, Authentic, Body, KeyUsed, ScopeSet, Signed, TokenAnswer, TokenBody};
 use obol_audit::Event;
 use obol_verify::Mark;
 
@@ -41,7 +41,7 @@ impl Provider {
         let place = self.auditor.reserve()?;
         self.spend_request(&proven.body).await?;
         if !self.book().is_active(asked.agent_id) {
-            return Err(Denied::new(ErrorCode::AgentDisabled, "this agent is disabled"));
+            return Err(Denied::new(AtpErrorCode::AgentDisabled, "this agent is disabled"));
         }
         let scopes = self.grant(asked)?;
         let id = Self::new_id()?;
@@ -92,13 +92,13 @@ impl Provider {
         };
         if !for_here {
             return Err(Denied::new(
-                ErrorCode::WrongAudience,
+                AtpErrorCode::WrongAudience,
                 "signed for another endpoint; sign with aud set to this one",
             ));
         }
         if !self.window.contains(body.body().timestamp(), now_ms) {
             return Err(Denied::new(
-                ErrorCode::StaleTimestamp,
+                AtpErrorCode::StaleTimestamp,
                 "signed too long ago, or ahead of this clock (see Date)",
             ));
         }
@@ -121,7 +121,7 @@ impl Provider {
     fn grant(&self, asked: &TokenBody<'_>) -> Result<ScopeSet, Denied> {
         let refused = || {
             Denied::new(
-                ErrorCode::InvalidScope,
+                AtpErrorCode::InvalidScope,
                 "ask for one or more scopes, all of them offered to this agent",
             )
         };

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 use obol_atp::jwt::Credential;
 use obol_atp::master::{IssueBody, ListEntry, is_token_id};
-use obol_atp::{ErrorCode, ScopeSet};
+use obol_atp::{AtpErrorCode, ScopeSet};
 use obol_audit::Event;
 
 use crate::audit::About;
@@ -36,9 +36,9 @@ impl Provider {
     ) -> Result<&'b Master, Denied> {
         let credential = request::master(headers).unwrap_or_default();
         self.must_be_fresh()?;
-        let master = book
-            .master(credential.as_bytes(), &self.store.kept().owners)
-            .ok_or_else(|| Denied::new(ErrorCode::InvalidMaster, "no master credential of this provider"))?;
+        let master = book.master(credential.as_bytes(), &self.store.kept().owners).ok_or_else(|| {
+            Denied::new(AtpErrorCode::InvalidMaster, "no master credential of this provider")
+        })?;
         about.proof = Some("master");
         about.purpose = Some(master.name.clone());
         Ok(master)
@@ -56,7 +56,7 @@ impl Provider {
         let asked = IssueBody::parse(body)?;
         let scopes = if asked.scopes.is_empty() { master.defaults.clone() } else { asked.scopes };
         if !scopes.is_within(&master.ceiling) || !scopes.is_within(&self.scopes) {
-            return Err(Denied::new(ErrorCode::InvalidScope, "a scope is not on offer to this master"));
+            return Err(Denied::new(AtpErrorCode::InvalidScope, "a scope is not on offer to this master"));
         }
         let place = self.auditor.reserve()?;
         let ttl = asked.ttl_seconds.unwrap_or(self.ttl).clamp(MIN_TTL_SECS.min(self.max_ttl), self.max_ttl);
@@ -112,7 +112,7 @@ impl Provider {
         let rotated = self.store.change(move |kept| rotation.draft(kept)).await;
         let rotated = rotated.map_err(|_| Denied::unavailable())?;
         let rotated =
-            rotated.ok_or_else(|| Denied::new(ErrorCode::NotFound, "no such token of this master"))?;
+            rotated.ok_or_else(|| Denied::new(AtpErrorCode::NotFound, "no such token of this master"))?;
         let (Rotated::New(record) | Rotated::Again(record)) = &rotated;
         let scopes =
             ScopeSet::from_texts(record.scopes.iter().map(String::as_str)).ok_or_else(Denied::unavailable)?;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use obol_atp::ErrorCode;
+use obol_atp::AtpErrorCode;
 use obol_probe::metrics::{Audit, Counter, Histogram, Kind, Page};
 
 /// The routes, as they are counted.
@@ -32,7 +32,7 @@ const ROUTES: [(Route, &str); 9] = [
 ];
 
 /// `ok`, and every error.
-const CODES: usize = ErrorCode::ALL.len() + 1;
+const CODES: usize = AtpErrorCode::ALL.len() + 1;
 
 /// Every reason for which nothing may be issued.
 pub(crate) const NOT_READY: [&str; 3] = ["token_store", "audit_log", "spent_set"];
@@ -59,10 +59,10 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn count(&self, route: Route, refused: Option<ErrorCode>, took: Duration) {
+    pub(crate) fn count(&self, route: Route, refused: Option<AtpErrorCode>, took: Duration) {
         let row = ROUTES.iter().position(|(known, _)| *known == route);
         let column = refused
-            .and_then(|code| ErrorCode::ALL.iter().position(|known| *known == code))
+            .and_then(|code| AtpErrorCode::ALL.iter().position(|known| *known == code))
             .map_or(0, |at| at + 1);
         if let Some(counter) = row.and_then(|row| self.requests.get(row)).and_then(|row| row.get(column)) {
             counter.increment();
@@ -75,7 +75,7 @@ impl Metrics {
         let help = "Requests by route and outcome.";
         let mut requests = page.series("obol_atp_requests_total", Kind::Counter, help);
         for ((_, route), row) in ROUTES.iter().zip(&self.requests) {
-            let codes = core::iter::once("ok").chain(ErrorCode::ALL.iter().map(|code| code.as_str()));
+            let codes = core::iter::once("ok").chain(AtpErrorCode::ALL.iter().map(|code| code.as_str()));
             for (code, counter) in codes.zip(row).filter(|(_, counter)| counter.get() > 0) {
                 requests.value(&[("route", route), ("code", code)], counter.get());
             }

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use obol_atp::jwt::{Claims, Credential, Use, jti};
-use obol_atp::{Endpoint, ScopeSet, Window};
+use obol_atp::{AtpEndpoint, ScopeSet, TimestampWindow};
 use obol_probe::rate::{Limiter, Start};
 use obol_verify::{Clock, Mark, SpentSet};
 use parking_lot::RwLock;
@@ -37,13 +37,13 @@ impl Time {
 /// A provider.
 #[derive(Debug)]
 pub(crate) struct Provider {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: AtpEndpoint,
     pub(crate) scopes: ScopeSet,
     pub(crate) single_use: ScopeSet,
     /// The life of a signed dialect's token, and the longest of a master's, in seconds.
     pub(crate) ttl: u64,
     pub(crate) max_ttl: u64,
-    pub(crate) window: Window,
+    pub(crate) window: TimestampWindow,
     pub(crate) require_aud: bool,
     pub(crate) signed_only: bool,
     pub(crate) secrets: RwLock<Arc<SecretBook>>,

@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, Request};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use obol_atp::{ErrorCode, MAX_BODY_BYTES};
+use obol_atp::{AtpErrorCode, MAX_BODY_BYTES};
 
 use crate::denied::Denied;
 use crate::router::Peer;
@@ -23,9 +23,9 @@ pub(crate) async fn body(body: Body) -> Result<Vec<u8>, Denied> {
     match collected {
         Ok(Ok(bytes)) => Ok(bytes.to_bytes().to_vec()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Denied::new(ErrorCode::TooLarge, "the body is longer than 8192 bytes"))
+            Err(Denied::new(AtpErrorCode::TooLarge, "the body is longer than 8192 bytes"))
         }
-        _ => Err(Denied::new(ErrorCode::InvalidRequest, "body: did not arrive")),
+        _ => Err(Denied::new(AtpErrorCode::InvalidRequest, "body: did not arrive")),
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), Denied> {
     if fits {
         Ok(())
     } else {
-        Err(Denied::new(ErrorCode::UnsupportedMediaType, "the body must be application/json"))
+        Err(Denied::new(AtpErrorCode::UnsupportedMediaType, "the body must be application/json"))
     }
 }
 

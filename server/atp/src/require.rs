@@ -10,7 +10,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use obol_atp::ErrorCode;
+use obol_atp::AtpErrorCode;
 use obol_atp::jwt::{Claims, Credential, Use};
 use tower::{Layer, Service};
 
@@ -104,18 +104,19 @@ impl RequireLayer {
     async fn check(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<AgentToken, Denied> {
         let token = request::bearer(headers);
         let challenge = if token.is_none() { "Bearer" } else { "Bearer error=\"invalid_token\"" };
-        let invalid = || Denied::token(challenge, ErrorCode::InvalidToken, "a valid token is needed");
+        let invalid = || Denied::token(challenge, AtpErrorCode::InvalidToken, "a valid token is needed");
         let claims =
             token.map(|token| self.provider.live(token)).transpose()?.flatten().ok_or_else(invalid)?;
         if !claims.scopes.iter().any(|scope| **scope == *self.scope) {
             let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", self.scope);
-            let denied = Denied::token(&challenge, ErrorCode::InsufficientScope, "the token lacks the scope");
+            let denied =
+                Denied::token(&challenge, AtpErrorCode::InsufficientScope, "the token lacks the scope");
             self.provider.auditor.refused(&denied, &about_token(&claims, address));
             return Err(denied);
         }
         if claims.usage == Some(Use::Once) {
             self.provider.spend_once(&claims, address).await.map_err(|denied| match denied.code {
-                ErrorCode::Replayed => invalid(),
+                AtpErrorCode::Replayed => invalid(),
                 _ => denied,
             })?;
         }

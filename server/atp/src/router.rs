@@ -11,7 +11,7 @@ use axum::routing::{any, delete, get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Method, StatusCode};
 use obol_atp::discovery::WELL_KNOWN;
-use obol_atp::{Endpoint, ErrorCode, Scope};
+use obol_atp::{AtpEndpoint, AtpErrorCode, AtpScope};
 
 use crate::audit::About;
 use crate::builder::{BuildError, Builder};
@@ -41,7 +41,7 @@ impl fmt::Debug for Router {
 
 impl Router {
     /// Begins a provider whose token endpoint agents see at `endpoint`.
-    pub fn builder(endpoint: Endpoint) -> Builder {
+    pub fn builder(endpoint: AtpEndpoint) -> Builder {
         Builder::new(endpoint)
     }
 
@@ -52,7 +52,7 @@ impl Router {
     #[must_use]
     #[allow(clippy::panic, reason = "a mistake in the program, found when it starts")]
     pub fn require(&self, scope: &str) -> RequireLayer {
-        let Ok(scope) = Scope::new(scope) else { panic!("{scope:?} is not a scope") };
+        let Ok(scope) = AtpScope::new(scope) else { panic!("{scope:?} is not a scope") };
         RequireLayer { provider: Arc::clone(&self.provider), scope: scope.as_str().into() }
     }
 
@@ -118,7 +118,7 @@ impl From<Router> for axum::Router {
                 .route("/{id}", delete(master_revoke))
         };
         routes
-            .fallback(|| async { Denied::new(ErrorCode::NotFound, "no such route") })
+            .fallback(|| async { Denied::new(AtpErrorCode::NotFound, "no such route") })
             .method_not_allowed_fallback(|| async { Denied::method("POST, DELETE") })
             .with_state(router.provider)
     }

@@ -5,7 +5,7 @@ use obol_secret::json::parse;
 use obol_secret::text::to_hex;
 use obol_session::{AgentHalf, Cursor, SessionId};
 use obol_stream::Subscribe;
-use obol_uplink::{Answer, AuthError, Caller, ConnectOptions, Greeted, Pinned, Stream, Uplink};
+use obol_uplink::{Answer, AuthError, Caller, Greeted, Pinned, Stream, Uplink, UplinkOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// Where the certificate authorities cannot be read.
-    pub fn new(service: Pinned, identity: Identity, options: &ConnectOptions) -> Result<Self, AuthError> {
+    pub fn new(service: Pinned, identity: Identity, options: &UplinkOptions) -> Result<Self, AuthError> {
         Ok(Self { identity, uplink: Uplink::new(service, options)?, previous: None })
     }
 

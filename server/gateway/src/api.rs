@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::credential::{Credential, NOT_LOOKED_FOR, Placement};
 use crate::headers;
-use crate::route::Route;
+use crate::route::ApiRoute;
 
 /// How long an API may take to begin its answer, and to go on with it, unless told otherwise, in seconds.
 const TIMEOUT_SECS: u64 = 300;
@@ -56,7 +56,7 @@ pub struct Api {
     max_body_bytes: Option<u64>,
     credential: CredentialRule,
     #[serde(default, rename = "route")]
-    routes: Vec<Route>,
+    routes: Vec<ApiRoute>,
 }
 
 /// What the credential is to be put into, and where it comes from.
@@ -136,7 +136,7 @@ impl Api {
         if self.routes.is_empty() {
             return Err("there is no [[route]], so no request could reach the API".to_owned());
         }
-        self.routes.iter().try_for_each(Route::check)
+        self.routes.iter().try_for_each(ApiRoute::check)
     }
 
     /// The API's origin.
@@ -280,7 +280,7 @@ impl Api {
         self.routes.len()
     }
 
-    pub(crate) fn routes(&self) -> &[Route] {
+    pub(crate) fn routes(&self) -> &[ApiRoute] {
         &self.routes
     }
 

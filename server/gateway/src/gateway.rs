@@ -32,7 +32,7 @@ use crate::blot::{self, Passing};
 use crate::credential::{Again, Credential, NOT_LOOKED_FOR, Origin, Ready};
 use crate::framing::{REFUSED, WHY, check_http2};
 use crate::headers;
-use crate::route::{self, Body as RouteBody, Found, Route};
+use crate::route::{self, ApiRoute, Body as RouteBody, Found};
 use crate::target::Target;
 use crate::untrailed::Untrailed;
 use crate::upstream::Upstream;
@@ -76,7 +76,7 @@ struct Way {
 }
 
 impl Way {
-    fn route(&self) -> Option<&Route> {
+    fn route(&self) -> Option<&ApiRoute> {
         self.behind.api.routes().get(self.route)
     }
 
@@ -92,7 +92,7 @@ fn way(parts: &Parts) -> Result<&Arc<Way>, Denial> {
 
 fn call_of(parts: &Parts) -> Result<ToolCall, Denial> {
     let way = way(parts)?;
-    let tool = way.route().map(Route::tool).unwrap_or_default();
+    let tool = way.route().map(ApiRoute::tool).unwrap_or_default();
     Ok(ToolCall::new(tool))
 }
 
@@ -206,7 +206,7 @@ impl Gateway {
     }
 
     async fn pass(&self, request: Request<Incoming>, way: Way) -> Response<Body> {
-        let layer = match way.route().map(Route::body) {
+        let layer = match way.route().map(ApiRoute::body) {
             // A body that is not there has no arguments, and so they are known.
             Some(RouteBody::Json | RouteBody::None) => &self.reading,
             Some(RouteBody::Stream) | None => &self.passing,
@@ -220,7 +220,7 @@ impl Gateway {
 
 /// Whether the body can be what the route says, as far as its head tells.
 fn check_length(
-    rule: &Route,
+    rule: &ApiRoute,
     api: &Api,
     request: &Request<Incoming>,
 ) -> Result<(), (StatusCode, &'static str)> {
@@ -298,7 +298,7 @@ impl Service<Request<Body>> for Forward {
             };
             let started = Instant::now();
             let response = way.forward(parts, body).await;
-            let (api, tool) = (way.behind.name.as_str(), way.route().map(Route::tool).unwrap_or_default());
+            let (api, tool) = (way.behind.name.as_str(), way.route().map(ApiRoute::tool).unwrap_or_default());
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(api, tool, status = response.status().as_u16(), millis, "forwarded");
             Ok(response)
@@ -335,7 +335,7 @@ impl Way {
 
     fn request(&self, parts: &Parts, body: Body) -> Result<Request<Body>, http::Error> {
         let api = &self.behind.api;
-        let body = match self.route().map(Route::body) {
+        let body = match self.route().map(ApiRoute::body) {
             Some(RouteBody::Json) => body,
             Some(RouteBody::Stream) => {
                 let most = usize::try_from(api.max_body_bytes()).unwrap_or(usize::MAX);

@@ -36,11 +36,11 @@ mod untrailed;
 mod upstream;
 
 pub use self::api::{Api, Source, is_name};
-pub use self::credential::{MAX_SECRET_BYTES, Origin, UnfitSecret};
+pub use self::credential::{MAX_SECRET_BYTES, Origin, UnfitCredential};
 pub use self::gateway::{Behind, Gateway};
-pub use self::openapi::{Actions, MAX_DOCUMENT_BYTES, Wishes, rules};
+pub use self::openapi::{Actions, MAX_DOCUMENT_BYTES, RuleWishes, rules};
 pub use self::recipe::{recipe, recipes};
-pub use self::route::Route;
+pub use self::route::ApiRoute;
 pub use self::serve::{Handle, Service};
 pub use obol_probe::contract::BindError;
 pub use obol_probe::front::Options;

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use obol_resource::ToolCall;
-use obol_resource::template::Template;
+use obol_resource::template::TextTemplate;
 use obol_verify::Denial;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -52,14 +52,14 @@ enum Methods {
 /// One route, as a file says it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
+pub struct ApiRoute {
     method: Methods,
     path: Pattern,
     tool: String,
     #[serde(default)]
-    action: Option<Template>,
+    action: Option<TextTemplate>,
     #[serde(default)]
-    resource: Option<Template>,
+    resource: Option<TextTemplate>,
     /// What a template's argument is taken for that is absent.
     #[serde(default)]
     default: BTreeMap<String, String>,
@@ -170,7 +170,7 @@ impl Pattern {
     }
 }
 
-impl Route {
+impl ApiRoute {
     /// What is wrong with what a file says, if anything.
     pub(crate) fn check(&self) -> Result<(), String> {
         let wrong = |why: &str| Err(format!("the route of {:?}: {why}", self.tool));
@@ -188,7 +188,8 @@ impl Route {
         if methods.is_empty() || !methods.iter().all(is_method) {
             return wrong("`method` is GET, POST and the like, one or a list");
         }
-        let is_of_each = |template: &Option<Template>| template.as_ref().is_some_and(Template::is_of_each);
+        let is_of_each =
+            |template: &Option<TextTemplate>| template.as_ref().is_some_and(TextTemplate::is_of_each);
         if is_of_each(&self.action) || is_of_each(&self.resource) {
             return wrong("action and resource are one each, and cannot come from each of a list");
         }
@@ -242,7 +243,7 @@ impl Route {
         if let Some(body) = body {
             found.insert(BODY.to_owned(), Value::Object(body.clone()));
         }
-        let text = |template: &Template| template.text(&found, &self.default);
+        let text = |template: &TextTemplate| template.text(&found, &self.default);
         let call = match &self.action {
             Some(action) => call.action(text(action)?),
             None => call,
@@ -265,7 +266,7 @@ pub(crate) enum Found {
 }
 
 /// Looks a request up.
-pub(crate) fn find(routes: &[Route], method: &Method, target: &Target) -> Found {
+pub(crate) fn find(routes: &[ApiRoute], method: &Method, target: &Target) -> Found {
     let mut seen = Found::Nothing;
     for (number, route) in routes.iter().enumerate() {
         match route.path.read(target.segments()) {
@@ -282,7 +283,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn routes(json: Value) -> Vec<Route> {
+    fn routes(json: Value) -> Vec<ApiRoute> {
         serde_json::from_value(json).unwrap()
     }
 
@@ -290,7 +291,7 @@ mod tests {
         Target::read(&text.parse().unwrap()).unwrap()
     }
 
-    fn found(routes: &[Route], method: &str, path: &str) -> Option<(usize, Value)> {
+    fn found(routes: &[ApiRoute], method: &str, path: &str) -> Option<(usize, Value)> {
         match find(routes, &method.parse().unwrap(), &target(path)) {
             Found::Route(number, found) => Some((number, Value::Object(found))),
             Found::OtherMethod | Found::Nothing => None,
@@ -357,7 +358,7 @@ mod tests {
             (json!({"method": "GET", "path": "/", "tool": "a", "resource": "{body.x[]}"}), "one each"),
             (json!({"method": "GET", "path": "/", "tool": "a", "websocket": true}), "none"),
         ] {
-            let route: Route = serde_json::from_value(wrong.clone()).unwrap();
+            let route: ApiRoute = serde_json::from_value(wrong.clone()).unwrap();
             let said = route.check().unwrap_err();
             assert!(said.contains(why), "{wrong}: {said}");
         }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use obol_resource::{EncField, PopField, Proof, SealedMessage};
+use obol_resource::{EncField, PopField, PopProof, SealedMessage};
 use obol_secret::json::{self, Bounds};
 use obol_verify::Denial;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ impl RequestMeta {
 
     /// With a proof of possession.
     #[must_use]
-    pub fn with_proof(mut self, proof: &Proof) -> Self {
+    pub fn with_proof(mut self, proof: &PopProof) -> Self {
         self.pop = Some(PopField::new(proof));
         self
     }
@@ -105,7 +105,7 @@ impl RequestMeta {
     /// # Errors
     ///
     /// A denial if its algorithm is not Ed25519, or the signature is not 64 bytes in base64url.
-    pub fn proof(&self) -> Result<Option<Proof>, Denial> {
+    pub fn proof(&self) -> Result<Option<PopProof>, Denial> {
         self.pop.as_ref().map(PopField::proof).transpose()
     }
 
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_a_client_attaches_a_server_reads_and_takes_away() {
         let mut meta = json!({"progressToken": 1}).as_object().unwrap().clone();
-        let proof = Proof::from_bytes([1; 64]);
+        let proof = PopProof::from_bytes([1; 64]);
         let sealed = SealedMessage::new([2; 12], vec![3; 20]).unwrap();
         let sent = RequestMeta::new(TokenText::new("abc")).with_proof(&proof).with_sealed_arguments(&sealed);
         sent.attach(&mut meta);

@@ -30,7 +30,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The token endpoint, and who holds its tokens.
-pub trait Endpoint: Sync {
+pub trait TokenEndpoint: Sync {
     /// Sends it a form; status and body of its answer, of which no more than [`MAX_ANSWER_BYTES`] are read.
     fn post(
         &self,
@@ -47,7 +47,7 @@ pub trait Endpoint: Sync {
 }
 
 /// A client, as the token endpoint knows it.
-pub struct Client {
+pub struct OauthClient {
     id: String,
     scope: Option<String>,
     secret: Mutex<Wiped>,
@@ -62,7 +62,7 @@ struct Answer {
     expires_in: Option<u64>,
 }
 
-impl Client {
+impl OauthClient {
     /// With this secret.
     pub fn new(id: &str, scope: Option<&str>, secret: &[u8]) -> Self {
         let secret = Mutex::new(Wiped::new(secret.to_vec()));
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Keeps the token renewed, for ever. `what` is whose it is, for the log.
-    pub async fn keep(&self, what: &str, endpoint: &impl Endpoint) {
+    pub async fn keep(&self, what: &str, endpoint: &impl TokenEndpoint) {
         let mut pause = PAUSES.0;
         // When the token at hand is over.
         let mut ends = None;
@@ -113,7 +113,7 @@ impl Client {
         }
     }
 
-    async fn fetch(&self, endpoint: &impl Endpoint) -> Result<(WipedText, Duration), String> {
+    async fn fetch(&self, endpoint: &impl TokenEndpoint) -> Result<(WipedText, Duration), String> {
         let (headers, form) = self.request()?;
         let (status, body) = endpoint.post(headers, form).await?;
         if status != StatusCode::OK {
@@ -154,8 +154,8 @@ impl Client {
     }
 }
 
-impl core::fmt::Debug for Client {
+impl core::fmt::Debug for OauthClient {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Client({})", self.id)
+        write!(f, "OauthClient({})", self.id)
     }
 }

@@ -4,7 +4,7 @@ use obol_secret::json::ReadArguments;
 use obol_verify::{Arguments, Request};
 use serde_json::{Map, Value};
 
-use crate::sealed::{Proof, SealedMessage};
+use crate::sealed::{PopProof, SealedMessage};
 
 /// The tool call that a request stands for. Made by the server, never from what the token says.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct ToolCall {
     resource: Option<String>,
     arguments: CallArguments,
     rounded: bool,
-    proof: Option<Proof>,
+    proof: Option<PopProof>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl ToolCall {
 
     /// The proof of possession that came with the request.
     #[must_use]
-    pub fn proof(mut self, proof: Proof) -> Self {
+    pub fn proof(mut self, proof: PopProof) -> Self {
         self.proof = Some(proof);
         self
     }

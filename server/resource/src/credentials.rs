@@ -4,20 +4,20 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use obol_verify::Denial;
 
-use crate::sealed::Proof;
+use crate::sealed::PopProof;
 
 const SCHEME: &[u8] = b"TBAC";
 /// An Ed25519 signature over the arguments, in base64url without padding.
 pub(crate) const PROOF: HeaderName = HeaderName::from_static("tbac-pop");
 
 /// The proof, where there is one.
-pub(crate) fn proof(headers: &HeaderMap) -> Result<Option<Proof>, Denial> {
+pub(crate) fn proof(headers: &HeaderMap) -> Result<Option<PopProof>, Denial> {
     let mut values = headers.get_all(PROOF).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Denial::malformed_request("more than one TBAC-PoP header"));
     }
-    Proof::from_text(value.as_bytes()).map(Some)
+    PopProof::from_text(value.as_bytes()).map(Some)
 }
 
 /// The token's text. Exactly one `Authorization` header is accepted: of two, a proxy and this server might each

@@ -64,7 +64,7 @@ pub use layer::{TbacLayer, TbacService};
 pub use receipts::{ReceiptLayer, ReceiptService, Receipts};
 #[cfg(feature = "http")]
 pub use refusal::{ServiceProblem, http_status, malformed, unavailable};
-pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, Proof, SealedMessage};
+pub use sealed::{EncField, MAX_SEALED_BYTES, PopField, PopProof, SealedMessage};
 #[cfg(feature = "http")]
 pub use sealing::{SEALED_CONTENT_TYPE, SEALED_TYPE_HEADER};
 pub use spent_token::{ResponseSealError, SpentToken};

@@ -21,9 +21,9 @@ pub const MAX_SEALED_BYTES: usize = 1 << 20;
 
 /// An Ed25519 signature that proves possession of the session's key. Nothing secret: it is good for one token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Proof([u8; SIGNATURE_BYTES]);
+pub struct PopProof([u8; SIGNATURE_BYTES]);
 
-impl Proof {
+impl PopProof {
     /// Takes the signature's bytes.
     pub fn from_bytes(signature: [u8; SIGNATURE_BYTES]) -> Self {
         Self(signature)
@@ -131,7 +131,7 @@ pub struct PopField {
 
 impl PopField {
     /// The field for a proof.
-    pub fn new(proof: &Proof) -> Self {
+    pub fn new(proof: &PopProof) -> Self {
         Self { alg: POP_ALGORITHM.to_owned(), sig: proof.to_text() }
     }
 
@@ -140,11 +140,11 @@ impl PopField {
     /// # Errors
     ///
     /// A denial if the algorithm is not Ed25519, or the signature is not 64 bytes in base64url.
-    pub fn proof(&self) -> Result<Proof, Denial> {
+    pub fn proof(&self) -> Result<PopProof, Denial> {
         if self.alg != POP_ALGORITHM {
             return Err(Denial::malformed_request("the proof of possession is not of algorithm Ed25519"));
         }
-        Proof::from_text(self.sig.as_bytes())
+        PopProof::from_text(self.sig.as_bytes())
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         let message = SealedMessage::new([7; 12], vec![9; 40]).unwrap();
         assert_eq!(SealedMessage::from_bytes(&message.to_bytes()), Ok(message.clone()));
         assert_eq!(EncField::new(&message).message(), Ok(message.of_algorithm("AES-256-GCM")));
-        let proof = Proof::from_bytes([5; 64]);
+        let proof = PopProof::from_bytes([5; 64]);
         assert_eq!(PopField::new(&proof).proof(), Ok(proof));
     }
 

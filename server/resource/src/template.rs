@@ -25,7 +25,7 @@ const MAX_EACH: usize = 64;
 /// A text with places for arguments.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Template(Vec<Part>);
+pub struct TextTemplate(Vec<Part>);
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -39,7 +39,7 @@ struct Step {
     each: bool,
 }
 
-impl TryFrom<String> for Template {
+impl TryFrom<String> for TextTemplate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -93,7 +93,7 @@ fn argument(name: &str) -> Option<Part> {
     Some(Part::Argument { path, slashes })
 }
 
-impl Template {
+impl TextTemplate {
     fn lists(&self) -> usize {
         let steps = self.0.iter().filter_map(|part| match part {
             Part::Argument { path, .. } => Some(path.iter().filter(|step| step.each).count()),
@@ -214,7 +214,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "json! makes a value where it is used")]
     fn made(template: &str, arguments: Value) -> Result<Vec<String>, String> {
-        let template = Template::try_from(template.to_owned())?;
+        let template = TextTemplate::try_from(template.to_owned())?;
         template
             .texts(arguments.as_object().unwrap(), &BTreeMap::new())
             .map_err(|denial| denial.detail.into_owned())
@@ -258,7 +258,7 @@ mod tests {
         for template in
             ["{", "}", "{a", "a}", "{}", "{a[]}{b[]}", "{a..b}", "{[]}", "{a b}", "{a{b}", "{a[0]}"]
         {
-            assert!(Template::try_from(template.to_owned()).is_err(), "{template}");
+            assert!(TextTemplate::try_from(template.to_owned()).is_err(), "{template}");
         }
     }
 }

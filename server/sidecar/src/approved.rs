@@ -3,7 +3,7 @@
 use obol_ipc::approvals::{ApprovedUse, MAX_CALL_TEXT_BYTES, MintApprovedParams};
 use obol_ipc::message::Empty;
 use obol_ipc::refusal::{ErrorCode, Refusal};
-use obol_queue::{ApproveError, ApprovedCall, Queue};
+use obol_queue::{ApproveError, ConfirmedCall, Queue};
 use obol_secret::json::parse;
 use obol_secret::text::from_hex;
 use obol_session::Call;
@@ -13,7 +13,7 @@ pub(crate) fn note(queue: &Queue, params: &MintApprovedParams) -> Result<Empty, 
     let call = call(params)?;
     for used in &params.uses {
         let (txn_id, digest) = read(used)?;
-        let approved = ApprovedCall {
+        let approved = ConfirmedCall {
             id: params.approval_id.as_str().to_owned(),
             call: call.clone(),
             txn_id,

@@ -35,11 +35,11 @@ const MAX_PEM_BYTES: usize = 1 << 20;
 const HANDSHAKE_TYPE: &str = "application/vnd.obol.handshake";
 
 /// Makes connections.
-pub struct Connector {
+pub struct UplinkConnector {
     tls: TlsConnector,
 }
 
-impl Connector {
+impl UplinkConnector {
     /// To this service. Trusts the system's certificate authorities, or those of one file alone.
     ///
     /// # Errors
@@ -114,9 +114,9 @@ fn not_over_tls(error: &std::io::Error) -> String {
     }
 }
 
-impl core::fmt::Debug for Connector {
+impl core::fmt::Debug for UplinkConnector {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Connector")
+        f.write_str("UplinkConnector")
     }
 }
 

@@ -4,8 +4,8 @@
 use core::fmt;
 
 use obol_handshake::{
-    AwaitsReply, Established, HandshakeError, Header, IdentityKey, Initiator, Offer, Prologue, Purpose,
-    ReadyToProve, SekKey, SystemRandom, open_answer,
+    AwaitsReply, Established, HandshakeError, Header, IdentityKey, Initiator, Prologue, Purpose,
+    ReadyToProve, SekKey, SuiteOffer, SystemRandom, open_answer,
 };
 use obol_secret::json::{Bounds, parse, parse_within};
 use obol_secret::text::to_hex;
@@ -46,7 +46,7 @@ pub fn begin(
     suite: Suite,
     offered: &[Suite],
 ) -> Result<(Begun, Vec<u8>), AuthError> {
-    let header = Header { purpose, suite, offer: Offer::of(offered), authority_key: service.key().id() };
+    let header = Header { purpose, suite, offer: SuiteOffer::of(offered), authority_key: service.key().id() };
     let prologue = Prologue::new(header, service.origin()).map_err(AuthError::NotTheService)?;
     let (waiting, hello) =
         Initiator::start(&prologue, service.key(), &mut SystemRandom).map_err(AuthError::NotTheService)?;

@@ -5,7 +5,7 @@
 //! | [`Pinned`] | which service, and the key that it must have |
 //! | [`Uplink`] | carries out one purpose by a mutual handshake, over a connection of its own |
 //! | [`Caller`] | who does so: its key, and what it says |
-//! | [`Connector`], [`begin`] | the steps of that, one by one |
+//! | [`UplinkConnector`], [`begin`] | the steps of that, one by one |
 //! | [`Stream`], [`Voice`], [`Outbox`] | what the service says from then on, and what is answered |
 //!
 //! What it promises:
@@ -24,10 +24,10 @@ mod pinned;
 mod stream;
 mod uplink;
 
-pub use connect::{Answer, Connection, Connector};
+pub use connect::{Answer, Connection, UplinkConnector};
 pub use error::{AuthError, Clear};
 pub use exchange::{Begun, Greeted, Proven, begin};
 pub use outbox::Outbox;
 pub use pinned::{Pinned, PinnedError};
 pub use stream::{Stream, Voice};
-pub use uplink::{Caller, ConnectOptions, MAX_SKEW_SECS, Uplink};
+pub use uplink::{Caller, MAX_SKEW_SECS, Uplink, UplinkOptions};

@@ -11,7 +11,7 @@ use obol_stream::{Frames, Hello, Item, MAX_ITEM_BYTES, StreamId, Word};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::connect::{Answer, Body, Connection, Connector};
+use crate::connect::{Answer, Body, Connection, UplinkConnector};
 use crate::error::AuthError;
 use crate::exchange::Proven;
 use crate::outbox::Outbox;
@@ -73,7 +73,7 @@ impl Stream {
     pub(crate) async fn begin(
         body: Body,
         proven: Proven,
-        connector: Arc<Connector>,
+        connector: Arc<UplinkConnector>,
         service: Pinned,
     ) -> Result<Self, AuthError> {
         let Proven { established, .. } = proven;
@@ -126,7 +126,7 @@ impl fmt::Debug for Stream {
 pub struct Voice {
     stream: StreamId,
     sealer: Sealer,
-    connector: Arc<Connector>,
+    connector: Arc<UplinkConnector>,
     service: Pinned,
     connection: Option<Connection>,
 }

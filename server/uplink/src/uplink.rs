@@ -10,7 +10,7 @@ use obol_session::Suite;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::connect::{Answer, Connection, Connector, Opened};
+use crate::connect::{Answer, Connection, Opened, UplinkConnector};
 use crate::error::{AuthError, Clear};
 use crate::exchange::{Greeted, Proven, Told, begin};
 use crate::kept::Kept;
@@ -30,12 +30,12 @@ const MAX_BEGINNINGS: usize = 3;
 
 /// How the service is spoken to.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectOptions {
+pub struct UplinkOptions {
     suites: Vec<Suite>,
     ca_file: Option<PathBuf>,
 }
 
-impl ConnectOptions {
+impl UplinkOptions {
     /// All suites, the strongest first; the system's certificate authorities.
     pub fn new() -> Self {
         Self::default()
@@ -98,7 +98,7 @@ pub trait Caller: Send {
 #[derive(Debug)]
 pub struct Uplink {
     service: Pinned,
-    connector: Arc<Connector>,
+    connector: Arc<UplinkConnector>,
     suites: Vec<Suite>,
     skew: Option<i64>,
     kept: Kept,
@@ -122,8 +122,8 @@ impl Uplink {
     /// # Errors
     ///
     /// Where the certificate authorities cannot be read, or there are none and the service is reached over TLS.
-    pub fn new(service: Pinned, options: &ConnectOptions) -> Result<Self, AuthError> {
-        let connector = Arc::new(Connector::new(&service, options.ca_file.as_deref())?);
+    pub fn new(service: Pinned, options: &UplinkOptions) -> Result<Self, AuthError> {
+        let connector = Arc::new(UplinkConnector::new(&service, options.ca_file.as_deref())?);
         let suites = if options.suites.is_empty() { PREFERENCE.to_vec() } else { options.suites.clone() };
         Ok(Self { service, connector, suites, skew: None, kept: Kept::default() })
     }

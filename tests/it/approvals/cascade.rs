@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use obol_token::Scope;
-use obol_verify::{Approval, Approvals, MemorySpentSet, ResourceHalf, Session, SpentSet};
+use obol_verify::{Approvals, KnownApproval, MemorySpentSet, ResourceHalf, Session, SpentSet};
 use obol_world::forge::Forge;
 use obol_world::scope::scope_json;
 use obol_world::server::{Server, names, session};
@@ -17,10 +17,10 @@ fn approved(number: u8) -> Value {
     serde_json::to_value(obol_session::approved_scope(scope, NOW).unwrap()).unwrap()
 }
 
-fn approval(scope: &Value, expires_at: u64) -> ([u8; 16], Approval) {
+fn approval(scope: &Value, expires_at: u64) -> ([u8; 16], KnownApproval) {
     let scope: Scope = serde_json::from_value(scope.clone()).unwrap();
     let digest = scope.approval_digest.unwrap();
-    (scope.txn_id.unwrap(), Approval { digest, arguments: None, confirmed_at: NOW, expires_at })
+    (scope.txn_id.unwrap(), KnownApproval { digest, arguments: None, confirmed_at: NOW, expires_at })
 }
 
 fn at(token: Forge, issued_at: u64, expires_at: u64) -> Forge {

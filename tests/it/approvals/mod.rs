@@ -20,7 +20,7 @@ use obol_ipc::names::{Label, PeerName, ToolName};
 use obol_probe::stop::Stop;
 use obol_resource::provision::{Follower, Lease, join};
 use obol_token::{Audience, Minter, Scope, SessionId, Validity};
-use obol_uplink::{ConnectOptions as UplinkOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use obol_verify::{
     Approvals, Arguments, Denial, MemorySessionTable, Request, ResourceHalf, Session, SessionStore,
     SessionStoreError, SessionTable, SessionTableUnavailable, Spent, SpentSet, SystemClock, Unverified,

@@ -23,7 +23,7 @@ use obol_probe::stop::Stop;
 use obol_session::AgentHalf;
 use obol_session::clock::{Clock, SystemClock};
 use obol_sidecar::{Answer, Answerer, OperatorSocket, Requester};
-use obol_uplink::{ConnectOptions, Pinned};
+use obol_uplink::{Pinned, UplinkOptions};
 use obol_world::home::wait_until;
 use tokio::runtime::Runtime;
 
@@ -273,7 +273,7 @@ fn a_clock_that_is_wrong_gives_the_sidecar_nothing_and_is_told_by_how_much() {
             Identity::open_or_create(&folder.join("agent.identity"), &folder.join("identity.key")).unwrap();
         let pinned = Pinned::parse(&world.pinned()).unwrap();
         let authenticator =
-            obol_authenticator::Authenticator::new(pinned, identity, &ConnectOptions::new()).unwrap();
+            obol_authenticator::Authenticator::new(pinned, identity, &UplinkOptions::new()).unwrap();
         let at = |name: &str| Endpoint::at(world.path().join("run/obol").join(name)).unwrap();
         let runtime = Runtime::new().unwrap();
         let options =

@@ -8,7 +8,7 @@ use obol_resource::provision::join;
 use obol_session::Suite;
 use obol_stream::{Item, Mode, Word};
 use obol_uplink::{
-    Answer, AuthError, Caller, ConnectOptions, Connector, Greeted, Pinned, Stream, Uplink, begin,
+    Answer, AuthError, Caller, Greeted, Pinned, Stream, Uplink, UplinkConnector, UplinkOptions, begin,
 };
 use obol_world::authority::AsProcess;
 use obol_world::home;
@@ -55,7 +55,7 @@ struct World {
 impl World {
     fn new(service: &AsProcess) -> Self {
         let pinned = Pinned::parse(&service.pin()).unwrap();
-        let uplink = Uplink::new(pinned.clone(), &ConnectOptions::new()).unwrap();
+        let uplink = Uplink::new(pinned.clone(), &UplinkOptions::new()).unwrap();
         Self { runtime: Runtime::new().unwrap(), pinned, uplink }
     }
 
@@ -85,7 +85,7 @@ impl World {
 
     /// The code that some bytes are refused with.
     fn posted(&self, path: &str, bytes: &[u8]) -> String {
-        let connector = Connector::new(&self.pinned, None).unwrap();
+        let connector = UplinkConnector::new(&self.pinned, None).unwrap();
         let posted = self
             .runtime
             .block_on(async { connector.open(&self.pinned).await.unwrap().post(path, bytes).await });
@@ -147,7 +147,7 @@ fn a_third_message_begins_one_stream_and_its_repetition_gets_no_byte_of_it() {
     let service = AsProcess::start(home.path());
     let mut world = World::new(&service);
     let holder = world.joined(&service, API);
-    let connector = Connector::new(&world.pinned, None).unwrap();
+    let connector = UplinkConnector::new(&world.pinned, None).unwrap();
     let suites = [Suite::HybridAesGcm];
     let message = world.runtime.block_on(async {
         let (begun, hello) = begin(&world.pinned, Purpose::ResourceStream, suites[0], &suites).unwrap();
@@ -161,7 +161,7 @@ fn a_third_message_begins_one_stream_and_its_repetition_gets_no_byte_of_it() {
     let first = world.runtime.spawn({
         let (pinned, message) = (world.pinned.clone(), message.clone());
         async move {
-            let connector = Connector::new(&pinned, None).unwrap();
+            let connector = UplinkConnector::new(&pinned, None).unwrap();
             let mut connection = connector.open(&pinned).await.unwrap();
             connection.post(SERVERS, &message).await.map(drop)
         }

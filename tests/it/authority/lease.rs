@@ -9,7 +9,7 @@ use obol_ipc::time::UtcTime;
 use obol_probe::stop::Stop;
 use obol_resource::provision::{Follower, Following, Lease, LeasedTable, join};
 use obol_token::Audience;
-use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use obol_verify::{MemorySessionTable, SessionStore, SessionTable, SystemClock};
 use obol_world::authority::AsProcess;
 use obol_world::home::{self, wait_until};
@@ -40,7 +40,7 @@ impl Followed {
     fn with_lease(service: &AsProcess, pin: &str, secs: u64) -> Self {
         let runtime = Runtime::new().unwrap();
         let key = IdentityKey::generate(&mut obol_authority::id::SystemRandom);
-        let uplink = || Uplink::new(Pinned::parse(pin).unwrap(), &ConnectOptions::new()).unwrap();
+        let uplink = || Uplink::new(Pinned::parse(pin).unwrap(), &UplinkOptions::new()).unwrap();
         let code = service.told(&["rs", "invite", API])["ticket"].as_str().unwrap().to_owned();
         let joined = runtime.block_on(join(&mut uplink(), &key, &code, now())).unwrap();
         assert_eq!(joined.audience, API);

@@ -7,7 +7,7 @@ use obol_handshake::{IdentityKey, Purpose, SekKey, SystemRandom};
 use obol_session::{SessionId, Suite};
 use obol_token::text::from_hex;
 use obol_token::{Audience, SessionSecret};
-use obol_uplink::{AuthError, Caller, ConnectOptions, Greeted, Pinned, Proven, Uplink};
+use obol_uplink::{AuthError, Caller, Greeted, Pinned, Proven, Uplink, UplinkOptions};
 use obol_world::authority::AsProcess;
 use obol_world::canary::Canaries;
 use obol_world::home::{self, wait_until};
@@ -70,7 +70,7 @@ impl Kept {
 
 impl Keeper {
     fn approved(service: &AsProcess, suite: Suite) -> Self {
-        let options = ConnectOptions::new().suites(&[suite]);
+        let options = UplinkOptions::new().suites(&[suite]);
         let mut keeper = Self {
             uplink: Uplink::new(Pinned::parse(&service.pin()).unwrap(), &options).unwrap(),
             identity: IdentityKey::generate(&mut SystemRandom),

@@ -26,7 +26,7 @@ mod withheld;
 use std::path::Path;
 
 use obol_authenticator::{Authenticator, Identity, Registered, Session, Wishes};
-use obol_uplink::{AuthError, ConnectOptions, Pinned};
+use obol_uplink::{AuthError, Pinned, UplinkOptions};
 use obol_world::authority::AsProcess;
 use obol_world::now;
 use tokio::runtime::Runtime;
@@ -61,7 +61,7 @@ impl Agent {
             software: "test/1".to_owned(),
         };
         Self {
-            authenticator: Authenticator::new(service, identity.unwrap(), &ConnectOptions::new()).unwrap(),
+            authenticator: Authenticator::new(service, identity.unwrap(), &UplinkOptions::new()).unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             wishes,
         }

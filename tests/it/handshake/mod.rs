@@ -6,8 +6,8 @@ mod vectors;
 
 use obol_handshake::{
     AuthorityKey, AuthoritySecret, CookieError, CookieRing, Established, HandshakeError, Header, IdentityKey,
-    Initiator, MAX_MESSAGE_BYTES, Offer, Pending, Prologue, Proof, Proven, Purpose, Random, Responder,
-    SekKey, hello_bytes, open_answer, reply, reply_overhead_bytes, seal_answer, verify_sek_proof,
+    Initiator, MAX_MESSAGE_BYTES, Pending, Prologue, Proof, Proven, Purpose, Random, Responder, SekKey,
+    SuiteOffer, hello_bytes, open_answer, reply, reply_overhead_bytes, seal_answer, verify_sek_proof,
 };
 use obol_token::Suite;
 use sha2::{Digest, Sha256};
@@ -57,7 +57,7 @@ impl Both {
     }
 
     fn header(&self, suite: Suite, purpose: Purpose) -> Header {
-        Header { purpose, suite, offer: Offer::of(&Suite::ALL), authority_key: self.service.key().id() }
+        Header { purpose, suite, offer: SuiteOffer::of(&Suite::ALL), authority_key: self.service.key().id() }
     }
 
     /// The service's part of message B, at its own origin.
@@ -226,7 +226,7 @@ fn a_changed_offer_ends_the_handshake_at_the_first_tag() {
     assert_eq!(both.answer(&stripped).unwrap_err(), HandshakeError::Tag);
     // Control: had the client not hashed what it offers, but what arrives, nobody would notice.
     let unhashed =
-        Header { offer: Offer::of(&Suite::ALL[..3]), ..both.header(Suite::AesGcm, Purpose::Session) };
+        Header { offer: SuiteOffer::of(&Suite::ALL[..3]), ..both.header(Suite::AesGcm, Purpose::Session) };
     let prologue = Prologue::new(unhashed, ORIGIN).unwrap();
     let (_, mut hello) = Initiator::start(&prologue, &both.service.key(), &mut both.rng).unwrap();
     hello[3] = stripped[3];

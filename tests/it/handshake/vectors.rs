@@ -1,8 +1,8 @@
 //! Known answers of the handshake, `tests/vectors/handshake-suite*.json`, for this implementation and the second one.
 
 use obol_handshake::{
-    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Offer, Pending, Prologue, Proof, Purpose,
-    Random, Responder, SekKey, reply,
+    AuthoritySecret, CookieRing, Header, IdentityKey, Initiator, Pending, Prologue, Proof, Purpose, Random,
+    Responder, SekKey, SuiteOffer, reply,
 };
 use obol_token::Suite;
 use obol_token::text::{bytes_from_hex, to_hex};
@@ -94,7 +94,7 @@ impl Vector {
         Header {
             purpose: Purpose::from_number(self.purpose).unwrap(),
             suite: Suite::from_number(self.suite).unwrap(),
-            offer: Offer::of(&suites),
+            offer: SuiteOffer::of(&suites),
             authority_key: service.key().id(),
         }
     }

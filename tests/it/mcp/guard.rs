@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use ed25519_dalek::{Signer, SigningKey};
 use obol_mcp::capability::{ClientCapability, Negotiated, Position, ServerCapability, negotiate};
 use obol_mcp::{Admitted, Denied, EXTENSION, RequestMeta, TokenText, ToolGuard, ToolResult, ToolsCall};
-use obol_resource::{Gate, Proof, SealedMessage, ToolCall};
+use obol_resource::{Gate, PopProof, SealedMessage, ToolCall};
 use obol_token::text::to_base64url;
 use obol_token::{ChannelKeys, ResponseKey, possession_transcript};
 use obol_verify::{Denial, arguments_hash};
@@ -407,7 +407,7 @@ fn a_proof_of_possession_travels_in_meta() {
     let proof = |arguments: &Value| {
         let hash = arguments_hash(arguments.as_object()).unwrap();
         let transcript = possession_transcript(SESSION, &token.jti(), &hash);
-        Proof::from_bytes(signing.sign(&transcript).to_bytes())
+        PopProof::from_bytes(signing.sign(&transcript).to_bytes())
     };
     let arguments = json!({"q": "rows"});
     let admit = |meta| bench.admit(TOOL, arguments.clone(), meta);

@@ -3,7 +3,7 @@
 
 use http::Method as HttpMethod;
 use obol_atp::discovery::MasterRoutes;
-use obol_atp::{Endpoint, Host};
+use obol_atp::{AtpEndpoint, Host};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -68,7 +68,7 @@ impl Client {
         &self,
         host: &Host,
         method: HttpMethod,
-        to: &Endpoint,
+        to: &AtpEndpoint,
         body: Option<String>,
     ) -> Result<Answer, AtpError> {
         let master = self.master(host)?;

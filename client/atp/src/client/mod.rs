@@ -29,7 +29,7 @@ use crate::options::{AgentIdMode, Options};
 use crate::refresh::Counters;
 use crate::secrets;
 use crate::state::{State, Watched};
-use crate::token::{Revocation, Token, TokenRequest, Verdict};
+use crate::token::{Revocation, Token, TokenRequest, TokenVerdict};
 use backoff::BackOff;
 use documents::Documents;
 use flights::Flights;
@@ -156,7 +156,7 @@ impl Client {
     ///
     /// # Errors
     /// [`AtpError::WrongIssuer`] if the token is not of this host; nothing is sent then.
-    pub async fn verify_token(&self, token: &str, host: &Host) -> Result<Verdict, AtpError> {
+    pub async fn verify_token(&self, token: &str, host: &Host) -> Result<TokenVerdict, AtpError> {
         let kept = self.0.keychain.entry(&host.to_string()).await?;
         let is_kept = kept.is_some_and(|entry| *entry.access_token == *token);
         if !is_kept && issuer(token).as_deref() != Some(host.origin().as_str()) {
@@ -167,10 +167,10 @@ impl Client {
         let outgoing =
             Outgoing { method: http::Method::POST, path: endpoints.verify.path(), headers, body: Vec::new() };
         let answer = self.send(endpoints.verify.host(), outgoing).await?;
-        let verdict: Option<Verdict> = json::parse(&answer.body).ok().filter(|_| answer.status == 200);
+        let verdict: Option<TokenVerdict> = json::parse(&answer.body).ok().filter(|_| answer.status == 200);
         match verdict {
             Some(verdict) if verdict.valid => Ok(verdict),
-            Some(_) => Ok(Verdict { valid: false, scopes: None, expires_at: None, agent_id: None }),
+            Some(_) => Ok(TokenVerdict { valid: false, scopes: None, expires_at: None, agent_id: None }),
             None => Err(refused(&answer)),
         }
     }
@@ -312,7 +312,7 @@ impl Client {
         &self,
         host: &Host,
         method: Method,
-        endpoint: &obol_atp::Endpoint,
+        endpoint: &obol_atp::AtpEndpoint,
         answer: &Answer,
     ) -> Result<Entry, AtpError> {
         if matches!(answer.status.as_u16(), 404 | 410) {

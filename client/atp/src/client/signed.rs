@@ -2,7 +2,7 @@
 
 use http::Method as HttpMethod;
 use obol_atp::discovery::SignedEndpoints;
-use obol_atp::{AgentId, Endpoint, Host, RevokeBody, Secret, TokenBody};
+use obol_atp::{AgentId, AtpEndpoint, Host, RevokeBody, Secret, TokenBody};
 use obol_secret::json;
 use obol_secret::text::to_base64url;
 use serde::Deserialize;
@@ -81,7 +81,7 @@ impl Client {
     async fn signed(
         &self,
         host: &Host,
-        to: &Endpoint,
+        to: &AtpEndpoint,
         sign: impl Fn(&Secret, Stamp) -> Vec<u8>,
     ) -> Result<Answer, AtpError> {
         let mut secret = self.secret(host).await?;
@@ -104,7 +104,7 @@ impl Client {
         Ok(answer)
     }
 
-    async fn send_signed(&self, to: &Endpoint, body: Vec<u8>) -> Result<Answer, AtpError> {
+    async fn send_signed(&self, to: &AtpEndpoint, body: Vec<u8>) -> Result<Answer, AtpError> {
         let headers = vec![("content-type", "application/json".to_owned())];
         let outgoing = Outgoing { method: HttpMethod::POST, path: to.path(), headers, body };
         self.send(to.host(), outgoing).await

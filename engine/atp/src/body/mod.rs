@@ -270,7 +270,7 @@ impl<B> Authentic<B> {
 
 /// How far a timestamp may be from now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Window {
+pub struct TimestampWindow {
     back_secs: u64,
     ahead_secs: u64,
 }
@@ -280,7 +280,7 @@ pub const MAX_WINDOW_BACK_SECS: u64 = 900;
 const DEFAULT_BACK_SECS: u64 = 300;
 const AHEAD_SECS: u64 = 60;
 
-impl Window {
+impl TimestampWindow {
     /// A window that reaches back so many seconds, at most [`MAX_WINDOW_BACK_SECS`], and 60 s ahead.
     pub fn back(seconds: u64) -> Option<Self> {
         (1..=MAX_WINDOW_BACK_SECS)
@@ -301,7 +301,7 @@ impl Window {
     }
 }
 
-impl Default for Window {
+impl Default for TimestampWindow {
     fn default() -> Self {
         Self { back_secs: DEFAULT_BACK_SECS, ahead_secs: AHEAD_SECS }
     }

@@ -93,10 +93,14 @@ fn a_revocation_is_never_taken_for_a_request_nor_the_reverse() {
 
 #[test]
 fn the_window_reaches_five_minutes_back_and_one_ahead() {
-    let (window, now) = (Window::default(), 1_767_225_600_000);
+    let (window, now) = (TimestampWindow::default(), 1_767_225_600_000);
     assert!(window.contains(now - 300_000, now) && window.contains(now + 60_000, now));
     assert!(!window.contains(now - 300_001, now) && !window.contains(now + 60_001, now));
-    assert!(Window::back(900).is_some() && Window::back(901).is_none() && Window::back(0).is_none());
+    assert!(
+        TimestampWindow::back(900).is_some()
+            && TimestampWindow::back(901).is_none()
+            && TimestampWindow::back(0).is_none()
+    );
 }
 
 fn bodies() -> impl Strategy<Value = TokenBody<'static>> {

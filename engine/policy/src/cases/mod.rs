@@ -31,10 +31,10 @@ mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::facts::{AgentFacts, HumanFacts, Moment};
+use crate::facts::{AgentFacts, HumanFacts, Occasion};
 
 pub use read::{CasesError, Format};
-pub use run::{CaseReport, Report};
+pub use run::{CaseReport, CasesReport};
 
 /// What a case expects where no offer is to be given.
 pub const DENY: &str = "deny";
@@ -79,7 +79,7 @@ pub enum Question {
         /// At which audience, where it is at several.
         audience: Option<String>,
         /// When.
-        moment: Moment,
+        moment: Occasion,
         /// The offer that is minted ahead.
         expect: Option<String>,
         /// The offers that take a human's yes, strongest first.

@@ -7,7 +7,7 @@ use obol_secret::json::{self, JsonError};
 use serde::Deserialize;
 
 use super::{ALLOW, Case, Cases, DENY, Question, USUAL_NOW, USUAL_SUITE};
-use crate::facts::{AgentFacts, HumanFacts, Moment};
+use crate::facts::{AgentFacts, HumanFacts, Occasion};
 use crate::limits::{MAX_CASES, MAX_CASES_BYTES};
 use crate::problem::Lines;
 
@@ -231,7 +231,7 @@ impl Cases {
 
     fn tool(&self, entry: &str, text: ToolText) -> Result<Case, CasesError> {
         self.agent(entry, &text.agent)?;
-        let moment = Moment {
+        let moment = Occasion {
             now: text.now.unwrap_or(USUAL_NOW),
             suite: text.suite.unwrap_or(USUAL_SUITE),
             owner_auth_age_secs: text.owner_auth_age_secs,

@@ -9,14 +9,14 @@ use crate::version::PolicyVersion;
 
 /// What came of all cases.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Report {
+pub struct CasesReport {
     /// Case by case, in their order.
     pub cases: Vec<CaseReport>,
     /// Policies that decided no case.
     pub untouched: Vec<PolicyId>,
 }
 
-impl Report {
+impl CasesReport {
     /// How many cases came out otherwise than expected.
     pub fn failed(&self) -> usize {
         self.cases.iter().filter(|case| !case.passed()).count()
@@ -45,11 +45,11 @@ impl CaseReport {
 
 impl Cases {
     /// Asks a version about all cases.
-    pub fn run(&self, version: &PolicyVersion) -> Report {
+    pub fn run(&self, version: &PolicyVersion) -> CasesReport {
         let cases: Vec<_> = self.cases.iter().map(|case| self.run_one(version, case)).collect();
         let touched: BTreeSet<_> = cases.iter().flat_map(|case| &case.decided_by).collect();
         let untouched = version.policy_ids().filter(|id| !touched.contains(id)).cloned().collect();
-        Report { cases, untouched }
+        CasesReport { cases, untouched }
     }
 
     fn run_one(&self, version: &PolicyVersion, case: &Case) -> CaseReport {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use obol_session::limits::{DEFAULT_TTL_SECS, MAX_AUDIENCE_BYTES, is_audience, is_name};
-use obol_session::{AgentIdentity, Approval, DocumentError, Grant};
+use obol_session::{AgentIdentity, ApprovalRule, DocumentError, Grant};
 use obol_token::Constraints;
 use obol_token::one_or_many;
 use serde::Deserialize;
@@ -211,7 +211,7 @@ impl Reader {
             delegation_depth: read.delegation_depth,
             require_pop: read.require_pop,
             trust_level: TRUST_LEVEL,
-            approval: Approval::None,
+            approval: ApprovalRule::None,
             purpose: read.purpose,
             ttl: read.ttl,
         };

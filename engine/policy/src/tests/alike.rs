@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::ask::{Asked, verdict};
 use crate::cache::DecisionCache;
 use crate::example::{CATALOGUE, NOON, agent, human, names, version};
-use crate::facts::{AgentFacts, Moment, people};
+use crate::facts::{AgentFacts, Occasion, people};
 use crate::rules::Principal;
 use crate::version::PolicyVersion;
 use crate::vocabulary::{Action, schema};
@@ -100,8 +100,8 @@ fn any_agent() -> impl Strategy<Value = AgentFacts> {
     )
 }
 
-fn any_moment() -> impl Strategy<Value = Moment> {
-    (0_u64..4_000_000_000, 1_u8..=4, 0_u64..100_000).prop_map(|(now, suite, owner_auth_age_secs)| Moment {
+fn any_moment() -> impl Strategy<Value = Occasion> {
+    (0_u64..4_000_000_000, 1_u8..=4, 0_u64..100_000).prop_map(|(now, suite, owner_auth_age_secs)| Occasion {
         now,
         suite,
         owner_auth_age_secs,
@@ -112,7 +112,7 @@ fn any_moment() -> impl Strategy<Value = Moment> {
 fn questions(
     version: &PolicyVersion,
     agent: &AgentFacts,
-    moment: &Moment,
+    moment: &Occasion,
 ) -> Vec<(Action, EntityUid, Context, Asked)> {
     let mut questions = Vec::new();
     for tool in version.catalogue().tools() {
@@ -210,7 +210,7 @@ fn agents_that_are_alike_in_what_is_read_share_an_answer_and_others_do_not() {
     let cache = DecisionCache::new();
     for number in 0..50 {
         let one = AgentFacts { id: format!("a{number}"), registered_days: number, ..agent(&["analyst"]) };
-        cache.decide(&by_class, &one, &Moment { now: NOON.now + number, ..NOON }).unwrap();
+        cache.decide(&by_class, &one, &Occasion { now: NOON.now + number, ..NOON }).unwrap();
     }
     assert_eq!(cache.len(), 1);
     cache.decide(&by_class, &agent(&["clerk"]), &NOON).unwrap();
@@ -222,7 +222,7 @@ fn agents_that_are_alike_in_what_is_read_share_an_answer_and_others_do_not() {
     let by_time = version(CATALOGUE, &[by_time]);
     let cache = DecisionCache::new();
     assert_eq!(cache.decide(&by_time, &agent(&[]), &NOON).unwrap().per_call().count(), 1);
-    let evening = Moment { now: NOON.now + 3 * 3600, ..NOON };
+    let evening = Occasion { now: NOON.now + 3 * 3600, ..NOON };
     assert_eq!(cache.decide(&by_time, &agent(&[]), &evening).unwrap().per_call().count(), 0);
     assert!(cache.is_empty());
 }

@@ -1,6 +1,6 @@
 //! Cases: what they expect is what is compared, and what they do not say is not guessed.
 
-use crate::cases::{Cases, Format, Report};
+use crate::cases::{Cases, CasesReport, Format};
 use crate::example::{CATALOGUE, POLICIES, version};
 
 const WHO: &str = r#"
@@ -24,7 +24,7 @@ const MORE: &str = r#"
 @id("operate") permit (principal, action == Obol::Action::"operate", resource) when { principal.mfa };
 "#;
 
-fn run(cases: &str, policies: &[&str]) -> Report {
+fn run(cases: &str, policies: &[&str]) -> CasesReport {
     Cases::read(&format!("{WHO}{cases}"), Format::Toml).unwrap().run(&version(CATALOGUE, policies))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::DecisionCache;
-use crate::diff::{AgentDiff, Impact, Standing, diff};
+use crate::diff::{AgentDiff, Comparison, Impact, diff};
 use crate::example::{ANALYTICS, CATALOGUE, NOON, POLICIES, agent, version};
 use crate::in_force::InForce;
 
@@ -13,31 +13,31 @@ fn changed(catalogue: &str, policies: &str) -> AgentDiff {
     let there = diff(&old, &new);
     let back = diff(&new, &old);
     assert_eq!(there.changes.len(), back.changes.len());
-    assert_eq!(diff(&new, &new).standing, Standing::Same);
+    assert_eq!(diff(&new, &new).standing, Comparison::Same);
     there
 }
 
 #[test]
 fn each_change_of_a_grant_is_seen_and_weighed() {
     let cases = [
-        ("ttl = 60\n  require_pop", "ttl = 30\n  require_pop", Standing::Narrowed, Some("ttl")),
-        ("ttl = 60\n  require_pop", "ttl = 90\n  require_pop", Standing::Widened, Some("ttl")),
-        ("billing/**\"", "billing/eu/**\"", Standing::Narrowed, Some("resource")),
-        ("\"billing/**\"", "\"**\"", Standing::Widened, Some("resource")),
-        ("max_rows = 1000", "max_rows = 999", Standing::Narrowed, Some("max_rows")),
-        ("require_pop = false", "require_pop = true", Standing::Narrowed, Some("require_pop")),
+        ("ttl = 60\n  require_pop", "ttl = 30\n  require_pop", Comparison::Narrowed, Some("ttl")),
+        ("ttl = 60\n  require_pop", "ttl = 90\n  require_pop", Comparison::Widened, Some("ttl")),
+        ("billing/**\"", "billing/eu/**\"", Comparison::Narrowed, Some("resource")),
+        ("\"billing/**\"", "\"**\"", Comparison::Widened, Some("resource")),
+        ("max_rows = 1000", "max_rows = 999", Comparison::Narrowed, Some("max_rows")),
+        ("require_pop = false", "require_pop = true", Comparison::Narrowed, Some("require_pop")),
         (
             "table = \"billing_*\"",
             "table = \"billing_*\", day = \"*\"",
-            Standing::Widened,
+            Comparison::Widened,
             Some("allowed_parameters"),
         ),
-        ("require_pop = false", "purpose = \"reports\"", Standing::Same, None),
+        ("require_pop = false", "purpose = \"reports\"", Comparison::Same, None),
         // Wider in one field and narrower in another: old tokens allow what the new grant does not.
         (
             "resource = \"billing/**\"\n  ttl = 60",
             "resource = \"**\"\n  ttl = 30",
-            Standing::Narrowed,
+            Comparison::Narrowed,
             Some("ttl"),
         ),
     ];
@@ -55,7 +55,7 @@ fn what_is_gained_and_lost_is_told_apart() {
     let unattended =
         "permit (principal in Obol::Role::\"analyst\", action == Obol::Action::\"useUnattended\", resource)";
     let lost = changed(CATALOGUE, &POLICIES.replace(unattended, &unattended.replace("analyst", "clerk")));
-    assert_eq!((lost.standing, lost.held, lost.lost), (Standing::Narrowed, 1, 1));
+    assert_eq!((lost.standing, lost.held, lost.lost), (Comparison::Narrowed, 1, 1));
     let change = &lost.changes[0];
     assert!(
         change.before.ahead.is_some() && change.after.ahead.is_none() && change.after.per_call.len() == 1
@@ -63,17 +63,17 @@ fn what_is_gained_and_lost_is_told_apart() {
 
     let more = CATALOGUE.replace("org = \"example\"", "").replace("query_database", "query_archive");
     let gained = changed(&format!("{CATALOGUE}{more}"), POLICIES);
-    assert_eq!((gained.standing, gained.lost), (Standing::Widened, 0));
+    assert_eq!((gained.standing, gained.lost), (Comparison::Widened, 0));
     assert_eq!((&*gained.changes[0].tool, &*gained.changes[0].audience), ("query_archive", ANALYTICS));
 
     let gone = changed(&CATALOGUE.replace("query_database", "query_archive"), POLICIES);
-    assert_eq!((gone.standing, gone.lost, gone.changes.len()), (Standing::Narrowed, 1, 2));
+    assert_eq!((gone.standing, gone.lost, gone.changes.len()), (Comparison::Narrowed, 1, 2));
 
     // A yes more or less to each call narrows nobody: nothing of it was minted.
     let per_call = POLICIES.replace("context.offer.actions == [\"read\"] && context.offer has max_rows && context.offer.max_rows <= 1000", "true")
         .replace("resource.risk == \"high\"", "context.offer.actions.contains(\"write\")");
     let per_call = changed(CATALOGUE, &per_call);
-    assert_eq!((per_call.standing, per_call.changes.len()), (Standing::Same, 1));
+    assert_eq!((per_call.standing, per_call.changes.len()), (Comparison::Same, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use cedar_policy::{Authorizer, Context, Decision as CedarDecision, Request};
 
 use crate::ask::Asked;
-use crate::decision::{Decision, PolicyId};
+use crate::decision::{AgentDecision, PolicyId};
 use crate::example::{ANALYTICS, CATALOGUE, NOON, POLICIES, agent, human, names, version};
 use crate::facts::{FactsError, Registration, people};
 use crate::limits::MAX_ALERTS;
@@ -13,12 +13,12 @@ fn ids(ids: &[PolicyId]) -> Vec<&str> {
     ids.iter().map(AsRef::as_ref).collect()
 }
 
-fn ahead(decision: &Decision, tool: &str) -> Option<String> {
+fn ahead(decision: &AgentDecision, tool: &str) -> Option<String> {
     let tool = decision.tools.iter().find(|it| &*it.tool == tool).unwrap();
     tool.ahead.as_ref().map(|chosen| chosen.offer.to_string())
 }
 
-fn per_call(decision: &Decision, tool: &str) -> Vec<String> {
+fn per_call(decision: &AgentDecision, tool: &str) -> Vec<String> {
     let tool = decision.tools.iter().find(|it| &*it.tool == tool).unwrap();
     tool.per_call.iter().map(|chosen| chosen.offer.to_string()).collect()
 }
@@ -195,7 +195,7 @@ fn policies_can_look_at_everything_that_the_schema_names() {
     let version = version(CATALOGUE, &[&policies]);
     let decision = version.decide(&agent(&["analyst"]), &NOON).unwrap();
     assert_eq!(ahead(&decision, "query_database").as_deref(), Some("billing-read"));
-    let later = crate::facts::Moment { now: NOON.now + 1, ..NOON };
+    let later = crate::facts::Occasion { now: NOON.now + 1, ..NOON };
     assert!(version.decide(&agent(&["analyst"]), &later).unwrap().grants().is_empty());
 }
 
@@ -215,7 +215,7 @@ fn facts_that_do_not_fit_are_refused_and_nothing_is_decided() {
     assert!(
         changed(|agent| agent.roles = (0..65).map(|role| role.to_string()).collect()).contains("at most 64")
     );
-    let never = crate::facts::Moment { now: u64::MAX, ..NOON };
+    let never = crate::facts::Occasion { now: u64::MAX, ..NOON };
     assert!(version.decide(&agent(&[]), &never).unwrap_err().to_string().contains("Unix seconds"));
 }
 

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::check_fence;
 use super::evaluation::Subject;
 use super::possession::arguments_hash;
-use crate::approvals::Approval;
+use crate::approvals::KnownApproval;
 use crate::denial::{Code, Denial, FailedCheck};
 use crate::parts::Parts;
 use crate::request::Arguments;
@@ -22,7 +22,7 @@ const LABEL: &[u8] = b"obol-approval-v1";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StandsOn {
     transaction: [u8; 16],
-    approval: Approval,
+    approval: KnownApproval,
 }
 
 impl StandsOn {
@@ -52,7 +52,7 @@ fn unknown() -> Denial {
     Denial::new(code, FailedCheck::CibaDigestValidation, detail)
 }
 
-fn check_time(parts: &Parts, approval: &Approval) -> Result<(), Denial> {
+fn check_time(parts: &Parts, approval: &KnownApproval) -> Result<(), Denial> {
     if parts.clock.now() <= approval.expires_at.saturating_add(parts.limits.clock_skew) {
         return Ok(());
     }
@@ -84,7 +84,7 @@ pub(super) fn check(subject: &Subject<'_>) -> Result<Option<StandsOn>, Denial> {
 }
 
 /// Where the human saw the arguments, the call has these and no others.
-fn check_arguments(subject: &Subject<'_>, approval: &Approval) -> Result<(), Denial> {
+fn check_arguments(subject: &Subject<'_>, approval: &KnownApproval) -> Result<(), Denial> {
     let Some(approved) = approval.arguments else { return Ok(()) };
     let arguments = match subject.arguments {
         Arguments::Plain(arguments) | Arguments::Opened(arguments) if !subject.rounded => {

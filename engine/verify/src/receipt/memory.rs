@@ -3,10 +3,10 @@
 use core::fmt;
 use std::sync::Arc;
 
-use obol_session::clock::Clock;
+use obol_session::clock::{Clock, Reading};
 use parking_lot::Mutex;
 
-use super::table::{Draft, Moment, Table};
+use super::table::{Draft, Table};
 use super::{Begun, CallDigest, Finished, Limits, ReceiptId, ReceiptStore, ReceiptsUnavailable};
 
 /// Receipts in memory, of one process. **What it gives up:** after a restart a call that was carried out before it is carried out
@@ -32,7 +32,7 @@ impl fmt::Debug for MemoryReceipts {
 
 impl ReceiptStore for MemoryReceipts {
     fn begin(&self, id: &ReceiptId, call: &CallDigest) -> Result<Begun, ReceiptsUnavailable> {
-        let now = Moment::of(&*self.clock);
+        let now = Reading::of(&*self.clock);
         let mut table = self.table.lock();
         table.over(now).iter().for_each(|id| table.remove(id));
         Ok(match table.begin(id, call, now)? {
@@ -45,7 +45,7 @@ impl ReceiptStore for MemoryReceipts {
     }
 
     fn finish(&self, id: &ReceiptId, finished: Finished<'_>) -> Result<(), ReceiptsUnavailable> {
-        let now = Moment::of(&*self.clock);
+        let now = Reading::of(&*self.clock);
         let mut table = self.table.lock();
         if let Some(row) = table.finish(id, finished) {
             table.put(*id, row, now);

@@ -29,7 +29,7 @@ pub use memory::MemoryReceipts;
 #[cfg(feature = "redb")]
 pub use redb::{OpenReceiptsError, RedbReceipts};
 pub use row::{Row, RowError, State};
-pub use table::{Draft, Moment, Table};
+pub use table::{Draft, Table};
 
 /// The longest answer that is kept, in bytes, with its headers.
 pub const MAX_ANSWER_BYTES: usize = 32 << 10;

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use ::redb::{ReadOnlyTable, ReadableTable as _, TableDefinition};
 use obol_secret::key::Key32;
 use obol_secret::seal;
-use obol_session::clock::Clock;
+use obol_session::clock::{Clock, Reading};
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::row::Row;
-use super::table::{Draft, Moment, Table};
+use super::table::{Draft, Table};
 use super::{Begun, CallDigest, Finished, Limits, ReceiptId, ReceiptStore, ReceiptsUnavailable};
 use crate::redb_file::{self, RedbFile};
 use crate::spent::NewFile;
@@ -105,7 +105,7 @@ impl RedbReceipts {
             NewFile::Trusted => 0,
             NewFile::Fenced => clock.now().saturating_add(limits.lifetime_secs),
         };
-        let opened = Inner::open(&path, key, limits, fence, Moment::of(&*clock));
+        let opened = Inner::open(&path, key, limits, fence, Reading::of(&*clock));
         match opened {
             Ok(inner) => Ok(Self { path, clock, inner: Mutex::new(inner) }),
             Err(problem) => Err(OpenReceiptsError { path, problem }),
@@ -119,7 +119,7 @@ impl Inner {
         key: &Key32,
         limits: Limits,
         fence_if_new: u64,
-        now: Moment,
+        now: Reading,
     ) -> Result<Self, Problem> {
         let mut life = [0; 16];
         getrandom::fill(&mut life).map_err(|_| Problem::NoRandomness)?;
@@ -150,7 +150,7 @@ impl Inner {
         Ok(inner)
     }
 
-    fn read_rows(&mut self, now: Moment) -> Result<(), Problem> {
+    fn read_rows(&mut self, now: Reading) -> Result<(), Problem> {
         let rows = self.file.read(|reading| {
             let mut rows = Vec::new();
             for row in reading.open_table(ROWS)?.iter()? {
@@ -168,7 +168,7 @@ impl Inner {
         Ok(())
     }
 
-    fn check(&self, now: Moment) -> Result<(), ReceiptsUnavailable> {
+    fn check(&self, now: Reading) -> Result<(), ReceiptsUnavailable> {
         if let Some(why) = &self.failed {
             return Err(ReceiptsUnavailable(format!("a commit failed, restart to recover: {why}").into()));
         }
@@ -182,7 +182,7 @@ impl Inner {
     }
 
     /// Writes a row, takes out those that are over, and returns once both are durable.
-    fn write(&mut self, row: Option<(&ReceiptId, Row)>, now: Moment) -> Result<(), ReceiptsUnavailable> {
+    fn write(&mut self, row: Option<(&ReceiptId, Row)>, now: Reading) -> Result<(), ReceiptsUnavailable> {
         let sealed = row.as_ref().map(|(id, row)| seal::seal(&self.key, id.as_bytes(), &row.to_bytes()));
         let sealed = sealed
             .transpose()
@@ -218,7 +218,7 @@ impl fmt::Debug for RedbReceipts {
 
 impl ReceiptStore for RedbReceipts {
     fn begin(&self, id: &ReceiptId, call: &CallDigest) -> Result<Begun, ReceiptsUnavailable> {
-        let now = Moment::of(&*self.clock);
+        let now = Reading::of(&*self.clock);
         let mut inner = self.inner.lock();
         let mut drafted = inner.table.begin(id, call, now);
         if drafted.is_err() {
@@ -237,7 +237,7 @@ impl ReceiptStore for RedbReceipts {
     }
 
     fn finish(&self, id: &ReceiptId, finished: Finished<'_>) -> Result<(), ReceiptsUnavailable> {
-        let now = Moment::of(&*self.clock);
+        let now = Reading::of(&*self.clock);
         let mut inner = self.inner.lock();
         inner.check(now)?;
         match inner.table.finish(id, finished) {
@@ -247,7 +247,7 @@ impl ReceiptStore for RedbReceipts {
     }
 
     fn health(&self) -> Result<(), ReceiptsUnavailable> {
-        self.inner.lock().check(Moment::of(&*self.clock))
+        self.inner.lock().check(Reading::of(&*self.clock))
     }
 
     fn receipts(&self) -> usize {

@@ -3,26 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use obol_session::clock::Clock;
+use obol_session::clock::Reading;
 
 use super::row::{Row, State};
 use super::{Begun, CallDigest, Finished, Limits, MAX_ANSWER_BYTES, ReceiptId, ReceiptsUnavailable};
-
-/// What both clocks say, in seconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Moment {
-    /// Unix seconds.
-    pub wall: u64,
-    /// Since some fixed moment.
-    pub monotonic: u64,
-}
-
-impl Moment {
-    /// Now.
-    pub fn of(clock: &dyn Clock) -> Self {
-        Self { wall: clock.now(), monotonic: clock.monotonic() }
-    }
-}
 
 /// What [`Table::begin`] came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,7 +60,7 @@ impl Table {
         &self,
         id: &ReceiptId,
         call: &CallDigest,
-        now: Moment,
+        now: Reading,
     ) -> Result<Draft, ReceiptsUnavailable> {
         if let Some((row, _)) = self.rows.get(id) {
             return Ok(Draft::Found(self.found(row, call, now)));
@@ -89,7 +73,7 @@ impl Table {
         Ok(Draft::New(Row { call: *call, ends: now.wall.saturating_add(self.limits.lifetime_secs), state }))
     }
 
-    fn found(&self, row: &Row, call: &CallDigest, now: Moment) -> Begun {
+    fn found(&self, row: &Row, call: &CallDigest, now: Reading) -> Begun {
         if row.call != *call {
             return Begun::OtherCall;
         }
@@ -119,7 +103,7 @@ impl Table {
     }
 
     /// Takes in a row that was written.
-    pub fn put(&mut self, id: ReceiptId, row: Row, now: Moment) {
+    pub fn put(&mut self, id: ReceiptId, row: Row, now: Reading) {
         self.ends.insert((row.ends, id));
         self.bytes += row.answer_bytes();
         // Known since the first time that it was seen.
@@ -133,7 +117,7 @@ impl Table {
     }
 
     /// Receipts that are over by both clocks.
-    pub fn over(&self, now: Moment) -> Vec<ReceiptId> {
+    pub fn over(&self, now: Reading) -> Vec<ReceiptId> {
         let ended = self.ends.iter().take_while(|(ends, _)| *ends < now.wall).map(|(_, id)| id);
         let is_old = |id: &&ReceiptId| {
             self.rows
@@ -169,10 +153,10 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { lifetime_secs: 100, running_secs: 10, most: 2, most_bytes: 1 << 20 };
-    const NOW: Moment = Moment { wall: 1_000, monotonic: 5 };
+    const NOW: Reading = Reading { wall: 1_000, monotonic: 5 };
 
-    fn later(secs: u64) -> Moment {
-        Moment { wall: NOW.wall + secs, monotonic: NOW.monotonic + secs }
+    fn later(secs: u64) -> Reading {
+        Reading { wall: NOW.wall + secs, monotonic: NOW.monotonic + secs }
     }
 
     fn id(number: u8) -> ReceiptId {
@@ -183,7 +167,7 @@ mod tests {
         CallDigest::new(&[name.as_bytes()])
     }
 
-    fn begun(table: &mut Table, number: u8, name: &str, now: Moment) -> Result<Begun, ReceiptsUnavailable> {
+    fn begun(table: &mut Table, number: u8, name: &str, now: Reading) -> Result<Begun, ReceiptsUnavailable> {
         Ok(match table.begin(&id(number), &call(name), now)? {
             Draft::Found(found) => found,
             Draft::New(row) => {
@@ -229,9 +213,9 @@ mod tests {
             assert_eq!(begun(&mut table, number, "pay", NOW), Ok(Begun::Fresh));
         }
         assert!(begun(&mut table, 3, "pay", NOW).is_err());
-        let leapt = Moment { wall: NOW.wall + 86_400, monotonic: NOW.monotonic + 1 };
+        let leapt = Reading { wall: NOW.wall + 86_400, monotonic: NOW.monotonic + 1 };
         assert_eq!(table.over(leapt), []);
-        assert_eq!(table.over(Moment { wall: 0, ..later(200) }), [], "nor one that was set back");
+        assert_eq!(table.over(Reading { wall: 0, ..later(200) }), [], "nor one that was set back");
         let few = Limits { most_bytes: MAX_ANSWER_BYTES - 1, ..LIMITS };
         assert!(begun(&mut Table::new(few, [1; 16], true), 1, "pay", NOW).is_err());
     }

@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use obol_atp::{AgentId, Body as _, Endpoint, RevokeBody, Secret, TokenBody};
+use obol_atp::{AgentId, AtpEndpoint, Body as _, RevokeBody, Secret, TokenBody};
 use obol_clock::ManualClock;
 use obol_secret::text::to_hex;
 use obol_verify::{Clock as _, MemorySpentSet};
@@ -63,7 +63,7 @@ impl World {
     fn with(store: Store, set: impl FnOnce(crate::Builder) -> crate::Builder) -> Self {
         let clock = Arc::new(ManualClock::new(START));
         let spent = MemorySpentSet::unfenced(Arc::<ManualClock>::clone(&clock), 60);
-        let builder = Router::builder(E.parse::<Endpoint>().unwrap())
+        let builder = Router::builder(E.parse::<AtpEndpoint>().unwrap())
             .secrets(book())
             .scopes(["read", "write", "once"])
             .single_use(["once"])

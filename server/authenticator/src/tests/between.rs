@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use obol_session::Suite;
-use obol_uplink::ConnectOptions;
+use obol_uplink::UplinkOptions;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -113,7 +113,7 @@ async fn a_forged_refusal_of_the_best_suite_is_noticed() {
         (switch.load(Ordering::SeqCst) == 1 && hybrid).then(|| problem("SUITE", r#","suites":[1,2]"#))
     };
     let (service, _) = attacked(Arc::new(forge), 0).await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     on.store(1, Ordering::SeqCst);
     let error = agent.authenticate(None, now()).await.unwrap_err();
     assert_eq!(code(&error), "DOWNGRADE", "{error}");
@@ -134,7 +134,7 @@ async fn an_offer_that_was_stripped_ends_the_handshake() {
         None
     };
     let (service, _) = attacked(Arc::new(strip), 0).await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     on.store(1, Ordering::SeqCst);
     assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "MALFORMED");
     assert_eq!(sessions(&service), 0);
@@ -145,7 +145,7 @@ async fn an_offer_that_was_stripped_ends_the_handshake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_is_asked_for_again_and_costs_no_second_session_and_no_alarm() {
     let (service, lose) = attacked(Arc::new(|_: &str, _: &mut Vec<u8>| None), 0).await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     agent.authenticate(None, now()).await.unwrap();
     lose.store(2, Ordering::SeqCst);
     let session = agent.authenticate(None, now()).await.unwrap();

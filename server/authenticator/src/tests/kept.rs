@@ -57,7 +57,7 @@ async fn wired() -> (Running, Arc<Wire>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_serves_session_after_session_and_is_closed_once_nobody_asks() {
     let (service, wire) = wired().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     agent.authenticate(None, now()).await.unwrap();
     let before = wire.opened();
     for _ in 0..20 {
@@ -77,7 +77,7 @@ async fn one_connection_serves_session_after_session_and_is_closed_once_nobody_a
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_died_meanwhile_costs_no_session_and_no_alarm() {
     let (service, wire) = wired().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     for round in 0..10 {
         let before = wire.opened();
         agent.authenticate(None, now()).await.unwrap();

@@ -72,7 +72,7 @@ async fn no_kill_of_the_service_loses_a_session_or_revives_one() {
     }
     let known = free_port();
     let service = Running::with(tempfile::tempdir().unwrap(), known, &Suite::ALL, None).await;
-    drop(service.approved("builder", &ConnectOptions::new()).await);
+    drop(service.approved("builder", &UplinkOptions::new()).await);
     let folder = service.stop().await;
     let place = |end: &str| folder.path().join(format!("builder.{end}"));
     let identity = || Identity::open_or_create(&place("identity"), &place("key")).unwrap();
@@ -80,7 +80,7 @@ async fn no_kill_of_the_service_loses_a_session_or_revives_one() {
     let (mut heard_of, mut ended, mut last) = (BTreeSet::new(), BTreeSet::new(), SessionId::from_u64(0));
     for round in 0..ROUNDS {
         let running = Service::start(folder.path(), known);
-        let mut agent = Authenticator::new(pinned.clone(), identity(), &ConnectOptions::new()).unwrap();
+        let mut agent = Authenticator::new(pinned.clone(), identity(), &UplinkOptions::new()).unwrap();
         let opening = tokio::spawn(async move {
             let mut heard_of = Vec::new();
             while let Ok(session) = agent.authenticate(None, now()).await {

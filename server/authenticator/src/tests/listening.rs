@@ -36,7 +36,7 @@ async fn read_to(stream: &mut Stream, head: u64) -> Vec<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_read_is_cut_off_and_goes_on_from_its_cursor_without_a_gap() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     while !matches!(agent.registration().await, Ok(RegistrationState::Approved { .. })) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -74,7 +74,7 @@ async fn who_does_not_read_is_cut_off_and_goes_on_from_its_cursor_without_a_gap(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_names_the_one_that_it_takes_the_place_of() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let closes = |id| service.authority.directory().session(id).unwrap().unwrap().closes_at;
     let second = agent.authenticate(None, now()).await.unwrap().half.session_id;

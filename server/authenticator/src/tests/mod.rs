@@ -23,7 +23,7 @@ use obol_handshake::{AuthoritySecret, Purpose, SystemRandom};
 use obol_secret::key::Key32;
 use obol_secret::text::to_hex;
 use obol_session::{Grant, Suite};
-use obol_uplink::{Answer, AuthError, ConnectOptions, Connector, Pinned, begin};
+use obol_uplink::{Answer, AuthError, Pinned, UplinkConnector, UplinkOptions, begin};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -148,11 +148,11 @@ impl Running {
         self.folder
     }
 
-    fn agent(&self, name: &str, options: &ConnectOptions) -> Authenticator {
+    fn agent(&self, name: &str, options: &UplinkOptions) -> Authenticator {
         self.agent_of(&self.pinned, name, options)
     }
 
-    fn agent_of(&self, service: &Pinned, name: &str, options: &ConnectOptions) -> Authenticator {
+    fn agent_of(&self, service: &Pinned, name: &str, options: &UplinkOptions) -> Authenticator {
         let place = |end: &str| -> PathBuf { self.folder.path().join(format!("{name}.{end}")) };
         let identity = Identity::open_or_create(&place("identity"), &place("key")).unwrap();
         Authenticator::new(service.clone(), identity, options).unwrap()
@@ -166,7 +166,7 @@ impl Running {
         self.authority.approve(&review, &roles, None, Human::local("anna"), moment()).unwrap();
     }
 
-    async fn approved(&self, name: &str, options: &ConnectOptions) -> Authenticator {
+    async fn approved(&self, name: &str, options: &UplinkOptions) -> Authenticator {
         let mut agent = self.agent(name, options);
         let Registered::Waits { code, words, .. } = agent.register(&wishes(name), None, now()).await.unwrap()
         else {
@@ -194,7 +194,7 @@ fn code(error: &AuthError) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     // Asked too soon after it was asked before.
     let state = loop {
         match agent.registration().await {
@@ -209,7 +209,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::HybridAesGcm);
     drop(agent);
     for suite in Suite::ALL {
-        let mut agent = service.agent("builder", &ConnectOptions::new().suites(&[suite]));
+        let mut agent = service.agent("builder", &UplinkOptions::new().suites(&[suite]));
         let pop = obol_session::PopKey::from_bytes([5; 32]).public();
         let session = agent.authenticate(Some(pop), now()).await.unwrap();
         let half = session.half;
@@ -231,7 +231,7 @@ async fn an_agent_registers_is_approved_and_shares_keys_in_every_suite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_agent_gets_no_further_session_until_it_is_enabled() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let by = Human::local("anna");
     service.authority.end(&EndScope::Agent("builder".into()), "test", &by, moment()).unwrap();
@@ -247,13 +247,13 @@ async fn an_invited_agent_needs_no_human_and_a_stranger_gets_nothing() {
     let by = Human::local("anna");
     let roles = ["dev".to_owned()];
     let invited = service.authority.invite("coding", &roles, 1, 60, by, moment()).unwrap();
-    let mut agent = service.agent("ci", &ConnectOptions::new());
+    let mut agent = service.agent("ci", &UplinkOptions::new());
     assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "NOT_REGISTERED");
     let ticket = invited.ticket.to_text();
     let registered = agent.register(&wishes("ci"), Some(&ticket), now()).await.unwrap();
     assert!(matches!(registered, Registered::Active { .. }));
     agent.authenticate(None, now()).await.unwrap();
-    let mut second = service.agent("ci-2", &ConnectOptions::new());
+    let mut second = service.agent("ci-2", &UplinkOptions::new());
     assert_eq!(
         code(&second.register(&wishes("ci-2"), Some(&ticket), now()).await.unwrap_err()),
         "INVITATION"
@@ -264,7 +264,7 @@ async fn an_invited_agent_needs_no_human_and_a_stranger_gets_nothing() {
 async fn everything_goes_on_after_a_restart_of_the_service() {
     let address = free_port();
     let service = Running::with(tempfile::tempdir().unwrap(), address, &Suite::ALL, None).await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     let first = agent.authenticate(None, now()).await.unwrap().half.session_id;
     let folder = service.stop().await;
     assert_eq!(code(&agent.authenticate(None, now()).await.unwrap_err()), "AUTHORITY_UNREACHABLE");
@@ -277,8 +277,8 @@ async fn everything_goes_on_after_a_restart_of_the_service() {
 }
 
 /// Goes as far as message C by hand.
-async fn third_message(service: &Running, agent: &Authenticator) -> (Connector, Vec<u8>) {
-    let connector = Connector::new(&service.pinned, None).unwrap();
+async fn third_message(service: &Running, agent: &Authenticator) -> (UplinkConnector, Vec<u8>) {
+    let connector = UplinkConnector::new(&service.pinned, None).unwrap();
     let (begun, hello) = begin(&service.pinned, Purpose::Session, Suite::HybridAesGcm, &Suite::ALL).unwrap();
     let mut connection = connector.open(&service.pinned).await.unwrap();
     let Answer::Done(reply) = connection.post("/v1/handshake", &hello).await.unwrap() else {
@@ -292,7 +292,12 @@ async fn third_message(service: &Running, agent: &Authenticator) -> (Connector, 
     (connector, message)
 }
 
-async fn post(connector: &Connector, service: &Pinned, path: &str, body: &[u8]) -> Result<Vec<u8>, String> {
+async fn post(
+    connector: &UplinkConnector,
+    service: &Pinned,
+    path: &str,
+    body: &[u8],
+) -> Result<Vec<u8>, String> {
     match connector.open(service).await.unwrap().post(path, body).await.unwrap() {
         Answer::Done(answer) => Ok(answer),
         Answer::Refused(clear) => Err(clear.code),
@@ -302,7 +307,7 @@ async fn post(connector: &Connector, service: &Pinned, path: &str, body: &[u8]) 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_third_message_sent_a_hundred_times_at_once_opens_one_session() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &ConnectOptions::new()).await;
+    let agent = service.approved("builder", &UplinkOptions::new()).await;
     let (connector, message) = third_message(&service, &agent).await;
     let (connector, message) = (Arc::new(connector), Arc::new(message));
     let askers: Vec<_> = (0..100)
@@ -328,7 +333,7 @@ async fn a_third_message_sent_a_hundred_times_at_once_opens_one_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_third_message_opens_nothing() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &ConnectOptions::new()).await;
+    let agent = service.approved("builder", &UplinkOptions::new()).await;
     let (connector, message) = third_message(&service, &agent).await;
     for place in (0..message.len()).step_by(11) {
         let mut changed = message.clone();
@@ -349,7 +354,7 @@ async fn a_service_without_the_pinned_key_gets_nothing_from_an_agent() {
     let service = Running::start().await;
     let other = to_hex(&AuthoritySecret::generate(&mut SystemRandom).key().0);
     let wrong = Pinned::parse(&format!("{}#{other}", service.pinned.origin())).unwrap();
-    let mut agent = service.agent_of(&wrong, "builder", &ConnectOptions::new());
+    let mut agent = service.agent_of(&wrong, "builder", &UplinkOptions::new());
     let error = agent.register(&wishes("builder"), None, now()).await.unwrap_err();
     assert_eq!(code(&error), "UNKNOWN_AUTHORITY_KEY");
     assert!(service.authority.directory().agents(None).unwrap().is_empty());
@@ -359,28 +364,28 @@ async fn a_service_without_the_pinned_key_gets_nothing_from_an_agent() {
 async fn an_honest_service_without_the_best_suite_is_followed_down_once() {
     let folder = tempfile::tempdir().unwrap();
     let service = Running::with(folder, free_port(), &[Suite::AesGcm, Suite::Tbac], None).await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::AesGcm);
-    let mut strict = service.agent("builder", &ConnectOptions::new().suites(&[Suite::HybridAesGcm]));
+    let mut strict = service.agent("builder", &UplinkOptions::new().suites(&[Suite::HybridAesGcm]));
     assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "NO_SUITE");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_servers_suites_are_followed_because_the_service_says_so() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     let by = Human::local("anna");
     service.authority.add_resource_server("https://a", &[Suite::Tbac], &by, moment()).unwrap();
     assert_eq!(agent.authenticate(None, now()).await.unwrap().half.suite, Suite::Tbac);
     let mut strict =
-        service.agent("builder", &ConnectOptions::new().suites(&[Suite::HybridAesGcm, Suite::AesGcm]));
+        service.agent("builder", &UplinkOptions::new().suites(&[Suite::HybridAesGcm, Suite::AesGcm]));
     assert_eq!(code(&strict.authenticate(None, now()).await.unwrap_err()), "SUITE_REQUIRED");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_too_far_apart_are_told_by_how_much() {
     let service = Running::start().await;
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     let error = agent.authenticate(None, now() + 3_600).await.unwrap_err();
     assert!(matches!(error, AuthError::ClockSkew(3_599..=3_601)), "{error}");
 }
@@ -394,7 +399,7 @@ fn resident() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_junk_messages_leave_memory_and_directory_as_they_were() {
     let service = Running::start().await;
-    let agent = service.approved("builder", &ConnectOptions::new()).await;
+    let agent = service.approved("builder", &UplinkOptions::new()).await;
     let (connector, _) = third_message(&service, &agent).await;
     let before_events = service.authority.directory().last_event().unwrap();
     let suites = [Suite::AesGcm, Suite::HybridAesGcm];

@@ -4,7 +4,7 @@ use super::*;
 
 /// An agent that is approved and has had a session.
 async fn settled(service: &Running) -> Authenticator {
-    let mut agent = service.approved("builder", &ConnectOptions::new()).await;
+    let mut agent = service.approved("builder", &UplinkOptions::new()).await;
     while !matches!(agent.registration().await, Ok(RegistrationState::Approved { .. })) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
@@ -19,7 +19,7 @@ fn file(service: &Running) -> PathBuf {
 
 /// The same agent after a kill, from its file.
 fn again(service: &Running) -> Authenticator {
-    service.agent("builder", &ConnectOptions::new())
+    service.agent("builder", &UplinkOptions::new())
 }
 
 fn key_at_service(service: &Running) -> obol_handshake::IdentityPublic {

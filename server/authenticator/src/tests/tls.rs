@@ -38,7 +38,7 @@ async fn an_agent_registers_over_tls_and_trusts_one_certificate_alone() {
     let agent = |ca: &Path| {
         let place = |end: &str| folder.path().join(format!("builder.{end}"));
         let identity = Identity::open_or_create(&place("identity"), &place("key")).unwrap();
-        Authenticator::new(pinned(&authority), identity, &ConnectOptions::new().ca_file(ca)).unwrap()
+        Authenticator::new(pinned(&authority), identity, &UplinkOptions::new().ca_file(ca)).unwrap()
     };
     let error = agent(&other).register(&wishes("builder"), None, now()).await.unwrap_err();
     assert_eq!(code(&error), "AUTHORITY_UNREACHABLE", "{error}");

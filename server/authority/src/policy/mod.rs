@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use obol_policy::{
-    AgentFacts, DecisionCache, HumanFacts, InForce, Moment as PolicyMoment, Observed, PolicyVersion,
-    Registration, Standing,
+    AgentFacts, Comparison, DecisionCache, HumanFacts, InForce, Observed, Occasion, PolicyVersion,
+    Registration,
 };
 use obol_session::Grant;
 
@@ -66,9 +66,9 @@ fn in_words(observed: &Observed) -> String {
             (None, Some(_)) => "gains",
             (Some(_), None) => "loses",
             _ => match change.standing {
-                Standing::Narrowed => "has less of",
-                Standing::Widened => "has more of",
-                Standing::Same => "has another way to a human's yes for",
+                Comparison::Narrowed => "has less of",
+                Comparison::Widened => "has more of",
+                Comparison::Same => "has another way to a human's yes for",
             },
         };
         format!("{word} {} at {}", change.tool, change.audience)
@@ -112,7 +112,7 @@ fn facts(agent: &Agent, owner: &Person, now: u64) -> AgentFacts {
 
 impl Decider for CedarDecider {
     fn decide(&self, agent: &Agent, owner: &Person, moment: Moment) -> Result<Decided, Undecided> {
-        let moment = PolicyMoment {
+        let moment = Occasion {
             now: moment.now,
             suite: moment.suite,
             owner_auth_age_secs: moment.now.saturating_sub(agent.approved_at.max(owner.login_at)),

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use obol_policy::{Impact, Moment as PolicyMoment, PolicySource, PolicyVersion as Loaded, Standing, diff};
+use obol_policy::{Comparison, Impact, Occasion, PolicySource, PolicyVersion as Loaded, diff};
 use parking_lot::Mutex;
 
 use super::{CedarDecider, facts};
@@ -261,7 +261,7 @@ fn weigh_one(
     let owner_auth_age_secs = now.saturating_sub(agent.approved_at.max(owner.login_at));
     let facts = facts(agent, owner, now);
     let changes = |suite: u8| {
-        let moment = PolicyMoment { now, suite, owner_auth_age_secs };
+        let moment = Occasion { now, suite, owner_auth_age_secs };
         Ok::<_, obol_policy::FactsError>(diff(
             &before.decide(&facts, &moment)?,
             &after.decide(&facts, &moment)?,
@@ -275,7 +275,7 @@ fn weigh_one(
             return false;
         }
     }
-    suites.iter().all(|suite| changes(*suite).is_ok_and(|change| change.standing != Standing::Narrowed))
+    suites.iter().all(|suite| changes(*suite).is_ok_and(|change| change.standing != Comparison::Narrowed))
 }
 
 #[cfg(test)]

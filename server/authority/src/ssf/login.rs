@@ -4,7 +4,7 @@
 use core::fmt;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use obol_probe::oauth::{Client, Endpoint, MAX_ANSWER_BYTES};
+use obol_probe::oauth::{MAX_ANSWER_BYTES, OauthClient, TokenEndpoint};
 use obol_secret::wipe::{Wiped, WipedText};
 use tokio::sync::watch;
 
@@ -13,7 +13,7 @@ use crate::outbound::{Outbound, Target};
 
 /// See the module's header.
 pub(super) struct Login {
-    client: Option<(Client, Target)>,
+    client: Option<(OauthClient, Target)>,
     /// What stands in `Authorization`; nothing until there is a token.
     header: watch::Sender<Option<HeaderValue>>,
 }
@@ -36,7 +36,7 @@ impl Login {
     /// `None` where nothing is shown.
     pub(super) fn new(place: &PollSettings) -> Option<Self> {
         if let Some(ClientSettings { token_url, id, scope, secret }) = &place.client {
-            let client = Client::new(id, scope.as_deref(), secret.as_bytes());
+            let client = OauthClient::new(id, scope.as_deref(), secret.as_bytes());
             return Some(Self {
                 client: Some((client, token_url.clone())),
                 header: watch::Sender::new(None),
@@ -79,7 +79,7 @@ struct Kept<'a> {
     outbound: &'a Outbound,
 }
 
-impl Endpoint for Kept<'_> {
+impl TokenEndpoint for Kept<'_> {
     async fn post(&self, headers: HeaderMap, form: Vec<u8>) -> Result<(StatusCode, Wiped), String> {
         let answer = self.outbound.post(self.token_url, headers, form).await;
         let answer = answer.map_err(|error| error.to_string())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use obol_handshake::{
-    AuthoritySecret, Header, IdentityKey, Initiator, Offer, Opener, Prologue, Purpose, Random as _,
+    AuthoritySecret, Header, IdentityKey, Initiator, Opener, Prologue, Purpose, Random as _, SuiteOffer,
 };
 use obol_session::Suite;
 use obol_stream::{Item, StreamId, What};
@@ -22,7 +22,7 @@ const AUDIENCE: &str = "https://a";
 fn opener() -> Opener {
     let secret = AuthoritySecret::generate(&mut SystemRandom);
     let (purpose, suite) = (Purpose::ResourceStream, Suite::AesGcm);
-    let header = Header { purpose, suite, offer: Offer::of(&[suite]), authority_key: secret.key().id() };
+    let header = Header { purpose, suite, offer: SuiteOffer::of(&[suite]), authority_key: secret.key().id() };
     let prologue = Prologue::new(header, "https://as.example").unwrap();
     let (waiting, hello) = Initiator::start(&prologue, &secret.key(), &mut SystemRandom).unwrap();
     let (pending, reply) =

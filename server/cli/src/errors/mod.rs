@@ -161,7 +161,7 @@ fn checks() -> Section {
 }
 
 fn atp() -> Section {
-    let line = |code: &obol_atp::ErrorCode| Line {
+    let line = |code: &obol_atp::AtpErrorCode| Line {
         anchor: None,
         code: code.as_str(),
         more: vec![code.status().to_string()],
@@ -170,7 +170,7 @@ fn atp() -> Section {
         title: "The Agent Token Protocol",
         about: "`error` in answers of `obol atp serve`.",
         columns: &["`error`", "HTTP"],
-        lines: obol_atp::ErrorCode::ALL.iter().map(line).collect(),
+        lines: obol_atp::AtpErrorCode::ALL.iter().map(line).collect(),
         meanings: ATP,
     }
 }

@@ -1,6 +1,6 @@
 //! `obol policy diff`: who gains and who loses what.
 
-use obol_policy::{AgentDiff, Held, Impact, Standing, ToolChange, diff};
+use obol_policy::{AgentDiff, Comparison, Held, Impact, ToolChange, diff};
 use serde_json::{Value, json};
 
 use super::{decided, folder};
@@ -68,11 +68,11 @@ fn held_json(held: &Held) -> Value {
     })
 }
 
-const fn standing(standing: Standing) -> &'static str {
+const fn standing(standing: Comparison) -> &'static str {
     match standing {
-        Standing::Same => "same",
-        Standing::Widened => "widened",
-        Standing::Narrowed => "narrowed",
+        Comparison::Same => "same",
+        Comparison::Widened => "widened",
+        Comparison::Narrowed => "narrowed",
     }
 }
 
@@ -83,7 +83,7 @@ fn in_words(change: &ToolChange) -> String {
         ("", after, _) => format!("gains {tool}: {after}"),
         (before, "", _) => format!("loses {tool}: {before}"),
         (before, after, Some(field)) => {
-            let way = if change.standing == Standing::Narrowed { "narrower" } else { "wider" };
+            let way = if change.standing == Comparison::Narrowed { "narrower" } else { "wider" };
             format!("{tool}: {before} → {after}, {way} in {field}")
         }
         (before, after, None) if before == after => format!("{tool}: {before}, written differently"),

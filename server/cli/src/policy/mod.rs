@@ -6,8 +6,8 @@ mod diff;
 pub(crate) mod folder;
 mod init;
 
-use obol_policy::cases::{Report, USUAL_NOW, USUAL_SUITE};
-use obol_policy::{Decision, Moment, OfferDecision, PolicyVersion, ToolDecision, Verdict};
+use obol_policy::cases::{CasesReport, USUAL_NOW, USUAL_SUITE};
+use obol_policy::{AgentDecision, Occasion, OfferDecision, PolicyVersion, ToolDecision, Verdict};
 use serde_json::{Value, json};
 
 use crate::exit::{Failure, Outcome};
@@ -15,7 +15,7 @@ use crate::output::{self, Table};
 use crate::settings::args::policy::{CheckArgs, ExplainArgs, FolderCommand, TestArgs};
 
 /// The moment that agents are looked at in, where no case says another one.
-const USUAL: Moment = Moment { now: USUAL_NOW, suite: USUAL_SUITE, owner_auth_age_secs: 0 };
+const USUAL: Occasion = Occasion { now: USUAL_NOW, suite: USUAL_SUITE, owner_auth_age_secs: 0 };
 
 /// Runs one of them.
 pub(crate) fn run(command: &FolderCommand) -> Outcome {
@@ -85,7 +85,7 @@ fn test(args: &TestArgs) -> Outcome {
     Ok(())
 }
 
-fn report_json(version: &PolicyVersion, report: &Report) -> Value {
+fn report_json(version: &PolicyVersion, report: &CasesReport) -> Value {
     let case = |case: &obol_policy::cases::CaseReport| {
         json!({
             "name": case.name, "passed": case.passed(), "answer": case.answer, "policies": case.decided_by,
@@ -173,6 +173,6 @@ fn verdict_json(verdict: &Verdict) -> Value {
 }
 
 /// What a version gives an agent of the cases.
-fn decided(version: &PolicyVersion, agent: &obol_policy::AgentFacts) -> Outcome<Decision> {
+fn decided(version: &PolicyVersion, agent: &obol_policy::AgentFacts) -> Outcome<AgentDecision> {
     version.decide(agent, &USUAL).map_err(Failure::usage)
 }

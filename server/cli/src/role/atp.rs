@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use obol_atp::Endpoint;
+use obol_atp::AtpEndpoint;
 use obol_atp_server::serve::{Certificate, Handle, Options, TLS12_AND_13};
 use obol_atp_server::{Builder, Router, SecretBook, Store};
 use obol_probe::contract::Address;
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &ServeArgs, config: &AtpServe) -> Outcome {
     let mut hardening = obol_sandbox::harden_process();
     let url = args.url.as_ref().or(config.url.as_ref());
     let url = url.ok_or_else(|| Failure::usage("--url is needed: the token endpoint as agents see it"))?;
-    let endpoint = Endpoint::for_provider(url).map_err(Failure::usage)?;
+    let endpoint = AtpEndpoint::for_provider(url).map_err(Failure::usage)?;
     let secrets_file = args.secrets.clone().or_else(|| config.secrets.clone());
     let listen = listen(args, config);
     let http = probe(args.http.as_ref().or(config.http.as_ref()))?;
@@ -84,13 +84,13 @@ pub(crate) fn check(config: &AtpServe) -> Vec<Failure> {
     }
     let (args, mut found) = (ServeArgs::default(), Vec::new());
     let url = config.url.as_deref().unwrap_or(STAND_IN_URL);
-    let endpoint = good(Endpoint::for_provider(url).map_err(Failure::usage), &mut found);
+    let endpoint = good(AtpEndpoint::for_provider(url).map_err(Failure::usage), &mut found);
     match good(certificate(&args, config), &mut found) {
         Some(certificate) => found.extend(front(&args, config, certificate).err()),
         // Whether the address may be taken depends on it.
         None => found.extend(probe(config.http.as_ref()).err()),
     }
-    let endpoint = endpoint.or_else(|| Endpoint::for_provider(STAND_IN_URL).ok());
+    let endpoint = endpoint.or_else(|| AtpEndpoint::for_provider(STAND_IN_URL).ok());
     let book = config.secrets.as_deref().map(|file| SecretBook::load(file).map_err(Failure::usage));
     let book = book.and_then(|book| good(book, &mut found)).map_or_else(stand_in, Ok);
     if let (Some(endpoint), Some(book)) = (endpoint, good(book, &mut found)) {
@@ -124,7 +124,12 @@ fn stand_in() -> Outcome<SecretBook> {
 }
 
 /// What is wrong with a place where something is kept, as far as that can be said without opening it.
-fn place_fault(named: &PathBuf, args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Option<Failure> {
+fn place_fault(
+    named: &PathBuf,
+    args: &ServeArgs,
+    config: &AtpServe,
+    endpoint: &AtpEndpoint,
+) -> Option<Failure> {
     match StoreLocation::of(Some(named), "") {
         Ok(StoreLocation::Redis(url)) => redis_options(&url, args, config, endpoint).err(),
         Ok(StoreLocation::File(_) | StoreLocation::Memory) => None,
@@ -162,7 +167,7 @@ struct Parts {
 fn provider(
     args: &ServeArgs,
     config: &AtpServe,
-    endpoint: Endpoint,
+    endpoint: AtpEndpoint,
     secrets: Option<&Path>,
 ) -> Outcome<Router> {
     let book = book(secrets)?;
@@ -177,7 +182,7 @@ fn provider(
 }
 
 /// A provider as it is set.
-fn configured(args: &ServeArgs, config: &AtpServe, endpoint: Endpoint, parts: Parts) -> Outcome<Builder> {
+fn configured(args: &ServeArgs, config: &AtpServe, endpoint: AtpEndpoint, parts: Parts) -> Outcome<Builder> {
     let scopes =
         if args.scope.is_empty() { config.scopes.clone().unwrap_or_default() } else { args.scope.clone() };
     let single = &config.single_use;
@@ -265,7 +270,7 @@ fn book(file: Option<&Path>) -> Outcome<SecretBook> {
     Ok(book)
 }
 
-fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Store> {
+fn store(args: &ServeArgs, config: &AtpServe, endpoint: &AtpEndpoint) -> Outcome<Store> {
     let key = || place(args.key.as_ref().or(config.key.as_ref()), stores::ATP_KEY);
     match StoreLocation::of(args.store.as_ref().or(config.store.as_ref()), stores::ATP_TOKENS)? {
         StoreLocation::Memory => {
@@ -287,7 +292,7 @@ fn store(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<St
     }
 }
 
-fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &Endpoint) -> Outcome<Arc<dyn SpentSet>> {
+fn spent_set(args: &ServeArgs, config: &AtpServe, endpoint: &AtpEndpoint) -> Outcome<Arc<dyn SpentSet>> {
     let clock = Arc::new(SystemClock::new());
     match StoreLocation::of(args.spent.as_ref().or(config.spent.as_ref()), stores::ATP_SPENT)? {
         StoreLocation::Memory if args.first_start => {
@@ -326,7 +331,7 @@ fn redis_options(
     url: &str,
     args: &ServeArgs,
     config: &AtpServe,
-    endpoint: &Endpoint,
+    endpoint: &AtpEndpoint,
 ) -> Outcome<RedisOptions> {
     let derived =
         || format!("atp-{}", to_hex(Sha256::digest(endpoint.as_str()).get(..4).unwrap_or_default()));

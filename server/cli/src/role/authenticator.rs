@@ -14,7 +14,7 @@ use obol_secret::file::{Fault, PrivateFile};
 use obol_session::Suite;
 use obol_session::clock::SystemClock;
 use obol_sidecar::{Access, HttpAddress, HttpListener, Listener, OperatorSocket};
-use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Failure, Outcome};
@@ -143,9 +143,9 @@ pub(crate) fn check(args: &AuthenticatorArgs, config: &Config) -> Outcome {
 }
 
 /// How the service is reached.
-fn connecting(args: &AuthenticatorArgs, config: &Config) -> ConnectOptions {
+fn connecting(args: &AuthenticatorArgs, config: &Config) -> UplinkOptions {
     let settings = &config.authenticator;
-    let options = ConnectOptions::new().suites(&suites(settings.min_suite));
+    let options = UplinkOptions::new().suites(&suites(settings.min_suite));
     match args.ca_file.as_ref().or(settings.ca_file.as_ref()) {
         Some(file) => options.ca_file(file),
         None => options,

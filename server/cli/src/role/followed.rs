@@ -7,7 +7,7 @@ use std::sync::Arc;
 use obol_handshake::IdentityKey;
 use obol_resource::provision::{Follower, Lease};
 use obol_token::Audience;
-use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use obol_verify::{SessionStore, SystemClock};
 
 use crate::exit::{Failure, Outcome};
@@ -50,7 +50,7 @@ pub(crate) fn check(args: &RsAuthorityArgs, config: &Config) -> Outcome {
 }
 
 fn way(args: &RsAuthorityArgs, config: &Config, service: Pinned) -> Outcome<Uplink> {
-    let mut options = ConnectOptions::new();
+    let mut options = UplinkOptions::new();
     if let Some(file) = args.rs_ca_file.as_ref().or(config.rs.ca_file.as_ref()) {
         options = options.ca_file(file);
     }

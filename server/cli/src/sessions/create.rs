@@ -110,7 +110,7 @@ pub(crate) fn halves(plan: &Plan<'_>) -> Outcome<Halves> {
         delegation_depth: 0,
         require_pop: plan.require_pop,
         trust_level: 0,
-        approval: obol_session::Approval::None,
+        approval: obol_session::ApprovalRule::None,
         purpose: None,
         ttl: *ttl,
     });

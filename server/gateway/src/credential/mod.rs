@@ -61,32 +61,32 @@ impl fmt::Debug for Ready {
 
 /// Why a secret cannot be used. It does not repeat any of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UnfitSecret(&'static str);
+pub struct UnfitCredential(&'static str);
 
-impl fmt::Display for UnfitSecret {
+impl fmt::Display for UnfitCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl core::error::Error for UnfitSecret {}
+impl core::error::Error for UnfitCredential {}
 
 /// A secret's bytes without the line end that editors leave.
-fn trimmed(secret: &[u8]) -> Result<&[u8], UnfitSecret> {
+fn trimmed(secret: &[u8]) -> Result<&[u8], UnfitCredential> {
     let secret = secret.strip_suffix(b"\n").unwrap_or(secret);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     let is_visible = secret.iter().all(|byte| (b' '..=b'~').contains(byte));
     if secret.is_empty() || secret.len() > MAX_SECRET_BYTES || !is_visible {
-        return Err(UnfitSecret("a credential is one line of 1 to 16,384 visible ASCII characters"));
+        return Err(UnfitCredential("a credential is one line of 1 to 16,384 visible ASCII characters"));
     }
     Ok(secret)
 }
 
 impl Ready {
-    fn of(placement: &Placement, secret: &[u8]) -> Result<Self, UnfitSecret> {
+    fn of(placement: &Placement, secret: &[u8]) -> Result<Self, UnfitCredential> {
         let header = |name: &HeaderName, text: &Wiped| {
             let mut value =
-                HeaderValue::from_bytes(text).map_err(|_| UnfitSecret("it cannot stand in a header"))?;
+                HeaderValue::from_bytes(text).map_err(|_| UnfitCredential("it cannot stand in a header"))?;
             value.set_sensitive(true);
             Ok(Some((name.clone(), value)))
         };
@@ -100,7 +100,7 @@ impl Ready {
             Placement::Basic => {
                 let colon = secret.iter().position(|byte| *byte == b':');
                 let place =
-                    colon.ok_or(UnfitSecret("for put = \"basic\" the credential is user:password"))?;
+                    colon.ok_or(UnfitCredential("for put = \"basic\" the credential is user:password"))?;
                 let encoded = Wiped::text(STANDARD.encode(secret));
                 in_header = header(&AUTHORIZATION, &joined("Basic ", &encoded))?;
                 secrets.push(Wiped::new(secret.get(place + 1..).unwrap_or_default().to_vec()));
@@ -163,7 +163,7 @@ impl fmt::Debug for Credential {
 
 impl Credential {
     /// Of this secret.
-    pub(crate) fn new(placement: Placement, secret: &[u8]) -> Result<Self, UnfitSecret> {
+    pub(crate) fn new(placement: Placement, secret: &[u8]) -> Result<Self, UnfitCredential> {
         let secret = trimmed(secret)?;
         if let Placement::Oauth { token_url, client_id, scope } = &placement {
             let renewal = Renewal::new(token_url.clone(), client_id, scope.as_deref(), secret);
@@ -207,7 +207,7 @@ impl Credential {
     }
 
     /// Takes another secret in place of this one. Calls under way keep theirs.
-    pub(crate) fn replace(&self, secret: &[u8]) -> Result<(), UnfitSecret> {
+    pub(crate) fn replace(&self, secret: &[u8]) -> Result<(), UnfitCredential> {
         let secret = trimmed(secret)?;
         match &self.renewal {
             Some(renewal) => renewal.replace(secret),
@@ -231,7 +231,7 @@ impl Credential {
         self.renewal.as_ref()
     }
 
-    fn put(&self, token: Option<&[u8]>) -> Result<(), UnfitSecret> {
+    fn put(&self, token: Option<&[u8]>) -> Result<(), UnfitCredential> {
         self.change(token.map(|token| Ready::of(&self.placement, trimmed(token)?)).transpose()?);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
-use obol_probe::oauth::{Client, Endpoint, MAX_ANSWER_BYTES};
+use obol_probe::oauth::{MAX_ANSWER_BYTES, OauthClient, TokenEndpoint};
 use obol_secret::wipe::{Wiped, WipedText};
 
 use super::Credential;
@@ -11,12 +11,12 @@ use crate::upstream::Upstream;
 /// What it takes to fetch a token.
 pub(crate) struct Renewal {
     token_url: Uri,
-    client: Client,
+    client: OauthClient,
 }
 
 impl Renewal {
     pub(crate) fn new(token_url: Uri, client_id: &str, scope: Option<&str>, secret: &[u8]) -> Self {
-        Self { token_url, client: Client::new(client_id, scope, secret) }
+        Self { token_url, client: OauthClient::new(client_id, scope, secret) }
     }
 
     /// Fetches one before its time.
@@ -41,7 +41,7 @@ struct Kept<'a> {
     upstream: &'a Upstream,
 }
 
-impl Endpoint for Kept<'_> {
+impl TokenEndpoint for Kept<'_> {
     async fn post(&self, headers: HeaderMap, form: Vec<u8>) -> Result<(StatusCode, Wiped), String> {
         let mut request = Request::new(form.into());
         *request.method_mut() = Method::POST;

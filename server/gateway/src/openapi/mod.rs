@@ -55,7 +55,7 @@ pub enum Actions {
 
 /// What whoever has a file written says of it.
 #[derive(Clone, Default, Debug)]
-pub struct Wishes {
+pub struct RuleWishes {
     /// One tool for all routes. Without it they are named for the first tag, or for the first segment of the path.
     pub tool: Option<String>,
     /// What the names of tools begin with.
@@ -85,7 +85,7 @@ struct Found<'a> {
 /// # Errors
 ///
 /// What is wrong with the document, or with what is wished, in one sentence.
-pub fn rules(bytes: &[u8], wishes: &Wishes) -> Result<String, String> {
+pub fn rules(bytes: &[u8], wishes: &RuleWishes) -> Result<String, String> {
     if bytes.len() > MAX_DOCUMENT_BYTES {
         return Err(format!("it is longer than {MAX_DOCUMENT_BYTES} bytes"));
     }
@@ -93,7 +93,7 @@ pub fn rules(bytes: &[u8], wishes: &Wishes) -> Result<String, String> {
 }
 
 /// The same, of one that was read.
-fn of_document(document: &Document, wishes: &Wishes) -> Result<String, String> {
+fn of_document(document: &Document, wishes: &RuleWishes) -> Result<String, String> {
     let written = file(document, wishes);
     match document.is_over() {
         true => Err(format!(
@@ -104,7 +104,7 @@ fn of_document(document: &Document, wishes: &Wishes) -> Result<String, String> {
     }
 }
 
-fn file(document: &Document, wishes: &Wishes) -> Result<String, String> {
+fn file(document: &Document, wishes: &RuleWishes) -> Result<String, String> {
     let mut notes = Notes::default();
     let server = match &wishes.server {
         Some(url) => Server::read(url).map_err(|why| format!("--server: {why}"))?,
@@ -145,7 +145,7 @@ fn file(document: &Document, wishes: &Wishes) -> Result<String, String> {
 /// All operations that are wished for. Once there are too many no more is looked for.
 fn operations<'a>(
     document: &'a Document,
-    wishes: &Wishes,
+    wishes: &RuleWishes,
     notes: &mut Notes,
 ) -> Result<Vec<Found<'a>>, String> {
     let mut found = Vec::new();
@@ -190,7 +190,7 @@ fn route(
     document: &Document,
     server: &Server,
     found: &Found<'_>,
-    wishes: &Wishes,
+    wishes: &RuleWishes,
     credential: &Credential,
 ) -> Result<Route, &'static str> {
     let own = match server.own(document, found.operation)? {

@@ -10,7 +10,7 @@ use super::notes::shown;
 use super::path::Path;
 use super::security::Credential;
 use super::toml::{line, list, quoted};
-use super::{Actions, Wishes};
+use super::{Actions, RuleWishes};
 use crate::headers;
 use crate::route::Body;
 
@@ -40,7 +40,7 @@ impl Route {
         document: &Document,
         (item, operation): (&Value, &Value),
         (path, method): (Path, &'static str),
-        wishes: &Wishes,
+        wishes: &RuleWishes,
         credential: &Credential,
     ) -> Self {
         let tool = tool(operation, &path, wishes);
@@ -216,7 +216,7 @@ fn action(method: &str) -> &'static str {
     if matches!(method, "GET" | "HEAD" | "OPTIONS") { "read" } else { "write" }
 }
 
-fn tool(operation: &Value, path: &Path, wishes: &Wishes) -> String {
+fn tool(operation: &Value, path: &Path, wishes: &RuleWishes) -> String {
     if let Some(tool) = &wishes.tool {
         return tool.clone();
     }

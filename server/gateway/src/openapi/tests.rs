@@ -18,7 +18,7 @@ fn document(paths: Value, more: Value) -> Vec<u8> {
 }
 
 /// The file, and what TOML reads in it. A file that could not be served fails here.
-fn file(document: &[u8], wishes: &Wishes) -> (String, ::toml::Table) {
+fn file(document: &[u8], wishes: &RuleWishes) -> (String, ::toml::Table) {
     let text = rules(document, wishes).unwrap();
     assert!(text.is_ascii(), "{text}");
     let api: Api = ::toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -40,7 +40,7 @@ fn paths(table: &::toml::Table) -> Vec<String> {
 }
 
 fn refused(document: &[u8]) -> String {
-    rules(document, &Wishes::default()).unwrap_err()
+    rules(document, &RuleWishes::default()).unwrap_err()
 }
 
 const ISSUES: &str = r##"
@@ -104,7 +104,7 @@ components:
 
 #[test]
 fn a_document_in_yaml_becomes_a_file() {
-    let wishes = Wishes { prefix: Some("saas".to_owned()), ..Wishes::default() };
+    let wishes = RuleWishes { prefix: Some("saas".to_owned()), ..RuleWishes::default() };
     let (text, table) = file(ISSUES.as_bytes(), &wishes);
     assert_eq!(table["upstream"].as_str(), Some("https://api.example"));
     assert_eq!(json_of(&table, "credential"), json!({"put": "bearer"}));
@@ -143,7 +143,7 @@ fn a_document_in_yaml_becomes_a_file() {
     assert!(text.contains(wider), "{text}");
     // Control: one that every operation has is no wider there.
     let get = json!({"get": {"parameters": [{"name": "X-Api-Version", "in": "header"}], "responses": {}}});
-    let (text, table) = file(&document(json!({"/a": get, "/b": get}), json!({})), &Wishes::default());
+    let (text, table) = file(&document(json!({"/a": get, "/b": get}), json!({})), &RuleWishes::default());
     assert_eq!(json_of(&table, "headers"), json!(["x-api-version"]));
     assert!(!text.contains("On every route"), "{text}");
 }
@@ -178,7 +178,7 @@ fn secured(name: &str) -> Vec<u8> {
 #[test]
 fn a_credential_is_put_where_the_schemes_say() {
     let (plain, client) =
-        (Wishes::default(), Wishes { client_id: Some("me".to_owned()), ..Wishes::default() });
+        (RuleWishes::default(), RuleWishes { client_id: Some("me".to_owned()), ..RuleWishes::default() });
     let by_client = json!({
         "put": "oauth-client", "token_url": "https://login.example/token", "client_id": "me", "scope": "read write"
     });
@@ -205,16 +205,16 @@ fn what_cannot_be_put_on_is_no_credential() {
         let why = refused(&secured(name));
         assert!(why.starts_with("nothing in it can be a route: "), "{name}: {why}");
     }
-    let client = Wishes { client_id: Some("me".to_owned()), ..Wishes::default() };
+    let client = RuleWishes { client_id: Some("me".to_owned()), ..RuleWishes::default() };
     assert!(rules(&secured("insecure"), &client).is_err());
     let only = json!({"/a": {"get": {"security": [{"x": []}], "responses": {}}}});
     let schemes = json!({"components": {"securitySchemes": {"x": {"type": "mutualTLS"}}}});
     let why = refused(&document(only, schemes));
     assert!(why.contains("none of its security schemes"), "{why}");
-    let other = Wishes { scheme: Some("other".to_owned()), ..Wishes::default() };
+    let other = RuleWishes { scheme: Some("other".to_owned()), ..RuleWishes::default() };
     assert!(rules(&secured("basic"), &other).unwrap_err().contains("no security scheme \"other\""));
     let open = document(json!({"/a": {"get": {"responses": {}}}}), json!({}));
-    let (text, _) = file(&open, &Wishes::default());
+    let (text, _) = file(&open, &RuleWishes::default());
     assert!(text.contains("# - a credential: the document names none"), "{text}");
 }
 
@@ -253,7 +253,7 @@ fn nothing_in_a_document_gets_out_of_its_text() {
         ],
         "components": {"securitySchemes": {odd: {"type": "apiKey", "in": "query", "name": "k\"y"}}}
     });
-    let wishes = Wishes { actions: Actions::Operation, ..Wishes::default() };
+    let wishes = RuleWishes { actions: Actions::Operation, ..RuleWishes::default() };
     let (text, table) = file(&document(all, more), &wishes);
     let keys: Vec<_> = table.keys().map(String::as_str).collect();
     assert_eq!(keys, ["credential", "route", "upstream"], "{text}");
@@ -291,7 +291,7 @@ fn references_stay_in_the_document_and_end() {
         "parameters": {"loop": {"$ref": "#/components/parameters/loop"}},
         "schemas": {"tree": {"allOf": [{"$ref": "#/components/schemas/tree"}]}}
     });
-    let (text, table) = file(&document(all, json!({"components": components})), &Wishes::default());
+    let (text, table) = file(&document(all, json!({"components": components})), &RuleWishes::default());
     assert_eq!(paths(&table), ["/v1/a", "/v1/parameters"], "{text}");
     assert_eq!(routes(&table)[1]["query"], json!(["q"]));
     for told in [
@@ -322,7 +322,7 @@ fn members_of_an_object_are_parameters_one_by_one() {
         {"name": "any", "in": "query", "schema": {"type": "object"}}
     ]);
     let all = json!({"/a": {"get": {"parameters": parameters, "responses": {}}}});
-    let (text, table) = file(&document(all, json!({})), &Wishes::default());
+    let (text, table) = file(&document(all, json!({})), &RuleWishes::default());
     let expected = json!(["created", "created[gt]", "created[lt]", "expand[]", "flat", "from", "ids"]);
     assert_eq!(routes(&table)[0]["query"], expected, "{text}");
     for told in
@@ -340,7 +340,7 @@ fn a_parameter_that_may_be_plain_or_an_object_has_its_own_name_and_those_of_its_
         let parameter =
             json!([{"name": "p", "in": "query", "style": style, "explode": true, "schema": schema}]);
         let all = json!({"/a": {"get": {"parameters": parameter, "responses": {}}}});
-        let (_, table) = file(&document(all, json!({})), &Wishes::default());
+        let (_, table) = file(&document(all, json!({})), &RuleWishes::default());
         routes(&table)[0]["query"].clone()
     };
     for other in [json!({"type": "integer"}), json!({"type": ["null", "string"]}), json!({"enum": [""]})] {
@@ -371,7 +371,7 @@ fn repeated(paths: usize, parameters: usize, schema: &Value) -> Document {
 #[test]
 fn a_document_that_repeats_itself_by_references_is_given_up_after_a_bounded_number_of_looks() {
     let plain = json!({"type": "string"});
-    let wishes = Wishes::default();
+    let wishes = RuleWishes::default();
     let many = repeated(200_000, 512, &plain);
     let why = of_document(&many, &wishes).unwrap_err();
     assert!(why.contains("more than 4096 operations") && why.contains("--tag"), "{why}");
@@ -398,7 +398,7 @@ fn text_comes_before_a_place_and_of_two_for_the_same_requests_one_stays() {
     let all =
         json!({"/a/{id}": get, "/a/me": get, "/a/{name}": get, "/{x}/me": get, "/a": get, "/a/{id}/b": get});
     let here = json!({"servers": [{"url": "http://127.0.0.1:8080"}]});
-    let (text, table) = file(&document(all, here), &Wishes::default());
+    let (text, table) = file(&document(all, here), &RuleWishes::default());
     assert_eq!(paths(&table), ["/a", "/a/me", "/a/{id}", "/a/{id}/b", "/{x}/me"], "{text}");
     assert!(text.contains("another path is for the same requests"), "{text}");
 }
@@ -408,19 +408,19 @@ fn what_is_wished_for_counts() {
     let operation = |tag: &str, id: &str| json!({"tags": [tag], "operationId": id, "responses": {}});
     let all = json!({"/a": {"get": operation("one", "listA"), "post": operation("two", "no good")}});
     let text = document(all, json!({}));
-    let wishes = Wishes {
+    let wishes = RuleWishes {
         tool: Some("all".to_owned()),
         actions: Actions::Operation,
         server: Some("https://eu.example/base/".to_owned()),
         tags: vec!["one".to_owned()],
-        ..Wishes::default()
+        ..RuleWishes::default()
     };
     let (_, table) = file(&text, &wishes);
     let expected = json!({
         "method": "GET", "path": "/base/a", "tool": "all", "action": "listA", "resource": "a", "body": "none"
     });
     assert_eq!((table["upstream"].as_str(), routes(&table)), (Some("https://eu.example"), vec![expected]));
-    let (told, table) = file(&text, &Wishes { tags: Vec::new(), ..wishes });
+    let (told, table) = file(&text, &RuleWishes { tags: Vec::new(), ..wishes });
     assert_eq!(routes(&table)[1]["action"], "write");
     assert!(told.contains("POST /a: its operationId as an action"), "{told}");
     for server in [
@@ -430,7 +430,7 @@ fn what_is_wished_for_counts() {
         "api.example",
         "https://a/../b",
     ] {
-        let wishes = Wishes { server: Some(server.to_owned()), ..Wishes::default() };
+        let wishes = RuleWishes { server: Some(server.to_owned()), ..RuleWishes::default() };
         let why = rules(&text, &wishes).unwrap_err();
         assert!(why.starts_with("--server: "), "{server}: {why}");
     }

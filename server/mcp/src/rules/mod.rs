@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use obol_resource::ToolCall;
-use obol_resource::template::Template;
+use obol_resource::template::TextTemplate;
 use obol_verify::Denial;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -72,9 +72,9 @@ pub struct Rules {
 #[serde(deny_unknown_fields)]
 struct ToolRule {
     #[serde(default)]
-    action: Option<Template>,
+    action: Option<TextTemplate>,
     #[serde(default)]
-    resource: Option<Template>,
+    resource: Option<TextTemplate>,
     /// What an argument is taken for that is absent.
     #[serde(default)]
     default: BTreeMap<String, String>,
@@ -103,7 +103,7 @@ impl Rules {
         if self.pass.contains(TOOLS_CALL) {
             return Err("pass: tools/call never passes; tools that need no token are `open`".to_owned());
         }
-        let several = |rule: &ToolRule| rule.action.as_ref().is_some_and(Template::is_of_each);
+        let several = |rule: &ToolRule| rule.action.as_ref().is_some_and(TextTemplate::is_of_each);
         match self.tool.iter().find(|(_, rule)| several(rule)) {
             Some((tool, _)) => {
                 Err(format!("[tool.{tool}] action: it is one, and cannot come from each of a list"))

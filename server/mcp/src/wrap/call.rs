@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use obol_resource::{Proof, SealedMessage};
+use obol_resource::{PopProof, SealedMessage};
 
 use super::{failed, stateless_advertising};
 use crate::EXTENSION;
@@ -16,7 +16,7 @@ pub struct Drawn {
     /// The token.
     pub token: TokenText,
     /// The proof of possession, where the token asks for one.
-    pub proof: Option<Proof>,
+    pub proof: Option<PopProof>,
     /// What seals the arguments and opens the result, where the token asks for that.
     pub channel: Option<Box<dyn Channel>>,
 }

@@ -15,13 +15,13 @@ use obol_session::{Cursor, ResourceHalf, SessionId};
 use obol_stream::{ApprovedUse, Item, Mode, Subscribe, Transaction, What, Word};
 use obol_token::Audience;
 use obol_uplink::{AuthError, Caller, Greeted, Stream, Uplink};
-use obol_verify::{Approval, Approvals, SessionChange, SessionStore};
+use obol_verify::{Approvals, KnownApproval, SessionChange, SessionStore};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::lease::{Lease, Standing};
+use super::lease::{Lease, LeaseState};
 
 /// The most items that are carried out together.
 const MAX_BATCH: usize = 512;
@@ -60,7 +60,7 @@ pub struct Following {
 
 impl Following {
     /// How it stands with its service.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> LeaseState {
         self.lease.standing()
     }
 
@@ -294,7 +294,7 @@ impl Follower {
             What::Approval { uses, confirmed_at, expires_at } => {
                 let told = |one: ApprovedUse| {
                     let ApprovedUse { txn_id, digest, arguments } = one;
-                    (txn_id, Approval { digest, arguments, confirmed_at, expires_at })
+                    (txn_id, KnownApproval { digest, arguments, confirmed_at, expires_at })
                 };
                 self.approvals.allow(uses.into_iter().map(told), self.clock.now());
                 None

@@ -26,7 +26,7 @@ struct State {
 
 /// How a resource server stands with its service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct LeaseState {
     /// Whether the service is heard now.
     pub follows: bool,
     /// When nothing is accepted any more unless something is heard, in Unix seconds; `None` where nothing was heard yet.
@@ -102,9 +102,9 @@ impl Lease {
     }
 
     /// How things are.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> LeaseState {
         let state = self.state.read();
-        Standing {
+        LeaseState {
             follows: state.follows,
             lease_ends: state.heard.map(|heard| heard.wall.saturating_add(self.secs)),
             problem: state.problem.clone(),

@@ -20,4 +20,4 @@ mod lease;
 
 pub use self::follower::{Follower, Following};
 pub use self::join::{Joined, join};
-pub use self::lease::{Lease, LeasedTable, Standing};
+pub use self::lease::{Lease, LeaseState, LeasedTable};

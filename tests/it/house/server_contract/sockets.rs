@@ -63,7 +63,7 @@ impl Kind for Authenticator<'_> {
         let authenticator = obol_authenticator::Authenticator::new(
             obol_uplink::Pinned::parse(&pinned).unwrap(),
             obol_authenticator::Identity::open_or_create(&file, &key).unwrap(),
-            &obol_uplink::ConnectOptions::new(),
+            &obol_uplink::UplinkOptions::new(),
         );
         let at = |name: &str| Endpoint::at(self.0.join("run").join(name)).unwrap();
         obol_authenticator::service::Options::new(at("auth.sock"), at("control.sock"))

@@ -11,6 +11,7 @@ mod json;
 mod places;
 mod public;
 mod source;
+mod words;
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use obol_handshake::{
-    Established, IdentityKey, Initiator, Offer, Prologue, SekKey, VALIDITY_SECS, open_answer,
+    Established, IdentityKey, Initiator, Prologue, SekKey, SuiteOffer, VALIDITY_SECS, open_answer,
 };
 use obol_secret::text::to_hex;
 use obol_session::{AgentHalf, AgentIdentity, Establish, Grant, PopKey, SessionId, Suite};
@@ -130,8 +130,12 @@ impl Client {
         now: Now,
         make: impl FnOnce(&Self, &obol_handshake::HandshakeHash) -> Value,
     ) -> Result<Sent, Rejected> {
-        let header =
-            Header { purpose, suite, offer: Offer::of(&Suite::ALL), authority_key: authority.key().id() };
+        let header = Header {
+            purpose,
+            suite,
+            offer: SuiteOffer::of(&Suite::ALL),
+            authority_key: authority.key().id(),
+        };
         let prologue = Prologue::new(header, ORIGIN).unwrap();
         let (waiting, hello) = Initiator::start(&prologue, &authority.key(), &mut SystemRandom).unwrap();
         let reply = authority.accept(&hello, now)?;

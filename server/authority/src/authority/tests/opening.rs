@@ -95,7 +95,7 @@ fn one_cookie_serves_one_third_message() {
     let header = Header {
         purpose: Purpose::Session,
         suite: Suite::AesGcm,
-        offer: Offer::of(&Suite::ALL),
+        offer: SuiteOffer::of(&Suite::ALL),
         authority_key: authority.key().id(),
     };
     let prologue = Prologue::new(header, ORIGIN).unwrap();
@@ -158,7 +158,7 @@ fn a_first_message_for_another_key_or_suite_is_refused_before_any_key_is_used() 
     let header = Header {
         purpose: Purpose::Session,
         suite: Suite::AesGcm,
-        offer: Offer::of(&Suite::ALL),
+        offer: SuiteOffer::of(&Suite::ALL),
         authority_key: stranger.key().id(),
     };
     let prologue = Prologue::new(header, ORIGIN).unwrap();

@@ -171,7 +171,7 @@ pub(crate) fn grant(tool: &str, audience: &str) -> Grant {
         delegation_depth: 0,
         require_pop: false,
         trust_level: 2,
-        approval: obol_session::Approval::None,
+        approval: obol_session::ApprovalRule::None,
         purpose: None,
         ttl: 60,
     }

@@ -18,7 +18,7 @@ use obol_handshake::{IdentityKey, Purpose, SystemRandom};
 use obol_ipc::user::name_of;
 use obol_secret::json;
 use obol_session::clock::{Clock as _, SystemClock};
-use obol_uplink::{AuthError, Caller, ConnectOptions, Greeted, Pinned, Uplink};
+use obol_uplink::{AuthError, Caller, Greeted, Pinned, Uplink, UplinkOptions};
 use serde::Deserialize;
 use serde_json::{Value, json as object};
 
@@ -67,7 +67,7 @@ impl Caller for Says {
 }
 
 fn uplink(service: Pinned, ca_file: Option<&Path>) -> Outcome<Uplink> {
-    let mut options = ConnectOptions::new();
+    let mut options = UplinkOptions::new();
     if let Some(file) = ca_file {
         options = options.ca_file(file);
     }

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use obol_atp::{Endpoint, Host};
+use obol_atp::{AtpEndpoint, Host};
 use obol_atp_client::{AgentIdMode, AtpError, Client, KeychainChoice, Options, TokenRequest};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -46,7 +46,7 @@ pub(super) fn client(settings: &AgentSettings, config: &Atp) -> Outcome<Client> 
 pub(crate) fn check(config: &Atp) -> Vec<Failure> {
     let mut found = Vec::new();
     found.extend(parsed::<Host>("atp.hosts", config.hosts.as_ref()).err());
-    found.extend(parsed::<Endpoint>("atp.endpoints", config.endpoints.as_ref()).err());
+    found.extend(parsed::<AtpEndpoint>("atp.endpoints", config.endpoints.as_ref()).err());
     found.extend(parsed::<Host>("atp.allow_private", config.allow_private.as_ref()).err());
     found.extend(agent_id_mode(config).err());
     found.extend(keychain(config).err());
@@ -86,7 +86,7 @@ fn options(settings: &AgentSettings, config: &Atp) -> Outcome<Options> {
         settings.state.clone().or_else(|| config.state.clone()).unwrap_or_else(|| state_folder().join("atp"));
     let mut options = Options::new(folder)
         .hosts(parsed::<Host>("atp.hosts", config.hosts.as_ref())?)
-        .endpoints(parsed::<Endpoint>("atp.endpoints", config.endpoints.as_ref())?)
+        .endpoints(parsed::<AtpEndpoint>("atp.endpoints", config.endpoints.as_ref())?)
         .allow_private(parsed::<Host>("atp.allow_private", config.allow_private.as_ref())?);
     let either = |flag: &Option<PathBuf>, setting: &Option<PathBuf>| flag.clone().or_else(|| setting.clone());
     if let Some(file) = either(&settings.secret_file, &config.secret_file) {

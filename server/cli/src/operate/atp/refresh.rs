@@ -1,6 +1,6 @@
 //! `obol atp refresh`: keeps tokens fresh until told to stop; `obol atp status`: how it stands with them.
 
-use obol_atp_client::{Client, Status};
+use obol_atp_client::{Client, HostStatus};
 use obol_probe::health::Health;
 use obol_probe::stop::Stop;
 use serde_json::json;
@@ -64,7 +64,7 @@ pub(super) fn status(args: &AgentArgs, config: &Atp) -> Outcome {
     Ok(())
 }
 
-fn describe(status: &Status) -> String {
+fn describe(status: &HostStatus) -> String {
     let seconds = |time: Option<u64>| time.map(|time| time / 1_000);
     let mut text = match (seconds(status.expires_at), seconds(status.due_at)) {
         (Some(end), Some(due)) => format!("ends {end}, refreshed {due} (Unix seconds)"),

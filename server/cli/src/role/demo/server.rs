@@ -12,7 +12,7 @@ use obol_resource::provision::{Follower, Lease, LeasedTable, join};
 use obol_resource::{Gate, SpentToken, TbacLayer, ToolCall};
 use obol_session::clock::Clock as _;
 use obol_token::{Audience, SessionId};
-use obol_uplink::{ConnectOptions, Pinned, Uplink};
+use obol_uplink::{Pinned, Uplink, UplinkOptions};
 use obol_verify::{CascadeLimits, MemorySessionTable, SessionTable as _, SystemClock, Verifier};
 use obol_verify::{NewFile, RedbSpentSetOptions};
 use tokio::net::TcpListener;
@@ -49,7 +49,7 @@ impl Server {
         let leased = LeasedTable::new(sessions.clone(), Arc::clone(&lease));
         let audience = Audience::new(audience).map_err(Failure::other)?;
         let service = Pinned::parse(&authority.pin).map_err(Failure::other)?;
-        let mut uplink = Uplink::new(service, &ConnectOptions::new()).map_err(Failure::other)?;
+        let mut uplink = Uplink::new(service, &UplinkOptions::new()).map_err(Failure::other)?;
         let key = IdentityKey::generate(&mut SystemRandom);
         let code = authority.operator.invite_server(audience.as_str())?;
         let joined = runtime.block_on(join(&mut uplink, &key, &code, clock.now()));

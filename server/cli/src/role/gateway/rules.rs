@@ -1,6 +1,6 @@
 //! The file of an API from its OpenAPI document: shown, or written where nothing is yet.
 
-use obol_gateway::{Actions, Api, MAX_DOCUMENT_BYTES, Wishes, rules};
+use obol_gateway::{Actions, Api, MAX_DOCUMENT_BYTES, RuleWishes, rules};
 use obol_secret::file::{PrivateFile, create_folder, read_public};
 
 use super::apis::MAX_FILE_BYTES;
@@ -39,8 +39,8 @@ pub(crate) fn write_rules(args: &RulesArgs) -> Outcome {
     Ok(())
 }
 
-fn wishes(args: &RulesArgs) -> Wishes {
-    Wishes {
+fn wishes(args: &RulesArgs) -> RuleWishes {
+    RuleWishes {
         tool: args.tool.clone(),
         prefix: args.prefix.clone(),
         actions: match args.action {

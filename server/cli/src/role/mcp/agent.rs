@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use obol_agent::{Agent, CallOptions, Code, Error, Token, arguments_hash};
 use obol_mcp::TokenText;
 use obol_mcp::wrap::{Call, Channel, Drawn};
-use obol_resource::{Proof, SealedMessage};
+use obol_resource::{PopProof, SealedMessage};
 use tokio::sync::Mutex;
 
 use crate::settings::args::mcp::McpWrapArgs;
@@ -83,7 +83,7 @@ impl Drawer {
 }
 
 fn of(token: &Token) -> Result<Drawn, Error> {
-    let proof = token.proof().and_then(|proof| Proof::from_text(proof.as_bytes()).ok());
+    let proof = token.proof().and_then(|proof| PopProof::from_text(proof.as_bytes()).ok());
     let channel = token.channel()?.map(|channel| Box::new(TokenChannel(channel)) as Box<dyn Channel>);
     Ok(Drawn { token: TokenText::new(token.expose()), proof, channel })
 }

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use askama::Template;
 use axum::extract::Request;
 use http::StatusCode;
-use obol_audit::{AuditLog, Line as Written, Page as Read, Place};
+use obol_audit::{AuditLog, Line as Written, LogPage as Read, Place};
 
 use super::super::answer::{Refusal, page};
 use super::super::guard::Form;
