@@ -120,8 +120,7 @@ impl ToolResult {
         let unreadable = || Denial::malformed_request("the result is not sealed for this token");
         let mut meta = self.meta.unwrap_or_default();
         let sealed = meta.remove(EXTENSION).and_then(|mut meta| meta.get_mut("enc").map(Value::take));
-        let sealed: EncField =
-            sealed.and_then(|sealed| obol_secret::json::read_part(sealed)).ok_or_else(unreadable)?;
+        let sealed: EncField = sealed.and_then(obol_secret::json::read_part).ok_or_else(unreadable)?;
         let sealed = sealed.message()?;
         if sealed.algorithm() != Some(keys.algorithm()) {
             return Err(unreadable());
