@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use obol_handshake::{
-    AuthoritySecret, AwaitsReply, CookieRing, Header, IdentityKey, Initiator, SuiteOffer, Prologue, Purpose,
-    Random, Responder, reply,
+    AuthoritySecret, AwaitsReply, CookieRing, Header, IdentityKey, Initiator, Prologue, Purpose, Random,
+    Responder, SuiteOffer, reply,
 };
 use obol_token::Suite;
 use sha2::{Digest, Sha256};

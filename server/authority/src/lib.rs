@@ -15,6 +15,8 @@
 //!
 //! What it promises is in `docs/authority.md`. It must not know: what a token is used for, or how policy is written.
 
+#![cfg_attr(not(feature = "people"), allow(dead_code, reason = "what only the pages for people call"))]
+
 #[cfg(feature = "people")]
 mod asking;
 mod attest;
