@@ -18,7 +18,6 @@ impl Authority {
     /// # Errors
     ///
     /// [`Refused::Unavailable`].
-    #[cfg_attr(not(feature = "people"), expect(dead_code, reason = "the console shows it"))]
     pub(crate) fn known_signing_keys(&self, now: Now) -> Result<Vec<(String, String, KeyUse)>, Refused> {
         let Some(kept) = self.directory.signing_keys(None)? else { return Ok(Vec::new()) };
         let keys = KeyRing::read(&kept).map_err(|error| no_keys(&error))?;

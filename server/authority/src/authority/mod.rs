@@ -236,7 +236,6 @@ impl Authority {
     }
 
     /// The audit log, where there is one.
-    #[cfg_attr(not(feature = "people"), expect(dead_code, reason = "the console shows it"))]
     pub(crate) fn audit_log(&self) -> Option<&AuditLog> {
         self.auditor.log()
     }
