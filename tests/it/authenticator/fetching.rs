@@ -261,13 +261,13 @@ fn a_crowd_that_calls_while_sessions_are_renewed_meets_no_gap_and_opens_no_sessi
     let end = tokio::time::Instant::from_std(std::time::Instant::now() + Duration::from_secs(20));
     let callers: Vec<_> = (0..300)
         .map(|number| {
-            let agent = agent.clone();
+            let (agent, shared) = (agent.clone(), Arc::clone(&api.shared));
             api.runtime.spawn(async move {
                 tokio::time::sleep(Duration::from_millis(5 * number)).await;
                 let mut done = 0;
                 while tokio::time::Instant::now() < end {
                     let answer = agent.fetch(request("POST")).await.unwrap();
-                    assert_eq!(answer.status(), 200);
+                    assert_eq!(answer.status(), 200, "{:?}", shared.refusals.lock());
                     done += 1;
                     tokio::time::sleep(Duration::from_millis(1_500)).await;
                 }

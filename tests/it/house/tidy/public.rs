@@ -39,7 +39,7 @@ fn of_a_module(items: &[syn::Item], is_root: bool) -> Vec<String> {
     found
 }
 
-fn is_public(visibility: &syn::Visibility) -> bool {
+pub(super) fn is_public(visibility: &syn::Visibility) -> bool {
     matches!(visibility, syn::Visibility::Public(_))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::calls::is_shipped;
+use super::public::is_public;
 use super::source::Source;
 
 /// Names of types, the packages that have one each, and why both may.
@@ -193,10 +194,6 @@ fn exported(sources: &BTreeMap<&str, &Source>, path: &str, folder: &str, names: 
             item => names.extend(public_type(item)),
         }
     }
-}
-
-fn is_public(visibility: &syn::Visibility) -> bool {
-    matches!(visibility, syn::Visibility::Public(_))
 }
 
 fn public_type(item: &syn::Item) -> Option<String> {
