@@ -65,7 +65,7 @@ impl fmt::Display for BuildError {
             Self::SingleUse => "a single-use scope must be one of the scopes on offer",
             Self::Ttl => "a token's life must be 1 s to 86,400 s",
             Self::Window => "the window must be 1 s to 900 s",
-            Self::SecretIsKey => "a secret in the list is also the key for tokens: whoever has it could make tokens; replace it",
+            Self::SecretIsKey => "a secret in the list is also the token key, so anyone who holds it could make tokens; replace it",
             Self::NoKey => "the token store cannot be written: a JWT key, or which secrets are over, cannot be kept",
         })
     }

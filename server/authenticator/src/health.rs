@@ -53,7 +53,7 @@ impl health::Health for Health {
         page.number("obol_auth_sessions_opened_total", Kind::Counter, opened, shared.opened.get());
         let failed = "Attempts to open a session that failed.";
         page.number("obol_auth_failures_total", Kind::Counter, failed, shared.failed.get());
-        let stolen = "How often an agent said that somebody else spent a token of its.";
+        let stolen = "How often an agent reported that someone else spent one of its tokens.";
         page.number("obol_auth_stolen_tokens_total", Kind::Counter, stolen, shared.stolen.said.get());
         let known = shared.known.lock();
         if let Some(session) = &known.session {

@@ -60,7 +60,7 @@ impl<O: Hash + Eq> Stolen<O> {
             session = session.map(tracing::field::display),
             client,
             unsaid,
-            "an agent says that somebody else spent a token of its; the service is told"
+            "an agent reports that someone else spent one of its tokens; the service is told"
         );
         let (audience, tool) = (audience.as_str().to_owned(), tool.as_str().to_owned());
         if self.outbox.put(Word::TokenStolen { session, audience, tool, unsaid }).is_err() {

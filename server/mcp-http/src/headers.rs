@@ -44,7 +44,7 @@ pub(crate) fn once<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a 
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err("a header stands there twice that may stand there once");
+        return Err("a header that may occur only once is repeated");
     }
     first.map(|value| value.to_str().map_err(|_| "a header is no text")).transpose()
 }

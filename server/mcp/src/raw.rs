@@ -106,7 +106,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
                 let mut object = RawObject::default();
                 while let Some((Name(name), value)) = from.next_entry::<Name<'de>, &'de RawValue>()? {
                     if object.0.len() == MAX_MEMBERS || object.get(&name).is_some() {
-                        return Err(A::Error::custom("too many members, or a name that stands twice"));
+                        return Err(A::Error::custom("too many members, or a repeated name"));
                     }
                     object.0.push((name, Cow::Borrowed(value.get())));
                 }

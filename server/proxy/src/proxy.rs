@@ -195,10 +195,10 @@ fn check_caller(caller: Caller) -> Result<(), Response<Answer>> {
     let why = match caller {
         Caller::Admitted { .. } => return Ok(()),
         Caller::Stranger(uid) => format!(
-            "user {uid} is none of those whom this proxy is for; name them with --agent-user when it is started"
+            "this proxy does not serve user {uid}; name the users it serves with --agent-user when you start it"
         ),
         Caller::Unknown => {
-            "whose this connection is could not be found out, so nobody is served on it".to_owned()
+            "the user behind this connection could not be determined, so it is not served".to_owned()
         }
     };
     Err(refused(StatusCode::FORBIDDEN, "USER_NOT_SERVED", &why))

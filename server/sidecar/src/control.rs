@@ -277,7 +277,7 @@ fn with_pop_key(mut half: AgentHalf, key: Option<PopKey>) -> Result<AgentHalf, R
     if let Some(key) = key {
         if half.pop_key.is_some() {
             return Err(Refusal::invalid_argument(
-                "popPub: the document has a pop_key of its own; leave one of them out",
+                "popPub: the document already has a pop_key; leave one of them out",
             ));
         }
         half.pop_key = Some(key);

@@ -82,7 +82,7 @@ fn a_call_is_shown_whole_and_approved_in_the_console() {
     let _running = world.agent();
     let mut browser = approved(&world);
     let empty = browser.open(&world.url("/console/approvals"));
-    assert!(empty.body.contains("No call waits for you"), "{empty:?}");
+    assert!(empty.body.contains("No call is waiting for you"), "{empty:?}");
     let asked = ask(&world);
     let path = format!("/console/approvals/{}", asked.approval_id);
     let list = browser.open(&world.url("/console/approvals"));
@@ -146,7 +146,7 @@ fn no_forged_form_and_nobody_without_a_right_decides_about_a_call() {
     // Carl has no role: he learns nothing. Bert looks at the console, and decides nothing.
     let mut carl = world.logged_in("carl");
     assert_eq!(carl.open(&world.url(&path)).status, 404);
-    assert!(carl.open(&world.url("/console/approvals")).body.contains("No call waits for you"));
+    assert!(carl.open(&world.url("/console/approvals")).body.contains("No call is waiting for you"));
     let mut bert = world.logged_in("bert");
     let seen = bert.open(&world.url(&path));
     assert!(seen.status == 200 && !seen.body.contains("name=\"word\""), "{seen:?}");

@@ -31,7 +31,8 @@ fn an_agent_is_disabled_in_the_console_and_let_in_again() {
     let id = world.agent_row().unwrap().id;
     let overview = browser.open(&world.url("/console"));
     assert!(
-        overview.body.contains("Nothing does") && overview.body.contains("/console/sessions"),
+        overview.body.contains("Nothing. No agent or call is waiting")
+            && overview.body.contains("/console/sessions"),
         "{overview:?}"
     );
     let list = browser.open(&world.url("/console/agents"));
@@ -166,7 +167,7 @@ fn a_copy_of_a_resource_server_is_shown_as_it_stands_and_removed() {
     assert!(page.body.contains("it is level") && page.body.contains("accepts nothing in"), "{page:?}");
     rs.kill();
     let overview = || browser.clone().open(&world.url("/console")).body;
-    wait_until("that it is missed", || overview().contains("Resource servers that hear of nothing"));
+    wait_until("that it is missed", || overview().contains("Resource servers that hear nothing"));
     let remove = [("token", page.hidden("token")), ("word", "remove".to_owned())];
     let remove = remove.each_ref().map(|(name, value)| (*name, value.as_str()));
     let mut bert = world.logged_in("bert");
@@ -231,7 +232,7 @@ fn the_audit_log_is_shown_in_pages_by_what_it_is_about_and_whether_it_is_as_it_w
         "one kind alone: {sessions:?}"
     );
     let nobody = browser.open(&world.url("/console/audit?agent=%3Cb%3Enobody"));
-    assert!(nobody.body.contains("Nothing of the kind") && !nobody.body.contains("<b>nobody"), "{nobody:?}");
+    assert!(nobody.body.contains("No such lines") && !nobody.body.contains("<b>nobody"), "{nobody:?}");
     let history = browser.open(&world.url(&format!("/console/agents/{id}")));
     for part in ["<td>register", "<td>approve", "<td>session open"] {
         assert!(history.body.contains(part), "{part}: {history:?}");

@@ -235,7 +235,7 @@ fn roles_make_what_can_be_done_smaller_and_who_has_none_is_not_let_in() {
     world.idp.control(json!({ "account": "carl" }));
     let mut browser = Browser::default();
     let page = browser.open(&link);
-    assert!(page.body.contains("none of your roles may"), "{page:?}");
+    assert!(page.body.contains("none of your roles allows it"), "{page:?}");
     let refused = say(&mut browser, &page, "approve");
     assert_eq!(refused.status, 403, "{refused:?}");
     assert!(terminal.is_waiting());
@@ -419,7 +419,7 @@ fn a_real_browser_lets_an_operator_in_by_the_keyboard_alone() {
     chromium.look(&format!("{}/operate", world.service.origin()), "operate-code", 200);
     assert!(chromium.press("input[name=code]", &code).contains("Compare the words first"));
     chromium.look_again("operate-remote");
-    assert!(chromium.press("button[value=approve]", "").contains("Tell them to nobody"));
+    assert!(chromium.press("button[value=approve]", "").contains("Tell them to no one"));
     chromium.look_again("operate-words");
     assert!(terminal.is_waiting(), "the words have yet to come back");
 }

@@ -178,7 +178,7 @@ fn an_agent_is_approved_anew_by_its_own_organisation() {
     // Control.
     let mut own = two.browser("first");
     let page = own.open(&url);
-    assert!(page.status == 200 && page.body.contains("What is different from now"), "{page:?}");
+    assert!(page.status == 200 && page.body.contains("What would change"), "{page:?}");
     let said = super::registers::approve(&mut own, &page);
     assert!(said.leads_to().is_some_and(|to| to.starts_with("http://127.0.0.1:9/registered")), "{said:?}");
     assert_eq!(two.world.authority.directory().agent("ours").unwrap().unwrap().owner, ours.owner);

@@ -25,7 +25,7 @@ fn a_browser_on_the_agents_machine_makes_it_active_and_it_gets_a_session() {
     let page = browser.open(asked["page"].as_str().unwrap());
     assert_eq!(page.status, 200, "{page:?}");
     for shown in
-        [asked["words"].as_str().unwrap(), "builder", "docs/**", "seen now for the first time", "anna at"]
+        [asked["words"].as_str().unwrap(), "builder", "docs/**", "the first time it is seen", "anna at"]
     {
         assert!(page.body.contains(shown), "{shown}: {page:?}");
     }

@@ -121,7 +121,7 @@ fn a_human_chooses_a_provider_and_is_who_they_are_there() {
     let out = browser.submit(&two.world.url("/logout"), &[("token", &form.hidden("token"))]);
     assert_eq!(out.status, 200, "{out:?}");
     let chooses = browser.open(&two.world.url("/login?to=/activate"));
-    assert!(chooses.body.contains("Choose who knows you"), "{chooses:?}");
+    assert!(chooses.body.contains("Choose your identity provider"), "{chooses:?}");
     assert_eq!(two.log_in(&mut browser, "first").status, 200);
     assert!(two.knows(&two.world.idp.issuer, "anna"));
     let away = Browser::default().open(&two.world.url("/login?to=//evil.example"));
@@ -129,7 +129,7 @@ fn a_human_chooses_a_provider_and_is_who_they_are_there() {
     // What is none of them is no address to be led to.
     for name in ["third", "", "https://evil.example", "first%00"] {
         let page = two.log_in(&mut Browser::default(), name);
-        assert!(page.body.contains("Choose who knows you"), "{name}: {page:?}");
+        assert!(page.body.contains("Choose your identity provider"), "{name}: {page:?}");
     }
 }
 

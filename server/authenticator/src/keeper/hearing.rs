@@ -198,7 +198,9 @@ impl Keeper {
         self.refused = Some(code.to_owned());
         // That was what it had to be told, where it had to be told anything.
         if let Some(Word::Flushed { since, scope, reason }) = self.hearing.between.word.send_replace(None) {
-            tracing::info!("the service knows of the flush, and holds the agent until somebody enables it");
+            tracing::info!(
+                "the service knows of the flush, and holds the agent until an operator enables it"
+            );
             self.auditor.flush_told(&scope, &reason);
             if let Err(error) = self.authenticator.set_told_flush(since) {
                 tracing::error!(%error, "that the service knows of the flush could not be kept");

@@ -50,7 +50,7 @@ impl Default for Alarms {
 }
 
 impl Authority {
-    /// How often agents said that somebody else spent a token of theirs.
+    /// How often agents reported that someone else spent one of their tokens.
     pub(crate) fn stolen_tokens(&self) -> u64 {
         self.alarms.stolen_tokens.get()
     }

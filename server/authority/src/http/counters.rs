@@ -41,9 +41,9 @@ impl Counters {
         page.number("obol_authority_ready", Kind::Gauge, help, u64::from(seen.not_ready.is_none()));
         page.readiness(help, &NOT_READY, seen.not_ready);
         page.audit(seen.audit);
-        let help = "How often agents said that somebody else spent a token of theirs.";
+        let help = "How often agents reported that someone else spent one of their tokens.";
         page.number("obol_authority_stolen_tokens_total", Kind::Counter, help, seen.stolen_tokens);
-        let help = "Notices that nobody was told of because there were too many.";
+        let help = "Notices dropped because there were too many.";
         page.number("obol_authority_notices_left_out_total", Kind::Counter, help, seen.notices_left_out);
         let help = "Streams that are open, by who follows.";
         let (replicas, agents) = seen.streams;

@@ -79,11 +79,11 @@ impl Desk {
         peer: Option<IpAddr>,
         request: Request,
     ) -> Result<(), Refusal> {
-        let peer = peer.ok_or(Refusal::Later(Duration::from_secs(1), "nobody knows where it comes from"))?;
+        let peer = peer.ok_or(Refusal::Later(Duration::from_secs(1), "the sender's address is unknown"))?;
         let admitted = self.sources.take(source_of(peer), self.start.nanoseconds());
         admitted.map_err(|wait| Refusal::Later(wait, "too many security events from one address"))?;
         let events = self.events.as_ref().filter(|events| !events.is_deaf());
-        let events = events.ok_or_else(|| Wrong::Issuer.because("nobody is listened to here"))?;
+        let events = events.ok_or_else(|| Wrong::Issuer.because("this service accepts no events"))?;
         let kind =
             request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();

@@ -304,7 +304,7 @@ async fn word(shared: &Shared, request: Request) -> Served {
     let Some(live) = shared.authority.hub().stream(id) else {
         // Who follows may say much, and others little.
         admitted_from(questions, shared.start, peer)?;
-        let detail = "there is no such stream, or it is over; begin another";
+        let detail = "no such stream, or it has ended; start another";
         return Err(Problem::new(ProblemCode::NoSuchStream, detail));
     };
     let authority = Arc::clone(&shared.authority);

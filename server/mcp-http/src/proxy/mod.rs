@@ -231,7 +231,7 @@ impl Inner {
         let Some(name) = name else { return Ok(None) };
         match self.sessions.find(name, Instant::now()) {
             Some(session) => Ok(Some((name.to_owned(), session))),
-            None => Err(told(StatusCode::NOT_FOUND, "There is no such session (any more); begin a new one")),
+            None => Err(told(StatusCode::NOT_FOUND, "No such session, or it has ended; start a new one")),
         }
     }
 

@@ -154,7 +154,7 @@ impl Front {
             Some(Kind::Notification(method)) => notification(text, &message, &method),
             Some(Kind::Answer(_)) => FromClient::Send(one_line(text.to_owned())),
             None => {
-                let why = "The line is no message of JSON-RPC 2.0, or could be taken for two";
+                let why = "The line is not one message of JSON-RPC 2.0, or can be read in two ways";
                 let id = message.get("id").and_then(Id::read);
                 FromClient::Answer(jsonrpc::error(id.as_ref(), INVALID_REQUEST, why, None))
             }
@@ -302,7 +302,7 @@ pub fn too_long(most_bytes: usize) -> String {
 /// A notification passes if it is one of MCP's kind. One that calls something by not asking for an answer does not.
 fn notification(text: &str, message: &RawObject<'_>, method: &str) -> FromClient {
     if !method.starts_with("notifications/") {
-        tracing::warn!("a notification is dropped that is none of MCP");
+        tracing::warn!("dropped a notification that MCP does not define");
         return FromClient::Drop;
     }
     match Parameters::read(message) {

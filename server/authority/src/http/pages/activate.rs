@@ -163,7 +163,7 @@ impl Pages {
     pub(super) fn guessed(&self, browser: &Browser, now: u64) {
         self.guesses.count(now);
         let guesses = self.browsers.guessed(browser);
-        tracing::warn!(human = %browser.human, guesses, "a code was typed that is none");
+        tracing::warn!(human = %browser.human, guesses, "a wrong code was typed");
     }
 
     fn usual_days(&self) -> u64 {
@@ -349,7 +349,7 @@ async fn deny(pages: &Pages, browser: &Browser, review: Review, is_foreign: bool
     }
     tracing::error!(
         human = %browser.human, source = denied.source, name = denied.wanted.name,
-        "somebody was asked to approve an agent that they did not start; nothing more is taken from there for an hour"
+        "a human was asked to approve an agent that they did not start; its address may register nothing for an hour"
     );
     let text = "Thank you. The agent was denied, and nothing more is taken from where it came from for an hour. Tell whoever looks after \
                 this service how you came to the page: the link, the mail or the call.";

@@ -15,7 +15,7 @@ use crate::refused::Refused;
 /// The places that every page leads to.
 pub(super) const PLACES: [(&str, &str); 9] = [
     ("/console", "Overview"),
-    ("/console/approvals", "Calls that wait"),
+    ("/console/approvals", "Waiting calls"),
     ("/console/agents", "Agents"),
     ("/console/sessions", "Sessions"),
     ("/console/servers", "Servers"),

@@ -278,7 +278,7 @@ pub(super) async fn decide(pages: &Pages, name: &str, request: Request) -> Serve
         Err(Refused::NoSuchApproval) => Err(Refusal::page(message(
             StatusCode::NOT_FOUND,
             "Nothing waits here",
-            "There is no such request, or it was decided already, or its time is over.",
+            "No such request exists, or it was already decided, or it has expired.",
             Some(("/console/approvals", "What waits now")),
         ))),
         Err(refused) => Err(refused.into()),

@@ -158,7 +158,7 @@ fn failed(error: &LoginError, to: &str) -> Refusal {
         }
         LoginError::NotTrusted(_) => (
             StatusCode::FORBIDDEN,
-            "What the identity provider sent back cannot be trusted, so nobody was logged in. The service's log says why.".to_owned(),
+            "The identity provider's answer cannot be trusted, so you are not logged in. The service's log says why.".to_owned(),
         ),
     };
     let again = format!("/login?to={to}");

@@ -73,7 +73,7 @@ fn no_such_login() -> Refusal {
     Refusal::page(message(
         StatusCode::NOT_FOUND,
         "No such terminal waits",
-        "Its ten minutes are over, or somebody decided already. Start obol login again, and open what it prints.",
+        "The ten minutes are over, or it was already decided. Run obol login again and open the address it prints.",
         Some(("/console", "Console")),
     ))
 }

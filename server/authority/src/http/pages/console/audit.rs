@@ -265,7 +265,7 @@ pub(in super::super) async fn check(pages: &Pages, request: Request) -> Served {
     let browser = pages.browser(request.headers(), "/console/audit")?;
     let _form = Form::read(request, pages.origin(), &browser).await?;
     let Ok(_alone) = pages.checking.try_acquire() else {
-        let text = "The log is being checked for somebody else. Try again in a minute.";
+        let text = "The log is already being checked for another user. Try again in a minute.";
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "It is being checked", text));
     };
     let by = browser.human.clone();
