@@ -70,9 +70,14 @@ impl Raw {
     }
 
     pub(crate) fn send(&mut self, message: &Value) {
+        self.try_send(message).unwrap();
+    }
+
+    /// The same, where the peer may have closed the connection already.
+    pub(crate) fn try_send(&mut self, message: &Value) -> std::io::Result<()> {
         let body = message.to_string();
-        self.0.write_all(&u32::try_from(body.len()).unwrap().to_be_bytes()).unwrap();
-        self.0.write_all(body.as_bytes()).unwrap();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        self.0.write_all(&[&length[..], body.as_bytes()].concat())
     }
 
     /// The next frame, or `None` where the connection has ended.

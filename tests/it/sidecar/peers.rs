@@ -150,7 +150,7 @@ fn hoarded_connections_make_room_for_others_if_they_are_silent() {
     let (home, _tqs) = full("3600");
     let kept: Vec<_> = (0..8).map(|_| Raw::greeted(home.path(), "agent.sock")).collect();
     let mut one_more = Raw::connect(home.path(), "agent.sock");
-    one_more.0.write_all(&hello()).unwrap();
+    let _refused_before_it = one_more.0.write_all(&hello());
     assert_eq!(one_more.receive().unwrap()["error"]["code"], "OVERLOADED");
     drop(kept);
 
