@@ -135,8 +135,8 @@ fn a_token_that_was_stolen_is_told_and_the_services_audit_log_names_the_agent() 
         );
         assert!(line["session"].is_string(), "{name}: {line}");
     }
-    service.wait_for_log("somebody else spent a token");
-    assert!(authenticator.log().contains("somebody else spent a token"));
+    service.wait_for_log("someone else spent one of its tokens");
+    assert!(authenticator.log().contains("someone else spent one of its tokens"));
     let metrics = Http::new(service.probes()).get("/metrics").unwrap().1;
     assert!(metrics.contains("obol_authority_stolen_tokens_total 3\n"), "{metrics}");
 }

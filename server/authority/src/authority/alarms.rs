@@ -55,7 +55,7 @@ impl Authority {
         self.alarms.stolen_tokens.get()
     }
 
-    /// Takes an agent's word that somebody else spent a token of its. Whether it has a line of its own: there may be too many.
+    /// Takes an agent's word that someone else spent one of its tokens. Whether it has a line of its own: there may be too many.
     ///
     /// # Errors
     ///
@@ -67,8 +67,9 @@ impl Authority {
             return Ok(false);
         }
         let (audience, tool) = (short(&said.audience), short(&said.tool));
-        let text =
-            format!("agent {agent} says that somebody else spent a token of its for {tool} at {audience}");
+        let text = format!(
+            "agent {agent} reports that someone else spent one of its tokens for {tool} at {audience}"
+        );
         self.notices.say(Topic::Alarms, "token_stolen", text, now.secs());
         self.auditor.token_stolen(agent, &Stolen { session, audience, tool, ..*said });
         Ok(true)

@@ -62,13 +62,13 @@ impl Auditor {
         });
     }
 
-    /// Writes that an agent says that somebody else spent a token of its.
+    /// Writes that an agent reports that someone else spent one of its tokens.
     pub(super) fn token_stolen(&self, agent: &AgentId, stolen: &Stolen) {
         let Stolen { session, audience, tool, times } = stolen;
         let session_id = session.map(tracing::field::display);
         tracing::error!(
             %agent, tool, audience, session = session_id, times,
-            "the agent says that somebody else spent a token of its; `obol agent disable` ends what it has"
+            "the agent reports that someone else spent one of its tokens; `obol agent disable` ends what it has"
         );
         let Some(log) = &self.log else { return };
         log.note(Entry {
