@@ -110,8 +110,12 @@ fn short_within(child: &str, parent: &str) -> Option<bool> {
         return None;
     }
     let is_wild = |segment: &[u8]| matches!(segment, b"*" | b"**");
-    if !segments_of(child).any(is_wild) && !segments_of(parent).any(is_wild) {
-        return Some(child.strip_prefix(parent).is_some_and(|rest| matches!(rest, [] | [b'/', ..])));
+    if !segments_of(child).any(is_wild) {
+        // `**` at the end is whatever follows a whole segment, which a prefix means without it.
+        let prefix = parent.strip_suffix(b"/**").unwrap_or(parent);
+        if !segments_of(prefix).any(is_wild) {
+            return Some(child.strip_prefix(prefix).is_some_and(|rest| matches!(rest, [] | [b'/', ..])));
+        }
     }
     // Bit `i` of a set: the child's first `i` segments; of a mask: its segment `i`.
     let mask = |takes: &dyn Fn(&[u8]) -> bool| {

@@ -102,11 +102,20 @@ fn framing_denial(error: FramingError) -> Denial {
 /// looked at, so it allows nothing. A server that has this may do for whoever presents it what costs more than a look.
 pub struct Opened {
     pub(crate) parts: Arc<Parts>,
-    pub(crate) token: Unverified,
+    pub(crate) mark: Mark,
+    pub(crate) issued_at: u64,
+    pub(crate) policy_epoch: u64,
+    pub(crate) facts: Box<Facts>,
+}
+
+/// What the cascade found out, in one place that moves from state to state without being copied.
+pub(crate) struct Facts {
     pub(crate) session: Arc<Session>,
     pub(crate) body: Body,
     pub(crate) scope: Arc<KnownScope>,
-    pub(crate) mark: Mark,
+    pub(crate) jti: Jti,
+    /// The arguments, where they came sealed and were opened.
+    pub(crate) opened: Option<Map<String, Value>>,
 }
 
 impl Opened {
@@ -121,12 +130,21 @@ impl Opened {
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.token.session_id
+        self.facts.session.session_id()
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.token.jti
+        self.facts.jti
+    }
+
+    /// Time may have passed since the token was opened: a body was read, or a policy came into force.
+    fn still_valid(&self) -> Result<(), Denial> {
+        let (parts, session, now) = (&self.parts, &self.facts.session, self.parts.clock.now());
+        session.check_active()?;
+        cascade::check_not_expired(parts, self.mark.expires_at(), now)?;
+        cascade::check_window(parts, session, self.issued_at, now)?;
+        cascade::check_policy_epoch(parts, session, self.policy_epoch)
     }
 }
 
@@ -138,72 +156,54 @@ impl fmt::Debug for Opened {
 
 /// A token that passed every check but the last. It allows nothing yet: another copy may be spent first.
 pub struct Verified {
-    pub(crate) parts: Arc<Parts>,
-    pub(crate) mark: Mark,
+    pub(crate) token: Opened,
     /// The human's yes that is used up with it.
     pub(crate) stands_on: Option<StandsOn>,
-    pub(crate) issued_at: u64,
-    pub(crate) policy_epoch: u64,
-    pub(crate) facts: Box<Facts>,
-}
-
-/// What the cascade found out, in one place that moves from state to state without being copied.
-pub(crate) struct Facts {
-    pub(crate) session: Arc<Session>,
-    pub(crate) body: Body,
-    pub(crate) scope: Arc<KnownScope>,
-    pub(crate) jti: Jti,
-    pub(crate) opened: Option<Map<String, Value>>,
 }
 
 impl Verified {
     /// What the token allows once it is spent.
     pub fn scope(&self) -> &Scope {
-        &self.facts.scope.scope
+        &self.token.facts.scope.scope
     }
 
     /// The token's name inside its session.
     pub fn jti(&self) -> Jti {
-        self.facts.jti
+        self.token.jti()
     }
 
     /// The token's session.
     pub fn session_id(&self) -> SessionId {
-        self.facts.session.session_id()
+        self.token.session_id()
     }
 
     /// The arguments, where the request brought them as [`crate::Arguments::Sealed`].
     pub fn opened_arguments(&self) -> Option<&Map<String, Value>> {
-        self.facts.opened.as_ref()
+        self.token.facts.opened.as_ref()
     }
 
     /// Spends the token (cascade step 15). The answer is in the [`Spending`]; from here on the token may be burned,
     /// also if nobody waits for the answer.
     pub fn spend(self) -> Spending {
         let with = self.stands_on.as_ref().map(StandsOn::mark);
-        let ticket = self.still_valid().map(|()| self.parts.spent.spend_with(self.mark, with));
+        let ticket = self.still_valid().map(|()| self.token.parts.spent.spend_with(self.token.mark, with));
         Spending { ticket, verified: Some(self) }
     }
 
-    /// Time may have passed since the token was opened: a body was read, or a policy came into force.
     fn still_valid(&self) -> Result<(), Denial> {
-        let (parts, session) = (&self.parts, &self.facts.session);
-        session.check_active()?;
-        cascade::check_not_expired(parts, self.mark.expires_at())?;
-        cascade::check_window(parts, session, self.issued_at)?;
-        cascade::check_policy_epoch(parts, session, self.policy_epoch)?;
-        self.stands_on.map_or(Ok(()), |stands_on| stands_on.check_still_holds(parts))
+        self.token.still_valid()?;
+        self.stands_on.map_or(Ok(()), |stands_on| stands_on.check_still_holds(&self.token.parts))
     }
 
     fn finish(self) -> Result<Spent, Denial> {
+        let Opened { parts, issued_at, facts, .. } = self.token;
         // Revoked while the disk was written: the token is burned, as intended.
-        self.facts.session.check_active()?;
+        facts.session.check_active()?;
         // A set that lost marks meanwhile took this one as its first, and has raised its fence before it said so.
-        cascade::check_fence(&self.parts, self.issued_at)?;
+        cascade::check_fence(&parts, issued_at)?;
         if let Some(stands_on) = &self.stands_on {
-            stands_on.check_fence(&self.parts)?;
+            stands_on.check_fence(&parts)?;
         }
-        let Self { parts, facts, .. } = self;
         parts.parents.remember(&facts.scope.scope, facts.body.scope_tlv(), parts.clock.now());
         Ok(Spent { facts, channel_taken: false })
     }

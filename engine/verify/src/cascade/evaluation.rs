@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use obol_token::Scope;
 use obol_token::delegation::check_attenuation;
 use obol_token::pattern::{parameter_matches, resource_allows};
-use obol_token::{Envelope, Scope};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -26,7 +26,8 @@ use crate::session::known_scope::KnownScope;
 pub(crate) struct Subject<'a> {
     pub(crate) parts: &'a Parts,
     pub(crate) session: &'a Session,
-    pub(crate) envelope: &'a Envelope<'a>,
+    /// When the token was, in Unix seconds.
+    pub(crate) issued_at: u64,
     pub(crate) scope: &'a Scope,
     /// The scope, with what is known of it.
     pub(crate) known: &'a KnownScope,
@@ -216,7 +217,7 @@ fn check_approval(subject: &Subject<'_>) -> Result<(), Denial> {
 
 /// −skew ≤ iat − human_confirmed_at ≤ max_approval_age.
 fn check_approval_age(subject: &Subject<'_>) -> Result<(), Denial> {
-    let (issued_at, confirmed_at) = (subject.envelope.issued_at(), subject.scope.human_confirmed_at);
+    let (issued_at, confirmed_at) = (subject.issued_at, subject.scope.human_confirmed_at);
     let limits = subject.parts.limits;
     let fresh = confirmed_at <= issued_at.saturating_add(limits.clock_skew)
         && issued_at.saturating_sub(confirmed_at) <= limits.max_approval_age;

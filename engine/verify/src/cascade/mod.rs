@@ -13,7 +13,7 @@ pub(crate) mod template;
 use std::sync::Arc;
 
 use obol_secret::json::{Bounds, ReadArguments};
-use obol_token::{Body, BodyOpenError, Envelope, ScopeError};
+use obol_token::{Body, BodyOpenError, Envelope, Jti, ScopeError};
 
 use self::evaluation::Subject;
 use crate::denial::{Code, Denial, FailedCheck};
@@ -29,11 +29,12 @@ pub(crate) fn open(token: Unverified, parts: &Arc<Parts>) -> Result<Opened, Deni
     let envelope = token.envelope()?;
 
     // Steps 2 to 4: the header alone, no cryptography.
+    let (now, issued_at) = (parts.clock.now(), envelope.issued_at());
     let session = parts.active_session(envelope.session_id(), envelope.suite())?;
-    check_times(parts, &envelope)?;
-    check_fence(parts, envelope.issued_at())?;
+    check_times(parts, &envelope, now)?;
+    check_fence(parts, issued_at)?;
     check_audience(parts, &session, &envelope)?;
-    check_window(parts, &session, envelope.issued_at())?;
+    check_window(parts, &session, issued_at, now)?;
 
     // Steps 5 to 9: keys, signature, decryption, and what the body must repeat.
     let body = open_body(&session, &envelope)?;
@@ -43,40 +44,39 @@ pub(crate) fn open(token: Unverified, parts: &Arc<Parts>) -> Result<Opened, Deni
     let scope = known.map_err(|error| scope_denial(&error))?;
 
     // Steps 10 to 12: spent before, policy epoch, privilege signature.
-    let mark = Mark::new(envelope.session_id(), &envelope.jti(), envelope.expires_at());
+    let (jti, policy_epoch) = (envelope.jti(), envelope.policy_epoch());
+    let mark = Mark::new(envelope.session_id(), &jti, envelope.expires_at());
     check_not_spent(parts, &mark)?;
-    check_policy_epoch(parts, &session, envelope.policy_epoch())?;
+    check_policy_epoch(parts, &session, policy_epoch)?;
     check_privilege_signature(&scope, &body)?;
     session.known_scopes().keep(&scope);
 
-    Ok(Opened { parts: Arc::clone(parts), token, session, body, scope, mark })
+    let facts = Box::new(Facts { session, body, scope, jti, opened: None });
+    Ok(Opened { parts: Arc::clone(parts), mark, issued_at, policy_epoch, facts })
 }
 
 /// Steps 13 and 14: the scope, and who presents it. Both look at the arguments in the clear.
-pub(crate) fn evaluate(opened: Opened, request: &Request<'_>) -> Result<Verified, Denial> {
-    let Opened { parts, token, session, body, scope, mark } = opened;
-    let envelope = token.envelope()?;
-    let opened = open_arguments(request, &session, &envelope, &body)?;
+pub(crate) fn evaluate(mut token: Opened, request: &Request<'_>) -> Result<Verified, Denial> {
+    let Facts { session, body, scope, jti, .. } = &*token.facts;
+    let opened = open_arguments(request, session, jti, body)?;
     let arguments = opened.as_ref().map_or(request.arguments, |opened| Arguments::Opened(Some(&opened.map)));
     let rounded = opened.as_ref().map_or(request.rounded, |opened| opened.rounded);
     let subject = Subject {
-        parts: &parts,
-        session: &session,
-        envelope: &envelope,
+        parts: &token.parts,
+        session,
+        issued_at: token.issued_at,
         scope: &scope.scope,
-        known: &scope,
+        known: scope,
         request,
         arguments,
         rounded,
     };
     evaluation::run(&subject)?;
     let stands_on = approval::check(&subject)?;
-    possession::check(&session, &envelope, &scope.scope, arguments, rounded, request.proof)?;
+    possession::check(session, jti, &scope.scope, arguments, rounded, request.proof)?;
 
-    let (jti, issued_at, policy_epoch) = (envelope.jti(), envelope.issued_at(), envelope.policy_epoch());
-    let opened = opened.map(|opened| opened.map);
-    let facts = Box::new(Facts { session, body, scope, jti, opened });
-    Ok(Verified { parts, mark, stands_on, issued_at, policy_epoch, facts })
+    token.facts.opened = opened.map(|opened| opened.map);
+    Ok(Verified { token, stands_on })
 }
 
 fn stale(detail: &'static str) -> Denial {
@@ -84,12 +84,12 @@ fn stale(detail: &'static str) -> Denial {
 }
 
 /// All sums saturate: a time near the end of the range lies in the far future, and does not wrap around to the past.
-fn check_times(parts: &Parts, envelope: &Envelope<'_>) -> Result<(), Denial> {
+fn check_times(parts: &Parts, envelope: &Envelope<'_>, now: u64) -> Result<(), Denial> {
     let (issued_at, expires_at) = (envelope.issued_at(), envelope.expires_at());
-    if issued_at > parts.clock.now().saturating_add(parts.limits.clock_skew) {
+    if issued_at > now.saturating_add(parts.limits.clock_skew) {
         return Err(stale("the token is issued in the future"));
     }
-    check_not_expired(parts, expires_at)?;
+    check_not_expired(parts, expires_at, now)?;
     let Some(life) = expires_at.checked_sub(issued_at) else {
         let code = Code::MalformedToken;
         return Err(Denial::new(code, FailedCheck::TemporalValidation, "the token ends before it is issued"));
@@ -100,8 +100,8 @@ fn check_times(parts: &Parts, envelope: &Envelope<'_>) -> Result<(), Denial> {
     Ok(())
 }
 
-pub(crate) fn check_not_expired(parts: &Parts, expires_at: u64) -> Result<(), Denial> {
-    if parts.clock.now() > expires_at.saturating_add(parts.limits.clock_skew) {
+pub(crate) fn check_not_expired(parts: &Parts, expires_at: u64, now: u64) -> Result<(), Denial> {
+    if now > expires_at.saturating_add(parts.limits.clock_skew) {
         return Err(stale("the token has expired"));
     }
     Ok(())
@@ -124,10 +124,10 @@ fn check_audience(parts: &Parts, session: &Session, envelope: &Envelope<'_>) -> 
     Ok(())
 }
 
-pub(crate) fn check_window(parts: &Parts, session: &Session, issued_at: u64) -> Result<(), Denial> {
+pub(crate) fn check_window(parts: &Parts, session: &Session, issued_at: u64, now: u64) -> Result<(), Denial> {
     let Some(window) = session.window() else { return Ok(()) };
     let expired = |detail| Err(Denial::new(Code::SessionExpired, FailedCheck::SessionValidity, detail));
-    if parts.clock.now() > window.end {
+    if now > window.end {
         return expired("the session is over");
     }
     if issued_at.saturating_add(parts.limits.clock_skew) < window.start {
@@ -206,11 +206,11 @@ fn check_privilege_signature(scope: &KnownScope, body: &Body) -> Result<(), Deni
 fn open_arguments(
     request: &Request<'_>,
     session: &Session,
-    envelope: &Envelope<'_>,
+    jti: &Jti,
     body: &Body,
 ) -> Result<Option<ReadArguments>, Denial> {
     let Arguments::Sealed { algorithm, iv, ciphertext } = request.arguments else { return Ok(None) };
-    let keys = session.material().channel_keys(&envelope.jti(), &body.response_key());
+    let keys = session.material().channel_keys(jti, &body.response_key());
     if algorithm.is_some_and(|algorithm| algorithm != keys.algorithm()) {
         return Err(Denial::malformed_request("the arguments are not sealed by the session's algorithm"));
     }

@@ -2,7 +2,7 @@
 
 use ed25519_dalek::Signature;
 use obol_secret::json::canonical;
-use obol_token::{Envelope, Jti, Scope, SessionId};
+use obol_token::{Jti, Scope, SessionId};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -36,7 +36,7 @@ pub(crate) fn transcript(
 
 pub(crate) fn check(
     session: &Session,
-    envelope: &Envelope<'_>,
+    jti: &Jti,
     scope: &Scope,
     arguments: Arguments<'_>,
     rounded: bool,
@@ -61,7 +61,7 @@ pub(crate) fn check(
     // Whoever reads the arguments themselves may see another number than was signed.
     let transcript = match rounded {
         true => None,
-        false => transcript(envelope.session_id(), &envelope.jti(), arguments),
+        false => transcript(session.session_id(), jti, arguments),
     };
     let transcript = transcript.ok_or_else(|| failed("the arguments have no canonical form"))?;
     // Strict: no signature is accepted that other implementations might refuse.
