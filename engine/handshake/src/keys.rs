@@ -152,35 +152,49 @@ pub trait StaticAgreement {
     fn agree(&self, id: KeyId, peer: &[u8; 32]) -> Result<SharedSecret, HandshakeError>;
 }
 
-/// One static key of the service, held in this process.
-#[derive(Debug)]
-pub struct AuthoritySecret(IdentityKey);
+/// One static key of the service, held in this process. Its public half and its name are computed once.
+pub struct AuthoritySecret {
+    secret: IdentityKey,
+    public: AuthorityKey,
+    id: KeyId,
+}
 
 impl AuthoritySecret {
     /// The key with this private half.
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(IdentityKey::from_bytes(bytes))
+        Self::of(IdentityKey::from_bytes(bytes))
     }
 
     /// Makes a new key.
     pub fn generate(rng: &mut dyn Random) -> Self {
-        Self(IdentityKey::generate(rng))
+        Self::of(IdentityKey::generate(rng))
+    }
+
+    fn of(secret: IdentityKey) -> Self {
+        let public = AuthorityKey(secret.public().0);
+        Self { id: public.id(), secret, public }
     }
 
     /// The public half, for clients to pin.
     pub fn key(&self) -> AuthorityKey {
-        AuthorityKey(self.0.public().0)
+        self.public
+    }
+}
+
+impl fmt::Debug for AuthoritySecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthoritySecret([redacted])")
     }
 }
 
 impl StaticAgreement for AuthoritySecret {
     fn public(&self, id: KeyId) -> Option<AuthorityKey> {
-        Some(self.key()).filter(|key| key.id() == id)
+        (id == self.id).then_some(self.public)
     }
 
     fn agree(&self, id: KeyId, peer: &[u8; 32]) -> Result<SharedSecret, HandshakeError> {
         self.public(id).ok_or(HandshakeError::UnknownAuthorityKey)?;
-        self.0.agree(peer)
+        self.secret.agree(peer)
     }
 }
 
@@ -221,6 +235,23 @@ pub(crate) mod tests {
         let other = IdentityKey::generate(&mut Counting(7));
         let (one, two) = (key.agree(&other.public().0).unwrap(), other.agree(&key.public().0).unwrap());
         assert_eq!(one.expose(), two.expose());
+    }
+
+    #[test]
+    fn a_static_key_keeps_the_public_half_and_the_name_of_its_private_half() {
+        let mut rng = Counting::default();
+        for _ in 0..64 {
+            let secret = IdentityKey::generate(&mut rng);
+            let key = AuthoritySecret::from_bytes(secret.expose());
+            let public = AuthorityKey(secret.public().0);
+            assert_eq!((key.key(), key.public(public.id())), (public, Some(public)));
+            let other = KeyId(public.id().0.map(|byte| !byte));
+            assert_eq!(key.public(other), None);
+            let peer = IdentityKey::generate(&mut rng).public().0;
+            let (kept, anew) = (key.agree(public.id(), &peer).unwrap(), secret.agree(&peer).unwrap());
+            assert_eq!(kept.expose(), anew.expose());
+            assert_eq!(key.agree(other, &peer).unwrap_err(), HandshakeError::UnknownAuthorityKey);
+        }
     }
 
     #[test]
