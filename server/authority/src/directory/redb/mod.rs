@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use obol_secret::file::PrivateFile;
 use obol_secret::key::Key32;
-use obol_secret::seal;
+use obol_secret::seal::Sealing;
 use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable, TableDefinition};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -135,7 +135,8 @@ impl Opening {
         let file = PrivateFile::open(path).map_err(DirectoryOpenError::File)?.into_file();
         let backend = redb::backends::FileBackend::new(file).map_err(|error| not_ours(&error))?;
         let database = Database::builder().create_with_backend(backend).map_err(|error| not_ours(&error))?;
-        let seal = Arc::new(SealKey { rows: master.derive(PURPOSE), names: master.derive(NAMES_PURPOSE) });
+        let rows = Sealing::new(&master.derive(PURPOSE));
+        let seal = Arc::new(SealKey { rows, names: master.derive(NAMES_PURPOSE) });
         let Checked { is_new, commits } = check(&database, &seal).map_err(|error| not_ours(&error.0))?;
         let (database, witness_key) = (Arc::new(database), master.derive(witness::PURPOSE));
         Ok(Self { path: path.to_owned(), database, seal, witness_key, is_new, commits })
@@ -267,7 +268,7 @@ impl RedbStore {
 
 /// Seals rows.
 pub(super) struct SealKey {
-    rows: Zeroizing<[u8; 32]>,
+    rows: Sealing,
     names: Zeroizing<[u8; 32]>,
 }
 
@@ -277,11 +278,12 @@ impl SealKey {
     }
 
     fn seal(&self, table: Table, key: &[u8], row: &[u8]) -> Kept<Vec<u8>> {
-        seal::seal(&self.rows, &Self::context(table, key), row).map_err(Unavailable::new)
+        self.rows.seal(&Self::context(table, key), row).map_err(Unavailable::new)
     }
 
     fn open(&self, table: Table, key: &[u8], row: &[u8]) -> Kept<Bytes> {
-        seal::open(&self.rows, &Self::context(table, key), row)
+        self.rows
+            .open(&Self::context(table, key), row)
             .ok_or_else(|| Unavailable(format!("a row of the table {table:?} does not open with this key")))
     }
 }
