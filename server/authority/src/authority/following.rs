@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 use super::alarms::Stolen;
 use super::{Authority, Now, Rejected, handshake_of, payload};
-use crate::directory::{AgentStatus, Answer, Carried, EndScope, Event, Follower, Follows, Human, Replica};
+use crate::directory::{
+    AgentStatus, Answer, Carried, EndScope, Event, Follower, Follows, Human, MAX_PAGE, Replica,
+};
 use crate::notices::Topic;
 use crate::refused::Refused;
 use crate::settings::{LEASE_SECS_ALLOWED, MAX_SKEW_SECS};
@@ -177,8 +179,13 @@ impl Authority {
         loop {
             let after = self.hub.dispatched();
             match self.directory.events(after)? {
-                Some(events) if events.is_empty() => return Ok(()),
-                Some(events) => self.hub.dispatch(events),
+                Some(events) => {
+                    let is_all = events.len() < MAX_PAGE;
+                    self.hub.dispatch(events);
+                    if is_all {
+                        return Ok(());
+                    }
+                }
                 None => self.hub.start_over(self.directory.last_event()?),
             }
         }

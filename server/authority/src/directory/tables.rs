@@ -196,6 +196,11 @@ impl<'a> Transaction<'a> {
         self.changes
     }
 
+    /// Changes also what one changed that was begun on top of this.
+    pub(crate) fn absorb(&mut self, changes: Changes) {
+        self.changes.extend(changes);
+    }
+
     /// A name as it stands in keys: of one length, and nothing that can be read or guessed from outside.
     pub(crate) fn hidden(&self, name: &str) -> [u8; HIDDEN_BYTES] {
         let mut hidden = [0; HIDDEN_BYTES];
@@ -253,24 +258,7 @@ impl<'a> Transaction<'a> {
             Some(after) => [after, &[0]].concat(),
             None => prefix.to_vec(),
         };
-        let to = behind(prefix);
-        let end = match &to {
-            Some(to) => Bound::Excluded((table, to.clone())),
-            None => Bound::Unbounded,
-        };
-        let changed = || {
-            let range = (Bound::Included((table, from.clone())), end.clone());
-            self.changes.range(range).take_while(|((found, _), _)| *found == table)
-        };
-        let rows = self.rows.range(table, &from, to.as_deref(), limit.saturating_add(changed().count()))?;
-        let mut merged: BTreeMap<Vec<u8>, Bytes> = rows.into_iter().collect();
-        for ((_, key), row) in changed() {
-            match row {
-                Some(row) => merged.insert(key.clone(), row.clone()),
-                None => merged.remove(key),
-            };
-        }
-        Ok(merged.into_iter().take(limit).collect())
+        self.range(table, &from, behind(prefix).as_deref(), limit)
     }
 
     /// As [`scan`](Self::scan), of the keys alone.
@@ -309,6 +297,43 @@ impl<'a> Transaction<'a> {
         let seq = self.number(Number::LastEvent)? + 1;
         self.set_number(Number::LastEvent, seq)?;
         self.put(Table::Event, &seq.to_be_bytes(), &Event { seq, at, what })
+    }
+}
+
+/// Rows as they are behind its changes, for others on top of it.
+impl Rows for Transaction<'_> {
+    fn name_key(&self) -> &[u8; 32] {
+        self.rows.name_key()
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Kept<Option<Bytes>> {
+        self.get_bytes(table, key)
+    }
+
+    fn range(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> Kept<Vec<(Vec<u8>, Bytes)>> {
+        let end = match to {
+            Some(to) => Bound::Excluded((table, to.to_vec())),
+            None => Bound::Unbounded,
+        };
+        let changed = || {
+            let range = (Bound::Included((table, from.to_vec())), end.clone());
+            self.changes.range(range).take_while(|((found, _), _)| *found == table)
+        };
+        let rows = self.rows.range(table, from, to, limit.saturating_add(changed().count()))?;
+        let mut merged: BTreeMap<Vec<u8>, Bytes> = rows.into_iter().collect();
+        for ((_, key), row) in changed() {
+            match row {
+                Some(row) => merged.insert(key.clone(), row.clone()),
+                None => merged.remove(key),
+            };
+        }
+        Ok(merged.into_iter().take(limit).collect())
     }
 }
 
@@ -364,6 +389,8 @@ pub(crate) fn read_row<T: DeserializeOwned>(table: Table, row: &[u8]) -> Kept<T>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::directory::memory::MemoryStore;
 
@@ -412,5 +439,73 @@ mod tests {
         assert_eq!(behind(&[1, 255]), Some(vec![2]));
         assert_eq!(behind(&[255]), None);
         assert_eq!(behind(&[]), None);
+    }
+
+    /// A key of a few, in one of two tables.
+    type Place = (bool, Vec<u8>);
+
+    /// What a transaction does, row by row; and whether it fails after that.
+    type Deeds = (Vec<(Place, Option<u8>)>, bool);
+
+    fn a_place() -> impl Strategy<Value = Place> {
+        (any::<bool>(), proptest::collection::vec(0..3_u8, 0..3))
+    }
+
+    fn table(is_first: bool) -> Table {
+        if is_first { Table::Meta } else { Table::Agent }
+    }
+
+    fn act(transaction: &mut Transaction<'_>, (deeds, fails): &Deeds) -> Kept<()> {
+        for ((is_first, key), row) in deeds {
+            match row {
+                Some(row) => transaction.put_bytes(table(*is_first), key, Zeroizing::new(vec![*row])),
+                None => transaction.remove(table(*is_first), key),
+            }
+        }
+        if *fails { Err(Unavailable::new("stop")) } else { Ok(()) }
+    }
+
+    proptest! {
+        #[test]
+        fn transactions_on_top_of_each_other_see_and_change_what_they_do_one_after_the_other(
+            before: Deeds,
+            group in proptest::collection::vec(
+                (proptest::collection::vec((a_place(), any::<Option<u8>>()), 0..6), any::<bool>()),
+                1..5,
+            ),
+            (is_first, prefix) in a_place(),
+            after in proptest::option::of(proptest::collection::vec(0..3_u8, 0..3)),
+            limit in 0..6_usize,
+        ) {
+            let look = |transaction: &Transaction<'_>| {
+                let after = after.as_deref().filter(|after| after.starts_with(&prefix));
+                let page = transaction.scan(table(is_first), &prefix, after, limit)?;
+                let all = [Table::Meta, Table::Agent].map(|table| transaction.scan(table, &[], None, 1_000));
+                Ok((page, all, transaction.get_bytes(table(is_first), &prefix)?))
+            };
+            let (alone, under) = (MemoryStore::default(), MemoryStore::default());
+            for store in [&alone, &under] {
+                let before = (before.0.clone(), false);
+                store.write(move |transaction| act(transaction, &before)).unwrap();
+            }
+            let mut seen = Vec::new();
+            for deeds in group.clone() {
+                let _failed = alone.write(move |transaction| act(transaction, &deeds));
+                seen.push(alone.read(look).unwrap());
+            }
+            let changes = under.read(|rows| {
+                let mut together = Transaction::new(rows);
+                for (deeds, seen) in group.iter().zip(&seen) {
+                    let mut transaction = Transaction::new(&together);
+                    let changes = act(&mut transaction, deeds).is_ok().then(|| transaction.into_changes());
+                    together.absorb(changes.unwrap_or_default());
+                    assert_eq!(&look(&Transaction::new(&together))?, seen);
+                }
+                Ok(together.into_changes())
+            });
+            let changes = changes.unwrap();
+            under.write(move |transaction| { transaction.absorb(changes); Ok(()) }).unwrap();
+            prop_assert_eq!(&under.read(look).unwrap(), seen.last().unwrap());
+        }
     }
 }

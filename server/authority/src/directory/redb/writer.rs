@@ -12,7 +12,7 @@ use redb::Database;
 
 use super::witness::Witness;
 use super::{COMMITS, ROWS, SealKey, SealedRows, place};
-use crate::directory::tables::{Changes, Kept, Table, Transaction, Unavailable};
+use crate::directory::tables::{Changes, Kept, Rows, Table, Transaction, Unavailable};
 
 /// The most transactions that wait; more are refused.
 const MAX_WAITING: usize = 4_096;
@@ -137,24 +137,15 @@ fn commit(
     let commits = count.commits + 1;
     {
         let mut table = transaction.open_table(ROWS).map_err(Unavailable::new)?;
-        for job in group {
-            let (changes, tell) = {
-                let rows = SealedRows { table: &table, seal };
-                let mut transaction = Transaction::new(&rows);
-                let (keep, tell) = job(&mut transaction);
-                (if keep { transaction.into_changes() } else { Changes::new() }, tell)
-            };
-            told.push(tell);
-            for ((name, key), row) in changes {
-                changed = true;
-                let place = place(name, &key);
-                match row {
-                    Some(row) => {
-                        let sealed = seal.seal(name, &key, &row)?;
-                        table.insert(place.as_slice(), sealed.as_slice()).map_err(Unavailable::new)?;
-                    }
-                    None => drop(table.remove(place.as_slice()).map_err(Unavailable::new)?),
+        for ((name, key), row) in run(&SealedRows { table: &table, seal }, group, told) {
+            changed = true;
+            let place = place(name, &key);
+            match row {
+                Some(row) => {
+                    let sealed = seal.seal(name, &key, &row)?;
+                    table.insert(place.as_slice(), sealed.as_slice()).map_err(Unavailable::new)?;
                 }
+                None => drop(table.remove(place.as_slice()).map_err(Unavailable::new)?),
             }
         }
         if changed {
@@ -169,4 +160,20 @@ fn commit(
     transaction.commit().map_err(Unavailable::new)?;
     count.commits = commits;
     count.witness.as_ref().map_or(Ok(()), |witness| witness.note(commits))
+}
+
+/// Runs transactions, each on top of those before it, and gives what they change together: a row that several of them
+/// change is sealed and written once.
+fn run(rows: &dyn Rows, group: impl Iterator<Item = Job>, told: &mut Vec<Tell>) -> Changes {
+    let mut together = Transaction::new(rows);
+    for job in group {
+        let (changes, tell) = {
+            let mut transaction = Transaction::new(&together);
+            let (keep, tell) = job(&mut transaction);
+            (keep.then(|| transaction.into_changes()), tell)
+        };
+        told.push(tell);
+        together.absorb(changes.unwrap_or_default());
+    }
+    together.into_changes()
 }

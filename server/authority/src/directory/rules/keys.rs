@@ -17,6 +17,11 @@ pub(super) fn agent(transaction: &Transaction<'_>, id: &AgentId) -> Kept<Agent> 
 
 pub(super) fn put(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
     humans::note(transaction, agent)?;
+    put_known(transaction, agent)
+}
+
+/// The same for one who is not revoked, and whose owner is the one that it was read with: the index of owners stays true.
+pub(super) fn put_known(transaction: &mut Transaction<'_>, agent: &Agent) -> Kept<()> {
     transaction.put(Table::Agent, agent.id.as_str().as_bytes(), agent)
 }
 

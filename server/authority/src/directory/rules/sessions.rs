@@ -50,7 +50,7 @@ pub(super) fn open(transaction: &mut Transaction<'_>, plan: SessionPlan, now: u6
     let superseded = supersede(transaction, &agent.id, now)?;
     agent.chain = Some(plan.chain);
     agent.last_session_at = Some(now);
-    keys::put(transaction, &agent)?;
+    keys::put_known(transaction, &agent)?;
     keep(transaction, &plan, now)?;
     let event = transaction.number(Number::LastEvent)?;
     Ok(Decided::Done(Ok(Opened { session: plan.row, clone_suspected: forked, superseded, event })))
@@ -124,10 +124,11 @@ fn close_later(
 
 /// Ends the oldest sessions of an agent until one more has room.
 fn supersede(transaction: &mut Transaction<'_>, agent: &AgentId, now: u64) -> Kept<Vec<SessionId>> {
-    let live = live(transaction, agent)?;
+    let live = live_keys(transaction, agent)?;
     let too_many = (live.len() + 1).saturating_sub(MAX_LIVE_SESSIONS);
     let mut ended = Vec::new();
-    for session in live.into_iter().take(too_many) {
+    for key in live.iter().take(too_many) {
+        let session = row(transaction, number_behind(key)?)?;
         ended.push(session.id);
         end(transaction, session, "superseded", now)?;
     }
@@ -136,13 +137,13 @@ fn supersede(transaction: &mut Transaction<'_>, agent: &AgentId, now: u64) -> Ke
 
 /// An agent's live sessions, the oldest first.
 pub(super) fn live(transaction: &Transaction<'_>, agent: &AgentId) -> Kept<Vec<SessionRow>> {
-    let keys = transaction.keys(
-        Table::AgentSession,
-        &transaction.hidden(agent.as_str()),
-        None,
-        MAX_LIVE_SESSIONS + 1,
-    )?;
-    keys.iter().map(|key| row(transaction, number_behind(key)?)).collect()
+    live_keys(transaction, agent)?.iter().map(|key| row(transaction, number_behind(key)?)).collect()
+}
+
+/// Their places in the index.
+fn live_keys(transaction: &Transaction<'_>, agent: &AgentId) -> Kept<Vec<Vec<u8>>> {
+    let hidden = transaction.hidden(agent.as_str());
+    transaction.keys(Table::AgentSession, &hidden, None, MAX_LIVE_SESSIONS + 1)
 }
 
 /// Live sessions of all agents, in the order of their index.
