@@ -249,7 +249,7 @@ async fn accept(shared: &Shared, request: Request) -> Served {
     admitted(first, shared.start, &request)?;
     let hello = message(request).await?;
     let authority = Arc::clone(&shared.authority);
-    let reply = shared.hellos.run(move || authority.accept(&hello, now())).await?;
+    let reply = shared.hellos.run_short(move || authority.accept(&hello, now())).await?;
     Ok(binary(reply?))
 }
 
