@@ -259,7 +259,9 @@ impl Front {
             let (certificate, stop, connection) =
                 (options.certificate.clone(), stop.clone(), connection.clone());
             place.serve(async move {
-                if let Some(greeted) = greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT).await {
+                // Boxed, so that there is no room for a handshake in what waits with the connection from then on.
+                let greeting = Box::pin(greet(certificate.as_deref(), stream, HANDSHAKE_TIMEOUT));
+                if let Some(greeted) = greeting.await {
                     connection(greeted, peer, stop).await;
                 }
             });

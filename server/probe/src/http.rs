@@ -3,7 +3,7 @@
 use core::error::Error;
 use core::fmt::Display;
 use core::future::Future;
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -68,6 +68,7 @@ pub async fn serve_for<I, S, B>(
         .keep_alive(bounds.keep_alive)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
+    let connection = Box::pin(connection);
     let over = async {
         over.await;
         "it had lived long enough"
@@ -76,8 +77,10 @@ pub async fn serve_for<I, S, B>(
 }
 
 /// Drives a connection to its end: in good order once the service stops, and at once when `over` says why.
+///
+/// It comes boxed: each function that it is handed through has room for all that it is handed, as long as the connection lives.
 pub(crate) async fn drive<C, E>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     shut_down: impl FnOnce(Pin<&mut C>),
     over: impl Future<Output = &'static str>,
     stop: &Stop,
@@ -86,17 +89,39 @@ pub(crate) async fn drive<C, E>(
     E: Display,
 {
     let served = async {
-        let mut connection = pin!(connection);
         tokio::select! {
             served = connection.as_mut() => return served,
             () = stop.said() => shut_down(connection.as_mut()),
         }
-        connection.await
+        connection.as_mut().await
     };
     tokio::select! {
         served = served => if let Err(error) = served {
             tracing::debug!(%error, "a connection ended early");
         },
         why = over => tracing::debug!("a connection was ended: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::convert::Infallible;
+
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+
+    use super::*;
+
+    /// There may be thousands that only wait.
+    #[test]
+    fn what_waits_with_a_connection_is_small() {
+        let (ours, _theirs) = tokio::io::duplex(1);
+        let service =
+            service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(Response::new(String::new())));
+        let (life, header_timeout) = (Some(Duration::from_secs(60)), Duration::from_secs(10));
+        let bounds = Bounds { header_timeout, max_header_bytes: 16 << 10, life, keep_alive: true };
+        let stop = Stop::new();
+        let bytes = size_of_val(&serve(ours, service, bounds, &stop));
+        assert!(bytes <= 1_536, "{bytes}");
     }
 }

@@ -78,7 +78,7 @@ where
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), watched);
-    drive(connection, http2::Connection::graceful_shutdown, watch.over(bounds), stop).await;
+    drive(Box::pin(connection), http2::Connection::graceful_shutdown, watch.over(bounds), stop).await;
 }
 
 /// Which requests a connection has under way, and whose turn it is with each.
