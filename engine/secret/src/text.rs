@@ -117,14 +117,21 @@ pub fn from_base64url(text: &[u8], max_text: usize) -> Result<Vec<u8>, NotBase64
 
 /// Writes bytes as lower-case hex.
 pub fn to_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-        }
+    let mut out = Vec::new();
+    push_hex(bytes, &mut out);
+    // Digits are text.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// As [`to_hex`], behind what is there. All digits in step, and none looked up in a table.
+pub fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + bytes.len() * 2, 0);
+    let (pairs, _none) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair =
+            [byte >> 4, byte & 15].map(|nibble| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
     }
-    out
 }
 
 /// Reads exactly `N` bytes of lower-case hex; anything else is `None`.
@@ -134,10 +141,14 @@ pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if pairs.len() != N || !rest.is_empty() {
         return None;
     }
+    // All digits in step; whether one was none is asked at the end.
+    let mut wrong = 0;
     for (byte, [high, low]) in out.iter_mut().zip(pairs) {
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
+        let ((high, not_high), (low, not_low)) = (nibble(*high), nibble(*low));
+        *byte = high << 4 | low;
+        wrong |= not_high | not_low;
     }
-    Some(*out)
+    (wrong == 0).then_some(*out)
 }
 
 /// Reads any even number of lower-case hex digits.
@@ -146,15 +157,18 @@ pub fn bytes_from_hex(text: &str) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+    let read = |[high, low]: &[u8; 2]| {
+        let ((high, not_high), (low, not_low)) = (nibble(*high), nibble(*low));
+        (not_high | not_low == 0).then_some(high << 4 | low)
+    };
+    pairs.iter().map(read).collect()
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
+/// What a digit stands for, and whether it is none: then the second is not 0.
+fn nibble(digit: u8) -> (u8, u8) {
+    let (number, letter) = (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a'));
+    let value = if number < 10 { number } else { letter.wrapping_add(10) & 15 };
+    (value, u8::from(number >= 10) & u8::from(letter >= 6))
 }
 
 /// `serde` adapters for fixed-size byte strings written as lower-case hex.
@@ -283,5 +297,30 @@ mod tests {
             assert_eq!(from_hex::<2>(bad), None, "{bad:?}");
         }
         assert_eq!(to_hex(&[0x00, 0x0A, 0xFF]), "000aff");
+        assert_eq!((to_hex(&[]), from_hex("")), (String::new(), Some([])));
+    }
+
+    #[test]
+    fn each_byte_has_the_two_digits_that_are_read_back_and_no_others_are() {
+        for byte in 0..=u8::MAX {
+            let text = to_hex(&[byte, !byte]);
+            assert_eq!(text, format!("{byte:02x}{:02x}", !byte));
+            assert_eq!(
+                (from_hex(&text), bytes_from_hex(&text)),
+                (Some([byte, !byte]), Some(vec![byte, !byte]))
+            );
+            let mut behind = b"x".to_vec();
+            push_hex(&[byte], &mut behind);
+            assert_eq!(behind, format!("x{byte:02x}").into_bytes());
+        }
+        let is_digit = |character: char| matches!(character, '0'..='9' | 'a'..='f');
+        for character in (0..0x80_u8).map(char::from) {
+            for text in [format!("{character}0"), format!("0{character}")] {
+                let value = is_digit(character).then(|| u8::from_str_radix(&text, 16).unwrap());
+                assert_eq!(from_hex(&text), value.map(|value| [value]), "{text:?}");
+                assert_eq!(bytes_from_hex(&text), value.map(|value| vec![value]), "{text:?}");
+            }
+        }
+        assert_eq!((from_hex::<1>("é"), bytes_from_hex("é")), (None, None), "two bytes, one letter");
     }
 }
