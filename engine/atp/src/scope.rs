@@ -102,6 +102,13 @@ impl ScopeSet {
         self.iter().collect::<Vec<_>>().join(" ")
     }
 
+    /// Whether a list can be [read](Self::from_texts).
+    pub(crate) fn can_be<'a>(texts: impl ExactSizeIterator<Item = &'a str> + Clone) -> bool {
+        // So few that to compare each with those before it takes less than to sort them.
+        let is_new = |(place, text): (usize, &str)| !texts.clone().take(place).any(|earlier| earlier == text);
+        texts.len() <= MAX_SCOPES && texts.clone().all(is_scope) && texts.clone().enumerate().all(is_new)
+    }
+
     /// Reads a list; `None` if an entry is not a scope, appears twice, or there are more than [`MAX_SCOPES`].
     pub fn from_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut set = BTreeSet::new();
@@ -147,6 +154,21 @@ mod tests {
         let many: Vec<String> = (0..33).map(|n| n.to_string()).collect();
         assert!(ScopeSet::from_texts(many.iter().take(32).map(String::as_str)).is_some());
         assert!(ScopeSet::from_texts(many.iter().map(String::as_str)).is_none());
+        assert!(ScopeSet::can_be(many.iter().take(32).map(String::as_str)));
+        assert!(!ScopeSet::can_be(many.iter().map(String::as_str)));
         assert!(AtpScope::new(&"x".repeat(64)).is_ok() && AtpScope::new(&"x".repeat(65)).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_can_be_a_set_is_what_is_read_as_one(texts in proptest::collection::vec("[ab_:é]{0,3}|x{63,66}", 0..40)) {
+            let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+            for some in [texts.get(..3).unwrap_or(&texts), &texts] {
+                proptest::prop_assert_eq!(
+                    ScopeSet::can_be(some.iter().copied()),
+                    ScopeSet::from_texts(some.iter().copied()).is_some()
+                );
+            }
+        }
     }
 }

@@ -63,6 +63,18 @@ fn two_readings_of_one_text_are_refused() {
 }
 
 #[test]
+fn bytes_that_are_no_text_are_refused_wherever_they_stand() {
+    let text = sound().replace("\"scopes\"", r#""purpose":"abc","scopes""#).into_bytes();
+    assert!(Signed::<TokenBody<'_>>::parse(&text).is_ok());
+    for place in 0..=text.len() {
+        let mut spoiled = text.clone();
+        spoiled.insert(place, 0xff);
+        let error = Signed::<TokenBody<'_>>::parse(&spoiled).map(drop).unwrap_err();
+        assert_eq!(error.field, "body", "at {place}: {error}");
+    }
+}
+
+#[test]
 fn a_refusal_repeats_nothing_that_was_sent() {
     let secret = "hunter2hunter2hunter2";
     for text in [
@@ -103,14 +115,31 @@ fn the_window_reaches_five_minutes_back_and_one_ahead() {
     );
 }
 
+/// Any text, and text of nothing but what may have to be escaped.
+fn texts() -> impl Strategy<Value = String> {
+    prop_oneof![".{1,80}", "[\"\\\\/a\n\u{0}\u{1f}\u{7f}é\u{2028}]{1,20}", "[a-z:/.]{1,80}"]
+}
+
+fn revocations() -> impl Strategy<Value = RevokeBody<'static>> {
+    (any::<[u8; 16]>(), proptest::option::of(texts()), texts(), any::<u64>()).prop_map(
+        |(id, aud, token, timestamp)| RevokeBody {
+            agent_id: AgentId::from_random(id),
+            nonce: aud.clone().map(Cow::Owned),
+            aud: aud.map(Cow::Owned),
+            timestamp,
+            token: Cow::Owned(token),
+        },
+    )
+}
+
 fn bodies() -> impl Strategy<Value = TokenBody<'static>> {
     let scope = "[A-Za-z0-9._:/*-]{1,64}";
     (
         any::<[u8; 16]>(),
-        proptest::option::of(".{1,80}"),
+        proptest::option::of(texts()),
         proptest::option::of("[A-Za-z0-9_-]{8,64}"),
-        proptest::option::of(".{0,64}"),
-        proptest::collection::hash_set(scope, 1..5),
+        proptest::option::of(prop_oneof![Just(String::new()), texts()]),
+        proptest::collection::hash_set(scope, 0..5),
         MIN_TIMESTAMP_MS..END_OF_TIMESTAMPS_MS,
     )
         .prop_map(|(id, aud, nonce, purpose, scopes, timestamp)| TokenBody {
@@ -128,6 +157,15 @@ proptest! {
     fn the_quick_canonical_form_is_the_general_one(body in bodies()) {
         let value: Map<String, Value> = serde_json::from_slice(&body.canonical()).unwrap();
         prop_assert_eq!(signature::canonical(&value).unwrap(), body.canonical());
+    }
+
+    #[test]
+    fn the_quick_canonical_form_of_a_revocation_is_the_general_one(mut body in revocations()) {
+        // Beyond that a number is rounded by who reads it as a double, and is refused where it is read.
+        body.timestamp %= END_OF_TIMESTAMPS_MS;
+        let value: Map<String, Value> = serde_json::from_slice(&body.canonical()).unwrap();
+        prop_assert_eq!(signature::canonical(&value).unwrap(), body.canonical());
+        prop_assert_eq!(value["token"].as_str(), Some(&*body.token));
     }
 
     #[test]
