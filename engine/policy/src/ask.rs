@@ -1,6 +1,6 @@
 //! Asking Cedar, and what its answers mean here: an error in any policy denies.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cedar_policy::{
@@ -13,7 +13,10 @@ use crate::catalogue::{Catalogue, Offer, Tool};
 use crate::decision::{Alert, Chosen, OfferDecision, PolicyError, ToolDecision, Verdict};
 use crate::facts::{AgentFacts, FactsError, Occasion, long, people, refused};
 use crate::limits::MAX_ALERTS;
-use crate::rules::{Principal, Rules};
+use crate::party::Party;
+use crate::rules::Rules;
+use crate::rules::heads::Marked;
+use crate::rules::slices::{Bearing, Slice};
 use crate::vocabulary::{Action, Kind};
 
 /// The longest that an alert says of why a policy failed, in bytes.
@@ -22,16 +25,18 @@ const MAX_REASON_BYTES: usize = 300;
 /// A tool as Cedar sees it.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) uid: EntityUid,
+    pub(crate) party: Party,
     /// The tool and its audience. Tools of one name at two audiences are two, so each is shown alone.
     pub(crate) entities: [Entity; 2],
     /// The offers, as the context of a question has them.
     pub(crate) offers: Vec<RestrictedExpression>,
+    /// The policies that can bear on it.
+    pub(crate) bearing: Marked,
 }
 
 impl Asked {
-    /// A tool of a catalogue.
-    pub(crate) fn new(catalogue: &Catalogue, tool: &Tool) -> Result<Self, FactsError> {
+    /// A tool of a catalogue, beside the policies of its version.
+    pub(crate) fn new(catalogue: &Catalogue, rules: &Rules, tool: &Tool) -> Result<Self, FactsError> {
         let audience = Kind::Audience.uid(&tool.audience);
         let uid = Kind::Tool.uid(&tool.name);
         let sets = tool.sets.iter().map(|set| Kind::ToolSet.uid(set));
@@ -39,13 +44,20 @@ impl Asked {
         let risk = RestrictedExpression::new_string(tool.risk.as_str().to_owned());
         let attributes = HashMap::from([("risk".to_owned(), risk)]);
         let org = catalogue.org().map(|org| Kind::Org.uid(org));
+        let entities = [
+            Entity::new(uid.clone(), attributes, parents).map_err(refused)?,
+            Entity::new_no_attrs(audience, org.into_iter().collect()),
+        ];
+        // What it is in, as Cedar itself has it: `in` is looked up there.
+        let seen = Entities::from_entities(entities.clone(), None).map_err(refused)?;
+        let groups = seen.ancestors(&uid).map(|groups| groups.cloned().collect());
+        let groups = groups.ok_or_else(|| refused("it does not know the tool that it was told of"))?;
+        let party = Party { uid, groups };
         Ok(Self {
-            entities: [
-                Entity::new(uid.clone(), attributes, parents).map_err(refused)?,
-                Entity::new_no_attrs(audience, org.into_iter().collect()),
-            ],
-            uid,
+            entities,
             offers: tool.offers.iter().map(record).collect::<Result<_, _>>()?,
+            bearing: rules.of_resource(&party),
+            party,
         })
     }
 }
@@ -96,30 +108,61 @@ pub(crate) struct Session<'a> {
     agent: EntityUid,
     people: Entities,
     moment: RestrictedExpression,
-    attended: PolicySet,
-    unattended: PolicySet,
+    attended: Bearing<'a>,
+    unattended: Bearing<'a>,
+}
+
+/// What to ask about a tool.
+struct Slices<'a> {
+    attended: Slice<'a>,
+    unattended: Slice<'a>,
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(rules: &'a Rules, agent: &AgentFacts, moment: &Occasion) -> Result<Self, FactsError> {
         // Before anything else: it checks the facts.
         let people = people(Some(agent), None)?;
-        let principal = Principal { uid: agent.uid(), parents: agent.parents() };
+        let agent = agent.party();
         Ok(Self {
             rules,
             people,
             moment: moment.record()?,
-            attended: rules.bearing_on(Action::Use, &principal)?,
-            unattended: rules.bearing_on(Action::UseUnattended, &principal)?,
-            agent: principal.uid,
+            attended: Bearing::new(rules, Action::Use, &agent),
+            unattended: Bearing::new(rules, Action::UseUnattended, &agent),
+            agent: agent.uid,
         })
     }
 
-    /// What the agent gets of a tool.
-    pub(crate) fn tool(
+    /// What the agent gets of tools, in their order. Tools on which the same policies bear are asked about together; so there are never more
+    /// policies in memory than twice those of the version.
+    pub(crate) fn tools<'t>(
+        &self,
+        tools: impl Iterator<Item = (&'t Tool, &'t Asked)>,
+        extent: Extent,
+    ) -> Result<Vec<ToolDecision>, FactsError> {
+        let mut alike: BTreeMap<(Marked, Marked), Vec<(usize, &Tool, &Asked)>> = BTreeMap::new();
+        for (place, (tool, asked)) in tools.enumerate() {
+            let marked = (self.attended.on(&asked.bearing), self.unattended.on(&asked.bearing));
+            alike.entry(marked).or_default().push((place, tool, asked));
+        }
+        let mut decisions = BTreeMap::new();
+        for ((attended, unattended), tools) in &alike {
+            let slices = Slices {
+                attended: Slice::new(&self.attended, attended, tools.len()),
+                unattended: Slice::new(&self.unattended, unattended, tools.len()),
+            };
+            for (place, tool, asked) in tools {
+                decisions.insert(*place, self.tool(tool, asked, &slices, extent)?);
+            }
+        }
+        Ok(decisions.into_values().collect())
+    }
+
+    fn tool(
         &self,
         tool: &Tool,
         asked: &Asked,
+        slices: &Slices<'_>,
         extent: Extent,
     ) -> Result<ToolDecision, FactsError> {
         let entities = self.people.clone().add_entities(asked.entities.clone(), None).map_err(refused)?;
@@ -134,7 +177,7 @@ impl<'a> Session<'a> {
             if decision.ahead.is_some() && extent == Extent::UntilGranted {
                 break;
             }
-            let answer = self.offer(offer, record, asked, &entities)?;
+            let answer = self.offer(offer, record, asked, slices, &entities)?;
             if decision.ahead.is_none() {
                 let chosen = |grant| Chosen {
                     offer: Arc::clone(&offer.name),
@@ -158,18 +201,19 @@ impl<'a> Session<'a> {
         offer: &Offer,
         record: &RestrictedExpression,
         asked: &Asked,
+        slices: &Slices<'_>,
         entities: &Entities,
     ) -> Result<OfferDecision, FactsError> {
         let context = [("offer".to_owned(), record.clone()), ("moment".to_owned(), self.moment.clone())];
         let context = Context::from_pairs(context).map_err(refused)?;
         let ask = |action: Action, policies: &PolicySet| {
-            let (agent, tool) = (self.agent.clone(), asked.uid.clone());
+            let (agent, tool) = (self.agent.clone(), asked.party.uid.clone());
             let request = Request::new(agent, action.uid(), tool, context.clone(), None).map_err(refused)?;
             Ok(verdict(self.rules, &request, policies, entities))
         };
-        let attended = ask(Action::Use, &self.attended)?;
+        let attended = ask(Action::Use, slices.attended.policies()?)?;
         let unattended = match attended.allowed {
-            true => Some(ask(Action::UseUnattended, &self.unattended)?),
+            true => Some(ask(Action::UseUnattended, slices.unattended.policies()?)?),
             false => None,
         };
         Ok(OfferDecision { offer: Arc::clone(&offer.name), attended, unattended })

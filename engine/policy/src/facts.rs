@@ -7,6 +7,7 @@ use cedar_policy::{Entities, Entity, EntityUid, RestrictedExpression};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MAX_ID_BYTES, MAX_NAME_BYTES, MAX_ROLES};
+use crate::party::Party;
 use crate::vocabulary::{Kind, is_id, schema};
 
 /// An agent, as policies see it.
@@ -137,6 +138,11 @@ impl AgentFacts {
         Kind::Agent.uid(&self.id)
     }
 
+    /// Who asks, where it is the agent.
+    pub(crate) fn party(&self) -> Party {
+        Party { uid: self.uid(), groups: self.parents() }
+    }
+
     /// What the agent is in: its class and its roles.
     pub(crate) fn parents(&self) -> HashSet<EntityUid> {
         let roles = self.roles.iter().map(|role| Kind::Role.uid(role));
@@ -171,6 +177,11 @@ impl HumanFacts {
 
     pub(crate) fn uid(&self) -> EntityUid {
         Kind::Human.uid(&self.id)
+    }
+
+    /// Who asks, where it is the human.
+    pub(crate) fn party(&self) -> Party {
+        Party { uid: self.uid(), groups: self.parents() }
     }
 
     pub(crate) fn parents(&self) -> HashSet<EntityUid> {
@@ -211,11 +222,15 @@ pub(crate) fn people(agent: Option<&AgentFacts>, human: Option<&HumanFacts>) -> 
 impl Occasion {
     /// The moment, as the context of a question has it.
     pub(crate) fn record(&self) -> Result<RestrictedExpression, FactsError> {
-        let since = self.now.checked_mul(1000).and_then(|millis| i64::try_from(millis).ok());
-        let Some(millis) = since else {
+        // Cedar counts milliseconds.
+        if self.now > i64::MAX.unsigned_abs() / 1000 {
             return Err(FactsError::OutOfBounds { field: "now", must: "a time in Unix seconds".to_owned() });
-        };
-        let now = format!("datetime(\"1970-01-01\").offset(duration(\"{millis}ms\"))");
+        }
+        // Large units first: this is read again for each offer, and Cedar takes several times as long over one long number.
+        let [days, hours, minutes, seconds] =
+            [self.now / 86_400, self.now / 3600 % 24, self.now / 60 % 60, self.now % 60];
+        let since = format!("{days}d{hours}h{minutes}m{seconds}s");
+        let now = format!("datetime(\"1970-01-01\").offset(duration(\"{since}\"))");
         RestrictedExpression::new_record([
             ("now".to_owned(), now.parse().map_err(refused)?),
             ("suite".to_owned(), RestrictedExpression::new_long(self.suite.into())),

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use cedar_policy::{Effect, EntityUid, ResourceConstraint};
+use cedar_policy::{Effect, EntityUid};
 
+use crate::ask::Asked;
 use crate::catalogue::{Catalogue, Tool};
 use crate::diff::{Width, compare};
 use crate::problem::Problem;
@@ -12,7 +13,7 @@ use crate::source::CATALOGUE_FILE;
 use crate::vocabulary::{Action, Kind};
 
 /// Looks through a version.
-pub(crate) fn of(catalogue: &Catalogue, rules: &Rules) -> Vec<Problem> {
+pub(crate) fn of(catalogue: &Catalogue, asked: &[Asked], rules: &Rules) -> Vec<Problem> {
     let mut findings = rules.warnings.clone();
     let known = known(catalogue);
     for rule in rules.iter() {
@@ -23,8 +24,8 @@ pub(crate) fn of(catalogue: &Catalogue, rules: &Rules) -> Vec<Problem> {
             "no policy permits useUnattended, so nothing is minted ahead and every call takes a human's yes";
         findings.push(Problem { file: "policies".to_owned(), line: None, message: message.to_owned() });
     }
-    for tool in catalogue.tools() {
-        findings.extend(out_of_reach(catalogue, tool, rules));
+    for (tool, asked) in catalogue.tools().iter().zip(asked) {
+        findings.extend(out_of_reach(tool, asked, rules));
         findings.extend(out_of_order(tool));
     }
     findings
@@ -60,22 +61,8 @@ fn permits(rules: &Rules, action: Action) -> impl Iterator<Item = &Rule> {
     rules.iter().filter(move |rule| rule.policy.effect() == Effect::Permit && rule.applies_to(&action))
 }
 
-fn out_of_reach(catalogue: &Catalogue, tool: &Tool, rules: &Rules) -> Option<Problem> {
-    let is_meant = |rule: &Rule| {
-        let is_in = |group: &EntityUid| {
-            *group == Kind::Tool.uid(&tool.name)
-                || *group == Kind::Audience.uid(&tool.audience)
-                || tool.sets.iter().any(|set| *group == Kind::ToolSet.uid(set))
-                || catalogue.org().is_some_and(|org| *group == Kind::Org.uid(org))
-        };
-        match rule.policy.resource_constraint() {
-            ResourceConstraint::Any => true,
-            ResourceConstraint::Is(name) => Kind::of(&name) == Some(Kind::Tool),
-            ResourceConstraint::Eq(uid) => uid == Kind::Tool.uid(&tool.name),
-            ResourceConstraint::In(group) => is_in(&group),
-            ResourceConstraint::IsIn(name, group) => Kind::of(&name) == Some(Kind::Tool) && is_in(&group),
-        }
-    };
+fn out_of_reach(tool: &Tool, asked: &Asked, rules: &Rules) -> Option<Problem> {
+    let is_meant = |rule: &Rule| rule.resource.can_be(&asked.party);
     let unmeant = !permits(rules, Action::Use).any(is_meant);
     unmeant.then(|| about(tool, "no policy permits anybody to use it, so nobody gets any of its offers"))
 }

@@ -31,6 +31,7 @@ mod findings;
 mod in_force;
 pub mod limits;
 mod mcp;
+mod party;
 mod problem;
 mod reads;
 mod rules;

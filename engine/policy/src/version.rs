@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cedar_policy::{Context, Entities, EntityUid, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, Request, RestrictedExpression};
 
 use crate::ask::{Asked, Extent, Session, alerts, verdict};
 use crate::catalogue::{Catalogue, Tool};
@@ -13,9 +13,10 @@ use crate::facts::{
 };
 use crate::findings;
 use crate::limits::{MAX_ID_BYTES, MAX_NAME_BYTES};
+use crate::party::Party;
 use crate::problem::{LoadError, Problem, Problems};
 use crate::reads::Reads;
-use crate::rules::{Principal, Rules};
+use crate::rules::Rules;
 use crate::source::{CATALOGUE_FILE, PolicyDigest, PolicySource};
 use crate::vocabulary::{Action, Kind};
 
@@ -39,7 +40,7 @@ impl PolicyVersion {
     pub fn load(source: PolicySource) -> Result<Self, LoadError> {
         let catalogue = Catalogue::from_toml(&source.catalogue)?;
         let rules = Rules::load(&source.policies, &catalogue)?;
-        let asked = catalogue.tools().iter().map(|tool| Asked::new(&catalogue, tool)).collect();
+        let asked = catalogue.tools().iter().map(|tool| Asked::new(&catalogue, &rules, tool)).collect();
         let asked = match asked {
             Ok(asked) => asked,
             Err(error) => {
@@ -74,7 +75,7 @@ impl PolicyVersion {
 
     /// What is valid and may be a mistake all the same.
     pub fn findings(&self) -> Vec<Problem> {
-        findings::of(&self.catalogue, &self.rules)
+        findings::of(&self.catalogue, &self.asked, &self.rules)
     }
 
     /// What an agent gets.
@@ -84,8 +85,7 @@ impl PolicyVersion {
     /// [`FactsError`] where nothing can be asked about such an agent.
     pub fn decide(&self, agent: &AgentFacts, moment: &Occasion) -> Result<AgentDecision, FactsError> {
         let session = Session::new(&self.rules, agent, moment)?;
-        let tools = self.tools().map(|(tool, asked)| session.tool(tool, asked, Extent::UntilGranted));
-        let tools: Vec<_> = tools.collect::<Result<_, _>>()?;
+        let tools = session.tools(self.tools(), Extent::UntilGranted)?;
         Ok(AgentDecision { version: self.digest, alerts: alerts(&tools), tools })
     }
 
@@ -105,9 +105,7 @@ impl PolicyVersion {
         let session = Session::new(&self.rules, agent, moment)?;
         let meant =
             |it: &Tool| &*it.name == tool && audience.is_none_or(|audience| &*it.audience == audience);
-        let tools = self.tools().filter(|(it, _)| meant(it));
-        let decisions: Vec<_> =
-            tools.map(|(tool, asked)| session.tool(tool, asked, Extent::All)).collect::<Result<_, _>>()?;
+        let decisions = session.tools(self.tools().filter(|(it, _)| meant(it)), Extent::All)?;
         if decisions.is_empty() {
             let at = audience.map_or_else(String::new, |audience| format!(" at {audience:?}"));
             return Err(FactsError::NoSuchOffer(format!("tool {tool:?}{at}")));
@@ -131,7 +129,13 @@ impl PolicyVersion {
             ("roles", RestrictedExpression::new_set(roles)),
         ];
         let people = people(None, Some(human))?;
-        self.ask_human(human, Action::Register, Kind::AgentClass.uid(asked.class), context, &people)
+        self.ask_human(
+            human,
+            Action::Register,
+            &Party::alone(Kind::AgentClass.uid(asked.class)),
+            context,
+            &people,
+        )
     }
 
     /// Whether a human may do this to the organisation, in the console or over the API.
@@ -143,7 +147,13 @@ impl PolicyVersion {
         check_name("the verb", verb, MAX_NAME_BYTES)?;
         let org = self.catalogue.org().ok_or(FactsError::NoOrganisation)?;
         let context = [("verb", RestrictedExpression::new_string(verb.to_owned()))];
-        self.ask_human(human, Action::Operate, Kind::Org.uid(org), context, &people(None, Some(human))?)
+        self.ask_human(
+            human,
+            Action::Operate,
+            &Party::alone(Kind::Org.uid(org)),
+            context,
+            &people(None, Some(human))?,
+        )
     }
 
     /// Whether a human may see, and decide on, what belongs to this other organisation. Where the catalogue names no organisation,
@@ -158,7 +168,13 @@ impl PolicyVersion {
             return Ok(Verdict { allowed: false, decided_by: Vec::new(), errors: Vec::new() });
         };
         let context = [("organisation", RestrictedExpression::new_string(organisation.to_owned()))];
-        self.ask_human(human, Action::Reach, Kind::Org.uid(org), context, &people(None, Some(human))?)
+        self.ask_human(
+            human,
+            Action::Reach,
+            &Party::alone(Kind::Org.uid(org)),
+            context,
+            &people(None, Some(human))?,
+        )
     }
 
     /// Whether a human may say yes to one call that an agent makes under an offer.
@@ -183,7 +199,7 @@ impl PolicyVersion {
         let entities = people.add_entities(asked.entities.clone(), None).map_err(refused)?;
         let context =
             [("agent", RestrictedExpression::new_entity_uid(agent.uid())), ("offer", record.clone())];
-        self.ask_human(human, Action::ApproveCall, asked.uid.clone(), context, &entities)
+        self.ask_human(human, Action::ApproveCall, &asked.party, context, &entities)
     }
 
     pub(crate) fn reads(&self) -> Reads {
@@ -198,15 +214,17 @@ impl PolicyVersion {
         &self,
         human: &HumanFacts,
         action: Action,
-        resource: EntityUid,
+        resource: &Party,
         context: [(&str, RestrictedExpression); N],
         entities: &Entities,
     ) -> Result<Verdict, FactsError> {
         let context = context.map(|(name, value)| (name.to_owned(), value));
         let context = Context::from_pairs(context).map_err(refused)?;
-        let principal = Principal { uid: human.uid(), parents: human.parents() };
-        let policies = self.rules.bearing_on(action, &principal)?;
-        let request = Request::new(principal.uid, action.uid(), resource, context, None).map_err(refused)?;
+        let principal = human.party();
+        let bearing = self.rules.of_principal(action, &principal).and(&self.rules.of_resource(resource));
+        let policies = self.rules.set(&bearing)?;
+        let (principal, resource) = (principal.uid, resource.uid.clone());
+        let request = Request::new(principal, action.uid(), resource, context, None).map_err(refused)?;
         Ok(verdict(&self.rules, &request, &policies, entities))
     }
 

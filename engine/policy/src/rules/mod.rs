@@ -1,21 +1,22 @@
 //! The policies of a version: read, validated, each under its `@id`; and those of them that can bear on a question.
 
+pub(crate) mod heads;
+pub(crate) mod slices;
 mod statements;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cedar_policy::ffi::DetailedError;
-use cedar_policy::{
-    ActionConstraint, EntityTypeName, EntityUid, Policy, PolicySet, PrincipalConstraint, ValidationMode,
-    Validator,
-};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicySet, ValidationMode, Validator};
 
+use self::heads::{Marked, Meant};
 use self::statements::statements;
 use crate::catalogue::Catalogue;
 use crate::decision::PolicyId;
 use crate::facts::{FactsError, refused};
 use crate::limits::{MAX_NAME_BYTES, MAX_POLICIES, MAX_POLICIES_BYTES, MAX_POLICY_FILES};
+use crate::party::Party;
 use crate::problem::{Lines, LoadError, Problem, Problems};
 use crate::reads::Reads;
 use crate::vocabulary::{Action, Kind, is_id, schema};
@@ -31,7 +32,8 @@ pub(crate) struct Rule {
     pub(crate) file: String,
     pub(crate) line: usize,
     pub(crate) action: ActionConstraint,
-    pub(crate) principal: PrincipalConstraint,
+    pub(crate) principal: Meant,
+    pub(crate) resource: Meant,
 }
 
 /// All policies of a version, in the order of files and lines.
@@ -101,13 +103,22 @@ impl Rules {
         self.ids.get(name).cloned().unwrap_or_else(|| PolicyId(Arc::from(name)))
     }
 
-    /// The policies that can bear on what a principal does. The others do not apply to it by their first line, so they
-    /// neither decide nor fail; to leave them out costs less than to ask them again for every offer.
-    pub(crate) fn bearing_on(&self, action: Action, principal: &Principal) -> Result<PolicySet, FactsError> {
+    /// The policies that can bear on what this one does.
+    pub(crate) fn of_principal(&self, action: Action, principal: &Party) -> Marked {
         let action = action.uid();
-        let bearing =
-            self.rules.iter().filter(|rule| rule.applies_to(&action) && principal.is_meant(&rule.principal));
-        PolicySet::from_policies(bearing.map(|rule| rule.policy.clone())).map_err(refused)
+        let bears = |rule: &Rule| rule.applies_to(&action) && rule.principal.can_be(principal);
+        Marked::of(self.rules.iter().map(bears))
+    }
+
+    /// The policies that can bear on what is done to this one.
+    pub(crate) fn of_resource(&self, resource: &Party) -> Marked {
+        Marked::of(self.rules.iter().map(|rule| rule.resource.can_be(resource)))
+    }
+
+    /// These policies alone, to be asked. To leave out what cannot bear on a question costs less than to ask it.
+    pub(crate) fn set(&self, marked: &Marked) -> Result<PolicySet, FactsError> {
+        let rules = marked.places().filter_map(|place| self.rules.get(place));
+        PolicySet::from_policies(rules.map(|rule| rule.policy.clone())).map_err(refused)
     }
 
     /// All policies, for what must hold without the above.
@@ -123,27 +134,6 @@ impl Rule {
             ActionConstraint::Any => true,
             ActionConstraint::Eq(uid) => uid == action,
             ActionConstraint::In(uids) => uids.contains(action),
-        }
-    }
-}
-
-/// Who asks, and what they are in.
-#[derive(Debug)]
-pub(crate) struct Principal {
-    pub(crate) uid: EntityUid,
-    pub(crate) parents: HashSet<EntityUid>,
-}
-
-impl Principal {
-    fn is_meant(&self, by: &PrincipalConstraint) -> bool {
-        let is_in = |group: &EntityUid| *group == self.uid || self.parents.contains(group);
-        let is = |name: &EntityTypeName| name == self.uid.type_name();
-        match by {
-            PrincipalConstraint::Any => true,
-            PrincipalConstraint::Eq(uid) => *uid == self.uid,
-            PrincipalConstraint::In(group) => is_in(group),
-            PrincipalConstraint::Is(name) => is(name),
-            PrincipalConstraint::IsIn(name, group) => is(name) && is_in(group),
         }
     }
 }
@@ -204,7 +194,8 @@ impl Reader {
             file: file.to_owned(),
             line,
             action: policy.action_constraint(),
-            principal: policy.principal_constraint(),
+            principal: policy.principal_constraint().into(),
+            resource: policy.resource_constraint().into(),
         });
     }
 }

@@ -129,12 +129,12 @@ fn a_policy_that_fails_denies_and_is_told() {
 
     // The control: Cedar by itself passes over the policy that fails, and allows.
     let (facts, tool) = (agent(&["analyst"]), &version.catalogue().tools()[0]);
-    let asked = Asked::new(version.catalogue(), tool).unwrap();
+    let asked = Asked::new(version.catalogue(), version.rules(), tool).unwrap();
     let entities = people(Some(&facts), None).unwrap().add_entities(asked.entities.clone(), None).unwrap();
     let context =
         [("offer".to_owned(), asked.offers[1].clone()), ("moment".to_owned(), NOON.record().unwrap())];
     let context = Context::from_pairs(context).unwrap();
-    let request = Request::new(facts.uid(), Action::Use.uid(), asked.uid, context, None).unwrap();
+    let request = Request::new(facts.uid(), Action::Use.uid(), asked.party.uid, context, None).unwrap();
     let response = Authorizer::new().is_authorized(&request, &version.rules().all(), &entities);
     assert_eq!((response.decision(), response.diagnostics().errors().count()), (CedarDecision::Allow, 1));
 }

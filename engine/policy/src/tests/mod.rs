@@ -5,3 +5,4 @@ mod cases;
 mod change;
 mod decides;
 mod loads;
+mod slices;
