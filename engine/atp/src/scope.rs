@@ -105,8 +105,9 @@ impl ScopeSet {
     /// Whether a list can be [read](Self::from_texts).
     pub(crate) fn can_be<'a>(texts: impl ExactSizeIterator<Item = &'a str> + Clone) -> bool {
         // So few that to compare each with those before it takes less than to sort them.
-        let is_new = |(place, text): (usize, &str)| !texts.clone().take(place).any(|earlier| earlier == text);
-        texts.len() <= MAX_SCOPES && texts.clone().all(is_scope) && texts.clone().enumerate().all(is_new)
+        let earlier = texts.clone();
+        let is_new = |(place, text)| !earlier.clone().take(place).any(|earlier| earlier == text);
+        texts.len() <= MAX_SCOPES && texts.clone().all(is_scope) && texts.enumerate().all(is_new)
     }
 
     /// Reads a list; `None` if an entry is not a scope, appears twice, or there are more than [`MAX_SCOPES`].

@@ -140,7 +140,7 @@ impl<'a> Session<'a> {
         tools: impl Iterator<Item = (&'t Tool, &'t Asked)>,
         extent: Extent,
     ) -> Result<Vec<ToolDecision>, FactsError> {
-        let mut alike: BTreeMap<(Marked, Marked), Vec<(usize, &Tool, &Asked)>> = BTreeMap::new();
+        let mut alike: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (place, (tool, asked)) in tools.enumerate() {
             let marked = (self.attended.on(&asked.bearing), self.unattended.on(&asked.bearing));
             alike.entry(marked).or_default().push((place, tool, asked));

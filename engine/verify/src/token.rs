@@ -67,7 +67,7 @@ impl Unverified {
     ///
     /// The [`Denial`] of the step that failed.
     pub fn open(self, verifier: &Verifier) -> Result<Opened, Denial> {
-        cascade::open(self, &verifier.parts)
+        cascade::open(&self, &verifier.parts)
     }
 
     /// Runs the cascade up to, and without, spending. A refusal leaves the token as it was.

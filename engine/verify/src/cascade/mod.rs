@@ -25,7 +25,7 @@ use crate::spent::{Mark, SpendError};
 use crate::token::{Facts, Opened, Unverified, Verified};
 
 /// Steps 2 to 12: what the token is, whatever it is presented for.
-pub(crate) fn open(token: Unverified, parts: &Arc<Parts>) -> Result<Opened, Denial> {
+pub(crate) fn open(token: &Unverified, parts: &Arc<Parts>) -> Result<Opened, Denial> {
     let envelope = token.envelope()?;
 
     // Steps 2 to 4: the header alone, no cryptography.

@@ -121,6 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "somebody else has it, who does not run here")]
     async fn what_is_short_is_done_on_the_callers_thread_unless_another_is_or_somebody_waits() {
         let here = || std::thread::current().id();
         let gate = Arc::new(Turnstile::new(2));
