@@ -109,6 +109,10 @@ pub(super) fn source_of(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     #[test]
@@ -136,17 +140,23 @@ mod tests {
         assert_eq!(gate.turns.available_permits(), 2);
     }
 
-    #[tokio::test]
-    async fn what_is_short_waits_for_its_turn_where_there_is_none() {
-        let gate = Arc::new(Turnstile::new(1));
-        let (release, held) = std::sync::mpsc::channel::<()>();
+    /// Takes the only turn of a gate, until the sender is dropped.
+    async fn full(gate: &Arc<Turnstile>) -> (Sender<()>, JoinHandle<bool>) {
+        let (release, held) = channel();
         let first = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.run(move || held.recv()).await }
+            let gate = Arc::clone(gate);
+            async move { gate.run(move || held.recv()).await.is_ok() }
         });
         while gate.turns.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
+        (release, first)
+    }
+
+    #[tokio::test]
+    async fn what_is_short_waits_for_its_turn_where_there_is_none() {
+        let gate = Arc::new(Turnstile::new(1));
+        let (release, first) = full(&gate).await;
         let second = tokio::spawn({
             let gate = Arc::clone(&gate);
             async move { gate.run_short(|| 7).await }
@@ -156,7 +166,7 @@ mod tests {
         }
         assert!(!second.is_finished(), "it waits");
         drop(release);
-        assert!(first.await.unwrap().is_ok());
+        assert!(first.await.unwrap());
         assert_eq!(second.await.unwrap().unwrap(), 7);
     }
 
@@ -172,14 +182,7 @@ mod tests {
     #[tokio::test]
     async fn who_finds_too_many_waiting_is_sent_away_at_once() {
         let gate = Arc::new(Turnstile::new(1));
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let first = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.run(move || held.recv()).await }
-        });
-        while gate.turns.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let (release, first) = full(&gate).await;
         let waiting: Vec<_> = (0..MAX_WAITING)
             .map(|_| {
                 let gate = Arc::clone(&gate);
@@ -191,7 +194,7 @@ mod tests {
         }
         assert_eq!(gate.run(|| ()).await.unwrap_err().code(), "OVERLOADED");
         drop(release);
-        assert!(first.await.unwrap().is_ok());
+        assert!(first.await.unwrap());
         for waited in waiting {
             waited.await.unwrap().unwrap();
         }
